@@ -1,0 +1,1 @@
+"""Lower room: trains and describes backbones. Knows nothing of the tasks above it."""

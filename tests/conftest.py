@@ -1,0 +1,74 @@
+"""Data for the tests: what is committed, what is drawn here, and what may lie outside."""
+
+import os
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))  # `tools` is no installed package
+
+FIXTURES = ROOT / "tests" / "fixtures"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data: $CUTMIX_SHARED, or ../shared."""
+    folder = Path(os.environ.get("CUTMIX_SHARED", ROOT.parent / "shared"))
+    if not (folder / "golden").is_dir():
+        pytest.skip(f"no reference data in {folder} (set CUTMIX_SHARED)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def unpacked(shared, tmp_path_factory):
+    """A function from an archive's name in the reference data to the folder it unpacks to."""
+
+    def unpack(name: str) -> Path:
+        target = tmp_path_factory.mktemp("unpacked")
+        with tarfile.open(shared / name) as archive:
+            archive.extractall(target, filter="data")
+        return target
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory) -> dict[str, Path]:
+    """Tiny trees of the shape world, drawn once."""
+    from pretrain import shapes
+
+    root = tmp_path_factory.mktemp("worlds")
+    return {
+        "classification": shapes.classification(root, train=60, val=20, size=32),
+        "detection": shapes.detection(root, train=10, val=6, size=64),
+        "captions": shapes.captions(root, train=12, val=6, size=48),
+    }
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    """A small untrained backbone whose normalisation layers are not trivial."""
+    import torch
+    from torch import nn
+
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+
+    spec = BackboneSpec(arch="resnet10t", input_size=(3, 64, 64), num_classes=10)
+    model = spec.create(10, seed=3)
+    draw = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.weight.data.uniform_(0.3, 0.7, generator=draw)
+            module.running_mean.uniform_(-0.2, 0.2, generator=draw)
+            module.running_var.uniform_(0.5, 1.5, generator=draw)
+    return Backbone.of(model, spec, Provenance(seed=3))
+
+
+@pytest.fixture(scope="session")
+def backbone_file(backbone, tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
+    backbone.save(path)
+    return path

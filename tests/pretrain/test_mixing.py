@@ -1,0 +1,182 @@
+"""Mixing against timm, torchvision v2 and the paper's own formula."""
+
+import numpy as np
+import pytest
+import torch
+from timm.data.mixup import Mixup as TimmMixup
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from pretrain.errors import UserError
+from pretrain.mixing import CutMix, Cutout, Mixup, official_boxes, paper_boxes, paste
+from pretrain.mixing.cutmix import _paste_by_mask
+
+CLASSES = 5
+METHODS = [
+    CutMix(), CutMix(box="official"), CutMix(granularity="sample"), CutMix(alpha=0.1),
+    CutMix(alpha=50.0, granularity="sample"), Mixup(), Mixup(granularity="sample"), Cutout(),
+]  # fmt: skip
+
+
+def batch(count: int, height: int = 20, width: int = 28):
+    """Images whose every pixel says which image it is from."""
+    images = torch.arange(count).float()[:, None, None, None].expand(count, 3, height, width)
+    return images.clone(), torch.arange(count) % CLASSES
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_torchvision_under_the_same_draws(seed):
+    images, labels = torch.randn(6, 3, 33, 20), torch.arange(6) % CLASSES
+    torch.manual_seed(seed)
+    theirs = v2.CutMix(alpha=1.0, num_classes=CLASSES)
+    wanted, targets = theirs(images, labels)
+    torch.manual_seed(seed)
+    drawn = theirs.make_params([images])
+    left, top, right, bottom = drawn["box"]
+    boxes = np.array([[top, left, bottom, right]] * 6)
+    mixed = paste(images, labels, CLASSES, boxes, torch.arange(6).roll(1))
+    assert torch.equal(mixed.images, wanted)
+    torch.testing.assert_close(mixed.targets, targets, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_equals_timm_under_the_same_draws(seed):
+    images, labels = torch.randn(6, 3, 33, 20), torch.arange(6) % CLASSES
+    theirs = TimmMixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=CLASSES)
+    np.random.seed(seed)
+    wanted, targets = theirs(images.clone(), labels)
+    np.random.seed(seed)
+    lam, _ = theirs._params_per_batch()
+    from timm.data.mixup import cutmix_bbox_and_lam
+
+    (top, bottom, left, right), _ = cutmix_bbox_and_lam(images.shape, lam)
+    boxes = np.array([[top, left, bottom, right]] * 6)
+    mixed = paste(images, labels, CLASSES, boxes, torch.arange(6).flip(0))
+    assert torch.equal(mixed.images, wanted)
+    torch.testing.assert_close(mixed.targets, targets.float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_official_box_is_the_official_code_s(seed):
+    """clovaai's rand_bbox, written out here with the NumPy of today."""
+    draw, again = np.random.default_rng(seed), np.random.default_rng(seed)
+    lam, height, width = 0.37, 33, 20
+    half_h = int(height * np.sqrt(1 - lam)) // 2
+    half_w = int(width * np.sqrt(1 - lam)) // 2
+    y, x = again.integers(0, np.array([[height], [width]]), (2, 1))[:, 0]
+    wanted = [max(y - half_h, 0), max(x - half_w, 0),
+              min(y + half_h, height), min(x + half_w, width)]  # fmt: skip
+    assert official_boxes(np.array([lam]), height, width, draw)[0].tolist() == wanted
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_label_weight_equals_visible_share(method, count):
+    """Counted in the pixels of the result, for pasting methods, at odd sizes and counts."""
+    for seed in range(25):
+        images, labels = batch(count)
+        mixed = method(images, labels, CLASSES, seeded(seed))
+        torch.testing.assert_close(mixed.targets.sum(1), torch.ones(count))
+        for place in range(count):
+            other = int(mixed.partner[place])
+            if isinstance(method, CutMix):
+                share = (mixed.images[place] == place).float().mean() if other != place else 1.0
+                assert float(mixed.lam[place]) == pytest.approx(float(share), abs=1e-6) or (
+                    other == place
+                )
+            wanted = torch.zeros(CLASSES)
+            wanted[labels[place]] += mixed.lam[place]
+            wanted[labels[other]] += 1 - mixed.lam[place]
+            torch.testing.assert_close(mixed.targets[place], wanted)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_inputs_stay_and_draws_repeat(method):
+    images, labels = batch(7)
+    kept = images.clone()
+    one = method(images, labels, CLASSES, seeded(4))
+    two = method(images, labels, CLASSES, seeded(4))
+    other = method(images, labels, CLASSES, seeded(5))
+    assert torch.equal(images, kept)
+    assert torch.equal(one.images, two.images)
+    assert torch.equal(one.targets, two.targets)
+    assert not torch.equal(one.images, other.images)
+
+
+@pytest.mark.parametrize(
+    ("rule", "size", "mean"),
+    [(paper_boxes, 32, 0.679), (paper_boxes, 224, 0.679), (official_boxes, 32, 0.701),
+     (official_boxes, 64, 0.690), (official_boxes, 224, 0.682)],
+)  # fmt: skip
+def test_mean_lam_at_alpha_one(rule, size, mean):
+    """The paper's box keeps the exact expectation 1 - E[(u - u^2/4)^2]; the other loses pixels."""
+    draw = np.random.default_rng(0)
+    boxes = rule(draw.beta(1, 1, 1_000_000), size, size, draw)
+    lam = 1 - (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) / size**2
+    assert lam.mean() == pytest.approx(mean, abs=0.001)
+
+
+def test_boxes_do_not_swap_height_and_width():
+    draw = np.random.default_rng(0)
+    for rule in (paper_boxes, official_boxes):
+        boxes = rule(draw.beta(1, 1, 1000), 10, 40, draw)
+        assert boxes[:, 2].max() == 10
+        assert boxes[:, 3].max() == 40
+
+
+def test_soft_loss_is_the_two_term_loss():
+    """The official code's lam * CE(a) + (1 - lam) * CE(b)."""
+    images, labels = batch(6)
+    mixed = CutMix()(images, labels, CLASSES, seeded(1))
+    logits = torch.randn(6, CLASSES)
+    lam = float(mixed.lam[0])
+    wanted = lam * functional.cross_entropy(logits, labels) + (1 - lam) * functional.cross_entropy(
+        logits, labels[mixed.partner]
+    )
+    torch.testing.assert_close(functional.cross_entropy(logits, mixed.targets), wanted)
+
+
+def test_soft_labels_are_mixed_as_they_are():
+    images, _ = batch(4)
+    labels = torch.rand(4, CLASSES).softmax(1)
+    mixed = Mixup()(images, labels, CLASSES, seeded(2))
+    lam = float(mixed.lam[0])
+    torch.testing.assert_close(mixed.targets, lam * labels + (1 - lam) * labels[mixed.partner])
+
+
+def test_slices_and_masks_are_equal():
+    """What a CPU does per sample and what an accelerator does at once."""
+    images, labels = torch.randn(9, 3, 17, 23), torch.arange(9) % CLASSES
+    draw = np.random.default_rng(0)
+    boxes = paper_boxes(draw.beta(1, 1, 9), 17, 23, draw)
+    partner = torch.from_numpy(draw.permutation(9))
+    sliced = paste(images, labels, CLASSES, boxes, partner)
+    assert torch.equal(sliced.images, _paste_by_mask(images, boxes, partner))
+
+
+def test_cutout_zeroes_a_square_of_each_image():
+    images = torch.ones(200, 3, 32, 32)
+    mixed = Cutout(side=0.5)(images, torch.zeros(200, dtype=torch.long), CLASSES, seeded(0))
+    holes = (mixed.images[:, 0] == 0).sum((1, 2))
+    assert holes.max() == 16 * 16
+    assert holes.min() >= 8 * 8  # a centre in the corner leaves a quarter
+    assert (mixed.lam == 1).all()
+
+
+def test_probability_is_a_chance_per_batch():
+    images, labels = batch(4)
+    method = CutMix(probability=0.3)
+    lams = [method(images, labels, CLASSES, seeded(seed)).lam[0] for seed in range(500)]
+    assert 0.6 < np.mean([float(lam) == 1 for lam in lams]) < 0.8
+
+
+@pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"alpha": -1.0}, {"probability": 1.5}])
+def test_impossible_settings_are_refused(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        CutMix(**wrong)
+    with pytest.raises(UserError, match=next(iter(wrong))):
+        Mixup(**wrong)

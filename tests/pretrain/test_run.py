@@ -1,0 +1,86 @@
+"""Run folders and result files."""
+
+import json
+import os
+from dataclasses import asdict
+
+import pytest
+import torch
+
+from pretrain.errors import UserError
+from pretrain.run import Result, Run, atomic, environment, write_text
+
+RESULT = Result(
+    task="pretrain", metric="top1", metrics={"top1": 50.0}, backbone={"name": "x"}, data={},
+    seed=0, config={"epochs": 1}, seconds=1.0, environment={},
+)  # fmt: skip
+
+
+def test_files_appear_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "deep" / "file.txt"
+    write_text(path, "one")
+    with pytest.raises(RuntimeError), atomic(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "one"
+    assert os.listdir(path.parent) == ["file.txt"]
+
+
+def test_a_result_is_read_as_it_was_written(tmp_path):
+    run = Run(tmp_path / "run")
+    run.start({"epochs": 1})
+    run.finish(RESULT)
+    assert Result.read(run.folder / "result.json") == RESULT
+    assert run.finished
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "JSON"), ("{", "JSON"), ("[]", "no result"), ('{"format": "x"}', "no result"),
+     (json.dumps(asdict(RESULT) | {"extra": 1}), "extra")],
+)  # fmt: skip
+def test_foreign_results_are_refused(tmp_path, text, words):
+    (tmp_path / "result.json").write_text(text)
+    with pytest.raises(UserError, match=words):
+        Result.read(tmp_path / "result.json")
+
+
+def test_nothing_is_created_before_the_start(tmp_path):
+    Run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_not_taken_over(tmp_path):
+    run = Run(tmp_path / "run")
+    run.start({"epochs": 1, "model": {"arch": "a"}})
+    run.start({"epochs": 1, "model": {"arch": "a"}})  # the same run goes on
+    with pytest.raises(UserError, match=r"model\.arch: 'a' there, 'b' here"):
+        run.start({"epochs": 1, "model": {"arch": "b"}})
+    run.finish(RESULT)
+    with pytest.raises(UserError, match="finished run"):
+        run.start({"epochs": 1, "model": {"arch": "a"}})
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("...")
+    with pytest.raises(UserError, match="no run of ours"):
+        Run(tmp_path / "mine").start({})
+    assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+
+
+def test_the_log_is_cut_back_to_a_checkpoint(tmp_path):
+    run = Run(tmp_path)
+    run.start({})
+    for epoch in (1, 2, 3):
+        run.log({"epoch": epoch})
+    with open(run.log_file, "a") as handle:
+        handle.write('{"epoch": 4, "los')  # a kill while writing
+    assert [record["epoch"] for record in run.read_log()] == [1, 2, 3]
+    run.cut_log(2)
+    assert run.log_file.read_text() == '{"epoch": 1}\n{"epoch": 2}\n'
+
+
+def test_the_environment_says_what_a_number_needs():
+    facts = environment(torch.device("cpu"))
+    assert facts["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert facts["peak_memory_mib"] > 50
+    assert facts["threads"] == torch.get_num_threads()
+    assert facts["device"]

@@ -1,0 +1,143 @@
+"""Seeds, batches, schedules and checkpoints."""
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.errors import UserError
+from pretrain.training import Loader, derive, generator, schedule, seed_ambient
+from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+class Noise:
+    """Samples that draw from every ambient generator."""
+
+    def __init__(self, count: int = 10, broken: int | None = None) -> None:
+        self.count, self.broken = count, broken
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        import random
+
+        if index == self.broken:
+            raise UserError("image 7.jpg is broken")
+        return torch.tensor([index, torch.rand(()), np.random.rand(), random.random()])
+
+
+def load(workers: int, seed: int = 0, epoch: int = 0, first: int = 0) -> torch.Tensor:
+    loader = Loader(Noise(), batch_size=4, seed=seed, workers=workers, shuffle=True)
+    return torch.cat(list(loader.epoch(epoch, first)))
+
+
+def test_any_number_of_workers_gives_the_same_bits():
+    wanted = load(0)
+    assert torch.equal(load(1), wanted)
+    assert torch.equal(load(3), wanted)
+
+
+def test_seeds_and_epochs_differ():
+    assert not torch.equal(load(0), load(0, seed=1))
+    assert not torch.equal(load(0), load(0, epoch=1))
+    # also the augmentation of one and the same sample, not only its place
+    row = {int(r[0]): r[1:] for r in load(0)}
+    later = {int(r[0]): r[1:] for r in load(0, epoch=1)}
+    assert all(not torch.equal(row[index], later[index]) for index in row)
+
+
+def test_an_epoch_can_begin_in_its_middle():
+    assert torch.equal(load(0)[4:], load(0, first=1))
+    assert torch.equal(load(2)[8:], load(2, first=2))
+
+
+def test_workers_persist_over_epochs():
+    loader = Loader(Noise(), batch_size=4, seed=0, workers=2, shuffle=True)
+    epochs = [torch.cat(list(loader.epoch(epoch))) for epoch in (0, 1, 0)]
+    assert torch.equal(epochs[0], epochs[2])
+    assert torch.equal(epochs[1], load(0, epoch=1))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_user_s_mistake_keeps_its_words(workers):
+    loader = Loader(Noise(broken=7), batch_size=4, seed=0, workers=workers, shuffle=False)
+    with pytest.raises(UserError, match=r"^image 7\.jpg is broken$"):
+        list(loader.epoch(0))
+
+
+def test_more_images_in_a_batch_than_there_are():
+    with pytest.raises(UserError, match="only 10"):
+        Loader(Noise(), batch_size=11, seed=0, workers=0, shuffle=True, drop_last=True)
+
+
+def test_derived_seeds_use_more_than_32_bits():
+    """torch keeps the low 32 bits of a seed: packing epochs above them would change nothing."""
+    same = torch.Generator().manual_seed(1), torch.Generator().manual_seed(1 + (7 << 40))
+    assert torch.equal(torch.rand(4, generator=same[0]), torch.rand(4, generator=same[1]))
+    seeds = {derive(0, "sample", epoch, index) for epoch in range(50) for index in range(50)}
+    assert len(seeds) == 2500
+    assert derive(0, "order", 1) != derive(0, "step", 1)
+    draws = [float(torch.rand((), generator=generator(0, "order", e))) for e in range(20)]
+    assert len(set(draws)) == 20
+
+
+def test_ambient_generators_follow_one_seed():
+    def draw() -> tuple:
+        import random
+
+        return random.random(), np.random.rand(), float(torch.rand(()))
+
+    seed_ambient(5)
+    one = draw()
+    seed_ambient(5)
+    assert draw() == one
+    seed_ambient(6)
+    assert draw() != one
+
+
+def rates(kind: str, **options) -> list[float]:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    plan = schedule(optimizer, kind, steps_per_epoch=10, epochs=10, **options)
+    found = []
+    for step in range(100):
+        plan.step_update(step)
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+def test_cosine_schedule_by_its_formula():
+    found = rates("cosine")
+    wanted = [0.4 * (1 + np.cos(np.pi * step / 100)) / 2 for step in range(100)]
+    np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+def test_step_schedule_and_warmup():
+    found = rates("step", milestones=(5, 7.5), warmup_epochs=1)
+    assert found[0] == pytest.approx(0.0004)
+    assert found[5] == pytest.approx(0.0004 + (0.4 - 0.0004) * 0.5)
+    assert found[49] == pytest.approx(0.4)
+    assert found[50] == pytest.approx(0.04)
+    assert found[75] == pytest.approx(0.004)
+
+
+def test_checkpoints_are_whole_or_absent(tmp_path):
+    path = tmp_path / "checkpoints" / "last.pth"
+    assert load_checkpoint(path) is None
+    save_checkpoint(path, {"epoch": 3, "weights": torch.ones(2)})
+    assert load_checkpoint(path)["epoch"] == 3
+    assert [p.name for p in path.parent.iterdir()] == ["last.pth"]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(UserError, match="cut short"):
+        load_checkpoint(path)
+
+
+def test_another_thread_count_is_said(tmp_path):
+    path = tmp_path / "last.pth"
+    save_checkpoint(path, {"epoch": 1})
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(threads + 1)
+        with pytest.warns(UserWarning, match="threads"):
+            load_checkpoint(path)
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,1 @@
+"""Command line tools, imported by nobody; a package, lest detectron2's `tools` be found instead."""

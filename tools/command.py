@@ -1,0 +1,208 @@
+"""What every tool shares: options from dataclasses, run folders, and one way to end.
+
+No torch here or in the configurations: `--help` answers at once.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import yaml
+from jsonargparse import (
+    ArgumentError,
+    ArgumentParser,
+    DefaultHelpFormatter,
+    Namespace,
+    set_parsing_settings,
+)
+
+from pretrain.errors import Stopped, UserError
+from pretrain.run import Run, differences, plain
+
+ROOT = Path(__file__).resolve().parent.parent
+SHAPE_WORLD = Path("runs/shape_world")
+
+Config = TypeVar("Config")
+
+
+def end(main: Callable[[], None], again: str | None = None) -> None:
+    """Run a tool. A user's mistake is one message and exit code 2; a stop says how to go on.
+
+    Args:
+        main: the tool.
+        again: the command that continues it; None for the tool's own --resume.
+    """
+    try:
+        main()
+    except UserError as error:
+        _fail(str(error))
+    except OSError as error:  # no space, no permission: the system's own words name the file
+        _fail(str(error))
+    except Stopped as stopped:
+        again = again or f"python {os.path.relpath(sys.argv[0])} --resume {stopped.folder}"
+        print(f"{stopped}. To continue: {again}", file=sys.stderr)
+        sys.exit(128 + stopped.signal_number)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _fail(message: str) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+@dataclass(frozen=True)
+class Options(Generic[Config]):
+    """What a training tool was asked to do."""
+
+    config: Config
+    run: Run
+    device: Any
+    dry_run: bool
+
+
+def parse(
+    kind: type[Config], *, task: str, description: str, default: str, argv: Sequence[str] | None
+) -> Options[Config]:
+    """Read the options of a training tool.
+
+    Args:
+        kind: the configuration's dataclass; its fields and those of its sections are the options.
+        task: names the folder of a run where --out is not given: runs/TASK-NAME.
+        description: the head of --help.
+        default: the recipe taken without --config, such as configs/pretrain/demo.yaml.
+        argv: the arguments, or None for the command line's.
+    """
+    parser = _config_parser(kind, description, default)
+    parser.add_argument("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|RUN",
+        type=str,
+        help="Continue the run in a folder; auto: the unfinished run of this "
+        "configuration, if there is one.",
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="Where to compute."
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Show the resolved configuration and its cost, train nothing.",
+    )
+    words = list(sys.argv[1:] if argv is None else argv)
+    resumed = _value_of(words, "--resume")
+    if resumed not in (None, "auto"):
+        held = Path(str(resumed)) / "config.yaml"
+        if not held.exists():
+            raise UserError(f"--resume {resumed}: there is no run in that folder (no config.yaml).")
+        default = str(held)
+    elif not any(word == "--config" or word.startswith("--config=") for word in words):
+        default = str(ROOT / default)
+    else:
+        default = ""
+    chosen = _parse(parser, [*(["--config", default] if default else []), *words])
+    config = build(kind, parser, chosen)
+    run = _run_folder(task, config, chosen.out, resumed)
+    return Options(config, run, chosen.device, chosen["dry_run"])
+
+
+def load_config(kind: type[Config], path: Path, **changes: Any) -> Config:
+    """A recipe from a YAML file, with some fields replaced."""
+    parser = _config_parser(kind, "", str(path))
+    return replace(build(kind, parser, _parse(parser, ["--config", str(path)])), **changes)  # type: ignore[type-var]
+
+
+def build(kind: type[Config], parser: ArgumentParser, chosen: Namespace) -> Config:
+    """The configuration object from parsed options."""
+    made = parser.instantiate(chosen)
+    return kind(**{entry.name: made[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
+
+
+class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Defaults behind each option, line breaks of the description kept."""
+
+
+def _config_parser(kind: type, description: str, default: str) -> ArgumentParser:
+    set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    parser = ArgumentParser(
+        description=description,
+        exit_on_error=False,
+        allow_abbrev=False,
+        default_env=False,
+        formatter_class=_Help,
+    )
+    parser.add_argument("--config", action="config", help=f"A recipe (default: {default}).")
+    parser.add_class_arguments(kind, fail_untyped=True)
+    return parser
+
+
+def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+    try:
+        return parser.parse_args(words)
+    except (ArgumentError, argparse.ArgumentError) as error:
+        raise UserError(str(error)) from error
+
+
+def _value_of(words: list[str], flag: str) -> str | None:
+    for place, word in enumerate(words):
+        if word == flag and place + 1 < len(words):
+            return words[place + 1]
+        if word.startswith(flag + "="):
+            return word.split("=", 1)[1]
+    return None
+
+
+def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) -> Run:
+    """--out, or the folder to be resumed, or the first free runs/TASK-NAME[-2, -3, ...]."""
+    if resumed not in (None, "auto"):
+        if out is not None and Path(out) != Path(str(resumed)):
+            raise UserError(f"--resume {resumed} and --out {out} name two folders; give one.")
+        return Run(Path(str(resumed)))
+    if out is not None:
+        run = Run(Path(out))
+        if resumed is None and run.checkpoint.exists() and not run.finished:
+            raise UserError(
+                f"{out} holds an unfinished run. Continue it with --resume {out}, or "
+                "give another --out."
+            )
+        return run
+    number = 1
+    while True:
+        run = Run(Path("runs") / (f"{task}-{config.name}" + (f"-{number}" if number > 1 else "")))
+        if not run.folder.exists():
+            return run
+        if resumed == "auto" and not run.finished and _same_config(run, config):
+            return run
+        number += 1
+
+
+def _same_config(run: Run, config: Any) -> bool:
+    path = run.folder / "config.yaml"
+    if not path.exists():
+        return False
+    here = plain(config)
+    there = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for held in (here, there):
+        held.pop("data", None)  # the shape world's folder is filled in later
+    return not differences(there, here)
+
+
+def show_config(config: Any) -> None:
+    """The resolved configuration, as config.yaml will hold it."""
+    print(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True), end="")
+
+
+def backbone_name(given: str | None) -> str:
+    """What --backbone says, or the message that it is missing."""
+    if given is None:
+        raise UserError(
+            "--backbone is missing. Give a backbone file, or the folder of a "
+            "pretraining run; python tools/pretrain.py makes one."
+        )
+    return given

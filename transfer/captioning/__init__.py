@@ -1,0 +1,1 @@
+"""Image captioning on MS-COCO trees from any backbone."""

@@ -1,0 +1,1 @@
+"""Object detection on Pascal VOC trees from any backbone with feature levels."""
