@@ -1,0 +1,52 @@
+"""What the README and the recipes promise."""
+
+import re
+import shlex
+
+import pytest
+
+from pretrain.config import PretrainConfig
+from tests.conftest import ROOT
+from tools.command import load_config
+from transfer.captioning.config import CaptioningConfig
+from transfer.detection.config import DetectionConfig
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
+KINDS = {"pretrain": PretrainConfig, "detection": DetectionConfig, "captioning": CaptioningConfig}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=str)
+def test_every_recipe_parses_and_says_its_source_and_cost(path):
+    config = load_config(KINDS[path.parts[1]], ROOT / path)
+    assert config.name == path.stem
+    head = "".join(line for line in (ROOT / path).open() if line.startswith("#"))
+    assert "Source:" in head or "as demo.yaml" in head
+    assert "Cost:" in head
+
+
+def test_the_first_screen_has_two_commands():
+    screen = "\n".join(README.splitlines()[:45])
+    blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", screen, re.DOTALL)
+    assert len(blocks) == 2
+    assert "tools/demo.py" in blocks[0]
+    assert "pytest" in blocks[1]
+
+
+def test_commands_name_tools_and_recipes_that_exist():
+    text = README + (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
+    commands = re.findall(r"python (tools/\w+\.py[^\n`]*)", text)
+    assert len(commands) > 5
+    for command in commands:
+        words = shlex.split(command.replace("\\", ""), comments=True)
+        assert (ROOT / words[0]).exists(), command
+        for word in words:
+            if word.startswith("configs/") and "X.yaml" not in word:
+                assert (ROOT / word).exists(), command
+
+
+def test_files_that_are_linked_exist():
+    for document in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            if not link.startswith("http"):
+                assert (document.parent / link).exists(), f"{document.name}: {link}"

@@ -1,0 +1,211 @@
+"""The tools as a user calls them."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+
+TRAINING = ("pretrain", "finetune_det", "finetune_cap")
+TOOLS = (*TRAINING, "report", "demo")
+
+
+def call(tool: str, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
+    """Run a tool as its own process, away from the repository."""
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def inside(tool: str, *words: object, capsys) -> tuple[int, str]:
+    """Run a tool in this process: its exit code and what it said on standard error."""
+    import importlib
+
+    from tools.command import end
+
+    main = importlib.import_module(f"tools.{tool}").main
+    with pytest.raises(SystemExit) as ended:
+        end(lambda: main([str(word) for word in words]))
+    return int(ended.value.code or 0), capsys.readouterr().err
+
+
+def fails(tool: str, *words: object, capsys, said: str) -> None:
+    code, error = inside(tool, *words, capsys=capsys)
+    assert code == 2, error
+    assert error.startswith("error: ")
+    assert said in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_does_not_import_torch(tool, tmp_path):
+    block = "import sys; sys.modules['torch'] = None; import runpy; sys.argv = sys.argv[1:]; " \
+            "runpy.run_path(sys.argv[0], run_name='__main__')"  # fmt: skip
+    command = [sys.executable, "-c", block, str(ROOT / "tools" / f"{tool}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tool", TRAINING)
+def test_help_explains_every_option(tool):
+    text = call(tool, "--help").stdout
+    for flag in ("--config", "--data", "--seed", "--out", "--resume", "--device", "--dry-run"):
+        assert flag in text
+    assert "default: " in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--epocs", "3"], "--epocs"),
+        (["--epoch", "3"], "--epoch"),  # no abbreviations
+        (["--model.arc", "x"], "model.arc"),
+        (["--mixing.method", "cutmux"], "cutmux"),
+        (["--epochs", "many"], "many"),
+        (["--epochs", "0"], "epochs is 0; it must be at least 1"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--optimizer.lr", "0"], "optimizer.lr is 0"),
+        (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--data", "nowhere"], "there is no folder nowhere"),
+        (["--resume", "nowhere"], "no run in that folder"),
+        (["--device", "tpu"], "tpu"),
+    ],
+)
+def test_mistakes_on_the_command_line(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails("pretrain", *words, capsys=capsys, said=said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epocs: 3\n", "epocs"),
+        ("model:\n  arc: resnet18\n", "arc"),
+        ("model: [1, 2\n", "x.yaml"),
+        ("- a\n- b\n", "x.yaml"),
+    ],
+)
+def test_mistakes_in_a_recipe(text, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    fails("pretrain", "--config", "x.yaml", capsys=capsys, said=said)
+    assert os.listdir(tmp_path) == ["x.yaml"]
+
+
+def test_mistakes_with_an_architecture(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    world = worlds["classification"]
+    fails("pretrain", "--data", world, "--model.arch", "resnet5O", capsys=capsys, said="resnet50")
+    fails(
+        "pretrain", "--data", world, "--model.args", '{"no_such": 1}', capsys=capsys, said="no_such"
+    )
+    fails("pretrain", "--data", world, "--batch_size", "999", capsys=capsys, said="only 60")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("tool", ["finetune_det", "finetune_cap"])
+def test_mistakes_with_a_backbone(tool, capsys, tmp_path, monkeypatch, backbone_file, worlds):
+    monkeypatch.chdir(tmp_path)
+    world = worlds["detection" if tool == "finetune_det" else "captions"]
+    torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, "foreign.pth")
+    Path("cut.pth").write_bytes(backbone_file.read_bytes()[:5000])
+    Path("folder").mkdir()
+    before = sorted(os.listdir())
+    for words, said in (
+        ([], "--backbone is missing"),
+        (["--backbone", "none.pth"], "there is no file none.pth"),
+        (["--backbone", "folder"], "no backbone.pth"),
+        (["--backbone", "cut.pth"], "cut short"),
+        (["--backbone", "foreign.pth"], "another program"),
+        (["--backbone", backbone_file, "--data", "folder"], "folder is no"),
+        (["--backbone", backbone_file, "--data", world, "--seed", "-3"], "seed is -3"),
+    ):
+        fails(tool, *words, capsys=capsys, said=said)
+    assert sorted(os.listdir()) == before
+
+
+def test_a_broken_picture_of_a_captions_tree(capsys, tmp_path, monkeypatch, backbone_file, worlds):
+    import shutil
+
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(worlds["captions"], "tree")
+    Path("tree/train2017/000000000003.jpg").write_bytes(b"no picture")
+    fails("finetune_cap", "--backbone", backbone_file, "--data", "tree", capsys=capsys,
+          said="000000000003.jpg cannot be decoded")  # fmt: skip
+    assert os.listdir() == ["tree"]
+
+
+def test_dry_run_trains_nothing(capsys, tmp_path, monkeypatch, worlds, backbone_file):
+    import importlib
+
+    monkeypatch.chdir(tmp_path)
+    for tool, words, said in (
+        ("pretrain", ["--data", worlds["classification"], "--batch_size", "20"], "60 training"),
+        (
+            "finetune_det",
+            ["--data", worlds["detection"], "--backbone", backbone_file],
+            "10 training",
+        ),
+        (
+            "finetune_cap",
+            ["--data", worlds["captions"], "--backbone", backbone_file],
+            "60 captions",
+        ),
+    ):
+        importlib.import_module(f"tools.{tool}").main([*map(str, words), "--dry-run"])
+        out = capsys.readouterr().out
+        assert said in out
+        assert "epochs:" in out
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_images_to_a_table(tmp_path, worlds):
+    """The three tools and the report, each its own process, chained as the README says."""
+    small = ["--epochs", "1", "--workers", "0", "--device", "cpu"]
+    done = call("pretrain", "--data", worlds["classification"], *small, "--batch_size", "20",
+                "--dataset.image_size", "32", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "epoch 1/1" in done.stderr
+    run = tmp_path / "runs" / "pretrain-demo"
+    assert f"--backbone {run.relative_to(tmp_path)}/backbone.pth" in done.stdout
+    backbone = run.relative_to(tmp_path) / "backbone.pth"
+
+    done = call("finetune_det", "--backbone", backbone, "--data", worlds["detection"], *small,
+                "--batch_size", "4", "--detector.short_side", "64", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "AP50" in done.stdout
+
+    done = call("finetune_cap", "--backbone", run.relative_to(tmp_path), "--data",
+                worlds["captions"], *small, "--batch_size", "10", cwd=tmp_path)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "BLEU-4" in done.stdout
+
+    done = call("report", "runs", "--out", "table", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "| resnet10t, cutmix |" in done.stdout
+    assert (tmp_path / "table" / "report.md").read_text() == done.stdout
+    for task in ("pretrain", "detection", "captioning"):
+        result = json.loads((tmp_path / "runs" / f"{task}-demo" / "result.json").read_text())
+        assert result["backbone"]["arm"] == "cutmix"
+
+    # a finished run is not overwritten, and a second one gets its own folder
+    again = call("pretrain", "--data", worlds["classification"], "--out", run, cwd=tmp_path)
+    assert again.returncode == 2
+    assert "finished run" in again.stderr
+
+
+def test_under_torchrun(tmp_path, worlds):
+    """One process: the launcher's environment changes nothing."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1",
+               str(ROOT / "tools" / "pretrain.py"), "--dry-run", "--device", "cpu",
+               "--data", str(worlds["classification"])]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "60 training" in done.stdout
