@@ -36,7 +36,9 @@ def read(path: Path) -> Any:
                 "such a file can run code. Save its state_dict alone, in the program it is from."
             ) from error
         raise UserError(_broken(path)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError, IndexError) as error:
+    except PermissionError:
+        raise
+    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError) as error:
         raise UserError(_broken(path)) from error
 
 

@@ -6,13 +6,23 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-DOORS = {"backbone", "run", "training", "shapes", "errors", "audit", "progress", "images",
-         "torch_file"}  # fmt: skip
+DOORS = {
+    "backbone",
+    "run",
+    "training",
+    "shapes",
+    "errors",
+    "audit",
+    "progress",
+    "images",
+    "torch_file",
+}
 CLI = {"jsonargparse", "argparse"}
 FILES = sorted(
-    path.relative_to(ROOT) for room in ("pretrain", "transfer", "tools")
+    path.relative_to(ROOT)
+    for room in ("pretrain", "transfer", "tools")
     for path in (ROOT / room).rglob("*.py")
-)  # fmt: skip
+)
 
 
 def imports(path: Path) -> set[str]:
@@ -77,9 +87,14 @@ def test_files_stay_readable(path):
 
 def test_from_the_tool_to_the_score_in_six_short_files():
     """A reader's way from tools/finetune_det.py to the number it prints."""
-    way = ["tools/finetune_det.py", "transfer/detection/engine.py", "transfer/detection/voc.py",
-           "transfer/detection/faster_rcnn.py", "transfer/detection/samples.py",
-           "transfer/detection/average_precision.py"]  # fmt: skip
+    way = [
+        "tools/finetune_det.py",
+        "transfer/detection/engine.py",
+        "transfer/detection/voc.py",
+        "transfer/detection/faster_rcnn.py",
+        "transfer/detection/samples.py",
+        "transfer/detection/average_precision.py",
+    ]
     assert len(way) <= 6
     for step in way:
         assert (ROOT / step).read_text(encoding="utf-8").count("\n") < 300

@@ -146,7 +146,9 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
     try:
         return parser.parse_args(words)
     except (ArgumentError, argparse.ArgumentError) as error:
-        raise UserError(str(error)) from error
+        recipe = _value_of(words, "--config")
+        inside = f" (recipe {recipe})" if recipe is not None else ""
+        raise UserError(f"{str(error).strip()}{inside}") from error
 
 
 def _value_of(words: list[str], flag: str) -> str | None:

@@ -139,8 +139,11 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
 
 def _rivals(one: Row, other: Row) -> bool:
     return (one.arch, one.recipe, one.dataset, one.epochs) == (
-        other.arch, other.recipe, other.dataset, other.epochs,
-    )  # fmt: skip
+        other.arch,
+        other.recipe,
+        other.dataset,
+        other.epochs,
+    )
 
 
 def _values(cells: Any, row: Row, settings: Sequence[Setting]) -> list[list[float]]:

@@ -68,8 +68,10 @@ def test_features_equal_timm_s(arch):
     # timm's own way: the list of layers, filled from the classifier
     theirs = timm.create_model(arch, features_only=True).eval()
     own = theirs.state_dict()
-    flat = {name.replace("stages.", "stages_").replace("stem.", "stem_"): tensor
-            for name, tensor in ours.weights.items()}  # fmt: skip
+    flat = {
+        name.replace("stages.", "stages_").replace("stem.", "stem_"): tensor
+        for name, tensor in ours.weights.items()
+    }
     source = {**flat, **ours.weights}
     theirs.load_state_dict({name: source[name] for name in own})
     for wanted, feature in zip(theirs(images), found, strict=True):
@@ -97,13 +99,20 @@ def test_building_leaves_the_ambient_generator_alone(backbone):
 
 @pytest.mark.parametrize(("size", "crop_pct"), [((80, 100), 1.0), ((70, 64), 0.875)])
 def test_preprocessing_equals_timm_s(size, crop_pct):
-    spec = BackboneSpec(arch="resnet10t", input_size=(3, 64, 64), crop_pct=crop_pct,
-                        interpolation="bicubic", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))  # fmt: skip
+    spec = BackboneSpec(
+        arch="resnet10t",
+        input_size=(3, 64, 64),
+        crop_pct=crop_pct,
+        interpolation="bicubic",
+        mean=(0.5, 0.4, 0.3),
+        std=(0.2, 0.3, 0.4),
+    )
     ours = Backbone.of(spec.create(3, 0), dataclasses.replace(spec, num_classes=3), Provenance())
     noise = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     image = Image.fromarray(noise)
-    theirs = create_transform(spec.input_size, crop_pct=crop_pct, mean=spec.mean, std=spec.std,
-                              interpolation="bicubic")  # fmt: skip
+    theirs = create_transform(
+        spec.input_size, crop_pct=crop_pct, mean=spec.mean, std=spec.std, interpolation="bicubic"
+    )
     found = ours.preprocess()(image)
     torch.testing.assert_close(found, theirs(image), atol=1e-5, rtol=0)
     # a decoded tensor is resized without PIL: at most two of 255 levels away
@@ -171,8 +180,12 @@ def test_refused_when_it_does_not_fit(backbone, tmp_path):
         dataclasses.replace(backbone, spec=spec, weights=weights).save(tmp_path / "x.pth")
         with pytest.raises(UserError, match="do not fit") as caught:
             Backbone.load(tmp_path / "x.pth")
-        name = {"missing": "layer3.0.conv1.weight", "surplus": "extra.weight",
-                "shape": "(11, 512), network (10, 512)", "arch": "conv1"}[change]  # fmt: skip
+        name = {
+            "missing": "layer3.0.conv1.weight",
+            "surplus": "extra.weight",
+            "shape": "(11, 512), network (10, 512)",
+            "arch": "conv1",
+        }[change]
         assert name in str(caught.value)
 
 
@@ -199,9 +212,16 @@ def test_unknown_architecture_names_its_neighbours():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"std": (0, 1, 1)}, {"mean": (1, 2)}, {"crop_pct": 0}, {"num_classes": 0},
-     {"interpolation": "wavelet"}, {"input_size": (1, 8, 8)}, {"model_args": {"a": object()}}],
-)  # fmt: skip
+    [
+        {"std": (0, 1, 1)},
+        {"mean": (1, 2)},
+        {"crop_pct": 0},
+        {"num_classes": 0},
+        {"interpolation": "wavelet"},
+        {"input_size": (1, 8, 8)},
+        {"model_args": {"a": object()}},
+    ],
+)
 def test_impossible_specs_are_refused(wrong):
     with pytest.raises(UserError, match=next(iter(wrong))):
         BackboneSpec(arch="resnet18", **wrong)
@@ -213,14 +233,19 @@ def test_loading_places_all_or_nothing():
     with pytest.raises(UserError, match=r"in the file, not in the network \(1\):\s+scale"):
         place(model, {"weight": torch.ones(2, 2), "bias": torch.ones(2), "scale": torch.ones(1)})
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    place(model, {"weight": torch.ones(2, 2), "old.head": torch.ones(1)}, new=["bias"],
-          left=[r"old\..*"])  # fmt: skip
+    place(
+        model,
+        {"weight": torch.ones(2, 2), "old.head": torch.ones(1)},
+        new=["bias"],
+        left=[r"old\..*"],
+    )
     assert torch.equal(model.weight, torch.ones(2, 2))
     assert torch.equal(model.bias, before["bias"])
 
 
 def test_importing_does_nothing():
     """No file, no network, no device, no thread count: importing is free of consequences."""
-    code = ("import pretrain.backbone, pretrain.engine, torch; "
-            "assert not torch.cuda.is_initialized()")  # fmt: skip
+    code = (
+        "import pretrain.backbone, pretrain.engine, torch; assert not torch.cuda.is_initialized()"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -32,11 +32,15 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def config(world: Path, **changes) -> PretrainConfig:
     tiny = PretrainConfig(
-        name="test", data=str(world), epochs=2, batch_size=20, workers=0,
+        name="test",
+        data=str(world),
+        epochs=2,
+        batch_size=20,
+        workers=0,
         dataset=DatasetConfig(image_size=32, crop_pct=1.0, min_scale=0.5),
         model=ModelConfig(arch="resnet10t", args={"drop_rate": 0.2}),
         optimizer=OptimizerConfig(lr=0.05, schedule="cosine"),
-    )  # fmt: skip
+    )
     return replace(tiny, **changes)
 
 
@@ -65,8 +69,14 @@ def test_another_seed_gives_other_bits(first, worlds, tmp_path):
 
 def test_a_run_leaves_what_it_promises(first):
     result, folder = first
-    for name in ("config.yaml", "log.jsonl", "backbone.pth", "result.json",
-                 "pictures/mixed_batch.png", "pictures/curves.png"):  # fmt: skip
+    for name in (
+        "config.yaml",
+        "log.jsonl",
+        "backbone.pth",
+        "result.json",
+        "pictures/mixed_batch.png",
+        "pictures/curves.png",
+    ):
         assert (folder / name).stat().st_size > 0
     backbone = Backbone.load(folder / "backbone.pth")
     assert backbone.fingerprint() == result.backbone["fingerprint"]
@@ -101,9 +111,22 @@ def test_stopped_and_resumed_equals_uninterrupted(step, first, worlds, tmp_path,
 
 def test_killed_and_resumed_equals_uninterrupted(worlds, tmp_path):
     """SIGKILL at an arbitrary moment of the tool itself, then --resume."""
-    command = [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--device", "cpu",
-               "--data", str(worlds["classification"]), "--epochs", "6", "--batch_size", "10",
-               "--dataset.image_size", "32", "--workers", "1"]  # fmt: skip
+    command = [
+        sys.executable,
+        str(ROOT / "tools" / "pretrain.py"),
+        "--device",
+        "cpu",
+        "--data",
+        str(worlds["classification"]),
+        "--epochs",
+        "6",
+        "--batch_size",
+        "10",
+        "--dataset.image_size",
+        "32",
+        "--workers",
+        "1",
+    ]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     process = subprocess.Popen([*command, "--out", str(cut)], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
@@ -112,8 +135,14 @@ def test_killed_and_resumed_equals_uninterrupted(worlds, tmp_path):
     process.kill()
     process.wait()
     assert not (cut / "result.json").exists()
-    again = [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--resume", str(cut),
-             "--device", "cpu"]  # fmt: skip
+    again = [
+        sys.executable,
+        str(ROOT / "tools" / "pretrain.py"),
+        "--resume",
+        str(cut),
+        "--device",
+        "cpu",
+    ]
     subprocess.run(again, check=True, capture_output=True)
     subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
     prints = [Backbone.load(run / "backbone.pth").fingerprint() for run in (whole, cut)]
@@ -129,8 +158,12 @@ def test_every_method_trains(method, worlds, tmp_path):
 
 
 def test_bfloat16_and_padded_crops_train(worlds, tmp_path):
-    options = config(worlds["classification"], epochs=1, precision="bf16-mixed",
-                     dataset=DatasetConfig(image_size=32, crop="padded"))  # fmt: skip
+    options = config(
+        worlds["classification"],
+        epochs=1,
+        precision="bf16-mixed",
+        dataset=DatasetConfig(image_size=32, crop="padded"),
+    )
     result = pretrain(options, Run(tmp_path / "run"), make_fabric("cpu", "bf16-mixed"))
     backbone = Backbone.load(tmp_path / "run" / "backbone.pth")
     assert {t.dtype for t in backbone.weights.values() if t.is_floating_point()} == {torch.float32}
@@ -177,9 +210,13 @@ def test_divergence_is_said(worlds, tmp_path):
 )
 def test_folders_as_users_give_them(trouble, worlds, tmp_path):
     root = tmp_path / "data"
-    words = {"no folder": "there is no folder", "no split": "holds pictures",
-             "no classes": "no class folders", "empty class": "no images .* in class cat",
-             "other classes": "different classes.*dog"}[trouble]  # fmt: skip
+    words = {
+        "no folder": "there is no folder",
+        "no split": "holds pictures",
+        "no classes": "no class folders",
+        "empty class": "no images .* in class cat",
+        "other classes": "different classes.*dog",
+    }[trouble]
     if trouble != "no folder":
         root.mkdir()
     if trouble == "no split":
@@ -215,8 +252,13 @@ def test_decoding_equals_pil(tmp_path):
     from PIL import Image
 
     noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
-    for mode, name in (("RGB", "a.jpg"), ("L", "b.jpg"), ("CMYK", "c.jpg"), ("P", "d.png"),
-                       ("RGBA", "e.png")):  # fmt: skip
+    for mode, name in (
+        ("RGB", "a.jpg"),
+        ("L", "b.jpg"),
+        ("CMYK", "c.jpg"),
+        ("P", "d.png"),
+        ("RGBA", "e.png"),
+    ):
         path = tmp_path / name
         Image.fromarray(noise).convert(mode).save(path)
         wanted = np.asarray(Image.open(path).convert("RGB"))

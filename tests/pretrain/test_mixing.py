@@ -13,9 +13,15 @@ from pretrain.mixing.cutmix import _paste_by_mask
 
 CLASSES = 5
 METHODS = [
-    CutMix(), CutMix(box="official"), CutMix(granularity="sample"), CutMix(alpha=0.1),
-    CutMix(alpha=50.0, granularity="sample"), Mixup(), Mixup(granularity="sample"), Cutout(),
-]  # fmt: skip
+    CutMix(),
+    CutMix(box="official"),
+    CutMix(granularity="sample"),
+    CutMix(alpha=0.1),
+    CutMix(alpha=50.0, granularity="sample"),
+    Mixup(),
+    Mixup(granularity="sample"),
+    Cutout(),
+]
 
 
 def batch(count: int, height: int = 20, width: int = 28):
@@ -68,8 +74,12 @@ def test_official_box_is_the_official_code_s(seed):
     half_h = int(height * np.sqrt(1 - lam)) // 2
     half_w = int(width * np.sqrt(1 - lam)) // 2
     y, x = again.integers(0, np.array([[height], [width]]), (2, 1))[:, 0]
-    wanted = [max(y - half_h, 0), max(x - half_w, 0),
-              min(y + half_h, height), min(x + half_w, width)]  # fmt: skip
+    wanted = [
+        max(y - half_h, 0),
+        max(x - half_w, 0),
+        min(y + half_h, height),
+        min(x + half_w, width),
+    ]
     assert official_boxes(np.array([lam]), height, width, draw)[0].tolist() == wanted
 
 
@@ -109,9 +119,14 @@ def test_inputs_stay_and_draws_repeat(method):
 
 @pytest.mark.parametrize(
     ("rule", "size", "mean"),
-    [(paper_boxes, 32, 0.679), (paper_boxes, 224, 0.679), (official_boxes, 32, 0.701),
-     (official_boxes, 64, 0.690), (official_boxes, 224, 0.682)],
-)  # fmt: skip
+    [
+        (paper_boxes, 32, 0.679),
+        (paper_boxes, 224, 0.679),
+        (official_boxes, 32, 0.701),
+        (official_boxes, 64, 0.690),
+        (official_boxes, 224, 0.682),
+    ],
+)
 def test_mean_lam_at_alpha_one(rule, size, mean):
     """The paper's box keeps the exact expectation 1 - E[(u - u^2/4)^2]; the other loses pixels."""
     draw = np.random.default_rng(0)

@@ -11,17 +11,29 @@ from pretrain.errors import UserError
 from pretrain.run import Result, Run, atomic, environment, write_text
 
 RESULT = Result(
-    task="pretrain", metric="top1", metrics={"top1": 50.0}, backbone={"name": "x"}, data={},
-    seed=0, config={"epochs": 1}, seconds=1.0, environment={},
-)  # fmt: skip
+    task="pretrain",
+    metric="top1",
+    metrics={"top1": 50.0},
+    backbone={"name": "x"},
+    data={},
+    seed=0,
+    config={"epochs": 1},
+    seconds=1.0,
+    environment={},
+)
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):
     path = tmp_path / "deep" / "file.txt"
     write_text(path, "one")
-    with pytest.raises(RuntimeError), atomic(path) as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+
+    def fail_half_way():
+        with atomic(path) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        fail_half_way()
     assert path.read_text() == "one"
     assert os.listdir(path.parent) == ["file.txt"]
 
@@ -36,9 +48,14 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [("", "JSON"), ("{", "JSON"), ("[]", "no result"), ('{"format": "x"}', "no result"),
-     (json.dumps(asdict(RESULT) | {"extra": 1}), "extra")],
-)  # fmt: skip
+    [
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[]", "no result"),
+        ('{"format": "x"}', "no result"),
+        (json.dumps(asdict(RESULT) | {"extra": 1}), "extra"),
+    ],
+)
 def test_foreign_results_are_refused(tmp_path, text, words):
     (tmp_path / "result.json").write_text(text)
     with pytest.raises(UserError, match=words):

@@ -1,6 +1,7 @@
 """The shape world is the same everywhere, and the field's own readers read it."""
 
 import hashlib
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +22,12 @@ def digest(tree: Path) -> str:
 
 
 MAKERS = {
-    "classification": lambda root, seed: shapes.classification(root, train=20, val=10, size=32, seed=seed),
+    "classification": lambda root, seed: shapes.classification(
+        root, train=20, val=10, size=32, seed=seed
+    ),
     "detection": lambda root, seed: shapes.detection(root, train=4, val=2, size=48, seed=seed),
     "captions": lambda root, seed: shapes.captions(root, train=4, val=2, size=48, seed=seed),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", MAKERS)
@@ -90,8 +93,9 @@ def test_boxes_are_tight_around_what_was_drawn():
 
 def test_things_do_not_cover_each_other():
     for number in range(50):
-        scene = shapes.make_scene(np.random.default_rng(number), shapes=["circle"] * 5,
-                                  smallest=0.06, largest=0.26)  # fmt: skip
+        scene = shapes.make_scene(
+            np.random.default_rng(number), shapes=["circle"] * 5, smallest=0.06, largest=0.26
+        )
         covered = sum((_mask(thing, 128) > 127).astype(int) for thing in scene.things)
         assert covered.max() == 1
 
@@ -109,7 +113,7 @@ def test_sentences_are_true():
             words = sentence.lower().strip(".").split()
             named = [
                 (colour, shape)
-                for colour, shape in zip(words, words[1:], strict=False)
+                for colour, shape in itertools.pairwise(words)
                 if colour in COLOURS and shape in shapes.SHAPES
             ]
             assert named

@@ -43,8 +43,10 @@ def fails(tool: str, *words: object, capsys, said: str) -> None:
 
 @pytest.mark.parametrize("tool", TOOLS)
 def test_help_does_not_import_torch(tool, tmp_path):
-    block = "import sys; sys.modules['torch'] = None; import runpy; sys.argv = sys.argv[1:]; " \
-            "runpy.run_path(sys.argv[0], run_name='__main__')"  # fmt: skip
+    block = (
+        "import sys; sys.modules['torch'] = None; import runpy; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     command = [sys.executable, "-c", block, str(ROOT / "tools" / f"{tool}.py"), "--help"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -137,8 +139,15 @@ def test_a_broken_picture_of_a_captions_tree(capsys, tmp_path, monkeypatch, back
     monkeypatch.chdir(tmp_path)
     shutil.copytree(worlds["captions"], "tree")
     Path("tree/train2017/000000000003.jpg").write_bytes(b"no picture")
-    fails("finetune_cap", "--backbone", backbone_file, "--data", "tree", capsys=capsys,
-          said="000000000003.jpg cannot be decoded")  # fmt: skip
+    fails(
+        "finetune_cap",
+        "--backbone",
+        backbone_file,
+        "--data",
+        "tree",
+        capsys=capsys,
+        said="000000000003.jpg cannot be decoded",
+    )
     assert os.listdir() == ["tree"]
 
 
@@ -169,21 +178,50 @@ def test_dry_run_trains_nothing(capsys, tmp_path, monkeypatch, worlds, backbone_
 def test_from_images_to_a_table(tmp_path, worlds):
     """The three tools and the report, each its own process, chained as the README says."""
     small = ["--epochs", "1", "--workers", "0", "--device", "cpu"]
-    done = call("pretrain", "--data", worlds["classification"], *small, "--batch_size", "20",
-                "--dataset.image_size", "32", cwd=tmp_path)  # fmt: skip
+    done = call(
+        "pretrain",
+        "--data",
+        worlds["classification"],
+        *small,
+        "--batch_size",
+        "20",
+        "--dataset.image_size",
+        "32",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "epoch 1/1" in done.stderr
     run = tmp_path / "runs" / "pretrain-demo"
     assert f"--backbone {run.relative_to(tmp_path)}/backbone.pth" in done.stdout
     backbone = run.relative_to(tmp_path) / "backbone.pth"
 
-    done = call("finetune_det", "--backbone", backbone, "--data", worlds["detection"], *small,
-                "--batch_size", "4", "--detector.short_side", "64", cwd=tmp_path)  # fmt: skip
+    done = call(
+        "finetune_det",
+        "--backbone",
+        backbone,
+        "--data",
+        worlds["detection"],
+        *small,
+        "--batch_size",
+        "4",
+        "--detector.short_side",
+        "64",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "AP50" in done.stdout
 
-    done = call("finetune_cap", "--backbone", run.relative_to(tmp_path), "--data",
-                worlds["captions"], *small, "--batch_size", "10", cwd=tmp_path)  # fmt: skip
+    done = call(
+        "finetune_cap",
+        "--backbone",
+        run.relative_to(tmp_path),
+        "--data",
+        worlds["captions"],
+        *small,
+        "--batch_size",
+        "10",
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "BLEU-4" in done.stdout
 
@@ -203,9 +241,19 @@ def test_from_images_to_a_table(tmp_path, worlds):
 
 def test_under_torchrun(tmp_path, worlds):
     """One process: the launcher's environment changes nothing."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "1",
-               str(ROOT / "tools" / "pretrain.py"), "--dry-run", "--device", "cpu",
-               "--data", str(worlds["classification"])]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "1",
+        str(ROOT / "tools" / "pretrain.py"),
+        "--dry-run",
+        "--device",
+        "cpu",
+        "--data",
+        str(worlds["classification"]),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "60 training" in done.stdout

@@ -18,7 +18,10 @@ def records(images: dict[str, list[tuple]], classes=("cat", "dog")) -> Records:
         tuple(classes),
         tuple(
             Record(
-                image_id, Path(image_id), 100, 100,
+                image_id,
+                Path(image_id),
+                100,
+                100,
                 np.array([thing[1] for thing in things], dtype=float).reshape(-1, 4),
                 np.array([classes.index(thing[0]) for thing in things], dtype=np.int64),
                 np.array([thing[2] for thing in things], dtype=bool),
@@ -26,13 +29,17 @@ def records(images: dict[str, list[tuple]], classes=("cat", "dog")) -> Records:
             for image_id, things in images.items()
         ),
         0,
-    )  # fmt: skip
+    )
 
 
 def found(image: str, category: str, box: tuple, score: float) -> dict:
     left, top, right, bottom = box
-    return {"image_id": image, "category": category, "score": score,
-            "bbox": [left, top, right - left, bottom - top]}  # fmt: skip
+    return {
+        "image_id": image,
+        "category": category,
+        "score": score,
+        "bbox": [left, top, right - left, bottom - top],
+    }
 
 
 BOX, FAR = (10, 10, 30, 30), (60, 60, 90, 90)
@@ -52,7 +59,7 @@ def test_equals_detectron2(which, shared, unpacked, monkeypatch):
     monkeypatch.setattr("transfer.detection.voc._image_path", lambda root, image_id: root)
     truth = read_voc(tree, "test")
     name = "detections_tiefree.json.gz" if which == "tiefree" else "detections.json.gz"
-    rows = json.loads(gzip.open(folder / name).read())
+    rows = json.loads(gzip.decompress((folder / name).read_bytes()))
     wanted = json.loads((folder / f"detectron2_{which}.json").read_text())
     scores = evaluate(truth, rows, rounding=True)
     # with ties its own sort is unstable: only the means can be compared, loosely
@@ -72,8 +79,12 @@ def test_equals_detectron2(which, shared, unpacked, monkeypatch):
 def naive_ap(truth: Records, rows: list[dict], name: str, threshold: float, metric: str) -> float:
     """Pascal VOC's definition, one detection after the other."""
     label = truth.classes.index(name)
-    things = {r.image_id: [(b, d) for b, la, d in zip(r.boxes, r.labels, r.difficult, strict=True)
-                           if la == label] for r in truth.images}  # fmt: skip
+    things = {
+        r.image_id: [
+            (b, d) for b, la, d in zip(r.boxes, r.labels, r.difficult, strict=True) if la == label
+        ]
+        for r in truth.images
+    }
     taken = {image: [False] * len(held) for image, held in things.items()}
     mine = sorted((r for r in rows if r["category"] == name), key=lambda r: -r["score"])
     hits, to_find = [], sum(not d for held in things.values() for _, d in held)
@@ -95,8 +106,10 @@ def naive_ap(truth: Records, rows: list[dict], name: str, threshold: float, metr
     true = np.cumsum(hits)
     recall, precision = true / to_find, true / np.arange(1, len(hits) + 1)
     if metric == "voc07":
-        points = [max([p for r, p in zip(recall, precision, strict=True) if r >= t], default=0)
-                  for t in np.arange(0, 1.1, 0.1)]  # fmt: skip
+        points = [
+            max([p for r, p in zip(recall, precision, strict=True) if r >= t], default=0)
+            for t in np.arange(0, 1.1, 0.1)
+        ]
         return 100 * sum(points) / 11
     total, last = 0.0, 0.0
     for place in range(len(hits)):

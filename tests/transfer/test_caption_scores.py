@@ -14,7 +14,7 @@ NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
 
 
 def load(path):
-    return json.loads(gzip.open(path).read())
+    return json.loads(gzip.decompress(path.read_bytes()))
 
 
 def check(case: dict, wanted: list, said: list) -> None:

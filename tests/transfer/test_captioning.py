@@ -28,9 +28,14 @@ from transfer.captioning.vocabulary import END, PAD, START, UNKNOWN, build_vocab
 
 def config(tree: Path, **changes) -> CaptioningConfig:
     tiny = CaptioningConfig(
-        name="test", data=str(tree), epochs=2, batch_size=10, workers=0,
-        coco=CocoConfig(min_count=1), nic=NicConfig(embed_size=16, hidden_size=24, dropout=0.1),
-    )  # fmt: skip
+        name="test",
+        data=str(tree),
+        epochs=2,
+        batch_size=10,
+        workers=0,
+        coco=CocoConfig(min_count=1),
+        nic=NicConfig(embed_size=16, hidden_size=24, dropout=0.1),
+    )
     return replace(tiny, **changes)
 
 
@@ -119,10 +124,15 @@ def test_teacher_forcing_equals_word_by_word(model):
     cell.load_state_dict(
         {name.removesuffix("_l0"): t for name, t in model.lstm.state_dict().items()}
     )
-    state = cell(functional.batch_norm(
-        features @ model.project.weight.T + model.project.bias, model.norm.running_mean,
-        model.norm.running_var, model.norm.weight, model.norm.bias,
-    ))  # fmt: skip
+    state = cell(
+        functional.batch_norm(
+            features @ model.project.weight.T + model.project.bias,
+            model.norm.running_mean,
+            model.norm.running_var,
+            model.norm.weight,
+            model.norm.bias,
+        )
+    )
     inputs = torch.cat([torch.full((3, 1), START), words[:, :-1]], dim=1)
     for place in range(5):
         state = cell(model.embed.weight[inputs[:, place]], state)
@@ -247,8 +257,12 @@ def test_a_captioner_can_learn(worlds, backbone, tmp_path):
         tree / "annotations/captions_train2017.json", tree / "annotations/captions_val2017.json"
     )
     shutil.copytree(tree / "val2017", tree / "train2017")
-    options = config(tree, epochs=60, adam=AdamConfig(lr=5e-3, schedule="cosine"),
-                     nic=NicConfig(embed_size=64, hidden_size=128))  # fmt: skip
+    options = config(
+        tree,
+        epochs=150,
+        adam=AdamConfig(lr=5e-3, schedule="cosine"),
+        nic=NicConfig(embed_size=64, hidden_size=128),
+    )
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     assert result.metrics["CIDEr"] > 1
     assert result.metrics["different_captions"] > 6

@@ -23,13 +23,27 @@ from transfer.detection.faster_rcnn import STRIDES, Trunk, build_detector
 from transfer.detection.samples import Samples, flip
 from transfer.detection.voc import choose_splits, read_voc
 
-SMALL = DetectorConfig(short_side=64, long_side=128, fpn_channels=16, head_channels=32,
-                       anchor_scale=5, proposals=50, rois=16)  # fmt: skip
+SMALL = DetectorConfig(
+    short_side=64,
+    long_side=128,
+    fpn_channels=16,
+    head_channels=32,
+    anchor_scale=5,
+    proposals=50,
+    rois=16,
+)
 
 
 def config(tree: Path, **changes) -> DetectionConfig:
-    tiny = DetectionConfig(name="test", data=str(tree), detector=SMALL, epochs=1, batch_size=4,
-                           workers=0, solver=SolverConfig(lr=1e-3))  # fmt: skip
+    tiny = DetectionConfig(
+        name="test",
+        data=str(tree),
+        detector=SMALL,
+        epochs=1,
+        batch_size=4,
+        workers=0,
+        solver=SolverConfig(lr=1e-3),
+    )
     return replace(tiny, **changes)
 
 
@@ -183,11 +197,17 @@ def test_frozen_means_that_nothing_moves(backbone):
         optimizer = torch.optim.SGD([p for p in trunk.parameters() if p.requires_grad], lr=0.1)
         sum(level.square().mean() for level in trunk(torch.randn(2, 3, 64, 64)).values()).backward()
         optimizer.step()
-        moved = {name.split(".")[0] for name, tensor in trunk.body.model.state_dict().items()
-                 if not torch.equal(tensor, backbone.weights[name])}  # fmt: skip
+        moved = {
+            name.split(".")[0]
+            for name, tensor in trunk.body.model.state_dict().items()
+            if not torch.equal(tensor, backbone.weights[name])
+        }
         assert min(moved, key=["conv1", "layer1", "layer2", "layer3", "layer4"].index) == moving
-        norms = {name for name, module in trunk.body.model.named_modules()
-                 if isinstance(module, nn.BatchNorm2d)}  # fmt: skip
+        norms = {
+            name
+            for name, module in trunk.body.model.named_modules()
+            if isinstance(module, nn.BatchNorm2d)
+        }
         for name in norms:
             for part in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked"):
                 key = f"{name}.{part}"
@@ -290,8 +310,15 @@ def test_a_detector_can_learn(worlds, backbone, tmp_path):
     tree = tmp_path / "tree"
     shutil.copytree(worlds["detection"], tree)
     shutil.copy(tree / "ImageSets/Main/train.txt", tree / "ImageSets/Main/val.txt")
-    options = config(tree, epochs=60, batch_size=5, detector=replace(SMALL, freeze=0, batch_norm="trained", fpn_channels=64, head_channels=128, rois=32),
-                     solver=SolverConfig(optimizer="adamw", lr=2e-3, schedule="cosine"))  # fmt: skip
+    options = config(
+        tree,
+        epochs=60,
+        batch_size=5,
+        detector=replace(
+            SMALL, freeze=0, batch_norm="trained", fpn_channels=64, head_channels=128, rois=32
+        ),
+        solver=SolverConfig(optimizer="adamw", lr=2e-3, schedule="cosine"),
+    )
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     log = Run(tmp_path / "run").read_log()
     assert log[-1]["loss"] < 0.5 * log[0]["loss"]
