@@ -1,6 +1,7 @@
 """A run is a folder; a result is one JSON file written last.
 
     RUN/config.yaml     the resolved configuration, written first
+    RUN/backbone.txt    fingerprint of the backbone that a transfer started from
     RUN/log.jsonl       one line per epoch
     RUN/checkpoints/    what resuming needs
     RUN/pictures/
@@ -119,17 +120,26 @@ class Run:
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
         return self.folder / "pictures" / name
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Create the folder and write config.yaml, or check that a run to be resumed has this one.
-
-        Raises:
-            UserError: the folder holds a finished run, another configuration, or foreign files.
-        """
+    def refuse_finished(self) -> None:
+        """Raise UserError where the folder holds a finished run: results are not overwritten."""
         if self.finished:
             raise UserError(
                 f"{self.folder} holds a finished run (result.json). "
                 "Give another --out, or remove the folder."
             )
+
+    def start(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
+        """Create the folder and write config.yaml, or check that a run to be resumed has this one.
+
+        Args:
+            config: the resolved configuration.
+            backbone: fingerprint of the backbone that a transfer starts from, kept beside it.
+
+        Raises:
+            UserError: the folder holds a finished run, another configuration or backbone, or
+                foreign files.
+        """
+        self.refuse_finished()
         path = self.folder / "config.yaml"
         wanted = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         if path.exists():
@@ -150,6 +160,15 @@ class Run:
             )
         else:
             write_text(path, wanted)
+        if backbone is not None:
+            start = self.folder / "backbone.txt"
+            if not start.exists():
+                write_text(start, backbone + "\n")
+            elif (held := start.read_text(encoding="utf-8").strip()) != backbone:
+                raise UserError(
+                    f"{self.folder} was started from another backbone (fingerprint {held}, now "
+                    f"{backbone}). Give another --out, or that backbone."
+                )
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""

@@ -109,6 +109,7 @@ def parse(
     chosen = _parse(parser, [*(["--config", default] if default else []), *words])
     config = build(kind, parser, chosen)
     run = _run_folder(task, config, chosen.out, resumed)
+    run.refuse_finished()
     return Options(config, run, chosen.device, chosen["dry_run"])
 
 
@@ -190,8 +191,8 @@ def _same_config(run: Run, config: Any) -> bool:
         return False
     here = plain(config)
     there = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for held in (here, there):
-        held.pop("data", None)  # the shape world's folder is filled in later
+    for free in ("data", "workers"):  # the shape world's folder is filled in later
+        here[free] = there.get(free)
     return not differences(there, here)
 
 

@@ -257,3 +257,41 @@ def test_under_torchrun(tmp_path, worlds):
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "60 training" in done.stdout
+
+
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "detector.pth", weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("how", ["auto", "folder"])
+def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
+    """SIGINT to the whole process group, as a terminal sends it; loader workers stay quiet."""
+    import signal
+    import time
+
+    tool = [sys.executable, str(ROOT / "tools" / "finetune_det.py")]
+    words = ["--backbone", str(backbone_file), "--data", str(worlds["detection"]), "--epochs", "6",
+             "--workers", "1", "--batch_size", "4", "--device", "cpu",
+             "--detector.short_side", "64"]  # fmt: skip
+    process = subprocess.Popen([*tool, *words], cwd=tmp_path, text=True, start_new_session=True,
+                               stderr=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
+    run = tmp_path / "runs" / "detection-demo"
+    deadline = time.monotonic() + 120
+    while not (run / "checkpoints").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert "To continue: python" in said
+    assert "--resume runs/detection-demo" in said
+    assert "Traceback" not in said
+    assert not (run / "result.json").exists()
+    again = ["--resume", "runs/detection-demo"] if how == "folder" else [*words, "--resume", "auto"]
+    done = subprocess.run([*tool, *again], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "resuming" in done.stderr
+    if how == "folder":
+        whole = subprocess.run([*tool, *words, "--out", "whole"], cwd=tmp_path, capture_output=True)
+        assert whole.returncode == 0
+        one, two = weights(run), weights(tmp_path / "whole")
+        assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())

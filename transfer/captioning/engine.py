@@ -108,7 +108,7 @@ def finetune(backbone: Backbone, config: CaptioningConfig, run: Run, fabric: Fab
         drop_last=True,
         collate=_collate,
     )
-    run.start(plain(config) | {"backbone_fingerprint": backbone.fingerprint()})
+    run.start(plain(config), backbone.fingerprint())
     optimizer = torch.optim.Adam(ready.model.parameters(), lr=config.adam.lr)
     model, optimizer = fabric.setup(ready.model, optimizer)
     rates = schedule(

@@ -72,7 +72,7 @@ def finetune(backbone: Backbone, config: DetectionConfig, run: Run, fabric: Fabr
     }
     samples = Samples(ready.train.images, config.voc.flip)
     train = Loader(samples, shuffle=True, drop_last=True, collate=collate, **settings)
-    run.start(plain(config) | {"backbone_fingerprint": backbone.fingerprint()})
+    run.start(plain(config), backbone.fingerprint())
     optimizer = create_optimizer_v2(
         [parameter for parameter in ready.model.parameters() if parameter.requires_grad],
         opt="momentum" if config.solver.optimizer == "sgd" else config.solver.optimizer,
