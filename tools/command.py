@@ -148,7 +148,8 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
         return parser.parse_args(words)
     except (ArgumentError, argparse.ArgumentError) as error:
         recipe = _value_of(words, "--config")
-        inside = f" (recipe {recipe})" if recipe is not None else ""
+        ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")  # not the user's
+        inside = "" if ours else f" (recipe {recipe})"
         raise UserError(f"{str(error).strip()}{inside}") from error
 
 
