@@ -102,7 +102,7 @@ def parse(
         if not held.exists():
             raise UserError(f"--resume {resumed}: there is no run in that folder (no config.yaml).")
         default = str(held)
-    elif not any(word == "--config" or word.startswith("--config=") for word in words):
+    elif _value_of(words, "--config") is None:
         default = str(ROOT / default)
     else:
         default = ""
