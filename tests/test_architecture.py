@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DOORS = {
     "backbone",
+    "spec",
     "run",
     "training",
     "shapes",
@@ -15,7 +16,9 @@ DOORS = {
     "audit",
     "progress",
     "images",
+    "models",
     "torch_file",
+    "safe_pickle",
 }
 CLI = {"jsonargparse", "argparse"}
 FILES = sorted(
