@@ -8,7 +8,6 @@ architecture as they stand. Shapes: N images, C channels, H height, W width.
 
 import hashlib
 import json
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +23,14 @@ from torchvision.transforms import InterpolationMode, v2
 from pretrain import torch_file
 from pretrain.audit import place
 from pretrain.errors import UserError
-from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, Level, create_model
+from pretrain.spec import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    BackboneSpec,
+    Level,
+    create_model,
+    evaluation_crop,
+)
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "BackboneSpec", "Level", "Provenance"]
 
@@ -75,8 +81,9 @@ class Backbone:
     @property
     def arm(self) -> str:
         """What distinguishes its pretraining: the mixing method, or the foreign source."""
-        recipe = self.provenance.recipe or {}
-        return recipe.get("mixing", {}).get("method") or self.provenance.source or "unknown"
+        mixing = (self.provenance.recipe or {}).get("mixing", {})
+        methods = [part.get("method") for part in (mixing, *mixing.get("others", []))]
+        return "+".join(filter(None, methods)) or self.provenance.source or "unknown"
 
     @property
     def name(self) -> str:
@@ -190,17 +197,6 @@ class Backbone:
         except (UserError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged or not written by this project: {error}") from error
         return Backbone(spec=spec, provenance=provenance, weights=weights)
-
-
-def evaluation_crop(
-    height: int, width: int, crop_pct: float, interpolation: InterpolationMode
-) -> tuple[nn.Module, nn.Module]:
-    """Short side to floor(min(height, width) / crop_pct), then the centre: timm's rule."""
-    short_side = math.floor(min(height, width) / crop_pct)
-    return (
-        v2.Resize(short_side, interpolation=interpolation, antialias=True),
-        v2.CenterCrop((height, width)),
-    )
 
 
 def _foreign(path: Path, content: Any, found: object) -> str:

@@ -8,12 +8,14 @@ from pretrain.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """Image folders: DATA/SPLIT/CLASS/*.jpg."""
+    """ImageNet's layout, CIFAR's pickles, or image folders DATA/SPLIT/CLASS/*.jpg."""
 
     train: str = "train"
     """Folder of the training images, a folder of images for each class."""
     val: str | None = None
     """Folder of the validation images; null takes `val` or else `test`."""
+    val_labels: str | None = None
+    """Labels of a validation folder without class folders; null looks for the known files."""
     image_size: int = 224
     """Side of the network's input in pixels."""
     crop_pct: float = 0.875
@@ -24,18 +26,35 @@ class DatasetConfig:
     """Smallest share of the area that a resized crop shows."""
     flip: float = 0.5
     """Chance of a horizontal flip."""
+    color_jitter: float = 0.0
+    """Largest change of brightness, contrast and saturation; the official code has 0.4."""
+    lighting: float = 0.0
+    """Standard deviation of the PCA lighting noise (AlexNet); the official code has 0.1."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     """RGB, of pixels in [0, 1]."""
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """RGB, of pixels in [0, 1]."""
+    cache: bool = False
+    """Decode every image once and keep it in memory, on a GPU where it has room (padded crops)."""
+    max_broken: int = 0
+    """Images that cannot be decoded are named and left out, up to so many; then the run stops."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
         _at_least("dataset.image_size", self.image_size, 8)
+        _at_least("dataset.max_broken", self.max_broken, 0)
         _share("dataset.crop_pct", self.crop_pct)
         _share("dataset.min_scale", self.min_scale)
-        if not 0 <= self.flip <= 1:
-            raise UserError(f"dataset.flip is {self.flip}; it must lie in [0, 1]")
+        for name in ("flip", "color_jitter"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"dataset.{name} is {getattr(self, name)}; it must lie in [0, 1]")
+        if self.lighting < 0:
+            raise UserError(f"dataset.lighting is {self.lighting}; it must be at least 0")
+        if self.cache and self.crop != "padded":
+            raise UserError(
+                "dataset.cache keeps images of one size, so it needs dataset.crop: padded; resized "
+                "crops are cut from the whole image anew in each epoch"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,49 +62,113 @@ class ModelConfig:
     """The network."""
 
     arch: str = "resnet50"
-    """Any timm architecture."""
+    """Any timm architecture, or resnet18_cifar, resnet34_cifar, resnet50_cifar."""
     args: dict[str, Any] = field(default_factory=dict)
     """Plain values passed to its constructor, such as {drop_path_rate: 0.1}."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class MixingConfig:
-    """How a batch is mixed."""
+class MethodConfig:
+    """One way to mix."""
 
     method: Literal["none", "cutmix", "mixup", "cutout"] = "cutmix"
     """The mixing method."""
     alpha: float = 1.0
     """lam ~ Beta(alpha, alpha), for cutmix and mixup."""
     probability: float = 1.0
-    """Chance that a batch is mixed."""
+    """Chance that a draw mixes at all."""
     box: Literal["paper", "official"] = "paper"
     """CutMix box: the paper's, or the official code's (which loses pixels to rounding)."""
-    granularity: Literal["batch", "sample"] = "batch"
-    """One lam and box for the batch (the paper's), or one for each sample."""
+    granularity: Literal["batch", "pair", "half", "sample"] = "batch"
+    """Who shares a draw of lam and box: the whole batch (the paper's); two images, each other's
+    partners; the same, but only half of the batch is returned; nobody."""
+    partner: Literal["any", "other"] = "any"
+    """any: a permutation, in which an image may meet itself (the paper's); other: it cannot."""
     side: float = 0.5
     """Side of a Cutout square as a share of the image's."""
+    weight: float = 1.0
+    """Share of the batches, where there are several methods."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixingConfig(MethodConfig):
+    """How a batch is mixed."""
+
+    others: list[MethodConfig] = field(default_factory=list)
+    """Further methods: for each batch one is drawn by the weights."""
+    ramp_epochs: float = 0.0
+    """The probability rises from 0 over so many epochs (the paper's Scheduled CutMix: all)."""
+    off_epoch: float | None = None
+    """From this epoch on nothing is mixed; null mixes to the end."""
+
+    def __post_init__(self) -> None:
+        """Refuse a schedule that goes backwards."""
+        if self.ramp_epochs < 0:
+            raise UserError(f"mixing.ramp_epochs is {self.ramp_epochs}; it must be at least 0")
+        if self.off_epoch is not None and self.off_epoch < 0:
+            raise UserError(f"mixing.off_epoch is {self.off_epoch}; it must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """SGD with Nesterov momentum; weight decay on every parameter, as the paper's code."""
+    """The defaults are the paper's: SGD with Nesterov momentum, weight decay on every parameter."""
 
+    name: str = "sgd"
+    """Any of timm's optimisers; its sgd has Nesterov momentum."""
     lr: float = 0.1
-    """Peak learning rate."""
+    """Peak learning rate, for the whole batch_size."""
     momentum: float = 0.9
     weight_decay: float = 1e-4
-    schedule: Literal["cosine", "step"] = "step"
-    """Cosine to zero, or times 0.1 at each milestone."""
+    decay_norm_and_bias: bool = True
+    """Weight decay on norms and biases too, as the official code; false is today's habit."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Plain values passed to the optimiser, such as {betas: [0.9, 0.95]}."""
+    schedule: Literal["step", "cosine", "poly", "tanh", "constant"] = "step"
+    """Times decay_rate at each milestone, or one of timm's curves down to min_lr."""
     milestones: tuple[float, ...] = (75, 150, 225)
     """Epochs of the step schedule."""
+    decay_rate: float = 0.1
+    """Factor at a milestone."""
+    min_lr: float = 0.0
+    """End of the curves."""
     warmup_epochs: float = 0.0
     """Epochs of linear rise to the peak."""
     label_smoothing: float = 0.0
+    clip_norm: float | None = None
+    """Largest norm of the gradient; null for no limit."""
+    ema: float | None = None
+    """Decay a step of an exponential moving average of the weights, such as 0.9999, which is then
+    what is evaluated and kept; null for none. It begins smaller, as timm's warm-up."""
 
     def __post_init__(self) -> None:
-        """Refuse a learning rate that cannot learn."""
+        """Refuse rates that cannot learn."""
         if not self.lr > 0:
             raise UserError(f"optimizer.lr is {self.lr}; it must be above 0")
+        for name in ("label_smoothing", "decay_rate"):
+            if not 0 <= getattr(self, name) < 1:
+                value = getattr(self, name)
+                raise UserError(f"optimizer.{name} is {value}; it must lie in [0, 1)")
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UserError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0 or null")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UserError(f"optimizer.ema is {self.ema}; it must lie in (0, 1) or be null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig:
+    """What a run leaves on the way: the state for resuming always, after every epoch."""
+
+    every_steps: int = 0
+    """Save the state also after every so many steps; 0 only after epochs."""
+    best: bool = True
+    """Keep the backbone of the best epoch so far: checkpoints/best.pth."""
+    every_epochs: int = 0
+    """Keep the backbone of every so many epochs: checkpoints/epoch-0010.pth; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative periods."""
+        _at_least("checkpoints.every_steps", self.every_steps, 0)
+        _at_least("checkpoints.every_epochs", self.every_epochs, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,19 +178,33 @@ class PretrainConfig:
     name: str = "imagenet_cutmix"
     """Name of the recipe: runs with another name stand in another table."""
     data: str | None = None
-    """Folder with the image folders; without it the shape world is drawn and used."""
+    """Folder with the data; without it the shape world is drawn and used."""
+    init: str | None = None
+    """A backbone to start from (its classifier is kept where the classes are as many)."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
     epochs: int = 300
     batch_size: int = 256
-    """Images in an optimiser step."""
+    """Images in an optimiser step, over all processes."""
+    accumulate: int = 1
+    """Forward and backward passes in a step: the batch is cut into so many (times the processes),
+    each mixed by itself."""
     workers: int = 2
-    """Loader processes; any number gives the same bits."""
+    """Loader processes, for each training process; any number gives the same bits."""
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     channels_last: bool = True
     """Memory layout of images and weights: faster, other rounding."""
+    compile: bool = False
+    """torch.compile the network: a minute or more before the first step, faster on a GPU."""
+    sync_batch_norm: bool = False
+    """BatchNorm statistics over all processes (CUDA)."""
+    deterministic: bool = False
+    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
+    tensorboard: bool = False
+    """Curves in RUN/tensorboard, beside log.jsonl (needs the extra of that name)."""
     seed: int = 0
     """The one seed: weights, order, augmentation, mixing and dropout follow from it."""
 
@@ -115,6 +212,7 @@ class PretrainConfig:
         """Refuse counts below one and contradictions."""
         _at_least("epochs", self.epochs, 1)
         _at_least("batch_size", self.batch_size, 1)
+        _at_least("accumulate", self.accumulate, 1)
         _at_least("workers", self.workers, 0)
         _at_least("seed", self.seed, 0)
         if self.optimizer.warmup_epochs > self.epochs:

@@ -1,273 +1,271 @@
 """Pretraining, from a configuration to a backbone file. Reads top to bottom."""
 
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from timm.optim._optim_factory import create_optimizer_v2
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import InterpolationMode, v2
 
-from pretrain.backbone import Backbone, BackboneSpec, Provenance, evaluation_crop
-from pretrain.config import DatasetConfig, MixingConfig, PretrainConfig
-from pretrain.data.image_folder import (
-    ImageFolder,
-    check_same_classes,
-    open_image_folder,
-    validation_split,
-)
+from pretrain.advice import advice
+from pretrain.backbone import Backbone, Provenance
+from pretrain.config import PretrainConfig
+from pretrain.curves import Curves
 from pretrain.errors import UserError
-from pretrain.mixing import CutMix, Cutout, Mix, Mixed, Mixup, unmixed
+from pretrain.evaluation import evaluate
+from pretrain.mixing import Mixed, mix_at
+from pretrain.mixing.mixed import numpy_generator
 from pretrain.pictures import draw_curves, draw_mixed_batch
+from pretrain.preparation import Gear, Prepared, equip, prepare
 from pretrain.progress import say
 from pretrain.run import Result, Run, environment, plain
-from pretrain.training import Course, Loader, derive, generator, schedule
+from pretrain.training import Course, Part, generator
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a configuration comes to, before the first step."""
-
-    train: ImageFolder
-    val: ImageFolder
-    spec: BackboneSpec
-    model: nn.Module
-    mix: Mix
-    steps_per_epoch: int
-
-
-def prepare(config: PretrainConfig) -> Prepared:
-    """Open the data and build the network; every mistake a user can make shows here."""
-    if config.data is None:
-        raise UserError("no data: give --data DIR with image folders")
-    root, options = Path(config.data), config.dataset
-    train = open_image_folder(root, options.train, training_crop(options))
-    size = options.image_size
-    crop = evaluation_crop(size, size, options.crop_pct, InterpolationMode.BILINEAR)
-    val = open_image_folder(root, validation_split(root, options.val), v2.Compose(crop))
-    check_same_classes(train, val)
-    spec = BackboneSpec(
-        arch=config.model.arch,
-        model_args=config.model.args,
-        input_size=(3, size, size),
-        mean=options.mean,
-        std=options.std,
-        interpolation="bilinear",
-        crop_pct=options.crop_pct,
-        num_classes=len(train.classes),
-    )
-    model = spec.create(spec.num_classes, derive(config.seed, "weights"))
-    steps = len(train) // config.batch_size
-    return Prepared(train, val, spec, model, make_mix(config.mixing), steps)
-
-
-def training_crop(options: DatasetConfig) -> v2.Compose:
-    """Crop and flip on uint8 images, drawing from torch's ambient generator."""
-    size = options.image_size
-    if options.crop == "resized":
-        crop: list[nn.Module] = [v2.RandomResizedCrop(size, (options.min_scale, 1), antialias=True)]
-    else:
-        crop = [v2.Resize(size, antialias=True), v2.RandomCrop(size, padding=size // 8)]
-    return v2.Compose([*crop, v2.RandomHorizontalFlip(options.flip)])
-
-
-def make_mix(options: MixingConfig) -> Mix:
-    """The mixing method of a configuration."""
-    match options.method:
-        case "none":
-            return lambda images, labels, num_classes, _: unmixed(images, labels, num_classes)
-        case "cutmix":
-            return CutMix(
-                alpha=options.alpha,
-                probability=options.probability,
-                box=options.box,
-                granularity=options.granularity,
-            )
-        case "mixup":
-            return Mixup(
-                alpha=options.alpha,
-                probability=options.probability,
-                granularity=options.granularity,
-            )
-        case "cutout":
-            return Cutout(side=options.side, probability=options.probability)
-
-
-def pretrain(config: PretrainConfig, run: Run, fabric: Fabric) -> Result:
+def pretrain(
+    config: PretrainConfig,
+    run: Run,
+    fabric: Fabric,
+    *,
+    init: Backbone | None = None,
+    stop_after: int | None = None,
+) -> Result:
     """Train a backbone; leaves RUN/backbone.pth (the last epoch's weights) and the result.
 
     The last epoch is kept, not the best: choosing by the validation images is a selection. The
-    result has both figures.
+    result has both figures, and checkpoints/best.pth is the backbone of the best.
+
+    Args:
+        config: the recipe.
+        run: the folder, new or of a run to be continued.
+        fabric: device, precision and processes; each process makes the same call.
+        init: the backbone named by config.init.
+        stop_after: stop after this step of the run, resumable.
 
     Raises:
         UserError: the configuration or the data cannot be used.
-        Stopped: SIGINT or SIGTERM; the same call continues to the same bits.
+        Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
+    try:
+        return _pretrain(config, run, fabric, init, stop_after)
+    except torch.OutOfMemoryError as error:
+        micro = config.batch_size // (config.accumulate * fabric.world_size)
+        raise UserError(
+            f"the GPU has not enough memory for {micro} images of {config.dataset.image_size} "
+            f"pixels at once (batch_size {config.batch_size}, accumulate {config.accumulate}, "
+            f"{fabric.world_size} process(es)). --accumulate {2 * config.accumulate} halves what "
+            "is in memory and keeps the batch of a step; --precision bf16-mixed needs about half."
+        ) from error
+
+
+def _pretrain(
+    config: PretrainConfig, run: Run, fabric: Fabric, init: Backbone | None, stop_after: int | None
+) -> Result:
     # ---- set up
-    ready = prepare(config)
-    settings: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "workers": config.workers,
-    }
-    train = Loader(ready.train, shuffle=True, drop_last=True, **settings)
-    val = Loader(ready.val, shuffle=False, **settings)
-    run.start(plain(config))
-    layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    network = ready.model.to(memory_format=layout)  # type: ignore[call-overload]
-    optimizer = create_optimizer_v2(
-        network,
-        opt="sgd",  # timm's "sgd" is with Nesterov momentum
-        lr=config.optimizer.lr,
-        momentum=config.optimizer.momentum,
-        weight_decay=config.optimizer.weight_decay,
-        filter_bias_and_bn=False,
-    )
-    model, optimizer = fabric.setup(network, optimizer)
-    rates = schedule(
-        optimizer,
-        config.optimizer.schedule,
-        steps_per_epoch=len(train),
-        epochs=config.epochs,
-        warmup_epochs=config.optimizer.warmup_epochs,
-        milestones=config.optimizer.milestones,
-    )
-    normalise = v2.Compose(ready.spec.normalisation())
+    ready = prepare(config, init)
+    if fabric.is_global_zero:
+        run.start(plain(config), None if init is None else init.fingerprint())
+        for line in advice(
+            config,
+            parameters=ready.parameters,
+            images=len(ready.train),
+            on_cpu=fabric.device.type == "cpu",
+        ):
+            say(f"note: {line}")
+    fabric.barrier()
+    gear = equip(ready, config, fabric)
     course = Course(
         run,
         fabric,
-        model,
-        optimizer,
-        rates,
-        train,
+        gear.model,
+        gear.optimizer,
+        gear.rates,
+        gear.train,
         epochs=config.epochs,
         seed=config.seed,
         num_sums=2,
+        also={} if gear.ema is None else {"ema": gear.ema.module},
+        save_every=config.checkpoints.every_steps,
+        stop_after=stop_after,
     )
+    curves = Curves(run, config.tensorboard and fabric.is_global_zero, course.steps_done)
 
     # ---- train
-    with course.running(f"{config.model.arch}, {config.mixing.method}"):
+    with course.running(f"{config.model.arch}, {ready.arm}"):
         for epoch in course.epochs():
-            model.train()
-            for step, (images, labels) in course.steps(epoch):
-                images = normalise(images).contiguous(memory_format=layout)
-                draw = generator(config.seed, "mixing", step)
-                mixed = ready.mix(images, labels, ready.spec.num_classes, draw)
-                if step == 0:
-                    draw_mixed_batch(
-                        mixed,
-                        ready.train.classes,
-                        ready.spec.mean,
-                        ready.spec.std,
-                        run.picture("mixed_batch.png"),
-                    )
-                course.sums += train_step(model, optimizer, fabric, mixed, config)
+            gear.model.train()
+            for step, parts in course.steps(epoch):
+                sums = train_step(gear, ready, config, fabric, step, parts, run)
+                course.sums += sums
+                curves.step(step + 1, gear.optimizer.param_groups[0]["lr"], sums)
             (loss, accuracy), speed = course.means(), course.speed
             record = {
-                "lr": optimizer.param_groups[0]["lr"],
+                "lr": gear.optimizer.param_groups[0]["lr"],
                 "train_loss": loss,
                 "train_accuracy": 100 * accuracy,
-                **evaluate(model, val, normalise, fabric, layout),
+                **validate(gear, ready, fabric),
                 "images_per_second": round(speed, 1),
             }
+            if fabric.is_global_zero:
+                _keep(run, epoch + 1, record, gear, ready, config, fabric)
+            curves.epoch(course.steps_done, record)
             course.finish_epoch(record)
-            say(
-                f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  accuracy on mixed labels "
-                f"{100 * accuracy:.1f} %  validation top-1 {record['top1']:.2f} %  "
-                f"{speed:.0f} images/s"
-            )
+            if fabric.is_global_zero:
+                say(
+                    f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  accuracy on mixed labels "
+                    f"{100 * accuracy:.1f} %  validation top-1 {record['top1']:.2f} %  "
+                    f"{speed:.0f} images/s"
+                )
+    curves.close()
 
     # ---- leave the backbone, the pictures and, last, the result
+    seconds = round(course.seconds, 1)
+    result = _finish(run, gear, ready, config, fabric, seconds) if fabric.is_global_zero else None
+    return fabric.broadcast(result)  # type: ignore[return-value]
+
+
+def _finish(
+    run: Run, gear: Gear, ready: Prepared, config: PretrainConfig, fabric: Fabric, seconds: float
+) -> Result:
     log = run.read_log()
     last, best = log[-1], max(log, key=lambda record: record["top1"])
     facts = environment(fabric.device)
-    backbone = Backbone.of(
-        model.module,
-        ready.spec,
-        Provenance(
-            recipe=plain(config),
-            dataset=Path(config.data or "").name,
-            num_images=len(ready.train),
-            epochs=config.epochs,
-            seed=config.seed,
-            top1=last["top1"],
-            commit=facts["commit"],
-            versions=facts["versions"],
-            created=facts["created"],
-        ),
-    )
-    backbone.save(run.folder / "backbone.pth")
-    draw_curves(log, config.mixing.method, run.picture("curves.png"))
+    backbone = _backbone(gear, ready, config, last, facts)
     result = Result(
         task="pretrain",
         metric="top1",
         metrics={
-            **{key: last[key] for key in ("top1", "top5", "val_loss", "train_loss")},
+            **{key: last[key] for key in last if key.startswith(("top", "val_", "train_"))},
             "top1_best": best["top1"],
             "best_epoch": best["epoch"],
             "epochs": config.epochs,
             "images_per_second": last["images_per_second"],
+            "images_left_out": len(gear.train.broken) + len(gear.val.broken),
         },
         backbone=backbone.describe(),
         data={
-            "name": Path(config.data or "").name,
+            "name": ready.data.name,
             "train": len(ready.train),
-            "val": len(ready.val),
+            "val": len(ready.data.val),
             "classes": len(ready.train.classes),
         },
         seed=config.seed,
         config=plain(config),
-        seconds=round(course.seconds, 1),
-        environment=facts,
+        seconds=seconds,
+        environment={**facts, "processes": fabric.world_size},
     )
+    backbone.save(run.folder / "backbone.pth")
+    draw_curves(log, ready.arm, run.picture("curves.png"))
     run.finish(result)
     return result
 
 
 def train_step(
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fabric: Fabric,
-    mixed: Mixed,
+    gear: Gear,
+    ready: Prepared,
     config: PretrainConfig,
-) -> Tensor:
-    """One optimiser step. Returns (2,): loss, and accuracy against the mixed label.
-
-    A prediction earns the weight that the mixed target gives it: counting hits on the own label
-    alone (as the official code does) says nothing about a mixed image.
-    """
-    logits = model(mixed.images)
-    smoothing = config.optimizer.label_smoothing
-    loss = functional.cross_entropy(logits, mixed.targets, label_smoothing=smoothing)
-    optimizer.zero_grad(set_to_none=True)
-    fabric.backward(loss)
-    optimizer.step()
-    with torch.no_grad():
-        accuracy = mixed.targets.gather(1, logits.argmax(1, keepdim=True)).mean()
-        return torch.stack([loss, accuracy]).float()
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    loader: Loader,
-    normalise: v2.Compose,
     fabric: Fabric,
-    layout: torch.memory_format,
-) -> dict[str, Any]:
-    """Top-1 and top-5 in percent and mean loss over every image of the loader."""
-    model.eval()
-    sums = torch.zeros(3, device=fabric.device)
-    count = 0
-    for images, labels in loader.epoch(0):
-        images, labels = fabric.to_device((images, labels))
-        logits = model(normalise(images).contiguous(memory_format=layout)).float()
-        hits = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
-        loss = functional.cross_entropy(logits, labels, reduction="sum")
-        sums += torch.stack([hits[:, 0].sum(), hits.sum(), loss])
-        count += len(labels)
-    top1, top5, loss = (sums / count).tolist()
-    return {"top1": 100 * top1, "top5": 100 * top5, "val_loss": loss}
+    step: int,
+    parts: Iterable[Part],
+    run: Run | None = None,
+) -> Tensor:
+    """One optimiser step from its micro-batches.
+
+    Returns (2,): loss, and accuracy against the mixed label, each summed over the micro-batches. A
+    prediction earns the weight that the mixed target gives it: counting hits on the own label alone
+    (as the official code does) says nothing about a mixed image.
+    """
+    mix = mix_at(config.mixing, step / ready.steps_per_epoch)
+    sums = torch.zeros(2, device=fabric.device)
+    for part in parts:
+        images, labels = part.batch
+        draw = numpy_generator(generator(config.seed, "pixels", step, part.number))
+        images = gear.pixels.augmented(images, draw)
+        mixed = mix(
+            images,
+            labels,
+            ready.spec.num_classes,
+            generator(config.seed, "mixing", step, part.number),
+        )
+        if run is not None and step == part.number == 0:
+            _draw_batch(mixed, ready, run)
+        with fabric.no_backward_sync(gear.model, enabled=not part.last):
+            logits = gear.model(mixed.images)
+            smoothing = config.optimizer.label_smoothing
+            loss = functional.cross_entropy(logits, mixed.targets, label_smoothing=smoothing)
+            fabric.backward(loss / config.accumulate)
+        with torch.no_grad():
+            accuracy = mixed.targets.gather(1, logits.argmax(1, keepdim=True)).mean()
+            sums += torch.stack([loss, accuracy]).float()
+    if config.optimizer.clip_norm is not None:
+        fabric.clip_gradients(gear.model, gear.optimizer, max_norm=config.optimizer.clip_norm)
+    gear.optimizer.step()
+    gear.optimizer.zero_grad(set_to_none=True)
+    if gear.ema is not None:
+        gear.ema.update(gear.network, step=step)
+    return sums
+
+
+def validate(gear: Gear, ready: Prepared, fabric: Fabric) -> dict[str, Any]:
+    """Scores of what would be kept; with an average of the weights, of the raw weights too."""
+    scores = {}
+    networks = {"": gear.kept} if gear.ema is None else {"": gear.kept, "_raw": gear.network}
+    for suffix, network in networks.items():
+        found = evaluate(network, gear.val, gear.pixels.normalised, fabric, ready.spec.num_classes)
+        scores[f"top1{suffix}"] = found.top1
+        scores[f"top5{suffix}"] = found.top5
+        scores[f"val_loss{suffix}"] = found.loss
+    return scores
+
+
+def _draw_batch(mixed: Mixed, ready: Prepared, run: Run) -> None:
+    path = run.picture("mixed_batch.png")
+    draw_mixed_batch(mixed, ready.train.classes, ready.spec.mean, ready.spec.std, path)
+
+
+def _keep(
+    run: Run,
+    epoch: int,
+    record: dict[str, Any],
+    gear: Gear,
+    ready: Prepared,
+    config: PretrainConfig,
+    fabric: Fabric,
+) -> None:
+    """The backbone of this epoch, where it is the best so far or its turn has come."""
+    options = config.checkpoints
+    turn = options.every_epochs and epoch % options.every_epochs == 0
+    is_best = all(record["top1"] > before["top1"] for before in run.read_log())
+    if not turn and not (options.best and is_best):
+        return
+    backbone = _backbone(
+        gear, ready, replace(config, epochs=epoch), record, environment(fabric.device)
+    )
+    if options.best and is_best:
+        backbone.save(run.checkpoint.with_name("best.pth"))
+    if turn:
+        backbone.save(run.checkpoint.with_name(f"epoch-{epoch:04d}.pth"))
+
+
+def _backbone(
+    gear: Gear,
+    ready: Prepared,
+    config: PretrainConfig,
+    record: dict[str, Any],
+    facts: dict[str, Any],
+) -> Backbone:
+    provenance = Provenance(
+        recipe=plain(config),
+        dataset=ready.data.name,
+        num_images=len(ready.train),
+        epochs=config.epochs,
+        seed=config.seed,
+        top1=record["top1"],
+        classes=list(ready.train.classes),
+        commit=facts["commit"],
+        versions=facts["versions"],
+        created=facts["created"],
+    )
+    return Backbone.of(gear.kept, ready.spec, provenance)

@@ -9,7 +9,10 @@ class UserError(ValueError):
 
 
 class Stopped(Exception):
-    """A stop signal was obeyed at a step boundary; the run in `folder` can be resumed."""
+    """A stop signal was obeyed at a step boundary; the run in `folder` can be resumed.
+
+    `signal_number` is 0 where the stop had been planned.
+    """
 
     def __init__(self, folder: str, done: str, signal_number: int) -> None:
         super().__init__(f"stopped after {done}")

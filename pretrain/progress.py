@@ -38,7 +38,7 @@ class Advance(Protocol):
 
 
 @contextmanager
-def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
+def bar(title: str, total: int, unit: str, done: int = 0, shown: bool = True) -> Iterator[Advance]:
     """Show a progress bar on standard error while the block runs.
 
     Args:
@@ -46,6 +46,7 @@ def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
         total: units of work.
         unit: the plural shown behind the rate.
         done: units that lie behind us already (a resumed run).
+        shown: false for all but one of several processes.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -58,7 +59,7 @@ def bar(title: str, total: int, unit: str, done: int = 0) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True)
-    shown = sys.stderr.isatty()
+    shown = shown and sys.stderr.isatty()
     with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
         task = progress.add_task(title, total=total, completed=done, unit=unit, note="")
 

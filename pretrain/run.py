@@ -29,7 +29,9 @@ import yaml
 from pretrain.errors import UserError
 
 RESULT_FORMAT = "result/1"
-_FREE = ("workers:",)  # may change when a run is resumed: the bits do not depend on it
+# may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
+# micro-batch, and the run says what that changes)
+_CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints")
 
 
 @contextmanager
@@ -144,14 +146,11 @@ class Run:
         wanted = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
         if path.exists():
             held = yaml.safe_load(path.read_text(encoding="utf-8"))
-            differing = [
-                line for line in differences(held, dict(config)) if not line.startswith(_FREE)
-            ]
-            if differing:
+            if differing := other_run(held, dict(config)):
                 raise UserError(
                     f"{self.folder} was started with another configuration "
-                    f"({'; '.join(differing)}). Give another --out, or the same "
-                    "configuration."
+                    f"({'; '.join(differing)}). Give another --out, or the same configuration; "
+                    f"only {', '.join(_CHANGEABLE)} may change."
                 )
         elif self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
             raise UserError(
@@ -213,19 +212,24 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
 
 
+def other_run(held: Any, wanted: Any) -> list[str]:
+    """The differences between two configurations that make them two runs."""
+    return [
+        line
+        for line in differences(held, wanted)
+        if line.split(":")[0].split(".")[0] not in _CHANGEABLE
+    ]
+
+
 def environment(device: Any) -> dict[str, Any]:
     """Device, versions, commit, peak memory and time: what a number needs beside it.
 
-    `device` is a torch.device. Peak memory is the process's largest resident size on CPU and
-    the allocator's peak on CUDA, in MiB. commit and dirty are None outside a git checkout.
+    `device` is a torch.device. commit and dirty are None outside a git checkout.
     """
     import torch
 
     commit, dirty = _commit()
     on_cuda = device.type == "cuda"
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if _is_mac() else 2**10)
-    if on_cuda:
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
     libraries = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
     return {
         "device": torch.cuda.get_device_name(device) if on_cuda else _processor(),
@@ -236,9 +240,18 @@ def environment(device: Any) -> dict[str, Any]:
         },
         "commit": commit,
         "dirty": dirty,
-        "peak_memory_mib": round(peak, 1),
+        "peak_memory_mib": round(peak_memory_mib(device), 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def peak_memory_mib(device: Any) -> float:
+    """The allocator's peak on CUDA, this process's largest resident size otherwise."""
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if _is_mac() else 2**10)
 
 
 def _is_mac() -> bool:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import timm
 import torch
 from torch import nn
-from torchvision.transforms import v2
+from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.errors import UserError
 from pretrain.models import register
@@ -94,6 +95,17 @@ class BackboneSpec:
     def levels(self) -> tuple[Level, ...]:
         """The feature levels from fine to coarse. UserError where the architecture has none."""
         return _levels(self.arch, json.dumps(self.model_args, sort_keys=True))
+
+
+def evaluation_crop(
+    height: int, width: int, crop_pct: float, interpolation: InterpolationMode
+) -> tuple[nn.Module, nn.Module]:
+    """Short side to floor(min(height, width) / crop_pct), then the centre: timm's rule."""
+    short_side = math.floor(min(height, width) / crop_pct)
+    return (
+        v2.Resize(short_side, interpolation=interpolation, antialias=True),
+        v2.CenterCrop((height, width)),
+    )
 
 
 def create_model(arch: str, **arguments: Any) -> nn.Module:

@@ -21,7 +21,7 @@ from jsonargparse import (
 )
 
 from pretrain.errors import Stopped, UserError
-from pretrain.run import Run, differences, plain
+from pretrain.run import Run, other_run, plain
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE_WORLD = Path("runs/shape_world")
@@ -45,14 +45,15 @@ def end(main: Callable[[], None], again: str | None = None) -> None:
     except Stopped as stopped:
         again = again or f"python {os.path.relpath(sys.argv[0])} --resume {stopped.folder}"
         print(f"{stopped}. To continue: {again}", file=sys.stderr)
-        sys.exit(128 + stopped.signal_number)
+        sys.exit(128 + stopped.signal_number if stopped.signal_number else 0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
 def _fail(message: str) -> None:
-    print(f"error: {message}", file=sys.stderr)
+    rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
+    print(f"error: {message}" if rank == "0" else f"[process {rank}] {message}", file=sys.stderr)
     sys.exit(2)
 
 
@@ -64,10 +65,18 @@ class Options(Generic[Config]):
     run: Run
     device: Any
     dry_run: bool
+    rest: Namespace
+    """The tool's own options."""
 
 
 def parse(
-    kind: type[Config], *, task: str, description: str, default: str, argv: Sequence[str] | None
+    kind: type[Config],
+    *,
+    task: str,
+    description: str,
+    default: str,
+    argv: Sequence[str] | None,
+    more: Callable[[ArgumentParser], None] = lambda _: None,
 ) -> Options[Config]:
     """Read the options of a training tool.
 
@@ -77,8 +86,10 @@ def parse(
         description: the head of --help.
         default: the recipe taken without --config, such as configs/pretrain/demo.yaml.
         argv: the arguments, or None for the command line's.
+        more: adds the tool's own options.
     """
     parser = _config_parser(kind, description, default)
+    more(parser)
     parser.add_argument("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
     parser.add_argument(
         "--resume",
@@ -110,7 +121,7 @@ def parse(
     config = build(kind, parser, chosen)
     run = _run_folder(task, config, chosen.out, resumed)
     run.refuse_finished()
-    return Options(config, run, chosen.device, chosen["dry_run"])
+    return Options(config, run, chosen.device, chosen["dry_run"], chosen)
 
 
 def load_config(kind: type[Config], path: Path, **changes: Any) -> Config:
@@ -192,9 +203,9 @@ def _same_config(run: Run, config: Any) -> bool:
         return False
     here = plain(config)
     there = yaml.safe_load(path.read_text(encoding="utf-8"))
-    for free in ("data", "workers"):  # the shape world's folder is filled in later
-        here[free] = there.get(free)
-    return not differences(there, here)
+    if here["data"] is None:  # the shape world's folder is filled in later
+        here["data"] = there.get("data")
+    return not other_run(there, here)
 
 
 def show_config(config: Any) -> None:

@@ -1,18 +1,22 @@
 """Train a backbone with CutMix and its family.
 
 python tools/pretrain.py                                  the shape world, 3 minutes on a CPU
-python tools/pretrain.py --data DIR                       image folders DIR/{train,val}/CLASS/*.jpg
+python tools/pretrain.py --data DIR                       image folders DIR/{train,val}/CLASS/*.jpg,
+                                                          ImageNet, or CIFAR's pickles
 python tools/pretrain.py --config configs/pretrain/X.yaml --section.field value
+torchrun --nproc_per_node 8 tools/pretrain.py ...         on 8 GPUs
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # this script's own folder comes first on the path, where `import pretrain` would find this script
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import PretrainConfig
+from pretrain.errors import UserError
 from tools.command import SHAPE_WORLD, end, parse, show_config
 
 # the world of the demo recipe: 64 pixels, ten classes
@@ -27,28 +31,35 @@ def main(argv: list[str] | None = None) -> None:
         description=str(__doc__),
         default="configs/pretrain/demo.yaml",
         argv=argv,
+        more=_more,
     )
+    config, run, rest = options.config, options.run, options.rest
+    if rest.stop_after is not None and rest.stop_after < 1:
+        raise UserError(f"--stop-after is {rest.stop_after}; it must be at least 1")
+    if rest.prove_resume is not None and rest.prove_resume < 1:
+        raise UserError(f"--prove-resume is {rest.prove_resume}; it must be at least 1")
 
     from pretrain import shapes
-    from pretrain.engine import prepare, pretrain
+    from pretrain.engine import pretrain
     from pretrain.training import make_fabric
+    from transfer import hub
 
-    config, run = options.config, options.run
-    fabric = make_fabric(options.device, config.precision)
+    fabric = make_fabric(options.device, config.precision, config.deterministic)
     if config.data is None:
-        config = replace(config, data=str(shapes.classification(SHAPE_WORLD, **WORLD)))
-    if options.dry_run:
-        ready = prepare(config)
-        show_config(config)
-        count = sum(parameter.numel() for parameter in ready.model.parameters())
-        print(
-            f"# {config.model.arch}: {count / 1e6:.2f} M parameters; {len(ready.train):,} "
-            f"training and {len(ready.val):,} validation images of {len(ready.train.classes)} "
-            f"classes; {ready.steps_per_epoch:,} steps an epoch, "
-            f"{config.epochs * ready.steps_per_epoch:,} in all, on {fabric.device}"
-        )
+        with fabric.rank_zero_first():
+            config = replace(config, data=str(shapes.classification(SHAPE_WORLD, **WORLD)))
+    init = None if config.init is None else hub.resolve(config.init)
+    if rest.prove_resume is not None:
+        from tools.prove_resume import prove
+
+        prove(config, options.device, kills=rest.prove_resume, stop_after=rest.stop_after)
         return
-    result = pretrain(config, run, fabric)
+    if options.dry_run:
+        _dry_run(config, fabric, init)
+        return
+    result = pretrain(config, run, fabric, init=init, stop_after=rest.stop_after)
+    if not fabric.is_global_zero:
+        return
     metrics = result.metrics
     print(f"""
 {result.backbone["name"]} on {result.data["name"]} ({result.data["train"]:,} images, \
@@ -62,6 +73,62 @@ def main(argv: list[str] | None = None) -> None:
 What is it worth? Carry it into a detector and a captioner:
   python tools/finetune_det.py --backbone {run.folder}/backbone.pth
   python tools/finetune_cap.py --backbone {run.folder}/backbone.pth""")
+
+
+def _more(parser: Any) -> None:
+    parser.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="STEP",
+        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
+    )
+    parser.add_argument(
+        "--prove-resume",
+        type=int,
+        metavar="KILLS",
+        help="Train the first steps of this recipe (--stop-after, 12 if not given) in a scratch "
+        "folder, kill the process so many times at random moments, resume, and compare every bit.",
+    )
+
+
+def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
+    """The resolved configuration, what it comes to, and the cost by ten measured steps."""
+    from pretrain.advice import advice
+    from pretrain.preparation import prepare
+    from pretrain.progress import say
+    from pretrain.projection import project
+
+    ready = prepare(config, init)
+    if fabric.is_global_zero:
+        show_config(config)
+        steps = ready.steps_per_epoch
+        print(
+            f"# {config.model.arch}: {ready.parameters / 1e6:.2f} M parameters\n"
+            f"# {ready.data.name}: {len(ready.train):,} training and {len(ready.data.val):,} "
+            f"validation images of {len(ready.train.classes)} classes\n"
+            f"# {steps:,} steps an epoch, {config.epochs * steps:,} in all, on {fabric.device}"
+            f"{f' x {fabric.world_size}' if fabric.world_size > 1 else ''}",
+            flush=True,
+        )
+    cost = project(ready, config, fabric)
+    if fabric.is_global_zero:
+        print(
+            f"# measured over {cost.steps} steps: {cost.seconds_per_step:.3g} s a step, "
+            f"{cost.images_per_second:,.4g} images/s\n"
+            f"# projected: {_duration(cost.hours)} and {cost.memory_mib:,.0f} MiB of "
+            f"{'GPU memory' if fabric.device.type == 'cuda' else 'memory, loaders not counted'}"
+        )
+        on_cpu = fabric.device.type == "cpu"
+        for line in advice(
+            config, parameters=ready.parameters, images=len(ready.train), on_cpu=on_cpu
+        ):
+            say(f"note: {line}")
+
+
+def _duration(hours: float) -> str:
+    if hours < 1:
+        return f"{60 * hours:.1f} minutes"
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
 
 
 if __name__ == "__main__":

@@ -1,16 +1,23 @@
 """CutMix and its family: pure functions on batches, randomness passed in."""
 
-from pretrain.mixing.cutmix import CutMix, official_boxes, paper_boxes, paste
+from pretrain.mixing.boxes import official_boxes, paper_boxes
+from pretrain.mixing.choice import Choice
+from pretrain.mixing.cutmix import CutMix, paste
 from pretrain.mixing.cutout import Cutout
-from pretrain.mixing.mixed import Mix, Mixed, unmixed
+from pretrain.mixing.mixed import Granularity, Mix, Mixed, Partner, unmixed
 from pretrain.mixing.mixup import Mixup
+from pretrain.mixing.recipe import mix_at
 
 __all__ = [
+    "Choice",
     "CutMix",
     "Cutout",
+    "Granularity",
     "Mix",
     "Mixed",
     "Mixup",
+    "Partner",
+    "mix_at",
     "official_boxes",
     "paper_boxes",
     "paste",

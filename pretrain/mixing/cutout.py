@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from pretrain.errors import UserError
-from pretrain.mixing.mixed import Mixed, numpy_generator, unmixed
+from pretrain.mixing.boxes import inside
+from pretrain.mixing.mixed import Mixed, check, numpy_generator, unmixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,14 +21,13 @@ class Cutout:
     side: float = 0.5
     """Side of the square as a share of the image's: 112 of 224 and 16 of 32 in the CutMix paper."""
     probability: float = 1.0
-    """Chance that a batch is cut at all."""
+    """Chance that an image is cut."""
 
     def __post_init__(self) -> None:
         """Refuse a square larger than the image."""
         if not 0 < self.side <= 1:
             raise UserError(f"mixing.side is {self.side}; it must lie in (0, 1]")
-        if not 0 <= self.probability <= 1:
-            raise UserError(f"mixing.probability is {self.probability}; it must lie in [0, 1]")
+        check(1.0, self.probability)
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -35,15 +35,15 @@ class Cutout:
         """See Mix. Every lam is 1 and every image its own partner."""
         draw = numpy_generator(generator)
         whole = unmixed(images, labels, num_classes)
-        if draw.random() >= self.probability:
-            return whole
         size = np.array(images.shape[-2:])
         side = np.rint(self.side * size).astype(np.int64)
         low = draw.integers(0, size, (len(images), 2)) - side // 2
-        keep = torch.ones(len(images), 1, *images.shape[-2:], dtype=torch.bool)
-        for mask, (top, left), (bottom, right) in zip(
-            keep, np.clip(low, 0, size), np.clip(low + side, 0, size), strict=True
-        ):
-            mask[:, top:bottom, left:right] = False
-        cut = images * keep.to(images.device, images.dtype, non_blocking=True)
+        boxes = np.concatenate([np.clip(low, 0, size), np.clip(low + side, 0, size)], axis=1)
+        boxes[draw.random(len(images)) >= self.probability] = 0
+        if images.device.type == "cpu":
+            cut = images.clone()
+            for image, (top, left, bottom, right) in zip(cut, boxes.tolist(), strict=True):
+                image[:, top:bottom, left:right] = 0
+        else:
+            cut = images.masked_fill(inside(boxes, images), 0)
         return Mixed(cut, whole.targets, whole.lam, whole.partner)

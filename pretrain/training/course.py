@@ -1,13 +1,11 @@
-"""The way through a run: its epochs and steps, resumable after each of them."""
+"""The way through a run: its epochs and steps, resumable after each of them, on any ranks."""
 
 import math
-import signal
-import sys
-import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from types import FrameType
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -19,8 +17,21 @@ from pretrain.errors import Stopped, UserError
 from pretrain.progress import Advance, bar, say
 from pretrain.run import Run
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
-from pretrain.training.loader import Loader
+from pretrain.training.loader import Loader, ResidentLoader
 from pretrain.training.seeds import derive, seed_ambient
+from pretrain.training.stopping import StopSignal
+
+
+@dataclass(frozen=True)
+class Part:
+    """A micro-batch of a step."""
+
+    number: int
+    """Its place in the whole step, over all processes: what is drawn for it depends on this."""
+    batch: Any
+    """On the device."""
+    last: bool
+    """Of this process in this step."""
 
 
 class Course:
@@ -30,9 +41,11 @@ class Course:
 
         with course.running("title"):
             for epoch in course.epochs():
-                for step, batch in course.steps(epoch):
+                for step, parts in course.steps(epoch):
+                    for part in parts:
+                        ...forward, backward...
+                        course.sums += ...
                     ...one optimiser step...
-                    course.sums += ...
                 course.finish_epoch({...})
 
     Made with the checkpoint of a stopped run in the folder, it continues where that stood, to the
@@ -47,28 +60,43 @@ class Course:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         rates: Scheduler,
-        loader: Loader,
+        loader: Loader | ResidentLoader,
         *,
         epochs: int,
         seed: int,
         num_sums: int,
+        also: Mapping[str, nn.Module] | None = None,
+        save_every: int = 0,
+        stop_after: int | None = None,
     ) -> None:
+        """Restore the checkpoint of the run, if there is one.
+
+        Args:
+            run: the folder; started.
+            fabric: device and processes.
+            model: as Fabric set it up.
+            optimizer: likewise.
+            rates: learning rates by step.
+            loader: the training data.
+            epochs: of the whole run.
+            seed: of what libraries draw in a step.
+            num_sums: running sums over the micro-batches of an epoch.
+            also: further modules whose state is kept, by name (an average of the weights).
+            save_every: save after so many steps within an epoch too; 0 never.
+            stop_after: stop after this step of the run, resumable; None goes to the end.
+        """
         self.run, self.fabric, self.loader, self.rates = run, fabric, loader, rates
-        self.model, self.optimizer = model, optimizer
+        self.model, self.optimizer, self.also = model, optimizer, dict(also or {})
         self.num_epochs, self.seed = epochs, seed
         self.epoch = self.batch = 0
         self.sums = torch.zeros(num_sums, device=fabric.device)
-        """Added to by the loop in each step; cleared by `finish_epoch`."""
-        seconds = 0.0
-        if (state := load_checkpoint(run.checkpoint)) is not None:
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            self.epoch, self.batch, seconds = state["epoch"], state["batch"], state["seconds"]
-            self.sums += state["sums"].to(fabric.device)
-            say(f"resuming {run.folder} after epoch {self.epoch}, step {self.batch} of the next")
-        run.cut_log(self.epoch)
+        """Added to by the loop in each micro-batch; cleared by `finish_epoch`."""
+        self._save_every, self._stop_after = save_every, stop_after
+        seconds = self._restore()
+        if fabric.is_global_zero:
+            run.cut_log(self.epoch)
         self._started = time.monotonic() - seconds
-        self._stop = StopSignal()
+        self._stop = StopSignal(fabric)
         self._advance: Advance | None = None
         self._steps_timed, self._clock = 0, 0.0
 
@@ -78,21 +106,27 @@ class Course:
         return self.num_epochs * len(self.loader)
 
     @property
+    def steps_done(self) -> int:
+        """Of the whole run."""
+        return self.epoch * len(self.loader) + self.batch
+
+    @property
     def seconds(self) -> float:
         """Since the start, without the time a stopped run lay still."""
         return time.monotonic() - self._started
 
     @property
     def speed(self) -> float:
-        """Samples per second in this epoch's steps."""
-        return self._steps_timed * self.loader.batch_size / max(self._clock, 1e-9)
+        """Samples per second in this epoch's steps, over all processes."""
+        return self._steps_timed * self.loader.batches.batch_size / max(self._clock, 1e-9)
 
     @contextmanager
     def running(self, title: str) -> Iterator[None]:
         """A progress bar in samples; stop signals wait for the end of a step."""
-        size = self.loader.batch_size
-        done = self.epoch * len(self.loader) + self.batch
-        with self._stop, bar(title, self.num_steps * size, "samples", done * size) as advance:
+        size = self.loader.batches.batch_size
+        done = self.steps_done * size
+        shown = self.fabric.is_global_zero
+        with self._stop, bar(title, self.num_steps * size, "samples", done, shown) as advance:
             self._advance = advance
             yield
 
@@ -101,34 +135,43 @@ class Course:
         while self.epoch < self.num_epochs:
             yield self.epoch
 
-    def steps(self, epoch: int) -> Iterator[tuple[int, Any]]:
-        """(step, batch on the device) for the rest of `epoch`, ambient generators seeded for each.
+    def steps(self, epoch: int) -> Iterator[tuple[int, Iterator[Part]]]:
+        """(step, its micro-batches) for the rest of `epoch`.
 
         Raises:
             Stopped: a stop signal came; the checkpoint holds everything up to the last step.
         """
+        if self._stop_after is not None and self.steps_done >= self._stop_after:
+            raise Stopped(str(self.run.folder), f"step {self.steps_done} of {self.num_steps}", 0)
         started, first = time.monotonic(), self.batch
-        for batch in self.loader.epoch(epoch, first):
+        batches = self.loader.epoch(epoch, first)
+        while parts := list(islice(batches, self.loader.batches.accumulate)):
             step = epoch * len(self.loader) + self.batch
-            seed_ambient(derive(self.seed, "step", step))
             self.rates.step_update(step)
-            yield step, self.fabric.to_device(batch)
+            yield step, parts_of(step, parts, self.loader, self.fabric, self.seed)
             self.batch += 1
             self._steps_timed, self._clock = self.batch - first, time.monotonic() - started
             if self._advance is not None:
-                self._advance(self.loader.batch_size, f"epoch {epoch + 1}/{self.num_epochs}")
-            if self._stop.number is not None:
+                self._advance(
+                    self.loader.batches.batch_size, f"epoch {epoch + 1}/{self.num_epochs}"
+                )
+            number = self._stop.agreed()
+            if number is not None or step + 1 == self._stop_after:
                 self._save()
                 done = f"step {step + 1} of {self.num_steps}"
-                raise Stopped(str(self.run.folder), done, self._stop.number)
+                raise Stopped(str(self.run.folder), done, number or 0)
+            if self._save_every and (step + 1) % self._save_every == 0:
+                self._save()
 
     def means(self) -> list[float]:
-        """The sums over the steps of the epoch, divided by their number.
+        """The sums over the micro-batches of the epoch, of all processes, divided by their number.
 
         Raises:
             UserError: one is not finite: the training has diverged.
         """
-        means: list[float] = (self.sums / len(self.loader)).tolist()
+        batches = self.loader.batches
+        total: Any = self.fabric.all_reduce(self.sums.clone(), reduce_op="sum")
+        means: list[float] = (total / (batches.steps * batches.accumulate * batches.ranks)).tolist()
         if not all(map(math.isfinite, means)):
             raise UserError(
                 f"the training loss is {means[0]} in epoch {self.epoch + 1}: it has diverged. "
@@ -140,40 +183,93 @@ class Course:
         """Log the epoch and save the state after it."""
         self.epoch, self.batch = self.epoch + 1, 0
         self.sums = torch.zeros_like(self.sums)
-        self.run.log({"epoch": self.epoch, "step": self.epoch * len(self.loader), **record})
+        if self.fabric.is_global_zero:
+            self.run.log({"epoch": self.epoch, "step": self.epoch * len(self.loader), **record})
         self._save()
 
+    def _layout(self) -> dict[str, int]:
+        batches = self.loader.batches
+        return {"processes": batches.ranks, "accumulate": batches.accumulate}
+
     def _save(self) -> None:
-        state = {
-            "epoch": self.epoch,
-            "batch": self.batch,
-            "seconds": self.seconds,
-            "sums": self.sums.cpu(),
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-        }
-        save_checkpoint(self.run.checkpoint, state)
+        """The state as process 0 has it, and every process's sums."""
+        gathered: Any = self.fabric.all_gather(self.sums)
+        sums = gathered.reshape(-1, len(self.sums))
+        if self.fabric.is_global_zero:
+            scaler = _scaler(self.fabric)
+            state = {
+                "epoch": self.epoch,
+                "batch": self.batch,
+                "seconds": self.seconds,
+                "sums": sums.cpu(),
+                "layout": self._layout(),
+                "broken": dict(self.loader.broken),
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "also": {name: module.state_dict() for name, module in self.also.items()},
+            }
+            save_checkpoint(self.run.checkpoint, state)
+        self.fabric.barrier()
+
+    def _restore(self) -> float:
+        """Take up the checkpoint, if there is one; the seconds it had run."""
+        state = load_checkpoint(self.run.checkpoint)
+        if state is None:
+            return 0.0
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name, module in self.also.items():
+            module.load_state_dict(state["also"][name])
+        if (scaler := _scaler(self.fabric)) is not None and state["scaler"]:
+            scaler.load_state_dict(state["scaler"])
+        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.loader.broken.update(state["broken"])
+        here, there = self._layout(), state["layout"]
+        rank, sums = self.loader.batches.rank, state["sums"].to(self.fabric.device)
+        if here["processes"] == there["processes"]:
+            self.sums += sums[rank]
+        elif rank == 0:
+            self.sums += sums.sum(0)
+        if self.fabric.is_global_zero:
+            place = f"after epoch {self.epoch}, step {self.batch} of the next"
+            say(f"resuming {self.run.folder} {place}")
+            if here != there:
+                say(_changed(there, here, self.loader.batches.batch_size))
+        return float(state["seconds"])
 
 
-class StopSignal:
-    """Within the block SIGINT and SIGTERM only set `number`; a second SIGINT interrupts at once."""
+def parts_of(
+    step: int, batches: list[Any], loader: Loader | ResidentLoader, fabric: Fabric, seed: int
+) -> Iterator[Part]:
+    """The micro-batches of a step, the ambient generators seeded for each by its place."""
+    ranks, rank = loader.batches.ranks, loader.batches.rank
+    for place, batch in enumerate(batches):
+        number = place * ranks + rank
+        seed_ambient(derive(seed, "step", step, number))
+        yield Part(number, fabric.to_device(batch), place + 1 == len(batches))
 
-    def __init__(self) -> None:
-        self.number: int | None = None
-        self._previous: dict[int, Any] = {}
 
-    def __enter__(self) -> "StopSignal":
-        if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self._previous[number] = signal.signal(number, self._note)
-        return self
+def _scaler(fabric: Fabric) -> Any:
+    """The gradient scaler of 16-mixed, or None."""
+    return getattr(fabric.strategy.precision, "scaler", None)
 
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
-        if self.number is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.number = number
-        print("stopping after this step ...", file=sys.stderr, flush=True)
+def _changed(there: dict[str, int], here: dict[str, int], batch_size: int) -> str:
+    """What another division of the batch means for the run."""
+
+    def words(layout: dict[str, int]) -> tuple[str, int]:
+        micro = batch_size // (layout["processes"] * layout["accumulate"])
+        return (
+            f"{layout['processes']} process(es) x {layout['accumulate']} accumulated x {micro} "
+            "images",
+            micro,
+        )
+
+    (before, old), (now, new) = words(there), words(here)
+    if old == new:
+        return f"the batch was {before}, now {now}: the same steps, but for rounding."
+    return (
+        f"the batch was {before}, now {now}: the same images make a step, but mixing pairs them "
+        f"within {new} and BatchNorm averages over {new}. The run continues, not to the same bits."
+    )

@@ -1,5 +1,6 @@
-"""Lightning Fabric on the device a user asked for."""
+"""Lightning Fabric on the device a user asked for, alone or as one of torchrun's processes."""
 
+import os
 from typing import Literal
 
 import torch
@@ -11,10 +12,41 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
-def make_fabric(device: Device, precision: Precision = "32-true") -> Fabric:
-    """Lightning Fabric on one device; UserError where that device is not there."""
+def make_fabric(
+    device: Device, precision: Precision = "32-true", deterministic: bool = False
+) -> Fabric:
+    """Lightning Fabric on one device, or on one of several under `torchrun`.
+
+    Args:
+        device: auto takes CUDA, then Apple's GPU, then the CPU.
+        precision: 16-mixed needs a GPU.
+        deterministic: on CUDA, algorithms that give the same bits each time.
+
+    Raises:
+        UserError: that device is not there, or cannot do that precision.
+    """
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("device is cuda, but torch sees no CUDA device. Use --device cpu.")
     if device == "mps" and not torch.backends.mps.is_available():
         raise UserError("device is mps, but torch sees no Apple GPU. Use --device cpu.")
-    return Fabric(accelerator=device, devices=1, precision=precision)
+    on_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
+    if precision == "16-mixed" and not on_cuda:
+        raise UserError("precision is 16-mixed, which needs a CUDA device. Use bf16-mixed.")
+    if deterministic and on_cuda:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    elif on_cuda:
+        torch.backends.cudnn.benchmark = True
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    if processes == 1:
+        return Fabric(accelerator=device, devices=1, precision=precision)
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    fabric = Fabric(
+        accelerator=device,
+        devices=local,
+        num_nodes=processes // local,
+        strategy="ddp",
+        precision=precision,
+    )
+    fabric.launch()
+    return fabric

@@ -1,13 +1,20 @@
-"""Batches of a data set, a function of seed and epoch, from any step on, for any workers."""
+"""Batches of a data set, a function of seed and epoch, from any step on.
+
+N samples in the data set, B in a micro-batch. A step of the optimiser takes `batch_size` samples,
+which are cut into ranks x accumulate micro-batches; micro-batch number `part * ranks + rank` goes
+to process `rank` as its `part`. So two processes with B see what one sees that accumulates two B.
+"""
 
 import signal
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pretrain.errors import UserError
+from pretrain.progress import say
 from pretrain.training.seeds import derive, generator, seed_ambient
 
 
@@ -15,6 +22,69 @@ class Samples(Sized, Protocol):
     """Anything with a length whose samples are read by number."""
 
     def __getitem__(self, index: int, /) -> Any: ...
+
+
+class Batches(Sampler[list[tuple[int, int]]]):
+    """Micro-batches of (epoch, index) for one process.
+
+    With `shuffle` the order is a function of (seed, epoch), every process takes its part of each
+    step, and what does not fill a step is left to other epochs where `drop_last`. Without, process
+    `rank` takes samples rank, rank + ranks, ...: each sample once, whatever divides.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        *,
+        batch_size: int,
+        seed: int,
+        shuffle: bool,
+        drop_last: bool = False,
+        accumulate: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+    ) -> None:
+        if drop_last and count < batch_size:
+            raise UserError(
+                f"batch_size is {batch_size}, but there are only {count} training samples. "
+                "Give a smaller batch_size."
+            )
+        parts = accumulate * ranks
+        if shuffle and batch_size % parts:
+            raise UserError(
+                f"batch_size is {batch_size}; it must be a multiple of {parts} (accumulate "
+                f"{accumulate} x {ranks} processes). The nearest are "
+                f"{batch_size // parts * parts} and {-(-batch_size // parts) * parts}."
+            )
+        assert drop_last or not shuffle or parts == 1, "a step that is not full cannot be shared"
+        self.count, self.batch_size, self.seed = count, batch_size, seed
+        self.shuffle, self.drop_last = shuffle, drop_last
+        self.accumulate, self.rank, self.ranks = accumulate, rank, ranks
+        self.epoch = self.first = 0
+
+    @property
+    def steps(self) -> int:
+        """In an epoch."""
+        own = self.count if self.shuffle else len(range(self.rank, self.count, self.ranks))
+        whole, rest = divmod(own, self.batch_size)
+        return whole + (rest > 0 and not self.drop_last)
+
+    def __len__(self) -> int:
+        return self.steps * self.accumulate
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        if self.shuffle:
+            draw = generator(self.seed, "order", self.epoch)
+            order = torch.randperm(self.count, generator=draw).tolist()
+        else:
+            order = list(range(self.rank, self.count, self.ranks))
+        size = self.batch_size
+        micro = size // (self.accumulate * self.ranks) if self.shuffle else size
+        for step in range(self.first, self.steps):
+            for part in range(self.accumulate):
+                number = part * self.ranks + self.rank if self.shuffle else 0
+                start = step * size + number * micro
+                yield [(self.epoch, index) for index in order[start : start + micro]]
 
 
 class _Seeded(Dataset):
@@ -32,39 +102,31 @@ class _Seeded(Dataset):
         try:
             return self.samples[key[1]]
         except UserError as error:
-            return error
+            return _Broken(key[1], str(error))
 
 
-class _Batches(Sampler[list[tuple[int, int]]]):
-    """Batches of (epoch, index), in an order that is a function of (seed, epoch)."""
-
-    def __init__(self, count: int, batch_size: int, seed: int, shuffle: bool, drop_last: bool):
-        self.count, self.batch_size, self.seed, self.shuffle = count, batch_size, seed, shuffle
-        self.drop_last = drop_last
-        self.epoch = self.first = 0
-
-    def __len__(self) -> int:
-        whole, rest = divmod(self.count, self.batch_size)
-        return whole + (rest > 0 and not self.drop_last)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = list(range(self.count))
-        if self.shuffle:
-            draw = generator(self.seed, "order", self.epoch)
-            order = torch.randperm(self.count, generator=draw).tolist()
-        for number in range(self.first, len(self)):
-            batch = order[number * self.batch_size : (number + 1) * self.batch_size]
-            yield [(self.epoch, index) for index in batch]
+class _Broken:
+    def __init__(self, index: int, message: str) -> None:
+        self.index, self.message = index, message
 
 
 class _Collate:
-    """Hands the first error of a batch on; otherwise collates."""
+    """From samples to (batch, broken samples).
 
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
+    In training the place of a broken sample is taken by a readable neighbour, so that every batch
+    has its size; otherwise it is left out. A batch of nothing but broken samples is None.
+    """
+
+    def __init__(self, collate: Callable[[list[Any]], Any], fill: bool) -> None:
         self.collate = collate
+        self.fill = fill
 
-    def __call__(self, samples: list[Any]) -> Any:
-        return next((s for s in samples if isinstance(s, UserError)), None) or self.collate(samples)
+    def __call__(self, samples: list[Any]) -> tuple[Any, list[tuple[int, str]]]:
+        broken = [(s.index, s.message) for s in samples if isinstance(s, _Broken)]
+        good = [sample for sample in samples if not isinstance(sample, _Broken)]
+        if self.fill:
+            good += [good[place % len(good)] for place in range(len(broken) if good else 0)]
+        return (self.collate(good) if good else None), broken
 
 
 def _leave_signals_to_parent(_: int) -> None:
@@ -73,7 +135,7 @@ def _leave_signals_to_parent(_: int) -> None:
 
 
 class Loader:
-    """Batches of a data set, epoch by epoch, from any step on; the same for any `workers`."""
+    """Micro-batches of a data set, epoch by epoch, from any step on; the same for any `workers`."""
 
     def __init__(
         self,
@@ -85,19 +147,44 @@ class Loader:
         shuffle: bool,
         drop_last: bool = False,
         collate: Callable[[list[Any]], Any] = default_collate,
+        accumulate: int = 1,
+        rank: int = 0,
+        ranks: int = 1,
+        max_broken: int = 0,
     ) -> None:
-        if drop_last and len(samples) < batch_size:
-            raise UserError(
-                f"batch_size is {batch_size}, but there are only {len(samples)} "
-                "training samples. Give a smaller batch_size."
-            )
-        self.batch_size = batch_size
-        self._batches = _Batches(len(samples), batch_size, seed, shuffle, drop_last)
+        """See Batches for the numbers.
+
+        Args:
+            samples: the data set.
+            batch_size: samples in a step over all processes (without shuffle: in a batch).
+            seed: of order and of what the samples draw.
+            workers: processes that read; 0 reads in this one.
+            shuffle: the order of training.
+            drop_last: leave out the step that is not full.
+            collate: list of samples -> batch.
+            accumulate: micro-batches in a step of one process.
+            rank: number of this process.
+            ranks: processes.
+            max_broken: samples that may raise UserError and are then named and left out.
+        """
+        self.batches = Batches(
+            len(samples),
+            batch_size=batch_size,
+            seed=seed,
+            shuffle=shuffle,
+            drop_last=drop_last,
+            accumulate=accumulate,
+            rank=rank,
+            ranks=ranks,
+        )
+        self.broken: dict[int, str] = {}
+        """What could not be read so far: number of the sample -> message."""
+        self._max_broken = max_broken
         self._loader: DataLoader = DataLoader(
             _Seeded(samples, seed),
-            batch_sampler=self._batches,
+            batch_sampler=self.batches,
             num_workers=workers,
-            collate_fn=_Collate(collate),
+            collate_fn=_Collate(collate, fill=shuffle),
             persistent_workers=workers > 0,
             worker_init_fn=_leave_signals_to_parent,
             pin_memory=torch.cuda.is_available(),
@@ -105,13 +192,63 @@ class Loader:
         )
 
     def __len__(self) -> int:
-        """Batches in an epoch."""
-        return len(self._batches)
+        """Steps in an epoch."""
+        return self.batches.steps
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[Any]:
-        """The batches of `epoch` (from 0), beginning with number `first`."""
-        self._batches.epoch, self._batches.first = epoch, first
-        for batch in self._loader:
-            if isinstance(batch, UserError):
-                raise batch
-            yield batch
+        """The micro-batches of `epoch` (from 0), beginning with step `first`.
+
+        Raises:
+            UserError: more samples are broken than may be, or a worker process was killed.
+        """
+        self.batches.epoch, self.batches.first = epoch, first
+        try:
+            for batch, broken in self._loader:
+                for index, message in broken:
+                    self._note(index, message)
+                if batch is not None:
+                    yield batch
+                elif self.batches.shuffle:
+                    raise UserError(f"a whole batch cannot be read. Its first: {broken[0][1]}")
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise UserError(
+                f"a loader process died ({str(error).splitlines()[0]}). The machine may be out of "
+                "memory, or of shared memory (/dev/shm): give fewer --workers and resume the run."
+            ) from error
+
+    def _note(self, index: int, message: str) -> None:
+        if index in self.broken:
+            return
+        self.broken[index] = message
+        if len(self.broken) > self._max_broken:
+            before = len(self.broken) - 1
+            more = f" It is number {before + 1}; {before} may be left out." if before else ""
+            raise UserError(message + more)
+        say(f"left out ({len(self.broken)} of at most {self._max_broken}): {message}")
+
+
+class ResidentLoader:
+    """As Loader, for images that lie in memory (on any device) and need no reading.
+
+    Args:
+        images: (N, ...) tensor.
+        labels: (N,) tensor on the same device.
+        batches: which samples when.
+    """
+
+    def __init__(self, images: Tensor, labels: Tensor, batches: Batches) -> None:
+        self.images, self.labels, self.batches = images, labels, batches
+        self.broken: dict[int, str] = {}
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        return self.batches.steps
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The micro-batches of `epoch` (from 0), beginning with step `first`."""
+        self.batches.epoch, self.batches.first = epoch, first
+        for keys in self.batches:
+            index = torch.tensor([index for _, index in keys]).to(self.images.device)
+            yield self.images[index], self.labels[index]

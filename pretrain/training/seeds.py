@@ -2,11 +2,12 @@
 
     order of the samples        (seed, epoch)
     augmentation of a sample    (seed, epoch, index)
-    mixing of a batch           (seed, step)
-    dropout, RPN sampling, ...  (seed, step)        libraries that draw from ambient generators
+    flips, colours, mixing      (seed, step, micro-batch of the step)
+    dropout, RPN sampling, ...  (seed, step, micro-batch): libraries draw from ambient generators
 
-So any number of loader workers gives the same bits, and a run can continue from any step. Seeds
-are hashed, never packed: torch's CPU generator uses only the low 32 bits of a seed.
+So any number of loader workers gives the same bits, as does any way to spread the micro-batches of
+a step over processes, and a run can continue from any step. Seeds are hashed, never packed: torch's
+CPU generator uses only the low 32 bits of a seed.
 """
 
 import random
@@ -15,8 +16,15 @@ from typing import Literal
 import numpy as np
 import torch
 
-Purpose = Literal["order", "sample", "step", "mixing", "weights"]
-_PURPOSES: dict[Purpose, int] = {"order": 0, "sample": 1, "step": 2, "mixing": 3, "weights": 4}
+Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels"]
+_PURPOSES: dict[Purpose, int] = {
+    "order": 0,
+    "sample": 1,
+    "step": 2,
+    "mixing": 3,
+    "weights": 4,
+    "pixels": 5,
+}
 
 
 def derive(seed: int, purpose: Purpose, *numbers: int) -> int:

@@ -19,11 +19,12 @@ from pretrain.config import (
     OptimizerConfig,
     PretrainConfig,
 )
-from pretrain.data.image_folder import open_image_folder
-from pretrain.engine import prepare, pretrain, train_step
+from pretrain.data.folders import open_folder
+from pretrain.engine import pretrain, train_step
 from pretrain.errors import Stopped, UserError
 from pretrain.images import decode
 from pretrain.mixing import CutMix
+from pretrain.preparation import Gear, Prepared, prepare
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 
@@ -271,7 +272,8 @@ def test_decoding_equals_pil(tmp_path):
 def test_image_folder_equals_torchvision_s(worlds):
     from torchvision.datasets import ImageFolder
 
-    ours = open_image_folder(worlds["classification"], "train", lambda image: image)
+    ours = open_folder(worlds["classification"], "train")
     theirs = ImageFolder(worlds["classification"] / "train")
     assert list(ours.classes) == theirs.classes
-    assert list(zip(ours.paths, ours.labels, strict=True)) == theirs.samples
+    paths = [str(ours.path(index)) for index in range(len(ours))]
+    assert list(zip(paths, ours.labels, strict=True)) == theirs.samples

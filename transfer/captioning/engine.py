@@ -134,7 +134,8 @@ def finetune(backbone: Backbone, config: CaptioningConfig, run: Run, fabric: Fab
     with course.running(f"captioner from {backbone.name}"):
         for epoch in course.epochs():
             model.train()
-            for _, (images, sentences) in course.steps(epoch):
+            for _, (part,) in course.steps(epoch):
+                images, sentences = part.batch
                 logits = model(images, sentences)
                 loss = functional.cross_entropy(
                     logits.flatten(0, 1), sentences.flatten(), ignore_index=PAD

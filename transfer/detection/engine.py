@@ -106,7 +106,8 @@ def finetune(backbone: Backbone, config: DetectionConfig, run: Run, fabric: Fabr
     with course.running(f"detector from {backbone.name}"):
         for epoch in course.epochs():
             model.train()
-            for _, (images, targets) in course.steps(epoch):
+            for _, (part,) in course.steps(epoch):
+                images, targets = part.batch
                 losses = model([image / 255 for image in images], targets)
                 parts = torch.stack([losses[name] for name in LOSSES])
                 optimizer.zero_grad(set_to_none=True)

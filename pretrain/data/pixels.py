@@ -1,0 +1,117 @@
+"""What happens to a training batch on the device: padded crop, flip, colour, normalisation.
+
+N images, H height, W width. All random numbers are drawn on the host from a given generator.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+# of the RGB pixels of ImageNet in [0, 1] (Krizhevsky et al., 2012), as in the official code
+_EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
+_EIGENVECTORS = np.array(
+    [
+        [-0.5675, 0.7192, 0.4009],
+        [-0.5808, -0.0045, -0.8140],
+        [-0.5836, -0.6948, 0.4203],
+    ]
+)
+_GREY = (0.299, 0.587, 0.114)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels:
+    """From uint8 (N, 3, H, W) to the network's floats, in training or in evaluation."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    pad: int = 0
+    """Training: crop anew from the image with so many black pixels around it."""
+    flip: float = 0.0
+    """Training: chance of a horizontal flip."""
+    color_jitter: float = 0.0
+    """Training: largest change of brightness, contrast and saturation."""
+    lighting: float = 0.0
+    """Training: standard deviation of the PCA noise."""
+    memory_format: torch.memory_format = torch.contiguous_format
+
+    def augmented(self, images: Tensor, draw: np.random.Generator) -> Tensor:
+        """A training batch: float32 (N, 3, H, W)."""
+        count = len(images)
+        if self.pad:
+            images = padded_crop(images, self.pad, draw)
+        if self.flip:
+            images = _flip(images, draw.random(count) < self.flip)
+        floats = self.normalised(images)
+        if self.color_jitter or self.lighting:
+            changes = draw.uniform(-self.color_jitter, self.color_jitter, (3, count))
+            noise = draw.normal(0, self.lighting, (count, 3)) if self.lighting else None
+            floats = self._coloured(floats, changes, noise)
+        return floats
+
+    def normalised(self, images: Tensor) -> Tensor:
+        """(x / 255 - mean) / std, in one multiplication and addition."""
+        scale = self._column([1 / (255 * std) for std in self.std], images.device)
+        shift = self._column(
+            [-mean / std for mean, std in zip(self.mean, self.std, strict=True)], images.device
+        )
+        floats = images.to(torch.float32, memory_format=self.memory_format)
+        return floats.mul_(scale).add_(shift)
+
+    def _column(self, values: list[float], device: torch.device) -> Tensor:
+        return torch.tensor(values, dtype=torch.float32).to(device, non_blocking=True)[
+            :, None, None
+        ]
+
+    def _coloured(self, images: Tensor, changes: np.ndarray, noise: np.ndarray | None) -> Tensor:
+        """Colour jitter and PCA lighting of the official code (clovaai, utils.py).
+
+        There brightness (towards black), contrast (towards the mean grey) and saturation (towards
+        each pixel's grey) are linear steps by a random amount each, in random order, nothing being
+        clipped between them. Such steps commute, so there is no order here: with changes b, c, s
+
+            y = (1 - b) [(1 - c) ((1 - s) x + s grey(x)) + c mean grey(x)] + lighting
+        """
+        device = images.device
+
+        def row(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(values.astype(np.float32)).to(device, non_blocking=True)
+
+        mean, std = (self._column(list(v), device) for v in (self.mean, self.std))
+        pixels = images.mul(std).add_(mean)
+        grey = (pixels * self._column(list(_GREY), device)).sum(1, keepdim=True)
+        level = grey.mean((2, 3), keepdim=True)
+        bright, contrast, saturation = row(changes)[:, :, None, None, None]
+        kept, dimmed = (1 - bright) * (1 - contrast), (1 - bright) * contrast
+        pixels = kept * ((1 - saturation) * pixels + saturation * grey) + dimmed * level
+        if noise is not None:
+            pixels += row(noise * _EIGENVALUES @ _EIGENVECTORS.T)[:, :, None, None]
+        return pixels.sub_(mean).div_(std).contiguous(memory_format=self.memory_format)
+
+
+def padded_crop(images: Tensor, pad: int, draw: np.random.Generator) -> Tensor:
+    """A crop of the own size from each image with `pad` black pixels around it."""
+    count, _, height, width = images.shape
+    corners = draw.integers(0, 2 * pad + 1, (count, 2))
+    padded = functional.pad(images, (pad, pad, pad, pad))
+    if images.device.type == "cpu":
+        cropped = torch.empty_like(images)
+        for place, (top, left) in enumerate(corners.tolist()):
+            cropped[place] = padded[place, :, top : top + height, left : left + width]
+        return cropped
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, 3, tops, lefts, H, W), a view
+    top, left = torch.from_numpy(corners.T.copy()).to(images.device, non_blocking=True)
+    return windows[torch.arange(count, device=images.device), :, top, left]
+
+
+def _flip(images: Tensor, flipped: np.ndarray) -> Tensor:
+    if images.device.type == "cpu":
+        mixed = images.clone()
+        for place in np.flatnonzero(flipped).tolist():
+            mixed[place] = images[place].flip(2)
+        return mixed
+    mask = torch.from_numpy(flipped).to(images.device, non_blocking=True)[:, None, None, None]
+    return torch.where(mask, images.flip(3), images)

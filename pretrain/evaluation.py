@@ -1,0 +1,93 @@
+"""Top-1, top-5 and loss of a classifier over every image once, on any number of processes."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pretrain.errors import UserError
+from pretrain.progress import bar
+from pretrain.training import Loader, ResidentLoader
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a classifier scores. K classes."""
+
+    top1: float
+    """Percent."""
+    top5: float
+    """Percent: the label is among the five largest outputs (all of them, where there are fewer)."""
+    loss: float
+    """Mean cross entropy."""
+    images: int
+    """Counted; images that could not be read are not."""
+    per_class: Tensor
+    """(K, 3) int64: images of the class, of these right at first, of these right among five."""
+    images_per_second: float
+
+
+@torch.inference_mode()
+def evaluate(
+    network: nn.Module,
+    loader: Loader | ResidentLoader,
+    prepare: Callable[[Tensor], Tensor],
+    fabric: Fabric,
+    num_classes: int,
+    title: str = "validating",
+) -> Evaluation:
+    """Score a network.
+
+    Args:
+        network: on the device of `fabric`; not wrapped for training, so that processes with fewer
+            batches than others need not wait. Its buffers are taken from process 0.
+        loader: uint8 images and labels; with `ranks`, each process its share.
+        prepare: uint8 (N, 3, H, W) to the network's input.
+        fabric: device, precision, processes.
+        num_classes: K.
+        title: of the progress bar.
+    """
+    started = time.monotonic()
+    training = network.training
+    network.eval()
+    if fabric.world_size > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    counts = torch.zeros(num_classes, 3, dtype=torch.int64, device=fabric.device)
+    loss = torch.zeros((), dtype=torch.float64, device="cpu" if _is_mps(fabric) else fabric.device)
+    total = len(range(loader.batches.rank, loader.batches.count, loader.batches.ranks))
+    with bar(title, total, "images", shown=fabric.is_global_zero) as advance:
+        for images, labels in loader.epoch(0):
+            images, labels = fabric.to_device((images, labels))
+            with fabric.autocast():
+                logits = network(prepare(images))
+            hits = logits.topk(min(5, num_classes)).indices == labels[:, None]
+            row = torch.stack([torch.ones_like(labels), hits[:, 0], hits.any(1)], 1)
+            counts.index_add_(0, labels, row.to(torch.int64))
+            losses = functional.cross_entropy(logits.float(), labels, reduction="sum")
+            loss += losses.to(loss)
+            advance(len(labels))
+    network.train(training)
+    all_counts: Any = fabric.all_reduce(counts, reduce_op="sum")
+    all_loss: Any = fabric.all_reduce(loss, reduce_op="sum")
+    per_class = all_counts.cpu()
+    seen, right, among = per_class.sum(0).tolist()
+    if not seen:
+        raise UserError("none of the validation images can be read.")
+    return Evaluation(
+        top1=100 * right / seen,
+        top5=100 * among / seen,
+        loss=float(all_loss) / seen,
+        images=seen,
+        per_class=per_class,
+        images_per_second=seen / (time.monotonic() - started),
+    )
+
+
+def _is_mps(fabric: Fabric) -> bool:
+    return fabric.device.type == "mps"  # has no float64
