@@ -24,7 +24,7 @@ from pretrain.engine import pretrain, train_step
 from pretrain.errors import Stopped, UserError
 from pretrain.images import decode
 from pretrain.mixing import CutMix
-from pretrain.preparation import Gear, Prepared, prepare
+from pretrain.preparation import prepare
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 
