@@ -173,9 +173,7 @@ def train_step(
 ) -> Tensor:
     """One optimiser step from its micro-batches.
 
-    Returns (2,): loss, and accuracy against the mixed label, each summed over the micro-batches. A
-    prediction earns the weight that the mixed target gives it: counting hits on the own label alone
-    (as the official code does) says nothing about a mixed image.
+    Returns (2,): loss, and accuracy on mixed labels, each summed over the micro-batches.
     """
     mix = mix_at(config.mixing, step / ready.steps_per_epoch)
     sums = torch.zeros(2, device=fabric.device)
@@ -196,9 +194,7 @@ def train_step(
             smoothing = config.optimizer.label_smoothing
             loss = functional.cross_entropy(logits, mixed.targets, label_smoothing=smoothing)
             fabric.backward(loss / config.accumulate)
-        with torch.no_grad():
-            accuracy = mixed.targets.gather(1, logits.argmax(1, keepdim=True)).mean()
-            sums += torch.stack([loss, accuracy]).float()
+        sums += torch.stack([loss.detach(), mixed_accuracy(logits, mixed.targets)]).float()
     if config.optimizer.clip_norm is not None:
         fabric.clip_gradients(gear.model, gear.optimizer, max_norm=config.optimizer.clip_norm)
     gear.optimizer.step()
@@ -206,6 +202,16 @@ def train_step(
     if gear.ema is not None:
         gear.ema.update(gear.network, step=step)
     return sums
+
+
+@torch.no_grad()
+def mixed_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean weight that the targets (N, K) give to the largest of the logits (N, K).
+
+    Counting hits on the own label alone, as the official code does, says nothing about a mixed
+    image.
+    """
+    return targets.gather(1, logits.argmax(1, keepdim=True)).mean()
 
 
 def validate(gear: Gear, ready: Prepared, fabric: Fabric) -> dict[str, Any]:

@@ -3,15 +3,22 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.transforms import InterpolationMode, v2
 
+from pretrain.backbone import Backbone
+from pretrain.data.images import Samples
+from pretrain.data.pixels import Pixels
+from pretrain.data.scoring import open_scored
 from pretrain.errors import UserError
 from pretrain.progress import bar
+from pretrain.spec import evaluation_crop
 from pretrain.training import Loader, ResidentLoader
 
 
@@ -91,3 +98,65 @@ def evaluate(
 
 def _is_mps(fabric: Fabric) -> bool:
     return fabric.device.type == "mps"  # has no float64
+
+
+@dataclass(frozen=True)
+class Scored:
+    """A backbone's own classifier on a data set."""
+
+    evaluation: Evaluation
+    classes: tuple[str, ...]
+    """Names of the outputs."""
+    how: str
+    """How the classes of the data were matched with the outputs."""
+    left_out: int
+    """Images that could not be read."""
+
+
+def evaluate_backbone(
+    backbone: Backbone,
+    root: Path,
+    fabric: Fabric,
+    *,
+    split: str | None = None,
+    labels: str | None = None,
+    by_pil: bool = True,
+    batch_size: int = 64,
+    workers: int = 2,
+    max_broken: int = 0,
+) -> Scored:
+    """Score a backbone with its own preprocessing.
+
+    Args:
+        backbone: with its classifier.
+        root: see open_scored, also for `split` and `labels`.
+        fabric: device, precision, processes.
+        split: folder in `root`.
+        labels: file of the labels.
+        by_pil: resize by PIL, as timm and torchvision's reference figures; otherwise as tensors.
+        batch_size: images at once.
+        workers: loader processes.
+        max_broken: unreadable images that may be left out.
+    """
+    images, how = open_scored(root, split, labels, backbone)
+    _, height, width = backbone.spec.input_size
+    mode = InterpolationMode(backbone.spec.interpolation)
+    crop = evaluation_crop(height, width, backbone.spec.crop_pct, mode)
+    steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else [*crop]
+    loader = Loader(
+        Samples(images, v2.Compose(steps)),
+        batch_size=batch_size,
+        seed=0,
+        workers=workers,
+        shuffle=False,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        max_broken=max_broken,
+    )
+    network = backbone.build().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pixels = Pixels(
+        mean=backbone.spec.mean, std=backbone.spec.std, memory_format=torch.channels_last
+    )
+    outputs = backbone.spec.num_classes
+    found = evaluate(network, loader, pixels.normalised, fabric, outputs, "scoring")
+    return Scored(found, images.classes, how, len(loader.broken))

@@ -34,11 +34,11 @@ def draw_mixed_batch(
         pixels = mixed.images[place].detach().cpu().float() * scale + shift
         axes.imshow(pixels.clamp(0, 1).permute(1, 2, 0).numpy())
         axes.set_axis_off()
-        axes.set_title(_weights(mixed.targets[place], classes), fontsize=8, y=-0.06, va="top")
+        axes.set_title(label_weights(mixed.targets[place], classes), fontsize=8, y=-0.06, va="top")
     save_figure(figure, path)
 
 
-def _weights(target: Tensor, classes: Sequence[str]) -> str:
+def label_weights(target: Tensor, classes: Sequence[str]) -> str:
     """`0.68 star` and a line for the other label; an unmixed image has a single line."""
     weights, labels = target.detach().cpu().topk(min(2, len(target)))
     lines = [

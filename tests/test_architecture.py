@@ -13,6 +13,7 @@ DOORS = {
     "training",
     "shapes",
     "errors",
+    "findings",
     "audit",
     "progress",
     "images",

@@ -55,7 +55,9 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> lis
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is no text file ({error.reason}).") from error
-    if lines and lines[0].lower().startswith("imageid,"):
+    if not lines:
+        raise UserError(f"{path} is empty.")
+    if lines[0].lower().startswith("imageid,"):
         return _by_name(path, lines[1:], names, re.compile(r"([^,]+),\s*(n\d+)"), str)
     if all(re.fullmatch(r"\S+\s+\d+", line.strip()) for line in lines):
 

@@ -1,10 +1,10 @@
 """A pretraining run: the same bits for any workers, other bits for another seed, resumable."""
 
+import contextlib
+import copy
 import os
+import shutil
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,20 +13,24 @@ import torch
 
 from pretrain.backbone import Backbone
 from pretrain.config import (
+    CheckpointsConfig,
     DatasetConfig,
+    MethodConfig,
     MixingConfig,
     ModelConfig,
     OptimizerConfig,
     PretrainConfig,
 )
 from pretrain.data.folders import open_folder
-from pretrain.engine import pretrain, train_step
+from pretrain.engine import mixed_accuracy, pretrain, train_step
 from pretrain.errors import Stopped, UserError
 from pretrain.images import decode
 from pretrain.mixing import CutMix
-from pretrain.preparation import prepare
+from pretrain.preparation import equip, prepare
 from pretrain.run import Result, Run
-from pretrain.training import make_fabric
+from pretrain.training import make_fabric, parts_of
+from tools import prove_resume
+from tools.prove_resume import prove
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,15 +43,17 @@ def config(world: Path, **changes) -> PretrainConfig:
         batch_size=20,
         workers=0,
         dataset=DatasetConfig(image_size=32, crop_pct=1.0, min_scale=0.5),
-        model=ModelConfig(arch="resnet10t", args={"drop_rate": 0.2}),
-        optimizer=OptimizerConfig(lr=0.05, schedule="cosine"),
+        model=ModelConfig(arch="test_resnet", args={"drop_rate": 0.2}),
+        optimizer=OptimizerConfig(lr=0.05, schedule="cosine", ema=0.9),
+        mixing=MixingConfig(probability=0.7, others=[MethodConfig(method="mixup")]),
+        accumulate=2,
     )
     return replace(tiny, **changes)
 
 
-def train(folder: Path, **changes) -> Result:
+def train(folder: Path, *, stop_after: int | None = None, **changes) -> Result:
     options = config(**changes)
-    return pretrain(options, Run(folder), make_fabric("cpu"))
+    return pretrain(options, Run(folder), make_fabric("cpu"), stop_after=stop_after)
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +77,7 @@ def test_another_seed_gives_other_bits(first, worlds, tmp_path):
 def test_a_run_leaves_what_it_promises(first):
     result, folder = first
     for name in (
+        "checkpoints/best.pth",
         "config.yaml",
         "log.jsonl",
         "backbone.pth",
@@ -82,15 +89,20 @@ def test_a_run_leaves_what_it_promises(first):
     backbone = Backbone.load(folder / "backbone.pth")
     assert backbone.fingerprint() == result.backbone["fingerprint"]
     assert backbone.provenance.recipe == result.config
-    assert backbone.arm == "cutmix"
+    assert backbone.arm == "cutmix+mixup"
+    assert backbone.provenance.classes == sorted(backbone.provenance.classes)
     assert backbone.spec.num_classes == 10
     assert Result.read(folder / "result.json") == result
     assert [record["epoch"] for record in Run(folder).read_log()] == [1, 2]
 
 
-@pytest.mark.parametrize("step", [1, 3, 4])
-def test_stopped_and_resumed_equals_uninterrupted(step, first, worlds, tmp_path, monkeypatch):
-    """A signal in the middle of an epoch (1, 4) and at its last step (3)."""
+@pytest.mark.parametrize(("step", "workers"), [(1, 0), (3, 3), (4, 1)])
+def test_stopped_and_resumed_equals_uninterrupted(
+    step, workers, first, worlds, tmp_path, monkeypatch
+):
+    """A signal in the middle of an epoch (1, 4) and at its last step (3); average, accumulation and
+    a switch between methods are on.
+    """
     count = 0
 
     def stopping(*arguments):
@@ -102,52 +114,271 @@ def test_stopped_and_resumed_equals_uninterrupted(step, first, worlds, tmp_path,
 
     monkeypatch.setattr("pretrain.engine.train_step", stopping)
     with pytest.raises(Stopped, match=f"step {step} of 6"):
-        train(tmp_path / "run", world=worlds["classification"])
+        train(tmp_path / "run", world=worlds["classification"], workers=workers)
     assert not (tmp_path / "run" / "result.json").exists()
-    result = train(tmp_path / "run", world=worlds["classification"], workers=1 if step == 4 else 0)
-    assert result.backbone["fingerprint"] == first[0].backbone["fingerprint"]
-    for key in ("train_loss", "top1", "val_loss"):
-        assert result.metrics[key] == first[0].metrics[key]
+    result = train(tmp_path / "run", world=worlds["classification"], workers=workers)
+    assert_equal_runs(result, first[0])
 
 
-def test_killed_and_resumed_equals_uninterrupted(worlds, tmp_path):
-    """SIGKILL at an arbitrary moment of the tool itself, then --resume."""
-    command = [
-        sys.executable,
-        str(ROOT / "tools" / "pretrain.py"),
-        "--device",
-        "cpu",
-        "--data",
-        str(worlds["classification"]),
-        "--epochs",
-        "6",
-        "--batch_size",
-        "10",
-        "--dataset.image_size",
-        "32",
-        "--workers",
-        "1",
-    ]
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    process = subprocess.Popen([*command, "--out", str(cut)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while not (cut / "checkpoints" / "last.pth").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    process.kill()
-    process.wait()
-    assert not (cut / "result.json").exists()
-    again = [
-        sys.executable,
-        str(ROOT / "tools" / "pretrain.py"),
-        "--resume",
-        str(cut),
-        "--device",
-        "cpu",
-    ]
-    subprocess.run(again, check=True, capture_output=True)
-    subprocess.run([*command, "--out", str(whole)], check=True, capture_output=True)
-    prints = [Backbone.load(run / "backbone.pth").fingerprint() for run in (whole, cut)]
-    assert prints[0] == prints[1]
+def assert_equal_runs(one: Result, two: Result) -> None:
+    assert one.backbone["fingerprint"] == two.backbone["fingerprint"]
+    for key in ("train_loss", "train_accuracy", "top1", "val_loss", "val_loss_raw", "best_epoch"):
+        assert one.metrics[key] == two.metrics[key], key
+
+
+@pytest.mark.parametrize("step", [2, 3, 6])
+def test_a_planned_stop_is_resumed_to_the_same_bits(step, first, worlds, tmp_path):
+    world = worlds["classification"]
+    with pytest.raises(Stopped, match=f"step {step} of 6") as stopped:
+        train(tmp_path / "run", world=world, stop_after=step)
+    assert stopped.value.signal_number == 0
+    with pytest.raises(Stopped, match=f"step {step} of 6"):  # it does not go on by itself
+        train(tmp_path / "run", world=world, stop_after=step)
+    assert_equal_runs(train(tmp_path / "run", world=world), first[0])
+
+
+def test_the_checkpoint_holds_all_that_a_run_is(first, worlds, tmp_path):
+    """Each part of the state, were it not restored, would change the bits."""
+    world, run = worlds["classification"], tmp_path / "run"
+    with pytest.raises(Stopped):
+        train(run, world=world, stop_after=4)
+    path = run / "checkpoints" / "last.pth"
+    whole = torch.load(path, weights_only=True)
+    for part in ("model", "optimizer", "also", "sums", "batch"):
+        state = torch.load(path, weights_only=True)
+        if part == "model":
+            state["model"]["fc.bias"] += 1e-3
+        elif part == "optimizer":
+            state["optimizer"]["state"][0]["momentum_buffer"] *= 1.01
+        elif part == "also":
+            state["also"]["ema"]["fc.bias"] += 1e-3
+        elif part == "sums":
+            state["sums"] += 1e-3
+        else:
+            state["batch"] = 0
+        torch.save(state, path)
+        copy = tmp_path / part
+        shutil.copytree(run, copy)
+        torch.save(whole, path)
+        with pytest.raises(AssertionError):
+            assert_equal_runs(train(copy, world=world), first[0])
+    assert_equal_runs(train(run, world=world), first[0])
+
+
+def test_what_may_change_on_resuming(first, worlds, tmp_path, capsys):
+    world = worlds["classification"]
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", world=world, stop_after=2)
+    for refused in ({"batch_size": 10}, {"seed": 1}, {"epochs": 3}):
+        with pytest.raises(UserError, match=f"{next(iter(refused))}: .*only workers, accumulate"):
+            train(tmp_path / "run", world=world, **refused)
+    capsys.readouterr()
+    train(tmp_path / "run", world=world, accumulate=1, workers=1)
+    said = capsys.readouterr().err
+    assert "was 1 process(es) x 2 accumulated x 10 images, now 1 process(es) x 1" in said
+    assert "not to the same bits" in said
+
+
+def test_backbones_of_single_epochs_and_of_the_best(worlds, tmp_path):
+    every = CheckpointsConfig(every_epochs=1)
+    result = train(tmp_path / "run", world=worlds["classification"], checkpoints=every)
+    folder = tmp_path / "run" / "checkpoints"
+    kept = {path.stem: Backbone.load(path) for path in folder.glob("*.pth") if path.stem != "last"}
+    assert set(kept) == {"best", "epoch-0001", "epoch-0002"}
+    best = result.metrics["best_epoch"]
+    assert kept["best"].fingerprint() == kept[f"epoch-{best:04d}"].fingerprint()
+    assert kept["epoch-0002"].fingerprint() == result.backbone["fingerprint"]
+    log = Run(tmp_path / "run").read_log()
+    assert [kept[f"epoch-000{n}"].provenance.top1 for n in (1, 2)] == [r["top1"] for r in log]
+    assert kept["epoch-0001"].provenance.epochs == 1
+    none = CheckpointsConfig(best=False)
+    train(tmp_path / "bare", world=worlds["classification"], checkpoints=none)
+    assert [p.name for p in (tmp_path / "bare" / "checkpoints").iterdir()] == ["last.pth"]
+
+
+def test_the_average_of_the_weights_is_timm_s(worlds, tmp_path):
+    """What is kept is ModelEmaV3's average over the steps, not the last weights."""
+    options = config(worlds["classification"])
+    ready = prepare(options)
+    fabric = make_fabric("cpu")
+    gear = equip(ready, options, fabric)
+    average = copy.deepcopy(gear.network)
+    gear.model.train()
+    batches = gear.train.epoch(0)
+    for step in range(3):
+        parts = parts_of(step, [next(batches), next(batches)], gear.train, fabric, options.seed)
+        train_step(gear, ready, options, fabric, step, parts)
+        decay = gear.ema.get_decay(step)
+        for mean, value in zip(average.parameters(), gear.network.parameters(), strict=True):
+            mean.data.lerp_(value.data, 1 - decay)
+    for mean, kept in zip(average.parameters(), gear.kept.parameters(), strict=True):
+        torch.testing.assert_close(mean, kept)
+    assert not torch.equal(gear.kept.fc.weight, gear.network.fc.weight)
+
+
+def test_training_goes_on_from_another_backbone(first, worlds, tmp_path):
+    path = first[1] / "backbone.pth"
+    start = Backbone.load(path)
+    options = config(worlds["classification"], init=str(path), epochs=1)
+    still = replace(options, optimizer=replace(options.optimizer, lr=1e-30, ema=None))
+    result = pretrain(still, Run(tmp_path / "run"), make_fabric("cpu"), init=start)
+    kept = Backbone.load(tmp_path / "run" / "backbone.pth")
+    assert torch.equal(
+        kept.weights["layer1.0.conv1.weight"], start.weights["layer1.0.conv1.weight"]
+    )
+    assert torch.equal(kept.weights["fc.weight"], start.weights["fc.weight"])
+    assert result.config["init"] == str(path)
+    other = replace(still, model=ModelConfig(arch="resnet18"))
+    with pytest.raises(
+        UserError, match=r"--init is a test_resnet .* trains a resnet18.*--model\.arch"
+    ):
+        pretrain(other, Run(tmp_path / "other"), make_fabric("cpu"), init=start)
+
+
+def test_other_classes_get_a_new_classifier(first, worlds, tmp_path):
+    root = tmp_path / "two"
+    for split in ("train", "val"):
+        for name in sorted(os.listdir(worlds["classification"] / split))[:2]:
+            shutil.copytree(worlds["classification"] / split / name, root / split / name)
+    start = Backbone.load(first[1] / "backbone.pth")
+    ready = prepare(config(root, init="x"), start)
+    assert ready.network.fc.weight.shape[0] == 2
+    assert torch.equal(ready.network.layer1[0].conv1.weight, start.weights["layer1.0.conv1.weight"])
+
+
+def test_too_little_gpu_memory_names_the_way_out(worlds, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr("pretrain.engine.train_step", full)
+    with pytest.raises(UserError, match=r"10 images of 32 pixels.*batch_size 20.*--accumulate 4"):
+        train(tmp_path / "run", world=worlds["classification"])
+
+
+def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
+    plan = OptimizerConfig(
+        name="adamw",
+        lr=1e-3,
+        args={"betas": [0.8, 0.9]},
+        decay_norm_and_bias=False,
+        schedule="poly",
+        min_lr=1e-5,
+        clip_norm=1.0,
+        label_smoothing=0.1,
+    )
+    options = config(worlds["classification"], optimizer=plan)
+    gear = equip(prepare(options), options, make_fabric("cpu"))
+    groups = gear.optimizer.param_groups
+    assert {group["weight_decay"] for group in groups} == {0.0, 1e-4}
+    assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
+    pretrain(options, Run(tmp_path / "run"), make_fabric("cpu"))
+    log = Run(tmp_path / "run").read_log()
+    assert log[-1]["lr"] < log[0]["lr"] < 1e-3
+    for wrong, words in (({"name": "adamm"}, "timm has .*adamw"), ({"args": {"nope": 1}}, "nope")):
+        broken = replace(options, optimizer=replace(plan, **wrong))
+        with pytest.raises(UserError, match=words):
+            equip(prepare(broken), broken, make_fabric("cpu"))
+
+
+def test_norms_and_biases_decay_as_in_the_official_code(worlds):
+    options = config(worlds["classification"], optimizer=OptimizerConfig())
+    gear = equip(prepare(options), options, make_fabric("cpu"))
+    assert {group["weight_decay"] for group in gear.optimizer.param_groups} == {1e-4}
+    assert all(group["nesterov"] for group in gear.optimizer.param_groups)
+
+
+def test_compiled_equals_plain(first, worlds, tmp_path, monkeypatch):
+    """torch.compile around our network, with its backend that generates no code."""
+    compiled = []
+
+    def eager(module, **options):
+        compiled.append(module)
+        return torch_compile(module, **{**options, "backend": "eager"})
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", eager)
+    result = train(tmp_path / "run", world=worlds["classification"], compile=True)
+    assert compiled
+    assert_equal_runs(result, first[0])
+    state = torch.load(tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True)
+    assert not any("_orig_mod" in name for name in state["model"])
+
+
+def test_curves_for_tensorboard_are_cut_where_a_run_is_resumed(worlds, tmp_path):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    world, every = worlds["classification"], CheckpointsConfig(every_steps=1)
+    for stop in (2, 4, None):
+        with contextlib.suppress(Stopped):
+            train(
+                tmp_path / "run", world=world, tensorboard=True, checkpoints=every, stop_after=stop
+            )
+    held = events.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    held.Reload()
+    assert [event.step for event in held.Scalars("epoch/top1")] == [3, 6]
+    log = Run(tmp_path / "run").read_log()
+    found = [event.value for event in held.Scalars("epoch/train_loss")]
+    assert found == pytest.approx([record["train_loss"] for record in log], abs=1e-6)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_broken_images_are_left_out_up_to_a_limit(workers, worlds, tmp_path, capsys):
+    root = tmp_path / "data"
+    shutil.copytree(worlds["classification"], root)
+    for split, place in (("train", 3), ("train", 40), ("val", 5)):
+        victim = sorted((root / split).rglob("*.jpg"))[place]
+        victim.write_bytes(victim.read_bytes()[:300])
+    allowed = replace(config(root).dataset, max_broken=2)
+    result = train(tmp_path / "run", world=root, dataset=allowed, workers=workers)
+    said = capsys.readouterr().err
+    assert said.count("left out (1 of at most 2)") == 2  # once in training, once in validation
+    assert said.count("left out (2 of at most 2)") == 1
+    assert result.metrics["images_left_out"] == 3
+    one = replace(allowed, max_broken=1)
+    with pytest.raises(UserError, match=r"cannot be decoded.*It is number 2; 1 may be left out"):
+        train(tmp_path / "strict", world=root, dataset=one, workers=workers)
+
+
+def test_a_cached_run_equals_one_that_reads(worlds, tmp_path):
+    """Images in memory or from files: the same padded crops, the same bits."""
+    size = {"image_size": 32, "crop": "padded", "crop_pct": 1.0}
+    read = train(tmp_path / "read", world=worlds["classification"], dataset=DatasetConfig(**size))
+    cached = DatasetConfig(**size, cache=True)
+    kept = train(tmp_path / "kept", world=worlds["classification"], dataset=cached, workers=1)
+    assert_equal_runs(read, kept)
+    with pytest.raises(UserError, match="padded"):
+        DatasetConfig(cache=True)
+
+
+def test_killed_and_resumed_equals_uninterrupted(worlds, capsys):
+    """SIGKILL at three moments of the tool itself, drawn with a fixed seed, then --resume."""
+    options = config(worlds["classification"], epochs=4, workers=1)
+    prove(options, "cpu", kills=3, stop_after=1000, seed=1)
+    said = capsys.readouterr()
+    assert "3 of 3 killed and resumed runs equal the uninterrupted one bit for bit" in said.out
+    assert said.err.count("SIGKILL") == 3
+
+
+def test_a_run_that_resumes_otherwise_is_found_out(worlds, tmp_path, monkeypatch):
+    """The proof can fail: here the resumed run begins from a momentum that was touched."""
+    options = config(worlds["classification"], epochs=1)
+    finish = prove_resume._finish
+
+    def otherwise(command):
+        if "--resume" in command:
+            path = Path(command[command.index("--resume") + 1]) / "checkpoints" / "last.pth"
+            state = torch.load(path, weights_only=True)
+            state["optimizer"]["state"][0]["momentum_buffer"] *= 1.001
+            torch.save(state, path)
+        finish(command)
+
+    def kill(command, moment, folder):
+        finish([*command[:-4], "--stop-after", "1", *command[-2:]])
+        return "by hand"
+
+    monkeypatch.setattr(prove_resume, "_finish", otherwise)
+    monkeypatch.setattr(prove_resume, "_kill", kill)
+    with pytest.raises(UserError, match=r"kill 1 of 1.* values differ: .*checkpoint\.model"):
+        prove(options, "cpu", kills=1, stop_after=2)
 
 
 @pytest.mark.parametrize("method", ["none", "mixup", "cutout"])
@@ -171,32 +402,15 @@ def test_bfloat16_and_padded_crops_train(worlds, tmp_path):
     assert result.metrics["train_loss"] > 0
 
 
-def test_training_accuracy_is_against_the_mixed_label(worlds):
+def test_training_accuracy_is_against_the_mixed_label():
     """A prediction of the partner's class earns the partner's weight."""
-    fabric = make_fabric("cpu")
-
-    class Oracle(torch.nn.Module):
-        def __init__(self, answer):
-            super().__init__()
-            self.answer = torch.nn.Parameter(answer)
-
-        def forward(self, images):
-            return self.answer
-
     images, labels = torch.randn(4, 3, 20, 20), torch.arange(4)
-    mixed = CutMix()(images, labels, 4, torch.Generator().manual_seed(3))
+    mixed = CutMix(partner="other")(images, labels, 4, torch.Generator().manual_seed(3))
     assert 0 < float(mixed.lam[0]) < 1
-    for wanted, answer in (
-        (mixed.lam, torch.eye(4)[labels]),
-        (1 - mixed.lam, torch.eye(4)[labels[mixed.partner]]),
-    ):
-        model = Oracle(answer)
-        optimizer = torch.optim.SGD(model.parameters(), lr=0.0)
-        model, optimizer = fabric.setup(model, optimizer)
-        _, accuracy = train_step(model, optimizer, fabric, mixed, config(worlds["classification"]))
-        own = (mixed.partner == torch.arange(4)).float()
-        expected = torch.where(own.bool(), torch.ones(4), wanted).mean()
-        assert float(accuracy) == pytest.approx(float(expected), abs=1e-6)
+    own, partner = torch.eye(4)[labels], torch.eye(4)[labels[mixed.partner]]
+    assert float(mixed_accuracy(own, mixed.targets)) == pytest.approx(float(mixed.lam.mean()))
+    found = float(mixed_accuracy(partner, mixed.targets))
+    assert found == pytest.approx(float(1 - mixed.lam.mean()))
 
 
 def test_divergence_is_said(worlds, tmp_path):
@@ -237,8 +451,6 @@ def test_folders_as_users_give_them(trouble, worlds, tmp_path):
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_broken_image_is_named(workers, worlds, tmp_path):
-    import shutil
-
     root = tmp_path / "data"
     shutil.copytree(worlds["classification"], root)
     victim = sorted((root / "train" / "star").iterdir())[2]

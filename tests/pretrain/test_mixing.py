@@ -3,23 +3,41 @@
 import numpy as np
 import pytest
 import torch
+from timm.data.mixup import FastCollateMixup, cutmix_bbox_and_lam
 from timm.data.mixup import Mixup as TimmMixup
 from torch.nn import functional
 from torchvision.transforms import v2
 
+from pretrain.config import MethodConfig, MixingConfig
 from pretrain.errors import UserError
-from pretrain.mixing import CutMix, Cutout, Mixup, official_boxes, paper_boxes, paste
+from pretrain.mixing import (
+    Choice,
+    CutMix,
+    Cutout,
+    Mixup,
+    mix_at,
+    official_boxes,
+    paper_boxes,
+    paste,
+)
 from pretrain.mixing.cutmix import _paste_by_mask
+from pretrain.mixing.mixed import plan
 
 CLASSES = 5
 METHODS = [
     CutMix(),
     CutMix(box="official"),
     CutMix(granularity="sample"),
+    CutMix(granularity="pair"),
+    CutMix(granularity="half"),
+    CutMix(partner="other"),
+    CutMix(granularity="sample", probability=0.5),
     CutMix(alpha=0.1),
     CutMix(alpha=50.0, granularity="sample"),
     Mixup(),
     Mixup(granularity="sample"),
+    Mixup(granularity="pair", probability=0.5),
+    Mixup(granularity="half", partner="other"),
     Cutout(),
 ]
 
@@ -57,13 +75,69 @@ def test_equals_timm_under_the_same_draws(seed):
     wanted, targets = theirs(images.clone(), labels)
     np.random.seed(seed)
     lam, _ = theirs._params_per_batch()
-    from timm.data.mixup import cutmix_bbox_and_lam
-
     (top, bottom, left, right), _ = cutmix_bbox_and_lam(images.shape, lam)
     boxes = np.array([[top, left, bottom, right]] * 6)
     mixed = paste(images, labels, CLASSES, boxes, torch.arange(6).flip(0))
     assert torch.equal(mixed.images, wanted)
     torch.testing.assert_close(mixed.targets, targets.float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", [2, 6])
+@pytest.mark.parametrize("granularity", ["batch", "pair", "half", "sample"])
+def test_who_meets_whom_is_timm_s(granularity, count, monkeypatch):
+    """timm's modes batch, pair, half and elem with its own boxes; ours paired by its rule, flip."""
+    boxes = []
+
+    def recorded(*arguments, **options):
+        box, lam = cutmix_bbox_and_lam(*arguments, **options)
+        top, bottom, left, right = box
+        boxes.append((top, left, bottom, right))
+        return box, lam
+
+    monkeypatch.setattr("timm.data.mixup.cutmix_bbox_and_lam", recorded)
+    np.random.seed(count)
+    images = torch.randint(0, 256, (count, 3, 33, 20), dtype=torch.uint8)
+    labels = torch.arange(count) % CLASSES
+    mode = "elem" if granularity == "sample" else granularity
+    theirs = FastCollateMixup(
+        mixup_alpha=0, cutmix_alpha=1.0, mode=mode, label_smoothing=0, num_classes=CLASSES
+    )
+    pairs = [
+        (image.numpy().copy(), int(label)) for image, label in zip(images, labels, strict=True)
+    ]
+    wanted, targets = theirs(pairs)
+    who = plan(count, granularity, "any", 1.0, np.random.default_rng(0))
+    flip = torch.arange(count).flip(0)[: len(wanted)]
+    if granularity in ("pair", "half"):  # otherwise ours is a permutation, theirs the flip
+        assert who.partner.tolist() == flip.tolist()
+    mixed = paste(images, labels, CLASSES, np.array(boxes)[who.group], flip)
+    assert torch.equal(mixed.images, wanted)
+    torch.testing.assert_close(mixed.targets, targets[: len(wanted)].float(), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("count", [2, 3, 8])
+def test_nobody_meets_himself_where_that_is_asked(count):
+    met = set()
+    for seed in range(60):
+        for granularity in ("batch", "sample"):
+            who = plan(count, granularity, "other", 1.0, np.random.default_rng(seed))
+            assert sorted(who.partner.tolist()) == list(range(count))
+            assert (who.partner != np.arange(count)).all()
+            met.add(int(who.partner[0]))
+    assert met == set(range(1, count))
+    alone = plan(1, "batch", "other", 1.0, np.random.default_rng(0))
+    assert alone.partner.tolist() == [0]
+
+
+def test_pairs_are_each_other_s_partners_and_half_has_no_image_twice():
+    for count in (1, 2, 7, 8):
+        pair = plan(count, "pair", "any", 1.0, np.random.default_rng(0))
+        assert (pair.partner[pair.partner] == np.arange(count)).all()
+        assert (pair.group[pair.partner] == pair.group).all()
+        half = plan(count, "half", "any", 1.0, np.random.default_rng(0))
+        assert len(half.partner) == (count + 1) // 2
+        seen = [*range(len(half.partner)), *half.partner[: count // 2]]
+        assert len(set(seen)) == len(seen)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -90,8 +164,11 @@ def test_label_weight_equals_visible_share(method, count):
     for seed in range(25):
         images, labels = batch(count)
         mixed = method(images, labels, CLASSES, seeded(seed))
-        torch.testing.assert_close(mixed.targets.sum(1), torch.ones(count))
-        for place in range(count):
+        rows = len(mixed.images)
+        half = getattr(method, "granularity", None) == "half"
+        assert rows == (count + 1) // 2 if half else rows == count
+        torch.testing.assert_close(mixed.targets.sum(1), torch.ones(rows))
+        for place in range(rows):
             other = int(mixed.partner[place])
             if isinstance(method, CutMix):
                 share = (mixed.images[place] == place).float().mean() if other != place else 1.0
@@ -171,6 +248,65 @@ def test_slices_and_masks_are_equal():
     partner = torch.from_numpy(draw.permutation(9))
     sliced = paste(images, labels, CLASSES, boxes, partner)
     assert torch.equal(sliced.images, _paste_by_mask(images, boxes, partner))
+
+
+@pytest.mark.parametrize("method", METHODS, ids=str)
+def test_accelerators_mix_as_the_cpu(method, monkeypatch):
+    """The vectorised branches, run here on tensors that say they are elsewhere."""
+    images, labels = torch.randn(7, 3, 17, 23), torch.arange(7) % CLASSES
+    wanted = method(images, labels, CLASSES, seeded(3))
+
+    class Elsewhere(torch.Tensor):
+        @property
+        def device(self):  # type: ignore[override]
+            return torch.device("meta")
+
+    monkeypatch.setattr(torch.Tensor, "to", moved_nowhere)
+    monkeypatch.setattr(torch, "arange", lambda n, device=None: torch.tensor(list(range(n))))
+    found = method(images.as_subclass(Elsewhere), labels, CLASSES, seeded(3))
+    torch.testing.assert_close(found.images.as_subclass(torch.Tensor), wanted.images)
+    torch.testing.assert_close(found.targets.as_subclass(torch.Tensor), wanted.targets)
+
+
+def moved_nowhere(tensor, *arguments, **_):
+    dtypes = [argument for argument in arguments if isinstance(argument, torch.dtype)]
+    return tensor.type(dtypes[0]) if dtypes else tensor
+
+
+def test_one_of_several_methods_for_each_batch():
+    images, labels = batch(4)
+    chosen = Choice(mixes=(CutMix(), Mixup(), Cutout()), weights=(2.0, 1.0, 1.0))
+    kinds = {"cutmix": 0, "mixup": 0, "cutout": 0}
+    for seed in range(600):
+        mixed = chosen(images, labels, CLASSES, seeded(seed))
+        whole = mixed.images == mixed.images.round()
+        kind = "cutout" if (mixed.lam == 1).all() else "cutmix" if whole.all() else "mixup"
+        kinds[kind] += 1
+    # a CutMix box or a Mixup partner may leave a batch as it was, so these are a little few
+    assert kinds["cutmix"] / 600 == pytest.approx(0.5, abs=0.06)
+    assert kinds["mixup"] / 600 == pytest.approx(0.25, abs=0.06)
+    with pytest.raises(UserError, match="weights"):
+        Choice(mixes=(CutMix(),), weights=(0.0,))
+
+
+def share_mixed(options: MixingConfig, epoch: float) -> float:
+    images, labels = batch(64)
+    mixed = mix_at(options, epoch)(images, labels, CLASSES, seeded(int(epoch * 10)))
+    return float((mixed.lam < 1).float().mean())
+
+
+def test_a_schedule_is_a_function_of_the_epoch():
+    ramp = MixingConfig(granularity="sample", ramp_epochs=10, off_epoch=18)
+    assert share_mixed(ramp, 0) == 0
+    assert share_mixed(ramp, 5) == pytest.approx(0.5, abs=0.15)
+    assert share_mixed(ramp, 10) > 0.9
+    assert share_mixed(ramp, 17.9) > 0.9
+    assert share_mixed(ramp, 18) == 0
+    both = MixingConfig(others=[MethodConfig(method="mixup", weight=3.0)])
+    assert mix_at(both, 0.0).weights == (1.0, 3.0)
+    for wrong in ({"ramp_epochs": -1.0}, {"off_epoch": -1.0}):
+        with pytest.raises(UserError, match=next(iter(wrong))):
+            MixingConfig(**wrong)
 
 
 def test_cutout_zeroes_a_square_of_each_image():

@@ -34,9 +34,9 @@ def read_coco(root: Path, split: str) -> tuple[CaptionedImage, ...]:
         UserError: a file or image is missing, broken, or not of this layout.
     """
     path = root / "annotations" / f"captions_{split}.json"
-    if split not in _splits(root):
+    if split not in splits(root):
         raise UserError(
-            f"there is no file {path}; the splits there are {', '.join(_splits(root)) or 'none'}."
+            f"there is no file {path}; the splits there are {', '.join(splits(root)) or 'none'}."
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -69,7 +69,8 @@ def read_coco(root: Path, split: str) -> tuple[CaptionedImage, ...]:
     return images
 
 
-def _splits(root: Path) -> list[str]:
+def splits(root: Path) -> list[str]:
+    """Splits that have captions; UserError where this is no MS-COCO tree."""
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; an MS-COCO tree is needed.")
     folder = root / "annotations"
@@ -80,11 +81,11 @@ def _splits(root: Path) -> list[str]:
 
 
 def _only(root: Path, beginning: str) -> str:
-    found = [split for split in _splits(root) if split.startswith(beginning)]
+    found = [split for split in splits(root) if split.startswith(beginning)]
     if len(found) != 1:
         raise UserError(
             f"{root}/annotations has {len(found)} captions files whose split begins with "
-            f"{beginning!r} ({', '.join(_splits(root)) or 'none at all'}); name one by "
+            f"{beginning!r} ({', '.join(splits(root)) or 'none at all'}); name one by "
             f"--coco.{beginning} SPLIT."
         )
     return found[0]

@@ -100,14 +100,15 @@ def choose_splits(root: Path, train: str | None, test: str | None) -> tuple[str,
 
     Otherwise (trainval, test) where there is a test split, or else (train, val).
     """
-    there = set(_splits(root))
+    there = set(splits(root))
     if train is None:
         with_test = "trainval" in there and (test or "test") in there and test != "val"
         train = "trainval" if with_test else "train"
     return train, test or ("test" if "test" in there else "val")
 
 
-def _splits(root: Path) -> list[str]:
+def splits(root: Path) -> list[str]:
+    """Names of the files in ImageSets/Main; UserError where this is no Pascal VOC tree."""
     folder = root / "ImageSets" / "Main"
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a Pascal VOC tree is needed.")
@@ -119,10 +120,10 @@ def _splits(root: Path) -> list[str]:
 
 
 def _image_ids(root: Path, split: str) -> list[str]:
-    splits = _splits(root)
-    if split not in splits:
+    there = splits(root)
+    if split not in there:
         raise UserError(
-            f"{root}/ImageSets/Main has no split {split!r}; it has {', '.join(splits) or 'none'}."
+            f"{root}/ImageSets/Main has no split {split!r}; it has {', '.join(there) or 'none'}."
         )
     path = root / "ImageSets" / "Main" / f"{split}.txt"
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,0 +1,109 @@
+"""A gallery of mixing: a row for each method, its label weights, and the histogram of its lam."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pretrain.config import MixingConfig
+from pretrain.data.crops import Square
+from pretrain.data.folders import image_files
+from pretrain.errors import UserError
+from pretrain.images import decode
+from pretrain.mixing import Mixed, mix_at
+from pretrain.pictures import label_weights, save_figure
+from pretrain.spec import IMAGENET_MEAN
+
+_DRAWS, _AT_ONCE = 20_000, 200
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one method makes of the batch."""
+
+    title: str
+    mixed: Mixed
+    classes: Sequence[str]
+    lam: np.ndarray
+    """Of many draws, at the size of the images: rounding to pixels is part of it."""
+
+    @staticmethod
+    def of(
+        title: str,
+        options: MixingConfig,
+        images: Tensor,
+        labels: Tensor,
+        classes: Sequence[str],
+        seed: int,
+    ) -> "Row":
+        """Mix `images` (N, 3, H, W) once to look at, and thin ones of their size for the histogram.
+
+        As in training, zero is the mean colour. The draws of lam are the same whoever shares them,
+        so for the histogram each image has its own.
+        """
+        draws = torch.Generator().manual_seed(seed)
+        mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
+        mixed = mix_at(options, 0.0)(images - mean, labels, len(classes), draws)
+        mixed = replace(mixed, images=mixed.images + mean)
+        one_each = mix_at(replace(options, granularity="sample"), 0.0)
+        thin = images.new_zeros(1, 1, *images.shape[-2:]).expand(_AT_ONCE, -1, -1, -1)
+        zeros = torch.zeros(_AT_ONCE, dtype=torch.int64)
+        lam = [one_each(thin, zeros, 1, draws).lam for _ in range(_DRAWS // _AT_ONCE)]
+        return Row(title, mixed, classes, torch.cat(lam).numpy())
+
+
+def read_images(
+    folder: Path, count: int, size: int, seed: int
+) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+    """`count` images (count, 3, size, size) in [0, 1] from a folder or its class folders.
+
+    The label of an image is its folder; in a folder without class folders it is its file.
+
+    Raises:
+        UserError: no such folder, too few images.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}.")
+    inner = [
+        path for name in sorted(folder.iterdir()) if name.is_dir() for path in image_files(name)
+    ]
+    paths = inner or image_files(folder)
+    if len(paths) < count:
+        raise UserError(
+            f"{folder} holds {len(paths)} images, {count} are needed. Give a folder of images or "
+            "of class folders, or a smaller --count."
+        )
+    chosen = [Path(path) for path in random.Random(seed).sample(paths, count)]
+    names = [path.parent.name if inner else path.stem for path in chosen]
+    classes = tuple(sorted(set(names)))
+    images = torch.stack([Square(size)(decode(path)) for path in chosen]) / 255
+    return images, torch.tensor([classes.index(name) for name in names]), classes
+
+
+def draw_gallery(rows: Sequence[Row], path: Path) -> None:
+    """Write the picture."""
+    columns = max(len(row.mixed.images) for row in rows)
+    figure = Figure(figsize=(1.55 * columns + 3.2, 2.3 * len(rows) + 0.2), layout="constrained")
+    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
+    for part, row in zip(parts, rows, strict=True):
+        part.suptitle(row.title, fontsize=10, x=0.01, ha="left")
+        axes = part.subplots(1, columns + 1, width_ratios=[1.0] * columns + [1.9], squeeze=False)[0]
+        for place, cell in enumerate(axes[:-1]):
+            cell.set_axis_off()
+            if place < len(row.mixed.images):
+                cell.imshow(row.mixed.images[place].clamp(0, 1).permute(1, 2, 0).numpy())
+                weights = label_weights(row.mixed.targets[place], row.classes)
+                cell.set_title(weights, fontsize=7.5, y=-0.08, va="top")
+        histogram = axes[-1]
+        histogram.hist(row.lam, bins=np.linspace(0, 1, 41).tolist(), color="#4477aa")
+        histogram.axvline(row.lam.mean(), color="#cc3311", lw=1.2)
+        histogram.set_title(f"lam, mean {row.lam.mean():.3f}", fontsize=8)
+        histogram.set_yticks([])
+        histogram.tick_params(labelsize=7)
+        histogram.set_xlim(0, 1)
+    save_figure(figure, path)

@@ -1,0 +1,146 @@
+"""Several processes under torchrun: the steps of one that accumulates, each image scored once."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.backbone import Backbone
+from pretrain.errors import UserError
+from pretrain.training import Batches
+from tests.conftest import ROOT
+
+
+@pytest.fixture(scope="module")
+def tree(worlds, tmp_path_factory) -> Path:
+    """60 training images and 19 to score, which two processes cannot share evenly."""
+    root = tmp_path_factory.mktemp("tree") / "shapes"
+    shutil.copytree(worlds["classification"], root)
+    sorted((root / "val").rglob("*.jpg"))[0].unlink()
+    return root
+
+
+def command(tree: Path, out: Path, *words: object, processes: int = 1) -> list[str]:
+    """A run without BatchNorm (whose statistics are of a micro-batch), with mixing and average."""
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    tool = [str(ROOT / "tools" / "pretrain.py"), "--data", str(tree), "--device", "cpu"]
+    settings = ["--model.arch", "convnext_atto", "--dataset.image_size", "32",
+                "--batch_size", "12", "--epochs", "2", "--workers", "0", "--optimizer.lr", "0.01",
+                "--optimizer.ema", "0.9", "--mixing.granularity", "sample",
+                "--dataset.color_jitter", "0.3"]  # fmt: skip
+    start = [sys.executable, *(launcher if processes == 2 else [])]
+    return [*start, *tool, *settings, "--out", str(out), *map(str, words)]
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def log(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def assert_same(one: Path, two: Path) -> None:
+    left, right = (Backbone.load(folder / "backbone.pth").weights for folder in (one, two))
+    for name, tensor in left.items():
+        torch.testing.assert_close(tensor, right[name], atol=1e-5, rtol=1e-5, msg=name)
+    for before, after in zip(log(one), log(two), strict=True):
+        for key in ("train_loss", "val_loss", "top1", "top5", "train_accuracy", "val_loss_raw"):
+            assert before[key] == pytest.approx(after[key], abs=1e-4), key
+
+
+@pytest.fixture(scope="module")
+def alone(tree, tmp_path_factory) -> Path:
+    """One process that accumulates two micro-batches of six."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    run(command(tree, folder, "--accumulate", "2"))
+    return folder
+
+
+def test_two_processes_take_the_steps_of_one_that_accumulates(tree, alone, tmp_path):
+    run(command(tree, tmp_path / "two", processes=2))
+    assert_same(alone, tmp_path / "two")
+    result = json.loads((tmp_path / "two" / "result.json").read_text())
+    assert result["environment"]["processes"] == 2
+    top1 = result["metrics"]["top1"] / 100 * 19
+    assert top1 == pytest.approx(round(top1), abs=1e-6)  # a whole number of the 19 images
+
+
+def test_without_accumulation_the_steps_differ(tree, alone, tmp_path):
+    """Else the test above would prove nothing: partners lie within a micro-batch."""
+    run(command(tree, tmp_path / "whole"))
+    with pytest.raises(AssertionError):
+        assert_same(alone, tmp_path / "whole")
+
+
+def test_two_processes_stop_together_and_one_goes_on(tree, alone, tmp_path):
+    folder = tmp_path / "run"
+    words = ("--checkpoints.every_steps", "1")
+    process = subprocess.Popen(
+        command(tree, folder, *words, processes=2),
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    deadline = time.monotonic() + 120
+    while not (folder / "checkpoints" / "last.pth").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, said = process.communicate(timeout=60)
+    assert "stopped after step" in said
+    assert not (folder / "result.json").exists()
+    done = run(
+        [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--resume", str(folder),
+         "--device", "cpu", "--accumulate", "2"]
+    )  # fmt: skip
+    assert "2 process(es) x 1 accumulated x 6 images, now 1 process(es) x 2" in done.stderr
+    assert "the same steps" in done.stderr
+    assert_same(alone, folder)
+
+
+@pytest.mark.parametrize("count", [1, 5, 19, 24])
+@pytest.mark.parametrize("ranks", [1, 2, 3, 8])
+def test_each_image_is_scored_once_on_any_number_of_processes(count, ranks):
+    seen = []
+    for rank in range(ranks):
+        batches = Batches(count, batch_size=4, seed=0, shuffle=False, rank=rank, ranks=ranks)
+        own = [index for batch in batches for _, index in batch]
+        assert len(list(batches)) == batches.steps
+        seen += own
+    assert sorted(seen) == list(range(count))
+
+
+@pytest.mark.parametrize(("accumulate", "ranks"), [(1, 4), (4, 1), (2, 2)])
+def test_a_step_is_the_same_images_however_it_is_cut(accumulate, ranks):
+    def steps(accumulate: int, ranks: int) -> list[dict[int, list[int]]]:
+        """For each step: number of the micro-batch -> its images."""
+        found: list[dict[int, list[int]]] = [{}, {}]
+        for rank in range(ranks):
+            batches = Batches(
+                30, batch_size=12, seed=7, shuffle=True, drop_last=True,
+                accumulate=accumulate, rank=rank, ranks=ranks,
+            )  # fmt: skip
+            batches.epoch = 3
+            for place, batch in enumerate(batches):
+                number = place % accumulate * ranks + rank
+                found[place // accumulate][number] = [index for _, index in batch]
+        return found
+
+    wanted = steps(4, 1)
+    assert steps(accumulate, ranks) == wanted
+    assert all(sorted(step) == [0, 1, 2, 3] for step in wanted)
+
+
+def test_a_batch_that_cannot_be_cut_names_those_that_can():
+    with pytest.raises(UserError, match=r"multiple of 8 .*The nearest are 96 and 104"):
+        Batches(500, batch_size=100, seed=0, shuffle=True, drop_last=True, accumulate=2, ranks=4)
