@@ -65,6 +65,7 @@ def _pretrain(
 ) -> Result:
     # ---- set up
     ready = prepare(config, init)
+    gear = equip(ready, config, fabric)
     if fabric.is_global_zero:
         run.start(plain(config), None if init is None else init.fingerprint())
         for line in advice(
@@ -75,7 +76,6 @@ def _pretrain(
         ):
             say(f"note: {line}")
     fabric.barrier()
-    gear = equip(ready, config, fabric)
     course = Course(
         run,
         fabric,

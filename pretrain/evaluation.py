@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.backbone import Backbone
-from pretrain.data.images import Samples
+from pretrain.data.images import Samples, collate
 from pretrain.data.pixels import Pixels
 from pretrain.data.scoring import open_scored
 from pretrain.errors import UserError
@@ -149,6 +149,7 @@ def evaluate_backbone(
         seed=0,
         workers=workers,
         shuffle=False,
+        collate=collate,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
         max_broken=max_broken,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.config import PretrainConfig
-from pretrain.data import Data, Images, Samples, open_data
+from pretrain.data import Data, Images, Samples, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UserError
@@ -198,7 +198,11 @@ def _loaders(
             _resident(train, Batches(len(train), **training), config, fabric),
             _resident(val, Batches(len(val), **validation), config, fabric),
         )
-    reading: dict[str, Any] = {"workers": config.workers, "max_broken": options.max_broken}
+    reading: dict[str, Any] = {
+        "workers": config.workers,
+        "max_broken": options.max_broken,
+        "collate": collate,
+    }
     return Loader(train, **training, **reading), Loader(val, **validation, **reading)
 
 
@@ -212,6 +216,7 @@ def _resident(
         seed=config.seed,
         workers=config.workers,
         shuffle=False,
+        collate=collate,
         max_broken=config.dataset.max_broken,
     )
     parts: list[tuple[Tensor, Tensor]] = []

@@ -12,7 +12,7 @@ from pretrain.data.folders import (
     open_folder,
     validation_split,
 )
-from pretrain.data.images import ImageArray, ImageFiles, Images, Samples
+from pretrain.data.images import ImageArray, ImageFiles, Images, Samples, collate
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ __all__ = [
     "ImageFiles",
     "Images",
     "Samples",
+    "collate",
     "open_data",
     "open_validation",
 ]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from pretrain.images import decode
@@ -78,6 +79,16 @@ class ImageArray:
     def read(self, index: int) -> Tensor:
         """See Images."""
         return self.pixels[index]
+
+
+def collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
+    """Samples to uint8 images (N, 3, H, W) in channels_last memory, and labels (N,).
+
+    Stacked as they lie, with the values of a pixel side by side: nothing is transposed.
+    """
+    images, labels = zip(*samples, strict=True)
+    stacked = torch.stack([image.permute(1, 2, 0) for image in images])
+    return stacked.permute(0, 3, 1, 2), torch.tensor(labels)
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from tests.conftest import ROOT
 
 TRAINING = ("pretrain", "finetune_det", "finetune_cap")
-TOOLS = (*TRAINING, "report", "demo")
+TOOLS = (*TRAINING, "report", "demo", "show_mixing", "evaluate", "prepare_data", "bench")
 
 
 def call(tool: str, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:

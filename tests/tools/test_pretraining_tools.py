@@ -1,0 +1,245 @@
+"""The tools around pretraining, as a user calls them."""
+
+import csv
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.backbone import Backbone
+from tests.conftest import ROOT
+from tests.tools.test_tools import call, fails
+from tools import prove_resume
+
+
+def run(tool: str, *words: object) -> None:
+    importlib.import_module(f"tools.{tool}").main([str(word) for word in words])
+
+
+SMALL = ["--model.arch", "test_resnet", "--dataset.image_size", "32", "--batch_size", "20",
+         "--workers", "0", "--device", "cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(worlds, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained") / "run"
+    run("pretrain", "--data", worlds["classification"], *SMALL, "--epochs", 2, "--out", out)
+    return out
+
+
+# ---- pretrain
+
+
+def test_a_dry_run_measures_and_projects(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    run("pretrain", "--data", worlds["classification"], *SMALL, "--epochs", 30, "--dry-run",
+        "--mixing.probability", "1.0")  # fmt: skip
+    said = capsys.readouterr()
+    for words in ("test_resnet: 0.37 M parameters", "60 training and 20 validation images",
+                  "3 steps an epoch, 90 in all", "measured over 2 steps", "images/s",
+                  "projected: ", "MiB of memory"):  # fmt: skip
+        assert words in said.out, words
+    assert "known to hurt small networks" in said.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_in_slots_of_time(tmp_path, worlds):
+    words = ["--data", worlds["classification"], *SMALL, "--epochs", 2, "--out", "run"]
+    first = call("pretrain", *words, "--stop-after", 4, cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    assert "stopped after step 4 of 6. To continue: python" in first.stderr
+    assert "--resume run" in first.stderr
+    second = call("pretrain", "--resume", "run", "--device", "cpu", cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert (tmp_path / "run" / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--stop-after", "0"], "--stop-after is 0; it must be at least 1"),
+        (["--prove-resume", "0"], "--prove-resume is 0; it must be at least 1"),
+        (["--precision", "16-mixed"], "16-mixed, which needs a CUDA device. Use bf16-mixed"),
+        (["--init", "nowhere.pth"], "there is no file nowhere.pth"),
+        (["--optimizer.name", "adamm"], "optimizer.name is 'adamm'; timm has"),
+        (["--batch_size", "20", "--accumulate", "3"], "multiple of 3"),
+        (["--mixing.granularity", "element"], "element"),
+        (["--mixing.others", '[{"methud": "mixup"}]'], "methud"),
+        (["--dataset.cache", "true"], "it needs dataset.crop: padded"),
+        (["--optimizer.ema", "1.5"], "optimizer.ema is 1.5; it must lie in (0, 1)"),
+    ],
+)
+def test_mistakes_with_pretraining(words, said, capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    words = ["--data", worlds["classification"], "--device", "cpu", "--workers", 0, *words]
+    fails("pretrain", *words, capsys=capsys, said=said)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_another_data_set_is_another_run(tmp_path, monkeypatch, worlds, capsys):
+    """--resume auto takes up the run of this data, and begins a new one for other data."""
+    monkeypatch.chdir(tmp_path)
+    other = tmp_path / "other"
+    shutil.copytree(worlds["classification"], other)
+    words = [*SMALL, "--epochs", 2, "--resume", "auto"]
+    call("pretrain", "--data", worlds["classification"], *words, "--stop-after", 2, cwd=tmp_path)
+    call("pretrain", "--data", other, *words, "--stop-after", 3, cwd=tmp_path)
+    assert sorted(os.listdir("runs")) == ["pretrain-demo", "pretrain-demo-2"]
+    done = call("pretrain", "--data", worlds["classification"], *words, cwd=tmp_path)
+    assert "resuming runs/pretrain-demo after" in done.stderr
+    assert (tmp_path / "runs/pretrain-demo/result.json").exists()
+
+
+def test_prove_resume_is_offered_by_the_tool(capsys, monkeypatch, worlds):
+    asked = {}
+    monkeypatch.setattr(prove_resume, "prove", lambda *a, **options: asked.update(options))
+    run("pretrain", "--data", worlds["classification"], *SMALL, "--prove-resume", 4)
+    assert asked == {"kills": 4, "stop_after": None}
+
+
+# ---- show_mixing
+
+
+def test_a_gallery_of_every_method(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    run("show_mixing", "--images", worlds["classification"] / "train", "--size", 48, "--count", 6)
+    said = capsys.readouterr().out
+    for method in ("none", "cutmix", "mixup", "cutout"):
+        assert f"\n{method}" in f"\n{said}"
+    assert "mean lam 0.68" in said or "mean lam 0.67" in said
+    picture = Path("mixing.png").read_bytes()
+    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
+    run("show_mixing", "--images", worlds["classification"] / "train" / "star", "--count", 5,
+        "--method", "cutmix", "--granularity", "half", "--probability", 0.4, "--partner", "other",
+        "--box", "official", "--size", 32, "--out", "half.png")  # fmt: skip
+    said = capsys.readouterr().out
+    assert "cutmix, alpha 1, official box, one draw a half, no self-pairs, probability 0.4" in said
+    assert 58 < float(said.split("draws, ")[1].split(" %")[0]) < 66
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--images", "nowhere"], "there is no folder nowhere"),
+        (["--images", "."], "holds 0 images, 8 are needed"),
+        (["--count", "0"], "--count is 0"),
+        (["--alpha", "0", "--images", "WORLD"], "mixing.alpha is 0.0"),
+        (["--out", "x.jpg"], "the picture is a .png"),
+        (["--side", "2", "--images", "WORLD"], "mixing.side is 2.0"),
+    ],
+)
+def test_mistakes_with_the_gallery(words, said, capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    world = worlds["classification"] / "train"
+    fails("show_mixing", *(world if word == "WORLD" else word for word in words),
+          capsys=capsys, said=said)  # fmt: skip
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- evaluate
+
+
+def test_scores_of_a_backbone(trained, worlds, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["--backbone", trained, "--data", worlds["classification"], "--device", "cpu"]
+    run("evaluate", *words, "--preprocess", "tensor", "--out", "scores", "--workers", 0)
+    said = capsys.readouterr().out
+    result = json.loads(Path("scores/result.json").read_text())
+    metrics = result["metrics"]
+    pretrained = json.loads((trained / "result.json").read_text())["metrics"]
+    assert metrics["top1"] == pretrained["top1"]
+    assert metrics["top5"] == pretrained["top5"]
+    assert metrics["val_loss"] == pytest.approx(pretrained["val_loss"], abs=1e-6)
+    assert f"top-1      {metrics['top1']:.3f} %" in said
+    with open("scores/per_class.csv", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    assert len(rows) == 10
+    assert sum(int(row["images"]) for row in rows) == 20
+    hits = sum(int(row["images"]) * float(row["top1"]) / 100 for row in rows)
+    assert 100 * hits / 20 == pytest.approx(metrics["top1"], abs=1e-3)
+    fails("evaluate", *words, "--out", "scores", capsys=capsys, said="finished run")
+
+
+def test_mistakes_with_scoring(trained, worlds, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words, said in (
+        (["--backbone", "none.pth", "--data", worlds["classification"]], "there is no file"),
+        (["--backbone", trained, "--data", "nowhere"], "there is no folder nowhere"),
+        (["--backbone", trained, "--data", worlds["detection"]], "no images"),
+        (["--backbone", trained, "--data", worlds["classification"], "--split", "x"], "no folder"),
+        (["--backbone", trained, "--data", ".", "--batch-size", "0"], "--batch-size is 0"),
+    ):
+        fails("evaluate", *words, "--device", "cpu", capsys=capsys, said=said)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- prepare_data
+
+
+def test_looking_at_data_sets(worlds, tmp_path):
+    whole = call("prepare_data", "voc", "--check", worlds["detection"], cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr
+    assert whole.stdout.rstrip().endswith("is whole")
+    cut = call("prepare_data", "imagenet", "--check", worlds["classification"], cwd=tmp_path)
+    assert cut.returncode == 1
+    assert "10 classes in train, 1,000 expected" in cut.stdout
+    assert "is not whole" in cut.stdout
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["imagenet", "--check", "nowhere"], "there is no folder nowhere"),
+        (["cifar", "--check", "nowhere"], "there is no folder nowhere"),
+        (["voc", "--check", "nowhere"], "there is no folder nowhere"),
+        (["coco", "--check", "nowhere"], "there is no folder nowhere"),
+        (["voc", "--check", ".", "--repair"], "nothing that --repair could do"),
+        (["voc", "--check", ".", "--sample", "-1"], "--sample is -1"),
+    ],
+)
+def test_mistakes_with_data_sets(words, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    fails("prepare_data", *words, capsys=capsys, said=said)
+
+
+# ---- bench
+
+
+def test_the_benchmark_of_pretraining_runs(worlds):
+    """Every part once, at a size that says nothing about speed."""
+    words = ["--images", worlds["classification"] / "train", "--size", "32", "--batch", "8",
+             "--arch", "test_resnet", "--rounds", "1", "--steps", "1", "--threads", "1",
+             "--parts", "loader", "step", "pipeline", "memory"]  # fmt: skip
+    done = call("bench", "pretrain", *words)
+    assert done.returncode == 0, done.stderr
+    for words in ("images a second and core", "Training step", "Whole pipeline", "| ours |"):
+        assert words in done.stdout, words
+
+
+def test_benchmarks_are_listed(capsys):
+    assert "pretrain" in call("bench").stdout
+    fails("bench", "speed", capsys=capsys, said="there is no benchmark 'speed'; there are")
+    fails("bench", "pretrain", "--images", "nowhere", capsys=capsys, said="no folder nowhere")
+
+
+def test_the_demo_s_backbone_opens_in_plain_torch(trained):
+    """What a user without this project can do with the file."""
+    code = (
+        "import sys, torch, timm\n"
+        "m = timm.create_model('test_resnet', checkpoint_path=sys.argv[1], num_classes=10)\n"
+        "print(float(m.eval()(torch.ones(1, 3, 32, 32)).sum()))"
+    )
+    path = trained / "backbone.pth"
+    done = subprocess.run([sys.executable, "-c", code, str(path)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    with torch.inference_mode():
+        wanted = float(Backbone.load(path).build().eval()(torch.ones(1, 3, 32, 32)).sum())
+    assert float(done.stdout) == pytest.approx(wanted, abs=1e-5)
+    assert ROOT.exists()

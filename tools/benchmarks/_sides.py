@@ -1,0 +1,118 @@
+"""What the pretraining benchmark compares: this project and timm's train.py, on a CPU."""
+
+import argparse
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import timm
+import torch
+from timm.data.dataset_factory import create_dataset
+from timm.data.loader import create_loader
+from timm.data.mixup import Mixup
+from timm.loss.cross_entropy import SoftTargetCrossEntropy
+from timm.optim._optim_factory import create_optimizer_v2
+
+from pretrain.config import MixingConfig, ModelConfig, OptimizerConfig, PretrainConfig
+from pretrain.data import Samples, collate
+from pretrain.data.crops import RandomResizedCrop
+from pretrain.data.folders import open_folder
+from pretrain.data.pixels import Pixels
+from pretrain.engine import train_step
+from pretrain.preparation import Gear, Prepared
+from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
+from pretrain.training import Loader, make_fabric, parts_of
+
+
+def our_loader(options: argparse.Namespace, workers: int) -> Any:
+    """Batches of our loader, decoded, cropped."""
+    images = open_folder(options.images, ".")
+    return Loader(
+        Samples(images, RandomResizedCrop(options.size)),
+        batch_size=options.batch,
+        seed=0,
+        workers=workers,
+        shuffle=True,
+        drop_last=True,
+        collate=collate,
+    )
+
+
+def timm_loader(options: argparse.Namespace, workers: int) -> Any:
+    """Timm's loader as its train.py makes it on a CPU."""
+    dataset = create_dataset("", root=str(options.images), split="train", search_split=False)
+    return create_loader(
+        dataset,
+        input_size=(3, options.size, options.size),
+        batch_size=options.batch,
+        is_training=True,
+        hflip=0.5,
+        color_jitter=None,  # type: ignore[arg-type]
+        interpolation="bilinear",
+        num_workers=workers,
+        device=torch.device("cpu"),
+        persistent_workers=workers > 0,
+    )
+
+
+def our_pixels(options: argparse.Namespace) -> Any:
+    """Normalisation and flip."""
+    return Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, flip=0.5, memory_format=torch.channels_last)
+
+
+def our_side(options: argparse.Namespace, loader: Any) -> Callable[[Any], None]:
+    """A training step of this project on (uint8 images, labels)."""
+    config = PretrainConfig(
+        model=ModelConfig(arch=options.arch),
+        mixing=MixingConfig(),
+        optimizer=OptimizerConfig(decay_norm_and_bias=False),
+        precision=options.precision,
+        batch_size=options.batch,
+    )
+    fabric = make_fabric("cpu", options.precision)
+    spec = BackboneSpec(arch=options.arch, num_classes=1000)
+    network = spec.create(1000, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = create_optimizer_v2(network, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
+    model, wrapped = fabric.setup(network, optimizer)
+    model.train()
+    none: Any = None
+    gear = Gear(network, model, wrapped, none, None, loader, loader, our_pixels(options))
+    ready = Prepared(none, spec, network, 1000, "cutmix")
+    count = [0]
+
+    def one(batch: Any) -> None:
+        count[0] += 1
+        parts = parts_of(count[0], [batch], loader, fabric, 0)
+        train_step(gear, ready, config, fabric, count[0], parts)
+
+    return one
+
+
+def timm_side(options: argparse.Namespace, channels_last: bool) -> Callable[[Any], None]:
+    """A training step of timm's train.py on (normalised images, labels)."""
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model: Any = timm.create_model(options.arch, num_classes=1000)
+    model = model.to(memory_format=layout)
+    model.train()
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
+    mixup = Mixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=1000)
+    criterion = SoftTargetCrossEntropy()
+    amp = options.precision == "bf16-mixed"
+
+    def one(batch: Any) -> None:
+        images, labels = mixup(*batch)
+        images = images.contiguous(memory_format=layout)
+        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            loss = criterion(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return one
+
+
+def forever(loader: Any) -> Iterator[Any]:
+    """Batches, epoch after epoch."""
+    epoch = 0
+    while True:
+        yield from loader.epoch(epoch) if hasattr(loader, "epoch") else loader
+        epoch += 1

@@ -1,0 +1,68 @@
+"""Sides that take turns, and what they ran on."""
+
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import date
+from pathlib import Path
+
+
+def take_turns(
+    sides: Mapping[str, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:
+    """Seconds of each side's best round; the sides run one after another in every round.
+
+    Args:
+        sides: what to time, by name; each runs once before the clock counts.
+        rounds: how often.
+        clock: perf_counter for the time that passes, process_time for that of all own threads.
+    """
+    for side in sides.values():
+        side()
+    best = dict.fromkeys(sides, float("inf"))
+    for _ in range(rounds):
+        for name, side in sides.items():
+            started = clock()
+            side()
+            best[name] = min(best[name], clock() - started)
+    return best
+
+
+def peak_memory_mib(code: str, *words: str) -> float:
+    """Largest resident size of a Python process that runs `code` with arguments `words`, in MiB."""
+    report = (
+        "import torch; from pretrain.run import peak_memory_mib\n"
+        "print(peak_memory_mib(torch.device('cpu')))"
+    )
+    command = [sys.executable, "-c", f"{code}\n{report}", *words]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    return float(done.stdout.split()[-1])
+
+
+def hardware(threads: int) -> str:
+    """One line: when, on what, with which versions."""
+    import timm
+    import torch
+    import torchvision
+
+    from pretrain.run import environment
+
+    device = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu"))["device"]
+    return (
+        f"{date.today()}, {device}, {threads} thread(s), Python {platform.python_version()}, torch "
+        f"{torch.__version__.split('+')[0]}, torchvision {torchvision.__version__.split('+')[0]}, "
+        f"timm {timm.__version__}"
+    )
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; the first column is text, the others figures."""
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
