@@ -25,7 +25,7 @@ from pretrain.data.folders import open_folder
 from pretrain.engine import mixed_accuracy, pretrain, train_step
 from pretrain.errors import Stopped, UserError
 from pretrain.images import decode
-from pretrain.mixing import CutMix
+from pretrain.mixing import CutMix, unmixed
 from pretrain.preparation import equip, prepare
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric, parts_of
@@ -305,19 +305,39 @@ def test_compiled_equals_plain(first, worlds, tmp_path, monkeypatch):
 
 
 def test_curves_for_tensorboard_are_cut_where_a_run_is_resumed(worlds, tmp_path):
+    """A kill loses the checkpoints after step 2, but not what was written for TensorBoard."""
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    world, every = worlds["classification"], CheckpointsConfig(every_steps=1)
+    run, checkpoint = tmp_path / "run", tmp_path / "run" / "checkpoints" / "last.pth"
     for stop in (2, 4, None):
         with contextlib.suppress(Stopped):
-            train(
-                tmp_path / "run", world=world, tensorboard=True, checkpoints=every, stop_after=stop
-            )
-    held = events.EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+            train(run, world=worlds["classification"], tensorboard=True, stop_after=stop)
+        if stop == 2:
+            shutil.copy(checkpoint, tmp_path / "kept.pth")
+        if stop == 4:
+            shutil.copy(tmp_path / "kept.pth", checkpoint)
+    held = events.EventAccumulator(str(run / "tensorboard"))
     held.Reload()
     assert [event.step for event in held.Scalars("epoch/top1")] == [3, 6]
-    log = Run(tmp_path / "run").read_log()
+    log = Run(run).read_log()
     found = [event.value for event in held.Scalars("epoch/train_loss")]
     assert found == pytest.approx([record["train_loss"] for record in log], abs=1e-6)
+
+
+def test_each_micro_batch_is_mixed_by_its_own_draws(worlds, monkeypatch):
+    options = config(worlds["classification"])
+    gear = equip(prepare(options), options, make_fabric("cpu"))
+    drawn = []
+
+    def recorded(images, labels, num_classes, generator):
+        drawn.append(float(torch.rand((), generator=generator)))
+        return unmixed(images, labels, num_classes)
+
+    monkeypatch.setattr("pretrain.engine.mix_at", lambda *_: recorded)
+    ready, fabric, batches = prepare(options), make_fabric("cpu"), gear.train.epoch(0)
+    for step in (0, 1):
+        parts = parts_of(step, [next(batches), next(batches)], gear.train, fabric, options.seed)
+        train_step(gear, ready, options, fabric, step, parts)
+    assert len(set(drawn)) == 4
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,11 +1,23 @@
 """Seeds, batches, schedules and checkpoints."""
 
+import os
+import signal
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 
 from pretrain.errors import UserError
-from pretrain.training import Loader, derive, generator, schedule, seed_ambient
+from pretrain.training import (
+    Batches,
+    Loader,
+    ResidentLoader,
+    derive,
+    generator,
+    schedule,
+    seed_ambient,
+)
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
 
 
@@ -65,6 +77,50 @@ def test_a_user_s_mistake_keeps_its_words(workers):
         list(loader.epoch(0))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_broken_sample_leaves_a_batch_its_size_in_training_and_not_in_scoring(workers):
+    settings = {"batch_size": 4, "seed": 0, "workers": workers, "max_broken": 1}
+    train = Loader(Noise(broken=7), shuffle=True, **settings)
+    assert [len(batch) for batch in train.epoch(0)] == [4, 4, 2]
+    assert train.broken == {7: "image 7.jpg is broken"}
+    seen = [int(row[0]) for batch in train.epoch(0) for row in batch]
+    assert len(seen) == 10
+    assert 7 not in seen
+    val = Loader(Noise(broken=7), shuffle=False, **settings)
+    assert [int(row[0]) for batch in val.epoch(0) for row in batch] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
+
+
+def test_a_batch_of_broken_samples_stops_a_training():
+    class Broken(Noise):
+        def __getitem__(self, index):
+            raise UserError(f"image {index}.jpg is broken")
+
+    loader = Loader(Broken(), batch_size=2, seed=0, workers=0, shuffle=True, max_broken=100)
+    with pytest.raises(UserError, match=r"a whole batch cannot be read. Its first: image \d\.jpg"):
+        list(loader.epoch(0))
+
+
+def test_a_loader_process_that_dies_is_said():
+    class Dying(Noise):
+        def __getitem__(self, index):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    loader = Loader(Dying(), batch_size=2, seed=0, workers=1, shuffle=True)
+    with pytest.raises(UserError, match=r"a loader process died .*fewer --workers"):
+        list(loader.epoch(0))
+
+
+def test_resident_images_come_in_the_same_order():
+    pixels, labels = torch.arange(10)[:, None], torch.arange(10) % 3
+    settings = {"batch_size": 4, "seed": 3, "shuffle": True}
+    resident = ResidentLoader(pixels, labels, Batches(10, **settings))
+    read = Loader(Noise(), workers=0, **settings)
+    for epoch, first in ((0, 0), (2, 1)):
+        ours = torch.cat([images[:, 0] for images, _ in resident.epoch(epoch, first)])
+        theirs = torch.cat([batch[:, 0] for batch in read.epoch(epoch, first)])
+        assert ours.tolist() == theirs.tolist()
+
+
 def test_more_images_in_a_batch_than_there_are():
     with pytest.raises(UserError, match="only 10"):
         Loader(Noise(), batch_size=11, seed=0, workers=0, shuffle=True, drop_last=True)
@@ -109,6 +165,20 @@ def test_cosine_schedule_by_its_formula():
     found = rates("cosine")
     wanted = [0.4 * (1 + np.cos(np.pi * step / 100)) / 2 for step in range(100)]
     np.testing.assert_allclose(found, wanted, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "poly", "tanh"])
+def test_curves_begin_at_the_peak_and_end_at_min_lr(kind):
+    found = rates(kind, min_lr=0.01)
+    assert found[0] == pytest.approx(0.4, rel=0.02)
+    assert found[-1] == pytest.approx(0.01, abs=0.01)
+    assert all(after <= before for before, after in pairwise(found))
+
+
+def test_poly_schedule_by_its_formula_and_a_constant_rate():
+    wanted = [0.01 + (0.4 - 0.01) * (1 - step / 100) for step in range(100)]
+    np.testing.assert_allclose(rates("poly", min_lr=0.01), wanted, atol=1e-12)
+    assert set(rates("constant", milestones=(2, 3))) == {0.4}
 
 
 def test_step_schedule_and_warmup():
