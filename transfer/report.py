@@ -2,7 +2,7 @@
 
 A row is a backbone arm (architecture, mixing method, pretraining recipe and data); a column is a
 metric under one setting, so runs of different recipes, data or sizes never share one. A replicate
-is a pretraining seed: several fine-tunings of one backbone are averaged into one value first.
+is a pretraining seed: several fine-tunings from one seed are averaged into one value first.
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from typing import Any
 
 from pretrain.errors import UserError
 from pretrain.run import Result
+from transfer.statistics import paired
 
 # task -> (key in the metrics, column head, factor to the unit shown), in the order of the columns
 _COLUMNS = {
@@ -83,12 +84,11 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
 
 def report(results: Sequence[Result]) -> str:
     """The table in Markdown, what its columns are, and the paper's values."""
-    cells: dict[tuple[Row, Setting], dict[str, list[dict[str, Any]]]]
+    cells: dict[tuple[Row, Setting], dict[int, list[dict[str, Any]]]]
     cells = defaultdict(lambda: defaultdict(list))
     for result in results:
         if result.task in _COLUMNS:
-            replicate = f"{result.backbone['seed']} {result.backbone['fingerprint']}"
-            cells[_row(result), _setting(result)][replicate].append(result.metrics)
+            cells[_row(result), _setting(result)][result.backbone["seed"]].append(result.metrics)
     order = list(_COLUMNS)
     settings = sorted({s for _, s in cells}, key=lambda s: (order.index(s.task), s))
     rows = sorted({row for row, _ in cells}, key=lambda row: (row.arch, row.arm != "none", row.arm))
@@ -111,7 +111,9 @@ def report(results: Sequence[Result]) -> str:
     ]
     note = (
         "A cell is the mean over n pretraining seeds; with n > 1 the standard deviation stands "
-        "behind it. A cell without n is one run: its differences are no evidence."
+        "behind it. A difference is the mean over pairs of the same seed, with half of its 95 % "
+        "interval; behind it the smallest true difference that n pairs with this spread would have "
+        "found four times out of five. A cell without n is one run: its differences are no evidence."
     )
     return "\n".join([*lines, "", "  \n".join(legend), "", note, "", _PAPER])
 
@@ -146,28 +148,38 @@ def _rivals(one: Row, other: Row) -> bool:
     )
 
 
-def _values(cells: Any, row: Row, settings: Sequence[Setting]) -> list[list[float]]:
-    """For each column the values of the replicates; empty where nothing was measured."""
+def _values(cells: Any, row: Row, settings: Sequence[Setting]) -> list[dict[int, float]]:
+    """For each column {pretraining seed: value}; empty where nothing was measured."""
     columns = []
     for setting in settings:
-        replicates = cells[row, setting].values() if (row, setting) in cells else ()
+        replicates = cells[row, setting] if (row, setting) in cells else {}
         for key, _, factor in _COLUMNS[setting.task]:
-            columns.append([factor * mean(run[key] for run in runs) for runs in replicates])
+            columns.append(
+                {seed: factor * mean(run[key] for run in runs) for seed, runs in replicates.items()}
+            )
     return columns
 
 
-def _cell(values: list[float]) -> str:
-    if not values:
+def _cell(values: dict[int, float]) -> str:
+    found = list(values.values())
+    if not found:
         return ""
-    if len(values) == 1:
-        return f"{values[0]:.1f}"
-    return f"{mean(values):.1f} ± {stdev(values):.1f} (n={len(values)})"
+    if len(found) == 1:
+        return f"{found[0]:.1f}"
+    return f"{mean(found):.1f} ± {stdev(found):.1f} (n={len(found)})"
 
 
-def _difference(ours: list[float], plain: list[float]) -> str:
-    if not ours or not plain:
+def _difference(ours: dict[int, float], plain: dict[int, float]) -> str:
+    seeds = sorted(ours.keys() & plain.keys())
+    if not seeds:
         return ""
-    return f"*{mean(ours) - mean(plain):+.1f}*"
+    found = paired([ours[seed] for seed in seeds], [plain[seed] for seed in seeds])
+    if found.half_width is None:
+        return f"*{found.mean:+.1f}*"
+    return (
+        f"*{found.mean:+.1f} ± {found.half_width:.1f} (n={found.n}, could find "
+        f"{found.detectable:.1f})*"
+    )
 
 
 def _line(cells: Sequence[str]) -> str:

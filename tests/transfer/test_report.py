@@ -3,11 +3,13 @@
 import json
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from pretrain.errors import UserError
 from pretrain.run import Result
 from transfer.report import read_results, report
+from transfer.statistics import paired
 
 
 def result(task: str, arm: str, seed: int, value: float, **config) -> Result:
@@ -66,6 +68,41 @@ def test_a_replicate_is_a_pretraining_seed():
     again = [replace(runs[0], seed=7, metrics={"AP50": 63.0, "AP": 63.0})]
     assert lines(runs)["net, none"][0] == "62.0 ± 2.8 (n=2)"
     assert lines(runs + again)["net, none"][0] == "62.8 ± 1.8 (n=2)"
+
+
+def test_differences_are_between_runs_of_the_same_seed():
+    """Seeds differ by 10, the arms by 1 +- 0.1: pairing finds what the means hide."""
+    runs = []
+    for seed, gain in enumerate((0.9, 1.0, 1.1)):
+        runs.append(result("pretrain", "none", seed, 50.0 + 10 * seed))
+        runs.append(result("pretrain", "cutmix", seed, 50.0 + 10 * seed + gain))
+    runs.append(result("pretrain", "cutmix", 7, 99.0))  # has no partner
+    table = lines(runs)
+    assert table["net, none"][0] == "60.0 ± 10.0 (n=3)"
+    assert table["*cutmix - none*"][0] == "*+1.0 ± 0.2 (n=3, could find 0.2)*"
+
+
+def test_intervals_and_detectable_differences_are_scipy_s():
+    stats = pytest.importorskip("scipy.stats")
+    draw = np.random.default_rng(0)
+    for n in (2, 3, 5, 8, 20):
+        ours, plain = draw.normal(1, 2, n), draw.normal(0, 1, n)
+        found = paired(ours.tolist(), plain.tolist())
+        wanted = stats.ttest_rel(ours, plain).confidence_interval(0.95)
+        assert found.mean - found.half_width == pytest.approx(wanted.low, abs=1e-9)
+        assert found.mean + found.half_width == pytest.approx(wanted.high, abs=1e-9)
+        shift = found.detectable * np.sqrt(n) / np.std(ours - plain, ddof=1)
+        critical = stats.t.ppf(0.975, n - 1)
+        # the power of that shift, by SciPy's chi distribution and quadrature
+        power = stats.chi(n - 1).expect(
+            lambda s: (
+                stats.norm.sf(critical * s / np.sqrt(n - 1) - shift)
+                + stats.norm.cdf(-critical * s / np.sqrt(n - 1) - shift)
+            )
+        )
+        assert power == pytest.approx(0.8, abs=1e-4)
+    single = paired([2.0], [1.5])
+    assert (single.mean, single.half_width, single.detectable) == (0.5, None, None)
 
 
 def test_other_recipes_and_data_stand_in_other_columns():
