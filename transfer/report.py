@@ -112,8 +112,9 @@ def report(results: Sequence[Result]) -> str:
     note = (
         "A cell is the mean over n pretraining seeds; with n > 1 the standard deviation stands "
         "behind it. A difference is the mean over pairs of the same seed, with half of its 95 % "
-        "interval; behind it the smallest true difference that n pairs with this spread would have "
-        "found four times out of five. A cell without n is one run: its differences are no evidence."
+        "interval; behind it the smallest true difference that n pairs with this spread would "
+        "have found four times out of five. A cell without n is one run: its differences are no "
+        "evidence."
     )
     return "\n".join([*lines, "", "  \n".join(legend), "", note, "", _PAPER])
 
@@ -152,7 +153,7 @@ def _values(cells: Any, row: Row, settings: Sequence[Setting]) -> list[dict[int,
     """For each column {pretraining seed: value}; empty where nothing was measured."""
     columns = []
     for setting in settings:
-        replicates = cells[row, setting] if (row, setting) in cells else {}
+        replicates = cells.get((row, setting), {})
         for key, _, factor in _COLUMNS[setting.task]:
             columns.append(
                 {seed: factor * mean(run[key] for run in runs) for seed, runs in replicates.items()}

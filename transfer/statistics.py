@@ -1,7 +1,7 @@
 """What few replicates can say: intervals by Student's t, and the difference they could have found.
 
-A replicate is a pretraining seed; differences are between runs of the same seed, so the pairs differ
-in what is compared and in nothing else.
+A replicate is a pretraining seed; differences are between runs of the same seed, so a pair differs in
+what is compared and in nothing else.
 """
 
 import math
@@ -49,9 +49,8 @@ def half_width(values: Sequence[float]) -> float:
 def detectable(deviation: float, n: int) -> float:
     """The true mean that a two-sided t test of n values finds with probability POWER."""
     critical = t_quantile((1 + LEVEL) / 2, n - 1)
-    return (
-        deviation / math.sqrt(n) * _root(lambda shift: _power(shift, critical, n - 1) - POWER, 50)
-    )
+    shift = _root(lambda shift: _power(shift, critical, n - 1) - POWER, 50)
+    return shift * deviation / math.sqrt(n)
 
 
 def _power(shift: float, critical: float, freedom: int) -> float:
