@@ -1,7 +1,7 @@
 """What few replicates can say: intervals by Student's t, and the difference they could have found.
 
-A replicate is a pretraining seed; differences are between runs of the same seed, so a pair differs in
-what is compared and in nothing else.
+A replicate is a pretraining seed; differences are between runs of the same seed, so a pair differs
+in what is compared and in nothing else.
 """
 
 import math
