@@ -1,4 +1,4 @@
-"""What the pretraining benchmark compares: this project and timm's train.py, on a CPU."""
+"""What the pretraining benchmark compares: this project and timm's train.py, on one device."""
 
 import argparse
 from collections.abc import Callable, Iterator
@@ -11,6 +11,7 @@ from timm.data.loader import create_loader
 from timm.data.mixup import Mixup
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.optim._optim_factory import create_optimizer_v2
+from torch.nn import functional
 
 from pretrain.config import MixingConfig, ModelConfig, OptimizerConfig, PretrainConfig
 from pretrain.data import Samples, collate
@@ -38,7 +39,7 @@ def our_loader(options: argparse.Namespace, workers: int) -> Any:
 
 
 def timm_loader(options: argparse.Namespace, workers: int) -> Any:
-    """Timm's loader as its train.py makes it on a CPU."""
+    """Timm's loader as its train.py makes it: normalised batches on the device."""
     dataset = create_dataset("", root=str(options.images), split="train", search_split=False)
     return create_loader(
         dataset,
@@ -49,7 +50,7 @@ def timm_loader(options: argparse.Namespace, workers: int) -> Any:
         color_jitter=None,  # type: ignore[arg-type]
         interpolation="bilinear",
         num_workers=workers,
-        device=torch.device("cpu"),
+        device=torch.device(options.device),
         persistent_workers=workers > 0,
     )
 
@@ -68,7 +69,7 @@ def our_side(options: argparse.Namespace, loader: Any) -> Callable[[Any], None]:
         precision=options.precision,
         batch_size=options.batch,
     )
-    fabric = make_fabric("cpu", options.precision)
+    fabric = make_fabric(options.device, options.precision)
     spec = BackboneSpec(arch=options.arch, num_classes=1000)
     network = spec.create(1000, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = create_optimizer_v2(network, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
@@ -83,6 +84,23 @@ def our_side(options: argparse.Namespace, loader: Any) -> Callable[[Any], None]:
         count[0] += 1
         parts = parts_of(count[0], [batch], loader, fabric, 0)
         train_step(gear, ready, config, fabric, count[0], parts)
+        wait(options)
+
+    return one
+
+
+def network_alone(options: argparse.Namespace) -> Callable[[Any], None]:
+    """Forward, backward and optimiser of the same network on (normalised images, labels)."""
+    network, optimizer = _built(options, torch.channels_last)
+
+    def one(batch: Any) -> None:
+        images, labels = batch
+        with _autocast(options):
+            loss = functional.cross_entropy(network(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wait(options)
 
     return one
 
@@ -90,24 +108,39 @@ def our_side(options: argparse.Namespace, loader: Any) -> Callable[[Any], None]:
 def timm_side(options: argparse.Namespace, channels_last: bool) -> Callable[[Any], None]:
     """A training step of timm's train.py on (normalised images, labels)."""
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    model: Any = timm.create_model(options.arch, num_classes=1000)
-    model = model.to(memory_format=layout)
-    model.train()
-    optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
+    model, optimizer = _built(options, layout)
     mixup = Mixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=1000)
     criterion = SoftTargetCrossEntropy()
-    amp = options.precision == "bf16-mixed"
 
     def one(batch: Any) -> None:
         images, labels = mixup(*batch)
         images = images.contiguous(memory_format=layout)
-        with torch.autocast("cpu", torch.bfloat16, enabled=amp):
+        with _autocast(options):
             loss = criterion(model(images), labels)
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
+        wait(options)
 
     return one
+
+
+def _built(options: argparse.Namespace, layout: torch.memory_format) -> tuple[Any, Any]:
+    model: Any = timm.create_model(options.arch, num_classes=1000)
+    model = model.to(options.device, memory_format=layout)
+    model.train()
+    return model, create_optimizer_v2(model, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
+
+
+def _autocast(options: argparse.Namespace) -> torch.autocast:
+    enabled = options.precision == "bf16-mixed"
+    return torch.autocast(options.device, torch.bfloat16, enabled=enabled)
+
+
+def wait(options: argparse.Namespace) -> None:
+    """For what a GPU has been given."""
+    if options.device == "cuda":
+        torch.cuda.synchronize()
 
 
 def forever(loader: Any) -> Iterator[Any]:

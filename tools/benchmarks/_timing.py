@@ -33,11 +33,14 @@ def take_turns(
     return best
 
 
-def peak_memory_mib(code: str, *words: str) -> float:
-    """Largest resident size of a Python process that runs `code` with arguments `words`, in MiB."""
+def peak_memory_mib(code: str, device: str, *words: str) -> float:
+    """Peak memory in MiB of a Python process that runs `code` with arguments `words`.
+
+    Of the allocator on CUDA, otherwise the largest resident size.
+    """
     report = (
         "import torch; from pretrain.run import peak_memory_mib\n"
-        "print(peak_memory_mib(torch.device('cpu')))"
+        f"print(peak_memory_mib(torch.device({device!r})))"
     )
     command = [sys.executable, "-c", f"{code}\n{report}", *words]
     root = str(Path(__file__).resolve().parents[2])
