@@ -57,6 +57,8 @@ class Provenance:
     source: str | None = None
     """For foreign checkpoints: where the file came from."""
     source_sha256: str | None = None
+    stated: dict[str, Any] | None = None
+    """What the foreign file says of itself (epoch, errors), and where our facts about it are from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -180,14 +182,20 @@ class Backbone:
         Raises:
             UserError: no such file, cut short, holding code, foreign, or not fitting.
         """
-        content = torch_file.read(Path(path))
+        return Backbone.of_content(torch_file.read(Path(path)), Path(path))
+
+    @staticmethod
+    def of_content(content: Any, path: Path) -> "Backbone":
+        """The backbone in what a file held; `path` names it in the messages of `load`."""
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT:
-            raise UserError(_foreign(Path(path), content, found))
+            raise UserError(_foreign(path, content, found))
         try:
             spec = _from_dict(BackboneSpec, content["spec"])
-            # files of before the field was there do not know their classes
-            provenance = _from_dict(Provenance, {"classes": None, **content["provenance"]})
+            # files of before a field was there do not know it
+            provenance = _from_dict(
+                Provenance, {"classes": None, "stated": None, **content["provenance"]}
+            )
             weights = content["state_dict"]
             if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
                 raise UserError("state_dict holds something else than tensors")

@@ -91,7 +91,7 @@ def _empty_array(*_: Any) -> np.ndarray:
     return np.empty(0, np.uint8)
 
 
-def _number_type(*arguments: Any) -> np.dtype:
+def number_type(*arguments: Any) -> np.dtype:
     """numpy.dtype, but for booleans, integers, floats and short strings only."""
     dtype: np.dtype = np.dtype(*arguments)
     if dtype.kind not in "biufSU" or dtype.itemsize > 4096:
@@ -99,7 +99,7 @@ def _number_type(*arguments: Any) -> np.dtype:
     return dtype
 
 
-def _number(dtype: np.dtype, content: bytes | str) -> Any:
+def number(dtype: np.dtype, content: bytes | str) -> Any:
     """One value of a dtype, for numpy's `scalar`."""
     raw = content.encode("latin1") if isinstance(content, str) else content
     return np.frombuffer(raw, dtype, count=1)[0]
@@ -120,11 +120,11 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("_codecs", "encode"): _bytes,
     ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _number_type,
+    ("numpy", "dtype"): number_type,
     **{
         (module, name): function
         for module in ("numpy.core.multiarray", "numpy._core.multiarray")
-        for name, function in (("_reconstruct", _empty_array), ("scalar", _number))
+        for name, function in (("_reconstruct", _empty_array), ("scalar", number))
     },
 }
 

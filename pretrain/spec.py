@@ -47,7 +47,7 @@ class BackboneSpec:
     crop_pct: float = 0.875
     """Evaluation resizes the short side to input size / crop_pct and crops the centre."""
     num_classes: int = 1000
-    """Outputs of its own classifier."""
+    """Outputs of its own classifier; 0 where a foreign file had none."""
 
     def __post_init__(self) -> None:
         """Check every field: a spec may come from a stranger's file."""
@@ -71,10 +71,10 @@ class BackboneSpec:
         _check(self.interpolation in modes, "interpolation", self.interpolation, f"one of {modes}")
         _check(0 < self.crop_pct <= 1, "crop_pct", self.crop_pct, "in (0, 1]")
         _check(
-            isinstance(self.num_classes, int) and self.num_classes > 0,
+            isinstance(self.num_classes, int) and self.num_classes >= 0,
             "num_classes",
             self.num_classes,
-            "a positive integer",
+            "an integer, 0 for no classifier",
         )
 
     def create(self, num_classes: int, seed: int) -> nn.Module:

@@ -216,7 +216,7 @@ def test_unknown_architecture_names_its_neighbours():
         {"std": (0, 1, 1)},
         {"mean": (1, 2)},
         {"crop_pct": 0},
-        {"num_classes": 0},
+        {"num_classes": -1},
         {"interpolation": "wavelet"},
         {"input_size": (1, 8, 8)},
         {"model_args": {"a": object()}},

@@ -1,0 +1,206 @@
+"""PyramidNets for 32x32 images (Han et al., CVPR 2017), as the CutMix release trains them.
+
+Every block is wider than the one before by alpha / number of blocks channels; a shortcut is padded
+with zero channels, and halved by average pooling. No ReLU before a block's first convolution and
+none behind the sum; a BatchNorm closes each block. The names of the weights are those of
+github.com/clovaai/CutMix-PyTorch (pyramidnet.py), so its checkpoints load strictly. Ours differs in
+running on any device and in giving feature levels, which lie at strides 1, 2, 4 and are the outputs
+of the stages before the last BatchNorm.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from timm.layers import SelectAdaptivePool2d
+from timm.models import generate_default_cfgs, is_model, register_model
+from timm.models._builder import build_model_with_cfg
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pretrain.errors import UserError
+
+_CONFIG = {
+    "input_size": (3, 32, 32),
+    "pool_size": (8, 8),
+    "crop_pct": 1.0,
+    "interpolation": "bilinear",
+    "mean": (125.3 / 255, 123.0 / 255, 113.9 / 255),
+    "std": (63.0 / 255, 62.1 / 255, 66.7 / 255),
+    "first_conv": "conv1",
+    "classifier": "fc",
+    "num_classes": 100,
+}
+# the name under which timm looks for them
+default_cfgs = generate_default_cfgs(
+    {name: dict(_CONFIG) for name in ("pyramidnet", "pyramidnet200_a240", "pyramidnet110_a64")}
+)
+
+
+class Block(nn.Module):
+    """BN and convolution, two (3x3) or three (1x1, 3x3, 1x1) times, then a last BN."""
+
+    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
+        super().__init__()
+        channels = [inputs, width, width, 4 * width] if bottleneck else [inputs, width, width]
+        kernels = (1, 3, 1) if bottleneck else (3, 3)
+        strided = 2 if bottleneck else 1  # the first 3x3
+        for place, kernel in enumerate(kernels, 1):
+            before, after = channels[place - 1], channels[place]
+            step = stride if place == strided else 1
+            self.add_module(f"bn{place}", nn.BatchNorm2d(before))
+            self.add_module(
+                f"conv{place}",
+                nn.Conv2d(before, after, kernel, step, padding=kernel // 2, bias=False),
+            )
+        self.add_module(f"bn{len(kernels) + 1}", nn.BatchNorm2d(channels[-1]))
+        self.num_convs = len(kernels)
+        self.halve = nn.AvgPool2d(2, stride=2, ceil_mode=True) if stride == 2 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, C', H/stride, W/stride), C' >= C."""
+        shortcut = self.halve(x)
+        for place in range(1, self.num_convs + 1):
+            x = getattr(self, f"bn{place}")(x)
+            x = functional.relu(x) if place > 1 else x
+            x = getattr(self, f"conv{place}")(x)
+        x = getattr(self, f"bn{self.num_convs + 1}")(x)
+        more = x.shape[1] - shortcut.shape[1]
+        return x + functional.pad(shortcut, (0, 0, 0, 0, 0, more))
+
+
+class PyramidNet(nn.Module):
+    """Three stages at strides 1, 2, 4, then BN, ReLU, mean over the image, classifier.
+
+    Args:
+        depth: counted as the paper counts: 9 n + 2 with bottlenecks, 6 n + 2 without.
+        alpha: how much wider the last block is than the stem's 16 channels (times 4 outside of a
+            bottleneck).
+        bottleneck: blocks of three convolutions.
+        num_classes: outputs; 0 for pooled features.
+    """
+
+    def __init__(
+        self,
+        depth: int = 200,
+        alpha: float = 240,
+        bottleneck: bool = True,
+        num_classes: int = 100,
+        in_chans: int = 3,
+        drop_rate: float = 0.0,
+        global_pool: str = "avg",
+    ) -> None:
+        super().__init__()
+        per_stage, odd = divmod(depth - 2, 9 if bottleneck else 6)
+        if odd or not 0 < per_stage <= 200:
+            unit = 9 if bottleneck else 6
+            raise UserError(f"a PyramidNet's depth is {unit} n + 2, and not {depth}")
+        self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(16)
+        channels, width = 16, 16.0
+        self.feature_info = []
+        for stage in (1, 2, 3):
+            blocks = []
+            for place in range(per_stage):
+                # added up as the release does: round() sees the same float
+                width = width + alpha / (3 * per_stage * 1.0)
+                stride = 2 if stage > 1 and place == 0 else 1
+                blocks.append(Block(channels, round(width), stride, bottleneck))
+                channels = round(width) * (4 if bottleneck else 1)
+            self.add_module(f"layer{stage}", nn.Sequential(*blocks))
+            self.feature_info.append(
+                {"num_chs": channels, "reduction": 2 ** (stage - 1), "module": f"layer{stage}"}
+            )
+        self.bn_final = nn.BatchNorm2d(channels)
+        self.num_features = self.head_hidden_size = channels
+        self.drop_rate = drop_rate
+        self.reset_classifier(num_classes, global_pool)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """A new classifier of `num_classes` outputs, or none."""
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
+        has_one = num_classes > 0
+        self.fc = nn.Linear(self.num_features, num_classes) if has_one else nn.Identity()
+
+    def get_classifier(self) -> nn.Module:
+        """The last layer."""
+        return self.fc
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's parts: 0 is the stem, then the stages (or, fine, their blocks)."""
+        blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
+        return {"stem": r"^conv1|bn1", "blocks": [(blocks, None), (r"^bn_final", (99999,))]}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Refused: not built."""
+        if enable:
+            raise UserError("PyramidNet does not support gradient checkpointing")
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """timm's way to feature levels: the outputs of the stages `indices`, of 0 to 2."""
+        wanted, last = feature_take_indices(3, indices if indices is None else list(indices))  # type: ignore[arg-type]
+        x = self.bn1(self.conv1(x))
+        levels = []
+        for place, stage in enumerate((self.layer1, self.layer2, self.layer3)):
+            if stop_early and place > last:
+                break
+            x = stage(x)
+            if place in wanted:
+                levels.append(x)
+        if intermediates_only:
+            return levels
+        return functional.relu(self.bn_final(x)), levels
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, C, H/4, W/4)."""
+        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)))))
+        return functional.relu(self.bn_final(x))
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """(N, C, H, W) to logits (N, K), or with pre_logits to the pooled (N, C)."""
+        x = functional.dropout(self.global_pool(x), self.drop_rate, self.training)
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised images (N, 3, H, W) to logits (N, K)."""
+        return self.forward_head(self.forward_features(x))
+
+
+def pyramidnet(pretrained: bool = False, **options: Any) -> nn.Module:
+    """Any depth, alpha and block, given as arguments."""
+    return _build("pyramidnet", pretrained, options)
+
+
+def pyramidnet200_a240(pretrained: bool = False, **options: Any) -> nn.Module:
+    """The paper's CIFAR network: depth 200, alpha 240, bottlenecks; 26.8 M parameters."""
+    return _build("pyramidnet200_a240", pretrained, {"depth": 200, "alpha": 240} | options)
+
+
+def pyramidnet110_a64(pretrained: bool = False, **options: Any) -> nn.Module:
+    """The paper's light CIFAR network (table 6): depth 110, alpha 64, bottlenecks; 1.7 M."""
+    return _build("pyramidnet110_a64", pretrained, {"depth": 110, "alpha": 64} | options)
+
+
+def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
+    levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}
+    return build_model_with_cfg(PyramidNet, name, pretrained, feature_cfg=levels, **options)
+
+
+def register_pyramidnets() -> None:
+    """Register the functions above by their names."""
+    for build in (pyramidnet, pyramidnet200_a240, pyramidnet110_a64):
+        if not is_model(build.__name__):
+            register_model(build)

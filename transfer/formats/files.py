@@ -1,0 +1,218 @@
+"""From a file to plain values and tensors: by its content, without code, within its own size.
+
+    zip with data.pkl      torch.save since 1.6        torch.load(weights_only=True)
+    magic number           torch.save before           torch.load(weights_only=True)
+    pickle                 detectron2, MSRA, CIFAR      pretrain.safe_pickle
+    length and "{"         safetensors
+    zip with *.npy         NumPy archive                numpy.load(allow_pickle=False)
+
+What a header announces is compared with what the file holds before it is read, so that a hostile
+file cannot take more memory than a small multiple of its own size.
+"""
+
+import argparse
+import hashlib
+import json
+import struct
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import torch
+from torch import Tensor
+
+from pretrain import safe_pickle, torch_file
+from pretrain.errors import UserError
+
+_LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+_MAX_HEADER = 16 * 2**20  # bytes; the largest known networks need 0.3 million
+_MAX_MEMBERS = 100_000
+_MAX_TENSORS = 100_000
+
+# found in checkpoints of the field, and inert: plain attributes, plain numbers
+_INERT = [
+    argparse.Namespace,
+    (safe_pickle.number_type, "numpy.dtype"),
+    (safe_pickle.number, "numpy.core.multiarray.scalar"),
+    (safe_pickle.number, "numpy._core.multiarray.scalar"),
+    *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
+]
+
+# beginnings of files that people try, and what to do about them
+_FOREIGN = {
+    b"\x89HDF\r\n": "an HDF5 file (Keras). Save the weights from PyTorch or timm",
+    b"<!DO": "a web page, not a checkpoint. Download the file itself",
+    b"<htm": "a web page, not a checkpoint. Download the file itself",
+    b"<HTM": "a web page, not a checkpoint. Download the file itself",
+    b"\x1f\x8b": "a gzip archive. Unpack it first",
+    b"version https://git-lfs": "a pointer of Git LFS. Fetch the file itself (git lfs pull)",
+    b"\x08\x07\x12\x07pytorch": "an ONNX graph, which holds no named weights. Give the checkpoint",
+    b"\x08\x08\x12\x07pytorch": "an ONNX graph, which holds no named weights. Give the checkpoint",
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A file's content, and what kind of file held it."""
+
+    path: Path
+    container: str
+    content: Any
+    sha256: str
+    size: int
+    metadata: dict[str, str]
+    """safetensors: the strings of its header."""
+
+
+def open_file(path: Path) -> Opened:
+    """Read a checkpoint file of any container.
+
+    Raises:
+        UserError: no such file, cut short, lying about its sizes, holding code, or unknown.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; a file is needed.")
+    if not path.exists():
+        raise UserError(f"there is no file {path}.")
+    size = path.stat().st_size
+    with open(path, "rb") as handle:
+        head = handle.read(64)
+    metadata: dict[str, str] = {}
+    if head.startswith(b"PK"):
+        container, content = _open_zip(path, size)
+    elif head.startswith(_LEGACY_MAGIC):
+        container, content = "torch file of before 1.6", _load_torch(path)
+    elif head[:1] == b"\x80" or (head[:1] in b"(c]}" and path.suffix in (".pkl", ".pickle")):
+        container, content = "pickle", safe_pickle.load(path)
+    elif len(head) > 9 and head[8:9] == b"{":
+        container = "safetensors"
+        content, metadata = _open_safetensors(path, size)
+    else:
+        raise UserError(_unknown(path, head, size))
+    _bound(path, size, content)
+    return Opened(path, container, content, sha256(path), size, metadata)
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _load_torch(path: Path) -> Any:
+    with torch.serialization.safe_globals(_INERT):  # type: ignore[arg-type]
+        return torch_file.read(path)
+
+
+def _open_zip(path: Path, size: int) -> tuple[str, Any]:
+    names = _check_zip(path, size)
+    if any(name.endswith("data.pkl") for name in names):
+        return "torch file", _load_torch(path)
+    if names and all(name.endswith(".npy") for name in names):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return "npz", {name: archive[name] for name in archive.files}
+        except (ValueError, OSError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+            raise UserError(
+                f"{path} is a damaged NumPy archive, or holds Python objects ({error})."
+            ) from error
+    raise UserError(
+        f"{path} is a zip archive, but neither of torch nor of NumPy (it holds "
+        f"{', '.join(names[:5]) or 'nothing'}). Unpack it and give the checkpoint inside."
+    )
+
+
+def _check_zip(path: Path, size: int) -> list[str]:
+    """Names of the members; UserError where a member is packed, doubled or larger than the file."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
+        raise UserError(
+            f"{path} ({size:,} bytes) is cut short or damaged ({error}). Copy or download it again."
+        ) from error
+    names = [member.filename for member in members]
+    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    npz = all(name.endswith(".npy") for name in names)
+    announced = sum(member.file_size for member in members)
+    limit = 4 * size if npz else size
+    if len(members) > _MAX_MEMBERS or announced > limit:
+        raise UserError(
+            f"{path} ({size:,} bytes) announces {len(members):,} members of {announced:,} bytes: "
+            "more than it can hold. It was not read."
+        )
+    if packed and not npz:
+        raise UserError(
+            f"{path} holds packed members ({packed[0]}), which torch never writes. It was not read."
+        )
+    if len(set(names)) != len(names):
+        raise UserError(f"{path} holds two members of one name. It was not read.")
+    return names
+
+
+def _open_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[str, str]]:
+    with open(path, "rb") as handle:
+        (length,) = struct.unpack("<Q", handle.read(8))
+        if length > min(size - 8, _MAX_HEADER):
+            raise UserError(
+                f"{path} ({size:,} bytes) announces a header of {length:,} bytes: it is cut short "
+                "or no safetensors file. Copy or download it again."
+            )
+        header = handle.read(length)
+    try:
+        described = json.loads(header)
+        if not isinstance(described, dict) or len(described) > _MAX_TENSORS:
+            raise ValueError("its header is no table of tensors")
+        with safetensors.safe_open(path, framework="pt") as archive:
+            return {name: archive.get_tensor(name) for name in archive.keys()}, (
+                archive.metadata() or {}
+            )
+    except (
+        ValueError,
+        RecursionError,
+        TypeError,
+        AttributeError,
+        KeyError,
+        RuntimeError,
+        MemoryError,
+        OSError,
+        safetensors.SafetensorError,
+    ) as error:
+        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(
+            f"{path} ({size:,} bytes) is a damaged safetensors file ({words}). Copy or download "
+            "it again."
+        ) from error
+
+
+def _bound(path: Path, size: int, content: Any) -> None:
+    """Refuse what grows when it is written out: a tensor of one number and a billion places."""
+    entries, total, waiting = 0, 0, [content]
+    while waiting:
+        value = waiting.pop()
+        entries += 1
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, (list, tuple)):
+            waiting.extend(value)
+        elif isinstance(value, Tensor):
+            total += value.numel() * value.element_size()
+        elif isinstance(value, np.ndarray):
+            total += value.nbytes
+        if total > 4 * size + 2**20 or entries > 20 * _MAX_TENSORS + size // 2:
+            raise UserError(
+                f"{path} ({size:,} bytes) announces more tensors than it holds. It was not read."
+            )
+
+
+def _unknown(path: Path, head: bytes, size: int) -> str:
+    for beginning, words in _FOREIGN.items():
+        if head.lstrip().startswith(beginning):
+            return f"{path} is {words}."
+    return (
+        f"{path} ({size:,} bytes) is no checkpoint that is known here: neither a torch file, nor "
+        "safetensors, nor a pickle of arrays, nor a NumPy archive. It may be cut short."
+    )

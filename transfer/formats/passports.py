@@ -1,0 +1,109 @@
+"""What travels with exported weights: spec, provenance and proof, as JSON.
+
+It stands in the header of a safetensors file, beside the weights in a detectron2 pickle, in timm's
+config.json, and in FILE.json next to a bare state dict, there tied to it by its SHA-256.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import timm
+
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.errors import UserError
+from pretrain.spec import _is_plain
+from transfer.formats.files import Opened
+from transfer.formats.reading import Beside
+from transfer.formats.sources import of_timm
+
+FORMAT = "passport/1"
+KEY = "cutmix_transfer"
+
+
+@dataclass(frozen=True)
+class Passport:
+    """Spec and provenance from an exported file."""
+
+    spec: BackboneSpec
+    provenance: Provenance
+
+
+def issue(backbone: Backbone, proof: Any, **more: str) -> dict[str, Any]:
+    """The passport of an export as plain values."""
+    return {
+        "format": FORMAT,
+        "fingerprint": backbone.fingerprint(),
+        "spec": json.loads(json.dumps(asdict(backbone.spec))),
+        "provenance": json.loads(json.dumps(asdict(backbone.provenance))),
+        "proof": proof,
+        **more,
+    }
+
+
+def find(opened: Opened) -> Passport | None:
+    """The passport in or beside a file; None where it has none.
+
+    Raises:
+        UserError: it has one that is damaged.
+    """
+    content: Any = None
+    if KEY in opened.metadata:
+        content = _json(opened.metadata[KEY], opened.path)
+    elif isinstance(opened.content, dict) and KEY in opened.content:
+        content = opened.content[KEY]
+        content = _json(content, opened.path) if isinstance(content, str) else content
+    else:
+        beside = opened.path.with_suffix(".json")
+        config = opened.path.parent / "config.json"
+        for path in (beside, config):
+            if content is None and path.is_file() and path.stat().st_size < 2**24:
+                text = _json(path.read_text(encoding="utf-8", errors="replace"), path)
+                text = text.get(KEY, text) if isinstance(text, dict) else None
+                ours = isinstance(text, dict) and text.get("format") == FORMAT
+                content = text if ours and text.get("sha256") == opened.sha256 else None
+    if content is None:
+        return None
+    try:
+        if content["format"] != FORMAT:
+            raise UserError(f"format {content['format']!r}, expected {FORMAT!r}")
+        spec = BackboneSpec(**content["spec"])
+        known = {entry.name for entry in fields(Provenance)}
+        said = {key: value for key, value in content["provenance"].items() if key in known}
+        return Passport(spec, Provenance(**said))
+    except (UserError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{opened.path}: its passport is damaged ({error}).") from error
+
+
+def timm_config(path: Path) -> Beside | None:
+    """What timm's config.json says; None where there is none or it is another program's.
+
+    Raises:
+        UserError: timm wrote it, but for no architecture of this timm.
+    """
+    if not path.is_file() or path.stat().st_size > 2**24:
+        return None
+    content = _json(path.read_text(encoding="utf-8", errors="replace"), path)
+    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
+        return None
+    arch, described = content["architecture"], content.get("pretrained_cfg") or content
+    if not timm.is_model(arch):
+        raise UserError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
+    arguments = content.get("model_args") or {}
+    if not _is_plain(arguments):
+        raise UserError(f"{path}: model_args are {arguments!r}; plain values are needed.")
+    try:
+        convention = of_timm(arch, described, f"timm's config.json in {path.parent}")
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UserError(f"{path} is no configuration of timm ({error}).") from error
+    labels = content.get("label_names") or described.get("label_names")
+    good = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    return Beside(arch, arguments, convention, labels if good else None)
+
+
+def _json(text: str, path: Path) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: the JSON in it is damaged ({error}).") from error
