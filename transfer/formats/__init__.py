@@ -25,6 +25,7 @@ from transfer.formats.names import TABLES
 from transfer.formats.reading import finish, fit, understand
 from transfer.formats.sources import Given
 from transfer.formats.wrappings import unwrap
+from transfer.formats.writing import write
 
 _IN_A_FOLDER = ("backbone.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 
@@ -98,15 +99,14 @@ def _with_passport(opened: Opened, passport: passports.Passport) -> Backbone:
     content = opened.content
     rest = content.get("rest", {}) if isinstance(content, dict) else {}
     weights = unwrap(content, opened.path).weights
-    if rest:
-        weights |= unwrap(rest, opened.path).weights
+    beside = unwrap(rest, opened.path).weights if rest else {}
     refusal = ""
     for table in TABLES.values():
         renamed = table.read(weights)
         if renamed is None:
             continue
         try:
-            fitted, _ = fit(renamed, spec.arch, spec.model_args)
+            fitted, _ = fit(renamed | beside, spec.arch, spec.model_args)
         except UserError as error:
             refusal = refusal or str(error)
             continue
@@ -121,4 +121,4 @@ def _with_passport(opened: Opened, passport: passports.Passport) -> Backbone:
     raise UserError(f"{opened.path} is damaged: its weights are not what its passport says. {refusal}")
 
 
-__all__ = ["Given", "is_ours", "locate", "read"]
+__all__ = ["Given", "is_ours", "locate", "open_file", "passports", "read", "write"]

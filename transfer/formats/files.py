@@ -85,9 +85,12 @@ def open_file(path: Path) -> Opened:
         container, content = _open_zip(path, size)
     elif head.startswith(_LEGACY_MAGIC):
         container, content = "torch file of before 1.6", _load_torch(path)
+    elif head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
+        container = "safetensors"
+        content, metadata = _open_safetensors(path, size)
     elif head[:1] == b"\x80" or (head[:1] in b"(c]}" and path.suffix in (".pkl", ".pickle")):
         container, content = "pickle", safe_pickle.load(path)
-    elif len(head) > 9 and head[8:9] == b"{":
+    elif head[8:9] == b"{":  # its length lies
         container = "safetensors"
         content, metadata = _open_safetensors(path, size)
     else:

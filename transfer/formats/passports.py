@@ -107,3 +107,8 @@ def _json(text: str, path: Path) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: the JSON in it is damaged ({error}).") from error
+
+
+def text(passport: dict[str, Any]) -> str:
+    """A passport as a file of its own."""
+    return json.dumps(passport, indent=2) + "\n"

@@ -71,7 +71,7 @@ def understand(opened: Opened, given: Given, beside: Beside | None = None) -> Re
     weights, names, arch, model_args, filled = _identify(
         unwrapped.weights, hint, arguments, opened
     )
-    first, classifier = _ends(arch, model_args)
+    first, classifier = _ends(arch)
     own = unwrapped.convention or (known.convention if known else None)
     own = beside.convention if beside is not None else own
     said = given.convention(arch)
@@ -200,7 +200,7 @@ def fit(
     Raises:
         UserError: a name on one side only, another shape, or numbers of another kind.
     """
-    _, classifier = _ends(arch, arguments)
+    _, classifier = _ends(arch)
     head = weights.get(f"{classifier}.weight")
     num_classes = 0 if head is None else head.shape[0] if head.ndim else 1
     with torch.device("meta"):
@@ -249,11 +249,12 @@ def _cast(name: str, tensor: Tensor, wanted: torch.dtype) -> Tensor:
     return tensor if owned else tensor.clone()
 
 
-def _ends(arch: str, arguments: Mapping[str, Any]) -> tuple[str, str]:
+def _ends(arch: str) -> tuple[str, str]:
     """Names of the first convolution and of the classifier, as timm describes them."""
-    with torch.device("meta"):
-        described: Any = create_model(arch, **arguments).default_cfg
-    first, head = described.get("first_conv") or "", described.get("classifier") or ""
+    if not timm.is_model(arch):
+        create_model(arch)  # refuses, and names its neighbours
+    described = timm.get_pretrained_cfg(arch)
+    first, head = described.first_conv or "", described.classifier or ""
     if isinstance(first, (tuple, list)) or isinstance(head, (tuple, list)):
         raise UserError(f"{arch} has several stems or classifiers, which is not supported")
     return f"{first}.weight", head
