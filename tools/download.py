@@ -73,7 +73,7 @@ def listing(hub: object) -> str:
     lines.append(
         "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same. One "
         "that only\na web page serves is downloaded by hand and given by its path. Beside this list: "
-        "timm:NAME,\ntorchvision:MODEL/WEIGHTS, hf:OWNER/NAME, https://..."
+        "timm:NAME,\ntorchvision:MODEL/WEIGHTS, hf:OWNER/NAME, https://..., a path."
     )
     return "\n".join(lines)
 

@@ -48,6 +48,8 @@ class Address:
     """All 64 digits, or the beginning that torchvision and timm put into their file names."""
     size: int | None = None
     """Bytes, where known."""
+    name: str | None = None
+    """What the user typed, where it was not the address."""
 
 
 class Cut(Exception):
@@ -89,7 +91,8 @@ def fetch(
     if address.sha256 is None and not trust:
         raise UserError(
             f"the SHA-256 of {address.url} is not known, so the file could be anything. Give it "
-            f"(URL#sha256=...), or take what comes: python tools/download.py '{address.url}' --trust"
+            "(URL#sha256=...), or take what comes: python tools/download.py "
+            f"'{address.name or address.url}' --trust"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with _lock(path):

@@ -106,22 +106,13 @@ def _nothing(name: str, entries: Mapping[str, Released]) -> str:
 
 
 def _released(entry: Released, trust: bool) -> tuple[Path, Given]:
-    given = Given(arch=entry.arch, source=entry.source)
     if entry.url is None:
         raise UserError(
             f"{entry.name} is served by a web page only: open {entry.page} in a browser, download "
             "the checkpoint there and give its path. It is read as it is."
         )
-    path = fetch(Address(entry.url, entry.sha256, entry.size), trust=trust)
-    return path, _unless_stated(path, given)
-
-
-def _unless_stated(path: Path, given: Given) -> Given:
-    """Nothing to add where the file itself is one of the release's checkpoints or a backbone."""
-    opened = formats.open_file(path)
-    if formats.is_ours(opened) or formats.passports.find(opened) is not None:
-        return Given()
-    return given
+    path = fetch(Address(entry.url, entry.sha256, entry.size, entry.name), trust=trust)
+    return path, Given(arch=entry.arch, source=entry.source)
 
 
 def _address(url: str) -> Address:

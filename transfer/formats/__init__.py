@@ -121,4 +121,4 @@ def _with_passport(opened: Opened, passport: passports.Passport) -> Backbone:
     raise UserError(f"{opened.path} is damaged: its weights are not what its passport says. {refusal}")
 
 
-__all__ = ["Given", "is_ours", "locate", "open_file", "passports", "read", "write"]
+__all__ = ["Given", "is_ours", "locate", "read", "write"]

@@ -1,7 +1,7 @@
 """A checkpoint's passport, each fact in a line that a person understands."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def inspect(path: Path, given: Given) -> Inspected:
             "mean, std, channel order and the place of the strides: neither the file nor a list "
             "that is known here says so. Give --source, or --arch, --mean and --std.",
         )
-        sane = tuple(_sanity(found.weights))
+        sane = tuple(_sanity(found.weights, "running statistics" in found.filled))
         head = _head(found.num_classes)
         return Inspected(
             (*_of_file(opened), *lines, head, _parameters(found.weights)),
@@ -75,7 +75,8 @@ def inspect(path: Path, given: Given) -> Inspected:
 def _inspected(
     opened: Opened, backbone: Backbone, lines: tuple[Line, ...], questions: tuple[str, ...]
 ) -> Inspected:
-    warnings = tuple(_sanity(backbone.weights))
+    stated = backbone.provenance.stated or {}
+    warnings = tuple(_sanity(backbone.weights, "running statistics" in stated.get("filled", ())))
     sane = ("weights", "no NaN, no infinity, no dead BatchNorm, no untrained classifier")
     everything = (*_of_file(opened), *lines, *((sane,) if not warnings else ()))
     return Inspected(everything, questions, warnings)
@@ -170,31 +171,38 @@ def _short(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _sanity(weights: Mapping[str, Tensor]) -> Iterator[str]:
-    """What makes a network suspect, in words."""
+def _sanity(weights: Mapping[str, Tensor], folded: bool = False) -> Iterator[str]:
+    """What makes a network suspect, in words; `folded` statistics are known to be trivial."""
     bad = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if bad:
-        yield f"NaN or infinite numbers in {len(bad)} tensors, first {bad[0]}"
-    means = {n: t for n, t in weights.items() if n.endswith("running_mean")}
+        yield f"NaN or infinite numbers in {_some(bad)}"
+    norms = [n.removesuffix(".running_mean") for n in weights if n.endswith(".running_mean")]
     fresh = [
         name
-        for name, mean in means.items()
-        if not bool(mean.any()) and _all_one(weights.get(name.replace("_mean", "_var")))
+        for name in norms
+        if not bool(weights[f"{name}.running_mean"].any())
+        and _all_one(weights.get(f"{name}.running_var"))
     ]
-    if means and len(fresh) == len(means):
-        yield "no BatchNorm has ever seen an image (mean 0, variance 1): random or folded weights"
-    elif fresh:
-        yield f"{len(fresh)} of {len(means)} BatchNorms have never seen an image, first {fresh[0]}"
-    for name in means:
-        stem = name.removesuffix("running_mean")
-        gains, variances = weights.get(stem + "weight"), weights.get(stem + "running_var")
-        if gains is not None and not bool(gains.any()):
-            yield f"{stem}weight is zero throughout: that branch says nothing"
-        if variances is not None and bool((variances < 0).any()):
-            yield f"{stem}running_var is negative in places: no variance can be"
-        elif variances is not None and float((variances < 1e-10).float().mean()) > 0.5:
-            yield f"{stem[:-1]}: more than half of its channels are dead (variance 0)"
+    if fresh and not folded:
+        which = "no BatchNorm has" if len(fresh) == len(norms) else f"{_some(fresh)} have"
+        yield f"{which} ever seen an image (mean 0, variance 1): not trained"
+    silent = [n for n in norms if f"{n}.weight" in weights and not bool(weights[f"{n}.weight"].any())]
+    if silent:
+        yield f"{_some(silent)}: weight zero throughout, so that branch says nothing"
+    variances = {name: weights[f"{name}.running_var"] for name in norms if f"{name}.running_var" in weights}
+    negative = [name for name, value in variances.items() if bool((value < 0).any())]
+    if negative:
+        yield f"{_some(negative)}: a negative variance, which cannot be"
+    dead = [n for n, value in variances.items() if float((value.abs() < 1e-10).float().mean()) > 0.5]
+    if dead:
+        yield f"{_some(dead)}: more than half of the channels are dead (variance 0)"
     yield from _classifier(weights)
+
+
+def _some(names: Sequence[str]) -> str:
+    """`a, b and 14 more`."""
+    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+    return ", ".join(names[:2]) + more
 
 
 def _all_one(variance: Tensor | None) -> bool:
