@@ -54,7 +54,7 @@ class BackboneSpec:
         for name in ("input_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check(isinstance(self.arch, str) and bool(self.arch), "arch", self.arch, "a timm name")
-        _check(_is_plain(self.model_args), "model_args", self.model_args, "plain values")
+        _check(is_plain(self.model_args), "model_args", self.model_args, "plain values")
         size = self.input_size
         _check(
             len(size) == 3 and size[0] == 3 and all(isinstance(n, int) and n > 0 for n in size),
@@ -137,11 +137,12 @@ def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
     )
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
+    """True for what JSON can hold: dicts of strings, lists, numbers, words, None."""
     if isinstance(value, dict):
-        return all(isinstance(key, str) and _is_plain(inner) for key, inner in value.items())
+        return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
     if isinstance(value, (list, tuple)):
-        return all(map(_is_plain, value))
+        return all(map(is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
 
 

@@ -13,7 +13,7 @@ import timm
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UserError
-from pretrain.spec import _is_plain
+from pretrain.spec import is_plain
 from transfer.formats.files import Opened
 from transfer.formats.reading import Beside
 from transfer.formats.sources import of_timm
@@ -91,7 +91,7 @@ def timm_config(path: Path) -> Beside | None:
     if not timm.is_model(arch):
         raise UserError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
     arguments = content.get("model_args") or {}
-    if not _is_plain(arguments):
+    if not is_plain(arguments):
         raise UserError(f"{path}: model_args are {arguments!r}; plain values are needed.")
     try:
         convention = of_timm(arch, described, f"timm's config.json in {path.parent}")

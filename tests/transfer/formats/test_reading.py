@@ -1,0 +1,424 @@
+"""Every wrapping of the field, read into the same backbone; what cannot be known is asked for."""
+
+import argparse
+import copy
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from timm.models import save_for_hf
+
+from pretrain.backbone import Backbone
+from pretrain.errors import UserError
+from tests.transfer.formats.making import (
+    cutmix_release,
+    detectron2_torchvision,
+    dump,
+    fold,
+    mmpretrain,
+    msra,
+    save,
+    tame,
+)
+from transfer.formats import Given, read, sources
+
+MM_CONFIG = """
+data_preprocessor = dict(
+    num_classes=10, mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375], to_rgb=True)
+model = dict(backbone=dict(type='ResNet', depth=18, style='pytorch'))
+"""
+
+
+@pytest.fixture(scope="module")
+def net() -> Backbone:
+    return tame("resnet18")
+
+
+@pytest.fixture(scope="module")
+def deep() -> Backbone:
+    return tame("resnet50")
+
+
+def same_weights(one: Backbone, other: Backbone) -> bool:
+    return list(one.weights) == list(other.weights) and all(
+        torch.equal(tensor, other.weights[name]) for name, tensor in one.weights.items()
+    )
+
+
+TORCHVISION = Given(source="torchvision")
+
+
+def lightning(net: Backbone) -> dict:
+    return {
+        "epoch": 9,
+        "global_step": 100,
+        "pytorch-lightning_version": "2.6.6",
+        "state_dict": {f"model.{name}": tensor for name, tensor in net.weights.items()},
+        "loops": {},
+        "callbacks": {},
+        "optimizer_states": [],
+        "lr_schedulers": [],
+    }
+
+
+def timm_training(net: Backbone) -> dict:
+    other = {name: torch.zeros_like(tensor) for name, tensor in net.weights.items()}
+    arguments = argparse.Namespace(model="resnet18", mean=None, std=None, interpolation="bicubic",
+                                   crop_pct=0.9, input_size=None, img_size=None)  # fmt: skip
+    return {
+        "epoch": 20,
+        "arch": "resnet18",
+        "state_dict": other,
+        "state_dict_ema": dict(net.weights),
+        "optimizer": {},
+        "version": 2,
+        "args": arguments,
+        "metric": np.float64(70.5),
+    }
+
+
+def torchvision_training(net: Backbone) -> dict:
+    arguments = argparse.Namespace(model="resnet18", val_crop_size=176, val_resize_size=200,
+                                   interpolation="bilinear")  # fmt: skip
+    ema = {f"module.{name}": tensor for name, tensor in net.weights.items()}
+    return {
+        "model": {name: torch.zeros_like(tensor) for name, tensor in net.weights.items()},
+        "model_ema": {**ema, "n_averaged": torch.tensor(7)},
+        "optimizer": {},
+        "lr_scheduler": {},
+        "epoch": 3,
+        "args": arguments,
+    }
+
+
+# title -> (content, what must be given, wrapping that is named)
+WRAPPED = {
+    "plain": (lambda net: dict(net.weights), TORCHVISION, "plain weights"),
+    "compiled and parallel": (
+        lambda net: {f"_orig_mod.module.{n}": t for n, t in net.weights.items()},
+        TORCHVISION,
+        "plain weights",
+    ),
+    "release": (cutmix_release, Given(), "CutMix-PyTorch release"),
+    "lightning": (lightning, TORCHVISION, "Lightning checkpoint"),
+    "timm": (timm_training, Given(), "timm's train.py"),
+    "torchvision": (torchvision_training, Given(), "torchvision's train.py"),
+    "mmpretrain": (lambda net: mmpretrain(net, MM_CONFIG), Given(), "mmpretrain or openmixup"),
+    "mm without config": (
+        lambda net: mmpretrain(net, None),
+        Given(source="mmpretrain"),
+        "mmpretrain or openmixup",
+    ),
+    "example": (
+        lambda net: {"epoch": 90, "arch": "resnet18", "state_dict": dict(net.weights),
+                     "best_acc1": torch.tensor(69.7)},
+        TORCHVISION,
+        "training checkpoint",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("title", WRAPPED)
+@pytest.mark.parametrize("legacy", [False, True], ids=["zip", "legacy"])
+def test_every_wrapping_gives_the_same_weights(title, legacy, net, tmp_path):
+    make, given, wrapping = WRAPPED[title]
+    path = save(tmp_path / "f.pth", make(net), _use_new_zipfile_serialization=not legacy)
+    found = read(path, given)
+    assert same_weights(found, net)
+    assert found.spec.arch == "resnet18"
+    assert found.spec.num_classes == 10
+    assert wrapping in found.provenance.stated["wrapping"]
+    assert found.provenance.source_sha256
+    assert found.spec.mean == pytest.approx((0.485, 0.456, 0.406))
+    assert found.spec.std == pytest.approx((0.229, 0.224, 0.225))
+
+
+def test_what_the_programs_say_of_preprocessing_is_taken(net, tmp_path):
+    by_timm = read(save(tmp_path / "t.pth", timm_training(net)))
+    assert (by_timm.spec.interpolation, by_timm.spec.crop_pct) == ("bicubic", 0.9)
+    by_torchvision = read(save(tmp_path / "v.pth", torchvision_training(net)))
+    assert by_torchvision.spec.input_size == (3, 176, 176)
+    assert by_torchvision.spec.crop_pct == pytest.approx(0.88)
+
+
+def test_the_release_s_facts(deep, tmp_path):
+    found = read(save(tmp_path / "model_best.pth.tar", cutmix_release(deep)))
+    assert found.spec.arch == "resnet50"
+    assert found.provenance.epochs == 300
+    assert found.provenance.stated["best_err1"] == 21.4
+    assert found.provenance.stated["prefix"] == "module."
+
+
+def test_the_release_s_pyramidnet_is_fed_as_cifar(tmp_path):
+    net = tame("pyramidnet110_a64", num_classes=100, input_size=(3, 32, 32))
+    found = read(save(tmp_path / "p.pth.tar", cutmix_release(net, "pyramidnet")))
+    assert found.spec.arch == "pyramidnet110_a64"
+    assert same_weights(found, net)
+    assert found.spec.mean == pytest.approx((125.3 / 255, 123.0 / 255, 113.9 / 255))
+    assert found.spec.input_size == (3, 32, 32)
+
+
+def test_detectron2_s_own_conversion_of_torchvision(deep, tmp_path):
+    found = read(dump(tmp_path / "R-50.pkl", detectron2_torchvision(deep)))
+    assert same_weights(found, deep)
+    assert "torchvision" in found.provenance.stated["conventions"]
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4])
+@pytest.mark.parametrize("blobs", [False, True])
+def test_msra_s_files(protocol, blobs, deep, tmp_path):
+    content = msra(deep)
+    if blobs:
+        momentum = {"conv1_w_momentum": content["conv1_w"], "lr": np.float32(0.02)}
+        content = {"blobs": {**content, **momentum}, "cfg": "TRAIN: {}"}
+    path = dump(tmp_path / "R-50.pkl", content, protocol)
+    with pytest.raises(UserError, match="--source"):
+        read(path)
+    found = read(path, Given(source="msra"))
+    assert found.spec.arch == "resnet50_caffe"
+    assert same_weights(found, fold(deep))  # BGR turned round, statistics filled in
+    assert found.spec.std == (1 / 255, 1 / 255, 1 / 255)
+    assert "running statistics" in found.provenance.stated["filled"]
+    with pytest.raises(UserError, match="resnet50_caffe"):
+        read(path, Given(source="msra", arch="resnet50"))
+
+
+def test_python_2_pickles(net, tmp_path):
+    """Strings of protocol 2 with \\n-terminated and short forms, as Python 2 wrote them."""
+    content = {name: value for name, value in msra(net).items()}
+    found = read(dump(tmp_path / "R-18.pkl", content, 2), Given(source="msra"))
+    assert found.spec.arch == "resnet18"  # basic blocks have one place for the stride
+
+
+def test_channel_order_given_by_hand(net, tmp_path):
+    turned = {n: t.flip(1) if n == "conv1.weight" else t for n, t in net.weights.items()}
+    path = save(tmp_path / "b.pth", turned)
+    facts = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
+    assert same_weights(read(path, Given(**facts, channels="bgr")), net)
+    assert not same_weights(read(path, Given(**facts)), net)
+
+
+def test_mm_configurations_are_read_or_not_believed():
+    caffe = sources.of_mm_config(
+        "x = dict(mean=[103.53, 116.28, 123.675], std=[1.0, 1.0, 1.0], to_rgb=False)\n"
+        "backbone=dict(style='caffe')"
+    )
+    assert caffe.mean == pytest.approx((123.675 / 255, 116.28 / 255, 103.53 / 255))
+    assert (caffe.channels, caffe.stride) == ("bgr", "1x1")
+    unit = sources.of_mm_config("img_norm_cfg = dict(mean=[0.485, 0.456, 0.406], std=[.2, .2, .2])")
+    assert unit.mean == (0.485, 0.456, 0.406)
+    assert sources.of_mm_config("a=dict(mean=[1, 2, 3], std=[1, 1, 1]); b=dict(mean=[0, 0, 0])") is None
+    assert sources.of_mm_config("mean=[x, y, z], std=[1, 1, 1]") is None
+    assert sources.of_mm_config("nothing") is None
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "bin"])
+def test_timm_s_folder(kind, net, tmp_path):
+    model = timm.create_model("resnet18", num_classes=10)
+    model.load_state_dict(dict(net.weights))
+    data = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic",
+            "crop_pct": 0.95, "input_size": (3, 256, 256)}  # fmt: skip
+    save_for_hf(model, tmp_path, data_config=data, safe_serialization=kind == "safetensors")
+    found = read(tmp_path)
+    assert same_weights(found, net)
+    assert (found.spec.mean, found.spec.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+    assert (found.spec.interpolation, found.spec.crop_pct) == ("bicubic", 0.95)
+    assert found.spec.input_size == (3, 256, 256)
+
+
+def test_a_bare_safetensors_file(net, tmp_path):
+    safetensors.torch.save_file(dict(net.weights), tmp_path / "n.safetensors")
+    assert same_weights(read(tmp_path / "n.safetensors", TORCHVISION), net)
+    with pytest.raises(UserError, match="does not say how the network is fed"):
+        read(tmp_path / "n.safetensors")
+
+
+def test_other_architectures_by_name(tmp_path):
+    net = tame("convnext_atto")
+    path = save(tmp_path / "c.pth", {"model": dict(net.weights)})
+    with pytest.raises(UserError, match="--arch"):
+        read(path)
+    assert same_weights(read(path, Given(arch="convnext_atto", source="timm")), net)
+
+
+def test_names_that_timm_s_own_filter_reads(tmp_path):
+    """The original ConvNeXt's names, which timm turns into its own."""
+    net = tame("convnext_atto")
+    swaps = (("stem.0", "downsample_layers.0.0"), ("stem.1", "downsample_layers.0.1"))
+    theirs = {}
+    for name, tensor in net.weights.items():
+        for ours, original in swaps:
+            name = name.replace(ours, original)
+        for stage in (1, 2, 3):
+            name = name.replace(f"stages.{stage}.downsample", f"downsample_layers.{stage}")
+        name = name.replace("blocks.", "").replace("conv_dw", "dwconv")
+        name = name.replace("mlp.fc1", "pwconv1").replace("mlp.fc2", "pwconv2")
+        theirs[name.replace("head.norm", "norm").replace("head.fc", "head")] = tensor
+    path = save(tmp_path / "c.pth", {"model": theirs})
+    found = read(path, Given(arch="convnext_atto", source="timm"))
+    assert "timm's own filter" in found.provenance.stated["names"]
+    assert same_weights(found, net)
+
+
+def test_numpy_archives_that_timm_reads(tmp_path):
+    """BiT's layout of a ResNetV2, written here as JAX's checkpoints hold it."""
+    net = tame("resnetv2_50x1_bit", num_classes=5)
+    arrays = {}
+    for name, tensor in net.weights.items():
+        parts = name.split(".")
+        value = tensor.permute(2, 3, 1, 0).numpy() if tensor.ndim == 4 else tensor.numpy()
+        last = {"weight": "gamma", "bias": "beta"}[parts[-1]]
+        if parts[0] == "stem":
+            key = "root_block/standardized_conv2d/kernel"
+        elif parts[0] == "norm":
+            key = f"group_norm/{last}"
+        elif parts[0] == "head":
+            key = f"head/conv2d/{'kernel' if parts[-1] == 'weight' else 'bias'}"
+        else:
+            unit = f"block{int(parts[1]) + 1}/unit{int(parts[3]) + 1:02d}"
+            inner = "downsample" if parts[4] == "downsample" else parts[4]
+            branch = {"downsample": "a/proj", "conv1": "a", "conv2": "b", "conv3": "c",
+                      "norm1": "a", "norm2": "b", "norm3": "c"}[inner]  # fmt: skip
+            leaf = f"group_norm/{last}" if inner.startswith("norm") else "standardized_conv2d/kernel"
+            key = f"{unit}/{branch}/{leaf}"
+        arrays[f"resnet/{key}"] = value
+    path = tmp_path / "bit.npz"
+    np.savez(path, **arrays)
+    given = Given(arch="resnetv2_50x1_bit", source="timm")
+    found = read(path, given)
+    assert same_weights(found, net)
+    with pytest.raises(UserError, match="--arch"):
+        read(path)
+    np.savez(path, **{key: value for key, value in arrays.items() if "unit02/b" not in key})
+    with pytest.raises(UserError, match="does not fi"):
+        read(path, given)
+    np.savez(path, **arrays, surplus=np.zeros(3))
+    with pytest.raises(UserError, match="not all were placed"):
+        read(path, given)
+
+
+def test_files_that_libraries_list_by_hash_are_known(net, tmp_path, monkeypatch):
+    path = save(tmp_path / "f.pth", dict(net.weights))
+    import hashlib
+
+    digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+    known = sources._known_files()["11ad3fa6"]  # torchvision's resnet50, IMAGENET1K_V2
+    assert known.name == "torchvision:resnet50/IMAGENET1K_V2"
+    assert int(224 / known.convention.crop_pct) == 232
+    entry = dataclasses.replace(known, arch="resnet18")
+    monkeypatch.setitem(sources._known_files(), digits, entry)
+    found = read(path)
+    assert found.provenance.source == known.name
+    with pytest.raises(UserError, match="contradicts"):
+        read(path, Given(source="cutmix-cifar"))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"source": "elsewhere"}, "elsewhere"),
+        ({"mean": (0.5, 0.5, 0.5)}, "--mean and --std go together"),
+        ({"mean": (123.7, 116.3, 103.5), "std": (58.4, 57.1, 57.4)}, "divide"),
+        ({"mean": (0.5, 0.5), "std": (0.5, 0.5)}, "three numbers"),
+        ({"source": "torchvision", "mean": (0, 0, 0), "std": (1, 1, 1)}, "--source states"),
+    ],
+)
+def test_wrong_answers_are_refused(given, said):
+    with pytest.raises(UserError, match=said):
+        Given(**given)
+
+
+def test_strides_are_asked_for_where_only_numbers_are_given(deep, tmp_path):
+    path = save(tmp_path / "r.pth", dict(deep.weights))
+    numbers = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    with pytest.raises(UserError, match="--arch resnet50 or --arch resnet50_caffe"):
+        read(path, Given(**numbers))
+    assert read(path, Given(**numbers, arch="resnet50")).spec.arch == "resnet50"
+    assert read(path, Given(**numbers, arch="resnet50_caffe")).spec.arch == "resnet50_caffe"
+    with pytest.raises(UserError, match="needs --arch"):
+        read(path, Given(source="timm"))
+    with pytest.raises(UserError, match="3x3"):
+        read(path, Given(source="torchvision", arch="resnet50_caffe"))
+
+
+@pytest.mark.parametrize("change", ["missing", "surplus", "shape", "renamed"])
+def test_weights_that_do_not_fit_list_both_sides(change, net, tmp_path):
+    weights = dict(net.weights)
+    if change == "missing":
+        del weights["layer3.0.conv1.weight"]
+    if change == "surplus":
+        weights["layer5.0.conv1.weight"] = torch.zeros(1)
+    if change == "shape":
+        weights["layer4.1.bn2.bias"] = torch.zeros(511)
+    if change == "renamed":
+        weights["layer1.0.bn2.wait"] = weights.pop("layer1.0.bn2.weight")
+    path = save(tmp_path / "x.pth", weights)
+    with pytest.raises(UserError, match=r"(layer3.0.conv1|layer5.0.conv1|\(511,\)|bn2.wait)"):
+        read(path, TORCHVISION)
+
+
+def test_old_files_without_counters(net, tmp_path):
+    weights = {n: t for n, t in net.weights.items() if not n.endswith("num_batches_tracked")}
+    found = read(save(tmp_path / "old.pth", weights), TORCHVISION)
+    assert found.provenance.stated["filled"] == ["num_batches_tracked"]
+    assert int(found.weights["bn1.num_batches_tracked"]) == 0
+    del weights["layer1.0.bn1.running_mean"]  # one alone is damage, not age
+    with pytest.raises(UserError, match=r"layer1\.0\.bn1\.running_mean"):
+        read(save(tmp_path / "cut.pth", weights), TORCHVISION)
+
+
+def test_without_a_classifier(net, tmp_path):
+    weights = {n: t for n, t in net.weights.items() if not n.startswith("fc.")}
+    found = read(save(tmp_path / "trunk.pth", weights), TORCHVISION)
+    assert found.spec.num_classes == 0
+    images = torch.randn(1, 3, 64, 64)
+    assert found.build().eval()(images).shape == (1, 512)
+    assert found.build(num_classes=4).eval()(images).shape == (1, 4)
+    found.save(tmp_path / "b.pth")
+    assert Backbone.load(tmp_path / "b.pth").fingerprint() == found.fingerprint()
+
+
+def test_a_prefix_names_the_network_among_others(net, tmp_path):
+    content = {f"student.{name}": tensor for name, tensor in net.weights.items()}
+    content["criterion.weight"] = torch.ones(3)
+    path = save(tmp_path / "s.pth", {"state_dict": content})
+    with pytest.raises(UserError, match="--prefix"):
+        read(path, TORCHVISION)
+    found = read(path, Given(source="torchvision", prefix="student."))
+    assert same_weights(found, net)
+    assert found.provenance.stated["left"] == ["criterion.weight"]
+    with pytest.raises(UserError, match="no name in"):
+        read(path, Given(source="torchvision", prefix="teacher."))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_floats_become_float32(dtype, net, tmp_path):
+    weights = {n: t.to(dtype) if t.is_floating_point() else t for n, t in net.weights.items()}
+    found = read(save(tmp_path / "h.pth", weights), TORCHVISION)
+    assert all(t.dtype in (torch.float32, torch.int64) for t in found.weights.values())
+    assert torch.equal(found.weights["fc.bias"], weights["fc.bias"].float())
+
+
+def test_a_file_of_ours_says_itself(backbone_file, tmp_path):
+    assert read(backbone_file).fingerprint() == Backbone.load(backbone_file).fingerprint()
+    with pytest.raises(UserError, match="leave --arch"):
+        read(backbone_file, Given(source="torchvision"))
+
+
+def test_folders_that_hold_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"no backbone\.pth"):
+        read(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
+    with pytest.raises(UserError, match=r"model\.safetensors"):
+        read(tmp_path)
+
+
+def test_reading_changes_nothing_in_what_it_was_given(net, tmp_path):
+    content = msra(net)
+    before = copy.deepcopy(content)
+    read(dump(tmp_path / "m.pkl", content), Given(source="msra"))
+    assert all(np.array_equal(value, before[name]) for name, value in content.items())
