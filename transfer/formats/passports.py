@@ -91,7 +91,7 @@ def timm_config(path: Path) -> Beside | None:
     if not timm.is_model(arch):
         raise UserError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
     arguments = content.get("model_args") or {}
-    if not is_plain(arguments):
+    if not isinstance(arguments, dict) or not is_plain(arguments):
         raise UserError(f"{path}: model_args are {arguments!r}; plain values are needed.")
     try:
         convention = of_timm(arch, described, f"timm's config.json in {path.parent}")
@@ -99,6 +99,7 @@ def timm_config(path: Path) -> Beside | None:
         raise UserError(f"{path} is no configuration of timm ({error}).") from error
     labels = content.get("label_names") or described.get("label_names")
     good = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
+    arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
     return Beside(arch, arguments, convention, labels if good else None)
 
 

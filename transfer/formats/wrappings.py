@@ -118,6 +118,8 @@ def _strip(
 
 
 def _tensor(name: str, value: Any, path: Path) -> Tensor:
+    if isinstance(value, np.generic):
+        value = np.asarray(value)
     if isinstance(value, np.ndarray):
         try:
             value = torch.from_numpy(value if value.flags.writeable else value.copy())

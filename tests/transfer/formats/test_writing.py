@@ -1,0 +1,228 @@
+"""Out through the border and back: the same fingerprint, the same function, or nothing at all."""
+
+import dataclasses
+import json
+import os
+
+import pytest
+import timm
+import torch
+from PIL import Image
+from timm.data import create_transform, resolve_data_config
+
+from pretrain.backbone import Backbone
+from pretrain.errors import UserError
+from tests.transfer.formats.making import tame
+from transfer.formats import Given, proof, read, to_timm, write, writing
+
+ODD = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic",
+       "crop_pct": 0.9, "input_size": (3, 64, 64)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def net() -> Backbone:
+    return tame("resnet18", **ODD)
+
+
+def left(folder) -> list[str]:
+    return sorted(os.listdir(folder))
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "files"),
+    [
+        ("torchvision", "r.pth", ["r.json", "r.pth"]),
+        ("timm", "r", ["r"]),
+        ("safetensors", "r.safetensors", ["r.safetensors"]),
+        ("backbone", "r.pth", ["r.pth"]),
+    ],
+)
+def test_out_and_back_is_the_same_backbone(to, name, files, net, tmp_path):
+    written = write(net, to, tmp_path / name)
+    assert left(tmp_path) == files
+    assert [file.name for file in written.files][0] == name
+    assert all(proof.holds for proof in written.proofs)
+    assert to == "backbone" or written.proofs
+    again = read(tmp_path / name)
+    assert again.fingerprint() == net.fingerprint()
+    assert again.provenance.seed == net.provenance.seed
+    with pytest.raises(UserError, match="exists"):
+        write(net, to, tmp_path / name)
+
+
+@pytest.mark.parametrize("arch", ["convnext_atto", "resnet10t", "efficientnet_b0"])
+def test_timm_preprocesses_and_computes_the_same(arch, tmp_path):
+    net = tame(arch, **ODD)
+    write(net, "timm", tmp_path / "folder")
+    theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
+    transform = create_transform(**resolve_data_config({}, model=theirs))
+    image = Image.fromarray(proof.raw_image(90, 120).permute(1, 2, 0).numpy())
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            theirs(transform(image)[None]), net.build().eval()(net.preprocess()(image)[None])
+        )
+    assert read(tmp_path / "folder").fingerprint() == net.fingerprint()
+
+
+def test_classes_travel_with_timm_s_layout(net, tmp_path):
+    names = [f"class {number}" for number in range(10)]
+    named = dataclasses.replace(net, provenance=dataclasses.replace(net.provenance, classes=names))
+    write(named, "timm", tmp_path / "f")
+    content = json.loads((tmp_path / "f" / "config.json").read_text())
+    assert content["label_names"] == names
+    assert read(tmp_path / "f").provenance.classes == names
+
+
+def test_a_backbone_without_a_classifier_travels(net, tmp_path):
+    weights = {name: t for name, t in net.weights.items() if not name.startswith("fc.")}
+    spec = dataclasses.replace(net.spec, num_classes=0)
+    trunk = Backbone(spec=spec, provenance=net.provenance, weights=weights)
+    for to, name in (("timm", "t"), ("torchvision", "t.pth"), ("safetensors", "t.safetensors")):
+        write(trunk, to, tmp_path / name)
+        assert read(tmp_path / name).fingerprint() == trunk.fingerprint()
+
+
+def test_our_own_architectures_travel_where_they_can(tmp_path):
+    net = tame("pyramidnet110_a64", num_classes=10, input_size=(3, 32, 32))
+    write(net, "safetensors", tmp_path / "p.safetensors")
+    assert read(tmp_path / "p.safetensors").fingerprint() == net.fingerprint()
+    for to, name in (("timm", "p"), ("torchvision", "p.pth"), ("detectron2", "p.pkl")):
+        with pytest.raises(UserError, match="pyramidnet110_a64"):
+            write(net, to, tmp_path / name)
+    assert left(tmp_path) == ["p.safetensors"]
+
+
+def test_onnx_takes_raw_pixels_of_any_size(net, tmp_path):
+    pytest.importorskip("onnx", reason="onnx is not installed (extra: export)")
+    runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    written = write(net, "onnx", tmp_path / "r.onnx")
+    assert written.proofs[0].holds
+    assert [level.name for level in written.proofs[0].levels] == ["stride2", "res2", "res3", "res4", "res5"]
+    session = runtime.InferenceSession(str(tmp_path / "r.onnx"))
+    pixels = torch.stack([proof.raw_image(96, 128), proof.raw_image(96, 128).flip(0)])
+    found = session.run(["res4"], {"pixels": pixels.numpy()})[0]
+    images = torch.cat([proof.normalised(net, image) for image in pixels])
+    torch.testing.assert_close(
+        torch.from_numpy(found), proof.features(net, images)["res4"], rtol=1e-4, atol=1e-4
+    )
+
+
+def broken(kind: str, net: Backbone) -> Backbone:
+    """The backbone as a faulty exporter would have written it."""
+    spec, weights = net.spec, dict(net.weights)
+    match kind:
+        case "BGR":
+            weights["conv1.weight"] = weights["conv1.weight"].flip(1)
+        case "std":
+            spec = dataclasses.replace(spec, std=(1.0, 1.0, 1.0))
+        case "mean":
+            spec = dataclasses.replace(spec, mean=(0.0, 0.0, 0.0))
+        case "permuted":
+            weights["layer2.0.conv2.weight"] = weights["layer2.0.conv2.weight"].transpose(0, 1).contiguous()
+        case "statistics":
+            weights["layer4.1.bn2.running_var"] = torch.ones(512)
+        case "interpolation":
+            spec = dataclasses.replace(spec, interpolation="bilinear")
+        case "crop":
+            spec = dataclasses.replace(spec, crop_pct=0.875)
+    return Backbone(spec=spec, provenance=net.provenance, weights=weights)
+
+
+MUTANTS = ("BGR", "std", "mean", "permuted", "statistics", "interpolation", "crop")
+
+
+@pytest.mark.parametrize("kind", MUTANTS)
+@pytest.mark.parametrize("to", ["timm", "torchvision", "safetensors"])
+def test_a_faulty_exporter_writes_nothing(kind, to, net, tmp_path, monkeypatch):
+    """The files are those of the broken backbone, the proof is made with the true one."""
+    wrong = broken(kind, net)
+    function = f"write_{to}"
+    true = getattr(to_timm, function)
+    monkeypatch.setattr(to_timm, function, lambda _, *rest: true(wrong, *rest))
+    if to == "torchvision" and kind in ("std", "mean", "interpolation", "crop"):
+        return  # a bare state dict has no place for these: FILE.json carries them
+    if to == "safetensors":
+        issue = writing.passports.issue
+        monkeypatch.setattr(writing.passports, "issue", lambda _, *a, **k: issue(wrong, *a, **k))
+    with pytest.raises(proof.Unproved, match="DIFFERS"):
+        write(net, to, tmp_path / ("out" + writing.SUFFIX[to]))
+    assert left(tmp_path) == []
+
+
+def test_what_proves_nothing_does_not_hold():
+    one = torch.ones(1, 2, 3, 3)
+    assert proof.compare("t", {"a": one}, {"a": one}).holds
+    assert proof.compare("t", {"a": one}, {"a": one + 5e-5}).holds
+    for other in (
+        {"a": one + 2e-4},
+        {},
+        {"a": one, "b": one},
+        {"a": one[:, :1]},
+        {"a": one * float("nan")},
+    ):
+        assert not proof.compare("t", {"a": one}, other).holds
+    assert not proof.compare("t", {"a": 0 * one}, {"a": 0 * one}).holds
+    assert not proof.compare("t", {}, {}).holds
+    assert "DIFFERS" in proof.compare("t", {"a": one}, {"a": one + 1}).table()
+
+
+@pytest.mark.parametrize(
+    ("to", "name", "said"),
+    [
+        ("detectron2", "x.pth", "ends in .pkl"),
+        ("torchvision", "x.pkl", "ends in .pth"),
+        ("timm", "x.safetensors", "is a folder"),
+        ("caffe", "x.caffe", "must be of"),
+    ],
+)
+def test_mistakes_leave_nothing(to, name, said, net, tmp_path):
+    with pytest.raises(UserError, match=said):
+        write(net, to, tmp_path / "new" / name)
+    assert left(tmp_path) == []
+
+
+def test_an_interrupted_export_leaves_nothing(net, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(to_timm, "prove_timm", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(net, "timm", tmp_path / "new" / "deep" / "r")
+    assert left(tmp_path) == []
+
+
+def test_a_companion_is_believed_only_for_its_own_file(net, tmp_path):
+    write(net, "torchvision", tmp_path / "a.pth")
+    other = tame("resnet18", seed=1)
+    torch.save(dict(other.weights), tmp_path / "a.pth")
+    with pytest.raises(UserError, match="does not say how the network is fed"):
+        read(tmp_path / "a.pth")
+    assert read(tmp_path / "a.pth", Given(source="torchvision")).spec.mean != net.spec.mean
+
+
+def test_a_passport_that_does_not_fit_its_weights(net, tmp_path):
+    import safetensors
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "r.safetensors"
+    write(net, "safetensors", path)
+    with safetensors.safe_open(path, framework="pt") as archive:
+        metadata = archive.metadata()
+    weights = load_file(path)
+    for change in ({"arch": "resnet34"}, {"num_classes": 11}, {"mean": [1]}, {"arch": 3}, {"x": 1}):
+        passport = json.loads(metadata["cutmix_transfer"])
+        passport["spec"] |= change
+        save_file(weights, path, {"cutmix_transfer": json.dumps(passport)})
+        with pytest.raises(UserError, match=r"r\.safetensors"):
+            read(path)
+    save_file(weights, path, {"cutmix_transfer": "{"})
+    with pytest.raises(UserError, match="JSON in it is damaged"):
+        read(path)
+
+
+def test_assembling_shares_the_tensors_and_computes_the_same(net):
+    network = proof.assemble(net)
+    assert network.conv1.weight.data_ptr() == net.weights["conv1.weight"].data_ptr()
+    images = torch.randn(1, 3, 64, 64)
+    with torch.inference_mode():
+        assert torch.equal(network(images), net.build().eval()(images))
