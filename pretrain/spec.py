@@ -55,6 +55,7 @@ class BackboneSpec:
             object.__setattr__(self, name, tuple(getattr(self, name)))
         _check(isinstance(self.arch, str) and bool(self.arch), "arch", self.arch, "a timm name")
         _check(is_plain(self.model_args), "model_args", self.model_args, "plain values")
+        _check(_is_modest(self.model_args), "model_args", "of large numbers", "at most 16,384 each")
         size = self.input_size
         _check(
             len(size) == 3 and size[0] == 3 and all(isinstance(n, int) and n > 0 for n in size),
@@ -144,6 +145,15 @@ def is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(is_plain, value))
     return value is None or isinstance(value, (bool, int, float, str))
+
+
+def _is_modest(value: Any) -> bool:
+    """False for a depth of a billion, which would be built for hours."""
+    if isinstance(value, dict):
+        return all(map(_is_modest, value.values()))
+    if isinstance(value, (list, tuple)):
+        return len(value) <= 1000 and all(map(_is_modest, value))
+    return not isinstance(value, int) or abs(value) <= 16_384
 
 
 def _check(good: bool, name: str, value: object, allowed: str) -> None:

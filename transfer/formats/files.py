@@ -106,8 +106,16 @@ def sha256(path: Path) -> str:
 
 
 def _load_torch(path: Path) -> Any:
-    with torch.serialization.safe_globals(_INERT):  # type: ignore[arg-type]
-        return torch_file.read(path)
+    try:
+        with torch.serialization.safe_globals(_INERT):  # type: ignore[arg-type]
+            return torch_file.read(path)
+    except (UserError, PermissionError):
+        raise
+    except Exception as error:  # torch trusts its input: a torn file ends in any error there is
+        raise UserError(
+            f"{path} ({path.stat().st_size:,} bytes) is damaged ({type(error).__name__}: {error}). "
+            "Copy or download it again."
+        ) from error
 
 
 def _open_zip(path: Path, size: int) -> tuple[str, Any]:

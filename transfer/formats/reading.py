@@ -65,8 +65,8 @@ def understand(opened: Opened, given: Given, beside: Beside | None = None) -> Re
     hint = given.arch or unwrapped.arch or (known.arch if known else None)
     if beside is not None:
         hint = given.arch or beside.arch
-    if hint in ("resnet", "pyramidnet"):  # the CutMix release's words for families
-        hint = None
+    if given.arch is None and hint and (hint == "pyramidnet" or not timm.is_model(hint)):
+        hint = None  # other programs' words, such as the CutMix release's for families
     arguments = dict(beside.model_args) if beside is not None else {}
     weights, names, arch, model_args, filled = _identify(
         unwrapped.weights, hint, arguments, opened
@@ -291,6 +291,8 @@ def _settle_strides(arch: str, convention: Convention, given: Given, opened: Ope
 
 def _timm_filter(weights: Mapping[str, Tensor], arch: str) -> dict[str, Tensor] | None:
     """The weights through timm's reader of foreign names for this architecture, if it has one."""
+    if not timm.is_model(arch):
+        return None
     entry = timm.models.model_entrypoint(arch)
     module = sys.modules[entry.__module__]
     function = getattr(module, "checkpoint_filter_fn", None) or getattr(

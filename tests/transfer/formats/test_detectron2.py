@@ -1,0 +1,316 @@
+"""detectron2 itself, where it is installed: every level, every head, and what must turn red."""
+
+import importlib.util
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from pretrain.backbone import Backbone
+from pretrain.errors import UserError
+from pretrain.images import decode
+from tests.conftest import ROOT
+from tests.transfer.formats.making import dump, msra, tame
+from transfer.formats import Given, proof, read, to_detectron2, write
+from transfer.formats.proof import Proof, compare
+from transfer.formats.to_detectron2 import HEADS, PROVED
+
+detectron2 = pytest.mark.skipif(
+    importlib.util.find_spec("detectron2") is None, reason="detectron2 is not installed"
+)
+LEVELS = ("res2", "res3", "res4", "res5")
+
+
+@pytest.fixture(scope="module")
+def photo(unpacked) -> torch.Tensor:
+    """A real photograph, its middle 128 x 160 pixels as they are."""
+    paths = sorted(unpacked("data/imagenet-photos.tar").rglob("*.JPEG"))
+    image = decode(paths[100])
+    top, side = (image.shape[1] - 128) // 2, (image.shape[2] - 160) // 2
+    return image[:, top : top + 128, side : side + 160].contiguous()
+
+
+@pytest.fixture(scope="module")
+def deep() -> Backbone:
+    return tame("resnet50")
+
+
+def draft(backbone: Backbone, folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Weights and configurations, not yet proved."""
+    weights = folder / "w.pkl"
+    to_detectron2.write_weights(backbone, weights, {})
+    configs = {head: folder / f"{head}.yaml" for head in to_detectron2.heads_of(backbone, None)}
+    for head, path in configs.items():
+        to_detectron2.write_config(backbone, head, path, weights, "")
+    return weights, configs
+
+
+def proved(backbone: Backbone, head: str, config: Path, weights: Path, image) -> Proof:
+    from transfer.detection.detectron2_probe import probe
+
+    ours = proof.features(backbone, proof.normalised(backbone, image))
+    ours = {name: ours[name] for name in LEVELS}
+    if head == "dc5":
+        ours["res5"] = to_detectron2.dilated_res5(backbone, ours["res4"])
+    return compare(head, ours, probe(str(config), str(weights), image.numpy()))
+
+
+@detectron2
+@pytest.mark.parametrize("arch", sorted(PROVED))
+def test_every_level_of_every_head_is_the_same_function(arch, photo, tmp_path):
+    mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    backbone = tame(arch, mean=mean, std=std)
+    weights, configs = draft(backbone, tmp_path)
+    assert set(configs) == (set(HEADS) if arch not in ("resnet18", "resnet34") else {"fpn"})
+    for head, config in configs.items():
+        found = proved(backbone, head, config, weights, photo)
+        assert [level.name for level in found.levels] == list(LEVELS)
+        assert found.holds, found.table()
+
+
+def change_yaml(path: Path, *keys: str, value: object) -> None:
+    content = yaml.safe_load(path.read_text())
+    inner = content
+    for key in keys[:-1]:
+        inner = inner[key]
+    inner[keys[-1]] = value
+    path.write_text(yaml.safe_dump(content))
+
+
+def change_pickle(path: Path, change) -> None:
+    content = pickle.loads(path.read_bytes())
+    change(content["model"])
+    path.write_bytes(pickle.dumps(content, 4))
+
+
+def permute(model: dict) -> None:
+    name = "res3.1.conv2.weight"
+    model[name] = np.ascontiguousarray(model[name].transpose(1, 0, 2, 3))
+
+
+MUTANTS = {
+    "BGR swapped": lambda w, c: change_yaml(c, "INPUT", "FORMAT", value="BGR"),
+    "std omitted": lambda w, c: change_yaml(c, "MODEL", "PIXEL_STD", value=[1.0, 1.0, 1.0]),
+    "mean of Caffe": lambda w, c: change_yaml(
+        c, "MODEL", "PIXEL_MEAN", value=[103.53, 116.28, 123.675]
+    ),
+    "stride moved": lambda w, c: change_yaml(c, "MODEL", "RESNETS", "STRIDE_IN_1X1", value=True),
+    "tensor permuted": lambda w, c: change_pickle(w, permute),
+    "shortcut norms swapped": lambda w, c: change_pickle(
+        w,
+        lambda model: model.update(
+            {
+                "res4.0.shortcut.norm.weight": model["res4.0.conv3.norm.weight"],
+                "res4.0.conv3.norm.weight": model["res4.0.shortcut.norm.weight"],
+            }
+        ),
+    ),
+}
+
+
+@detectron2
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+@pytest.mark.parametrize("mutant", MUTANTS)
+def test_the_proof_turns_red(mutant, head, deep, photo, tmp_path):
+    weights, configs = draft(deep, tmp_path)
+    MUTANTS[mutant](weights, configs[head])
+    found = proved(deep, head, configs[head], weights, photo)
+    assert not found.holds
+    # a moved stride leaves the first stage as it is: that it turns red needs the deeper levels
+    assert found.levels[-1].relative > 100 * proof.TOLERANCE
+
+
+@detectron2
+@pytest.mark.parametrize("name", ["res2.0.conv1.norm.running_var", "res5.2.conv3.weight"])
+def test_a_missing_tensor_is_found(name, deep, photo, tmp_path):
+    weights, configs = draft(deep, tmp_path)
+    change_pickle(weights, lambda model: model.pop(name))
+    for head in ("fpn", "c4"):
+        with pytest.raises(ValueError, match=r"did not fill 1 tensors"):
+            proved(deep, head, configs[head], weights, photo)
+
+
+@detectron2
+def test_msra_s_strides_and_channels_survive_the_way_through_us(deep, photo, tmp_path):
+    """Caffe2 names, BGR and the stride in the 1x1: detectron2 reads the file itself, then ours."""
+    path = dump(tmp_path / "R-50.pkl", msra(deep), 2)
+    backbone = read(path, Given(source="msra"))
+    weights, configs = draft(backbone, tmp_path)
+    assert yaml.safe_load(configs["c4"].read_text())["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is True
+    default = tmp_path / "default.yaml"  # detectron2's defaults are MSRA's network
+    default.write_text(
+        "MODEL:\n  BACKBONE:\n    NAME: build_resnet_backbone\n  ROI_HEADS:\n    NAME: Res5ROIHeads\n"
+    )
+    from transfer.detection.detectron2_probe import probe
+
+    theirs = probe(str(default), str(path), photo.numpy())
+    for head in ("fpn", "c4"):
+        assert proved(backbone, head, configs[head], weights, photo).holds
+    ours = proof.features(backbone, proof.normalised(backbone, photo))
+    assert compare("as it came", {n: ours[n] for n in LEVELS}, theirs).holds
+
+
+@detectron2
+def test_an_export_with_its_proof(tmp_path):
+    """By the public door: the probe runs as a process of its own."""
+    backbone = tame("resnet18", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    written = write(backbone, "detectron2", tmp_path / "r18.pkl", python=sys.executable)
+    assert sorted(os.listdir(tmp_path)) == ["r18-fpn.yaml", "r18.pkl"]
+    assert [p.holds for p in written.proofs] == [True]
+    text = (tmp_path / "r18-fpn.yaml").read_text()
+    assert "Proved against detectron2" in text
+    model = yaml.safe_load(text)["MODEL"]
+    assert model["WEIGHTS"] == str(tmp_path / "r18.pkl")
+    assert model["PIXEL_MEAN"] == [127.5, 102.0, 76.5]
+    content = pickle.loads((tmp_path / "r18.pkl").read_bytes())
+    passport = json.loads(content["cutmix_transfer"])
+    assert passport["proof"][0]["levels"][3]["relative"] <= proof.TOLERANCE
+    assert read(tmp_path / "r18.pkl").fingerprint() == backbone.fingerprint()
+
+
+STOCK = """
+import pickle, sys
+for ours in ("pretrain", "transfer", "tools"):
+    sys.modules[ours] = None  # not importable
+import numpy as np, torch
+from detectron2.config import get_cfg
+from detectron2.data.datasets import register_pascal_voc
+from detectron2.engine import DefaultTrainer
+config, weights, data, out = sys.argv[1:]
+register_pascal_voc("cells", data, "trainval", 2007, class_names=("RBC", "WBC", "Platelets"))
+cfg = get_cfg()
+cfg.merge_from_file(config)
+cfg.merge_from_list(["MODEL.DEVICE", "cpu", "DATASETS.TRAIN", ("cells",), "DATASETS.TEST", (),
+    "MODEL.ROI_HEADS.NUM_CLASSES", 3, "DATALOADER.NUM_WORKERS", 0, "SOLVER.IMS_PER_BATCH", 1,
+    "SOLVER.MAX_ITER", 3, "SOLVER.STEPS", (), "SOLVER.BASE_LR", 1e-4, "OUTPUT_DIR", out,
+    "INPUT.MIN_SIZE_TRAIN", (128,), "INPUT.MAX_SIZE_TRAIN", 192, "MODEL.ROI_BOX_HEAD.FC_DIM", 32,
+    "MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE", 16, "MODEL.RPN.POST_NMS_TOPK_TRAIN", 50])
+trainer = DefaultTrainer(cfg)
+trainer.resume_or_load()
+trunk = trainer.model.backbone
+own = {n.removeprefix("bottom_up."): t for n, t in trunk.state_dict().items() if "fpn_" not in n}
+if hasattr(trainer.model.roi_heads, "res5"):
+    own |= {"res5." + n: t for n, t in trainer.model.roi_heads.res5.state_dict().items()}
+file = pickle.load(open(weights, "rb"), encoding="latin1")["model"]
+assert set(own) == set(file), set(own) ^ set(file)
+assert all(np.array_equal(own[n].numpy(), file[n]) for n in own)
+trainer.train()
+print("trained", trainer.iter + 1, "matched", len(own))
+"""
+
+
+@detectron2
+@pytest.mark.parametrize(("arch", "head"), [("resnet18", "fpn"), ("resnet50", "c4"), ("resnet50", "dc5")])
+def test_a_stock_script_trains_from_it_without_our_package(arch, head, unpacked, tmp_path):
+    weights, configs = draft(tame(arch), tmp_path)
+    script = tmp_path / "train.py"
+    script.write_text(STOCK)
+    data = next(unpacked("data/bccd.tar").rglob("ImageSets")).parent
+    command = [sys.executable, "-I", "-W", "ignore", script, configs[head], weights, data,
+               tmp_path / "out"]  # fmt: skip
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "trained 3 matched" in done.stdout
+    assert "not found in the checkpoint" not in done.stderr.replace("roi_heads", "").split("stem")[0]
+
+
+@detectron2
+@pytest.mark.parametrize("arch", ["convnext_atto", "efficientnet_b0", "resnet10t"])
+def test_the_registered_backbone_is_the_same_function(arch, photo, tmp_path):
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    from transfer.detection import detectron2_backbone
+
+    backbone = tame(arch, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+    backbone.save(tmp_path / "b.pth")
+    cfg = get_cfg()
+    detectron2_backbone.configure(cfg, str(tmp_path / "b.pth"))
+    cfg.MODEL.DEVICE = "cpu"
+    cfg.MODEL.ROI_BOX_HEAD.FC_DIM = 8
+    model = build_model(cfg)
+    trunk = model.backbone.bottom_up
+    frozen = [name for name, p in trunk.named_parameters() if not p.requires_grad]
+    assert any("stem" in name or "conv1" in name or "conv_stem" in name for name in frozen)
+    assert len(frozen) < len(list(trunk.parameters()))
+    model.train()
+    assert not any(module.training for module in trunk.modules() if "BatchNorm" in type(module).__name__)
+    model.eval()
+    with torch.no_grad():
+        pixels = model.preprocess_image([{"image": photo}]).tensor
+        theirs = trunk(pixels)
+        pyramid = model.backbone(pixels)
+    ours = proof.features(backbone, proof.normalised(backbone, photo))
+    assert compare(arch, {name: ours[name] for name in LEVELS}, theirs).holds
+    assert list(pyramid) == ["p2", "p3", "p4", "p5", "p6"]
+    cfg.INPUT.FORMAT = "BGR"
+    with pytest.raises(UserError, match=r"INPUT\.FORMAT is BGR"):
+        build_model(cfg)
+
+
+@pytest.mark.parametrize("head", ["c4", "dc5"])
+def test_basic_blocks_are_refused_where_detectron2_would_build_others(head, tmp_path):
+    with pytest.raises(UserError, match="bottlenecks"):
+        write(tame("resnet18"), "detectron2", tmp_path / "r.pkl", heads=[head])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("arch", "options", "said"),
+    [
+        ("convnext_atto", {}, "detectron2_backbone"),
+        ("resnet10t", {}, "detectron2_backbone"),
+        ("seresnet18", {}, "detectron2_backbone"),
+        ("resnet26", {}, "depth 50"),
+        ("resnet18", {"model_args": {"act_layer": "gelu"}}, "act_layer"),
+    ],
+)
+def test_what_stock_detectron2_lacks_is_refused(arch, options, said, tmp_path):
+    with pytest.raises(UserError, match=said):
+        write(tame(arch, **options), "detectron2", tmp_path / "r.pkl")
+    assert os.listdir(tmp_path) == []
+
+
+def test_without_detectron2_a_proved_mapping_is_named_and_others_are_asked_for(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(to_detectron2, "prove", lambda *_: None)
+    backbone = tame("resnet18")
+    written = write(backbone, "detectron2", tmp_path / "r.pkl")
+    assert written.notes == (f"mapping proved against detectron2 {to_detectron2.PROVED_COMMIT}",)
+    assert to_detectron2.PROVED_COMMIT in (tmp_path / "r-fpn.yaml").read_text()
+    assert read(tmp_path / "r.pkl").fingerprint() == backbone.fingerprint()
+    monkeypatch.setattr(to_detectron2, "PROVED", frozenset())
+    with pytest.raises(UserError, match="--unproved"):
+        write(backbone, "detectron2", tmp_path / "s.pkl")
+    assert sorted(os.listdir(tmp_path)) == ["r-fpn.yaml", "r.pkl"]
+    written = write(backbone, "detectron2", tmp_path / "s.pkl", unproved=True)
+    assert written.notes[0].startswith("UNPROVED")
+    assert "UNPROVED" in (tmp_path / "s-fpn.yaml").read_text()
+
+
+def test_the_probe_needs_nothing_of_ours():
+    text = (ROOT / "transfer" / "detection" / "detectron2_probe.py").read_text()
+    assert "import pretrain" not in text
+    assert "from pretrain" not in text
+    assert "from transfer" not in text
+
+
+def test_a_wrong_interpreter_is_named(tmp_path):
+    with pytest.raises(UserError, match="cannot be run"):
+        write(tame("resnet18"), "detectron2", tmp_path / "r.pkl", python=str(tmp_path / "none"))
+    assert os.listdir(tmp_path) == []
+
+
+def test_files_that_numpy_1_reads_too(tmp_path):
+    to_detectron2.write_weights(tame("resnet18"), tmp_path / "r.pkl", {})
+    content = (tmp_path / "r.pkl").read_bytes()
+    assert b"numpy.core.multiarray" in content
+    assert b"numpy._core" not in content
