@@ -186,7 +186,13 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
         try:
             _receive_once(address, part)
             return
-        except (Cut, http.client.HTTPException, urllib.error.URLError, TimeoutError) as error:
+        except (
+            Cut,
+            http.client.HTTPException,
+            urllib.error.URLError,
+            TimeoutError,
+            ConnectionError,
+        ) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, OSError) and reason.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise reason from error
@@ -198,11 +204,6 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
                     f"{address.url} cannot be fetched ({words}). What has come is kept; the same "
                     "command goes on from there. A file that is in the cache needs no network."
                 ) from error
-            pause(min(8.0, 0.5 * 2**tries))
-        except ConnectionError:
-            tries += 1
-            if tries >= _TRIES:
-                raise
             pause(min(8.0, 0.5 * 2**tries))
 
 
