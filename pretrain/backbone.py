@@ -58,7 +58,7 @@ class Provenance:
     """For foreign checkpoints: where the file came from."""
     source_sha256: str | None = None
     stated: dict[str, Any] | None = None
-    """What the foreign file says of itself (epoch, errors), and where our facts about it are from."""
+    """What a foreign file says of itself (epoch, errors), and where facts about it are from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

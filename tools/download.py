@@ -71,9 +71,9 @@ def listing(hub: object) -> str:
         cells = [cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)]
         lines.append("  ".join([*cells, row[4]]))
     lines.append(
-        "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same. One "
-        "that only\na web page serves is downloaded by hand and given by its path. Beside this list: "
-        "timm:NAME,\ntorchvision:MODEL/WEIGHTS, hf:OWNER/NAME, https://..., a path."
+        "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same. One\n"
+        "that only a web page serves is downloaded by hand and given by its path. Beside this list:\n"
+        "timm:NAME, torchvision:MODEL/WEIGHTS, hf:OWNER/NAME, https://..., a path."
     )
     return "\n".join(lines)
 

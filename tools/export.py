@@ -1,7 +1,7 @@
 """Write a backbone in another library's format, and prove there that it is the same function.
 
-python tools/export.py --backbone B.pth --to detectron2 --out r50.pkl     and r50-{fpn,c4,dc5}.yaml
-python tools/export.py --backbone B.pth --to timm --out FOLDER            timm opens local-dir:FOLDER
+python tools/export.py --backbone B.pth --to detectron2 --out r50.pkl    and r50-{fpn,c4,dc5}.yaml
+python tools/export.py --backbone B.pth --to timm --out FOLDER           timm: local-dir:FOLDER
 python tools/export.py --backbone B.pth --to timm,onnx,torchvision --out FOLDER
 python tools/export.py --backbone FOREIGN.pth --source torchvision --to backbone --out B.pth
 

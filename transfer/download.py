@@ -76,7 +76,7 @@ def fetch(
 
     Args:
         address: where it is, and its hash where known.
-        trust: take a file whose hash is unknown; what came is recorded, and later uses must equal it.
+        trust: take a file whose hash is unknown; what came is recorded, later uses must equal it.
         pause: waits between tries, in seconds.
 
     Raises:

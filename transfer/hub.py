@@ -130,7 +130,9 @@ def _torchvision(name: str) -> tuple[Path, Given]:
 
     arch, _, entry = name.partition("/")
     if arch not in list_models():
-        raise UserError(f"torchvision lists no model {arch!r} (torchvision:resnet50/IMAGENET1K_V2).")
+        raise UserError(
+            f"torchvision lists no model {arch!r} (torchvision:resnet50/IMAGENET1K_V2)."
+        )
     choices: Any = get_model_weights(arch)
     weights = choices.DEFAULT if not entry else choices.__members__.get(entry)
     if weights is None:

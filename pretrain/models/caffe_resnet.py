@@ -34,8 +34,8 @@ class CaffeResNet(ResNet):
 
     def __init__(self, block: Any, layers: tuple[int, ...], **options: Any) -> None:
         super().__init__(block, layers, **options)
-        for stage in (self.layer2, self.layer3, self.layer4):
-            first: Any = stage[0]
+        stages: Any = (self.layer2, self.layer3, self.layer4)
+        for first in (stage[0] for stage in stages):
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
 
 

@@ -11,7 +11,7 @@ of the stages before the last BatchNorm.
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models import generate_default_cfgs, is_model, register_model
 from timm.models._builder import build_model_with_cfg
 from timm.models._features import feature_take_indices
@@ -80,6 +80,10 @@ class PyramidNet(nn.Module):
         num_classes: outputs; 0 for pooled features.
     """
 
+    layer1: nn.Module
+    layer2: nn.Module
+    layer3: nn.Module
+
     def __init__(
         self,
         depth: int = 200,
@@ -132,7 +136,7 @@ class PyramidNet(nn.Module):
         return self.fc
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's parts: 0 is the stem, then the stages (or, fine, their blocks)."""
+        """Timm's parts: 0 is the stem, then the stages (or, fine, their blocks)."""
         blocks = r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"
         return {"stem": r"^conv1|bn1", "blocks": [(blocks, None), (r"^bn_final", (99999,))]}
 
@@ -150,7 +154,7 @@ class PyramidNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """timm's way to feature levels: the outputs of the stages `indices`, of 0 to 2."""
+        """Timm's way to feature levels: the outputs of the stages `indices`, of 0 to 2."""
         wanted, last = feature_take_indices(3, indices if indices is None else list(indices))  # type: ignore[arg-type]
         x = self.bn1(self.conv1(x))
         levels = []

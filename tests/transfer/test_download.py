@@ -1,4 +1,4 @@
-"""Downloads against a server on loopback that misbehaves: the right file or a message, never half."""
+"""Downloads from a loopback server that misbehaves: the right file or a message, never half."""
 
 import hashlib
 import http.server
@@ -297,12 +297,15 @@ def test_the_beginning_of_a_hash_is_enough(server):
 
 
 def test_no_room(server, tmp_path, monkeypatch):
-    """A real small disk where one may be mounted, otherwise a write that fails as a full one does."""
+    """A disk of 256 KiB, where one may be mounted."""
     small = tmp_path / "small"
     small.mkdir()
-    mounted = os.geteuid() == 0 and not subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True
-    ).returncode
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(small)], capture_output=True
+        ).returncode
+    )
     if not mounted:
         pytest.skip("no small disk can be mounted here")
     try:

@@ -77,7 +77,8 @@ class TimmBackbone(Detectron2Backbone):
 def of_any_size(backbone: Backbone) -> Backbone:
     """The same weights, for images of any size where the architecture is tied to one (Swin)."""
     spec = backbone.spec
-    if not (spec.arch.startswith("swin") and timm.get_pretrained_cfg(spec.arch).fixed_input_size):
+    described: Any = timm.get_pretrained_cfg(spec.arch)
+    if not (spec.arch.startswith("swin") and described.fixed_input_size):
         return backbone
     free = {**spec.model_args, "strict_img_size": False}
     return Backbone(

@@ -3,7 +3,8 @@
     python -I detectron2_probe.py JOBS.json
 
 It may be run by the interpreter of another environment, the one where detectron2 is installed.
-JOBS.json: {"image": uint8 RGB .npy (3, H, W), "out": .npz, "jobs": [{"name", "config", "weights"}]}.
+JOBS.json: {"image": uint8 RGB .npy (3, H, W), "out": .npz, "jobs": [{"name", "config",
+"weights"}]}.
 Weights come in through detectron2's own checkpointer, the image through its model's own
 normalisation. Exit code 3: detectron2 cannot be imported.
 """
@@ -46,6 +47,7 @@ def probe(config: str, weights: str, image: np.ndarray) -> dict[str, np.ndarray]
         for tensor in trunk.state_dict().values():
             tensor.fill_(float("nan"))
     DetectionCheckpointer(model).load(weights)
+    # detectron2 itself fills in a running variance that is missing: the levels must tell that
     empty = [name for name, tensor in trunk.state_dict().items() if bool(tensor.isnan().any())]
     if empty:
         raise ValueError(f"detectron2 did not fill {len(empty)} tensors, first {empty[0]}")

@@ -1,13 +1,13 @@
 """Checkpoints of the field in and out: the one door is `read`, the one way out `write`.
 
-    files          what kind of file, read without code and within its own size
-    wrappings      where the weights lie in it, and what it says of itself
-    names          the field's names for the tensors of a ResNet, as tables
-    architectures  which network names and shapes belong to
-    sources        how a network is fed, where the file does not say so
-    reading        all of that, proved by strict loading
-    passports      what travels with an export
-    writing        the others' formats, each proved at the border before it gets its name
+files          what kind of file, read without code and within its own size
+wrappings      where the weights lie in it, and what it says of itself
+names          the field's names for the tensors of a ResNet, as tables
+architectures  which network names and shapes belong to
+sources        how a network is fed, where the file does not say so
+reading        all of that, proved by strict loading
+passports      what travels with an export
+writing        the others' formats, each proved at the border before it gets its name
 """
 
 from pathlib import Path
@@ -115,10 +115,13 @@ def _with_passport(opened: Opened, passport: passports.Passport) -> Backbone:
         found = fitted.get(f"{head}.weight", torch.empty(0)).shape[0]
         if found != spec.num_classes:
             raise UserError(
-                f"{opened.path}: its passport names {spec.num_classes} classes, the file has {found}."
+                f"{opened.path}: its passport names {spec.num_classes} classes, the file has "
+                f"{found}."
             )
         return backbone
-    raise UserError(f"{opened.path} is damaged: its weights are not what its passport says. {refusal}")
+    raise UserError(
+        f"{opened.path} is damaged: its weights are not what its passport says. {refusal}"
+    )
 
 
 __all__ = ["Given", "is_ours", "locate", "read", "write"]

@@ -69,7 +69,11 @@ def _table() -> dict[Residual, str]:
 FAMILY: dict[Residual, str] = _table()
 RESIDUAL: dict[str, Residual] = {name: kind for kind, name in FAMILY.items()}
 # the same shapes, the stride in the first 1x1
-CAFFE = {"resnet50": "resnet50_caffe", "resnet101": "resnet101_caffe", "resnet152": "resnet152_caffe"}
+CAFFE = {
+    "resnet50": "resnet50_caffe",
+    "resnet101": "resnet101_caffe",
+    "resnet152": "resnet152_caffe",
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,8 @@ def _residual(shapes: Shapes) -> Residual | None:
         width,
         _stem(shapes),
         any(".se." in name for name in shapes),
-        "layer2.0.downsample.1.weight" in shapes and len(shapes["layer2.0.downsample.1.weight"]) == 4,
+        "layer2.0.downsample.1.weight" in shapes
+        and len(shapes["layer2.0.downsample.1.weight"]) == 4,
     )
 
 

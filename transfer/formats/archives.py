@@ -24,7 +24,9 @@ def read_npz(opened: Opened, given: Given) -> Backbone:
         raise UserError(f"{path} is a NumPy archive: give --arch, the timm architecture it is of.")
     convention = given.convention(arch)
     if convention is None:
-        raise UserError(f"{path} does not say how its network is fed. Give --source or --mean, --std.")
+        raise UserError(
+            f"{path} does not say how its network is fed. Give --source or --mean, --std."
+        )
     classes = _classes(opened)
     spec = BackboneSpec(
         arch=arch,
@@ -51,7 +53,9 @@ def read_npz(opened: Opened, given: Given) -> Backbone:
     held = sum(array.size for array in opened.content.values())
     placed = sum(parameter.numel() for parameter in network.parameters())
     if held != placed:
-        raise UserError(f"{path} holds {held:,} numbers, {arch} has {placed:,}: not all were placed.")
+        raise UserError(
+            f"{path} holds {held:,} numbers, {arch} has {placed:,}: not all were placed."
+        )
     stated = {"container": "npz", "names": f"timm's own reader of {arch}",
               "conventions": convention.origin}  # fmt: skip
     return Backbone.of(

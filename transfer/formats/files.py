@@ -178,9 +178,8 @@ def _open_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
         if not isinstance(described, dict) or len(described) > _MAX_TENSORS:
             raise ValueError("its header is no table of tensors")
         with safetensors.safe_open(path, framework="pt") as archive:
-            return {name: archive.get_tensor(name) for name in archive.keys()}, (
-                archive.metadata() or {}
-            )
+            names = list(archive.keys())
+            return {name: archive.get_tensor(name) for name in names}, archive.metadata() or {}
     except (
         ValueError,
         RecursionError,

@@ -186,14 +186,20 @@ def _sanity(weights: Mapping[str, Tensor], folded: bool = False) -> Iterator[str
     if fresh and not folded:
         which = "no BatchNorm has" if len(fresh) == len(norms) else f"{_some(fresh)} have"
         yield f"{which} ever seen an image (mean 0, variance 1): not trained"
-    silent = [n for n in norms if f"{n}.weight" in weights and not bool(weights[f"{n}.weight"].any())]
+    silent = [
+        n for n in norms if f"{n}.weight" in weights and not bool(weights[f"{n}.weight"].any())
+    ]
     if silent:
         yield f"{_some(silent)}: weight zero throughout, so that branch says nothing"
-    variances = {name: weights[f"{name}.running_var"] for name in norms if f"{name}.running_var" in weights}
+    variances = {
+        name: weights[f"{name}.running_var"] for name in norms if f"{name}.running_var" in weights
+    }
     negative = [name for name, value in variances.items() if bool((value < 0).any())]
     if negative:
         yield f"{_some(negative)}: a negative variance, which cannot be"
-    dead = [n for n, value in variances.items() if float((value.abs() < 1e-10).float().mean()) > 0.5]
+    dead = [
+        n for n, value in variances.items() if float((value.abs() < 1e-10).float().mean()) > 0.5
+    ]
     if dead:
         yield f"{_some(dead)}: more than half of the channels are dead (variance 0)"
     yield from _classifier(weights)
@@ -211,8 +217,8 @@ def _all_one(variance: Tensor | None) -> bool:
 
 def _classifier(weights: Mapping[str, Tensor]) -> Iterator[str]:
     """Drawn as PyTorch draws a Linear (uniform up to 1/sqrt(inputs)), or constant."""
-    found = next((weights[n] for n in ("fc.weight", "head.fc.weight", "classifier.weight", "head.weight")
-                  if n in weights), None)  # fmt: skip
+    heads = ("fc.weight", "head.fc.weight", "classifier.weight", "head.weight")
+    found = next((weights[name] for name in heads if name in weights), None)
     if found is None or found.ndim != 2 or found.numel() < 1000:
         return
     if float(found.std()) == 0:
@@ -223,4 +229,3 @@ def _classifier(weights: Mapping[str, Tensor]) -> Iterator[str]:
     is_uniform = 0.99 * bound < largest <= bound and abs(spread / (bound / math.sqrt(3)) - 1) < 0.02
     if is_uniform:
         yield "the classifier looks untrained: spread as PyTorch draws a new one"
-

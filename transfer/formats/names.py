@@ -1,7 +1,7 @@
 """How the field names the tensors of a ResNet: tables of rows, one of which fits each name.
 
-A row is (ours, theirs). `<b>` is the number of a block, `<k>` of a convolution, `<p>` one of weight,
-bias and the running statistics, `<rest>` anything; each stands on both sides. Both directions are
+A row is (ours, theirs). `<b>` is the number of a block, `<k>` of a convolution, `<p>` a parameter
+or statistic, `<rest>` anything; each stands on both sides. Both directions are
 derived from the rows, and the tests hold each table against lists of names from the libraries
 themselves. Ours are timm's names, which for ResNets are torchvision's and the CutMix release's.
 """

@@ -87,7 +87,8 @@ def timm_config(path: Path) -> Beside | None:
     content = _json(path.read_text(encoding="utf-8", errors="replace"), path)
     if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
         return None
-    arch, described = content["architecture"], content.get("pretrained_cfg") or content
+    arch: str = content["architecture"]
+    described: Any = content.get("pretrained_cfg") or content
     if not timm.is_model(arch):
         raise UserError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
     arguments = content.get("model_args") or {}
@@ -97,7 +98,7 @@ def timm_config(path: Path) -> Beside | None:
         convention = of_timm(arch, described, f"timm's config.json in {path.parent}")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path} is no configuration of timm ({error}).") from error
-    labels = content.get("label_names") or described.get("label_names")
+    labels = content.get("label_names")
     good = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
     return Beside(arch, arguments, convention, labels if good else None)

@@ -35,7 +35,7 @@ class Level:
 
     @property
     def relative(self) -> float:
-        """difference / largest."""
+        """Difference / largest."""
         return self.difference / self.largest if self.largest else float(self.difference > 0)
 
     @property

@@ -17,7 +17,7 @@ from pretrain.spec import create_model
 from transfer.formats.architectures import CAFFE, infer, strides_are_open
 from transfer.formats.files import Opened
 from transfer.formats.names import TABLES
-from transfer.formats.sources import SOURCES, Convention, Given, known_file
+from transfer.formats.sources import SOURCES, Convention, Given, described, known_file
 from transfer.formats.wrappings import Unwrapped, unwrap
 
 
@@ -68,9 +68,7 @@ def understand(opened: Opened, given: Given, beside: Beside | None = None) -> Re
     if given.arch is None and hint and (hint == "pyramidnet" or not timm.is_model(hint)):
         hint = None  # other programs' words, such as the CutMix release's for families
     arguments = dict(beside.model_args) if beside is not None else {}
-    weights, names, arch, model_args, filled = _identify(
-        unwrapped.weights, hint, arguments, opened
-    )
+    weights, names, arch, model_args, filled = _identify(unwrapped.weights, hint, arguments, opened)
     first, classifier = _ends(arch)
     own = unwrapped.convention or (known.convention if known else None)
     own = beside.convention if beside is not None else own
@@ -253,8 +251,8 @@ def _ends(arch: str) -> tuple[str, str]:
     """Names of the first convolution and of the classifier, as timm describes them."""
     if not timm.is_model(arch):
         create_model(arch)  # refuses, and names its neighbours
-    described = timm.get_pretrained_cfg(arch)
-    first, head = described.first_conv or "", described.classifier or ""
+    own = described(arch)
+    first, head = own.first_conv or "", own.classifier or ""
     if isinstance(first, (tuple, list)) or isinstance(head, (tuple, list)):
         raise UserError(f"{arch} has several stems or classifiers, which is not supported")
     return f"{first}.weight", head

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import timm
 import torchvision
-from timm.data import resolve_data_config
+from timm.data.config import resolve_data_config
 
 from pretrain.errors import UserError
 from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
@@ -40,11 +40,12 @@ class Convention:
     """Where these facts are from, in words."""
 
 
-_IMAGENET = {"mean": IMAGENET_MEAN, "std": IMAGENET_STD}
 _CAFFE_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 
 SOURCES: dict[str, Convention] = {
-    "cutmix": Convention(**_IMAGENET, origin="CutMix-PyTorch, ImageNet (its train.py)"),
+    "cutmix": Convention(
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, origin="CutMix-PyTorch, ImageNet (its train.py)"
+    ),
     "cutmix-cifar": Convention(
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
         std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
@@ -52,9 +53,13 @@ SOURCES: dict[str, Convention] = {
         crop_pct=1.0,
         origin="CutMix-PyTorch, CIFAR (its train.py)",
     ),
-    "torchvision": Convention(**_IMAGENET, origin="torchvision, its ImageNet presets"),
+    "torchvision": Convention(
+        mean=IMAGENET_MEAN, std=IMAGENET_STD, origin="torchvision, its ImageNet presets"
+    ),
     "mmpretrain": Convention(
-        **_IMAGENET, origin="mmpretrain and openmixup, their ImageNet pipelines"
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        origin="mmpretrain and openmixup, their ImageNet pipelines",
     ),
     "msra": Convention(
         mean=_CAFFE_MEAN,
@@ -94,7 +99,7 @@ class Given:
     """Names that begin so are taken, the others are left."""
 
     def __post_init__(self) -> None:
-        """Refuse half of a convention, numbers of another scale, and two answers to one question."""
+        """Refuse half of a convention, another scale, and two answers to one question."""
         if (self.mean is None) != (self.std is None):
             raise UserError("--mean and --std go together: give both, or --source.")
         if self.mean is not None and self.source is not None:
@@ -131,12 +136,17 @@ class Given:
         )
 
 
+def described(arch: str) -> Any:
+    """Timm's own description (PretrainedCfg) of an architecture or of one of its listed weights."""
+    return timm.get_pretrained_cfg(arch)
+
+
 def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = "") -> Convention:
     """From timm's own description: of an architecture, or of a file (config.json, arguments)."""
     if config is None:
         if not timm.is_model(arch):
             raise UserError(f"--source timm: timm knows no architecture {arch!r}.")
-        config = timm.get_pretrained_cfg(arch).to_dict()
+        config = described(arch).to_dict()
     settled = resolve_data_config(dict(config), pretrained_cfg=dict(config))
     if len(settled["mean"]) != 3 or settled["input_size"][1] != settled["input_size"][2]:
         raise UserError(f"{arch} is fed {settled['input_size']}; square RGB images are needed.")
@@ -163,7 +173,9 @@ def of_mm_config(text: str) -> Convention | None:
     if len(means) != 1 or len(stds) != 1 or len(orders) > 1 or len(styles) > 1:
         return None
     try:
-        mean, std = ([float(x) for x in group.pop().split(",") if x.strip()] for group in (means, stds))
+        mean, std = (
+            [float(x) for x in group.pop().split(",") if x.strip()] for group in (means, stds)
+        )
     except ValueError:
         return None
     if len(mean) != 3 or len(std) != 3:
@@ -236,7 +248,7 @@ def _known_files() -> dict[str, Known]:
         for digits, arch in _OLD_TORCHVISION.items()
     }
     for name in timm.list_pretrained():
-        config = timm.get_pretrained_cfg(name)
+        config = described(name)
         digits = _digits(config.url if isinstance(config.url, str) else "")
         if digits and tuple(config.input_size)[1] == tuple(config.input_size)[2]:
             arch = name.split(".")[0]

@@ -1,8 +1,8 @@
 """Weights and configurations that stock detectron2 trains from, without this package.
 
 R.pkl holds the backbone under detectron2's names; R-fpn.yaml, R-c4.yaml and R-dc5.yaml name it and
-carry mean, std, channel order, strides, groups, widths, depth and normalisation. What detectron2 has
-no place for (the classifier, BatchNorm's counters) stands beside, so that nothing is lost.
+carry mean, std, channel order, strides, groups, widths, depth and normalisation. What detectron2
+has no place for (the classifier, BatchNorm's counters) stands beside, so that nothing is lost.
 """
 
 import json
@@ -44,7 +44,12 @@ PROVED = frozenset({
     "resnet50_caffe", "resnet101_caffe",
 })  # fmt: skip
 
-_DEPTHS = {(2, 2, 2, 2): 18, (3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+_DEPTHS: dict[tuple[int, ...], int] = {
+    (2, 2, 2, 2): 18,
+    (3, 4, 6, 3): 50,
+    (3, 4, 23, 3): 101,
+    (3, 8, 36, 3): 152,
+}
 # arguments of a constructor that leave the function of evaluation mode as it is
 _HARMLESS = {"drop_path_rate", "drop_rate", "drop_block_rate", "zero_init_last"}
 _PROBE = Path(__file__).resolve().parent.parent / "detection" / "detectron2_probe.py"
@@ -144,7 +149,10 @@ def config(backbone: Backbone, head: Head, weights: str) -> dict[str, Any]:
             "MIN_SIZE_TRAIN": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
             "MIN_SIZE_TEST": 800,
         },
-        "DATASETS": {"TRAIN": ["voc_2007_trainval", "voc_2012_trainval"], "TEST": ["voc_2007_test"]},
+        "DATASETS": {
+            "TRAIN": ["voc_2007_trainval", "voc_2012_trainval"],
+            "TEST": ["voc_2007_test"],
+        },
         "SOLVER": {
             "IMS_PER_BATCH": 16,
             "BASE_LR": 0.02,
@@ -205,7 +213,10 @@ def write_weights(backbone: Backbone, path: Path, passport: Mapping[str, Any]) -
         _Pickler(handle, protocol=4).dump(content)
 
 
-class _Pickler(pickle._Pickler):  # type: ignore[name-defined,misc]
+_Pure: Any = pickle._Pickler  # type: ignore[attr-defined]  # the machine written in Python
+
+
+class _Pickler(_Pure):
     """Names NumPy's functions as NumPy 1 did, which detectron2's environments often still have."""
 
     def save_global(self, obj: Any, name: str | None = None) -> None:

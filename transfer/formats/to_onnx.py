@@ -1,4 +1,4 @@
-"""The feature extractor as an ONNX graph that takes raw pixels: preprocessing cannot be forgotten."""
+"""The feature extractor as an ONNX graph that takes raw pixels: no preprocessing to forget."""
 
 import json
 import warnings
@@ -27,6 +27,9 @@ _OPSET = 17
 
 class _Extractor(nn.Module):
     """uint8 RGB (N, 3, H, W) to the levels."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
@@ -77,7 +80,7 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
 
 
 def prove_onnx(backbone: Backbone, path: Path) -> Proof | None:
-    """onnxruntime on raw pixels of another size than the traced; None where it is missing."""
+    """Onnxruntime on raw pixels of another size than the traced; None where it is missing."""
     try:
         import onnxruntime
     except ImportError:

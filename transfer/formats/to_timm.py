@@ -9,7 +9,8 @@ import timm
 import torch
 import torchvision
 from PIL import Image
-from timm.data import create_transform, resolve_data_config
+from timm.data.config import resolve_data_config
+from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
@@ -96,7 +97,7 @@ def write_torchvision(backbone: Backbone, path: Path) -> None:
 
 
 def prove_timm(backbone: Backbone, folder: Path) -> Proof:
-    """timm opens the folder by `local-dir:` and preprocesses by what it finds there."""
+    """Timm opens the folder by `local-dir:` and preprocesses by what it finds there."""
     created = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     settled = resolve_data_config({}, model=created)
     transform = create_transform(**settled)
@@ -104,7 +105,7 @@ def prove_timm(backbone: Backbone, folder: Path) -> Proof:
 
 
 def prove_safetensors(backbone: Backbone, path: Path) -> Proof:
-    """timm opens the file by `checkpoint_path`; how to feed it is in the header's passport."""
+    """Timm opens the file by `checkpoint_path`; how to feed it is in the header's passport."""
     spec = backbone.spec
     created = create_model(
         spec.arch, num_classes=spec.num_classes, checkpoint_path=str(path), **spec.model_args
@@ -123,7 +124,7 @@ def prove_safetensors(backbone: Backbone, path: Path) -> Proof:
 
 
 def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
-    """torchvision's ResNet class under torchvision's preset, with this mean, std and sizes."""
+    """Torchvision's ResNet class under torchvision's preset, with this mean, std and sizes."""
     spec = backbone.spec
     network = torchvision_network(backbone)
     network.load_state_dict(torch.load(path, weights_only=True), strict=True)
@@ -153,7 +154,7 @@ def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
 
 
 def torchvision_network(backbone: Backbone) -> nn.Module:
-    """torchvision's ResNet of this shape; UserError where it has none."""
+    """Torchvision's ResNet of this shape; UserError where it has none."""
     spec = backbone.spec
     kind = RESIDUAL.get(spec.arch)
     if kind is None or kind.stem != "7x7" or kind.squeeze or kind.pooled:

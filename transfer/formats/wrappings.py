@@ -5,16 +5,17 @@ Each wrapping is a row of the table: the keys that mark it, and what it tells be
 
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import timm
 import torch
 from torch import Tensor
 
 from pretrain.errors import UserError
-from transfer.formats.sources import SOURCES, Convention, of_mm_config, of_timm
+from transfer.formats.sources import SOURCES, Convention, described, of_mm_config, of_timm
 
 # where the weights lie, the exponential moving average first (as timm's reader prefers)
 _PLACES = (
@@ -173,13 +174,10 @@ def _lightning(content: Mapping[str, Any]) -> _Facts:
 def _timm_training(content: Mapping[str, Any]) -> _Facts:
     arch, arguments = str(content["arch"]), _arguments(content)
     convention = None
-    if arguments and "crop_pct" in arguments:
-        import timm
-
-        if timm.is_model(arch):
-            described = timm.get_pretrained_cfg(arch).to_dict()
-            said = {k: v for k, v in arguments.items() if k in _FED and v is not None}
-            convention = of_timm(arch, {**described, **said}, "the arguments of timm's train.py")
+    if "crop_pct" in arguments and timm.is_model(arch):
+        said = {k: v for k, v in arguments.items() if k in _FED and v is not None}
+        own = described(arch).to_dict()
+        convention = of_timm(arch, {**own, **said}, "the arguments of timm's train.py")
     return _Facts(arch, convention, _numbers(content, "epoch", "metric"))
 
 
@@ -188,8 +186,6 @@ _FED = ("mean", "std", "interpolation", "crop_pct", "input_size", "img_size")
 
 def _torchvision_training(content: Mapping[str, Any]) -> _Facts:
     """Its presets normalise with ImageNet's mean and std, whatever the arguments."""
-    from dataclasses import replace
-
     arguments = _arguments(content)
     arch = arguments.get("model")
     convention = None
@@ -230,7 +226,11 @@ _WRAPPINGS: Sequence[tuple[set[str], str, Callable[[Mapping[str, Any]], _Facts]]
     ({"arch", "state_dict", "best_err1"}, "CutMix-PyTorch release", _cutmix),
     ({"pytorch-lightning_version"}, "Lightning checkpoint", _lightning),
     ({"arch", "state_dict", "version"}, "checkpoint of timm's train.py", _timm_training),
-    ({"model", "args", "lr_scheduler"}, "checkpoint of torchvision's train.py", _torchvision_training),
+    (
+        {"model", "args", "lr_scheduler"},
+        "checkpoint of torchvision's train.py",
+        _torchvision_training,
+    ),
     ({"meta", "state_dict"}, "mmpretrain or openmixup checkpoint", _mm),
     ({"__author__", "model"}, "detectron2 file", _detectron2),
     ({"blobs"}, "Detectron file", _unknown),

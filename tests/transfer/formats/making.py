@@ -141,5 +141,3 @@ def fold(backbone: Backbone) -> Backbone:
             tensor = torch.zeros_like(tensor)
         weights[name] = tensor
     return Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
-
-

@@ -161,7 +161,7 @@ def test_msra_s_strides_and_channels_survive_the_way_through_us(deep, photo, tmp
     assert yaml.safe_load(configs["c4"].read_text())["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is True
     default = tmp_path / "default.yaml"  # detectron2's defaults are MSRA's network
     default.write_text(
-        "MODEL:\n  BACKBONE:\n    NAME: build_resnet_backbone\n  ROI_HEADS:\n    NAME: Res5ROIHeads\n"
+        "MODEL: {BACKBONE: {NAME: build_resnet_backbone}, ROI_HEADS: {NAME: Res5ROIHeads}}\n"
     )
     from transfer.detection.detectron2_probe import probe
 
@@ -222,7 +222,9 @@ print("trained", trainer.iter, "matched", len(own))
 
 
 @detectron2
-@pytest.mark.parametrize(("arch", "head"), [("resnet18", "fpn"), ("resnet50", "c4"), ("resnet50", "dc5")])
+@pytest.mark.parametrize(
+    ("arch", "head"), [("resnet18", "fpn"), ("resnet50", "c4"), ("resnet50", "dc5")]
+)
 def test_a_stock_script_trains_from_it_without_our_package(arch, head, unpacked, tmp_path):
     weights, configs = draft(tame(arch), tmp_path)
     script = tmp_path / "train.py"
@@ -255,7 +257,9 @@ def test_the_registered_backbone_is_the_same_function(arch, photo, tmp_path):
     assert any("stem" in name or "conv1" in name or "conv_stem" in name for name in frozen)
     assert len(frozen) < len(list(trunk.parameters()))
     model.train()
-    assert not any(module.training for module in trunk.modules() if "BatchNorm" in type(module).__name__)
+    assert not any(
+        module.training for module in trunk.modules() if "BatchNorm" in type(module).__name__
+    )
     model.eval()
     with torch.no_grad():
         pixels = model.preprocess_image([{"image": photo}]).tensor

@@ -40,7 +40,10 @@ def torch_bytes(content: object, legacy: bool = False) -> bytes:
 def repack(whole: bytes, change, compression: int = zipfile.ZIP_STORED) -> bytes:
     """A zip whose members went through `change(name, bytes)`, which gives a list of new members."""
     out = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(whole)) as source, zipfile.ZipFile(out, "w", compression) as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(whole)) as source,
+        zipfile.ZipFile(out, "w", compression) as new,
+    ):
         for name in source.namelist():
             for renamed, content in change(name, source.read(name)):
                 new.writestr(renamed, content)
@@ -78,19 +81,29 @@ def zips(whole: bytes) -> Iterator[Variant]:
         names = archive.namelist()
     for name in names[:12]:
         for new in (name + "x", "../" + name, name.split("/")[-1]):
-            yield f"{name} renamed {new}", ".pth", repack(
-                whole, lambda n, c, name=name, new=new: [(new if n == name else n, c)]
+            yield (
+                f"{name} renamed {new}",
+                ".pth",
+                repack(whole, lambda n, c, name=name, new=new: [(new if n == name else n, c)]),
             )
-        yield f"{name} dropped", ".pth", repack(
-            whole, lambda n, c, name=name: [] if n == name else [(n, c)]
+        yield (
+            f"{name} dropped",
+            ".pth",
+            repack(whole, lambda n, c, name=name: [] if n == name else [(n, c)]),
         )
-        yield f"{name} emptied", ".pth", repack(
-            whole, lambda n, c, name=name: [(n, b"" if n == name else c)]
+        yield (
+            f"{name} emptied",
+            ".pth",
+            repack(whole, lambda n, c, name=name: [(n, b"" if n == name else c)]),
         )
     yield "packed", ".pth", repack(whole, lambda n, c: [(n, c)], zipfile.ZIP_DEFLATED)
     bomb = bytes(2**26)
-    yield "bomb", ".pth", repack(
-        whole, lambda n, c: [(n, bomb if n.endswith("data/0") else c)], zipfile.ZIP_DEFLATED
+    yield (
+        "bomb",
+        ".pth",
+        repack(
+            whole, lambda n, c: [(n, bomb if n.endswith("data/0") else c)], zipfile.ZIP_DEFLATED
+        ),
     )
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -98,7 +111,11 @@ def zips(whole: bytes) -> Iterator[Variant]:
         np.save(array, np.zeros(2**22))
         archive.writestr("a.npy", array.getvalue())
     yield "npz bomb", ".npz", out.getvalue()
-    yield "zip of text", ".zip", repack(whole, lambda n, c: [("readme.txt", b"hello")][: n == names[0]])
+    yield (
+        "zip of text",
+        ".zip",
+        repack(whole, lambda n, c: [("readme.txt", b"hello")][: n == names[0]]),
+    )
 
 
 def lies(whole: bytes) -> Iterator[Variant]:
@@ -131,8 +148,10 @@ def lies(whole: bytes) -> Iterator[Variant]:
     ):
         if old in stream:
             changed = stream.replace(old, new)
-            yield f"lie {number}", ".pth", repack(
-                whole, lambda n, c, changed=changed: [(n, changed if n == name else c)]
+            yield (
+                f"lie {number}",
+                ".pth",
+                repack(whole, lambda n, c, changed=changed: [(n, changed if n == name else c)]),
             )
 
 
@@ -220,7 +239,11 @@ def tensors(net: Backbone, whole: bytes) -> Iterator[Variant]:
         {"dtype": 3},
         {"dtype": "BOOL"},
     ):
-        yield f"entry {change}", ".safetensors", headed({**header, first: {**header[first], **change}})
+        yield (
+            f"entry {change}",
+            ".safetensors",
+            headed({**header, first: {**header[first], **change}}),
+        )
     for title, content in {
         "not JSON": b"{" + b"x" * 100,
         "a list": b"{]",
@@ -234,20 +257,38 @@ def tensors(net: Backbone, whole: bytes) -> Iterator[Variant]:
         yield f"header {title}", ".safetensors", headed(content)
     for spec in ({}, {"arch": "vit_tiny_patch16_224", "model_args": {"depth": 10**9}}, 3, None):
         passport = json.dumps({"format": "passport/1", "spec": spec, "provenance": {}})
-        yield f"passport {spec}", ".safetensors", headed(
-            {**header, "__metadata__": {"cutmix_transfer": passport}}
+        yield (
+            f"passport {spec}",
+            ".safetensors",
+            headed({**header, "__metadata__": {"cutmix_transfer": passport}}),
         )
     for cut in range(0, len(whole) - 1, max(1, len(whole) // 15)):
         yield f"safetensors cut at {cut}", ".safetensors", whole[:cut]
 
 
+FOREIGN = (
+    b"",
+    b"\0",
+    b"{}",
+    b"PK",
+    b"PK\x05\x06" + bytes(18),
+    b"PK\x05\x06" + b"\0" * 4 + b"\xff" * 14,
+    b"PK\x03\x04" + b"\xff" * 40,
+    b"\x89HDF\r\n\x1a\n",
+    b"<!DOCTYPE html>",
+    b"\x1f\x8b\x08" + bytes(20),
+    b"version https://git-lfs.github.com/spec/v1\n",
+    b"\x80\x04.",
+    b"\x80\x63.",
+    b"\xff" * 100,
+    b"\x08\x07\x12\x07pytorch",
+)
+
+
 def foreign() -> Iterator[Variant]:
-    for content in (b"", b"\0", b"PK", b"PK\x05\x06" + bytes(18), b"\x89HDF\r\n\x1a\n", b"<!DOCTYPE html>",
-                    b"\x1f\x8b\x08" + bytes(20), b"version https://git-lfs.github.com/spec/v1\n",
-                    b"\x80\x04.", b"\x80\x63.", b"\xff" * 100, b"PK\x03\x04" + b"\xff" * 40,
-                    b"PK\x05\x06" + b"\0" * 4 + b"\xff" * 14, b"{}", b"\x08\x07\x12\x07pytorch"):  # fmt: skip
-        yield f"foreign {content[:12]!r}", ".pth", content
-        yield f"foreign {content[:12]!r} pkl", ".pkl", content
+    for content in FOREIGN:
+        for suffix in (".pth", ".pkl"):
+            yield f"foreign {content[:12]!r} {len(content)} {suffix}", suffix, content
 
 
 def peak_kib() -> int:
@@ -275,7 +316,7 @@ def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
     ]
     assert len(variants) >= 200
     assert len({name for name, _, _ in variants}) == len(variants)
-    before, refused = peak_kib(), 0
+    before, said = peak_kib(), {}
     for number, (name, suffix, content) in enumerate(variants):
         path = tmp_path / f"{number}{suffix}"
         path.write_bytes(content)
@@ -283,9 +324,7 @@ def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
             found = read(path, Given(source="cutmix-cifar") if number % 2 else Given())
             assert all(bool(t.isfinite().all()) for t in found.weights.values()), name
         except UserError as error:
-            refused += 1
-            assert str(path) in str(error) or "--" in str(error), f"{name}: {error}"
-            assert "Traceback" not in str(error)
+            said[name] = str(error).replace(str(path), "PATH")
         except Exception as error:  # the very thing that must not be
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         try:
@@ -297,7 +336,8 @@ def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
             raise AssertionError(f"inspecting {name}: {type(error).__name__}: {error}") from error
         path.unlink()
         assert not mark.exists(), name
-    assert refused > 0.7 * len(variants)
+    assert len(said) > 0.7 * len(variants)
+    assert not [words for words in said.values() if "PATH" not in words or "Traceback" in words]
     assert peak_kib() - before < 300_000, "a file of 100 KB took more than 300 MB"
 
 

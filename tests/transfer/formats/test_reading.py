@@ -211,7 +211,10 @@ def test_mm_configurations_are_read_or_not_believed():
     assert (caffe.channels, caffe.stride) == ("bgr", "1x1")
     unit = sources.of_mm_config("img_norm_cfg = dict(mean=[0.485, 0.456, 0.406], std=[.2, .2, .2])")
     assert unit.mean == (0.485, 0.456, 0.406)
-    assert sources.of_mm_config("a=dict(mean=[1, 2, 3], std=[1, 1, 1]); b=dict(mean=[0, 0, 0])") is None
+    assert (
+        sources.of_mm_config("a=dict(mean=[1, 2, 3], std=[1, 1, 1]); b=dict(mean=[0, 0, 0])")
+        is None
+    )
     assert sources.of_mm_config("mean=[x, y, z], std=[1, 1, 1]") is None
     assert sources.of_mm_config("nothing") is None
 
@@ -283,7 +286,9 @@ def test_numpy_archives_that_timm_reads(tmp_path):
             inner = "downsample" if parts[4] == "downsample" else parts[4]
             branch = {"downsample": "a/proj", "conv1": "a", "conv2": "b", "conv3": "c",
                       "norm1": "a", "norm2": "b", "norm3": "c"}[inner]  # fmt: skip
-            leaf = f"group_norm/{last}" if inner.startswith("norm") else "standardized_conv2d/kernel"
+            leaf = (
+                f"group_norm/{last}" if inner.startswith("norm") else "standardized_conv2d/kernel"
+            )
             key = f"{unit}/{branch}/{leaf}"
         arrays[f"resnet/{key}"] = value
     path = tmp_path / "bit.npz"

@@ -40,7 +40,7 @@ def left(folder) -> list[str]:
 def test_out_and_back_is_the_same_backbone(to, name, files, net, tmp_path):
     written = write(net, to, tmp_path / name)
     assert left(tmp_path) == files
-    assert [file.name for file in written.files][0] == name
+    assert written.files[0].name == name
     assert all(proof.holds for proof in written.proofs)
     assert to == "backbone" or written.proofs
     again = read(tmp_path / name)
@@ -97,7 +97,13 @@ def test_onnx_takes_raw_pixels_of_any_size(net, tmp_path):
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     written = write(net, "onnx", tmp_path / "r.onnx")
     assert written.proofs[0].holds
-    assert [level.name for level in written.proofs[0].levels] == ["stride2", "res2", "res3", "res4", "res5"]
+    assert [level.name for level in written.proofs[0].levels] == [
+        "stride2",
+        "res2",
+        "res3",
+        "res4",
+        "res5",
+    ]
     session = runtime.InferenceSession(str(tmp_path / "r.onnx"))
     pixels = torch.stack([proof.raw_image(96, 128), proof.raw_image(96, 128).flip(0)])
     found = session.run(["res4"], {"pixels": pixels.numpy()})[0]
@@ -118,7 +124,9 @@ def broken(kind: str, net: Backbone) -> Backbone:
         case "mean":
             spec = dataclasses.replace(spec, mean=(0.0, 0.0, 0.0))
         case "permuted":
-            weights["layer2.0.conv2.weight"] = weights["layer2.0.conv2.weight"].transpose(0, 1).contiguous()
+            weights["layer2.0.conv2.weight"] = (
+                weights["layer2.0.conv2.weight"].transpose(0, 1).contiguous()
+            )
         case "statistics":
             weights["layer4.1.bn2.running_var"] = torch.ones(512)
         case "interpolation":
