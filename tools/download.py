@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
 def listing(hub: object) -> str:
     """Our list as a table, widest column last."""
     entries = hub.released().values()  # type: ignore[attr-defined]
-    rows = [("name", "network", "hash", "served as", "what it is")]
+    rows = [("name", "network", "hash", "served as", "trained with", "top-1 error %")]
     for entry in entries:
         rows.append(
             (
@@ -62,18 +62,19 @@ def listing(hub: object) -> str:
                 entry.arch,
                 entry.sha256[:8] if entry.sha256 else "unknown",
                 "file" if entry.url else "web page",
-                f"{entry.recipe}; {entry.row}",
+                entry.recipe,
+                entry.row,
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    widths = [max(len(row[column]) for row in rows) for column in range(5)]
     lines = []
     for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:4], widths, strict=True)]
-        lines.append("  ".join([*cells, row[4]]))
+        cells = [cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)]
+        lines.append("  ".join([*cells, row[5]]))
     lines.append(
-        "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same. One\n"
-        "that only a web page serves is downloaded by hand and given by its path. Beside this list:\n"
-        "timm:NAME, torchvision:MODEL/WEIGHTS, hf:OWNER/NAME, https://..., a path."
+        "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same.\n"
+        "One that only a web page serves is downloaded by hand and given by its path. Beside\n"
+        "this list: timm:NAME, torchvision:MODEL/WEIGHTS, hf:OWNER/NAME, https://..., a path."
     )
     return "\n".join(lines)
 

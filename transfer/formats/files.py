@@ -10,7 +10,6 @@ What a header announces is compared with what the file holds before it is read, 
 file cannot take more memory than a small multiple of its own size.
 """
 
-import argparse
 import hashlib
 import json
 import struct
@@ -32,9 +31,14 @@ _MAX_HEADER = 16 * 2**20  # bytes; the largest known networks need 0.3 million
 _MAX_MEMBERS = 100_000
 _MAX_TENSORS = 100_000
 
+
+class Arguments:
+    """Stands where a checkpoint names argparse.Namespace: plain attributes, nothing more."""
+
+
 # found in checkpoints of the field, and inert: plain attributes, plain numbers
 _INERT = [
-    argparse.Namespace,
+    (Arguments, "argparse.Namespace"),
     (safe_pickle.number_type, "numpy.dtype"),
     (safe_pickle.number, "numpy.core.multiarray.scalar"),
     (safe_pickle.number, "numpy._core.multiarray.scalar"),

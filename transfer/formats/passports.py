@@ -10,16 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UserError
-from pretrain.spec import is_plain
+from pretrain.spec import create_model, is_plain
 from transfer.formats.files import Opened
 from transfer.formats.reading import Beside
 from transfer.formats.sources import of_timm
 
 FORMAT = "passport/1"
 KEY = "cutmix_transfer"
+_MAX_JSON = 2**24  # bytes
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,9 @@ def find(opened: Opened) -> Passport | None:
         content = opened.content[KEY]
         content = _json(content, opened.path) if isinstance(content, str) else content
     else:
-        beside = opened.path.with_suffix(".json")
         config = opened.path.parent / "config.json"
-        for path in (beside, config):
-            if content is None and path.is_file() and path.stat().st_size < 2**24:
-                text = _json(path.read_text(encoding="utf-8", errors="replace"), path)
-                text = text.get(KEY, text) if isinstance(text, dict) else None
-                ours = isinstance(text, dict) and text.get("format") == FORMAT
-                content = text if ours and text.get("sha256") == opened.sha256 else None
+        found = [_beside(path) for path in (opened.path.with_suffix(".json"), config)]
+        content = next((held for held in found if held and held["sha256"] == opened.sha256), None)
     if content is None:
         return None
     try:
@@ -76,32 +73,56 @@ def find(opened: Opened) -> Passport | None:
         raise UserError(f"{opened.path}: its passport is damaged ({error}).") from error
 
 
+def _beside(path: Path) -> dict[str, Any] | None:
+    """The passport in a JSON file of ours; other programs' files are none of our business."""
+    if not path.is_file() or path.stat().st_size > _MAX_JSON:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    held = content.get(KEY, content) if isinstance(content, dict) else None
+    is_ours = isinstance(held, dict) and held.get("format") == FORMAT and "sha256" in held
+    return held if is_ours else None
+
+
 def timm_config(path: Path) -> Beside | None:
     """What timm's config.json says; None where there is none or it is another program's.
 
     Raises:
         UserError: timm wrote it, but for no architecture of this timm.
     """
-    if not path.is_file() or path.stat().st_size > 2**24:
+    if not path.is_file() or path.stat().st_size > _MAX_JSON:
         return None
     content = _json(path.read_text(encoding="utf-8", errors="replace"), path)
     if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
         return None
     arch: str = content["architecture"]
-    described: Any = content.get("pretrained_cfg") or content
+    own: Any = content.get("pretrained_cfg") or content
     if not timm.is_model(arch):
         raise UserError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
     arguments = content.get("model_args") or {}
     if not isinstance(arguments, dict) or not is_plain(arguments):
         raise UserError(f"{path}: model_args are {arguments!r}; plain values are needed.")
     try:
-        convention = of_timm(arch, described, f"timm's config.json in {path.parent}")
+        convention = of_timm(arch, own, f"timm's config.json in {path.parent}")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise UserError(f"{path} is no configuration of timm ({error}).") from error
-    labels = content.get("label_names")
+    labels = content.get("label_names") or own.get("label_names")
     good = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
-    arguments = {key: value for key, value in arguments.items() if key != "num_classes"}
-    return Beside(arch, arguments, convention, labels if good else None)
+    return Beside(arch, _beyond_defaults(arch, arguments), convention, labels if good else None)
+
+
+def _beyond_defaults(arch: str, arguments: dict[str, Any]) -> dict[str, Any]:
+    """Without what timm writes down of any network: classes, channels, and its usual pooling."""
+    with torch.device("meta"):
+        pool: Any = getattr(create_model(arch), "global_pool", None)
+    usual = {"in_chans": 3, "global_pool": getattr(pool, "pool_type", pool)}
+    return {
+        key: value
+        for key, value in arguments.items()
+        if key != "num_classes" and not (key in usual and usual[key] == value)
+    }
 
 
 def _json(text: str, path: Path) -> Any:

@@ -55,22 +55,22 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
         "architecture": spec.arch,
         **{key: None for key in ("tag", "hf_hub_id", "url", "license", "origin_url", "notes")},
     }
-    described: dict[str, Any] = {
+    fed: dict[str, Any] = {
         "input_size": spec.input_size,
         "mean": spec.mean,
         "std": spec.std,
         "interpolation": spec.interpolation,
         "crop_pct": spec.crop_pct,
         "crop_mode": "center",
-        "num_classes": spec.num_classes,
     }
     names = {"label_names": backbone.provenance.classes} if backbone.provenance.classes else {}
     save_for_hf(
         network,
         str(folder),
-        model_config={"pretrained_cfg": described, **names},
+        model_config=names,
         model_args=dict(spec.model_args),
         safe_serialization=True,
+        data_config=fed,  # what the architecture's own weights recommend for tests goes with them
     )
 
 

@@ -3,7 +3,6 @@
 Each wrapping is a row of the table: the keys that mark it, and what it tells beside the weights.
 """
 
-from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pretrain.errors import UserError
+from transfer.formats.files import Arguments
 from transfer.formats.sources import SOURCES, Convention, described, of_mm_config, of_timm
 
 # where the weights lie, the exponential moving average first (as timm's reader prefers)
@@ -156,7 +156,7 @@ def _numbers(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
     given = content.get("args")
-    return vars(given) if isinstance(given, Namespace) else dict(given or {})
+    return vars(given) if isinstance(given, Arguments) else dict(given or {})
 
 
 def _cutmix(content: Mapping[str, Any]) -> _Facts:

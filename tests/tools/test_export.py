@@ -1,0 +1,264 @@
+"""export, download and inspect as a user calls them."""
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import ROOT
+from tests.transfer.formats.making import cutmix_release, dump, msra, save, tame
+
+TOOLS = ("export", "download", "inspect_backbone")
+
+
+def call(tool: str, *words: object, cwd: Path) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
+
+
+def run(tool: str, *words: object) -> None:
+    importlib.import_module(f"tools.{tool}").main([str(word) for word in words])
+
+
+def fails(tool: str, *words: object, capsys, said: str) -> None:
+    from tools.command import end
+
+    main = importlib.import_module(f"tools.{tool}").main
+    with pytest.raises(SystemExit) as ended:
+        end(lambda: main([str(word) for word in words]))
+    error = capsys.readouterr().err
+    assert ended.value.code == 2, error
+    assert error.startswith("error: ") or error.startswith("usage: ")
+    assert said in error
+    assert "Traceback" not in error
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def net():
+    return tame("resnet18", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
+
+
+@pytest.mark.parametrize("tool", TOOLS)
+def test_help_does_not_import_torch(tool, tmp_path):
+    block = (
+        "import sys; sys.modules['torch'] = None; import runpy; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    command = [sys.executable, "-c", block, str(ROOT / "tools" / f"{tool}.py"), "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage:")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_from_a_foreign_file_to_every_format(net, here, capsys):
+    save(here / "model_best.pth.tar", cutmix_release(net))
+    formats = ["torchvision", "timm", "safetensors", "backbone"]
+    run("export", "--backbone", "model_best.pth.tar", "--to", ",".join(formats), "--out", "all")
+    out = capsys.readouterr().out
+    assert out.count("equal") == 4 + 5 + 5
+    found = {str(path.relative_to(here / "all")) for path in (here / "all").rglob("*.*")}
+    assert found == {
+        "torchvision/resnet18.pth",
+        "torchvision/resnet18.json",
+        "timm/resnet18/config.json",
+        "timm/resnet18/model.safetensors",
+        "safetensors/resnet18.safetensors",
+        "backbone/resnet18.pth",
+    }
+    prints = set()
+    for file in ("timm/resnet18", "backbone/resnet18.pth", "torchvision/resnet18.pth"):
+        run("inspect_backbone", here / "all" / file)
+        text = capsys.readouterr().out
+        prints.add(text.split("fingerprint")[1].split()[0])
+        assert "resnet18" in text
+    assert len(prints) == 1
+
+
+def test_detectron2_files_without_detectron2(net, here, capsys, monkeypatch):
+    from transfer.formats import to_detectron2
+
+    monkeypatch.setattr(to_detectron2, "prove", lambda *_: None)
+    net.save(here / "b.pth")
+    run("export", "--backbone", "b.pth", "--to", "detectron2", "--out", "r.pkl")
+    assert "mapping proved against detectron2" in capsys.readouterr().out
+    assert {"r.pkl", "r-fpn.yaml"} < set(os.listdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "--backbone is missing"),
+        (["--backbone", "b.pth"], "--to is missing"),
+        (["--backbone", "b.pth", "--to", "timm"], "--out is missing"),
+        (["--backbone", "none.pth", "--to", "timm", "--out", "x"], "there is no file none.pth"),
+        (["--backbone", "folder", "--to", "timm", "--out", "x"], "no backbone.pth"),
+        (["--backbone", "b.pth", "--to", "tim", "--out", "x"], "'tim'"),
+        (["--backbone", "b.pth", "--to", "timm,timm", "--out", "x"], "each once"),
+        (["--backbone", "b.pth", "--to", ",", "--out", "x"], "must name formats"),
+        (["--backbone", "b.pth", "--to", "timm", "--out", "b.pth"], "exists"),
+        (["--backbone", "b.pth", "--to", "timm,backbone", "--out", "b.pth"], "need a folder"),
+        (["--backbone", "b.pth", "--to", "torchvision", "--out", "x.pkl"], "ends in .pth"),
+        (
+            ["--backbone", "b.pth", "--to", "detectron2", "--out", "x.pkl", "--heads", "c4"],
+            "bottlenecks",
+        ),
+        (
+            ["--backbone", "b.pth", "--to", "detectron2", "--out", "x.pkl", "--heads", "c5"],
+            "must be of fpn",
+        ),
+        (
+            ["--backbone", "b.pth", "--to", "detectron2", "--out", "x.pkl", "--python", "none"],
+            "cannot be run",
+        ),
+        (["--backbone", "b.pth", "--to", "timm", "--out", "x", "--arch", "resnet18"], "itself"),
+        (["--backbone", "plain.pth", "--to", "timm", "--out", "x"], "--source"),
+        (
+            ["--backbone", "plain.pth", "--to", "timm", "--out", "x", "--source", "mine"],
+            "must be one of cutmix",
+        ),
+        (
+            ["--backbone", "plain.pth", "--to", "timm", "--out", "x", "--mean", "a,b,c"],
+            "three numbers",
+        ),
+        (
+            ["--backbone", "plain.pth", "--to", "timm", "--out", "x", "--mean", "0,0,0"],
+            "go together",
+        ),
+        (
+            ["--backbone", "plain.pth", "--to", "timm", "--out", "x", "--source", "torchvision",
+             "--arch", "resnet5O"],
+            "resnet50",
+        ),
+        (["--backbone", "cut.pth", "--to", "timm", "--out", "x"], "cut short"),
+        (["--backbone", "text.pth", "--to", "timm", "--out", "x"], "no checkpoint"),
+        (["--backbone", "b.pth", "--to", "timm", "--out", "b.pth/x"], "b.pth"),
+        (["--backbone", "timm:resnet5O", "--to", "timm", "--out", "x"], "timm lists no weights"),
+        (["--backbone", "torchvision:x", "--to", "timm", "--out", "x"], "torchvision lists no"),
+        (
+            ["--backbone", "torchvision:resnet50/V9", "--to", "timm", "--out", "x"],
+            "IMAGENET1K_V1",
+        ),
+        (["--backbone", "cutmix-resnet5", "--to", "timm", "--out", "x"], "Did you mean"),
+        (["--backbone", "cutmix-resnet50", "--to", "timm", "--out", "x"], "web page"),
+        (["--backbone", "cutmix-resnet152", "--to", "timm", "--out", "x"], "--trust"),
+        (["--backbone", "hf:a/b/c/d", "--to", "timm", "--out", "x"], "hf:a/b/c/d"),
+        (["--backbone", "ftp://x/y", "--to", "timm", "--out", "x"], "there is no file ftp"),
+        (
+            ["--backbone", "http://x/y#md5=3", "--to", "timm", "--out", "x"],
+            "64 hexadecimal",
+        ),
+    ],
+)  # fmt: skip
+def test_mistakes_in_an_export(words, said, net, here, capsys):
+    net.save(here / "b.pth")
+    save(here / "plain.pth", dict(net.weights))
+    (here / "cut.pth").write_bytes((here / "b.pth").read_bytes()[:10_000])
+    (here / "text.pth").write_text("hello")
+    (here / "folder").mkdir()
+    before = sorted(os.listdir())
+    fails("export", *words, capsys=capsys, said=said)
+    assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("tool", "words", "said"),
+    [
+        ("download", [], "give a NAME"),
+        ("download", ["--list", "x"], "give a NAME"),
+        ("download", ["nothing"], "there is no file nothing"),
+        ("inspect_backbone", ["nothing"], "there is no file nothing"),
+        ("inspect_backbone", ["."], "no backbone.pth"),
+    ],
+)
+def test_other_mistakes(tool, words, said, here, capsys):
+    fails(tool, *words, capsys=capsys, said=said)
+    assert os.listdir() == []
+
+
+def test_the_list(capsys, here):
+    run("download", "--list")
+    out = capsys.readouterr().out
+    assert "cutmix-resnet50 " in out
+    assert "21.40 (table 3)" in out
+    assert max(map(len, out.splitlines())) < 170
+
+
+def test_inspection_says_what_is_unknown_and_what_is_not_sane(net, here, capsys):
+    sick = dict(net.weights)
+    sick["layer1.0.bn2.weight"] = torch.zeros(64)
+    sick["layer2.0.bn1.running_var"] = torch.zeros(128)
+    sick["layer3.0.conv1.weight"] = sick["layer3.0.conv1.weight"] * float("nan")
+    sick["fc.weight"] = torch.empty(10, 512).uniform_(-(512**-0.5), 512**-0.5)
+    save(here / "sick.pth", sick)
+    run("inspect_backbone", "sick.pth")
+    out = capsys.readouterr().out
+    for words in (
+        "UNKNOWN", "--source", "NaN", "layer1.0.bn2: weight zero", "layer2.0.bn1: more than half",
+        "classifier looks untrained", "10 classes",
+    ):  # fmt: skip
+        assert words in out
+    run("inspect_backbone", "sick.pth", "--source", "torchvision")
+    assert "diverged" in capsys.readouterr().out
+    save(here / "fresh.pth", dict(tame("resnet18").spec.create(10, 0).state_dict()))
+    run("inspect_backbone", "fresh.pth", "--source", "torchvision")
+    assert "no BatchNorm has ever seen an image" in capsys.readouterr().out
+
+
+def test_inspection_of_a_healthy_file(net, here, capsys):
+    save(here / "m.pth.tar", cutmix_release(net))
+    run("inspect_backbone", "m.pth.tar")
+    out = capsys.readouterr().out
+    assert "WARNING" not in out
+    assert "UNKNOWN" not in out
+    for words in ("CutMix-PyTorch release", "best_err1 21.4", "epochs 300", "no NaN",
+                  "stock detectron2 (fpn)", "mean (0.485, 0.456, 0.406)"):  # fmt: skip
+        assert words in out
+    dump(here / "R-50.pkl", msra(tame("resnet50")))
+    run("inspect_backbone", "R-50.pkl", "--source", "msra")
+    out = capsys.readouterr().out
+    assert "resnet50_caffe" in out
+    assert "filled in" in out
+    assert "WARNING" not in out
+
+
+def test_ctrl_c_in_the_middle_of_an_export(here):
+    """SIGINT as soon as the draft lies there: code 130, and nothing is left of it."""
+    tame("resnet50").save(here / "b.pth")
+    tool = [sys.executable, str(ROOT / "tools" / "export.py")]
+    words = ["--backbone", "b.pth", "--to", "timm", "--out", "new/deep/r"]
+    process = subprocess.Popen([*tool, *words], text=True, start_new_session=True,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not (here / "new" / "deep").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert said.strip().endswith("interrupted")
+    assert "Traceback" not in said
+    assert os.listdir() == ["b.pth"]
+
+
+def test_what_is_exported_is_what_the_other_tools_take(net, here, capsys):
+    from transfer import hub
+
+    net.save(here / "b.pth")
+    run("export", "--backbone", "b.pth", "--to", "torchvision", "--out", "t.pth")
+    assert hub.resolve("t.pth").fingerprint() == net.fingerprint()
+    proof = json.loads((here / "t.json").read_text())["proof"]
+    assert [level["level"] for level in proof[0]["levels"]] == ["res2", "res3", "res4", "res5"]
