@@ -238,7 +238,8 @@ def write_config(backbone: Backbone, head: Head, path: Path, weights: Path, note
         "# The schedule is detectron2's own for Pascal VOC 2007+2012: 16 images a step.\n"
         f"#   python tools/train_net.py --config-file {path.name}\n"
     )
-    text = yaml.safe_dump(config(backbone, head, str(weights)), sort_keys=False)
+    content = config(backbone, head, str(weights))
+    text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=100)
     path.write_text(comment + text, encoding="utf-8")
 
 

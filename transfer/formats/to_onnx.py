@@ -3,7 +3,6 @@
 import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import torch
 from timm.models._features import FeatureGetterNet
@@ -73,10 +72,11 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
         except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
             first = str(error).splitlines()[0]
             raise UserError(f"{backbone.spec.arch} cannot be written as ONNX: {first}") from error
-    graph: Any = onnx.load(str(path))
-    entry = graph.metadata_props.add()
+    passport = onnx.ModelProto()
+    entry = passport.metadata_props.add()
     entry.key, entry.value = passports.KEY, json.dumps(passports.issue(backbone, None))
-    onnx.save(graph, str(path))
+    with open(path, "ab") as handle:  # messages of protobuf that follow each other are one
+        handle.write(passport.SerializeToString())
 
 
 def prove_onnx(backbone: Backbone, path: Path) -> Proof | None:

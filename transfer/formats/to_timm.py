@@ -126,8 +126,10 @@ def prove_safetensors(backbone: Backbone, path: Path) -> Proof:
 def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
     """Torchvision's ResNet class under torchvision's preset, with this mean, std and sizes."""
     spec = backbone.spec
-    network = torchvision_network(backbone)
-    network.load_state_dict(torch.load(path, weights_only=True), strict=True)
+    with torch.device("meta"):
+        network = torchvision_network(backbone)
+    weights = torch.load(path, weights_only=True, mmap=True)  # no second copy in memory
+    network.load_state_dict(weights, strict=True, assign=True)
     size = spec.input_size[1]
     transform = ImageClassification(
         crop_size=size,
