@@ -62,12 +62,17 @@ def main(argv: list[str] | None = None) -> None:
             raise UserError(f"--{flag} is missing (python tools/export.py --help).")
 
     from transfer import hub
+    from transfer.formats.writing import check
 
     wanted = _formats(options.to)
     backbone = hub.resolve(name, backbone_options.given(options), trust=options.trust)
+    places: Any = _places(wanted, options.out, backbone.spec.arch)
+    heads: Any = [word.strip() for word in options.heads.split(",")] if options.heads else None
+    for to, path in places.items():
+        check(backbone, to, path, heads)
     print(f"{backbone.name} ({backbone.fingerprint()})")
-    for to, path in _places(wanted, options.out, backbone.spec.arch).items():
-        _export(backbone, to, path, options)
+    for to, path in places.items():
+        _export(backbone, to, path, heads, options)
 
 
 def _formats(text: str) -> list[str]:
@@ -94,10 +99,9 @@ def _places(wanted: list[str], out: Path, arch: str) -> dict[str, Path]:
     return {to: out / to / (arch + suffix[to]) for to in wanted}  # type: ignore[index]
 
 
-def _export(backbone: Any, to: Any, path: Path, options: argparse.Namespace) -> None:
+def _export(backbone: Any, to: Any, path: Path, heads: Any, options: argparse.Namespace) -> None:
     from transfer.formats import write
 
-    heads: Any = [word.strip() for word in options.heads.split(",")] if options.heads else None
     written = write(
         backbone, to, path, heads=heads, python=options.python, unproved=options.unproved
     )

@@ -190,12 +190,19 @@ def test_other_mistakes(tool, words, said, here, capsys):
     assert os.listdir() == []
 
 
+def test_several_formats_are_checked_before_the_first_is_written(here, capsys):
+    tame("resnet10t").save(here / "b.pth")
+    words = ["--backbone", "b.pth", "--to", "timm,detectron2", "--out", "all"]
+    fails("export", *words, capsys=capsys, said="detectron2 has no resnet10t")
+    assert os.listdir() == ["b.pth"]
+
+
 def test_the_list(capsys, here):
     run("download", "--list")
     out = capsys.readouterr().out
     assert "cutmix-resnet50 " in out
     assert "21.40 (table 3)" in out
-    assert max(map(len, out.splitlines())) < 170
+    assert max(map(len, out.splitlines())) < 180
 
 
 def test_inspection_says_what_is_unknown_and_what_is_not_sane(net, here, capsys):

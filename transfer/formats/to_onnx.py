@@ -69,8 +69,8 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
                 opset_version=_OPSET,
                 dynamo=False,
             )
-        except (RuntimeError, torch.onnx.errors.OnnxExporterError) as error:
-            first = str(error).splitlines()[0]
+        except Exception as error:  # a tracer meets whatever a network's code raises
+            first = (str(error).splitlines() or [type(error).__name__])[0]
             raise UserError(f"{backbone.spec.arch} cannot be written as ONNX: {first}") from error
     passport = onnx.ModelProto()
     entry = passport.metadata_props.add()
@@ -87,10 +87,19 @@ def prove_onnx(backbone: Backbone, path: Path) -> Proof | None:
         return None
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     height, width = _size(backbone)
     image = raw_image(height, width + 32)
-    found = session.run(None, {"pixels": image[None].numpy()})
+    try:
+        session = onnxruntime.InferenceSession(
+            str(path), options, providers=["CPUExecutionProvider"]
+        )
+        found = session.run(None, {"pixels": image[None].numpy()})
+    except Exception as error:  # its exceptions have no common base
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"onnxruntime refuses the graph of {backbone.spec.arch}, on an image of another width "
+            f"than it was traced with: {first}"
+        ) from error
     theirs = dict(zip((output.name for output in session.get_outputs()), found, strict=True))
     ours = features(backbone, normalised(backbone, image))
     return compare(f"onnxruntime {onnxruntime.__version__}", ours, theirs)

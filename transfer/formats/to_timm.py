@@ -44,11 +44,7 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
         UserError: an architecture that timm alone cannot build.
     """
     spec = backbone.spec
-    if spec.arch in NAMES:
-        raise UserError(
-            f"timm has no {spec.arch}: it is this project's own. Export --to safetensors or "
-            "backbone, which this project reads."
-        )
+    refuse_ours(backbone)
     network: Any = assemble(backbone)
     network.pretrained_cfg = network.default_cfg = {
         **network.pretrained_cfg,
@@ -74,6 +70,15 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
     )
 
 
+def refuse_ours(backbone: Backbone) -> None:
+    """Raise UserError for an architecture that timm alone cannot build."""
+    if backbone.spec.arch in NAMES:
+        raise UserError(
+            f"timm has no {backbone.spec.arch}: it is this project's own. Export --to safetensors "
+            "or backbone, which this project reads."
+        )
+
+
 def add_passport(folder: Path, passport: dict[str, Any]) -> None:
     """Into config.json, under a key that timm does not look at."""
     path = folder / "config.json"
@@ -91,7 +96,7 @@ def write_safetensors(backbone: Backbone, path: Path, passport: dict[str, Any]) 
 
 def write_torchvision(backbone: Backbone, path: Path) -> None:
     """A bare state dict, as torchvision publishes them."""
-    torchvision_network(backbone)
+    torchvision_network(backbone, device="meta")
     with open(path, "wb") as handle:
         torch.save(dict(backbone.weights), handle)
 
@@ -126,8 +131,7 @@ def prove_safetensors(backbone: Backbone, path: Path) -> Proof:
 def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
     """Torchvision's ResNet class under torchvision's preset, with this mean, std and sizes."""
     spec = backbone.spec
-    with torch.device("meta"):
-        network = torchvision_network(backbone)
+    network = torchvision_network(backbone, device="meta")
     weights = torch.load(path, weights_only=True, mmap=True)  # no second copy in memory
     network.load_state_dict(weights, strict=True, assign=True)
     size = spec.input_size[1]
@@ -155,7 +159,7 @@ def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
     return compare(f"torchvision {torchvision.__version__}, ResNet", ours, theirs)
 
 
-def torchvision_network(backbone: Backbone) -> nn.Module:
+def torchvision_network(backbone: Backbone, device: str = "cpu") -> nn.Module:
     """Torchvision's ResNet of this shape; UserError where it has none."""
     spec = backbone.spec
     kind = RESIDUAL.get(spec.arch)
@@ -165,13 +169,14 @@ def torchvision_network(backbone: Backbone) -> nn.Module:
             "with the stride in the 3x3. Export --to timm or safetensors."
         )
     block = BasicBlock if kind.block == "basic" else Bottleneck
-    network = ResNet(
-        block,
-        list(kind.layers),
-        num_classes=max(1, spec.num_classes),
-        groups=kind.groups,
-        width_per_group=kind.width,
-    )
+    with torch.device(device):
+        network = ResNet(
+            block,
+            list(kind.layers),
+            num_classes=max(1, spec.num_classes),
+            groups=kind.groups,
+            width_per_group=kind.width,
+        )
     if spec.num_classes == 0:
         network.add_module("fc", nn.Identity())
     return network

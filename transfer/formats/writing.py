@@ -61,9 +61,8 @@ def write(
     Raises:
         UserError: the format cannot hold this network, or the proof does not hold.
     """
-    register()
     path = Path(path)
-    _check(to, path)
+    check(backbone, to, path, heads)
     with _beside(path) as draft:
         match to:
             case "detectron2":
@@ -105,7 +104,9 @@ def write(
                 return Written((path,), (), ("read back: the same fingerprint",))
 
 
-def _check(to: Format, path: Path) -> None:
+def check(backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | None = None) -> None:
+    """Refuse what cannot be written, before anything is."""
+    register()
     if to not in FORMATS:
         raise UserError(f"--to has {to!r}; it must be of {', '.join(FORMATS)}.")
     if path.exists():
@@ -115,6 +116,15 @@ def _check(to: Format, path: Path) -> None:
         raise UserError(f"--out is {path}; a file for {to} ends in {wanted}.")
     if to == "timm" and path.suffix in set(SUFFIX.values()) - {""}:
         raise UserError(f"--out is {path}; timm's layout is a folder: give a name without ending.")
+    match to:
+        case "detectron2":
+            to_detectron2.heads_of(backbone, heads)
+        case "timm":
+            to_timm.refuse_ours(backbone)
+        case "torchvision":
+            to_timm.torchvision_network(backbone, device="meta")
+        case _:
+            pass
 
 
 @contextmanager
