@@ -2,6 +2,7 @@
 
 import hashlib
 import pickle
+import struct
 from collections import OrderedDict
 from pathlib import Path
 
@@ -127,6 +128,20 @@ def msra(backbone: Backbone) -> dict:
         value = tensor.flip(1) if name == "conv1.weight" else tensor
         blobs[CAFFE2_MSRA.theirs(name)] = value.contiguous().numpy()
     return blobs
+
+
+def python_2(arrays: dict[str, np.ndarray]) -> bytes:
+    """A dictionary of float32 arrays as Python 2's cPickle wrote it, protocol 2."""
+    stream = b"\x80\x02}("
+    for name, array in arrays.items():
+        shape = b"".join(b"M" + struct.pack("<H", side) for side in array.shape)
+        content = array.tobytes()
+        stream += b"U" + bytes([len(name)]) + name.encode()
+        stream += b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(K\x00tU\x01btR(K\x01("
+        stream += shape + b"tcnumpy\ndtype\n(U\x02f4K\x00K\x01tR(K\x03U\x01<NNN"
+        stream += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T"
+        stream += struct.pack("<i", len(content)) + content + b"tb"
+    return stream + b"u."
 
 
 def fold(backbone: Backbone) -> Backbone:

@@ -63,7 +63,7 @@ def test_levels_are_detectron2_s(arch, tmp_path):
 
 @pytest.mark.parametrize("arch", FIELDS)
 def test_the_configuration_s_fields(arch):
-    backbone = tame(arch, **FED) if arch in ("resnet18", "resnet50") else bare(arch)
+    backbone = bare(arch)
     for head in to_detectron2.heads_of(backbone, None):
         content = to_detectron2.config(backbone, head, "w.pkl")
         net = content["MODEL"]["RESNETS"]

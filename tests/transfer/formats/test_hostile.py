@@ -353,6 +353,25 @@ def test_code_is_refused_in_words(net, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
+def test_files_that_grow_are_refused_before_they_do(net, tmp_path):
+    """A packed member of 64 MiB, and a classifier of a million classes from one number."""
+    bomb = {n: c for n, _, c in zips(torch_bytes(cutmix_release(net, "pyramidnet")))}
+    wide = {**net.weights, "fc.weight": torch.zeros(1).expand(2**22, 88),
+            "fc.bias": torch.zeros(1).expand(2**22)}  # fmt: skip
+    files = {
+        "bomb.pth": (bomb["bomb"], "more than it can hold"),
+        "packed.pth": (bomb["packed"], "packed members"),
+        "bomb.npz": (bomb["npz bomb"], "more than it can hold"),
+        "wide.pth": (torch_bytes(wide), "more tensors than it holds"),
+    }
+    before = peak_kib()
+    for name, (content, said) in files.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(UserError, match=said):
+            read(tmp_path / name, Given(source="cutmix-cifar"))
+    assert peak_kib() - before < 100_000
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [
