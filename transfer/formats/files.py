@@ -154,14 +154,14 @@ def _check_zip(path: Path, size: int) -> list[str]:
     npz = all(name.endswith(".npy") for name in names)
     announced = sum(member.file_size for member in members)
     limit = 4 * size if npz else size
+    if packed and not npz:
+        raise UserError(
+            f"{path} holds packed members ({packed[0]}), which torch never writes. It was not read."
+        )
     if len(members) > _MAX_MEMBERS or announced > limit:
         raise UserError(
             f"{path} ({size:,} bytes) announces {len(members):,} members of {announced:,} bytes: "
             "more than it can hold. It was not read."
-        )
-    if packed and not npz:
-        raise UserError(
-            f"{path} holds packed members ({packed[0]}), which torch never writes. It was not read."
         )
     if len(set(names)) != len(names):
         raise UserError(f"{path} holds two members of one name. It was not read.")
