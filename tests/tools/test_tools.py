@@ -125,7 +125,7 @@ def test_mistakes_with_a_backbone(tool, capsys, tmp_path, monkeypatch, backbone_
         (["--backbone", "none.pth"], "there is no file none.pth"),
         (["--backbone", "folder"], "no backbone.pth"),
         (["--backbone", "cut.pth"], "cut short"),
-        (["--backbone", "foreign.pth"], "another program"),
+        (["--backbone", "foreign.pth"], "python tools/export.py --backbone foreign.pth"),
         (["--backbone", backbone_file, "--data", "folder"], "folder is no"),
         (["--backbone", backbone_file, "--data", world, "--seed", "-3"], "seed is -3"),
     ):

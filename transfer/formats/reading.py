@@ -186,7 +186,9 @@ def _identify(
     raise UserError(
         f"{opened.path}: which network its {len(weights)} tensors belong to cannot be told from "
         f"their names ({', '.join(sorted(weights)[:4])}, ...). Give --arch, a timm architecture; "
-        "where only some names belong to it, also --prefix."
+        "where only some names belong to it, also --prefix. A backbone file that says so itself: "
+        f"python tools/export.py --backbone {opened.path} --arch NAME --source NAME --to backbone "
+        "--out FILE.pth"
     )
 
 
