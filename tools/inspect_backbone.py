@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
 
     given = backbone_options.given(options)
     path, told = hub.locate(options.backbone, trust=options.trust)
-    print(inspect(path, told if given == Given() else given).text())
+    name = None if path == Path(options.backbone) else options.backbone
+    print(inspect(path, told if given == Given() else given, name).text())
 
 
 if __name__ == "__main__":

@@ -34,8 +34,13 @@ class Inspected:
         return "\n".join(shown)
 
 
-def inspect(path: Path, given: Given) -> Inspected:
+def inspect(path: Path, given: Given, name: str | None = None) -> Inspected:
     """Look at a checkpoint file of any kind.
+
+    Args:
+        path: the file or folder.
+        given: what it does not say of itself.
+        name: what the user called it, where that is no path.
 
     Raises:
         UserError: not understood at all.
@@ -48,7 +53,7 @@ def inspect(path: Path, given: Given) -> Inspected:
     stands = is_ours(opened) or passports.find(opened) is not None or opened.container == "npz"
     if stands:
         backbone = read(file, given)
-        return _inspected(opened, backbone, tuple(_of_backbone(backbone)), ())
+        return _inspected(opened, backbone, tuple(_of_backbone(backbone, name)), ())
     beside = passports.timm_config(file.parent / "config.json")
     found = reading.understand(opened, given, beside)
     lines = tuple(_of_reading(found))
@@ -69,7 +74,7 @@ def inspect(path: Path, given: Given) -> Inspected:
         backbone = reading.finish(found, opened)
     except UserError as error:  # NaN: the other facts are still worth a line
         return Inspected((*_of_file(opened), *lines), (), (str(error),))
-    return _inspected(opened, backbone, (*lines, *_of_backbone(backbone)), questions)
+    return _inspected(opened, backbone, (*lines, *_of_backbone(backbone, name)), questions)
 
 
 def _inspected(
@@ -102,7 +107,7 @@ def _of_reading(found: reading.Reading) -> Iterator[Line]:
         yield "network", found.arch
 
 
-def _of_backbone(backbone: Backbone) -> Iterator[Line]:
+def _of_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
     spec, provenance = backbone.spec, backbone.provenance
     arguments = f" {spec.model_args}" if spec.model_args else ""
     yield "network", f"{spec.arch}{arguments}"
@@ -115,7 +120,8 @@ def _of_backbone(backbone: Backbone) -> Iterator[Line]:
     if "conventions" in stated:
         yield "which is from", str(stated["conventions"])
     yield "trained", _trained(backbone)
-    yield "from", " ".join(filter(None, (provenance.source or "this project", provenance.created)))
+    source = name or provenance.source or "this project"
+    yield "from", " ".join(filter(None, (source, provenance.created)))
     yield "fits", _fits(backbone)
     yield "fingerprint", backbone.fingerprint()
 
