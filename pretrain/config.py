@@ -89,6 +89,16 @@ class MethodConfig:
     weight: float = 1.0
     """Share of the batches, where there are several methods."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no draw allows."""
+        if not self.alpha > 0:
+            raise UserError(f"mixing.alpha is {self.alpha}; it must be above 0")
+        if not 0 <= self.probability <= 1:
+            raise UserError(f"mixing.probability is {self.probability}; it must lie in [0, 1]")
+        _share("mixing.side", self.side)
+        if not self.weight >= 0:
+            raise UserError(f"mixing.weight is {self.weight}; it must be at least 0")
+
 
 @dataclass(frozen=True, kw_only=True)
 class MixingConfig(MethodConfig):
@@ -102,7 +112,10 @@ class MixingConfig(MethodConfig):
     """From this epoch on nothing is mixed; null mixes to the end."""
 
     def __post_init__(self) -> None:
-        """Refuse a schedule that goes backwards."""
+        """Refuse a schedule that goes backwards, and chances that are none."""
+        super().__post_init__()
+        if not sum(method.weight for method in (self, *self.others)) > 0:
+            raise UserError("mixing.weight is 0 for every method; one must be above 0")
         if self.ramp_epochs < 0:
             raise UserError(f"mixing.ramp_epochs is {self.ramp_epochs}; it must be at least 0")
         if self.off_epoch is not None and self.off_epoch < 0:

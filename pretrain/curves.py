@@ -30,10 +30,10 @@ class Curves:
                 ) from error
             self._writer = SummaryWriter(str(run.folder / "tensorboard"), purge_step=done + 1)
 
-    def step(self, done: int, lr: float, sums: Tensor) -> None:
+    def step(self, done: int, lr: float, means: Tensor) -> None:
         """Loss and learning rate, every fifty steps: reading the loss waits for the device."""
         if self._writer is not None and done % _EVERY == 1:
-            self._writer.add_scalar("step/loss", float(sums[0]), done)
+            self._writer.add_scalar("step/loss", float(means[0]), done)
             self._writer.add_scalar("step/lr", lr, done)
 
     def epoch(self, done: int, record: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Pretraining, from a configuration to a backbone file. Reads top to bottom."""
 
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -48,8 +48,15 @@ def pretrain(
         UserError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    try:
+    with memory_in_words(config, fabric):
         return _pretrain(config, run, fabric, init, stop_after)
+
+
+@contextmanager
+def memory_in_words(config: PretrainConfig, fabric: Fabric) -> Iterator[None]:
+    """A GPU that runs out of memory becomes a message with the way out."""
+    try:
+        yield
     except torch.OutOfMemoryError as error:
         micro = config.batch_size // (config.accumulate * fabric.world_size)
         raise UserError(
@@ -65,9 +72,11 @@ def _pretrain(
 ) -> Result:
     # ---- set up
     ready = prepare(config, init)
+    begun = plain(config), None if init is None else init.fingerprint()
+    run.refuse(*begun)
     gear = equip(ready, config, fabric)
     if fabric.is_global_zero:
-        run.start(plain(config), None if init is None else init.fingerprint())
+        run.start(*begun)
         for line in advice(
             config,
             parameters=ready.parameters,
@@ -99,7 +108,8 @@ def _pretrain(
             for step, parts in course.steps(epoch):
                 sums = train_step(gear, ready, config, fabric, step, parts, run)
                 course.sums += sums
-                curves.step(step + 1, gear.optimizer.param_groups[0]["lr"], sums)
+                lr = gear.optimizer.param_groups[0]["lr"]
+                curves.step(step + 1, lr, sums / config.accumulate)
             (loss, accuracy), speed = course.means(), course.speed
             record = {
                 "lr": gear.optimizer.param_groups[0]["lr"],
@@ -109,7 +119,7 @@ def _pretrain(
                 "images_per_second": round(speed, 1),
             }
             if fabric.is_global_zero:
-                _keep(run, epoch + 1, record, gear, ready, config, fabric)
+                _keep(run, {"epoch": epoch + 1, **record}, gear, ready, config, fabric)
             curves.epoch(course.steps_done, record)
             course.finish_epoch(record)
             if fabric.is_global_zero:
@@ -175,7 +185,7 @@ def train_step(
 
     Returns (2,): loss, and accuracy on mixed labels, each summed over the micro-batches.
     """
-    mix = mix_at(config.mixing, step / ready.steps_per_epoch)
+    mix = mix_at(config.mixing, step / len(gear.train))
     sums = torch.zeros(2, device=fabric.device)
     for part in parts:
         images, labels = part.batch
@@ -196,7 +206,13 @@ def train_step(
             fabric.backward(loss / config.accumulate)
         sums += torch.stack([loss.detach(), mixed_accuracy(logits, mixed.targets)]).float()
     if config.optimizer.clip_norm is not None:
-        fabric.clip_gradients(gear.model, gear.optimizer, max_norm=config.optimizer.clip_norm)
+        # not finite: with fp16 the scaler skips the step, otherwise the epoch's loss says so
+        fabric.clip_gradients(
+            gear.model,
+            gear.optimizer,
+            max_norm=config.optimizer.clip_norm,
+            error_if_nonfinite=False,
+        )
     gear.optimizer.step()
     gear.optimizer.zero_grad(set_to_none=True)
     if gear.ema is not None:
@@ -216,10 +232,10 @@ def mixed_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def validate(gear: Gear, ready: Prepared, fabric: Fabric) -> dict[str, Any]:
     """Scores of what would be kept; with an average of the weights, of the raw weights too."""
-    scores = {}
     networks = {"": gear.kept} if gear.ema is None else {"": gear.kept, "_raw": gear.network}
-    for suffix, network in networks.items():
-        found = evaluate(network, gear.val, gear.pixels.normalised, fabric, ready.spec.num_classes)
+    prepare, outputs = gear.pixels.normalised, ready.spec.num_classes
+    scores = {}
+    for suffix, found in evaluate(networks, gear.val, prepare, fabric, outputs).items():
         scores[f"top1{suffix}"] = found.top1
         scores[f"top5{suffix}"] = found.top5
         scores[f"val_loss{suffix}"] = found.loss
@@ -233,7 +249,6 @@ def _draw_batch(mixed: Mixed, ready: Prepared, run: Run) -> None:
 
 def _keep(
     run: Run,
-    epoch: int,
     record: dict[str, Any],
     gear: Gear,
     ready: Prepared,
@@ -241,14 +256,12 @@ def _keep(
     fabric: Fabric,
 ) -> None:
     """The backbone of this epoch, where it is the best so far or its turn has come."""
-    options = config.checkpoints
+    options, epoch = config.checkpoints, record["epoch"]
     turn = options.every_epochs and epoch % options.every_epochs == 0
     is_best = all(record["top1"] > before["top1"] for before in run.read_log())
     if not turn and not (options.best and is_best):
         return
-    backbone = _backbone(
-        gear, ready, replace(config, epochs=epoch), record, environment(fabric.device)
-    )
+    backbone = _backbone(gear, ready, config, record, environment(fabric.device))
     if options.best and is_best:
         backbone.save(run.checkpoint.with_name("best.pth"))
     if turn:
@@ -266,7 +279,7 @@ def _backbone(
         recipe=plain(config),
         dataset=ready.data.name,
         num_images=len(ready.train),
-        epochs=config.epochs,
+        epochs=record["epoch"],
         seed=config.seed,
         top1=record["top1"],
         classes=list(ready.train.classes),

@@ -1,7 +1,7 @@
 """Top-1, top-5 and loss of a classifier over every image once, on any number of processes."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from torch.nn import functional
 from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.backbone import Backbone
-from pretrain.data.images import Samples, collate
+from pretrain.data.images import Transformed, collate
 from pretrain.data.pixels import Pixels
 from pretrain.data.scoring import open_scored
 from pretrain.errors import UserError
@@ -41,63 +41,71 @@ class Evaluation:
 
 @torch.inference_mode()
 def evaluate(
-    network: nn.Module,
+    networks: Mapping[str, nn.Module],
     loader: Loader | ResidentLoader,
     prepare: Callable[[Tensor], Tensor],
     fabric: Fabric,
     num_classes: int,
     title: str = "validating",
-) -> Evaluation:
-    """Score a network.
+) -> dict[str, Evaluation]:
+    """Score networks on the same images, which are read once.
 
     Args:
-        network: on the device of `fabric`; not wrapped for training, so that processes with fewer
-            batches than others need not wait. Its buffers are taken from process 0.
+        networks: by name, on the device of `fabric`; not wrapped for training, so that processes
+            with fewer batches than others need not wait. Buffers are taken from process 0.
         loader: uint8 images and labels; with `ranks`, each process its share.
-        prepare: uint8 (N, 3, H, W) to the network's input.
+        prepare: uint8 (N, 3, H, W) to the networks' input.
         fabric: device, precision, processes.
         num_classes: K.
         title: of the progress bar.
     """
     started = time.monotonic()
-    training = network.training
-    network.eval()
-    if fabric.world_size > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
-    counts = torch.zeros(num_classes, 3, dtype=torch.int64, device=fabric.device)
-    loss = torch.zeros((), dtype=torch.float64, device="cpu" if _is_mps(fabric) else fabric.device)
-    total = len(range(loader.batches.rank, loader.batches.count, loader.batches.ranks))
+    training = {name: network.training for name, network in networks.items()}
+    for network in networks.values():
+        network.eval()
+        if fabric.world_size > 1:
+            for buffer in network.buffers():
+                torch.distributed.broadcast(buffer, 0)
+    exact = torch.float32 if fabric.device.type == "mps" else torch.float64
+    counts = torch.zeros(len(networks), num_classes, 3, dtype=torch.int64, device=fabric.device)
+    losses = torch.zeros(len(networks), dtype=exact, device=fabric.device)
+    batches = loader.batches
+    total = len(range(batches.rank, batches.count, batches.ranks))
     with bar(title, total, "images", shown=fabric.is_global_zero) as advance:
         for images, labels in loader.epoch(0):
             images, labels = fabric.to_device((images, labels))
-            with fabric.autocast():
-                logits = network(prepare(images))
-            hits = logits.topk(min(5, num_classes)).indices == labels[:, None]
-            row = torch.stack([torch.ones_like(labels), hits[:, 0], hits.any(1)], 1)
-            counts.index_add_(0, labels, row.to(torch.int64))
-            losses = functional.cross_entropy(logits.float(), labels, reduction="sum")
-            loss += losses.to(loss)
+            inputs = prepare(images)
+            for place, network in enumerate(networks.values()):
+                with fabric.autocast():
+                    logits = network(inputs)
+                hits = logits.topk(min(5, num_classes)).indices == labels[:, None]
+                row = torch.stack([torch.ones_like(labels), hits[:, 0], hits.any(1)], 1)
+                counts[place].index_add_(0, labels, row.to(torch.int64))
+                loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+                losses[place] += loss.to(exact)
             advance(len(labels))
-    network.train(training)
+    for name, network in networks.items():
+        network.train(training[name])
+    loader.share_broken()
     all_counts: Any = fabric.all_reduce(counts, reduce_op="sum")
-    all_loss: Any = fabric.all_reduce(loss, reduce_op="sum")
-    per_class = all_counts.cpu()
-    seen, right, among = per_class.sum(0).tolist()
-    if not seen:
+    all_losses: Any = fabric.all_reduce(losses, reduce_op="sum")
+    seconds = time.monotonic() - started
+    if not int(all_counts[0, :, 0].sum()):
         raise UserError("none of the validation images can be read.")
+    scored = zip(networks, all_counts.cpu(), all_losses.tolist(), strict=True)
+    return {name: _evaluation(rows, loss, seconds) for name, rows, loss in scored}
+
+
+def _evaluation(per_class: Tensor, loss: float, seconds: float) -> Evaluation:
+    seen, right, among = per_class.sum(0).tolist()
     return Evaluation(
         top1=100 * right / seen,
         top5=100 * among / seen,
-        loss=float(all_loss) / seen,
+        loss=loss / seen,
         images=seen,
         per_class=per_class,
-        images_per_second=seen / (time.monotonic() - started),
+        images_per_second=seen / seconds,
     )
-
-
-def _is_mps(fabric: Fabric) -> bool:
-    return fabric.device.type == "mps"  # has no float64
 
 
 @dataclass(frozen=True)
@@ -138,13 +146,15 @@ def evaluate_backbone(
         workers: loader processes.
         max_broken: unreadable images that may be left out.
     """
+    if not backbone.spec.num_classes:
+        raise UserError("the backbone has no classifier of its own; it cannot be scored by itself.")
     images, how = open_scored(root, split, labels, backbone)
     _, height, width = backbone.spec.input_size
     mode = InterpolationMode(backbone.spec.interpolation)
     crop = evaluation_crop(height, width, backbone.spec.crop_pct, mode)
     steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else [*crop]
     loader = Loader(
-        Samples(images, v2.Compose(steps)),
+        Transformed(images, v2.Compose(steps)),
         batch_size=batch_size,
         seed=0,
         workers=workers,
@@ -153,11 +163,12 @@ def evaluate_backbone(
         rank=fabric.global_rank,
         ranks=fabric.world_size,
         max_broken=max_broken,
+        pin_memory=fabric.device.type == "cuda",
     )
     network = backbone.build().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = Pixels(
         mean=backbone.spec.mean, std=backbone.spec.std, memory_format=torch.channels_last
     )
     outputs = backbone.spec.num_classes
-    found = evaluate(network, loader, pixels.normalised, fabric, outputs, "scoring")
-    return Scored(found, images.classes, how, len(loader.broken))
+    found = evaluate({"": network}, loader, pixels.normalised, fabric, outputs, "scoring")
+    return Scored(found[""], images.classes, how, len(loader.broken))

@@ -32,6 +32,8 @@ def decode(path: Path) -> Tensor:
             f"image {path} cannot be decoded ({reason}). It may be cut short or no image; "
             f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
         ) from error
+    if image.ndim == 4:  # an animation: its first picture, as PIL takes it
+        image = image[0]
     if image.dtype != torch.uint8:
         raise UserError(f"image {path} has 16 bits a channel; convert it to 8.")
     return image

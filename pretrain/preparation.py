@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.config import PretrainConfig
-from pretrain.data import Data, Images, Samples, collate, open_data
+from pretrain.data import Data, Images, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UserError
@@ -90,7 +90,8 @@ def prepare(config: PretrainConfig, init: Backbone | None = None) -> Prepared:
         network = spec.create(num_classes, seed)
     else:
         _check_init(config, init)
-        same = init.spec.num_classes == num_classes
+        names = init.provenance.classes
+        same = init.spec.num_classes == num_classes and names in (None, list(data.train.classes))
         network = init.build(None if same else num_classes, seed)
     known = [str(name) for name in list_optimizers()]
     if config.optimizer.name not in known:
@@ -130,6 +131,8 @@ def equip(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Gear:
         lighting=config.dataset.lighting,
         memory_format=layout,
     )
+    if config.sync_batch_norm and fabric.device.type != "cuda":
+        raise UserError("sync_batch_norm is true, but torch has it for CUDA only. Leave it off.")
     train, val = _loaders(ready, config, fabric)
     network = ready.network.to(memory_format=layout)  # type: ignore[call-overload]
     if config.sync_batch_norm and fabric.world_size > 1:
@@ -140,7 +143,7 @@ def equip(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Gear:
     rates = schedule(
         wrapped,
         config.optimizer.schedule,
-        steps_per_epoch=ready.steps_per_epoch,
+        steps_per_epoch=len(train),
         epochs=config.epochs,
         warmup_epochs=config.optimizer.warmup_epochs,
         milestones=config.optimizer.milestones,
@@ -191,25 +194,27 @@ def _loaders(
         **share,
     }
     crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
-    train = Samples(ready.data.train, crop)
-    val = Samples(ready.data.val, centre_crop(size, options.crop_pct))
+    train = Transformed(ready.data.train, crop)
+    val = Transformed(ready.data.val, centre_crop(size, options.crop_pct))
     if options.cache:
         return (
-            _resident(train, Batches(len(train), **training), config, fabric),
-            _resident(val, Batches(len(val), **validation), config, fabric),
+            _resident(train, training, config, fabric),
+            _resident(val, validation, config, fabric),
         )
     reading: dict[str, Any] = {
         "workers": config.workers,
         "max_broken": options.max_broken,
         "collate": collate,
+        "pin_memory": fabric.device.type == "cuda",
     }
     return Loader(train, **training, **reading), Loader(val, **validation, **reading)
 
 
 def _resident(
-    samples: Samples, batches: Batches, config: PretrainConfig, fabric: Fabric
+    samples: Transformed, how: dict[str, Any], config: PretrainConfig, fabric: Fabric
 ) -> ResidentLoader:
     """Every image decoded once, on the device where half of its free memory is enough."""
+    Batches(len(samples), **how)  # refuses what cannot be cut before anything is decoded
     reading = Loader(
         samples,
         batch_size=256,
@@ -225,8 +230,8 @@ def _resident(
             parts.append((images, labels))
             advance(len(labels))
     pixels, labels = (torch.cat(column) for column in zip(*parts, strict=True))
-    loader = ResidentLoader(*_placed(pixels, labels, fabric.device), batches)
-    loader.batches.count = len(labels)  # broken images are not there at all
+    # broken images are not there at all
+    loader = ResidentLoader(*_placed(pixels, labels, fabric.device), Batches(len(labels), **how))
     loader.broken.update(reading.broken)
     return loader
 

@@ -8,12 +8,13 @@ import torch
 from lightning.fabric import Fabric
 
 from pretrain.config import PretrainConfig
-from pretrain.engine import train_step
-from pretrain.preparation import Prepared, equip
+from pretrain.engine import memory_in_words, train_step
+from pretrain.preparation import Gear, Prepared, equip
 from pretrain.run import peak_memory_mib
 from pretrain.training import parts_of
 
 _STEPS = 10
+_AHEAD = 2  # batches that a loader process reads before they are asked for
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,14 @@ def project(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Projecti
     Raises:
         UserError: as the run itself would.
     """
-    gear = equip(ready, config, fabric)
-    gear.model.train()
-    batches, accumulate = gear.train.epoch(0), gear.train.batches.accumulate
-    clock = [time.monotonic()]
-    for step in range(min(_STEPS + 1, ready.steps_per_epoch)):
-        parts = parts_of(step, list(islice(batches, accumulate)), gear.train, fabric, config.seed)
-        train_step(gear, ready, config, fabric, step, parts)
-        if fabric.device.type == "cuda":
-            torch.cuda.synchronize(fabric.device)
-        clock.append(time.monotonic())
-    if len(clock) > 2:
-        del clock[0]
+    with memory_in_words(config, fabric):
+        gear = equip(ready, config, fabric)
+        gear.model.train()
+        clock = _measure(gear, ready, config, fabric)
     steps = len(clock) - 1
     seconds = (clock[-1] - clock[0]) / steps
-    validation = len(ready.data.val) / config.batch_size * seconds / 3
+    networks = 1 if gear.ema is None else 2
+    validation = networks * len(ready.data.val) / config.batch_size * seconds / 3
     return Projection(
         steps=steps,
         seconds_per_step=seconds,
@@ -58,3 +52,32 @@ def project(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Projecti
         hours=config.epochs * (ready.steps_per_epoch * seconds + validation) / 3600,
         memory_mib=peak_memory_mib(fabric.device),
     )
+
+
+def _measure(gear: Gear, ready: Prepared, config: PretrainConfig, fabric: Fabric) -> list[float]:
+    """The clock before the first measured step and behind each."""
+    batches, accumulate = gear.train.epoch(0), gear.train.batches.accumulate
+    clock: list[float] = []
+
+    def step(number: int) -> bool:
+        taken = list(islice(batches, accumulate))
+        if len(taken) == accumulate:
+            parts = parts_of(number, taken, gear.train, fabric, config.seed)
+            train_step(gear, ready, config, fabric, number, parts)
+            if fabric.device.type == "cuda":
+                torch.cuda.synchronize(fabric.device)
+            clock.append(time.monotonic())
+        return len(taken) == accumulate
+
+    began = time.monotonic()
+    step(0)
+    # what the loader has read ahead meanwhile would make it look faster than it is
+    spare = len(gear.train) - 1 - _STEPS
+    ahead = min(max(spare, 0), -(-_AHEAD * config.workers // accumulate))
+    for _ in islice(batches, ahead * accumulate):
+        pass
+    clock[:] = [time.monotonic()] if len(gear.train) > 1 else [began, clock[0]]
+    for number in range(1, _STEPS + 1):
+        if not step(number):
+            break
+    return clock

@@ -10,6 +10,7 @@
 No torch at import: the report reads results without it.
 """
 
+import fcntl
 import json
 import os
 import platform
@@ -22,7 +23,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -44,11 +45,20 @@ def atomic(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
-        with open(temporary, "rb") as handle:
-            os.fsync(handle.fileno())
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk: a file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -101,6 +111,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._lock: IO[bytes] | None = None
 
     @property
     def finished(self) -> bool:
@@ -130,20 +141,10 @@ class Run:
                 "Give another --out, or remove the folder."
             )
 
-    def start(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
-        """Create the folder and write config.yaml, or check that a run to be resumed has this one.
-
-        Args:
-            config: the resolved configuration.
-            backbone: fingerprint of the backbone that a transfer starts from, kept beside it.
-
-        Raises:
-            UserError: the folder holds a finished run, another configuration or backbone, or
-                foreign files.
-        """
+    def refuse(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
+        """Raise UserError where the folder is not free for this run, or for its continuation."""
         self.refuse_finished()
-        path = self.folder / "config.yaml"
-        wanted = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+        path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
         if path.exists():
             held = yaml.safe_load(path.read_text(encoding="utf-8"))
             if differing := other_run(held, dict(config)):
@@ -152,27 +153,72 @@ class Run:
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
                     f"only {', '.join(_CHANGEABLE)} may change."
                 )
-        elif self.folder.is_file() or (self.folder.is_dir() and any(self.folder.iterdir())):
+        elif self.folder.is_file() or self._foreign():
             raise UserError(
                 f"{self.folder} exists and is no run of ours (it has no config.yaml). "
                 "Give another --out."
             )
-        else:
-            write_text(path, wanted)
-        if backbone is not None:
-            start = self.folder / "backbone.txt"
-            if not start.exists():
-                write_text(start, backbone + "\n")
-            elif (held := start.read_text(encoding="utf-8").strip()) != backbone:
+        if backbone is not None and start.exists():
+            begun = start.read_text(encoding="utf-8").strip()
+            if begun != backbone:
                 raise UserError(
-                    f"{self.folder} was started from another backbone (fingerprint {held}, now "
+                    f"{self.folder} was started from another backbone (fingerprint {begun}, now "
                     f"{backbone}). Give another --out, or that backbone."
                 )
+
+    def start(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
+        """Create the folder and write config.yaml, or take up the run that is there.
+
+        Args:
+            config: the resolved configuration.
+            backbone: fingerprint of the backbone that a transfer starts from, kept beside it.
+
+        Raises:
+            UserError: the folder holds a finished run, another configuration or backbone, or
+                foreign files; or another process works in it.
+        """
+        self.refuse(config, backbone)
+        self._take()
+        path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
+        if not path.exists():
+            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            write_text(path, text)
+        if backbone is not None and not start.exists():
+            write_text(start, backbone + "\n")
+
+    def _foreign(self) -> list[str]:
+        """What lies in the folder and is not left by a run that was killed as it began."""
+        if not self.folder.is_dir():
+            return []
+        names = (entry.name for entry in os.scandir(self.folder))
+        return [n for n in names if n != ".lock" and not (n[0] == "." and n.endswith(".tmp"))]
+
+    def _take(self) -> None:
+        """Keep other processes out until this one ends, and clear what a killed one left.
+
+        The kernel gives the lock up when the process is gone, however it went.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        handle = open(self.folder / ".lock", "ab")  # noqa: SIM115  (open as long as the run)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.close()
+            raise UserError(
+                f"another process is working in {self.folder}. Wait for its end, or give another "
+                "--out."
+            ) from error
+        self._lock = handle
+        for folder in (self.folder, self.checkpoint.parent):
+            for torn in folder.glob(".*.tmp"):
+                torn.unlink()
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
         with open(self.log_file, "a", encoding="utf-8") as handle:
             handle.write(json.dumps(record) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
 
     def read_log(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl; a torn last line (a kill while writing) is dropped."""
@@ -194,6 +240,7 @@ class Run:
     def finish(self, result: Result) -> None:
         """Write result.json, the last act of a run."""
         write_text(self.folder / "result.json", json.dumps(asdict(result), indent=2) + "\n")
+        (self.folder / ".lock").unlink(missing_ok=True)
 
 
 def plain(config: Any) -> dict[str, Any]:

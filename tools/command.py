@@ -43,8 +43,11 @@ def end(main: Callable[[], None], again: str | None = None) -> None:
     except OSError as error:  # no space, no permission: the system's own words name the file
         _fail(str(error))
     except Stopped as stopped:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            again = f"the same torchrun command with --resume {stopped.folder}"
         again = again or f"python {os.path.relpath(sys.argv[0])} --resume {stopped.folder}"
-        print(f"{stopped}. To continue: {again}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"{stopped}. To continue: {again}", file=sys.stderr)
         sys.exit(128 + stopped.signal_number if stopped.signal_number else 0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

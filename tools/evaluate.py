@@ -32,10 +32,13 @@ def main(argv: list[str] | None = None) -> None:
 
     backbone = hub.resolve(options.backbone)
     fabric = make_fabric(options.device, options.precision)
-    run = Run(
-        options.out or Path("runs") / f"evaluate-{backbone.fingerprint()}-{options.data.name}"
-    )
-    run.refuse_finished()
+    part = "-".join(filter(None, [options.data.name, options.split, options.preprocess]))
+    run = Run(options.out or Path("runs") / f"evaluate-{backbone.fingerprint()}-{part}")
+    config = {
+        "name": "evaluate",
+        **{k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
+    }
+    run.refuse(config)
     scored = evaluate_backbone(
         backbone,
         options.data,
@@ -55,11 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         for name, (seen, right, among) in zip(names, found.per_class.tolist(), strict=True)
         if seen
     ]
-    config = {
-        key: str(value) if isinstance(value, Path) else value
-        for key, value in vars(options).items()
-    }
-    run.start({"name": "evaluate", **config})
+    run.start(config)
     write_text(run.folder / "per_class.csv", _csv(rows))
     run.finish(
         Result(
@@ -75,7 +74,7 @@ def main(argv: list[str] | None = None) -> None:
             backbone=backbone.describe(),
             data={"name": options.data.name, "val": found.images, "classes": len(rows)},
             seed=0,
-            config={"name": "evaluate", **config},
+            config=config,
             seconds=round(found.images / found.images_per_second, 1),
             environment=environment(fabric.device),
         )

@@ -7,6 +7,7 @@ python tools/pretrain.py --config configs/pretrain/X.yaml --section.field value
 torchrun --nproc_per_node 8 tools/pretrain.py ...         on 8 GPUs
 """
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,9 @@ def main(argv: list[str] | None = None) -> None:
         raise UserError(f"--stop-after is {rest.stop_after}; it must be at least 1")
     if rest.prove_resume is not None and rest.prove_resume < 1:
         raise UserError(f"--prove-resume is {rest.prove_resume}; it must be at least 1")
+
+    if rest.prove_resume is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("--prove-resume starts its runs itself: call it without torchrun.")
 
     from pretrain import shapes
     from pretrain.engine import pretrain

@@ -1,8 +1,13 @@
 """Kill a run at random moments and show that it ends in the same bits as one left alone.
 
 python tools/pretrain.py ... --prove-resume 3      for the recipe given
+
+The moments are drawn over the time from the first checkpoint to the end of the process: the steps,
+the validations, the writing of checkpoints, backbone and result. A kill before the first checkpoint
+would prove nothing, for there the run begins anew.
 """
 
+import os
 import random
 import shutil
 import signal
@@ -10,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +23,22 @@ import yaml
 
 from pretrain.errors import UserError
 from pretrain.progress import say
-from pretrain.run import plain
+from pretrain.run import Run, plain
 from tools.command import ROOT
 
 _STEPS = 12
+_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Landed:
+    """A kill that came while the run was at work."""
+
+    seconds: float
+    """After the first checkpoint."""
+    epoch: int
+    step: int
+    """Of the next epoch: where the checkpoint stood."""
 
 
 def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed: int = 0) -> None:
@@ -34,105 +52,123 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
         seed: of the moments.
 
     Raises:
-        UserError: a run failed, or two differ: the message lists the tensors.
+        UserError: a run failed, or two differ: the message lists the values.
     """
-    steps = stop_after or _STEPS
     moments = random.Random(seed)
     scratch = Path(tempfile.mkdtemp(prefix="prove-resume-"))
     try:
         recipe = scratch / "recipe.yaml"
         recipe.write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
         run = [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--config", str(recipe),
-               "--device", device, "--checkpoints.every_steps", "1"]  # fmt: skip
-        to_the_end = ["--stop-after", str(steps)]
-        say(f"a run of {steps} steps without interruption ...")
-        started = time.monotonic()
-        _finish([*run, *to_the_end, "--out", str(scratch / "whole")])
-        duration = time.monotonic() - started
-        whole = _state(scratch / "whole")
+               "--device", device, "--checkpoints.every_steps", "1",
+               "--stop-after", str(stop_after or _STEPS)]  # fmt: skip
+        say("a run without interruption ...")
+        window = _watched([*run, "--out", str(scratch / "whole")], scratch / "whole", None)
+        whole = state(scratch / "whole")
         for number in range(1, kills + 1):
             cut = scratch / f"cut{number}"
-            moment = moments.uniform(0, duration)
-            where = _kill([*run, *to_the_end, "--out", str(cut)], moment, cut)
-            if not (cut / "result.json").exists():
-                held = (cut / "config.yaml").exists()
-                _finish([*run, *to_the_end, "--resume" if held else "--out", str(cut)])
-            found = _state(cut)
+            landed = _killed([*run, "--out", str(cut)], cut, window, moments)
+            if not Run(cut).finished:
+                _watched([*run, "--resume", str(cut)], cut, None)
+            found = state(cut)
             names = sorted(whole.keys() | found.keys())
             differing = [name for name in names if not _equal(whole.get(name), found.get(name))]
-            story = f"SIGKILL {moment:.2f} s after the start ({where}), resumed"
+            story = (
+                f"kill {number} of {kills}: SIGKILL {landed.seconds:.2f} s after the first "
+                f"checkpoint, the last was of epoch {landed.epoch}, step {landed.step}; resumed"
+            )
             if differing:
                 raise UserError(
-                    f"kill {number} of {kills}: {story}: {len(differing)} of {len(names)} values "
-                    f"differ: {', '.join(differing[:8])}"
+                    f"{story}: {len(differing)} of {len(names)} values differ: "
+                    f"{', '.join(differing[:8])}"
                 )
-            say(f"kill {number} of {kills}: {story}: all {len(names)} values equal")
+            say(f"{story}: all {len(names)} values equal")
             shutil.rmtree(cut)
         print(
             f"{kills} of {kills} killed and resumed runs equal the uninterrupted one bit for bit: "
-            f"{len(whole)} tensors and numbers (weights, optimiser, averages, running sums)."
+            f"{len(whole)} tensors and numbers (weights, optimiser, averages, running sums, log, "
+            "best and last backbone)."
         )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _finish(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise UserError(f"the run failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
-
-
-def _kill(command: list[str], moment: float, folder: Path) -> str:
-    """SIGKILL the run `moment` seconds after its start; how far it had come."""
-    process = subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+def _killed(command: list[str], folder: Path, window: float, moments: random.Random) -> Landed:
+    """Start the run and kill it while it is at work; begin again where it was faster."""
+    for _ in range(_TRIES):
+        moment = moments.uniform(0, window)
+        if _watched(command, folder, moment) < 0:
+            content = state(folder)
+            return Landed(moment, content["checkpoint.epoch"], content["checkpoint.done"])
+        shutil.rmtree(folder)
+    raise UserError(
+        f"the run ended before it could be killed, {_TRIES} times: its {window:.2f} s are too "
+        "short. Give a larger --stop-after."
     )
-    try:
-        process.wait(timeout=moment)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    if process.returncode != -signal.SIGKILL:
-        return "it had ended"
-    if not (folder / "checkpoints" / "last.pth").exists():
-        return "before its first checkpoint"
-    state = _state(folder)
-    epoch, step = state["checkpoint.epoch"], state["checkpoint.batch"]
-    return f"its checkpoint stood after epoch {epoch}, step {step}"
 
 
-def _state(folder: Path) -> dict[str, Any]:
-    """Every tensor and number of the checkpoint and, of a finished run, the backbone, by name.
+def _watched(command: list[str], folder: Path, moment: float | None) -> float:
+    """Run a command, killed `moment` seconds after the first checkpoint where one is given.
 
-    Left out is what time measures: seconds and dates.
+    Returns:
+        Seconds from the first checkpoint to its own end, or -1 where it was killed.
+
+    Raises:
+        UserError: it failed.
     """
+    checkpoint = Run(folder).checkpoint
+    with tempfile.TemporaryFile("w+") as said:
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
+        )
+        while not checkpoint.exists() and process.poll() is None:
+            time.sleep(0.002)
+        began = time.monotonic()
+        try:
+            process.wait(timeout=moment)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)  # and its loader processes, as out of memory
+            process.wait()
+            return -1.0
+        if process.returncode:
+            said.seek(0)
+            words = said.read().strip()[-2000:]
+            raise UserError(f"the run failed ({process.returncode}):\n{words}")
+        return time.monotonic() - began
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """Every tensor and number that a run leaves, by name, but for what clocks and calendars say."""
     import torch
 
-    paths = {"checkpoint": folder / "checkpoints" / "last.pth", "kept": folder / "backbone.pth"}
+    run = Run(folder)
+    paths = {
+        "checkpoint": run.checkpoint,
+        "best": run.checkpoint.with_name("best.pth"),
+        "kept": folder / "backbone.pth",
+    }
     content: dict[str, Any] = {
         name: torch.load(path, weights_only=True) for name, path in paths.items() if path.exists()
     }
-    content["checkpoint"].pop("seconds")
-    content.get("kept", {}).get("provenance", {}).pop("created", None)
-    flat: dict[str, Any] = {}
+    content["log"] = run.read_log()
+    return dict(_flat("", content))
 
-    def walk(name: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{name}.{key}", inner)
-        elif isinstance(value, list):
-            for place, inner in enumerate(value):
-                walk(f"{name}.{place}", inner)
-        else:
-            flat[name[1:]] = value
 
-    walk("", content)
-    return flat
+def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
+    timed = ("seconds", "clock", "created", "images_per_second")
+    if isinstance(value, dict):
+        inner = [(f"{name}.{key}" if name else str(key), v) for key, v in value.items()
+                 if key not in timed]  # fmt: skip
+    elif isinstance(value, list):
+        inner = [(f"{name}.{place}", v) for place, v in enumerate(value)]
+    else:
+        return [(name, value)]
+    return [pair for key, v in inner for pair in _flat(key, v)]
 
 
 def _equal(one: Any, two: Any) -> bool:
     import torch
 
-    if isinstance(one, torch.Tensor):
+    if isinstance(one, torch.Tensor) and isinstance(two, torch.Tensor):
         return one.dtype == two.dtype and torch.equal(one, two)
-    return bool(one == two)
+    return type(one) is type(two) and bool(one == two)

@@ -12,7 +12,7 @@ from pretrain.data.folders import (
     open_folder,
     validation_split,
 )
-from pretrain.data.images import ImageArray, ImageFiles, Images, Samples, collate
+from pretrain.data.images import ImageArray, ImageFiles, Images, Transformed, collate
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ def open_data(root: Path, options: DatasetConfig) -> Data:
     if (found := find_cifar(root)) is not None:
         train, val = open_cifar(*found)
         return Data(found[0].name, train, val)
-    train_files = open_folder(root, options.train)
+    train_files = open_folder(root, options.train, "--dataset.train")
     return Data(root.name, train_files, open_validation(root, options, train_files.classes))
 
 
@@ -43,8 +43,8 @@ def open_validation(root: Path, options: DatasetConfig, classes: tuple[str, ...]
         return open_cifar(*found)[1]
     split = validation_split(root, options.val)
     if is_flat(root / split):
-        return open_flat(root, split, classes, options.val_labels)
-    val = open_folder(root, split)
+        return open_flat(root, split, classes, options.val_labels, "--dataset.val_labels")
+    val = open_folder(root, split, "--dataset.val")
     check_same_classes(classes, val.classes)
     return val
 
@@ -54,7 +54,7 @@ __all__ = [
     "ImageArray",
     "ImageFiles",
     "Images",
-    "Samples",
+    "Transformed",
     "collate",
     "open_data",
     "open_validation",

@@ -1,12 +1,13 @@
 """Is ImageNet, or CIFAR, on disk as training needs it? And the repairs that are usually wanted."""
 
 import os
+import shutil
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 from pretrain.data.cifar import LAYOUTS, find_cifar, open_cifar
-from pretrain.data.folders import image_files, is_flat, validation_split
+from pretrain.data.folders import class_folders, image_files, is_flat, validation_split
 from pretrain.data.validation_labels import find_labels, read_labels
 from pretrain.errors import UserError
 from pretrain.findings import Finding, counted, decoded, note, ok, wrong
@@ -74,6 +75,8 @@ def repair_imagenet(root: Path) -> list[Finding]:
     done: list[Finding] = []
     train, val = root / "train", root / validation_split(root, None)
     tars = sorted(train.glob("n*.tar")) if train.is_dir() else []
+    for torn in train.glob(".n*.tmp"):
+        shutil.rmtree(torn)
     if tars:
         with bar("unpacking", len(tars), "classes") as advance:
             for path in tars:
@@ -151,6 +154,8 @@ def _cifar_archives(root: Path) -> Iterator[Path]:
 def _unpack(path: Path, target: Path, whole: bool = True) -> None:
     """Unpack an archive, members that would leave `target` refused; whole: appear at once."""
     into = target.with_name(f".{target.name}.{os.getpid()}.tmp") if whole else target
+    if whole and target.is_dir():
+        return  # a kill came between the folder's appearance and the archive's removal
     try:
         with tarfile.open(path) as archive:
             archive.extractall(into, filter="data")
@@ -158,9 +163,12 @@ def _unpack(path: Path, target: Path, whole: bool = True) -> None:
             os.replace(into, target)
     except (tarfile.TarError, EOFError) as error:
         raise UserError(f"{path} cannot be unpacked: {error}. Download it again.") from error
+    finally:
+        if whole:
+            shutil.rmtree(into, ignore_errors=True)
 
 
 def _listed(folder: Path) -> tuple[list[str], list[str]]:
     """Class folders of `folder`, and every image in them."""
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+    classes = class_folders(folder)
     return classes, [path for name in classes for path in image_files(folder / name)]

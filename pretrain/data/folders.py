@@ -13,16 +13,21 @@ from pretrain.errors import UserError
 from pretrain.images import SUFFIXES
 
 
-def open_folder(root: Path, split: str) -> ImageFiles:
+def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
     """List the images of ROOT/SPLIT/CLASS, classes and names in alphabetical order.
+
+    Args:
+        root: the data set.
+        split: the folder with class folders.
+        option: how a user names another, for the message.
 
     Raises:
         UserError: no such folder, no classes, a class without images.
     """
     folder = root / split
     if not folder.is_dir():
-        raise UserError(_no_folder(root, split))
-    classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir())
+        raise UserError(_no_folder(root, split, option))
+    classes = class_folders(folder)
     if not classes:
         raise UserError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg.")
     paths: list[str] = []
@@ -43,7 +48,9 @@ def open_folder(root: Path, split: str) -> ImageFiles:
     return ImageFiles.of(classes, paths, labels)
 
 
-def open_flat(root: Path, split: str, classes: tuple[str, ...], labels: str | None) -> ImageFiles:
+def open_flat(
+    root: Path, split: str, classes: tuple[str, ...], labels: str | None, option: str
+) -> ImageFiles:
     """List the images of ROOT/SPLIT/*.JPEG with the classes that a file gives them.
 
     Args:
@@ -51,13 +58,14 @@ def open_flat(root: Path, split: str, classes: tuple[str, ...], labels: str | No
         split: the folder without class folders.
         classes: of the training images.
         labels: the file; None looks for those that ImageNet comes with.
+        option: how a user names a file, for the message.
 
     Raises:
         UserError: no labels, an image without one, a class that training does not have.
     """
     folder = root / split
     paths = image_files(folder)
-    path = find_labels(root, split) if labels is None else Path(labels)
+    path = find_labels(root, split, option) if labels is None else Path(labels)
     of_image = read_labels(path, [Path(name).name for name in paths], classes)
     place = {name: number for number, name in enumerate(classes)}
     unknown = sorted(set(of_image) - set(place))
@@ -67,6 +75,12 @@ def open_flat(root: Path, split: str, classes: tuple[str, ...], labels: str | No
             f"{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}."
         )
     return ImageFiles.of(list(classes), paths, [place[name] for name in of_image])
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, in alphabetical order; hidden ones are no classes."""
+    entries = os.scandir(folder)
+    return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
 
 
 def is_flat(folder: Path) -> bool:
@@ -101,7 +115,7 @@ def check_same_classes(train: tuple[str, ...], val: tuple[str, ...]) -> None:
         )
 
 
-def _no_folder(root: Path, split: str) -> str:
+def _no_folder(root: Path, split: str, option: str) -> str:
     if not root.exists():
         return f"there is no folder {root}. Expected {root}/{split}/CLASS/*.jpg."
     if not root.is_dir():
@@ -109,5 +123,6 @@ def _no_folder(root: Path, split: str) -> str:
     held = sorted(entry.name for entry in os.scandir(root))[:6]
     return (
         f"there is no folder {root / split}; {root} holds {', '.join(held) or 'nothing'}. "
-        f"Expected {root}/{split}/CLASS/*.jpg, or name the folder by --dataset.{split} NAME."
+        f"Expected {root}/{split}/CLASS/*.jpg"
+        f"{f', or name the folder by {option} NAME' if option else ''}."
     )

@@ -82,7 +82,7 @@ class ImageArray:
 
 
 def collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
-    """Samples to uint8 images (N, 3, H, W) in channels_last memory, and labels (N,).
+    """Transformed to uint8 images (N, 3, H, W) in channels_last memory, and labels (N,).
 
     Stacked as they lie, with the values of a pixel side by side: nothing is transposed.
     """
@@ -92,7 +92,7 @@ def collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, eq=False)
-class Samples:
+class Transformed:
     """What a loader reads: (transform(image), label)."""
 
     images: Images

@@ -37,9 +37,9 @@ def open_scored(
         part = split if split is not None else _split_of(root)
         if is_flat(root / part):
             outputs = outputs or _imagenet(backbone)
-            images = open_flat(root, part, tuple(outputs or ()), labels)
+            images = open_flat(root, part, tuple(outputs or ()), labels, "--val-labels")
         else:
-            images = open_folder(root, part)
+            images = open_folder(root, part, "--split")
     if outputs is None and backbone.spec.num_classes == len(images.classes):
         return images, "classes in alphabetical order (the file does not name them)"
     how = "by the names in the file"

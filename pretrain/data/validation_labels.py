@@ -25,7 +25,7 @@ KNOWN = (
 )
 
 
-def find_labels(root: Path, split: str) -> Path:
+def find_labels(root: Path, split: str, option: str = "") -> Path:
     """The first of the known files below ROOT or ROOT/SPLIT; UserError where there is none."""
     for folder in (root, root / split):
         for name in KNOWN:
@@ -33,8 +33,8 @@ def find_labels(root: Path, split: str) -> Path:
                 return folder / name
     raise UserError(
         f"{root / split} has images but no class folders, and {root} none of the label files "
-        f"{', '.join(KNOWN[:4])}. Name one by --dataset.val_labels FILE, or put the images into "
-        "class folders."
+        f"{', '.join(KNOWN[:4])}. {f'Name one by {option} FILE, or put' if option else 'Put'} the "
+        "images into class folders."
     )
 
 

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.mixing.mixed import send
+
 
 def paper_boxes(lam: np.ndarray, height: int, width: int, draw: np.random.Generator) -> np.ndarray:
     """Boxes (N, 4) of the paper for lam (N,)."""
@@ -36,7 +38,7 @@ def official_boxes(
 def inside(boxes: np.ndarray, images: Tensor) -> Tensor:
     """Mask (M, 1, H, W) on the device of `images` (N, C, H, W): true inside the boxes (M, 4)."""
     height, width = images.shape[-2:]
-    edges = torch.from_numpy(np.ascontiguousarray(boxes)).to(images.device, non_blocking=True)
+    edges = send(torch.from_numpy(np.ascontiguousarray(boxes)), images.device)
     top, left, bottom, right = edges.T[:, :, None]
     row = torch.arange(height, device=images.device)
     column = torch.arange(width, device=images.device)

@@ -21,6 +21,7 @@ from pretrain.mixing.mixed import (
     check,
     numpy_generator,
     plan,
+    send,
     soft,
 )
 
@@ -67,7 +68,8 @@ def paste(
     height, width = images.shape[-2:]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     lam = torch.from_numpy((1 - area / (height * width)).astype(np.float32))
-    targets = blend(soft(labels, num_classes), partner, lam)
+    source = send(partner, images.device)
+    targets = blend(soft(labels, num_classes), source, send(lam, images.device))
     own = images[: len(boxes)]
     if not area.any():
         return Mixed(own, targets, lam, partner)
@@ -79,14 +81,12 @@ def paste(
     elif (boxes == boxes[:1]).all():  # one launch for one box
         mixed = own.clone()
         top, left, bottom, right = boxes[0].tolist()
-        source = partner.to(images.device, non_blocking=True)
         mixed[:, :, top:bottom, left:right] = images[source, :, top:bottom, left:right]
     else:
-        mixed = _paste_by_mask(images, boxes, partner)
+        mixed = _paste_by_mask(images, boxes, source)
     return Mixed(mixed, targets, lam, partner)
 
 
 def _paste_by_mask(images: Tensor, boxes: np.ndarray, partner: Tensor) -> Tensor:
     """As the loop over samples, without one launch per sample."""
-    others = images[partner.to(images.device, non_blocking=True)]
-    return torch.where(inside(boxes, images), others, images[: len(boxes)])
+    return torch.where(inside(boxes, images), images[partner], images[: len(boxes)])

@@ -45,5 +45,5 @@ class Cutout:
             for image, (top, left, bottom, right) in zip(cut, boxes.tolist(), strict=True):
                 image[:, top:bottom, left:right] = 0
         else:
-            cut = images.masked_fill(inside(boxes, images), 0)
+            cut = images.clone().masked_fill_(inside(boxes, images), 0)
         return Mixed(cut, whole.targets, whole.lam, whole.partner)

@@ -131,10 +131,18 @@ def soft(labels: Tensor, num_classes: int) -> Tensor:
     return functional.one_hot(labels, num_classes).float()
 
 
+def send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A host tensor on the device, without waiting for what the device is at.
+
+    On Apple's GPUs such a copy may read memory that is already in other use (pytorch 83015).
+    """
+    return tensor.to(device, non_blocking=device.type != "mps")
+
+
 def blend(targets: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
-    """Lam * own + (1 - lam) * partner's, row by row (paper, equation 1)."""
-    weight = lam.to(targets.device)[:, None]
-    return weight * targets[: len(lam)] + (1 - weight) * targets[partner.to(targets.device)]
+    """Lam * own + (1 - lam) * partner's, row by row (paper, equation 1); all on one device."""
+    weight = lam[:, None]
+    return weight * targets[: len(lam)] + (1 - weight) * targets[partner]
 
 
 def unmixed(images: Tensor, labels: Tensor, num_classes: int) -> Mixed:

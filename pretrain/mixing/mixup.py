@@ -14,6 +14,7 @@ from pretrain.mixing.mixed import (
     check,
     numpy_generator,
     plan,
+    send,
     soft,
 )
 
@@ -43,11 +44,12 @@ class Mixup:
         who = plan(len(images), self.granularity, self.partner, self.probability, draw)
         drawn = who.spread(draw.beta(self.alpha, self.alpha, who.groups), 1)
         lam, partner = torch.from_numpy(drawn.astype(np.float32)), torch.from_numpy(who.partner)
-        targets = blend(soft(labels, num_classes), partner, lam)
+        weight, source = send(lam, images.device), send(partner, images.device)
+        targets = blend(soft(labels, num_classes), source, weight)
         own = images[: len(lam)]
         if not who.mixed.any():
             return Mixed(own, targets, lam, partner)
-        return Mixed(_lerp(images, lam, partner), targets, lam, partner)
+        return Mixed(_lerp(images, weight, source), targets, lam, partner)
 
 
 def _lerp(images: Tensor, lam: Tensor, partner: Tensor) -> Tensor:
@@ -59,5 +61,4 @@ def _lerp(images: Tensor, lam: Tensor, partner: Tensor) -> Tensor:
         for index, (weight, other) in enumerate(rows):
             torch.lerp(images[other], images[index], weight, out=mixed[index])
         return mixed
-    weight = lam.to(images.device, images.dtype, non_blocking=True)[:, None, None, None]
-    return torch.lerp(images[partner.to(images.device, non_blocking=True)], own, weight)
+    return torch.lerp(images[partner], own, lam.to(images.dtype)[:, None, None, None])

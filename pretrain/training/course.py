@@ -88,17 +88,17 @@ class Course:
         self.run, self.fabric, self.loader, self.rates = run, fabric, loader, rates
         self.model, self.optimizer, self.also = model, optimizer, dict(also or {})
         self.num_epochs, self.seed = epochs, seed
-        self.epoch = self.batch = 0
+        self.epoch = self.done = 0  # epochs, and steps in the next one
         self.sums = torch.zeros(num_sums, device=fabric.device)
         """Added to by the loop in each micro-batch; cleared by `finish_epoch`."""
         self._save_every, self._stop_after = save_every, stop_after
+        self._clock = 0.0  # seconds of this epoch's steps
         seconds = self._restore()
         if fabric.is_global_zero:
             run.cut_log(self.epoch)
         self._started = time.monotonic() - seconds
         self._stop = StopSignal(fabric)
         self._advance: Advance | None = None
-        self._steps_timed, self._clock = 0, 0.0
 
     @property
     def num_steps(self) -> int:
@@ -108,7 +108,7 @@ class Course:
     @property
     def steps_done(self) -> int:
         """Of the whole run."""
-        return self.epoch * len(self.loader) + self.batch
+        return self.epoch * len(self.loader) + self.done
 
     @property
     def seconds(self) -> float:
@@ -118,7 +118,7 @@ class Course:
     @property
     def speed(self) -> float:
         """Samples per second in this epoch's steps, over all processes."""
-        return self._steps_timed * self.loader.batches.batch_size / max(self._clock, 1e-9)
+        return self.done * self.loader.batches.batch_size / max(self._clock, 1e-9)
 
     @contextmanager
     def running(self, title: str) -> Iterator[None]:
@@ -143,14 +143,14 @@ class Course:
         """
         if self._stop_after is not None and self.steps_done >= self._stop_after:
             raise Stopped(str(self.run.folder), f"step {self.steps_done} of {self.num_steps}", 0)
-        started, first = time.monotonic(), self.batch
-        batches = self.loader.epoch(epoch, first)
+        started = time.monotonic() - self._clock
+        batches = self.loader.epoch(epoch, self.done)
         while parts := list(islice(batches, self.loader.batches.accumulate)):
-            step = epoch * len(self.loader) + self.batch
+            step = epoch * len(self.loader) + self.done
             self.rates.step_update(step)
             yield step, parts_of(step, parts, self.loader, self.fabric, self.seed)
-            self.batch += 1
-            self._steps_timed, self._clock = self.batch - first, time.monotonic() - started
+            self.done += 1
+            self._clock = time.monotonic() - started
             if self._advance is not None:
                 self._advance(
                     self.loader.batches.batch_size, f"epoch {epoch + 1}/{self.num_epochs}"
@@ -180,16 +180,27 @@ class Course:
         return means
 
     def finish_epoch(self, record: dict[str, Any]) -> None:
-        """Log the epoch and save the state after it."""
-        self.epoch, self.batch = self.epoch + 1, 0
+        """Log the epoch and save the state after it.
+
+        Raises:
+            Stopped: a stop signal came while the epoch was being scored.
+        """
+        self.loader.share_broken()
+        self.epoch, self.done, self._clock = self.epoch + 1, 0, 0.0
         self.sums = torch.zeros_like(self.sums)
         if self.fabric.is_global_zero:
-            self.run.log({"epoch": self.epoch, "step": self.epoch * len(self.loader), **record})
+            self.run.log({"epoch": self.epoch, "step": self.steps_done, **record})
         self._save()
+        number = self._stop.agreed_now()
+        if number is not None and self.epoch < self.num_epochs:
+            raise Stopped(str(self.run.folder), f"epoch {self.epoch} of {self.num_epochs}", number)
 
     def _layout(self) -> dict[str, int]:
         batches = self.loader.batches
         return {"processes": batches.ranks, "accumulate": batches.accumulate}
+
+    def _data(self) -> dict[str, int]:
+        return {"samples": self.loader.batches.count, "steps an epoch": len(self.loader)}
 
     def _save(self) -> None:
         """The state as process 0 has it, and every process's sums."""
@@ -199,40 +210,48 @@ class Course:
             scaler = _scaler(self.fabric)
             state = {
                 "epoch": self.epoch,
-                "batch": self.batch,
+                "done": self.done,
                 "seconds": self.seconds,
                 "sums": sums.cpu(),
+                "clock": self._clock,
                 "layout": self._layout(),
+                "data": self._data(),
                 "broken": dict(self.loader.broken),
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
                 "also": {name: module.state_dict() for name, module in self.also.items()},
             }
-            save_checkpoint(self.run.checkpoint, state)
+            save_checkpoint(self.run.checkpoint, state, self.fabric.device)
         self.fabric.barrier()
 
     def _restore(self) -> float:
         """Take up the checkpoint, if there is one; the seconds it had run."""
-        state = load_checkpoint(self.run.checkpoint)
+        state = load_checkpoint(self.run.checkpoint, self.fabric.device)
         if state is None:
             return 0.0
+        if state["data"] != self._data():
+            raise UserError(
+                f"{self.run.folder} was started on other data: {state['data']} there, "
+                f"{self._data()} here. Give the same data, or another --out."
+            )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         for name, module in self.also.items():
             module.load_state_dict(state["also"][name])
         if (scaler := _scaler(self.fabric)) is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
-        self.epoch, self.batch = state["epoch"], state["batch"]
+        self.epoch, self.done = state["epoch"], state["done"]
+        self._clock = state["clock"]
         self.loader.broken.update(state["broken"])
         here, there = self._layout(), state["layout"]
         rank, sums = self.loader.batches.rank, state["sums"].to(self.fabric.device)
-        if here["processes"] == there["processes"]:
+        if here == there:
             self.sums += sums[rank]
-        elif rank == 0:
-            self.sums += sums.sum(0)
+        elif rank == 0:  # a sum is over micro-batches, of which a step had another number
+            self.sums += sums.sum(0) * (math.prod(here.values()) / math.prod(there.values()))
         if self.fabric.is_global_zero:
-            place = f"after epoch {self.epoch}, step {self.batch} of the next"
+            place = f"after epoch {self.epoch}, step {self.done} of the next"
             say(f"resuming {self.run.folder} {place}")
             if here != there:
                 say(_changed(there, here, self.loader.batches.batch_size))

@@ -41,6 +41,11 @@ def make_fabric(
     if processes == 1:
         return Fabric(accelerator=device, devices=1, precision=precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    if on_cuda and local > torch.cuda.device_count():
+        raise UserError(
+            f"torchrun started {local} processes on this machine, which has "
+            f"{torch.cuda.device_count()} GPUs. Give --nproc_per_node {torch.cuda.device_count()}."
+        )
     fabric = Fabric(
         accelerator=device,
         devices=local,

@@ -6,6 +6,7 @@ to process `rank` as its `part`. So two processes with B see what one sees that 
 """
 
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Sized
 from typing import Any, Protocol
 
@@ -130,8 +131,16 @@ class _Collate:
 
 
 def _leave_signals_to_parent(_: int) -> None:
-    # Ctrl-C reaches the whole process group; the parent stops at a step boundary and ends us
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, torchrun and clusters signal every process; the parent stops at a step boundary
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _end_workers(loader: DataLoader) -> None:
+    """By torch's own word to them: the signal with which Python ends its children is ignored."""
+    iterator: Any = loader._iterator
+    if iterator is not None:
+        iterator._shutdown_workers()
 
 
 class Loader:
@@ -151,6 +160,7 @@ class Loader:
         rank: int = 0,
         ranks: int = 1,
         max_broken: int = 0,
+        pin_memory: bool | None = None,
     ) -> None:
         """See Batches for the numbers.
 
@@ -165,7 +175,9 @@ class Loader:
             accumulate: micro-batches in a step of one process.
             rank: number of this process.
             ranks: processes.
-            max_broken: samples that may raise UserError and are then named and left out.
+            max_broken: samples that may raise UserError and are then named and left out, over all
+                processes.
+            pin_memory: for a GPU; None pins where there is one.
         """
         self.batches = Batches(
             len(samples),
@@ -180,6 +192,7 @@ class Loader:
         self.broken: dict[int, str] = {}
         """What could not be read so far: number of the sample -> message."""
         self._max_broken = max_broken
+        pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._loader: DataLoader = DataLoader(
             _Seeded(samples, seed),
             batch_sampler=self.batches,
@@ -187,9 +200,11 @@ class Loader:
             collate_fn=_Collate(collate, fill=shuffle),
             persistent_workers=workers > 0,
             worker_init_fn=_leave_signals_to_parent,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=pinned,
             generator=torch.Generator(),  # the loader's own draw stays off the ambient generator
         )
+        # with this object, or as the first thing when Python exits
+        weakref.finalize(self, _end_workers, self._loader)
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -211,22 +226,39 @@ class Loader:
                 elif self.batches.shuffle:
                     raise UserError(f"a whole batch cannot be read. Its first: {broken[0][1]}")
         except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+            if "DataLoader worker (pid" not in str(error):  # an error inside a worker, our bug
                 raise
             raise UserError(
                 f"a loader process died ({str(error).splitlines()[0]}). The machine may be out of "
                 "memory, or of shared memory (/dev/shm): give fewer --workers and resume the run."
             ) from error
 
+    def share_broken(self) -> None:
+        """Let every process know what the others could not read; called by all of them.
+
+        Raises:
+            UserError: together they are more than may be.
+        """
+        if self.batches.ranks > 1:
+            everywhere: list[Any] = [None] * self.batches.ranks
+            torch.distributed.all_gather_object(everywhere, self.broken)
+            for broken in everywhere:
+                self.broken.update(broken)
+            if self.broken:
+                self._check_broken(next(reversed(self.broken.values())))
+
     def _note(self, index: int, message: str) -> None:
         if index in self.broken:
             return
         self.broken[index] = message
-        if len(self.broken) > self._max_broken:
-            before = len(self.broken) - 1
-            more = f" It is number {before + 1}; {before} may be left out." if before else ""
-            raise UserError(message + more)
+        self._check_broken(message)
         say(f"left out ({len(self.broken)} of at most {self._max_broken}): {message}")
+
+    def _check_broken(self, message: str) -> None:
+        count, most = len(self.broken), self._max_broken
+        if count > most:
+            more = f" It is number {count}; {most} may be left out." if most else ""
+            raise UserError(message + more)
 
 
 class ResidentLoader:
@@ -245,6 +277,9 @@ class ResidentLoader:
     def __len__(self) -> int:
         """Steps in an epoch."""
         return self.batches.steps
+
+    def share_broken(self) -> None:
+        """As Loader's; every process has decoded every image."""
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The micro-batches of `epoch` (from 0), beginning with step `first`."""

@@ -12,11 +12,17 @@ from torch import Tensor, distributed
 
 
 class StopSignal:
-    """Within the block SIGINT and SIGTERM are only noted; a second SIGINT interrupts at once."""
+    """Within the block SIGINT and SIGTERM are only noted.
+
+    A second SIGINT interrupts a single process at once.
+    """
 
     def __init__(self, fabric: Fabric) -> None:
         self.number: int | None = None
         self._fabric = fabric
+        # a group of its own, on the host: the device need not be waited for
+        alone = fabric.world_size == 1
+        self._group = None if alone else distributed.new_group(backend="gloo")
         self._previous: dict[int, Any] = {}
         self._pending: list[tuple[Any, Tensor]] = []
 
@@ -25,15 +31,29 @@ class StopSignal:
 
         A signal reaches the processes of a run at different steps, and a process that stops alone
         leaves the others waiting. So each step's answer is gathered from all of them, and read one
-        step later: by then it is there, and the device has not been waited for.
+        step later: by then it is there.
         """
-        if self._fabric.world_size == 1:
+        if self._group is None:
             return self.number
-        flag = torch.tensor(self.number or 0, device=self._fabric.device)
-        work = distributed.all_reduce(flag, distributed.ReduceOp.MAX, async_op=True)
+        self._ask()
+        return self._answer() if len(self._pending) > 1 else None
+
+    def agreed_now(self) -> int | None:
+        """As `agreed`, up to this moment: for places where waiting for each other costs nothing."""
+        if self._group is None:
+            return self.number
+        self._ask()
+        answers = [self._answer() for _ in range(len(self._pending))]
+        return next((number for number in answers if number is not None), None)
+
+    def _ask(self) -> None:
+        flag = torch.tensor(self.number or 0)
+        work = distributed.all_reduce(
+            flag, distributed.ReduceOp.MAX, group=self._group, async_op=True
+        )
         self._pending.append((work, flag))
-        if len(self._pending) < 2:
-            return None
+
+    def _answer(self) -> int | None:
         work, flag = self._pending.pop(0)
         work.wait()
         return int(flag) or None

@@ -125,6 +125,16 @@ def test_class_archives_are_unpacked_and_cannot_escape(imagenet):
     with pytest.raises(UserError, match=r"n99999999\.tar cannot be unpacked.*outside"):
         repair_imagenet(imagenet)
     assert not (imagenet.parent / "escaped").exists()
+    assert not list(train.glob(".n*"))
+    (train / "n99999999.tar").unlink()
+    # a kill between the folder's appearance and the archive's removal
+    with tarfile.open(train / f"{SYNSETS[0]}.tar", "w") as archive:
+        for path in sorted((train / SYNSETS[0]).iterdir()):
+            archive.add(path, path.name)
+    (train / f".{SYNSETS[1]}.7.tmp").mkdir()
+    repair_imagenet(imagenet)
+    assert open_data(imagenet, DatasetConfig()).train.classes == SYNSETS
+    assert sorted(path.name for path in train.iterdir()) == list(SYNSETS)
 
 
 def test_what_a_look_at_imagenet_finds(imagenet):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.fabric import Fabric
+from lightning.fabric.plugins import MixedPrecision
 
 from pretrain.backbone import Backbone
 from pretrain.config import (
@@ -123,7 +125,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
 def assert_equal_runs(one: Result, two: Result) -> None:
     assert one.backbone["fingerprint"] == two.backbone["fingerprint"]
     for key in ("train_loss", "train_accuracy", "top1", "val_loss", "val_loss_raw", "best_epoch"):
-        assert one.metrics[key] == two.metrics[key], key
+        assert one.metrics.get(key) == two.metrics.get(key), key
 
 
 @pytest.mark.parametrize("step", [2, 3, 6])
@@ -144,7 +146,7 @@ def test_the_checkpoint_holds_all_that_a_run_is(first, worlds, tmp_path):
         train(run, world=world, stop_after=4)
     path = run / "checkpoints" / "last.pth"
     whole = torch.load(path, weights_only=True)
-    for part in ("model", "optimizer", "also", "sums", "batch"):
+    for part in ("model", "optimizer", "also", "sums", "done"):
         state = torch.load(path, weights_only=True)
         if part == "model":
             state["model"]["fc.bias"] += 1e-3
@@ -155,7 +157,7 @@ def test_the_checkpoint_holds_all_that_a_run_is(first, worlds, tmp_path):
         elif part == "sums":
             state["sums"] += 1e-3
         else:
-            state["batch"] = 0
+            state["done"] = 0
         torch.save(state, path)
         copy = tmp_path / part
         shutil.copytree(run, copy)
@@ -177,6 +179,39 @@ def test_what_may_change_on_resuming(first, worlds, tmp_path, capsys):
     said = capsys.readouterr().err
     assert "was 1 process(es) x 2 accumulated x 10 images, now 1 process(es) x 1" in said
     assert "not to the same bits" in said
+    first_epoch = [Run(folder).read_log()[0] for folder in (tmp_path / "run", first[1])]
+    # a mean over the epoch, of which a step was counted twice as often before
+    assert first_epoch[0]["train_loss"] == pytest.approx(first_epoch[1]["train_loss"], rel=0.15)
+
+
+def test_other_data_is_another_run(worlds, tmp_path):
+    root = tmp_path / "data"
+    shutil.copytree(worlds["classification"], root)
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", world=root, stop_after=2)
+    one = next((root / "train" / "star").iterdir())
+    shutil.copy(one, one.with_name("more.jpg"))
+    with pytest.raises(UserError, match=r"other data: .*'samples': 60.*'samples': 61"):
+        train(tmp_path / "run", world=root)
+
+
+def test_gradients_that_are_not_finite_do_not_stop_a_training(worlds, tmp_path):
+    """With a gradient scaler an overflow is normal: the step is left out and the scale halved."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    plan = OptimizerConfig(lr=0.05, clip_norm=1.0, schedule="cosine")
+    options = config(worlds["classification"], optimizer=plan)
+    result = pretrain(options, Run(tmp_path / "whole"), half(scaler))
+    assert 0 < result.metrics["train_loss"] < 5
+    assert scaler.get_scale() < 2.0**40
+    again = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    with pytest.raises(Stopped):
+        pretrain(options, Run(tmp_path / "cut"), half(again), stop_after=4)
+    resumed = pretrain(options, Run(tmp_path / "cut"), half(torch.amp.GradScaler("cpu")))
+    assert_equal_runs(resumed, result)
+
+
+def half(scaler: torch.amp.GradScaler) -> Fabric:
+    return Fabric(accelerator="cpu", plugins=MixedPrecision("16-mixed", "cpu", scaler))
 
 
 def test_backbones_of_single_epochs_and_of_the_best(worlds, tmp_path):
@@ -191,6 +226,7 @@ def test_backbones_of_single_epochs_and_of_the_best(worlds, tmp_path):
     log = Run(tmp_path / "run").read_log()
     assert [kept[f"epoch-000{n}"].provenance.top1 for n in (1, 2)] == [r["top1"] for r in log]
     assert kept["epoch-0001"].provenance.epochs == 1
+    assert kept["epoch-0001"].provenance.recipe["epochs"] == 2  # the schedule it was part of
     none = CheckpointsConfig(best=False)
     train(tmp_path / "bare", world=worlds["classification"], checkpoints=none)
     assert [p.name for p in (tmp_path / "bare" / "checkpoints").iterdir()] == ["last.pth"]
@@ -370,8 +406,8 @@ def test_a_cached_run_equals_one_that_reads(worlds, tmp_path):
 
 
 def test_killed_and_resumed_equals_uninterrupted(worlds, capsys):
-    """SIGKILL at three moments of the tool itself, drawn with a fixed seed, then --resume."""
-    options = config(worlds["classification"], epochs=4, workers=1)
+    """SIGKILL at three moments of the tool itself, while it is at work, then --resume."""
+    options = config(worlds["classification"], epochs=5, workers=1)
     prove(options, "cpu", kills=3, stop_after=1000, seed=1)
     said = capsys.readouterr()
     assert "3 of 3 killed and resumed runs equal the uninterrupted one bit for bit" in said.out
@@ -381,22 +417,20 @@ def test_killed_and_resumed_equals_uninterrupted(worlds, capsys):
 def test_a_run_that_resumes_otherwise_is_found_out(worlds, tmp_path, monkeypatch):
     """The proof can fail: here the resumed run begins from a momentum that was touched."""
     options = config(worlds["classification"], epochs=1)
-    finish = prove_resume._finish
+    watched = prove_resume._watched
 
-    def otherwise(command):
+    def otherwise(command, folder, moment):
+        if moment is not None:  # instead of a kill: a stop one step earlier
+            watched([*command, "--stop-after", "1"], folder, None)
+            return -1.0
         if "--resume" in command:
-            path = Path(command[command.index("--resume") + 1]) / "checkpoints" / "last.pth"
+            path = folder / "checkpoints" / "last.pth"
             state = torch.load(path, weights_only=True)
             state["optimizer"]["state"][0]["momentum_buffer"] *= 1.001
             torch.save(state, path)
-        finish(command)
+        return watched(command, folder, None)
 
-    def kill(command, moment, folder):
-        finish([*command[:-4], "--stop-after", "1", *command[-2:]])
-        return "by hand"
-
-    monkeypatch.setattr(prove_resume, "_finish", otherwise)
-    monkeypatch.setattr(prove_resume, "_kill", kill)
+    monkeypatch.setattr(prove_resume, "_watched", otherwise)
     with pytest.raises(UserError, match=r"kill 1 of 1.* values differ: .*checkpoint\.model"):
         prove(options, "cpu", kills=1, stop_after=2)
 

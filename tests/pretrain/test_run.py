@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from dataclasses import asdict
 
 import pytest
@@ -9,6 +11,7 @@ import torch
 
 from pretrain.errors import UserError
 from pretrain.run import Result, Run, atomic, environment, write_text
+from tests.conftest import ROOT
 
 RESULT = Result(
     task="pretrain",
@@ -81,6 +84,38 @@ def test_a_folder_is_not_taken_over(tmp_path):
     with pytest.raises(UserError, match="no run of ours"):
         Run(tmp_path / "mine").start({})
     assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
+
+
+def test_a_folder_belongs_to_one_process(tmp_path):
+    """The kernel's lock: it is gone with the process, however that ends."""
+    code = (
+        "import sys, pathlib; from pretrain.run import Run\n"
+        "run = Run(pathlib.Path(sys.argv[1])); run.start({'epochs': 1})\n"
+        "print('taken', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "run")]
+    other = subprocess.Popen(
+        command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert other.stdout.readline() == "taken\n"
+    with pytest.raises(UserError, match="another process is working in"):
+        Run(tmp_path / "run").start({"epochs": 1})
+    other.kill()
+    other.wait()
+    (tmp_path / "run" / ".log.jsonl.99.tmp").write_text("torn")
+    run = Run(tmp_path / "run")
+    run.start({"epochs": 1})
+    assert sorted(os.listdir(run.folder)) == [".lock", "config.yaml"]
+    run.finish(RESULT)
+    assert ".lock" not in os.listdir(run.folder)
+
+
+def test_a_run_killed_as_it_began_can_begin_again(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".config.yaml.7.tmp").write_text("epo")
+    (tmp_path / "run" / ".lock").touch()
+    Run(tmp_path / "run").start({"epochs": 1})
+    assert sorted(os.listdir(tmp_path / "run")) == [".lock", "config.yaml"]
 
 
 def test_the_log_is_cut_back_to_a_checkpoint(tmp_path):

@@ -20,6 +20,8 @@ from pretrain.training import (
 )
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
 
+CPU = torch.device("cpu")
+
 
 class Noise:
     """Samples that draw from every ambient generator."""
@@ -98,6 +100,27 @@ def test_a_batch_of_broken_samples_stops_a_training():
     loader = Loader(Broken(), batch_size=2, seed=0, workers=0, shuffle=True, max_broken=100)
     with pytest.raises(UserError, match=r"a whole batch cannot be read. Its first: image \d\.jpg"):
         list(loader.epoch(0))
+
+
+def test_a_bug_inside_a_loader_process_stays_a_bug():
+    class Wrong(Noise):
+        def __getitem__(self, index):
+            raise RuntimeError("a real bug")
+
+    loader = Loader(Wrong(), batch_size=2, seed=0, workers=1, shuffle=True)
+    with pytest.raises(RuntimeError, match="a real bug") as caught:
+        list(loader.epoch(0))
+    assert not isinstance(caught.value, UserError)
+
+
+def test_signals_to_the_whole_group_leave_the_loader_processes_alone():
+    loader = Loader(Noise(40), batch_size=2, seed=0, workers=2, shuffle=True)
+    batches = loader.epoch(0)
+    next(batches), next(batches)  # from each of the two
+    for process in torch.multiprocessing.active_children():
+        os.kill(process.pid, signal.SIGTERM)
+        os.kill(process.pid, signal.SIGINT)
+    assert len(list(batches)) == 18
 
 
 def test_a_loader_process_that_dies_is_said():
@@ -192,22 +215,24 @@ def test_step_schedule_and_warmup():
 
 def test_checkpoints_are_whole_or_absent(tmp_path):
     path = tmp_path / "checkpoints" / "last.pth"
-    assert load_checkpoint(path) is None
-    save_checkpoint(path, {"epoch": 3, "weights": torch.ones(2)})
-    assert load_checkpoint(path)["epoch"] == 3
+    assert load_checkpoint(path, CPU) is None
+    save_checkpoint(path, {"epoch": 3, "weights": torch.ones(2)}, CPU)
+    assert load_checkpoint(path, CPU)["epoch"] == 3
     assert [p.name for p in path.parent.iterdir()] == ["last.pth"]
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UserError, match="cut short"):
-        load_checkpoint(path)
+        load_checkpoint(path, CPU)
 
 
 def test_another_thread_count_is_said(tmp_path):
     path = tmp_path / "last.pth"
-    save_checkpoint(path, {"epoch": 1})
+    save_checkpoint(path, {"epoch": 1}, CPU)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(threads + 1)
         with pytest.warns(UserWarning, match="threads"):
-            load_checkpoint(path)
+            load_checkpoint(path, CPU)
+        with pytest.warns(UserWarning, match="device cpu, now mps"):
+            load_checkpoint(path, torch.device("mps"))
     finally:
         torch.set_num_threads(threads)

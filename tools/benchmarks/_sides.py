@@ -14,7 +14,7 @@ from timm.optim._optim_factory import create_optimizer_v2
 from torch.nn import functional
 
 from pretrain.config import MixingConfig, ModelConfig, OptimizerConfig, PretrainConfig
-from pretrain.data import Samples, collate
+from pretrain.data import Transformed, collate
 from pretrain.data.crops import RandomResizedCrop
 from pretrain.data.folders import open_folder
 from pretrain.data.pixels import Pixels
@@ -28,7 +28,7 @@ def our_loader(options: argparse.Namespace, workers: int) -> Any:
     """Batches of our loader, decoded, cropped."""
     images = open_folder(options.images, ".")
     return Loader(
-        Samples(images, RandomResizedCrop(options.size)),
+        Transformed(images, RandomResizedCrop(options.size)),
         batch_size=options.batch,
         seed=0,
         workers=workers,

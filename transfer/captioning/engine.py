@@ -143,7 +143,9 @@ def finetune(backbone: Backbone, config: CaptioningConfig, run: Run, fabric: Fab
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(loss)
                 if config.adam.clip is not None:
-                    fabric.clip_gradients(model, optimizer, max_norm=config.adam.clip)
+                    fabric.clip_gradients(
+                        model, optimizer, max_norm=config.adam.clip, error_if_nonfinite=False
+                    )
                 optimizer.step()
                 course.sums += loss.detach().float()
             (mean,), speed = course.means(), course.speed

@@ -113,7 +113,9 @@ def finetune(backbone: Backbone, config: DetectionConfig, run: Run, fabric: Fabr
                 optimizer.zero_grad(set_to_none=True)
                 fabric.backward(parts.sum())
                 if config.solver.clip is not None:
-                    fabric.clip_gradients(model, optimizer, max_norm=config.solver.clip)
+                    fabric.clip_gradients(
+                        model, optimizer, max_norm=config.solver.clip, error_if_nonfinite=False
+                    )
                 optimizer.step()
                 course.sums += parts.detach().float()
             means, speed = course.means(), course.speed
