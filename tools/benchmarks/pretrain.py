@@ -91,8 +91,12 @@ def mixing(options: argparse.Namespace) -> str:
 
 
 def loader(options: argparse.Namespace) -> str:
-    """Images a second and core, from files to batches that a network takes."""
+    """Images a second and core, from files to batches that a network takes.
+
+    One thread, as every loader process has.
+    """
     import numpy as np
+    import torch
 
     from tools.benchmarks._sides import our_loader, our_pixels, timm_loader
 
@@ -106,12 +110,14 @@ def loader(options: argparse.Namespace) -> str:
     def timm() -> None:
         counts["timm"] = sum(len(x) for x, _ in theirs)
 
+    torch.set_num_threads(1)
     best = take_turns({"ours": mine, "timm": timm}, options.rounds, clock=time.process_time)
+    torch.set_num_threads(options.threads)
     speed = {name: counts[name] / best[name] for name in best}
     rows = [[name, f"{value:.0f}", f"{value / speed['timm']:.2f}"] for name, value in speed.items()]
     return (
         f"Loader: {counts['ours']} photographs of {options.images.name} to normalised batches of "
-        f"{options.size} pixels, random resized crop and flip, by processor time:\n\n"
+        f"{options.size} pixels, random resized crop and flip, one thread, by processor time:\n\n"
         + table(["", "images a second and core", "times timm"], rows)
     )
 
