@@ -100,8 +100,8 @@ def _nothing(name: str, entries: Mapping[str, Released]) -> str:
     near = difflib.get_close_matches(name, entries, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     return (
-        f"there is no file {name}, and no name of our list (python tools/download.py --list) is "
-        f"so.{hint} Other names begin with timm:, torchvision:, hf: or https://."
+        f"there is no file {name}, and our list (python tools/download.py --list) has no such name."
+        f"{hint} Other names begin with timm:, torchvision:, hf: or https://."
     )
 
 
