@@ -138,7 +138,7 @@ def _watched(command: list[str], folder: Path, moment: float | None) -> float:
 
 
 def state(folder: Path) -> dict[str, Any]:
-    """Every tensor and number that a run leaves, by name, but for what clocks and calendars say."""
+    """Every tensor and number that a run leaves, by name, but for its time, date and commit."""
     import torch
 
     run = Run(folder)
@@ -155,7 +155,8 @@ def state(folder: Path) -> dict[str, Any]:
 
 
 def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
-    timed = ("seconds", "clock", "created", "images_per_second")
+    # of the commit, because a user may go on committing in the meantime
+    timed = ("seconds", "clock", "created", "images_per_second", "commit")
     if isinstance(value, dict):
         inner = [(f"{name}.{key}" if name else str(key), v) for key, v in value.items()
                  if key not in timed]  # fmt: skip
