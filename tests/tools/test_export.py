@@ -269,3 +269,17 @@ def test_what_is_exported_is_what_the_other_tools_take(net, here, capsys):
     assert hub.resolve("t.pth").fingerprint() == net.fingerprint()
     proof = json.loads((here / "t.json").read_text())["proof"]
     assert [level["level"] for level in proof[0]["levels"]] == ["res2", "res3", "res4", "res5"]
+
+
+def test_the_benchmark_of_formats_runs(here):
+    words = ("formats", "--arch", "resnet18", "--to", "timm", "--rounds", "1")
+    done = call("bench", *words, cwd=here)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("| ")][2:]
+    assert [row[1].strip() for row in rows] == ["timm"]
+    assert all(float(row[5]) < 8 for row in rows)  # times the file: nothing grows without bound
+    assert os.listdir() == []
+
+
+def test_a_mistake_with_the_benchmark_of_formats(here, capsys):
+    fails("bench", "formats", "--rounds", "0", capsys=capsys, said="--rounds is 0")
