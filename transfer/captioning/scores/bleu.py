@@ -1,53 +1,45 @@
 """BLEU (Papineni et al., ACL 2002) with the constants of MS-COCO's evaluation code.
 
-The effective reference length is the closest to the caption's own (the shorter of two). Counts
-are smoothed by 1e-15 above and 1e-9 below the line, which decides the value where an order has
-no match.
+The effective reference length is the closest to the caption's own (the shorter of two). Counts are
+smoothed by 1e-15 above and 1e-9 below the line, which decides the value where an order has no
+match.
 """
 
-import math
-from collections.abc import Sequence
+import numpy as np
+from numpy.typing import NDArray
 
-from transfer.captioning.scores.ngrams import ORDERS, count_ngrams
+from transfer.captioning.scores.ngrams import ORDERS
+from transfer.captioning.scores.tokens import Ints
 
 _TINY, _SMALL = 1e-15, 1e-9
-Words = Sequence[str]
+Floats = NDArray[np.float64]
 
 
-def bleu(
-    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
-) -> tuple[list[float], list[list[float]]]:
-    """BLEU-1 to 4 of the corpus, and of each image.
+def statistics(own: Ints, wanted: Ints, pair_said: Ints, matches: Ints) -> Ints:
+    """What BLEU is made of, a row a caption: rows of several captions may be added.
 
     Args:
-        references: for each image its tokenized captions, at least one.
-        hypotheses: for each image one tokenized caption.
+        own: (C,) words of each caption.
+        wanted: (P,) words of the reference in each pair of a caption and one of its references.
+        pair_said: (P,) the caption of each pair, ascending; each caption has at least one.
+        matches: (C, 4) n-grams of each order that its references have, each counted at most as
+            often as the reference with most of it has it.
+
+    Returns:
+        (C, 10) own length, closest reference length, matches, possible matches.
     """
-    rows = [_statistics(wanted, said) for wanted, said in zip(references, hypotheses, strict=True)]
-    total = [sum(column) for column in zip(*rows, strict=True)]
-    return _from_statistics(total), [_from_statistics(row) for row in rows]
+    heads = np.searchsorted(pair_said, np.arange(len(own)))
+    scale = int(wanted.max(initial=0)) + 1  # ranked by distance, then by length
+    ranked = np.abs(wanted - own[pair_said]) * scale + wanted
+    closest = np.minimum.reduceat(ranked, heads) % scale
+    possible = np.maximum(own[:, None] - np.array(ORDERS) + 1, 0)
+    return np.concatenate([own[:, None], closest[:, None], matches, possible], axis=1)
 
 
-def _statistics(wanted: Sequence[Words], said: Words) -> list[int]:
-    """Own length, reference length, matches of each order, possible matches of each order."""
-    most: dict[tuple[str, ...], int] = {}
-    for caption in wanted:
-        for ngram, count in count_ngrams(caption).items():
-            most[ngram] = max(count, most.get(ngram, 0))
-    matches = dict.fromkeys(ORDERS, 0)
-    for ngram, count in count_ngrams(said).items():
-        matches[len(ngram)] += min(count, most.get(ngram, 0))
-    closest = min((abs(len(caption) - len(said)), len(caption)) for caption in wanted)[1]
-    possible = [max(0, len(said) - order + 1) for order in ORDERS]
-    return [len(said), closest, *matches.values(), *possible]
-
-
-def _from_statistics(row: Sequence[int]) -> list[float]:
-    own, reference, counts = row[0], row[1], row[2:]
-    ratio = (own + _TINY) / (reference + _SMALL)
-    penalty = math.exp(1 - 1 / ratio) if ratio < 1 else 1.0
-    product, scores = 1.0, []
-    for order, matched, possible in zip(ORDERS, counts[:4], counts[4:], strict=True):
-        product *= (matched + _TINY) / (possible + _SMALL)
-        scores.append(product ** (1 / order) * penalty)
-    return scores
+def bleu(rows: Ints) -> Floats:
+    """(C, 4) BLEU-1 to 4 of rows of `statistics`, in [0, 1]."""
+    own, closest, matches, possible = rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6:10]
+    precisions = np.cumprod((matches + _TINY) / (possible + _SMALL), axis=1)
+    ratio = (own + _TINY) / (closest + _SMALL)
+    penalty = np.exp(np.minimum(1 - 1 / ratio, 0))
+    return precisions ** (1 / np.array(ORDERS)) * penalty[:, None]

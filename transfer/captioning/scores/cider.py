@@ -1,72 +1,59 @@
-"""CIDEr as MS-COCO's evaluation code computes it: CIDEr-D (Vedantam et al., CVPR 2015, section 4).
+"""CIDEr-D (Vedantam et al., CVPR 2015, section 4), which MS-COCO's evaluation code calls CIDEr.
 
-Clipped counts, a Gaussian penalty on the difference in length (sigma 6), document frequencies from
-the references at hand. Length is counted in bigrams, as there. With a single image every inverse
-document frequency is log(1) = 0 and so is the score.
+A caption is a vector of its n-grams, each weighted by how often it stands there times
+log(images) - log(max(1, images with it)); two are compared by cosines with the caption's weights
+clipped to the reference's, times a Gaussian of their difference in length (sigma 6, lengths
+counted in bigrams as the reference does), averaged over orders and references, times ten. Without
+clipping and Gaussian it is the paper's plain CIDEr.
+
+With a single image every weight is log(1) = 0 and so is the score: give document frequencies from
+a larger corpus.
 """
 
-import math
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+import numpy as np
+from numpy.typing import NDArray
 
-from transfer.captioning.scores.ngrams import ORDERS, count_ngrams
+from transfer.captioning.scores.ngrams import ORDERS, Ngrams
+from transfer.captioning.scores.tokens import Ints
 
 _SIGMA = 6.0
-Words = Sequence[str]
-Ngram = tuple[str, ...]
+Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class _Vector:
-    """A caption in the space of its n-grams: tf-idf weights, their norm by order, its bigrams."""
-
-    weights: dict[Ngram, float]
-    norms: list[float]
-    bigrams: int
+def weights(documents: Ints, num_images: float) -> Floats:
+    """Inverse document frequencies from the numbers of images that hold each n-gram."""
+    return np.log(num_images) - np.log(np.maximum(documents, 1))
 
 
-def cider(
-    references: Sequence[Sequence[Words]], hypotheses: Sequence[Words]
-) -> tuple[float, list[float]]:
-    """CIDEr-D of the corpus (the mean), and of each image, in [0, 10].
+def norms(ngrams: list[Ngrams], idf: list[Floats], num_captions: int) -> Floats:
+    """(C, 4) lengths of the captions' vectors.
 
     Args:
-        references: for each image its tokenized captions, at least one.
-        hypotheses: for each image one tokenized caption.
+        ngrams: of each order, their runs and entries.
+        idf: (R,) of each order, the weight of each run's n-gram.
+        num_captions: C.
     """
-    counts = [[count_ngrams(caption) for caption in wanted] for wanted in references]
-    frequency = Counter(ngram for image in counts for ngram in set().union(*image))
-    log_images = math.log(len(references))
-
-    def vector(found: Counter[Ngram]) -> _Vector:
-        weights = {
-            ngram: count * (log_images - math.log(max(1, frequency[ngram])))
-            for ngram, count in found.items()
-        }
-        squares = [0.0] * len(ORDERS)
-        for ngram, weight in weights.items():
-            squares[len(ngram) - 1] += weight**2
-        bigrams = sum(count for ngram, count in found.items() if len(ngram) == 2)
-        return _Vector(weights, [math.sqrt(square) for square in squares], bigrams)
-
-    per_image = []
-    for said, wanted in zip(hypotheses, counts, strict=True):
-        own = vector(count_ngrams(said))
-        similar = sum(_similarity(own, vector(caption)) for caption in wanted)
-        per_image.append(10 * similar / len(wanted))
-    return sum(per_image) / len(per_image), per_image
-
-
-def _similarity(own: _Vector, other: _Vector) -> float:
-    """Mean over the orders of the clipped cosine, times the penalty on length."""
-    products = [0.0] * len(ORDERS)
-    for ngram, weight in own.weights.items():
-        theirs = other.weights.get(ngram, 0.0)
-        products[len(ngram) - 1] += min(weight, theirs) * theirs
-    cosines = [
-        product / (left * right) if left and right else product
-        for product, left, right in zip(products, own.norms, other.norms, strict=True)
+    columns = [
+        np.bincount(found.caption, (found.times * weight[found.run]) ** 2, num_captions)
+        for found, weight in zip(ngrams, idf, strict=True)
     ]
-    difference = own.bigrams - other.bigrams
-    return sum(cosines) / len(ORDERS) * math.exp(-(difference**2) / (2 * _SIGMA**2))
+    return np.sqrt(np.stack(columns, axis=1))
+
+
+def similarity(
+    products: Floats, norms_said: Floats, norms_wanted: Floats, difference: Ints | None
+) -> Floats:
+    """(P,) of each pair, in [0, 10].
+
+    Args:
+        products: (P, 4) sums of products of weights.
+        norms_said: (P, 4) of the captions.
+        norms_wanted: (P, 4) of the references.
+        difference: (P,) in bigrams; None for plain CIDEr.
+    """
+    below = norms_said * norms_wanted
+    cosines = products / np.where(below == 0, 1, below)
+    mean = cosines.sum(axis=1) / len(ORDERS)
+    if difference is not None:
+        mean *= np.exp(-(difference**2) / (2 * _SIGMA**2))
+    return 10 * mean
