@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pretrain.errors import UserError
 from transfer.captioning.scores.cider import weights
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.tokens import Captions, Ints, Words
+from transfer.captioning.scores.words import Captions, Ints, Words
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from transfer.captioning.scores.frequencies import (
     find_sorted,
 )
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.tokens import Captions, Ints
+from transfer.captioning.scores.words import Captions, Ints
 
 Floats = NDArray[np.float64]
 
@@ -42,7 +42,7 @@ class _Order:
 
     @staticmethod
     def of(found: Ngrams, image: Ints, num_images: int, idf: Floats) -> "_Order":
-        keys = found.run * num_images + image[found.caption]
+        keys = found.run.astype(np.int64) * num_images + image[found.caption]
         is_head = np.ones(len(keys), bool)
         is_head[1:] = keys[1:] != keys[:-1]
         heads = np.flatnonzero(is_head)

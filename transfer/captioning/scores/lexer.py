@@ -175,7 +175,7 @@ _RULES: tuple[_Rule, ...] = (
     (f"(?i:{_choice(_NUMBERED)})\\.", f"{_SPACE}?[{_D}]", _plain),
     (f"{_ACRONYM}\\.", "", _plain),
     (f"[{_A}]", f"\\.{_SPACE}+(?:{_STARTER}|{_TAG}){_END}", _plain),
-    ("[A-HJ-Za-hj-z]", f"\\.{_SPACE}*$", _plain),  # there it depends on the next caption
+    ("[A-HJ-Za-z]", f"\\.{_SPACE}*$", _plain),  # there it depends on the next caption
     (f"[{_A}]\\.", "", _plain),
     (f"(?:{_THING}|{_COMPOUND}|{_WORD}|{_GLUED}|{_ACRONYM}|{_COMPANY})\\.", "[,;:\u3001]", _plain),
     ("(?i:[cf]#|c\\+\\+)", "", _plain),
@@ -186,7 +186,7 @@ _RULES: tuple[_Rule, ...] = (
     (f"[{_L}{_D}]+(?:\\.[{_L}{_D}]+)*\\.(?i:{_EXTENSION})", f"(?:[.?!,]|{_END})", _plain),
     (f"#[{_L}{_M}]+|@[{_A}_][{_A}0-9_]*", "", _plain),
     # markup
-    (_TAG, "", _plain),
+    (_TAG, "", lambda text: text.lower().replace(" ", "\xa0")),
     *((f"&(?i:{name});", "", _const(value)) for name, value in (
         ("lt", "<"), ("gt", ">"), ("amp", "&"), ("quot", "''"), ("nbsp", ""),
         ("[mn]dash", "--"),
@@ -206,6 +206,7 @@ _RULES: tuple[_Rule, ...] = (
     ("''|\"|[`\u2018\u2019\u201c\u201d\u203a\u201e]{1,2}", "", _quotes),
 )  # fmt: skip
 
+_ALONE_STANDING = re.compile(f"[{_A}]+(?=[ \t]|$)")
 _SPACES = re.compile(f"{_SPACE}*")
 _LONGEST = re.compile("".join(f"(?=(({token}){context})|)" for token, context, _ in _RULES))
 
@@ -219,6 +220,11 @@ def lex(text: str) -> list[str]:
         if char in " \t":  # a run of spaces: a word cannot begin inside it
             place = _SPACES.match(marks, place).end()  # type: ignore[union-attr]
             continue
+        if (plain := _ALONE_STANDING.match(marks, place)) is not None:  # no rule reaches farther
+            if (word := plain[0].lower()) not in TWO_WORDS:
+                words.append(word)
+                place = plain.end()
+                continue
         spans = _LONGEST.match(marks, place).regs  # type: ignore[union-attr]
         rule, reach = -1, place
         for number in range(1, len(spans), 2):

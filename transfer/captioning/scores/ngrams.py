@@ -10,8 +10,9 @@ Letters: T words in all, C captions, R runs of equal n-grams, E entries (an n-gr
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from transfer.captioning.scores.tokens import Captions, Ints
+from transfer.captioning.scores.words import Captions, Ints
 
 ORDERS = (1, 2, 3, 4)
 
@@ -37,26 +38,39 @@ class Ngrams:
 
 def count_ngrams(captions: Captions) -> list[Ngrams]:
     """The n-grams of each order."""
-    words, num_words = captions.words, len(captions.words)
-    caption = np.repeat(np.arange(len(captions)), captions.counts)
+    num_words = len(captions.words)
+    words = captions.words.astype(np.int32)  # half the size: gathers are what takes the time
+    caption = np.repeat(np.arange(len(captions), dtype=np.int32), captions.counts)
     left = np.repeat(np.cumsum(captions.counts), captions.counts) - np.arange(num_words)
-    run_at = np.zeros(num_words + 1, np.int64)  # of the n-gram that begins at a place
+    run_at = np.zeros(num_words + 1, np.int32)  # of the n-gram that begins at a place
+    digits = _digits(words)
     places = np.arange(num_words)
     found = []
     for order in ORDERS:
         if order > 1:
-            places = places[places > 0] - 1
-            places = places[left[places] >= order]
-        places = places[_stable_order(words[places])]
-        first, rest = words[places], run_at[places + 1] if order > 1 else np.zeros_like(places)
-        is_new = _changes(first) | _changes(rest)
+            has_left = np.zeros(num_words, bool)  # the place before begins an n-gram too
+            np.greater_equal(left[:-1], order, out=has_left[1:])
+            places = places[has_left[places]] - 1
+        for digit in digits:
+            places = places[np.argsort(digit[places], kind="stable")]
+        first, rest = words[places], run_at[places + 1]
+        is_new = _changes(first)
+        if order > 1:
+            is_new |= _changes(rest)
         heads = np.flatnonzero(is_new)
-        run = np.cumsum(is_new) - 1
-        run_at[places] = run
         of_caption = caption[places]
         entries = np.flatnonzero(is_new | _changes(of_caption))
-        times = np.diff(entries, append=len(places))
-        found.append(Ngrams(first[heads], rest[heads], run[entries], of_caption[entries], times))
+        run = np.cumsum(is_new, dtype=np.int32) - 1
+        run_at[places] = run
+        found.append(
+            Ngrams(
+                first[heads].astype(np.int64),
+                rest[heads].astype(np.int64),
+                run[entries],
+                of_caption[entries],
+                np.diff(entries, append=len(places)),
+            )
+        )
     return found
 
 
@@ -67,12 +81,18 @@ def _changes(values: Ints) -> np.ndarray:
     return flags
 
 
-def _stable_order(values: Ints) -> Ints:
-    """Like argsort(kind="stable") of numbers from 0 on, by radix passes over 16 bits."""
-    order = np.argsort((values & 0xFFFF).astype(np.uint16), kind="stable")
-    largest, shift = int(values.max(initial=0)), 16
-    while largest >> shift:
-        digit = ((values[order] >> shift) & 0xFFFF).astype(np.uint16)
-        order = order[np.argsort(digit, kind="stable")]
+def _digits(values: np.ndarray) -> list[NDArray[np.uint16]]:
+    """Numbers from 0 on to the base 65,536, lowest digit first: numpy sorts those by radix."""
+    largest, shift, digits = int(values.max(initial=0)), 0, []
+    while not digits or largest >> shift:
+        digits.append(((values >> shift) & 0xFFFF).astype(np.uint16))
         shift += 16
+    return digits
+
+
+def stable_order(values: Ints) -> Ints:
+    """Like argsort(kind="stable"), of numbers from 0 on."""
+    order = np.arange(len(values))
+    for digit in _digits(values):
+        order = order[np.argsort(digit[order], kind="stable")]
     return order

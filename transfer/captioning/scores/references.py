@@ -18,7 +18,7 @@ from transfer.captioning.scores import bleu, cider
 from transfer.captioning.scores.frequencies import DocumentFrequencies
 from transfer.captioning.scores.index import Index, Matches, Pairs
 from transfer.captioning.scores.rouge import rouge_l
-from transfer.captioning.scores.tokens import Captions, Ints, Words
+from transfer.captioning.scores.words import Captions, Ints, Words
 
 Floats = NDArray[np.float64]
 Id = TypeVar("Id", bound=Hashable)
@@ -172,18 +172,18 @@ class _Said:
 
 def summarise(ids: Iterable[Id], rows: Rows) -> Scores[Id]:
     """The scores of a corpus and of its images."""
-    columns = dict(zip(BLEU, bleu.bleu(rows.bleu).T, strict=True))
-    columns |= {"ROUGE_L": rows.rouge, "CIDEr": rows.cider}
-    corpus = dict(zip(BLEU, bleu.bleu(rows.bleu.sum(axis=0, keepdims=True))[0].tolist(), strict=True))
-    for name in ("ROUGE_L", "CIDEr"):  # an exact sum: the order of images does not matter
-        corpus[name] = math.fsum(columns[name].tolist()) / len(rows.cider)
-    table = zip(*(column.tolist() for column in columns.values()), strict=True)
-    names = tuple(columns)
+    columns = [*bleu.bleu(rows.bleu).T.tolist(), rows.rouge.tolist(), rows.cider.tolist()]
+    corpus = bleu.bleu(rows.bleu.sum(axis=0, keepdims=True))[0].tolist()
+    # exact sums: the order of images does not matter
+    corpus += [math.fsum(column) / len(column) for column in columns[4:]]
     per_image = {
-        image_id: dict(zip(names, values, strict=True))
-        for image_id, values in zip(ids, table, strict=True)
-    }
-    return Scores(corpus, per_image)
+        image_id: {
+            "Bleu_1": one, "Bleu_2": two, "Bleu_3": three, "Bleu_4": four,
+            "ROUGE_L": rouge, "CIDEr": consensus,
+        }
+        for image_id, one, two, three, four, rouge, consensus in zip(ids, *columns, strict=True)
+    }  # fmt: skip
+    return Scores(dict(zip((*BLEU, "ROUGE_L", "CIDEr"), corpus, strict=True)), per_image)
 
 
 def check_references(references: Mapping[Id, Sequence[str]]) -> None:
@@ -191,7 +191,7 @@ def check_references(references: Mapping[Id, Sequence[str]]) -> None:
     if not references:
         raise UserError("there are no references")
     for image_id, captions in references.items():
-        if isinstance(captions, str) or not all(isinstance(text, str) for text in captions):
+        if isinstance(captions, str) or not {*map(type, captions)} <= {str}:
             raise UserError(
                 f"the references of id {image_id!r} are {captions!r:.80}; expected a list of texts"
             )
@@ -206,7 +206,7 @@ def check_hypotheses(hypotheses: Mapping[Id, str], references: Mapping[Id, Seque
     if lone := [image_id for image_id in hypotheses if not references.get(image_id)]:
         raise UserError(f"{len(lone)} captions have no reference, the first has id {lone[0]!r}")
     for image_id, caption in hypotheses.items():
-        if not isinstance(caption, str):
+        if type(caption) is not str:
             raise UserError(
                 f"the caption of id {image_id!r} is {caption!r:.80}; expected one text"
             )

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.captioning.scores.tokens import Captions, Ints
+from transfer.captioning.scores.ngrams import stable_order
+from transfer.captioning.scores.words import Captions, Ints
 
 _BETA = 1.2
 _WIDTHS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
@@ -55,6 +56,7 @@ def lcs_lengths(one: Captions, two: Captions, pair_one: Ints, pair_two: Ints) ->
         for width in _WIDTHS:
             counts = bits.counts[pair_bits]
             chosen = np.flatnonzero(mine & (counts > least) & (counts <= width))
+            chosen = chosen[stable_order(counts[chosen])]
             for part in np.array_split(chosen, len(chosen) // _BLOCK + 1):
                 lengths[part] = _by_machine_words(
                     bits, text, pair_bits[part], pair_text[part], width
@@ -72,22 +74,31 @@ def _by_machine_words(
 ) -> Ints:
     if not len(pair_bits):
         return np.zeros(0, np.int64)
-    order = np.argsort(-text.counts[pair_text], kind="stable")  # longest first: they go on longest
+    order = stable_order(text.counts[pair_text])[::-1]  # longest first: they go on longest
     pair_bits, pair_text = pair_bits[order], pair_text[order]
-    grid = np.full((len(pair_bits), width), -1, np.int32)
-    counts = bits.counts[pair_bits]
-    inside = np.arange(width) < counts[:, None]
-    starts = (np.cumsum(bits.counts) - bits.counts)[pair_bits]
-    grid[inside] = bits.words[(starts[:, None] + np.arange(width))[inside]]
-    heads = (np.cumsum(text.counts) - text.counts)[pair_text]
-    remaining = text.counts[pair_text]
     kind = _WIDTHS[width]
-    state = np.full(len(pair_bits), -1).astype(kind)
+    counts, remaining = bits.counts[pair_bits], text.counts[pair_text]
+    starts = (np.cumsum(bits.counts) - bits.counts)[pair_bits]
+    heads = (np.cumsum(text.counts) - text.counts)[pair_text]
+    # a row a bit: the words there, and a number that is no word where the caption has ended
+    last, none = len(bits.words) - 1, max(bits.words.max(initial=0), text.words.max(initial=0)) + 1
+    number = np.uint16 if none < 1 << 16 else np.uint32
+    own = bits.words.astype(number)
+    grid = [
+        np.where(place < counts, own[np.minimum(starts + place, last)], number(none))
+        for place in range(int(counts.max()))
+    ]
+    state = np.full(len(pair_bits), np.iinfo(kind).max, kind)
+    other = text.words.astype(number)
+    equal, bit = np.empty(len(pair_bits), bool), np.empty(len(pair_bits), kind)
     for step in range(int(remaining[0])):
         going = int(np.searchsorted(-remaining, -step))  # those with more than `step` words
-        word = text.words[heads[:going] + step].astype(np.int32)
-        equal = np.packbits(grid[:going] == word[:, None], axis=1, bitorder="little")
-        match = equal.view(kind)[:, 0]
+        word = other[heads[:going] + step]
+        match = np.zeros(going, kind)
+        for place, row in enumerate(grid):
+            np.equal(row[:going], word, out=equal[:going])
+            np.multiply(equal[:going], kind(1 << place), out=bit[:going])
+            match |= bit[:going]
         hit = state[:going] & match
         state[:going] = (state[:going] + hit) | (state[:going] & ~match)
     lengths = np.zeros(len(pair_bits), np.int64)

@@ -1,0 +1,209 @@
+"""Whole lists of captions to arrays of word numbers.
+
+A corpus repeats its pieces of text (words with the marks written onto them): each is cut once and
+remembered. Pieces are found and looked up on the bytes of all captions at once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from transfer.captioning.scores.tokens import (
+    cut_piece,
+    cut_whole,
+    has_odd_spaces,
+    may_reach,
+    plain_word,
+    reaches,
+)
+
+Ints = NDArray[np.integer[Any]]
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Captions as word numbers, one behind the other."""
+
+    words: Ints
+    """(T,) the words of all captions."""
+    counts: Ints
+    """(N,) how many each has."""
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+
+class Words(dict[str, int]):
+    """Words and their numbers, given in the order of arrival; remembers the pieces it has cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rows = _Rows()
+        self._pieces = _Pieces(self, self._rows)
+        self._parts: dict[int, list[int]] = {}
+
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        if len(parts := word.split()) > 1:
+            self._parts[number] = [self[part] for part in parts]
+        return number
+
+    def cut(self, captions: Sequence[str], tokenized: bool = False) -> Captions:
+        """Raw captions as word numbers, or captions whose words stand between single spaces."""
+        if tokenized:
+            rows = [[self[word] for word in text.split(" ") if word] for text in captions]
+            counts = np.fromiter(map(len, rows), np.int64, len(rows))
+            words = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
+            return Captions(words, counts)
+        row, caption = self._pieces.find(captions)
+        words, lengths = self._rows.take(row)
+        counts = np.bincount(caption, lengths, len(captions)).astype(np.int64)
+        return Captions(words, counts)
+
+    def split(self, captions: Captions) -> Captions:
+        r"""The same with words such as `22\xa03/4` taken apart, as BLEU and CIDEr do."""
+        flags = np.zeros(len(self), bool)
+        flags[list(self._parts)] = True
+        odd = np.flatnonzero(flags[captions.words])
+        if not len(odd):
+            return captions
+        rows = [self._parts[number] for number in captions.words[odd].tolist()]
+        more = np.fromiter((len(row) - 1 for row in rows), np.int64, len(rows))
+        words = np.insert(captions.words, np.repeat(odd, more), 0)
+        starts = odd + np.cumsum(more) - more
+        for start, row in zip(starts.tolist(), rows, strict=True):
+            words[start : start + len(row)] = row
+        caption = np.searchsorted(np.cumsum(captions.counts), odd, side="right")
+        added = np.bincount(caption, more, len(captions)).astype(np.int64)
+        return Captions(words, captions.counts + added)
+
+
+class _Rows:
+    """Rows of numbers, each of its own length, that only grow."""
+
+    def __init__(self) -> None:
+        self._flat = self._counts = self._starts = np.zeros(0, np.int64)
+        self._new_flat: list[int] = []
+        self._new_counts: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self._counts) + len(self._new_counts)
+
+    def add(self, row: Sequence[int]) -> int:
+        """Append a row; its place."""
+        self._new_flat += row
+        self._new_counts.append(len(row))
+        return len(self) - 1
+
+    def take(self, places: Ints) -> tuple[Ints, Ints]:
+        """The rows at `places`, one behind the other, and their lengths."""
+        if self._new_counts:
+            self._flat = np.concatenate([self._flat, np.array(self._new_flat, np.int64)])
+            self._counts = np.concatenate([self._counts, np.array(self._new_counts, np.int64)])
+            self._starts = np.cumsum(self._counts) - self._counts
+            self._new_flat, self._new_counts = [], []
+        counts = self._counts[places]
+        shift = self._starts[places] - (np.cumsum(counts) - counts)
+        return self._flat[np.arange(counts.sum()) + np.repeat(shift, counts)], counts
+
+
+_SLOT_BITS = 17
+_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+_FIRST_BYTES = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
+_LONGEST = 16
+
+
+class _Pieces(dict[str, int]):
+    """From a piece of text without spaces, or a whole caption, to the row of its words.
+
+    Beside the dictionary stands a table for pieces of up to 16 bytes: the bytes as two numbers, in
+    the slot that a hash of them names, and the row. A piece whose slot another one has taken is
+    looked up in the dictionary.
+    """
+
+    def __init__(self, words: Words, rows: _Rows) -> None:
+        super().__init__()
+        self._words, self._rows = words, rows
+        self._single: dict[str, int] = {}  # rows of one plain word
+        self._reaching: list[int] = []
+        self._keys = np.zeros((2, 1 << _SLOT_BITS), np.uint64)
+        self._row = np.full(1 << _SLOT_BITS, -1)
+
+    def __missing__(self, piece: str) -> int:
+        if (word := plain_word(piece)) is not None:
+            place = self._single.get(word)
+            if place is None:
+                number = self._words.setdefault(word, len(self._words))
+                place = self._single[word] = self._rows.add((number,))
+        else:
+            whole = len(piece.split()) != 1
+            words = cut_whole(piece) if whole else cut_piece(piece)
+            place = self._rows.add([self._words[word] for word in words])
+            if not whole and may_reach(piece):
+                self._reaching.append(place)
+        self[piece] = place
+        return place
+
+    def find(self, captions: Sequence[str]) -> tuple[Ints, Ints]:
+        """The rows of the captions' words, and the caption of each row."""
+        joined = "\0".join(captions)
+        odd: set[int] = set()
+        plain = joined.isascii() and joined.count("\0") == len(captions) - 1
+        if not plain or any(char in joined for char in "\x1c\x1d\x1e\x1f"):
+            odd = {place for place, text in enumerate(captions) if has_odd_spaces(text)}
+            joined = "\0".join("\1" if c in odd else text for c, text in enumerate(captions))
+        text = ("\0" + joined + "\0" * _LONGEST).encode("utf-8", "surrogatepass")
+        chars = np.frombuffer(text, np.uint8)
+        space = (chars == 32) | (chars == 0) | ((chars >= 9) & (chars <= 13))
+        starts = np.flatnonzero(space[:-1] & ~space[1:]) + 1
+        lengths = np.flatnonzero(~space[:-1] & space[1:]) + 1 - starts
+        rows = self._find(text, starts, lengths)
+        ends = np.searchsorted(starts, np.flatnonzero(chars == 0)[1 : len(captions) + 1])
+        begins = np.concatenate([[0], ends[:-1]])
+        keep = np.ones(len(rows), bool)
+        reaching = np.flatnonzero(np.isin(rows, self._reaching)) if self._reaching else []
+        for caption in odd.union(np.searchsorted(ends, reaching, side="right").tolist()):
+            if caption in odd or reaches(captions[caption]):
+                rows[begins[caption]] = self[captions[caption]]
+                keep[begins[caption] + 1 : ends[caption]] = False
+        caption_of = np.repeat(np.arange(len(captions)), ends - begins)
+        return rows[keep], caption_of[keep]
+
+    def _find(self, text: bytes, starts: Ints, lengths: Ints) -> Ints:
+        """The rows of the pieces text[start : start + length]."""
+        eights = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
+        low = eights[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
+        high = np.zeros_like(low)
+        longer = np.flatnonzero(lengths > 8)
+        rest = np.minimum(lengths[longer] - 8, 8)
+        high[longer] = eights[starts[longer] + 8] & _FIRST_BYTES[rest]
+        slots = ((low * _MIX[0]) ^ (high * _MIX[1])) >> np.uint64(64 - _SLOT_BITS)
+        slots = slots.astype(np.int64)
+
+        def look(places: Ints) -> Ints:
+            slot = slots[places]
+            same = (self._keys[0][slot] == low[places]) & (self._keys[1][slot] == high[places])
+            return np.where(same, self._row[slot], -1)
+
+        def piece(place: int) -> str:
+            start = int(starts[place])
+            return text[start : start + int(lengths[place])].decode("utf-8", "surrogatepass")
+
+        rows = look(np.arange(len(starts)))
+        rows[lengths > _LONGEST] = -1
+        new = np.flatnonzero((rows < 0) & (lengths <= _LONGEST) & (self._row[slots] < 0))
+        if len(new):
+            first = np.full(1 << _SLOT_BITS, -1)
+            first[slots[new[::-1]]] = new[::-1]  # of each free slot, the first piece that wants it
+            settlers = np.sort(first[first >= 0])
+            self._row[slots[settlers]] = [self[piece(place)] for place in settlers.tolist()]
+            self._keys[0][slots[settlers]] = low[settlers]
+            self._keys[1][slots[settlers]] = high[settlers]
+            rows[new] = look(new)
+        for place in np.flatnonzero(rows < 0).tolist():
+            rows[place] = self[piece(place)]
+        return rows
