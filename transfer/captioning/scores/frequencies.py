@@ -72,7 +72,7 @@ class DocumentFrequencies:
     words: Mapping[str, int]
     table: NgramTable
     documents: list[Ints]
-    """(R,) of each order."""
+    """(R + 1,) of each order, and last the 0 of what is not there."""
     num_images: float
 
     @staticmethod
@@ -85,7 +85,7 @@ class DocumentFrequencies:
         counts = np.array([len(captions) for captions in corpus.values()])
         ngrams = count_ngrams(words.split(words.cut(flat, tokenized)))
         image = np.repeat(np.arange(len(counts)), counts)
-        documents = [count_documents(found, image) for found in ngrams]
+        documents = [np.append(count_documents(found, image), 0) for found in ngrams]
         return DocumentFrequencies(words, NgramTable.of(ngrams), documents, len(counts))
 
     @staticmethod
@@ -126,7 +126,7 @@ class DocumentFrequencies:
         """
         found = self.table.find(ngrams, numbers)
         return [
-            weights(np.where(places < 0, 0, np.append(documents, 0)[places]), self.num_images)
+            weights(documents[places], self.num_images)
             for places, documents in zip(found, self.documents, strict=True)
         ]
 
@@ -150,7 +150,7 @@ def _from_dictionary(
     documents = []
     for order, found in zip(ORDERS, ngrams, strict=True):
         whole = counts[found.caption] == order
-        column = np.zeros(len(found))
+        column = np.zeros(len(found) + 1)
         column[found.run[whole]] = values[found.caption[whole]]
         documents.append(column)
     return DocumentFrequencies(words, NgramTable.of(ngrams), documents, num_images)

@@ -38,7 +38,7 @@ class _Order:
     times: Ints
     """(E,) how often it has the n-gram."""
     idf: Floats
-    """(R,) weight of each n-gram."""
+    """(R + 1,) weight of each n-gram and, last, of any other."""
 
     @staticmethod
     def of(found: Ngrams, image: Ints, num_images: int, idf: Floats) -> "_Order":
@@ -105,8 +105,9 @@ class Index:
             idf = frequencies.idf(ngrams, self._numbers)
         self.norms = cider.norms(ngrams, idf, len(wanted))
         self._table = NgramTable.of(ngrams)
+        unseen = cider.weights(np.zeros(1, np.int64), len(sizes))  # of what no image has
         self._orders = [
-            _Order.of(found, image, len(sizes), weight)
+            _Order.of(found, image, len(sizes), np.append(weight, unseen))
             for found, weight in zip(ngrams, idf, strict=True)
         ]
 
@@ -175,8 +176,4 @@ class Index:
         if self._frequencies is not None:
             numbers = np.concatenate([self._numbers, self._frequencies.numbers(unseen)])
             return self._frequencies.idf(ngrams, numbers)
-        highest = cider.weights(np.zeros(1, np.int64), len(self.sizes))  # of what nobody has
-        return [
-            np.append(order.idf, highest)[where]
-            for where, order in zip(places, self._orders, strict=True)
-        ]
+        return [order.idf[where] for where, order in zip(places, self._orders, strict=True)]

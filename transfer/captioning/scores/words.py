@@ -7,11 +7,10 @@ remembered. Pieces are found and looked up on the bytes of all captions at once.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.captioning.scores.pieces import LONGEST, Ints, Pieces
 from transfer.captioning.scores.tokens import (
     cut_piece,
     cut_whole,
@@ -20,8 +19,6 @@ from transfer.captioning.scores.tokens import (
     plain_word,
     reaches,
 )
-
-Ints = NDArray[np.integer[Any]]
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Words(dict[str, int]):
             counts = np.fromiter(map(len, rows), np.int64, len(rows))
             words = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
             return Captions(words, counts)
-        row, caption = self._pieces.find(captions)
+        row, caption = self._pieces.cut(captions)
         words, lengths = self._rows.take(row)
         counts = np.bincount(caption, lengths, len(captions)).astype(np.int64)
         return Captions(words, counts)
@@ -111,27 +108,14 @@ class _Rows:
         return self._flat[np.arange(counts.sum()) + np.repeat(shift, counts)], counts
 
 
-_SLOT_BITS = 17
-_MIX = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
-_FIRST_BYTES = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
-_LONGEST = 16
-
-
-class _Pieces(dict[str, int]):
-    """From a piece of text without spaces, or a whole caption, to the row of its words.
-
-    Beside the dictionary stands a table for pieces of up to 16 bytes: the bytes as two numbers, in
-    the slot that a hash of them names, and the row. A piece whose slot another one has taken is
-    looked up in the dictionary.
-    """
+class _Pieces(Pieces):
+    """From a piece of text without spaces, or a whole caption, to the row of its words."""
 
     def __init__(self, words: Words, rows: _Rows) -> None:
         super().__init__()
         self._words, self._rows = words, rows
         self._single: dict[str, int] = {}  # rows of one plain word
         self._reaching: list[int] = []
-        self._keys = np.zeros((2, 1 << _SLOT_BITS), np.uint64)
-        self._row = np.full(1 << _SLOT_BITS, -1)
 
     def __missing__(self, piece: str) -> int:
         if (word := plain_word(piece)) is not None:
@@ -148,20 +132,22 @@ class _Pieces(dict[str, int]):
         self[piece] = place
         return place
 
-    def find(self, captions: Sequence[str]) -> tuple[Ints, Ints]:
+    def cut(self, captions: Sequence[str]) -> tuple[Ints, Ints]:
         """The rows of the captions' words, and the caption of each row."""
+        if not captions:
+            return np.zeros(0, np.int64), np.zeros(0, np.int64)
         joined = "\0".join(captions)
         odd: set[int] = set()
         plain = joined.isascii() and joined.count("\0") == len(captions) - 1
         if not plain or any(char in joined for char in "\x1c\x1d\x1e\x1f"):
             odd = {place for place, text in enumerate(captions) if has_odd_spaces(text)}
             joined = "\0".join("\1" if c in odd else text for c, text in enumerate(captions))
-        text = ("\0" + joined + "\0" * _LONGEST).encode("utf-8", "surrogatepass")
+        text = ("\0" + joined + "\0" * LONGEST).encode("utf-8", "surrogatepass")
         chars = np.frombuffer(text, np.uint8)
         space = (chars == 32) | (chars == 0) | ((chars >= 9) & (chars <= 13))
         starts = np.flatnonzero(space[:-1] & ~space[1:]) + 1
         lengths = np.flatnonzero(~space[:-1] & space[1:]) + 1 - starts
-        rows = self._find(text, starts, lengths)
+        rows = self.find(text, starts, lengths)
         ends = np.searchsorted(starts, np.flatnonzero(chars == 0)[1 : len(captions) + 1])
         begins = np.concatenate([[0], ends[:-1]])
         keep = np.ones(len(rows), bool)
@@ -172,38 +158,3 @@ class _Pieces(dict[str, int]):
                 keep[begins[caption] + 1 : ends[caption]] = False
         caption_of = np.repeat(np.arange(len(captions)), ends - begins)
         return rows[keep], caption_of[keep]
-
-    def _find(self, text: bytes, starts: Ints, lengths: Ints) -> Ints:
-        """The rows of the pieces text[start : start + length]."""
-        eights = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
-        low = eights[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
-        high = np.zeros_like(low)
-        longer = np.flatnonzero(lengths > 8)
-        rest = np.minimum(lengths[longer] - 8, 8)
-        high[longer] = eights[starts[longer] + 8] & _FIRST_BYTES[rest]
-        slots = ((low * _MIX[0]) ^ (high * _MIX[1])) >> np.uint64(64 - _SLOT_BITS)
-        slots = slots.astype(np.int64)
-
-        def look(places: Ints) -> Ints:
-            slot = slots[places]
-            same = (self._keys[0][slot] == low[places]) & (self._keys[1][slot] == high[places])
-            return np.where(same, self._row[slot], -1)
-
-        def piece(place: int) -> str:
-            start = int(starts[place])
-            return text[start : start + int(lengths[place])].decode("utf-8", "surrogatepass")
-
-        rows = look(np.arange(len(starts)))
-        rows[lengths > _LONGEST] = -1
-        new = np.flatnonzero((rows < 0) & (lengths <= _LONGEST) & (self._row[slots] < 0))
-        if len(new):
-            first = np.full(1 << _SLOT_BITS, -1)
-            first[slots[new[::-1]]] = new[::-1]  # of each free slot, the first piece that wants it
-            settlers = np.sort(first[first >= 0])
-            self._row[slots[settlers]] = [self[piece(place)] for place in settlers.tolist()]
-            self._keys[0][slots[settlers]] = low[settlers]
-            self._keys[1][slots[settlers]] = high[settlers]
-            rows[new] = look(new)
-        for place in np.flatnonzero(rows < 0).tolist():
-            rows[place] = self[piece(place)]
-        return rows
