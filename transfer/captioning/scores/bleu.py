@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.captioning.scores.ngrams import ORDERS
-from transfer.captioning.scores.words import Ints
+from transfer.captioning.scores.pieces import Ints
 
 _TINY, _SMALL = 1e-15, 1e-9
 Floats = NDArray[np.float64]

@@ -8,7 +8,7 @@ every character beyond the basic plane, parts words and vanishes.
 
 from bisect import bisect_right
 
-LETTER, MARK, DIGIT, SYMBOL, NOTHING = "é", "\u0301", "٠", "©", "\0"
+LETTER, MARK, DIGIT, SYMBOL, NOTHING = "\xe9", "\u0301", "\u0660", "\xa9", "\0"
 SPACE = "\u2000"
 
 _LETTERS = """
@@ -109,7 +109,7 @@ class _Shapes(dict[int, str]):
     def __init__(self) -> None:
         super().__init__({ord(char): kind for chars, kind in _SPECIAL.items() for char in chars})
         for code in range(128):
-            self[code] = chr(code) if code > 31 and code != 127 or code == 9 else NOTHING
+            self[code] = chr(code) if (code > 31 and code != 127) or code == 9 else NOTHING
         self._starts, self._ends, self._kinds = _ranges()
 
     def __missing__(self, code: int) -> str:

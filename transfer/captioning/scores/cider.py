@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams
-from transfer.captioning.scores.words import Ints
+from transfer.captioning.scores.pieces import Ints
 
 _SIGMA = 6.0
 Floats = NDArray[np.float64]

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from pretrain.errors import UserError
 from transfer.captioning.scores.cider import weights
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.words import Captions, Ints, Words
+from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.words import Captions, Words
 
 Floats = NDArray[np.float64]
 
@@ -76,7 +77,9 @@ class DocumentFrequencies:
     num_images: float
 
     @staticmethod
-    def count(corpus: Mapping[Any, Sequence[str]], tokenized: bool = False) -> "DocumentFrequencies":
+    def count(
+        corpus: Mapping[Any, Sequence[str]], tokenized: bool = False
+    ) -> "DocumentFrequencies":
         """From the captions of each image of a corpus, raw or cut already."""
         words = Words()
         flat = [caption for captions in corpus.values() for caption in captions]

@@ -18,7 +18,8 @@ from transfer.captioning.scores.frequencies import (
     find_sorted,
 )
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.words import Captions, Ints
+from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.words import Captions
 
 Floats = NDArray[np.float64]
 
@@ -151,9 +152,7 @@ class Index:
             held = find_sorted(order.keys, run[asked] * len(self.sizes) + image[caption])
             asked, caption, held = asked[held >= 0], caption[held >= 0], held[held >= 0]
             times = found.times[asked]
-            counts[:, column] = np.bincount(
-                caption, np.minimum(times, order.most[held]), len(said)
-            )
+            counts[:, column] = np.bincount(caption, np.minimum(times, order.most[held]), len(said))
             # every entry of the n-gram in a reference of the same image
             sizes = order.heads[held + 1] - order.heads[held]
             entry = np.arange(sizes.sum()) + np.repeat(
@@ -169,9 +168,7 @@ class Index:
             )
         return Matches(counts, products, cider.norms(ngrams, idf, len(said)))
 
-    def _idf(
-        self, ngrams: list[Ngrams], places: list[Ints], unseen: Sequence[str]
-    ) -> list[Floats]:
+    def _idf(self, ngrams: list[Ngrams], places: list[Ints], unseen: Sequence[str]) -> list[Floats]:
         """(R,) of each order: the weights of the captions' n-grams."""
         if self._frequencies is not None:
             numbers = np.concatenate([self._numbers, self._frequencies.numbers(unseen)])

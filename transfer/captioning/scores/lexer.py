@@ -1,4 +1,4 @@
-"""The words of a piece of text, as the Stanford PTB tokenizer would cut it.
+r"""The words of a piece of text, as the Stanford PTB tokenizer would cut it.
 
 The reference is a longest-match scanner: at each place the rule that reaches farthest wins, its
 trailing context counted, and among equals the earlier one. So is this: `_RULES` lists the rules,
@@ -32,7 +32,7 @@ def _choice(words: str) -> str:
 
 
 # ---- classes
-_A, _L, _D, _M = "A-Za-z", "A-Za-zé", "0-9٠", "\u0301\xad"
+_A, _L, _D, _M = "A-Za-z", "A-Za-z\xe9", "0-9\u0660", "\u0301\xad"
 _SPACE = "[ \t\xa0\u2000]"
 _END = f"(?:{_SPACE}|$)"
 _ENTITY = "&[aeiouAEIOU](?i:acute|grave|uml);"
@@ -64,9 +64,15 @@ _URL_CHAR = '[^ \t"<>|(){}'
 _LAST = _URL_CHAR + "!?.,-]"
 _HOST = r'[^ \t"<>|.!?,(){}]'
 _SITE = r"""(?:[^ \t!"$'()\-./0-:;<=>?@A-Z\[\]\\^_`{|},]+\.)+(?i:com|net|org|edu)"""
+_WWW = f"(?i:www)\\.(?:{_HOST}+\\.)+[a-zA-Z]{{2,4}}"
+_MAIL_CHAR = _URL_CHAR + "\xa0"
+_MAIL = (
+    f"(?:<|&lt;)?(?:mailto:)?[a-zA-Z0-9]{_MAIL_CHAR}]*@"
+    f"(?:{_MAIL_CHAR}.]+\\.)*{_MAIL_CHAR}.]+(?:>|&gt;)?"
+)
 _EXTENSION = _choice(
-    "bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php pl "
-    "png ppt ps py sql tar txt wav x xml zip"
+    "bat bmp c cgi class cpp dll doc docx exe gif gz h htm html jar java jpeg jpg mov mp3 pdf php "
+    "pl png ppt ps py sql tar txt wav x xml zip"
 )
 
 # ---- lists, each word tried on the reference
@@ -79,8 +85,8 @@ _MONTHS_STATES_FIRMS = (  # may end a sentence
 _CAPITALISED = "Ark Az Del Ill La Mass Miss Ore Pa Tex Wash"
 _TITLES = (  # have a name behind them
     "adj adm adv alex asst atty attys ave brig capt cf cie cmdr col comdr cpl dept det dr drs elec "
-    "ens ft gen gov govs hon insp invt jos lieut lt maj mfg mlle mme mr mrs ms msgr mt mtg natl pfc "
-    "ph pres prof profs pvt rep reps rev sen sens sfc sgt spc st ste supt supts treas vs wm"
+    "ens ft gen gov govs hon insp invt jos lieut lt maj mfg mlle mme mr mrs ms msgr mt mtg natl "
+    "pfc ph pres prof profs pvt rep reps rev sen sens sfc sgt spc st ste supt supts treas vs wm"
 )
 _NUMBERED = "art ca fig figs no nos op pp prop"
 _STARTERS = (  # behind a letter and a dot they begin a new sentence
@@ -89,7 +95,7 @@ _STARTERS = (  # behind a letter and a dot they begin a new sentence
     "This We What When While Yet You"
 )
 # for those who cut simple pieces without these rules
-TWO_WORDS = frozenset("cannot gonna gotta lemme gimme wanna".split())
+TWO_WORDS = frozenset(["cannot", "gonna", "gotta", "lemme", "gimme", "wanna"])
 ABBREVIATIONS = frozenset(
     f"{_MONTHS_STATES_FIRMS} {_CAPITALISED.lower()} {_TITLES} {_NUMBERED}".split()
 )
@@ -97,9 +103,12 @@ _FINAL = (
     f"(?:(?i:{_choice(_MONTHS_STATES_FIRMS)})|{_choice(_CAPITALISED + ' ' + _CAPITALISED.upper())}"
     "|(?i:ph|ed)\\.[dD])\\."
 )
-_STARTER = "M[rRsS]\\.|" + "|".join(word[0] + (f"(?i:{word[1:]})" if word[1:] else "") for word in _STARTERS.split())
+_STARTER = "M[rRsS]\\.|" + "|".join(
+    word[0] + (f"(?i:{word[1:]})" if word[1:] else "") for word in _STARTERS.split()
+)
 _TELEPHONE = (
-    r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
+    r"(?:\([0-9]{2,3}\)[ \xa0]?|(?:\+\+?)?(?:[0-9]{2,4}[- \xa0])?[0-9]{2,4}[- \xa0])"
+    r"[0-9]{3,4}[- \xa0]?[0-9]{3,5}"
     r"|(?:(?:\+\+?)?[0-9]{2,4}\.)?[0-9]{2,4}\.[0-9]{3,4}\.[0-9]{3,5}"
 )
 _MIXED_FRACTION = f"(?:[{_D}]{{1,4}}[- \xa0])?[{_D}]{{1,4}}\\\\?[/\u2044][{_D}]{{1,4}}"
@@ -181,8 +190,8 @@ _RULES: tuple[_Rule, ...] = (
     ("(?i:[cf]#|c\\+\\+)", "", _plain),
     # the web
     (f"(?i:https?)://{_URL_CHAR}]+{_LAST}", "", str.lower),
-    (f"(?:(?i:www)\\.(?:{_HOST}+\\.)+[a-zA-Z]{{2,4}}|{_SITE})(?:/{_URL_CHAR}]+{_LAST})?", "", str.lower),
-    (f"(?:<|&lt;)?(?:mailto:)?[a-zA-Z0-9]{_URL_CHAR}\xa0]*@(?:{_URL_CHAR}\xa0.]+\\.)*{_URL_CHAR}\xa0.]+(?:>|&gt;)?", "", str.lower),
+    (f"(?:{_WWW}|{_SITE})(?:/{_URL_CHAR}]+{_LAST})?", "", str.lower),
+    (_MAIL, "", str.lower),
     (f"[{_L}{_D}]+(?:\\.[{_L}{_D}]+)*\\.(?i:{_EXTENSION})", f"(?:[.?!,]|{_END})", _plain),
     (f"#[{_L}{_M}]+|@[{_A}_][{_A}0-9_]*", "", _plain),
     # markup
@@ -220,11 +229,11 @@ def lex(text: str) -> list[str]:
         if char in " \t":  # a run of spaces: a word cannot begin inside it
             place = _SPACES.match(marks, place).end()  # type: ignore[union-attr]
             continue
-        if (plain := _ALONE_STANDING.match(marks, place)) is not None:  # no rule reaches farther
-            if (word := plain[0].lower()) not in TWO_WORDS:
-                words.append(word)
-                place = plain.end()
-                continue
+        plain = _ALONE_STANDING.match(marks, place)
+        if plain is not None and (word := plain[0].lower()) not in TWO_WORDS:
+            words.append(word)  # no rule reaches farther
+            place = plain.end()
+            continue
         spans = _LONGEST.match(marks, place).regs  # type: ignore[union-attr]
         rule, reach = -1, place
         for number in range(1, len(spans), 2):

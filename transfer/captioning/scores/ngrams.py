@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from transfer.captioning.scores.words import Captions, Ints
+from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.words import Captions
 
 ORDERS = (1, 2, 3, 4)
 

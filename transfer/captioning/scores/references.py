@@ -1,14 +1,14 @@
 """References prepared once, to score captions against them again and again.
 
-    prepared = References({1: ["A dog runs.", ...], ...})
-    prepared.score({1: "a dog running", ...})          after every epoch
-    prepared.cider_d([1, 1, 2], [caption, ...])        rewards, several captions an image
+prepared = References({1: ["A dog runs.", ...], ...})
+prepared.score({1: "a dog running", ...})          after every epoch
+prepared.cider_d([1, 1, 2], [caption, ...])        rewards, several captions an image
+tally = Tally(prepared); tally.add({1: ...}); tally.add({2: ...}); tally.scores()
 """
 
-import math
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,34 +17,27 @@ from pretrain.errors import UserError
 from transfer.captioning.scores import bleu, cider
 from transfer.captioning.scores.frequencies import DocumentFrequencies
 from transfer.captioning.scores.index import Index, Matches, Pairs
+from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.rouge import rouge_l
-from transfer.captioning.scores.words import Captions, Ints, Words
+from transfer.captioning.scores.summary import Rows, Scores, summarise
+from transfer.captioning.scores.words import Captions, Words
 
 Floats = NDArray[np.float64]
 Id = TypeVar("Id", bound=Hashable)
-BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
 
 
-@dataclass(frozen=True)
-class Scores(Generic[Id]):
-    """Fractions in [0, 1], but CIDEr in [0, 10]."""
+class PreparedMeteor(Protocol):
+    """References prepared for METEOR."""
 
-    corpus: dict[str, float]
-    """{"Bleu_1", ..., "Bleu_4", "ROUGE_L", "CIDEr"}, and "METEOR" where it was asked for."""
-    per_image: dict[Id, dict[str, float]]
-    """The same for each image."""
+    def rows(self, captions: Captions, names: Sequence[str], image: Ints) -> Ints:
+        """(C, 23) counts of each caption beside the reference that suits it best."""
 
 
-@dataclass(frozen=True)
-class Rows:
-    """The scores of captions, a row each, and what the corpus values are made of."""
+class MeteorBackend(Protocol):
+    """What computes METEOR: `meteor.Meteor`, or the jar by `meteor.jar.MeteorJar`."""
 
-    bleu: Ints
-    """(C, 10) see `bleu.statistics`."""
-    rouge: Floats
-    """(C,)"""
-    cider: Floats
-    """(C,)"""
+    def prepare(self, captions: Captions, names: Sequence[str], sizes: Ints) -> PreparedMeteor:
+        """Prepare references: all captions image by image, the words by number, (I,) how many."""
 
 
 class References(Generic[Id]):
@@ -54,6 +47,7 @@ class References(Generic[Id]):
         references: {id: [caption, ...]}, at least one caption an image.
         frequencies: document frequencies for CIDEr from a larger corpus; by default they come from
             these references, all of them, whichever images are scored later.
+        meteor: computes METEOR too, which takes some seconds for thousands of images.
         tokenized: the captions are cut already, words between single spaces (for rewards on a
             captioner's own words: add the end token to both sides as a word).
 
@@ -66,6 +60,7 @@ class References(Generic[Id]):
         references: Mapping[Id, Sequence[str]],
         *,
         frequencies: DocumentFrequencies | None = None,
+        meteor: MeteorBackend | None = None,
         tokenized: bool = False,
     ) -> None:
         check_references(references)
@@ -79,28 +74,28 @@ class References(Generic[Id]):
         self._whole = self._words.cut(flat, tokenized)
         split = self._words.split(self._whole)
         # words by alphabet: sums do not depend on the order of images
-        self._names = sorted(self._words)
-        numbers = np.fromiter(map(self._words.__getitem__, self._names), np.int64)
+        names = sorted(self._words)
+        numbers = np.fromiter(map(self._words.__getitem__, names), np.int64)
         self._rank = np.empty(len(numbers), np.int64)
         self._rank[numbers] = np.arange(len(numbers))
+        sizes = np.array([len(captions) for captions in self.captions.values()])
         self._index = Index(
-            Captions(self._rank[split.words], split.counts),
-            np.array([len(captions) for captions in self.captions.values()]),
-            self._names,
-            frequencies,
+            Captions(self._rank[split.words], split.counts), sizes, names, frequencies
         )
+        self._meteor = meteor and meteor.prepare(self._whole, list(self._words), sizes)
 
     def __len__(self) -> int:
         return len(self.captions)
 
     def score(self, hypotheses: Mapping[Id, str]) -> Scores[Id]:
-        """Score one raw caption for each image, or for some of the images.
+        """Score one caption for each image, or for some of the images.
 
         Raises:
             UserError: no captions, one whose id has no references, or one that is no text.
         """
-        check_hypotheses(hypotheses, self.captions)
-        return summarise(hypotheses, self.rows(list(hypotheses), list(hypotheses.values())))
+        tally = Tally(self)
+        tally.add(hypotheses)
+        return tally.scores()
 
     def cider_d(self, ids: Sequence[Id], captions: Sequence[str]) -> Floats:
         """(C,) CIDEr-D of each caption, in [0, 10]: rewards. An id may come several times."""
@@ -111,7 +106,7 @@ class References(Generic[Id]):
         return self._cider(ids, captions, clipped=False)
 
     def rows(self, ids: Sequence[Id], captions: Sequence[str]) -> Rows:
-        """All scores of captions; an id may come several times."""
+        """What all scores of captions are made of; an id may come several times."""
         said = self._prepare(ids, captions)
         pairs, matches = self._match(said, clipped=True)
         wanted = self._index.counts[pairs.wanted]
@@ -119,6 +114,7 @@ class References(Generic[Id]):
             bleu.statistics(said.split.counts, wanted, pairs.said, matches.counts),
             rouge_l(said.whole, self._whole, pairs.said, pairs.wanted),
             self._average(said, pairs, matches, clipped=True),
+            self._meteor and self._meteor.rows(said.whole, list(self._words), said.image),
         )
 
     def _cider(self, ids: Sequence[Id], captions: Sequence[str], clipped: bool) -> Floats:
@@ -131,7 +127,7 @@ class References(Generic[Id]):
 
     def _average(self, said: "_Said", pairs: Pairs, matches: Matches, clipped: bool) -> Floats:
         """(C,) CIDEr from what captions share with each of their references."""
-        own, wanted = (np.maximum(counts - 1, 0) for counts in (said.split.counts, self._index.counts))
+        own, wanted = np.maximum(said.split.counts - 1, 0), np.maximum(self._index.counts - 1, 0)
         similar = cider.similarity(
             matches.products,
             matches.norms[pairs.said],
@@ -141,7 +137,8 @@ class References(Generic[Id]):
         return np.bincount(pairs.said, similar, len(own)) / self._index.sizes[said.image]
 
     def _prepare(self, ids: Sequence[Id], captions: Sequence[str]) -> "_Said":
-        image = np.fromiter((self._places[image_id] for image_id in ids), np.int64, len(ids))
+        check_captions(ids, captions, self._places)
+        image = np.fromiter(map(self._places.__getitem__, ids), np.int64, len(ids))
         whole = self._words.cut(captions, self._tokenized)
         split = self._words.split(whole)
         known = len(self._rank)
@@ -170,20 +167,38 @@ class _Said:
     """The words that stand in no reference, numbered behind the others."""
 
 
-def summarise(ids: Iterable[Id], rows: Rows) -> Scores[Id]:
-    """The scores of a corpus and of its images."""
-    columns = [*bleu.bleu(rows.bleu).T.tolist(), rows.rouge.tolist(), rows.cider.tolist()]
-    corpus = bleu.bleu(rows.bleu.sum(axis=0, keepdims=True))[0].tolist()
-    # exact sums: the order of images does not matter
-    corpus += [math.fsum(column) / len(column) for column in columns[4:]]
-    per_image = {
-        image_id: {
-            "Bleu_1": one, "Bleu_2": two, "Bleu_3": three, "Bleu_4": four,
-            "ROUGE_L": rouge, "CIDEr": consensus,
-        }
-        for image_id, one, two, three, four, rouge, consensus in zip(ids, *columns, strict=True)
-    }  # fmt: skip
-    return Scores(dict(zip((*BLEU, "ROUGE_L", "CIDEr"), corpus, strict=True)), per_image)
+class Tally(Generic[Id]):
+    """Scores of captions that come bit by bit, as batches are decoded."""
+
+    def __init__(self, references: References[Id]) -> None:
+        self._references = references
+        self._parts: dict[Id, int] = {}
+        self._rows: list[Rows] = []
+
+    def add(self, hypotheses: Mapping[Id, str]) -> None:
+        """Add captions of images that have none yet.
+
+        Raises:
+            UserError: an image's second caption, one without references, or one that is no text.
+        """
+        if twice := [image_id for image_id in hypotheses if image_id in self._parts]:
+            raise UserError(
+                f"{len(twice)} images have a caption already, the first has id {twice[0]!r}"
+            )
+        if hypotheses:
+            rows = self._references.rows(list(hypotheses), list(hypotheses.values()))
+            self._parts.update(dict.fromkeys(hypotheses, len(self._rows)))
+            self._rows.append(rows)
+
+    def rows(self) -> Rows:
+        """The rows of all captions so far."""
+        if not self._rows:
+            raise UserError("there are no captions to score")
+        return Rows.join(self._rows)
+
+    def scores(self) -> Scores[Id]:
+        """The scores so far."""
+        return summarise(self._parts, self.rows())
 
 
 def check_references(references: Mapping[Id, Sequence[str]]) -> None:
@@ -199,14 +214,16 @@ def check_references(references: Mapping[Id, Sequence[str]]) -> None:
             raise UserError(f"id {image_id!r} has no reference captions")
 
 
-def check_hypotheses(hypotheses: Mapping[Id, str], references: Mapping[Id, Sequence[str]]) -> None:
-    """Raise UserError where a caption cannot be scored."""
-    if not hypotheses:
-        raise UserError("there are no captions to score")
-    if lone := [image_id for image_id in hypotheses if not references.get(image_id)]:
+def check_captions(
+    ids: Sequence[Id], captions: Sequence[str], references: Mapping[Id, object]
+) -> None:
+    """Raise UserError where captions cannot be scored."""
+    if len(ids) != len(captions):
+        raise UserError(f"{len(ids)} ids were given for {len(captions)} captions")
+    if lone := [image_id for image_id in ids if image_id not in references]:
         raise UserError(f"{len(lone)} captions have no reference, the first has id {lone[0]!r}")
-    for image_id, caption in hypotheses.items():
-        if type(caption) is not str:
-            raise UserError(
-                f"the caption of id {image_id!r} is {caption!r:.80}; expected one text"
-            )
+    if not {*map(type, captions)} <= {str}:
+        place = next(place for place, text in enumerate(captions) if type(text) is not str)
+        raise UserError(
+            f"the caption of id {ids[place]!r} is {captions[place]!r:.80}; expected one text"
+        )

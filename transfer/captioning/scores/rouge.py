@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from transfer.captioning.scores.ngrams import stable_order
-from transfer.captioning.scores.words import Captions, Ints
+from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.words import Captions
 
 _BETA = 1.2
 _WIDTHS = {16: np.uint16, 32: np.uint32, 64: np.uint64}

@@ -1,8 +1,9 @@
 """Which of the possible matches of two sentences METEOR takes.
 
-Each word may be in one match at most. Wanted are, in this order, many matched words, few chunks (runs of matches that lie side by side in both sentences), and small distances of
-what is matched (Denkowski and Lavie, WMT 2011, section 2.1). Matches that nothing competes with
-stand; for the others a beam of 40 partial alignments goes through the second sentence.
+Each word may be in one match at most. Wanted are, in this order, many matched words, few chunks
+(runs of matches that lie side by side in both sentences), and small distances of what is matched
+(Denkowski and Lavie, WMT 2011, section 2.1). Matches that nothing competes with stand; for the
+others a beam of 40 partial alignments goes through the second sentence.
 
 Equally good alignments are common, so the order of the search decides, and these traits of METEOR
 1.5 with it: words matched otherwise than exactly count half, rounded down for each side of a match,
@@ -13,7 +14,7 @@ not to the one it makes.
 
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _BEAM = 40
 # an alignment's rank, smaller is better: matched words, then chunks, then distance
@@ -22,12 +23,15 @@ _WORD = 1 << 60
 
 
 class Match(NamedTuple):
-    """Words `start_one` to `start_one + length_one` with those of the other sentence."""
+    """A possible match of words of sentence one with words of sentence two."""
 
-    start_one: int
-    length_one: int
     start_two: int
-    length_two: int
+    start_one: int
+    end_two: int
+    end_one: int
+    words_one: int
+    """Its words as bits."""
+    words_two: int
     gain: int
     """How many words it counts for."""
     definite: bool
@@ -36,53 +40,53 @@ class Match(NamedTuple):
 
 # rank, used words of sentence one and two (as bits), ends of the open chunk in both (-1 for none),
 # the first free place of sentence two, and the matches taken (a linked list)
-_Path = list
+_Path = list[Any]
 _RANK, _USED_ONE, _USED_TWO, _END_ONE, _END_TWO, _NEXT, _TAKEN = range(7)
+_by_rank = itemgetter(_RANK)
 
 
-def align(matches: Sequence[Match], length_two: int) -> list[int]:
+def align(matches: Sequence[Match]) -> list[int]:
     """The places of the matches that are taken.
 
-    Args:
-        matches: sorted by `start_two`; where they begin together, in the order they were found.
-        length_two: words of the second sentence.
+    `matches` are sorted by `start_two`; where they begin together, in the order they were found.
     """
     used_one = used_two = 0
     for match in matches:
         if match.definite:
-            used_one |= _bits(match.start_one, match.length_one)
-            used_two |= _bits(match.start_two, match.length_two)
+            used_one |= match.words_one
+            used_two |= match.words_two
     paths: list[_Path] = [[0, used_one, used_two, -1, -1, 0, None]]
-    first, open_chunk = 0, False
-    for place in range(length_two):
-        last = first
+    first, before = 0, -1
+    while first < len(matches):
+        place = matches[first].start_two
+        last = first + 1
         while last < len(matches) and matches[last].start_two == place:
             last += 1
-        if first == last and not open_chunk and all(path[_NEXT] <= place for path in paths):
-            continue  # nothing begins here and nothing ends
+        _pass_over(paths, before + 1, place)
         following: list[_Path] = []
         for path in paths:
             if path[_NEXT] > place:
                 following.append(path)
-            elif last > first and matches[first].definite:
-                following.append(_extended(path, matches[first], first, 0, 0))
+            elif matches[first].definite:
+                following.append(_extended(path, matches[first], first))
             else:
                 for number in range(first, last):
                     match = matches[number]
-                    one = _bits(match.start_one, match.length_one)
-                    two = _bits(match.start_two, match.length_two)
-                    if not (path[_USED_ONE] & one or path[_USED_TWO] & two):
-                        following.append(_extended(path, match, number, one, two))
-                        path[_RANK] += abs(match.start_one - match.start_two)
-                _close(path)
+                    if not (path[_USED_ONE] & match[4] or path[_USED_TWO] & match[5]):
+                        following.append(_extended(path, match, number))
+                        path[_RANK] += abs(match[0] - match[1])
+                if path[_END_ONE] >= 0:
+                    _close(path)
                 following.append(path)
-        following.sort(key=itemgetter(_RANK))
+        following.sort(key=_by_rank)
         paths = following[:_BEAM]
-        open_chunk = any(path[_END_ONE] >= 0 for path in paths)
-        first = last
+        first, before = last, place
+    end = max(path[_NEXT] for path in paths)
+    _pass_over(paths, before + 1, end)
     for path in paths:
-        _close(path)
-    paths.sort(key=itemgetter(_RANK))
+        if path[_END_ONE] >= 0:
+            _close(path)
+    paths.sort(key=_by_rank)
     taken, link = [], paths[0][_TAKEN]
     while link is not None:
         number, link = link
@@ -90,18 +94,30 @@ def align(matches: Sequence[Match], length_two: int) -> list[int]:
     return taken
 
 
-def _extended(path: _Path, match: Match, number: int, one: int, two: int) -> _Path:
-    rank = path[_RANK] - match.gain * _WORD
-    is_open = path[_END_ONE] >= 0
-    goes_on = path[_END_ONE] == match.start_one and path[_END_TWO] == match.start_two
-    if is_open and not goes_on:
+def _pass_over(paths: list[_Path], begin: int, end: int) -> None:
+    """Places where no match begins: chunks that stop there end."""
+    for place in range(begin, end):
+        is_open = False
+        for path in paths:
+            if path[_END_ONE] >= 0:
+                if path[_NEXT] <= place:
+                    _close(path)
+                is_open = True
+        if not is_open:
+            return
+        paths.sort(key=_by_rank)
+
+
+def _extended(path: _Path, match: Match, number: int) -> _Path:
+    start_two, start_one, end_two, end_one, words_one, words_two, gain, _ = match
+    rank = path[_RANK] - gain * _WORD
+    if path[_END_ONE] >= 0 and (path[_END_ONE] != start_one or path[_END_TWO] != start_two):
         rank += _CHUNK
-    end_two = match.start_two + match.length_two
     return [
         rank,
-        path[_USED_ONE] | one,
-        path[_USED_TWO] | two,
-        match.start_one + match.length_one,
+        path[_USED_ONE] | words_one,
+        path[_USED_TWO] | words_two,
+        end_one,
         end_two,
         end_two,
         (number, path[_TAKEN]),
@@ -109,11 +125,6 @@ def _extended(path: _Path, match: Match, number: int, one: int, two: int) -> _Pa
 
 
 def _close(path: _Path) -> None:
-    """End the chunk that is open, if one is."""
-    if path[_END_ONE] >= 0:
-        path[_RANK] += _CHUNK
-        path[_END_ONE] = path[_END_TWO] = -1
-
-
-def _bits(start: int, length: int) -> int:
-    return ((1 << length) - 1) << start
+    """End the open chunk."""
+    path[_RANK] += _CHUNK
+    path[_END_ONE] = path[_END_TWO] = -1

@@ -83,7 +83,9 @@ def _words(synsets: str, exceptions: str, phrase_words: list[str]) -> dict[str, 
     names = [word.decode("utf-8") for word in words]
     place = {word: number for number, word in enumerate(names)}
     in_phrases = {word: number for number, word in enumerate(phrase_words, start=1)}
-    stems, stem = np.unique([word.encode("utf-8") for word in stem_words(names)], return_inverse=True)
+    stems, stem = np.unique(
+        [word.encode("utf-8") for word in stem_words(names)], return_inverse=True
+    )
     return {
         "words": words,
         "phrase_word": np.array([in_phrases.get(word, 0) for word in names], np.uint16),

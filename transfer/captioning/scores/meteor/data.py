@@ -1,4 +1,4 @@
-"""METEOR's data on this machine: where it is, its index in the cache, and what it knows of words."""
+"""METEOR's data on this machine: where it is, its index in the cache, what it knows of words."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ from transfer.captioning.scores.pieces import Ints
 _FORMAT = "meteor-index/2"
 HOW_TO_GET_IT = "METEOR needs the data of pycocoevalcap: pip install 'cutmix-transfer[meteor]'"
 
-# regular inflections: ending, and what the base form has instead; the first that gives a word counts
+# regular inflections: ending, and what the base has instead; the first that gives a word counts
 _ENDINGS = (
     ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
     ("men", "man"), ("ies", "y"), ("es", "e"), ("es", ""), ("ed", "e"), ("ed", ""), ("ing", "e"),
@@ -52,9 +52,7 @@ class Data:
         self.phrases = Phrases(arrays["phrases_4"], arrays["phrases_6"], arrays["phrases_7"])
 
     @staticmethod
-    def open(
-        folder: Path | None = None, say: Callable[[str], None] = lambda text: None
-    ) -> "Data":
+    def open(folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> "Data":
         """Read the index of METEOR's data; make it where the cache has none.
 
         Args:

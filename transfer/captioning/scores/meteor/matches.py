@@ -62,7 +62,11 @@ def of_words(
     heads_two = (np.cumsum(two.counts) - two.counts)[pair_two]
     same_place = np.zeros(len(pair_one), np.int64)
     cells = np.cumsum(counts_one * counts_two)
-    blocks = np.searchsorted(cells, np.arange(_CELLS, int(cells[-1]) + _CELLS, _CELLS)) if len(cells) else []
+    blocks = (
+        np.searchsorted(cells, np.arange(_CELLS, int(cells[-1]) + _CELLS, _CELLS))
+        if len(cells)
+        else []
+    )
     begin = 0
     for end in np.unique(np.minimum(np.append(blocks, len(cells)), len(cells))).tolist():
         if end == begin:

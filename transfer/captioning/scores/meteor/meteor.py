@@ -1,6 +1,7 @@
 """Captions against references prepared once: METEOR's part of a scoring."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,20 @@ import numpy as np
 from transfer.captioning.scores.meteor import matches as stages
 from transfer.captioning.scores.meteor.align import Match, align
 from transfer.captioning.scores.meteor.data import Data
-from transfer.captioning.scores.meteor.matches import Matches
+from transfer.captioning.scores.meteor.matches import Bools, Matches
 from transfer.captioning.scores.meteor.phrases import ReferencePhrases, find_spans
 from transfer.captioning.scores.meteor.score import (
+    COLUMNS,
     Side,
-    best_rows,
-    corpus_score,
+    promises,
     segment_scores,
     statistics,
 )
 from transfer.captioning.scores.meteor.vocabulary import Vocabulary
 from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
+
+_SLACK = 1e-9  # of a promise, for rounding
 
 
 class Meteor:
@@ -35,9 +38,7 @@ class Meteor:
         """See `Data.open`: UserError where there is no data."""
         return Meteor(Data.open(folder, say))
 
-    def prepare(
-        self, captions: Captions, names: Sequence[str], sizes: Ints
-    ) -> "MeteorReferences":
+    def prepare(self, captions: Captions, names: Sequence[str], sizes: Ints) -> "MeteorReferences":
         """Prepare references.
 
         Args:
@@ -47,16 +48,11 @@ class Meteor:
         """
         return MeteorReferences(self.data, captions, names, sizes)
 
-    corpus = staticmethod(corpus_score)
-    segments = staticmethod(segment_scores)
-
 
 class MeteorReferences:
     """References as METEOR compares them."""
 
-    def __init__(
-        self, data: Data, captions: Captions, names: Sequence[str], sizes: Ints
-    ) -> None:
+    def __init__(self, data: Data, captions: Captions, names: Sequence[str], sizes: Ints) -> None:
         self._data = data
         self._vocabulary = Vocabulary(data)
         self._wanted = self._vocabulary.cut(captions, names)
@@ -88,22 +84,68 @@ class MeteorReferences:
         found = stages.merge(words, phrases, identical)
         one = Side(said, pair_said, vocabulary.is_function[said.words])
         two = Side(self._wanted, pair_wanted, vocabulary.is_function[self._wanted.words])
-        taken = _align_all(found, one.counts, two.counts)
-        return best_rows(statistics(taken, one, two), first)
+        return _best_rows(found, one, two, first)
 
 
-def _align_all(found: Matches, counts_one: Ints, counts_two: Ints) -> Matches:
-    """The matches that the alignments take."""
-    definite = stages.definite(found, counts_one, counts_two)
+def _best_rows(found: Matches, one: Side, two: Side, first: Ints) -> Ints:
+    """(C, 23) the counts of each caption's best pair, the first of equal ones.
+
+    Pairs are aligned in rounds, of each caption that which promises most, and only as long as one
+    promises more than the best so far.
+    """
+    num_pairs = len(one.sentence)
+    definite = stages.definite(found, one.counts, two.counts)
+    is_open = np.bincount(found.pair[~definite], minlength=num_pairs) > 0
+    rows = np.zeros((num_pairs, COLUMNS), np.int64)
+    scores = np.full(num_pairs, -1.0)
+    promise = promises(found, one, two)
+    wanted = np.flatnonzero(~is_open)  # nothing to search there: they come first, all of them
+    for _ in range(1 + int(np.bincount(one.sentence).max(initial=0))):
+        taken = _align(found, definite, wanted[is_open[wanted]])
+        part = found.take(taken & np.isin(found.pair, wanted))
+        part = replace(part, pair=np.searchsorted(wanted, part.pair))
+        rows[wanted] = statistics(part, one.take(wanted), two.take(wanted))
+        scores[wanted] = segment_scores(rows[wanted])
+        promise[wanted] = -1
+        best = np.maximum.reduceat(scores, first)[one.sentence]
+        hope = np.where(promise >= best - _SLACK, promise, -1)
+        highest = np.maximum.reduceat(hope, first)[one.sentence]
+        candidates = np.flatnonzero((hope == highest) & (hope >= 0))
+        wanted = candidates[np.unique(one.sentence[candidates], return_index=True)[1]]
+    best = np.flatnonzero(scores == np.maximum.reduceat(scores, first)[one.sentence])
+    return rows[best[np.unique(one.sentence[best], return_index=True)[1]]]
+
+
+def _align(found: Matches, definite: Bools, pairs: Ints) -> Bools:
+    """(M,) which matches the alignments of some pairs take, beside those that stand anyway."""
     taken = definite.copy()
-    open_pairs = np.unique(found.pair[~definite])
-    begins = np.searchsorted(found.pair, open_pairs).tolist()
-    ends = np.searchsorted(found.pair, open_pairs, side="right").tolist()
-    share = np.where(found.stage == stages.EXACT, 1, 2)  # the search counts the others for half
-    gain = found.length_one // share + found.length_two // share
-    columns = (found.start_one, found.length_one, found.start_two, found.length_two, gain, definite)
-    rows = list(map(Match._make, zip(*(column.tolist() for column in columns), strict=True)))
-    for begin, end, length in zip(begins, ends, counts_two[open_pairs].tolist(), strict=True):
-        for place in align(rows[begin:end], length):
-            taken[begin + place] = True
-    return found.take(taken)
+    if not len(pairs):
+        return taken
+    rows = np.flatnonzero(np.isin(found.pair, pairs))
+    part = found.take(rows)
+    share = np.where(part.stage == stages.EXACT, 1, 2)  # the search counts the others for half
+    ends_one, ends_two = part.start_one + part.length_one, part.start_two + part.length_two
+    columns = (
+        part.start_two.tolist(),
+        part.start_one.tolist(),
+        ends_two.tolist(),
+        ends_one.tolist(),
+        _bits(part.start_one, part.length_one),
+        _bits(part.start_two, part.length_two),
+        (part.length_one // share + part.length_two // share).tolist(),
+        definite[rows].tolist(),
+    )
+    matches = list(map(Match._make, zip(*columns, strict=True)))
+    heads = np.searchsorted(part.pair, pairs).tolist()
+    chosen = []
+    for begin, end in zip(heads, [*heads[1:], len(matches)], strict=True):
+        chosen += [begin + place for place in align(matches[begin:end])]
+    taken[rows[chosen]] = True
+    return taken
+
+
+def _bits(starts: Ints, lengths: Ints) -> list[int]:
+    """Ranges of words as bits of integers."""
+    if int((starts + lengths).max(initial=0)) < 63:
+        return (((1 << lengths) - 1) << starts).tolist()
+    return [((1 << n) - 1) << start for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)]

@@ -1,4 +1,4 @@
-"""How METEOR cuts text with -norm: quotes, marks, commas, dots, hyphens and apostrophes, one by one.
+"""How METEOR cuts text with -norm: quotes, marks, commas, dots, hyphens, apostrophes.
 
 The steps are those of the tokenizer of the Moses translation toolkit, which METEOR's documentation
 names, in the order and with the exceptions that the reference shows on 100,000 short strings: it

@@ -98,8 +98,7 @@ class ReferencePhrases:
             keys = image[said.sentence[span]] * self._num_phrases + other
             starts = np.searchsorted(self._keys, keys)
             sizes = np.searchsorted(self._keys, keys, side="right") - starts
-            row = np.repeat(np.arange(len(keys)), sizes)
-            held = np.arange(len(row)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+            row, held = _spread(starts, sizes)
             span, entry, caption = span[row], entry[row], said.sentence[span[row]]
             pair = first_pair[caption] + self._spans.sentence[held] - first_wanted[caption]
             one_start, one_length = said.start[span], said.length[span]
@@ -121,18 +120,18 @@ class ReferencePhrases:
             for each the place in `phrases`, the entry, and the phrase on the other side.
         """
         table = self._data.arrays
+        different, which = np.unique(phrases, return_inverse=True)
         if is_source:
             sources = table["sorted_sources"]
-            row = np.minimum(np.searchsorted(sources, phrases), len(sources) - 1)
-            known = np.flatnonzero(sources[row] == phrases)
-            row = table["by_phrase"][row[known]]
-            starts, ends = table["source_starts"][row], table["source_starts"][row + 1]
+            row = np.minimum(np.searchsorted(sources, different), len(sources) - 1)
+            known = sources[row] == different
+            row = table["by_phrase"][row]
+            starts = table["source_starts"][row].astype(np.int64)
+            sizes = np.where(known, table["source_starts"][row + 1] - starts, 0)
         else:
-            known = np.arange(len(phrases))
-            starts, ends = table["target_starts"][phrases], table["target_starts"][phrases + 1]
-        sizes = (ends - starts).astype(np.int64)
-        which = np.repeat(known, sizes)
-        entry = np.arange(len(which)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+            starts = table["target_starts"][different].astype(np.int64)
+            sizes = table["target_starts"][different + 1] - starts
+        of_phrase, entry = _spread(starts, sizes)
         if is_source:
             other = table["targets"][entry]
         else:
@@ -140,4 +139,15 @@ class ReferencePhrases:
             row = np.searchsorted(table["source_starts"], entry, side="right") - 1
             other = table["sources"][row]
         held = np.flatnonzero(self._is_held[other])
-        return which[held], entry[held].astype(np.int64), other[held].astype(np.int64)
+        of_phrase, entry, other = of_phrase[held], entry[held], other[held]
+        # from the different phrases to all of them
+        counts = np.bincount(of_phrase, minlength=len(different))
+        place, row = _spread((np.cumsum(counts) - counts)[which], counts[which])
+        return place, entry[row].astype(np.int64), other[row].astype(np.int64)
+
+
+def _spread(starts: Ints, sizes: Ints) -> tuple[Ints, Ints]:
+    """The places start, start + 1, ... of each range, and the range of each."""
+    which = np.repeat(np.arange(len(starts)), sizes)
+    places = np.arange(len(which)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
+    return which, places

@@ -39,6 +39,10 @@ class Side:
     is_function: NDArray[np.bool_]
     """(T,) of each word of the sentences, one behind the other."""
 
+    def take(self, pairs: Ints) -> "Side":
+        """The side of some of the pairs."""
+        return Side(self.sentences, self.sentence[pairs], self.is_function)
+
     @property
     def counts(self) -> Ints:
         """(P,) words."""
@@ -48,6 +52,17 @@ class Side:
     def heads(self) -> Ints:
         """(P,) where the words begin."""
         return (np.cumsum(self.sentences.counts) - self.sentences.counts)[self.sentence]
+
+    @property
+    def starts(self) -> Ints:
+        """(P,) where a pair's words begin when the words of all pairs stand in a row."""
+        return np.cumsum(self.counts) - self.counts
+
+    @property
+    def flags(self) -> NDArray[np.bool_]:
+        """Which of the words of all pairs in a row are function words."""
+        places, _ = covering(np.zeros(len(self.sentence), np.int64), self.counts, self.heads)
+        return self.is_function[places]
 
     @property
     def functions(self) -> Ints:
@@ -82,12 +97,25 @@ def statistics(taken: Matches, one: Side, two: Side) -> Ints:
     return rows
 
 
-def best_rows(rows: Ints, heads: Ints) -> Ints:
-    """The row with the highest score of each group, the first of equal ones; groups at `heads`."""
-    scores = segment_scores(rows)
-    group = np.repeat(np.arange(len(heads)), np.diff(heads, append=len(rows)))
-    best = np.flatnonzero(scores == np.maximum.reduceat(scores, heads)[group])
-    return rows[best[np.unique(group[best], return_index=True)[1]]]
+def promises(found: Matches, one: Side, two: Side) -> Floats:
+    """(P,) an upper bound of each pair's score: every word in its best match, in one chunk."""
+    shares, matched = [], np.zeros(len(one.sentence))
+    for side, starts, lengths in (
+        (one, found.start_one, found.length_one),
+        (two, found.start_two, found.length_two),
+    ):
+        places, row = covering(starts, lengths, side.starts[found.pair])
+        weight = np.zeros(int(side.counts.sum()))
+        np.maximum.at(weight, places, WEIGHTS[found.stage[row]])
+        importance = np.where(side.flags, 1 - _DELTA, _DELTA)
+        pair = np.repeat(np.arange(len(one.sentence)), side.counts)
+        above = np.bincount(pair, weight * importance, len(one.sentence))
+        below = np.bincount(pair, importance, len(one.sentence))
+        shares.append(np.divide(above, below, out=np.zeros(len(below)), where=below > 0))
+        matched += np.bincount(pair, weight > 0, len(one.sentence)) / 2
+    total = (one.counts + two.counts) / 2
+    least = np.where(matched < total, _GAMMA / np.maximum(matched, 1) ** _BETA, 0)
+    return _mean(*shares) * (1 - least)
 
 
 def corpus_score(rows: Ints) -> float:
@@ -106,12 +134,15 @@ def segment_scores(rows: Ints) -> Floats:
     one, two, function_one, function_two = rows[:, :4].T
     precision = _share(rows[:, _CONTENT_ONE], rows[:, _FUNCTION_ONE], one, function_one)
     recall = _share(rows[:, _CONTENT_TWO], rows[:, _FUNCTION_TWO], two, function_two)
-    some = (precision > 0) & (recall > 0)
-    precision, recall = np.where(some, precision, 1), np.where(some, recall, 1)
-    mean = np.where(some, 1 / ((1 - _ALPHA) / precision + _ALPHA / recall), 0)
     chunks, matched = rows[:, 20], (rows[:, 21] + rows[:, 22]) / 2
     broken = np.divide(chunks, matched, out=np.zeros(len(rows)), where=matched > 0)
-    return mean * (1 - np.where(_is_perfect(rows), 0, _GAMMA * broken**_BETA))
+    return _mean(precision, recall) * (1 - np.where(_is_perfect(rows), 0, _GAMMA * broken**_BETA))
+
+
+def _mean(precision: Floats, recall: Floats) -> Floats:
+    some = (precision > 0) & (recall > 0)
+    precision, recall = np.where(some, precision, 1), np.where(some, recall, 1)
+    return np.where(some, 1 / ((1 - _ALPHA) / precision + _ALPHA / recall), 0)
 
 
 def _share(content: Ints, function: Ints, words: Ints, function_words: Ints) -> Floats:

@@ -1,0 +1,106 @@
+"""METEOR by its jar: a second opinion, for those who have Java."""
+
+import shutil
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from pretrain.errors import UserError
+from transfer.captioning.scores.meteor.data import HOW_TO_GET_IT, find_folder
+from transfer.captioning.scores.meteor.score import COLUMNS
+from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.words import Captions
+
+
+class MeteorJar:
+    """The jar of an installed pycocoevalcap, or of a METEOR folder.
+
+    Args:
+        folder: holds meteor-1.5.jar and data/paraphrase-en.gz.
+        timeout: seconds that one scoring may take; loading the table alone takes some ten.
+
+    Raises:
+        UserError: no Java, or no jar.
+    """
+
+    def __init__(self, folder: Path | None = None, timeout: float = 600) -> None:
+        self._java = shutil.which("java")
+        if self._java is None:
+            raise UserError(
+                "there is no Java on this machine (no program java on the PATH). METEOR does not "
+                "need it: leave the jar out, and it is computed here."
+            )
+        folder = folder or find_folder()
+        if folder is None or not (folder / "meteor-1.5.jar").exists():
+            raise UserError(f"there is no meteor-1.5.jar in {folder}. {HOW_TO_GET_IT}")
+        self._folder, self._timeout = folder, timeout
+
+    def prepare(self, captions: Captions, names: Sequence[str], sizes: Ints) -> "JarReferences":
+        """Keep the references; the jar reads them at every scoring."""
+        texts = iter(_texts(captions, names))
+        return JarReferences(self, [[next(texts) for _ in range(size)] for size in sizes])
+
+    def ask(self, lines: Sequence[str]) -> list[str]:
+        """The jar's answer to each line of its -stdio protocol.
+
+        Raises:
+            UserError: it takes longer than the time-out, or ends otherwise than it should.
+        """
+        command = [str(self._java), "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", "meteor-1.5.jar"]
+        command += ["-", "-", "-stdio", "-l", "en", "-norm"]
+        text = "".join(f"{line}\n" for line in lines)
+        try:
+            done = subprocess.run(
+                command,
+                input=text.encode("utf-8", "surrogatepass"),
+                capture_output=True,
+                cwd=self._folder,
+                timeout=self._timeout,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise UserError(
+                f"METEOR's jar took longer than {self._timeout:g} seconds for {len(lines)} lines "
+                "and was ended. Give it more time, or leave the jar out."
+            ) from error
+        answers = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
+        if done.returncode or len(answers) < len(lines):
+            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
+            raise UserError(
+                f"METEOR's jar answered {len(answers)} of {len(lines)} lines and ended with code "
+                f"{done.returncode}; it said: {said[0]}"
+            )
+        return answers
+
+
+class JarReferences:
+    """References as text, for the jar."""
+
+    def __init__(self, jar: MeteorJar, wanted: list[list[str]]) -> None:
+        self._jar, self._wanted = jar, wanted
+
+    def rows(self, captions: Captions, names: Sequence[str], image: Ints) -> Ints:
+        """(C, 23) the jar's counts of each caption beside the reference that suits it best."""
+        lines = [
+            " ||| ".join(
+                ["SCORE", *self._wanted[place], text.replace("|||", "").replace("  ", " ")]
+            )
+            for text, place in zip(_texts(captions, names), image.tolist(), strict=True)
+        ]
+        answers = self._jar.ask(lines)
+        try:
+            rows = np.array([[float(word) for word in line.split()] for line in answers])
+            return rows.reshape(len(lines), COLUMNS).astype(np.int64)
+        except ValueError as error:
+            raise UserError(f"METEOR's jar gave no counts but {answers[0]!r:.80}") from error
+
+
+def _texts(captions: Captions, names: Sequence[str]) -> list[str]:
+    words = [names[number] for number in captions.words.tolist()]
+    ends = np.cumsum(captions.counts).tolist()
+    return [
+        " ".join(words[end - count : end])
+        for end, count in zip(ends, captions.counts.tolist(), strict=True)
+    ]
