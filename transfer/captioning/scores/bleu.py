@@ -6,13 +6,11 @@ match.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.captioning.scores.arrays import Floats, Ints
 from transfer.captioning.scores.ngrams import ORDERS
-from transfer.captioning.scores.pieces import Ints
 
 _TINY, _SMALL = 1e-15, 1e-9
-Floats = NDArray[np.float64]
 
 
 def statistics(own: Ints, wanted: Ints, pair_said: Ints, matches: Ints) -> Ints:

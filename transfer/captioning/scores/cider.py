@@ -11,16 +11,14 @@ a larger corpus.
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.captioning.scores.arrays import Floats, Ints
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams
-from transfer.captioning.scores.pieces import Ints
 
 _SIGMA = 6.0
-Floats = NDArray[np.float64]
 
 
-def weights(documents: Ints, num_images: float) -> Floats:
+def weights(documents: Ints | Floats, num_images: float) -> Floats:
     """Inverse document frequencies from the numbers of images that hold each n-gram."""
     return np.log(num_images) - np.log(np.maximum(documents, 1))
 

@@ -11,15 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pretrain.errors import UserError
+from transfer.captioning.scores.arrays import Floats, Ints, changes, find_sorted
 from transfer.captioning.scores.cider import weights
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions, Words
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,8 @@ class NgramTable:
             words: the number here of each of their words, or -1.
         """
         places = np.zeros(1, np.int64)
-        result, size = [], 1
+        result: list[Ints] = []
+        size = 1
         for keys, wanted in zip(self.keys, ngrams, strict=True):
             first, rest = words[wanted.first], places[wanted.rest]
             asked = np.flatnonzero((first >= 0) & (rest >= 0))
@@ -58,21 +56,13 @@ class NgramTable:
         return result
 
 
-def find_sorted(keys: Ints, wanted: Ints) -> Ints:
-    """The place of each wanted number in ascending `keys`, or -1; fastest where both ascend."""
-    if not len(keys):
-        return np.full(len(wanted), -1)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[places] == wanted, places, -1)
-
-
 @dataclass(frozen=True)
 class DocumentFrequencies:
     """For each n-gram the number of images whose captions hold it, and the number of images."""
 
     words: Mapping[str, int]
     table: NgramTable
-    documents: list[Ints]
+    documents: Sequence[Ints | Floats]
     """(R + 1,) of each order, and last the 0 of what is not there."""
     num_images: float
 
@@ -136,9 +126,7 @@ class DocumentFrequencies:
 
 def count_documents(found: Ngrams, image: Ints) -> Ints:
     """(R,) the number of images that hold each n-gram; `image` (C,) ascends."""
-    is_new = np.ones(len(found.run), bool)
-    of_entry = image[found.caption]
-    is_new[1:] = (found.run[1:] != found.run[:-1]) | (of_entry[1:] != of_entry[:-1])
+    is_new = changes(found.run) | changes(image[found.caption])
     return np.bincount(found.run[is_new], minlength=len(found))
 
 

@@ -8,20 +8,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from transfer.captioning.scores import cider
+from transfer.captioning.scores.arrays import (
+    Floats,
+    Ints,
+    changes,
+    find_sorted,
+    spread,
+    starts_of,
+)
 from transfer.captioning.scores.frequencies import (
     DocumentFrequencies,
     NgramTable,
     count_documents,
-    find_sorted,
 )
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,7 @@ class _Order:
     @staticmethod
     def of(found: Ngrams, image: Ints, num_images: int, idf: Floats) -> "_Order":
         keys = found.run.astype(np.int64) * num_images + image[found.caption]
-        is_head = np.ones(len(keys), bool)
-        is_head[1:] = keys[1:] != keys[:-1]
-        heads = np.flatnonzero(is_head)
+        heads = np.flatnonzero(changes(keys))
         most = np.maximum.reduceat(found.times, heads) if len(heads) else heads
         ends = np.append(heads, len(keys))
         return _Order(keys[heads], most, ends, found.caption, found.times, idf)
@@ -95,7 +96,7 @@ class Index:
             frequencies: of a larger corpus; None counts the images here.
         """
         self.sizes, self.counts = sizes, wanted.counts
-        self.starts = np.cumsum(sizes) - sizes
+        self.starts = starts_of(sizes)
         self._num_words, self._frequencies = len(names), frequencies
         image = np.repeat(np.arange(len(sizes)), sizes)
         ngrams = count_ngrams(wanted)
@@ -115,9 +116,8 @@ class Index:
     def pairs(self, image: Ints) -> Pairs:
         """The pairs of captions of the images `image` (C,)."""
         sizes = self.sizes[image]
-        first = np.cumsum(sizes) - sizes
-        said = np.repeat(np.arange(len(image)), sizes)
-        return Pairs(said, np.arange(len(said)) + (self.starts[image] - first)[said], first)
+        said, wanted = spread(self.starts[image], sizes)
+        return Pairs(said, wanted, starts_of(sizes))
 
     def match(
         self,
@@ -154,15 +154,12 @@ class Index:
             times = found.times[asked]
             counts[:, column] = np.bincount(caption, np.minimum(times, order.most[held]), len(said))
             # every entry of the n-gram in a reference of the same image
-            sizes = order.heads[held + 1] - order.heads[held]
-            entry = np.arange(sizes.sum()) + np.repeat(
-                order.heads[held] - (np.cumsum(sizes) - sizes), sizes
-            )
-            weight = np.repeat(order.idf[run[asked]], sizes)
-            own, other = np.repeat(times, sizes) * weight, order.times[entry] * weight
+            which, entry = spread(order.heads[held], order.heads[held + 1] - order.heads[held])
+            weight = order.idf[run[asked]][which]
+            own, other = times[which] * weight, order.times[entry] * weight
             shift = pairs.first[caption] - self.starts[image[caption]]
             products[:, column] = np.bincount(
-                order.wanted[entry] + np.repeat(shift, sizes),
+                order.wanted[entry] + shift[which],
                 (np.minimum(own, other) if clipped else own) * other,
                 len(pairs.said),
             )

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pretrain.errors import UserError
 from transfer.captioning.scores import bleu, cider
+from transfer.captioning.scores.arrays import Floats, Ints
 from transfer.captioning.scores.frequencies import DocumentFrequencies
 from transfer.captioning.scores.index import Index, Matches, Pairs
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.rouge import rouge_l
 from transfer.captioning.scores.summary import Rows, Scores, summarise
 from transfer.captioning.scores.words import Captions, Words
 
-Floats = NDArray[np.float64]
 Id = TypeVar("Id", bound=Hashable)
 
 
@@ -82,7 +80,9 @@ class References(Generic[Id]):
         self._index = Index(
             Captions(self._rank[split.words], split.counts), sizes, names, frequencies
         )
-        self._meteor = meteor and meteor.prepare(self._whole, list(self._words), sizes)
+        self._meteor: PreparedMeteor | None = None
+        if meteor is not None:
+            self._meteor = meteor.prepare(self._whole, list(self._words), sizes)
 
     def __len__(self) -> int:
         return len(self.captions)
@@ -109,12 +109,15 @@ class References(Generic[Id]):
         """What all scores of captions are made of; an id may come several times."""
         said = self._prepare(ids, captions)
         pairs, matches = self._match(said, clipped=True)
+        meteor = None
+        if self._meteor is not None:
+            meteor = self._meteor.rows(said.whole, list(self._words), said.image)
         wanted = self._index.counts[pairs.wanted]
         return Rows(
             bleu.statistics(said.split.counts, wanted, pairs.said, matches.counts),
             rouge_l(said.whole, self._whole, pairs.said, pairs.wanted),
             self._average(said, pairs, matches, clipped=True),
-            self._meteor and self._meteor.rows(said.whole, list(self._words), said.image),
+            meteor,
         )
 
     def _cider(self, ids: Sequence[Id], captions: Sequence[str], clipped: bool) -> Floats:

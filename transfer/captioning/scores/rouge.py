@@ -6,18 +6,16 @@ of the other (Hyyrö, "Bit-parallel LCS-length computation revisited", 2004).
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from transfer.captioning.scores.ngrams import stable_order
-from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.arrays import Floats, Ints, stable_order, starts_of
 from transfer.captioning.scores.words import Captions
 
 _BETA = 1.2
-_WIDTHS = {16: np.uint16, 32: np.uint32, 64: np.uint64}
+_WIDTHS: dict[int, Any] = {16: np.uint16, 32: np.uint32, 64: np.uint64}
 _BLOCK = 1 << 14  # pairs at a time: their bits stay in the processor's cache
-Floats = NDArray[np.float64]
 
 
 def rouge_l(said: Captions, wanted: Captions, pair_said: Ints, pair_wanted: Ints) -> Floats:
@@ -79,11 +77,11 @@ def _by_machine_words(
     pair_bits, pair_text = pair_bits[order], pair_text[order]
     kind = _WIDTHS[width]
     counts, remaining = bits.counts[pair_bits], text.counts[pair_text]
-    starts = (np.cumsum(bits.counts) - bits.counts)[pair_bits]
-    heads = (np.cumsum(text.counts) - text.counts)[pair_text]
+    starts = starts_of(bits.counts)[pair_bits]
+    heads = starts_of(text.counts)[pair_text]
     # a row a bit: the words there, and a number that is no word where the caption has ended
     last, none = len(bits.words) - 1, max(bits.words.max(initial=0), text.words.max(initial=0)) + 1
-    number = np.uint16 if none < 1 << 16 else np.uint32
+    number: Any = np.uint16 if none < 1 << 16 else np.uint32
     own = bits.words.astype(number)
     grid = [
         np.where(place < counts, own[np.minimum(starts + place, last)], number(none))

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.captioning.scores.arrays import Floats, Ints
 from transfer.captioning.scores.bleu import bleu
-from transfer.captioning.scores.meteor.score import corpus_score, segment_scores
-from transfer.captioning.scores.pieces import Ints
+from transfer.captioning.scores.meteor.score import corpus_scores as meteor_scores
+from transfer.captioning.scores.meteor.score import segment_scores
 
 Id = TypeVar("Id", bound=Hashable)
 BLEU = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4")
@@ -34,9 +34,9 @@ class Rows:
 
     bleu: Ints
     """(C, 10) see `bleu.statistics`."""
-    rouge: NDArray[np.float64]
+    rouge: Floats
     """(C,)"""
-    cider: NDArray[np.float64]
+    cider: Floats
     """(C,)"""
     meteor: Ints | None
     """(C, 23) see `meteor.score.statistics`; None without METEOR."""
@@ -70,7 +70,9 @@ def corpus_scores(rows: Rows) -> dict[str, float]:
     values = bleu(rows.bleu.sum(axis=0, keepdims=True))[0].tolist()
     values += [math.fsum(column.tolist()) / len(rows) for column in (rows.rouge, rows.cider)]
     scores = dict(zip(NAMES, values, strict=True))
-    return scores if rows.meteor is None else {**scores, METEOR: corpus_score(rows.meteor)}
+    if rows.meteor is not None:
+        scores[METEOR] = float(meteor_scores(rows.meteor, np.ones((1, len(rows))))[0])
+    return scores
 
 
 def summarise(ids: Iterable[Id], rows: Rows) -> Scores[Id]:

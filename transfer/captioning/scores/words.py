@@ -10,7 +10,8 @@ from itertools import chain
 
 import numpy as np
 
-from transfer.captioning.scores.pieces import LONGEST, Ints, Pieces
+from transfer.captioning.scores.arrays import Ints, spread, starts_of
+from transfer.captioning.scores.pieces import LONGEST, Pieces
 from transfer.captioning.scores.tokens import (
     cut_piece,
     cut_whole,
@@ -54,8 +55,8 @@ class Words(dict[str, int]):
         if tokenized:
             rows = [[self[word] for word in text.split(" ") if word] for text in captions]
             counts = np.fromiter(map(len, rows), np.int64, len(rows))
-            words = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
-            return Captions(words, counts)
+            flat = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
+            return Captions(flat, counts)
         row, caption = self._pieces.cut(captions)
         words, lengths = self._rows.take(row)
         counts = np.bincount(caption, lengths, len(captions)).astype(np.int64)
@@ -71,7 +72,7 @@ class Words(dict[str, int]):
         rows = [self._parts[number] for number in captions.words[odd].tolist()]
         more = np.fromiter((len(row) - 1 for row in rows), np.int64, len(rows))
         words = np.insert(captions.words, np.repeat(odd, more), 0)
-        starts = odd + np.cumsum(more) - more
+        starts = odd + starts_of(more)
         for start, row in zip(starts.tolist(), rows, strict=True):
             words[start : start + len(row)] = row
         caption = np.searchsorted(np.cumsum(captions.counts), odd, side="right")
@@ -83,7 +84,9 @@ class _Rows:
     """Rows of numbers, each of its own length, that only grow."""
 
     def __init__(self) -> None:
-        self._flat = self._counts = self._starts = np.zeros(0, np.int64)
+        self._flat: Ints = np.zeros(0, np.int64)
+        self._counts: Ints = np.zeros(0, np.int64)
+        self._starts: Ints = np.zeros(0, np.int64)
         self._new_flat: list[int] = []
         self._new_counts: list[int] = []
 
@@ -101,11 +104,10 @@ class _Rows:
         if self._new_counts:
             self._flat = np.concatenate([self._flat, np.array(self._new_flat, np.int64)])
             self._counts = np.concatenate([self._counts, np.array(self._new_counts, np.int64)])
-            self._starts = np.cumsum(self._counts) - self._counts
+            self._starts = starts_of(self._counts)
             self._new_flat, self._new_counts = [], []
         counts = self._counts[places]
-        shift = self._starts[places] - (np.cumsum(counts) - counts)
-        return self._flat[np.arange(counts.sum()) + np.repeat(shift, counts)], counts
+        return self._flat[spread(self._starts[places], counts)[1]], counts
 
 
 class _Pieces(Pieces):
@@ -151,7 +153,7 @@ class _Pieces(Pieces):
         ends = np.searchsorted(starts, np.flatnonzero(chars == 0)[1 : len(captions) + 1])
         begins = np.concatenate([[0], ends[:-1]])
         keep = np.ones(len(rows), bool)
-        reaching = np.flatnonzero(np.isin(rows, self._reaching)) if self._reaching else []
+        reaching = np.flatnonzero(np.isin(rows, self._reaching))
         for caption in odd.union(np.searchsorted(ends, reaching, side="right").tolist()):
             if caption in odd or reaches(captions[caption]):
                 rows[begins[caption]] = self[captions[caption]]

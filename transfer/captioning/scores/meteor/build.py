@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from transfer.captioning.scores.arrays import Ints, find_sorted
 from transfer.captioning.scores.meteor.normalize import read_prefixes
-from transfer.captioning.scores.pieces import LONGEST, Ints, Pieces
+from transfer.captioning.scores.pieces import LONGEST, Pieces
 
 _BLOCK = 1 << 22  # bytes of the table at a time
 MAX_WORDS = 7  # of a phrase
@@ -176,14 +177,14 @@ class Phrases:
 
     def find(self, words: NDArray[np.uint16]) -> Ints:
         """(P,) the number of each row, or -1."""
-        numbers = _place(self.four, _first(words))
+        numbers = find_sorted(self.four, _first(words))
         long = np.flatnonzero((words[:, 4] > 0) & (numbers >= 0))
         keys = _behind(numbers[long], words[long, 4], words[long, 5])
         numbers[words[:, 4] > 0] = -1
-        six = _place(self.six, keys)
+        six = find_sorted(self.six, keys)
         numbers[long] = np.where(six < 0, -1, six + len(self.four))
         longest = np.flatnonzero((words[long, 6] > 0) & (six >= 0))
-        seven = _place(self.seven, _behind(six[longest], words[long[longest], 6]))
+        seven = find_sorted(self.seven, _behind(six[longest], words[long[longest], 6]))
         numbers[words[:, 6] > 0] = -1
         numbers[long[longest]] = np.where(seven < 0, -1, seven + len(self.four) + len(self.six))
         return numbers
@@ -201,13 +202,6 @@ def _behind(place: Ints, *words: NDArray[np.uint16]) -> NDArray[np.uint64]:
     for word in words:
         key = (key << np.uint64(16)) | word
     return key
-
-
-def _place(keys: NDArray[np.uint64], wanted: NDArray[np.uint64]) -> Ints:
-    if not len(keys):
-        return np.full(len(wanted), -1)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[places] == wanted, places, -1)
 
 
 def _triples(table: Path) -> Iterator[bytes]:

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain.errors import UserError
+from transfer.captioning.scores.arrays import Ints
 from transfer.captioning.scores.meteor.build import Phrases, build, stem_words
 from transfer.captioning.scores.meteor.store import Arrays, read_arrays, write_arrays
-from transfer.captioning.scores.pieces import Ints
 
 _FORMAT = "meteor-index/2"
 HOW_TO_GET_IT = "METEOR needs the data of pycocoevalcap: pip install 'cutmix-transfer[meteor]'"

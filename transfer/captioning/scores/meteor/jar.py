@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from pretrain.errors import UserError
+from transfer.captioning.scores.arrays import Ints
 from transfer.captioning.scores.meteor.data import HOW_TO_GET_IT, find_folder
 from transfer.captioning.scores.meteor.score import COLUMNS
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
 
 

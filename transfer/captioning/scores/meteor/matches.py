@@ -4,17 +4,16 @@ Letters: P pairs, M matches. Sentence one is the caption, sentence two the refer
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.captioning.scores.arrays import Bools, Ints, spread, starts_of
 from transfer.captioning.scores.meteor.vocabulary import WordPairs
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
 
 EXACT, STEM, SYNONYM, PARAPHRASE = range(4)
 _CELLS = 1 << 19  # of word against word at a time
-Bools = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -58,23 +57,17 @@ def of_words(
     """
     parts = []
     counts_one, counts_two = one.counts[pair_one], two.counts[pair_two]
-    heads_one = (np.cumsum(one.counts) - one.counts)[pair_one]
-    heads_two = (np.cumsum(two.counts) - two.counts)[pair_two]
+    heads_one = starts_of(one.counts)[pair_one]
+    heads_two = starts_of(two.counts)[pair_two]
     same_place = np.zeros(len(pair_one), np.int64)
     cells = np.cumsum(counts_one * counts_two)
-    blocks = (
-        np.searchsorted(cells, np.arange(_CELLS, int(cells[-1]) + _CELLS, _CELLS))
-        if len(cells)
-        else []
-    )
-    begin = 0
-    for end in np.unique(np.minimum(np.append(blocks, len(cells)), len(cells))).tolist():
-        if end == begin:
-            continue
+    total = int(cells[-1]) if len(cells) else 0
+    borders = [0, *np.searchsorted(cells, np.arange(_CELLS, total, _CELLS)).tolist(), len(cells)]
+    for begin, end in pairwise(borders):
         block = slice(begin, end)
-        sizes = counts_one[block] * counts_two[block]
-        inside = np.repeat(np.arange(end - begin), sizes)
-        cell = np.arange(len(inside)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        inside, cell = spread(
+            np.zeros(end - begin, np.int64), counts_one[block] * counts_two[block]
+        )
         width = counts_one[block][inside]
         place_two = cell // width
         place_one = cell - place_two * width
@@ -88,19 +81,9 @@ def of_words(
         for stage, flags in ((EXACT, exact), (STEM, stems), (SYNONYM, synonym)):
             found = np.flatnonzero(flags)
             ones = np.ones(len(found), np.int64)
-            parts.append(
-                (
-                    inside[found] + begin,
-                    place_one[found],
-                    ones,
-                    place_two[found],
-                    ones,
-                    ones * stage,
-                )
-            )
-        begin = end
-    columns = [np.concatenate(column) for column in zip(*parts, strict=True)] if parts else []
-    matches = Matches(*columns) if columns else Matches(*[np.zeros(0, np.int64)] * 6)
+            place = (inside[found] + begin, place_one[found], ones, place_two[found], ones)
+            parts.append((*place, ones * stage))
+    matches = Matches(*[np.concatenate(column) for column in zip(*parts, strict=True)])
     return matches, (same_place == counts_one) & (counts_one == counts_two)
 
 
@@ -119,9 +102,8 @@ def merge(words: Matches, phrases: Matches, identical: Bools) -> Matches:
 
 def covering(starts: Ints, lengths: Ints, heads: Ints) -> tuple[Ints, Ints]:
     """The places that matches cover among all sentences' words, and the match of each."""
-    row = np.repeat(np.arange(len(starts)), lengths)
-    step = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    return (heads + starts)[row] + step, row
+    row, places = spread(heads + starts, lengths)
+    return places, row
 
 
 def definite(matches: Matches, counts_one: Ints, counts_two: Ints) -> Bools:
@@ -137,7 +119,7 @@ def definite(matches: Matches, counts_one: Ints, counts_two: Ints) -> Bools:
         (matches.start_one, matches.length_one, counts_one),
         (matches.start_two, matches.length_two, counts_two),
     ):
-        heads = (np.cumsum(counts) - counts)[matches.pair]
+        heads = starts_of(counts)[matches.pair]
         places, row = covering(starts, lengths, heads)
         touched = np.bincount(places, minlength=int(counts.sum()))
         result[row[touched[places] > 1]] = False

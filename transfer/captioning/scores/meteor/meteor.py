@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
+from transfer.captioning.scores.arrays import Bools, Ints, spread, starts_of
 from transfer.captioning.scores.meteor import matches as stages
 from transfer.captioning.scores.meteor.align import Match, align
 from transfer.captioning.scores.meteor.data import Data
-from transfer.captioning.scores.meteor.matches import Bools, Matches
+from transfer.captioning.scores.meteor.matches import Matches
 from transfer.captioning.scores.meteor.phrases import ReferencePhrases, find_spans
 from transfer.captioning.scores.meteor.score import (
     COLUMNS,
@@ -19,7 +20,6 @@ from transfer.captioning.scores.meteor.score import (
     statistics,
 )
 from transfer.captioning.scores.meteor.vocabulary import Vocabulary
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
 
 _SLACK = 1e-9  # of a promise, for rounding
@@ -56,7 +56,7 @@ class MeteorReferences:
         self._data = data
         self._vocabulary = Vocabulary(data)
         self._wanted = self._vocabulary.cut(captions, names)
-        self._sizes, self._starts = sizes, np.cumsum(sizes) - sizes
+        self._sizes, self._starts = sizes, starts_of(sizes)
         spans = find_spans(self._wanted, self._vocabulary.phrase_word, data)
         image = np.repeat(np.arange(len(sizes)), sizes)
         self._phrases = ReferencePhrases(spans, image, data)
@@ -72,9 +72,8 @@ class MeteorReferences:
         vocabulary = self._vocabulary
         said = vocabulary.cut(captions, names)
         sizes = self._sizes[image]
-        first = np.cumsum(sizes) - sizes
-        pair_said = np.repeat(np.arange(len(image)), sizes)
-        pair_wanted = np.arange(len(pair_said)) + (self._starts[image] - first)[pair_said]
+        first = starts_of(sizes)
+        pair_said, pair_wanted = spread(self._starts[image], sizes)
         synonyms = vocabulary.synonyms(said.words, self._wanted.words)
         words, identical = stages.of_words(
             said, self._wanted, pair_said, pair_wanted, vocabulary.stem, synonyms
@@ -148,4 +147,6 @@ def _bits(starts: Ints, lengths: Ints) -> list[int]:
     """Ranges of words as bits of integers."""
     if int((starts + lengths).max(initial=0)) < 63:
         return (((1 << lengths) - 1) << starts).tolist()
-    return [((1 << n) - 1) << start for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)]
+    return [
+        ((1 << n) - 1) << start for start, n in zip(starts.tolist(), lengths.tolist(), strict=True)
+    ]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from transfer.captioning.scores.arrays import Ints, spread, starts_of
 from transfer.captioning.scores.meteor.build import MAX_WORDS
 from transfer.captioning.scores.meteor.data import Data
 from transfer.captioning.scores.meteor.matches import PARAPHRASE, Matches
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
 
 
@@ -42,9 +42,7 @@ def find_spans(sentences: Captions, phrase_word: Ints, data: Data) -> Spans:
     total = len(words)
     ends = np.repeat(np.cumsum(sentences.counts), sentences.counts)
     sentence = np.repeat(np.arange(len(sentences)), sentences.counts)
-    start = np.arange(total) - np.repeat(
-        np.cumsum(sentences.counts) - sentences.counts, sentences.counts
-    )
+    start = np.arange(total) - np.repeat(starts_of(sentences.counts), sentences.counts)
     padded = np.concatenate([words, np.zeros(MAX_WORDS, np.uint16)])
     columns = np.zeros((total, MAX_WORDS), np.uint16)
     places = np.flatnonzero(words)
@@ -98,7 +96,7 @@ class ReferencePhrases:
             keys = image[said.sentence[span]] * self._num_phrases + other
             starts = np.searchsorted(self._keys, keys)
             sizes = np.searchsorted(self._keys, keys, side="right") - starts
-            row, held = _spread(starts, sizes)
+            row, held = spread(starts, sizes)
             span, entry, caption = span[row], entry[row], said.sentence[span[row]]
             pair = first_pair[caption] + self._spans.sentence[held] - first_wanted[caption]
             one_start, one_length = said.start[span], said.length[span]
@@ -111,7 +109,7 @@ class ReferencePhrases:
             columns = (pair, one_start, one_length, two_start, two_length)
             parts.append([column[order] for column in columns])
         joined = [np.concatenate(column) for column in zip(*parts, strict=True)]
-        return Matches(*joined, np.full(len(joined[0]), PARAPHRASE))
+        return Matches(*joined, np.full(len(joined[0]), PARAPHRASE))  # type: ignore[call-arg]
 
     def _related(self, phrases: Ints, is_source: bool) -> tuple[Ints, Ints, Ints]:
         """Entries of the table with these phrases on one side, and held ones on the other.
@@ -131,7 +129,7 @@ class ReferencePhrases:
         else:
             starts = table["target_starts"][different].astype(np.int64)
             sizes = table["target_starts"][different + 1] - starts
-        of_phrase, entry = _spread(starts, sizes)
+        of_phrase, entry = spread(starts, sizes)
         if is_source:
             other = table["targets"][entry]
         else:
@@ -142,12 +140,5 @@ class ReferencePhrases:
         of_phrase, entry, other = of_phrase[held], entry[held], other[held]
         # from the different phrases to all of them
         counts = np.bincount(of_phrase, minlength=len(different))
-        place, row = _spread((np.cumsum(counts) - counts)[which], counts[which])
+        place, row = spread(starts_of(counts)[which], counts[which])
         return place, entry[row].astype(np.int64), other[row].astype(np.int64)
-
-
-def _spread(starts: Ints, sizes: Ints) -> tuple[Ints, Ints]:
-    """The places start, start + 1, ... of each range, and the range of each."""
-    which = np.repeat(np.arange(len(starts)), sizes)
-    places = np.arange(len(which)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
-    return which, places

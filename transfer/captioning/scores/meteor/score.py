@@ -11,15 +11,13 @@ segments: it comes from the sums of their counts.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from transfer.captioning.scores.arrays import Bools, Floats, Ints, changes, starts_of
 from transfer.captioning.scores.meteor.matches import Matches, covering
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
 
 WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
-Floats = NDArray[np.float64]
 
 # columns of a row of statistics: words and function words of both sentences; by stage matched
 # content and function words of both; chunks; matched words of both
@@ -36,7 +34,7 @@ class Side:
     sentences: Captions
     sentence: Ints
     """(P,)"""
-    is_function: NDArray[np.bool_]
+    is_function: Bools
     """(T,) of each word of the sentences, one behind the other."""
 
     def take(self, pairs: Ints) -> "Side":
@@ -51,15 +49,15 @@ class Side:
     @property
     def heads(self) -> Ints:
         """(P,) where the words begin."""
-        return (np.cumsum(self.sentences.counts) - self.sentences.counts)[self.sentence]
+        return starts_of(self.sentences.counts)[self.sentence]
 
     @property
     def starts(self) -> Ints:
         """(P,) where a pair's words begin when the words of all pairs stand in a row."""
-        return np.cumsum(self.counts) - self.counts
+        return starts_of(self.counts)
 
     @property
-    def flags(self) -> NDArray[np.bool_]:
+    def flags(self) -> Bools:
         """Which of the words of all pairs in a row are function words."""
         places, _ = covering(np.zeros(len(self.sentence), np.int64), self.counts, self.heads)
         return self.is_function[places]
@@ -87,11 +85,9 @@ def statistics(taken: Matches, one: Side, two: Side) -> Ints:
         cells = np.bincount(taken.pair[row] * COLUMNS + column, minlength=num_pairs * COLUMNS)
         rows += cells.reshape(num_pairs, COLUMNS)
         rows[:, 21 + number] = np.bincount(taken.pair, lengths, num_pairs)
-    is_new = np.ones(len(taken), bool)  # a chunk begins
-    is_new[1:] = (
-        (taken.pair[1:] != taken.pair[:-1])
-        | (taken.start_one[1:] != (taken.start_one + taken.length_one)[:-1])
-        | (taken.start_two[1:] != (taken.start_two + taken.length_two)[:-1])
+    is_new = changes(taken.pair)  # a chunk begins
+    is_new[1:] |= (taken.start_one[1:] != (taken.start_one + taken.length_one)[:-1]) | (
+        taken.start_two[1:] != (taken.start_two + taken.length_two)[:-1]
     )
     rows[:, 20] = np.bincount(taken.pair[is_new], minlength=num_pairs)
     return rows
@@ -118,14 +114,17 @@ def promises(found: Matches, one: Side, two: Side) -> Floats:
     return _mean(*shares) * (1 - least)
 
 
-def corpus_score(rows: Ints) -> float:
-    """The score of a corpus; chunks of perfect segments are left out of the sum, as in METEOR."""
-    total = rows.sum(axis=0)
-    total[20] -= rows[_is_perfect(rows), 20].sum()
-    return float(segment_scores(total[None])[0])
+def corpus_scores(rows: Ints, weights: Floats) -> Floats:
+    """(D,) the scores of corpora that hold each segment as often as `weights` (D, N) says.
+
+    Chunks of perfect segments are left out of the sum, as in METEOR.
+    """
+    rows = rows.copy()
+    rows[_is_perfect(rows), 20] = 0
+    return segment_scores((weights @ rows).astype(np.int64))
 
 
-def _is_perfect(rows: Ints) -> NDArray[np.bool_]:
+def _is_perfect(rows: Ints) -> Bools:
     return (rows[:, 20] == 1) & (rows[:, 21] == rows[:, 0]) & (rows[:, 22] == rows[:, 1])
 
 

@@ -4,12 +4,10 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
-from transfer.captioning.scores.frequencies import find_sorted
+from transfer.captioning.scores.arrays import Bools, Ints, find_sorted, spread
 from transfer.captioning.scores.meteor.data import Data
 from transfer.captioning.scores.meteor.normalize import normalize
-from transfer.captioning.scores.pieces import Ints
 from transfer.captioning.scores.words import Captions
 
 _PLAIN = re.compile("[a-z0-9]+")  # normalize leaves such a word alone, whatever its neighbours
@@ -83,9 +81,8 @@ class Vocabulary:
         first, second = self._members(np.unique(one)), self._members(np.unique(two))
         starts = np.searchsorted(second[0], first[0])
         sizes = np.searchsorted(second[0], first[0], side="right") - starts
-        word = np.repeat(first[1], sizes)
-        place = np.arange(len(word)) + np.repeat(starts - (np.cumsum(sizes) - sizes), sizes)
-        other = second[1][place]
+        which, place = spread(starts, sizes)
+        word, other = first[1][which], second[1][place]
         keys = word[word != other] * len(self) + other[word != other]
         return WordPairs(np.unique(keys), len(self))
 
@@ -106,7 +103,7 @@ class WordPairs:
         self._filter = np.zeros(1 << _FILTER_BITS, bool)  # most pairs are not in: say so at once
         self._filter[self._slots(keys)] = True
 
-    def holds(self, one: Ints, two: Ints) -> NDArray[np.bool_]:
+    def holds(self, one: Ints, two: Ints) -> Bools:
         """Which of the pairs are in the set."""
         keys = one * self._num_words + two
         result = self._filter[self._slots(keys)]

@@ -1,0 +1,54 @@
+"""The operations on arrays of integers that the scores are made of."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.integer[Any]]
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+
+def starts_of(counts: Ints) -> Ints:
+    """Where groups of these sizes begin when they stand one behind the other."""
+    return np.cumsum(counts) - counts
+
+
+def spread(starts: Ints, sizes: Ints) -> tuple[Ints, Ints]:
+    """The places start, start + 1, ... of ranges: the range each belongs to, and the place."""
+    which = np.repeat(np.arange(len(starts)), sizes)
+    return which, np.arange(len(which)) + np.repeat(starts - starts_of(sizes), sizes)
+
+
+def changes(values: Ints) -> Bools:
+    """Where a value differs from the one before it; the first always does."""
+    flags = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=flags[1:])
+    return flags
+
+
+def find_sorted(keys: NDArray[Any], wanted: NDArray[Any]) -> Ints:
+    """The place of each wanted value in ascending `keys`, or -1; fastest where both ascend."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[places] == wanted, places, -1)
+
+
+def digits(values: Ints) -> list[NDArray[np.uint16]]:
+    """Numbers from 0 on to the base 65,536, lowest digit first: numpy sorts those by radix."""
+    largest, shift = int(values.max(initial=0)), 0
+    found: list[NDArray[np.uint16]] = []
+    while not found or largest >> shift:
+        found.append(((values >> shift) & 0xFFFF).astype(np.uint16))
+        shift += 16
+    return found
+
+
+def stable_order(values: Ints) -> Ints:
+    """Like argsort(kind="stable"), of numbers from 0 on."""
+    order = np.arange(len(values))
+    for digit in digits(values):
+        order = order[np.argsort(digit[order], kind="stable")]
+    return order
