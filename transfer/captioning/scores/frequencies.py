@@ -95,11 +95,14 @@ class DocumentFrequencies:
             with open(path, "rb") as handle:
                 content = _PlainUnpickler(handle, encoding="utf-8").load()
             counts, num_images = content["document_frequency"], float(content["ref_len"])
+            if not isinstance(counts, dict) or num_images < 1:
+                raise ValueError(f"{type(counts).__name__} of {num_images:g} images")
             rows = [tuple(map(str, ngram)) for ngram in counts]
             values = np.array([float(value) for value in counts.values()])
         except FileNotFoundError:
             raise UserError(f"there is no file {path}.") from None
-        except (pickle.UnpicklingError, KeyError, TypeError, ValueError, EOFError) as error:
+        # the pickle machine trusts its input: a torn stream ends in any of these
+        except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
             raise UserError(
                 f"{path} holds no document frequencies ({type(error).__name__}: {error}); expected "
                 'a pickle of {"document_frequency": {(word, ...): images}, "ref_len": images}.'

@@ -30,12 +30,11 @@ _MAY_REACH = re.compile(
 )
 # ... and does where the caption has one of these
 _REACHES = re.compile(
-    r"[0-9]\s[0-9]{1,4}\\?[/\u2044][0-9]|[0-9)]\s[0-9]{3}|<[^>]*\s[^>]*>|\.\s+\.[0-9]"
+    r"[0-9]\s[0-9]{1,4}\\?[/\u2044][0-9]|[0-9)]\s[0-9]{3}|<[^>\s]*\s[^>]*>|\.\s+\.[0-9]"
     r"|(?<![A-Za-z0-9])[A-Za-z]\.(?:\s|$)|\.\s[0-9]",
 )
-_SPACE = re.compile(r"\s")
-_LINES = re.compile(r"\r\n|[\n\r\v\f\u2028\u2029]")
-_ODD_SPACES = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_LINES = str.maketrans(dict.fromkeys("\n\r\v\f\u2028\u2029", " "))
+_ODD_SPACES = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
 
 
 def tokenize(text: str) -> list[str]:
@@ -53,7 +52,7 @@ def tokenize(text: str) -> list[str]:
 
 def cut_whole(text: str) -> list[str]:
     """The words of a caption by all the rules."""
-    return lex(_LINES.sub(" ", text))
+    return lex(text.translate(_LINES))
 
 
 @lru_cache(maxsize=1 << 16)

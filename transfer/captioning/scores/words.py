@@ -111,13 +111,14 @@ class _Rows:
 
 
 class _Pieces(Pieces):
-    """From a piece of text without spaces, or a whole caption, to the row of its words."""
+    """From a piece of text without spaces to the row of its words."""
 
     def __init__(self, words: Words, rows: _Rows) -> None:
         super().__init__()
         self._words, self._rows = words, rows
         self._single: dict[str, int] = {}  # rows of one plain word
         self._reaching: list[int] = []
+        self._whole: dict[str, int] = {}  # rows of captions that have to be cut as a whole
 
     def __missing__(self, piece: str) -> int:
         if (word := plain_word(piece)) is not None:
@@ -126,13 +127,17 @@ class _Pieces(Pieces):
                 number = self._words.setdefault(word, len(self._words))
                 place = self._single[word] = self._rows.add((number,))
         else:
-            whole = len(piece.split()) != 1
-            words = cut_whole(piece) if whole else cut_piece(piece)
-            place = self._rows.add([self._words[word] for word in words])
-            if not whole and may_reach(piece):
+            place = self._rows.add([self._words[word] for word in cut_piece(piece)])
+            if may_reach(piece):
                 self._reaching.append(place)
         self[piece] = place
         return place
+
+    def _row_of_whole(self, caption: str) -> int:
+        if caption not in self._whole:
+            words = [self._words[word] for word in cut_whole(caption)]
+            self._whole[caption] = self._rows.add(words)
+        return self._whole[caption]
 
     def cut(self, captions: Sequence[str]) -> tuple[Ints, Ints]:
         """The rows of the captions' words, and the caption of each row."""
@@ -156,7 +161,7 @@ class _Pieces(Pieces):
         reaching = np.flatnonzero(np.isin(rows, self._reaching))
         for caption in odd.union(np.searchsorted(ends, reaching, side="right").tolist()):
             if caption in odd or reaches(captions[caption]):
-                rows[begins[caption]] = self[captions[caption]]
+                rows[begins[caption]] = self._row_of_whole(captions[caption])
                 keep[begins[caption] + 1 : ends[caption]] = False
         caption_of = np.repeat(np.arange(len(captions)), ends - begins)
         return rows[keep], caption_of[keep]

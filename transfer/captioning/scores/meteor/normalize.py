@@ -60,7 +60,7 @@ def normalize(text: str, prefixes: Prefixes) -> list[str]:
         text = apostrophe.sub(parted, text)
     words = [word for word in _SPACES.split(text) if word]
     parts: list[str] = []
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words, ""][1:], strict=True):
         parts += _part_from_dot(word, following, prefixes)
     return [
         part.replace(_HIDDEN, ".").lower()

@@ -1,0 +1,215 @@
+"""BLEU, ROUGE-L and CIDEr: the reference's figures, however one asks for them."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from pretrain.errors import UserError
+from transfer.captioning.scores import DocumentFrequencies, References, Tally, score
+from transfer.captioning.scores.rouge import lcs_lengths
+from transfer.captioning.scores.words import Words
+
+NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr")
+SETS = ("human", "noisy", "constant", "nn_tfidf", "nn_single")
+
+
+def close(ours: float, theirs: float, what: object = "") -> None:
+    assert abs(ours - theirs) <= 1e-9, (what, ours, theirs)
+
+
+def test_our_own_captions(own):
+    """Committed: twenty images, figures of pycocoevalcap 1.2."""
+    captions, scored = own
+    found = score(
+        {place: image["wanted"] for place, image in enumerate(captions)},
+        {place: image["said"] for place, image in enumerate(captions)},
+    )
+    for name in NAMES:
+        close(found.corpus[name], scored["corpus"][name], name)
+        for place, value in enumerate(scored["per_image"][name]):
+            close(found.per_image[place][name], value, (name, place))
+
+
+@pytest.mark.parametrize("subset", [False, True], ids=["2500 images", "200 images"])
+@pytest.mark.parametrize("which", SETS)
+def test_coco(which, subset, coco):
+    """Corpus and per image, CIDEr-D, plain CIDEr, and CIDEr-D with given document frequencies."""
+    references, captions, sets = coco
+    wanted = sets[which + ("/subset200_own_corpus" if subset else "")]
+    by_id = references[wanted["refs"].removeprefix("refs_")]
+    said = captions[which]
+    if subset:
+        said = {int(image_id): said[int(image_id)] for image_id in wanted["per_image"]}
+    ids, texts = list(said), list(said.values())
+    prepared = References({image_id: by_id[image_id] for image_id in ids})
+    found = prepared.score(said)
+    frequencies = DocumentFrequencies.count(references["all"])
+    given = References({image_id: by_id[image_id] for image_id in ids}, frequencies=frequencies)
+    more = {
+        "CIDErD_ruotianluo_corpus": prepared.cider_d(ids, texts),
+        "CIDEr_plain_corpus": prepared.cider_plain(ids, texts),
+        "CIDErD_df_file": given.cider_d(ids, texts),
+    }
+    for name in NAMES:
+        close(found.corpus[name], wanted[name], name)
+    for name, values in more.items():
+        close(math.fsum(values) / len(values), wanted[name], name)
+    for image_id, theirs in wanted["per_image"].items():
+        place = ids.index(int(image_id))
+        for name, value in theirs.items():
+            if name in NAMES:
+                close(found.per_image[int(image_id)][name], value, (name, image_id))
+            elif name in more:
+                close(more[name][place], value, (name, image_id))
+
+
+def test_edge_cases(golden):
+    """25 small corpora: empty, one word, one image, repeated, very long, Unicode ..."""
+    cases = golden("edge_cases.json.gz")
+    assert len(cases) == 25
+    for what, case in cases.items():
+        found = score(dict(enumerate(case["refs"])), dict(enumerate(case["hyps"])))
+        for name in NAMES:
+            close(found.corpus[name], case["scores"][name], (what, name))
+
+
+def test_bleu_equals_nltk_without_smoothing():
+    translate = pytest.importorskip("nltk.translate.bleu_score")
+    draw = random.Random(0)
+    for _ in range(20):
+        said = [draw.choices("bcdef", k=draw.randint(8, 15)) for _ in range(30)]
+        wanted = [[draw.choices("bcdef", k=draw.randint(8, 15)) for _ in range(3)] for _ in said]
+        theirs = translate.corpus_bleu(wanted, said)
+        references = {k: [" ".join(words) for words in image] for k, image in enumerate(wanted)}
+        prepared = References(references, tokenized=True)
+        found = prepared.score({k: " ".join(words) for k, words in enumerate(said)})
+        assert found.corpus["Bleu_4"] == pytest.approx(theirs, abs=1e-6)
+
+
+def naive_lcs(one: list[int], two: list[int]) -> int:
+    before = [0] * (len(two) + 1)
+    for word in one:
+        now = [0]
+        for place, other in enumerate(two):
+            now.append(before[place] + 1 if word == other else max(before[place + 1], now[-1]))
+        before = now
+    return before[-1]
+
+
+def test_common_subsequences_of_any_length():
+    """Against the textbook's table; beyond 64 words Python's integers take over."""
+    draw = random.Random(1)
+    lengths = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 90, 200]
+    texts = [" ".join(draw.choices("abcde", k=draw.choice(lengths))) for _ in range(120)]
+    words = Words()
+    cut = words.cut(texts, tokenized=True)
+    one, two = np.repeat(np.arange(60), 2), np.array([draw.randrange(60, 120) for _ in range(120)])
+    found = lcs_lengths(cut, cut, one, two)
+    for place, (left, right) in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
+        wanted = naive_lcs(texts[left].split(), texts[right].split())
+        assert found[place] == wanted, (texts[left], texts[right])
+
+
+def test_prepared_batch_and_incremental_are_one(coco):
+    """The same bits: prepared again and again, image by image, in any order."""
+    references, captions, _ = coco
+    ids = list(captions["human"])[:300]
+    wanted = {image_id: references["all"][image_id] for image_id in ids}
+    said = {image_id: captions["human"][image_id] for image_id in ids}
+    whole = score(wanted, said)
+    prepared = References(wanted)
+    prepared.score({image_id: captions["noisy"][image_id] for image_id in ids})  # meets new words
+    tally = Tally(prepared)
+    for begin in range(0, 300, 7):
+        tally.add({image_id: said[image_id] for image_id in ids[begin : begin + 7]})
+    mixed = ids[:]
+    random.Random(0).shuffle(mixed)
+    shuffled = score(
+        {image_id: wanted[image_id] for image_id in mixed},
+        {image_id: said[image_id] for image_id in mixed},
+    )
+    for other in (prepared.score(said), tally.scores(), shuffled):
+        assert other.corpus == whole.corpus
+        assert {image_id: other.per_image[image_id] for image_id in ids} == whole.per_image
+
+
+def test_rewards_are_the_scores_of_single_captions(coco):
+    """Several captions an image, in any order, against frequencies of all references."""
+    references, captions, _ = coco
+    ids = list(captions["human"])[:50]
+    wanted = {image_id: references["all"][image_id] for image_id in ids}
+    prepared = References(wanted)
+    asked = [(image_id, captions[name][image_id]) for image_id in ids for name in SETS]
+    random.Random(0).shuffle(asked)
+    rewards = prepared.cider_d(*map(list, zip(*asked, strict=True)))
+    for name in SETS:
+        scores = prepared.score({image_id: captions[name][image_id] for image_id in ids})
+        for image_id in ids:
+            place = asked.index((image_id, captions[name][image_id]))
+            assert rewards[place] == scores.per_image[image_id]["CIDEr"]
+    assert len(prepared.cider_d([], [])) == 0
+
+
+def test_words_that_are_cut_already():
+    """A captioner's own words, with the end of a sentence as one of them."""
+    prepared = References({1: ["a dog . <end>"], 2: ["a cat <end>", "Cats <end>"]}, tokenized=True)
+    same = prepared.cider_d([1, 2], ["a dog . <end>", "a cat <end>"])
+    assert same[0] == pytest.approx(10)
+    unfinished = prepared.cider_d([1, 2], ["a dog .", "a cat"])
+    assert (unfinished < same).all()
+    assert prepared.cider_d([2], ["cats <end>"]) < prepared.cider_d([2], ["Cats <end>"])
+
+
+def test_what_the_scores_say():
+    found = score(
+        {7: ["A dog runs.", "The dog is running!"], 8: ["Two cats sleep"], 9: ["unused"]},
+        {7: "a dog runs", 8: "two cats"},
+    )
+    assert list(found.corpus) == list(NAMES)
+    assert set(found.per_image) == {7, 8}
+    assert found.per_image[7]["Bleu_1"] == pytest.approx(1)
+    assert found.per_image[8]["Bleu_1"] < 1  # too short
+    assert score({1: ["a b"], 2: ["c"]}, {1: "", 2: ""}).corpus["CIDEr"] == 0
+    assert score({1: ["a b"]}, {1: "a b"}).corpus["CIDEr"] == 0  # one image: no n-gram is rare
+
+
+def test_frequencies_belong_to_the_prepared_references():
+    """Scoring some of the images does not change what is rare."""
+    references = {1: ["a dog"], 2: ["a cat"], 3: ["the cat"]}
+    prepared = References(references)
+    alone = prepared.score({1: "a dog"}).per_image[1]["CIDEr"]
+    assert alone == prepared.score({1: "a dog", 2: "a cat", 3: "x"}).per_image[1]["CIDEr"] > 0
+    assert score(references, {1: "a dog"}).corpus["CIDEr"] == 0
+
+
+@pytest.mark.parametrize(
+    ("references", "hypotheses", "words"),
+    [
+        ({1: ["a"]}, {}, "no captions"),
+        ({}, {1: "a"}, "1 captions have no reference, the first has id 1"),
+        ({1: ["a"]}, {1: "a", 2: "a", 3: "b"}, "2 captions have no reference, the first has id 2"),
+        ({1: []}, {1: "a"}, "id 1 has no reference captions"),
+        ({1: "a dog"}, {1: "a"}, "id 1 are 'a dog'; expected a list of texts"),
+        ({1: ["a", None]}, {1: "a"}, "id 1 are .*None.*; expected a list"),
+        ({1: ["a"]}, {1: ["a"]}, r"caption of id 1 is \['a'\]; expected one text"),
+        ({1: ["a"], 2: ["b"]}, {1: "a", 2: None}, "caption of id 2 is None"),
+    ],
+)
+def test_what_cannot_be_scored_is_said(references, hypotheses, words):
+    with pytest.raises(UserError, match=words):
+        score(references, hypotheses)
+
+
+def test_a_tally_takes_one_caption_an_image():
+    tally = Tally(References({1: ["a"], 2: ["b"]}))
+    with pytest.raises(UserError, match="no captions"):
+        tally.scores()
+    tally.add({1: "a"})
+    tally.add({})
+    with pytest.raises(UserError, match="1 images have a caption already, the first has id 1"):
+        tally.add({2: "b", 1: "a"})
+    assert list(tally.scores().per_image) == [1]
+    with pytest.raises(UserError, match="2 ids were given for 1 captions"):
+        References({1: ["a"]}).cider_d([1, 1], ["a"])
