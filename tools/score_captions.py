@@ -225,9 +225,7 @@ def _write_page(
             _picture(options.images, image_id, references.file_names.get(image_id)),
             said[image_id],
             wanted[image_id],
-            {
-                name: scores.per_image[image_id][name] for name in _ON_PAGE if name in scores.corpus
-            },
+            {name: scores.per_image[image_id][name] for name in _ON_PAGE if name in scores.corpus},
         )
         for image_id in (*ranked[:count], *ranked[::-1][: min(count, len(ranked) - count)])
     ]

@@ -79,7 +79,8 @@ def write_extremes(
     """The best and the worst captions beside their pictures, under the scores of all."""
     heads = "".join(f"<th>{html.escape(key)}</th>" for key in corpus)
     values = "".join(f"<td>{value:.4f}</td>" for value in corpus.values())
-    _write(path, title, f"<table><tr>{heads}</tr><tr>{values}</tr></table>", [("Best", best), ("Worst", worst)])
+    lead = f"<table><tr>{heads}</tr><tr>{values}</tr></table>"
+    _write(path, title, lead, [("Best", best), ("Worst", worst)])
 
 
 def _write(

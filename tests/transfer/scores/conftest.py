@@ -35,7 +35,9 @@ def coco(golden):
         for entry in golden(f"coco_a/refs_{name}.json.gz")["annotations"]:
             by_id.setdefault(entry["image_id"], []).append(entry["caption"])
     captions = {
-        name: {entry["image_id"]: entry["caption"] for entry in golden(f"coco_a/hyp_{name}.json.gz")}
+        name: {
+            entry["image_id"]: entry["caption"] for entry in golden(f"coco_a/hyp_{name}.json.gz")
+        }
         for name in ("human", "noisy", "constant", "nn_tfidf", "nn_single")
     }
     return references, captions, golden("coco_a/scores.json.gz")["sets"]

@@ -25,7 +25,9 @@ def field_file(path, **changes):
         held = set()
         for caption in captions:
             words = tokenize(caption)
-            held |= {tuple(words[i : i + n]) for n in (1, 2, 3, 4) for i in range(len(words) - n + 1)}
+            held |= {
+                tuple(words[i : i + n]) for n in (1, 2, 3, 4) for i in range(len(words) - n + 1)
+            }
         for ngram in held:
             counts[ngram] += 1
     content = {"document_frequency": counts, "ref_len": float(len(CORPUS)), **changes}
@@ -62,7 +64,7 @@ class Evil:
 
 def test_files_that_hold_something_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no file .*none.p"):
+    with pytest.raises(UserError, match=r"no file .*none\.p"):
         DocumentFrequencies.read(tmp_path / "none.p")
     for name, content in (
         ("evil.p", pickle.dumps({"document_frequency": Evil(), "ref_len": 1.0})),

@@ -264,13 +264,17 @@ def test_where_the_data_is_something_else(tmp_path, monkeypatch):
         Meteor.open(tmp_path)
     with zipfile.ZipFile(jar, "w") as archive:
         archive.writestr("function/english.words", "a\nthe\n")
-    with pytest.raises(UserError, match="does not hold METEOR 1.5's data"):
+    with pytest.raises(UserError, match=r"does not hold METEOR 1\.5's data"):
         Meteor.open(tmp_path)
     assert not list((tmp_path / "cache").rglob("*"))
 
 
 def test_arrays_in_a_file(tmp_path):
-    arrays = {"a": np.arange(5, dtype=np.int32), "empty": np.zeros(0, np.uint64), "b": np.array([b"x", b"yz"])}
+    arrays = {
+        "a": np.arange(5, dtype=np.int32),
+        "empty": np.zeros(0, np.uint64),
+        "b": np.array([b"x", b"yz"]),
+    }
     write_arrays(tmp_path / "file", {"words": ["\xe9"]}, arrays)
     about, found = read_arrays(tmp_path / "file")
     assert about == {"words": ["\xe9"]}

@@ -18,7 +18,9 @@ from transfer.captioning.scores.meteor.build import Phrases, build, stem_words
 from transfer.captioning.scores.meteor.store import Arrays, read_arrays, write_arrays
 
 _FORMAT = "meteor-index/2"
-HOW_TO_GET_IT = "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
+HOW_TO_GET_IT = (
+    "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
+)
 
 # regular inflections: ending, and what the base has instead; the first that gives a word counts
 _ENDINGS = (
