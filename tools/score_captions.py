@@ -11,7 +11,7 @@ number or a text. Scores are fractions, CIDEr from 0 to 10.
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from transfer.captioning.scores.files import CaptionFile
     from transfer.captioning.scores.references import MeteorBackend
     from transfer.captioning.scores.summary import Scores
+    from transfer.captioning.scores.uncertainty import Difference, Interval
 
 _DRAWS = 1000
 _SHOWN = 12  # best captions of a page, and worst
@@ -47,9 +48,14 @@ def main(argv: list[str] | None = None) -> None:
     results = read_results(options.results)
     other = read_results(options.against) if options.against else None
     ids = read_ids(options.ids) if options.ids else None
-    wanted = choose(references, results, ids, options.subset)
+    wanted = choose(references, results, ids, options.subset, options.results)
     if other is not None:
-        choose(references, other, list(wanted))
+        both = choose(references, other, ids, options.subset, options.against)
+        wanted = {image_id: texts for image_id, texts in wanted.items() if image_id in both}
+        if not wanted:
+            raise UserError(
+                f"no image has a caption in both {options.results} and {options.against}"
+            )
     frequencies = _frequencies(options.corpus)
     meteor = _meteor(options.meteor, options.meteor_data)
 
@@ -63,17 +69,11 @@ def main(argv: list[str] | None = None) -> None:
         "per_image": scores.per_image,
         "n": len(said),
     }
-    columns: dict[str, Mapping[str, str]] = {
-        options.results.name if other is not None else "score": {
-            name: f"{value:.4f}" for name, value in scores.corpus.items()
-        }
-    }
+    columns = [("score", _shown(scores.corpus, ".4f"))]
     if options.bootstrap:
         found = intervals(rows, options.bootstrap, options.seed)
         content["interval"] = {name: [entry.low, entry.high] for name, entry in found.items()}
-        columns["95 % interval"] = {
-            name: f"[{entry.low:.4f}, {entry.high:.4f}]" for name, entry in found.items()
-        }
+        columns.append(("95 % interval", _ranges(found, ".4f")))
     if other is not None:
         others = prepared.rows(list(wanted), [other[image_id] for image_id in wanted])
         theirs = summarise(wanted, others).corpus
@@ -82,18 +82,18 @@ def main(argv: list[str] | None = None) -> None:
             "corpus": theirs,
             "difference": {name: dict(vars(entry)) for name, entry in differences.items()},
         }
-        columns[options.against.name] = {name: f"{value:.4f}" for name, value in theirs.items()}
-        columns["difference"] = {name: f"{e.value:+.4f}" for name, e in differences.items()}
-        columns["95 % interval of it"] = {
-            name: f"[{e.low:+.4f}, {e.high:+.4f}]" for name, e in differences.items()
-        }
-        columns["p"] = {name: f"{e.p:.3f}" for name, e in differences.items()}
+        columns += [
+            ("against", _shown(theirs, ".4f")),
+            ("difference", [f"{entry.value:+.4f}" for entry in differences.values()]),
+            ("95 % interval of it", _ranges(differences, "+.4f")),
+            ("p", [f"{entry.p:.3f}" for entry in differences.values()]),
+        ]
 
     # ---- tell
     for note in _notes(said, frequencies is not None):
         say(note)
-    print(f"{options.results} against {options.references}, {len(said):,} images")
-    print(_table(columns))
+    print(f"{options.results} beside {options.references}, {len(said):,} images")
+    print(_table([("", list(scores.corpus)), *columns]))
     if options.out is not None:
         write_text(options.out, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     if options.page is not None:
@@ -144,10 +144,17 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--against", type=Path, metavar="FILE", help="Other results: differences, paired test.")
     add("--seed", type=int, default=0, help="Of the draws (default: 0).")
     options = parser.parse_args(argv)
-    if options.bootstrap < 0 or options.seed < 0:
-        raise UserError(
-            f"--bootstrap is {options.bootstrap}, --seed is {options.seed}; neither may be below 0"
-        )
+    for name in ("bootstrap", "seed"):
+        if getattr(options, name) < 0:
+            raise UserError(f"--{name} is {getattr(options, name)}; it may not be below 0")
+    inputs = (options.references, options.results, options.against, options.ids, options.corpus)
+    for path in filter(None, (options.out, options.page)):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder; expected the name of a file to write.")
+        if path.resolve() in [given.resolve() for given in inputs if given]:
+            raise UserError(f"{path} would be written over, and is one of the files to read.")
+    if options.page is not None and options.page == options.out:
+        raise UserError(f"--out and --page both name {options.page}")
     if options.images is not None and options.page is None:
         raise UserError("--images names the pictures of a page; give --page FILE too")
     if options.images is not None and not options.images.is_dir():
@@ -184,7 +191,7 @@ def _frequencies(path: Path | None) -> "DocumentFrequencies | None":
 def _notes(said: Mapping[str, str], has_corpus: bool) -> list[str]:
     notes = []
     if empty := sum(not caption.strip() for caption in said.values()):
-        notes.append(f"{empty} captions are empty: they count, and share nothing.")
+        notes.append(f"empty captions: {empty}; they count, and share nothing.")
     if len(said) == 1 and not has_corpus:
         notes.append(
             "CIDEr is 0: with one image every n-gram stands in all of them. --corpus FILE takes "
@@ -193,19 +200,21 @@ def _notes(said: Mapping[str, str], has_corpus: bool) -> list[str]:
     return notes
 
 
-def _table(columns: Mapping[str, Mapping[str, str]]) -> str:
-    names = list(next(iter(columns.values())))
-    widths = [max(len(head), *map(len, cells.values())) for head, cells in columns.items()]
-    lines = ["", *names]
-    first = max(map(len, names))
-    return "\n".join(
-        line.ljust(first)
-        + "".join(
-            f"  {(cells[line] if line else head):>{width}}"
-            for (head, cells), width in zip(columns.items(), widths, strict=True)
-        )
-        for line in lines
-    )
+def _shown(values: Mapping[str, float], form: str) -> list[str]:
+    return [format(value, form) for value in values.values()]
+
+
+def _ranges(found: "Mapping[str, Interval] | Mapping[str, Difference]", form: str) -> list[str]:
+    return [f"[{entry.low:{form}}, {entry.high:{form}}]" for entry in found.values()]
+
+
+def _table(columns: Sequence[tuple[str, Sequence[str]]]) -> str:
+    """Columns of a head and cells; the first stands at the left, the others at the right."""
+    lined: list[list[str]] = []
+    for head, cells in columns:
+        width = max(map(len, (head, *cells)))
+        lined.append([f"{cell:{'>' if lined else '<'}{width}}" for cell in (head, *cells)])
+    return "\n".join("  ".join(line) for line in zip(*lined, strict=True))
 
 
 def _write_page(

@@ -62,7 +62,7 @@ def test_results(tmp_path):
         ("a.json", b"null", "holds nothing"),
         ("a.json", b"[]", "holds no captions"),
         ("a.json", b"{}", "holds no captions"),
-        ("a.json", b'{"7": []}', "1 ids have no captions, the first is '7'"),
+        ("a.json", b'{"7": []}', "1 of 1 ids have no captions, the first is '7'"),
         ("a.json", b'{"7": ["a"], "7": ["b"]}', "the key '7' stands twice"),
         ("a.json", b'{"7": 3}', "id '7': the caption is 3; expected a text"),
         ("a.json", b'{"7": ["a", null]}', r"id '7': the caption is \['a', None\]"),
@@ -114,7 +114,9 @@ def test_files_that_are_not_there(tmp_path):
 def test_results_with_two_captions_of_an_image(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[{"image_id": 7, "caption": "a"}, {"image_id": "7", "caption": "a"}]')
-    with pytest.raises(UserError, match="1 ids do not have one caption, the first is '7' with 2"):
+    with pytest.raises(
+        UserError, match="1 of 1 ids do not have one caption, the first is '7' with 2"
+    ):
         read_results(path)
     path.write_text('{"7": []}')
     with pytest.raises(UserError, match="the first is '7' with 0"):
@@ -134,7 +136,7 @@ def test_which_images_are_scored(tmp_path):
     with pytest.raises(UserError, match=r"1 of 3 images have no caption .* id '2'\. .* --subset"):
         choose(references, {"1": "a", "3": "c"})
     with pytest.raises(
-        UserError, match=r"1 of 2 captions have ids .* '9'; ids there look like '1'"
+        UserError, match=r"1 of 2 ids in the results are not in .* '9'; ids there look like '1'"
     ):
         choose(references, {"1": "a", "9": "x"}, subset=True)
     with pytest.raises(UserError, match=r"1 of 2 ids asked for have no references .* '9'"):

@@ -188,8 +188,12 @@ def test_frequencies_belong_to_the_prepared_references():
     ("references", "hypotheses", "words"),
     [
         ({1: ["a"]}, {}, "no captions"),
-        ({}, {1: "a"}, "1 captions have no reference, the first has id 1"),
-        ({1: ["a"]}, {1: "a", 2: "a", 3: "b"}, "2 captions have no reference, the first has id 2"),
+        ({}, {1: "a"}, "1 of 1 captions have no reference, the first has id 1"),
+        (
+            {1: ["a"]},
+            {1: "a", 2: "a", 3: "b"},
+            "2 of 3 captions have no reference, the first has id 2",
+        ),
         ({1: []}, {1: "a"}, "id 1 has no reference captions"),
         ({1: "a dog"}, {1: "a"}, "id 1 are 'a dog'; expected a list of texts"),
         ({1: ["a", None]}, {1: "a"}, "id 1 are .*None.*; expected a list"),
@@ -208,7 +212,7 @@ def test_a_tally_takes_one_caption_an_image():
         tally.scores()
     tally.add({1: "a"})
     tally.add({})
-    with pytest.raises(UserError, match="1 images have a caption already, the first has id 1"):
+    with pytest.raises(UserError, match="1 of 2 images have a caption already, the first has id 1"):
         tally.add({2: "b", 1: "a"})
     assert list(tally.scores().per_image) == [1]
     with pytest.raises(UserError, match="2 ids were given for 1 captions"):

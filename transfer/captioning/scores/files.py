@@ -46,7 +46,10 @@ def read_references(path: Path) -> CaptionFile:
     if not found.captions:
         raise UserError(f"{path} holds no captions.")
     if bare := [image_id for image_id, captions in found.captions.items() if not captions]:
-        raise UserError(f"{path}: {len(bare)} ids have no captions, the first is {bare[0]!r}.")
+        raise UserError(
+            f"{path}: {len(bare)} of {len(found.captions)} ids have no captions, the first is "
+            f"{bare[0]!r}."
+        )
     return found
 
 
@@ -61,8 +64,8 @@ def read_results(path: Path) -> dict[str, str]:
         raise UserError(f"{path} holds no captions.")
     if several := [image_id for image_id, captions in found.items() if len(captions) != 1]:
         raise UserError(
-            f"{path}: {len(several)} ids do not have one caption, the first is {several[0]!r} with "
-            f"{len(found[several[0]])}. Results hold one caption an image."
+            f"{path}: {len(several)} of {len(found)} ids do not have one caption, the first is "
+            f"{several[0]!r} with {len(found[several[0]])}. Results hold one caption an image."
         )
     return {image_id: captions[0] for image_id, captions in found.items()}
 
@@ -87,15 +90,16 @@ def choose(
     results: Mapping[str, str],
     ids: Sequence[str] | None = None,
     subset: bool = False,
+    name: object = "the results",
 ) -> dict[str, list[str]]:
     """The references of the images to score, in their order.
 
     Args:
         references: all there are.
         results: the captions to score.
-        ids: score these images only; each needs references and a caption.
-        subset: where there are no `ids`, score the images that have a caption; otherwise images
-            without one are an error.
+        ids: score these images only; each needs references.
+        subset: leave out the images without a caption; otherwise they are an error.
+        name: what a message calls the results.
 
     Raises:
         UserError: images without a caption, or captions without references.
@@ -110,21 +114,25 @@ def choose(
         wanted = {image_id: wanted[image_id] for image_id in ids}
     elif lone := [image_id for image_id in results if image_id not in wanted]:
         raise UserError(
-            f"{len(lone)} of {len(results)} captions have ids that {references.path} does not "
-            f"have, the first is {lone[0]!r}; ids there look like {next(iter(wanted))!r}."
+            f"{len(lone)} of {len(results)} ids in {name} are not in {references.path}, the first "
+            f"is {lone[0]!r}; ids there look like {next(iter(wanted))!r}."
         )
     if missing := [image_id for image_id in wanted if image_id not in results]:
-        if ids is not None or not subset:
+        if not subset:
             raise UserError(
-                f"{len(missing)} of {len(wanted)} images have no caption in the results, the first "
-                f"has id {missing[0]!r}. Give captions for all, or --subset to score those that "
-                "have one."
+                f"{len(missing)} of {len(wanted)} images have no caption in {name}, the first has "
+                f"id {missing[0]!r}. Give captions for all, or --subset to score those that have "
+                "one."
             )
+        if len(missing) == len(wanted):
+            raise UserError(f"none of the {len(wanted)} images has a caption in {name}.")
         wanted = {image_id: texts for image_id, texts in wanted.items() if image_id in results}
     return wanted
 
 
 def _read(path: Path) -> CaptionFile:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; expected a file of captions.")
     name = path.name.removesuffix(".gz")
     readers: dict[str, Callable[[Path, str], CaptionFile]] = {
         ".json": _read_json,

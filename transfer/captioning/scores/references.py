@@ -186,7 +186,8 @@ class Tally(Generic[Id]):
         """
         if twice := [image_id for image_id in hypotheses if image_id in self._parts]:
             raise UserError(
-                f"{len(twice)} images have a caption already, the first has id {twice[0]!r}"
+                f"{len(twice)} of {len(hypotheses)} images have a caption already, the first has "
+                f"id {twice[0]!r}"
             )
         if hypotheses:
             rows = self._references.rows(list(hypotheses), list(hypotheses.values()))
@@ -224,7 +225,9 @@ def check_captions(
     if len(ids) != len(captions):
         raise UserError(f"{len(ids)} ids were given for {len(captions)} captions")
     if lone := [image_id for image_id in ids if image_id not in references]:
-        raise UserError(f"{len(lone)} captions have no reference, the first has id {lone[0]!r}")
+        raise UserError(
+            f"{len(lone)} of {len(ids)} captions have no reference, the first has id {lone[0]!r}"
+        )
     if not {*map(type, captions)} <= {str}:
         place = next(place for place, text in enumerate(captions) if type(text) is not str)
         raise UserError(
