@@ -95,7 +95,7 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{options.results} beside {options.references}, {len(said):,} images")
     print(_table([("", list(scores.corpus)), *columns]))
     if options.out is not None:
-        write_text(options.out, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+        write_text(options.out, json.dumps(content, indent=1) + "\n")
     if options.page is not None:
         _write_page(options, references, said, wanted, scores)
 

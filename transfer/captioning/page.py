@@ -94,17 +94,16 @@ def _write(
         for head, shown in sections
         if shown
     )
-    write_text(
-        path,
-        f"""<!doctype html>
+    text = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{html.escape(title)}</title><style>{_STYLE}</style>
 <h1>{html.escape(title)}</h1>
 {lead}
 {body}
 </html>
-""",
-    )
+"""
+    # a caption from JSON may hold half of a surrogate pair, which no file can
+    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
 def _figure(image: Shown) -> str:

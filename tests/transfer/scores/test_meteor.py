@@ -266,7 +266,17 @@ def test_where_the_data_is_something_else(tmp_path, monkeypatch):
         archive.writestr("function/english.words", "a\nthe\n")
     with pytest.raises(UserError, match=r"does not hold METEOR 1\.5's data"):
         Meteor.open(tmp_path)
-    assert not list((tmp_path / "cache").rglob("*"))
+    assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
+
+
+def test_a_cache_that_cannot_be_written(tiny, tmp_path, monkeypatch):
+    """Said before the data is read, which takes some ten seconds."""
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    said: list[str] = []
+    with pytest.raises(UserError, match=r"cannot be written into .* Set XDG_CACHE_HOME"):
+        Data.open(tiny, said.append)
+    assert not said
 
 
 def test_arrays_in_a_file(tmp_path):

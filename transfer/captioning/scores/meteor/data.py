@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -63,7 +64,8 @@ class Data:
             say: told before the index is made, which takes some ten seconds.
 
         Raises:
-            UserError: no data, or data of another version; the message says how to get it.
+            UserError: no data, data of another version, or a cache that cannot be written; the
+                message says what to do.
         """
         folder = folder or find_folder()
         if folder is None:
@@ -75,7 +77,8 @@ class Data:
         path = cache_folder() / f"{_FORMAT.replace('/', '-')}-{_digest(jar, table):08x}.bin"
         try:
             return Data(*read_arrays(path))
-        except (FileNotFoundError, ValueError, KeyError):
+        except (OSError, ValueError, KeyError):
+            _check_can_write(path.parent)
             say(f"indexing METEOR's data once, into {path}")
         try:
             write_arrays(path, *build(jar, table))
@@ -138,6 +141,19 @@ class Data:
     @cached_property
     def _flat(self) -> dict[str, list[int]]:
         return {name: self.arrays[name].tolist() for name in ("synsets", "bases")}
+
+
+def _check_can_write(folder: Path) -> None:
+    """Before the index is made, which takes a while; its file is some 90 MB."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(
+            f"METEOR's index cannot be written into {folder} ({error.strerror}). Set "
+            "XDG_CACHE_HOME to a folder that can be written."
+        ) from error
 
 
 def _files(folder: Path) -> tuple[Path, Path]:

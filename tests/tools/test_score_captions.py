@@ -1,0 +1,228 @@
+"""Caption scores from the command line, on twenty images of our own."""
+
+import base64
+import importlib.util
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tests.conftest import FIXTURES, ROOT
+from tests.tools.test_tools import call, fails, inside
+from tools.score_captions import main
+from transfer.captioning.scores import DocumentFrequencies, References, score
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
+NO_METEOR = ("--meteor", "off")
+
+
+@pytest.fixture(scope="module")
+def captions():
+    """References, captions, and captions that are as good as people's."""
+    images = json.loads((FIXTURES / "captions.json").read_text(encoding="utf-8"))
+    wanted = {str(place): image["wanted"] for place, image in enumerate(images)}
+    said = {str(place): image["said"] for place, image in enumerate(images)}
+    return wanted, said, {image_id: texts[0] for image_id, texts in wanted.items()}
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch, captions):
+    """A folder with the three as files, which the tool is called in."""
+    monkeypatch.chdir(tmp_path)
+    for name, content in zip(("refs", "said", "better"), captions, strict=True):
+        (tmp_path / f"{name}.json").write_text(json.dumps(content), encoding="utf-8")
+    return tmp_path
+
+
+def run(*words: object) -> None:
+    main(["--references", "refs.json", "--results", "said.json", *map(str, words)])
+
+
+def rows(text: str) -> dict[str, list[str]]:
+    """The printed table by score."""
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
+
+
+def test_a_table_and_a_file(files, captions, capsys):
+    run(*NO_METEOR, "--out", "out/scores.json")
+    found = score(captions[0], captions[1])
+    printed = capsys.readouterr()
+    assert "said.json beside refs.json, 20 images" in printed.out
+    assert "empty captions: 1" in printed.err
+    table = rows(printed.out)
+    assert {name: table[name] for name in found.corpus} == {
+        name: [f"{value:.4f}"] for name, value in found.corpus.items()
+    }
+    content = json.loads((files / "out" / "scores.json").read_text())
+    assert content == {"corpus": found.corpus, "per_image": found.per_image, "n": 20}
+
+
+def test_figures_of_the_reference_in_a_process_without_torch(files, own_scores):
+    code = (
+        "import sys; sys.modules['torch'] = None; import runpy; sys.argv = sys.argv[1:]; "
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
+    words = [str(ROOT / "tools" / "score_captions.py"), "--references", "refs.json"]
+    words += ["--results", "said.json", "--out", "scores.json", *NO_METEOR]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, value in json.loads((files / "scores.json").read_text())["corpus"].items():
+        assert value == pytest.approx(own_scores[name], abs=1e-9)
+
+
+@pytest.fixture
+def own_scores():
+    """Of pycocoevalcap with Java, committed."""
+    return json.loads((FIXTURES / "caption_scores.json").read_text(encoding="utf-8"))["corpus"]
+
+
+def test_intervals_and_a_second_system(files, capsys):
+    run(*NO_METEOR, "--bootstrap", 200, "--against", "better.json", "--out", "scores.json")
+    content = json.loads((files / "scores.json").read_text())
+    table = rows(capsys.readouterr().out)
+    low, high = content["interval"]["CIDEr"]
+    other = content["against"]["corpus"]["CIDEr"]
+    entry = content["against"]["difference"]["CIDEr"]
+    assert low < content["corpus"]["CIDEr"] < high
+    assert entry["value"] == pytest.approx(content["corpus"]["CIDEr"] - other)
+    assert entry["low"] < entry["value"] < entry["high"] < 0
+    assert entry["p"] == pytest.approx(1 / 201)
+    assert table["CIDEr"] == [
+        f"{content['corpus']['CIDEr']:.4f}", f"[{low:.4f},", f"{high:.4f}]", f"{other:.4f}",
+        f"{entry['value']:+.4f}", f"[{entry['low']:+.4f},", f"{entry['high']:+.4f}]", "0.005",
+    ]  # fmt: skip
+    run(*NO_METEOR, "--bootstrap", 200, "--seed", 1, "--out", "other.json")
+    assert json.loads((files / "other.json").read_text())["interval"]["CIDEr"] != [low, high]
+
+
+def test_some_of_the_images(files, captions, capsys):
+    wanted, said, better = captions
+    (files / "ids.txt").write_text("3\n1\n")
+    run(*NO_METEOR, "--ids", "ids.txt", "--out", "ids.json")
+    found = score({k: wanted[k] for k in "31"}, {k: said[k] for k in "31"})
+    assert json.loads((files / "ids.json").read_text())["corpus"] == found.corpus
+    (files / "better.json").write_text(json.dumps({k: better[k] for k in "123"}))
+    run(*NO_METEOR, "--against", "better.json", "--subset", "--out", "both.json")
+    content = json.loads((files / "both.json").read_text())
+    assert list(content["per_image"]) == ["1", "2", "3"]
+    assert content["corpus"] == score(wanted, {k: said[k] for k in "123"}).corpus
+
+
+def test_document_frequencies_from_elsewhere(files, captions, capsys):
+    wanted, said, _ = captions
+    (files / "one.json").write_text(json.dumps({"3": said["3"]}))
+    words = ["--references", "refs.json", "--results", "one.json", *NO_METEOR, "--subset"]
+    main([*words, "--out", "alone.json"])
+    assert "CIDEr is 0: with one image" in capsys.readouterr().err
+    main([*words, "--out", "corpus.json", "--corpus", "refs.json"])
+    assert "CIDEr is 0" not in capsys.readouterr().err
+    found = References({"3": wanted["3"]}, frequencies=DocumentFrequencies.count(wanted))
+    value = json.loads((files / "corpus.json").read_text())["corpus"]["CIDEr"]
+    assert value == found.score({"3": said["3"]}).corpus["CIDEr"] > 0
+    assert json.loads((files / "alone.json").read_text())["corpus"]["CIDEr"] == 0
+
+
+def test_a_page_of_the_best_and_the_worst(files, captions, capsys):
+    """Pictures by name, by id, or by id as MS-COCO writes it; never from outside the folder."""
+    wanted, said, _ = captions
+    images = files / "images"
+    images.mkdir()
+    for name in ("dog.png", "1.jpg", "000000000002.jpg"):
+        (images / name).write_bytes(PNG)
+    (files / "secret.png").write_bytes(PNG)
+    coco = {
+        "images": [{"id": 0, "file_name": "dog.png"}, {"id": 3, "file_name": "../secret.png"}],
+        "annotations": [
+            {"image_id": int(k), "caption": text} for k, texts in wanted.items() for text in texts
+        ],
+    }
+    (files / "refs.json").write_text(json.dumps(coco))
+    (files / "said.json").write_text(json.dumps({**said, "4": "<b>bold</b> & 'new'"}))
+    run(*NO_METEOR, "--page", "page.html", "--images", "images")
+    page = (files / "page.html").read_text(encoding="utf-8")
+    assert page.count("<figure>") == 20
+    assert page.count('<img src="data:image/png;base64,') == 3
+    assert page.index("Best") < page.index("Worst")
+    assert "&lt;b&gt;bold&lt;/b&gt; &amp;" in page
+    assert "<b>bold" not in page
+    assert "<i>no words</i>" in page
+    found = score(wanted, {**said, "4": "<b>bold</b> & 'new'"})
+    ranked = sorted(said, key=lambda image_id: -found.per_image[image_id]["CIDEr"])
+    places = [page.index(f"image {image_id}</small>") for image_id in ranked]
+    assert places[:10] == sorted(places[:10])  # best first
+    assert places[10:] == sorted(places[10:], reverse=True)  # worst first
+    assert "page.html" in capsys.readouterr().out
+    (images / "1.jpg").write_bytes(b"no picture")
+    code, error = inside("score_captions", *words_for("--page", "page.html", "--images", "images"),
+                         capsys=capsys)  # fmt: skip
+    assert code == 2
+    assert "error: images/1.jpg is no picture that a browser shows" in error
+    assert (files / "page.html").read_text(encoding="utf-8") == page
+
+
+def words_for(*more: object) -> list[object]:
+    return ["--references", "refs.json", "--results", "said.json", *NO_METEOR, *more]
+
+
+def test_halves_of_surrogate_pairs(files):
+    """JSON may hold them; no file can."""
+    (files / "refs.json").write_text('{"\\ud800": ["a dog \\ud83d"], "b": ["a cat"]}')
+    (files / "said.json").write_text('{"\\ud800": "a dog \\ud83d", "b": "a cat"}')
+    run(*NO_METEOR, "--out", "scores.json", "--page", "page.html")
+    assert list(json.loads((files / "scores.json").read_text())["per_image"]) == ["\ud800", "b"]
+    assert "a dog ?" in (files / "page.html").read_text(encoding="utf-8")
+
+
+def test_meteor_is_left_out_with_a_word(files, monkeypatch, capsys):
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *a: None if "coco" in name else real(name, *a)
+    )
+    run()
+    printed = capsys.readouterr()
+    assert "METEOR is left out. " in printed.err
+    assert "pip install pycocoevalcap" in printed.err
+    assert "METEOR" not in printed.out
+    fails("score_captions", *words_for()[:4], "--meteor", "python", capsys=capsys,
+          said="no pycocoevalcap in this environment")  # fmt: skip
+    monkeypatch.setenv("PATH", "")
+    fails("score_captions", *words_for()[:4], "--meteor", "jar", capsys=capsys,
+          said="there is no Java")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--resuts", "x"], "unrecognized arguments: --resuts"),
+        (["--boot"], "unrecognized arguments: --boot"),
+        (["--meteor", "maybe"], "invalid choice: 'maybe'"),
+        (["--bootstrap", "-1"], "--bootstrap is -1; it may not be below 0"),
+        (["--seed", "-1"], "--seed is -1; it may not be below 0"),
+        (["--out", "."], ". is a folder; expected the name of a file"),
+        (["--out", "refs.json"], "refs.json would be written over"),
+        (["--page", "said.json"], "said.json would be written over"),
+        (["--out", "x", "--page", "x"], "--out and --page both name x"),
+        (["--images", "."], "give --page FILE too"),
+        (["--page", "x", "--images", "nowhere"], "there is no folder nowhere"),
+        (["--against", "nowhere.json"], "there is no file nowhere.json"),
+        (["--against", "part.json"], "19 of 20 images have no caption in part.json"),
+        (["--ids", "nowhere.txt"], "there is no file nowhere.txt"),
+        (["--corpus", "nowhere.p"], "there is no file nowhere.p"),
+        (["--corpus", "nowhere.json"], "there is no file nowhere.json"),
+        (["--results", "part.json"], "19 of 20 images have no caption in part.json"),
+    ],
+)
+def test_mistakes(words, said, files, capsys):
+    (files / "part.json").write_text('{"3": "a dog"}')
+    before = sorted(path.name for path in files.iterdir())
+    fails("score_captions", *words_for(*words), capsys=capsys, said=said)
+    assert sorted(path.name for path in files.iterdir()) == before
+
+
+def test_a_benchmark_beside_the_reference_is_there():
+    done = call("bench", "captions", "--help")
+    assert done.returncode == 0, done.stderr
+    assert "--parts" in done.stdout
