@@ -10,6 +10,7 @@ import pytest
 
 from tests.conftest import FIXTURES, ROOT
 from tests.tools.test_tools import call, fails, inside
+from tests.transfer.scores.reference import own_captions
 from tools.score_captions import main
 from transfer.captioning.scores import DocumentFrequencies, References, score
 
@@ -22,9 +23,7 @@ NO_METEOR = ("--meteor", "off")
 @pytest.fixture(scope="module")
 def captions():
     """References, captions, and captions that are as good as people's."""
-    images = json.loads((FIXTURES / "captions.json").read_text(encoding="utf-8"))
-    wanted = {str(place): image["wanted"] for place, image in enumerate(images)}
-    said = {str(place): image["said"] for place, image in enumerate(images)}
+    wanted, said = own_captions()
     return wanted, said, {image_id: texts[0] for image_id, texts in wanted.items()}
 
 
@@ -130,11 +129,11 @@ def test_a_page_of_the_best_and_the_worst(files, captions, capsys):
     wanted, said, _ = captions
     images = files / "images"
     images.mkdir()
-    for name in ("dog.png", "1.jpg", "000000000002.jpg"):
+    for name in ("dog.png", "2.jpg", "000000000003.jpg"):
         (images / name).write_bytes(PNG)
     (files / "secret.png").write_bytes(PNG)
     coco = {
-        "images": [{"id": 0, "file_name": "dog.png"}, {"id": 3, "file_name": "../secret.png"}],
+        "images": [{"id": 1, "file_name": "dog.png"}, {"id": 4, "file_name": "../secret.png"}],
         "annotations": [
             {"image_id": int(k), "caption": text} for k, texts in wanted.items() for text in texts
         ],
@@ -155,11 +154,11 @@ def test_a_page_of_the_best_and_the_worst(files, captions, capsys):
     assert places[:10] == sorted(places[:10])  # best first
     assert places[10:] == sorted(places[10:], reverse=True)  # worst first
     assert "page.html" in capsys.readouterr().out
-    (images / "1.jpg").write_bytes(b"no picture")
+    (images / "2.jpg").write_bytes(b"no picture")
     code, error = inside("score_captions", *words_for("--page", "page.html", "--images", "images"),
                          capsys=capsys)  # fmt: skip
     assert code == 2
-    assert "error: images/1.jpg is no picture that a browser shows" in error
+    assert "error: images/2.jpg is no picture that a browser shows" in error
     assert (files / "page.html").read_text(encoding="utf-8") == page
 
 

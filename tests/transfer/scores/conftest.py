@@ -6,14 +6,14 @@ import json
 import pytest
 
 from tests.conftest import FIXTURES
+from tests.transfer.scores.reference import own_captions
 
 
 @pytest.fixture(scope="session")
 def own():
-    """Twenty images of our own: their captions, and what pycocoevalcap with Java made of them."""
-    captions = json.loads((FIXTURES / "captions.json").read_text(encoding="utf-8"))
+    """Twenty images of our own: references, captions, what pycocoevalcap with Java made of them."""
     scored = json.loads((FIXTURES / "caption_scores.json").read_text(encoding="utf-8"))
-    return captions, scored
+    return *own_captions(), scored
 
 
 @pytest.fixture(scope="session")

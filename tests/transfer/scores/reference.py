@@ -56,16 +56,33 @@ def scored(references: list[list[str]], hypotheses: list[str], meteor: bool = Tr
     }
 
 
+def own_captions() -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The committed references and captions by id."""
+    wanted, results = (
+        json.loads((FIXTURES / f"caption_{name}.json").read_text(encoding="utf-8"))
+        for name in ("references", "results")
+    )
+    return wanted, {str(entry["image_id"]): entry["caption"] for entry in results}
+
+
 def main() -> None:
     """Score the committed captions by the reference."""
-    captions = json.loads((FIXTURES / "captions.json").read_text(encoding="utf-8"))
-    references = [image["wanted"] for image in captions]
-    hypotheses = [image["said"] for image in captions]
+    wanted, said = own_captions()
+    found = scored(list(wanted.values()), list(said.values()))
+    rows = zip(*found["per_image"].values(), strict=True)
+    words = iter(tokenized([text for texts in wanted.values() for text in texts]))
     content = {
-        "about": "captions.json by pycocoevalcap 1.2 with Java",
-        "said": tokenized(hypotheses),
-        "wanted": [tokenized(image) for image in references],
-        **scored(references, hypotheses),
+        "about": "caption_results.json by pycocoevalcap 1.2 with Java",
+        "corpus": found["corpus"],
+        "per_image": {
+            image_id: dict(zip(found["per_image"], row, strict=True))
+            for image_id, row in zip(said, rows, strict=True)
+        },
+        "n": len(said),
+        "words": {
+            image_id: {"said": own, "wanted": [next(words) for _ in wanted[image_id]]}
+            for image_id, own in zip(said, tokenized(list(said.values())), strict=True)
+        },
     }
     path = FIXTURES / "caption_scores.json"
     path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")

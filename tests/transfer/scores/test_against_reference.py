@@ -84,6 +84,19 @@ def test_words_of_spoilt_captions(seed, captions):
         assert len(differing) <= most, (seed, differing)
 
 
+def test_every_character_of_the_basic_plane():
+    """Between letters; but for line separators, which break the reference's protocol."""
+    codes = [code for code in range(1, 0x10000) if not 0xD800 <= code < 0xE000]
+    chars = [char for char in map(chr, codes) if char not in "\n\r\v\f\x85\u2028\u2029"]
+    texts = [f"a{char}b" for char in chars]
+    differing = [
+        (text, words, theirs)
+        for text, theirs in zip(texts, tokenized(texts), strict=True)
+        if (words := " ".join(tokenize(text))) != theirs
+    ]
+    assert differing == []
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_scores_of_random_subsets(seed, captions, meteor):
     draw = random.Random(seed)

@@ -27,15 +27,11 @@ def close(ours: float, theirs: float, what: object = "") -> None:
 
 
 def test_our_own_captions(own, meteor):
-    captions, scored = own
-    found = score(
-        {place: image["wanted"] for place, image in enumerate(captions)},
-        {place: image["said"] for place, image in enumerate(captions)},
-        meteor=meteor,
-    )
+    wanted, said, scored = own
+    found = score(wanted, said, meteor=meteor)
     close(found.corpus["METEOR"], scored["corpus"]["METEOR"])
-    for place, value in enumerate(scored["per_image"]["METEOR"]):
-        close(found.per_image[place]["METEOR"], value, place)
+    for image_id, theirs in scored["per_image"].items():
+        close(found.per_image[image_id]["METEOR"], theirs["METEOR"], image_id)
 
 
 @pytest.mark.parametrize("which", ["human", "noisy", "constant", "nn_tfidf", "nn_single"])
@@ -62,9 +58,7 @@ def test_edge_cases(golden, meteor):
 
 
 def test_order_and_pieces_change_nothing(own, meteor):
-    captions, _ = own
-    wanted = {place: image["wanted"] for place, image in enumerate(captions)}
-    said = {place: image["said"] for place, image in enumerate(captions)}
+    wanted, said, _ = own
     whole = score(wanted, said, meteor=meteor)
     back = dict(reversed(said.items()))
     turned = score({place: wanted[place] for place in back}, back, meteor=meteor)

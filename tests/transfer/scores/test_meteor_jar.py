@@ -15,9 +15,7 @@ with_java = pytest.mark.skipif(why_not() is not None, reason=f"the jar: {why_not
 
 @with_java
 def test_the_jar_says_the_same(own, meteor):
-    captions, scored = own
-    wanted = {place: image["wanted"] for place, image in enumerate(captions)}
-    said = {place: image["said"] for place, image in enumerate(captions)}
+    wanted, said, scored = own
     by_jar, here = (
         References(wanted, meteor=backend).rows(list(said), list(said.values()))
         for backend in (MeteorJar(), meteor)

@@ -21,15 +21,13 @@ def close(ours: float, theirs: float, what: object = "") -> None:
 
 def test_our_own_captions(own):
     """Committed: twenty images, figures of pycocoevalcap 1.2."""
-    captions, scored = own
-    found = score(
-        {place: image["wanted"] for place, image in enumerate(captions)},
-        {place: image["said"] for place, image in enumerate(captions)},
-    )
+    wanted, said, scored = own
+    found = score(wanted, said)
+    assert len(said) == len(scored["per_image"]) == 20
     for name in NAMES:
         close(found.corpus[name], scored["corpus"][name], name)
-        for place, value in enumerate(scored["per_image"][name]):
-            close(found.per_image[place][name], value, (name, place))
+        for image_id, theirs in scored["per_image"].items():
+            close(found.per_image[image_id][name], theirs[name], (name, image_id))
 
 
 @pytest.mark.parametrize("subset", [False, True], ids=["2500 images", "200 images"])
