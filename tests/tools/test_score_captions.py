@@ -78,6 +78,19 @@ def own_scores():
     return json.loads((FIXTURES / "caption_scores.json").read_text(encoding="utf-8"))["corpus"]
 
 
+def test_the_table_of_the_readme(monkeypatch, capsys):
+    """Made by the command above it, METEOR's line aside, for which data is needed."""
+    monkeypatch.chdir(ROOT)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    command, printed = text.split("python tools/score_captions.py --references tests/")[1].split(
+        "\n```\n\n```\n"
+    )
+    main(["--references", *f"tests/{command}".split(), *NO_METEOR])
+    wanted = printed.split("\n```")[0].splitlines()
+    assert wanted.pop().startswith("METEOR")
+    assert capsys.readouterr().out.splitlines() == wanted
+
+
 def test_intervals_and_a_second_system(files, capsys):
     run(*NO_METEOR, "--bootstrap", 200, "--against", "better.json", "--out", "scores.json")
     content = json.loads((files / "scores.json").read_text())

@@ -226,7 +226,7 @@ def _ratios(sides: Mapping[str, Side], rounds: int) -> str:
     rows = [[name, f"{value:.3f}", f"{slow / value:.1f}"] for name, value in best.items()]
     return (
         table(["", "seconds", "times as fast"], rows)
-        + f"\n\nLargest difference of a corpus score: {apart:.0e}."
+        + f"\n\nLargest difference of a corpus score: {apart:.1g}."
     )
 
 

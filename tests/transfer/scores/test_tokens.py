@@ -131,6 +131,19 @@ def test_words_with_spaces_inside_are_taken_apart():
     assert " ".join(names[word] for word in apart.words) == "a 22 3/4 b 1 1/2 c 1 1/2 2 1/2"
 
 
+def test_pieces_of_any_length_that_begin_alike():
+    pieces = ["x" * length for length in range(1, 40)] + [
+        "x" * length + "y" for length in range(40)
+    ]
+    for order in (pieces, pieces[::-1]):
+        words = Words()
+        cut = words.cut([" ".join(order)])
+        names = list(words)
+        assert [names[number] for number in cut.words.tolist()] == [
+            word for piece in order for word in tokenize(piece)
+        ]
+
+
 def test_agrees_with_nltk_on_plain_captions(golden):
     """A peer: its tokenizer differs from the reference on some 60 of 25,000 captions."""
     nltk = pytest.importorskip("nltk.tokenize")
