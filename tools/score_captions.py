@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from transfer.captioning.scores import DocumentFrequencies
     from transfer.captioning.scores.files import CaptionFile
     from transfer.captioning.scores.references import MeteorBackend
-    from transfer.captioning.scores.summary import Scores
+    from transfer.captioning.scores.summary import Rows, Scores
     from transfer.captioning.scores.uncertainty import Difference, Interval
 
 _DRAWS = 1000
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> None:
         ]
 
     # ---- tell
-    for note in _notes(said, frequencies is not None):
+    for note in _notes(rows, frequencies is not None):
         say(note)
     print(f"{options.results} beside {options.references}, {len(said):,} images")
     print(_table([("", list(scores.corpus)), *columns]))
@@ -163,7 +163,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _meteor(kind: str, folder: Path | None) -> "MeteorBackend | None":
-    from transfer.captioning.scores.meteor import HOW_TO_GET_IT, Meteor, find_folder
+    from transfer.captioning.scores.meteor import Meteor, why_not
 
     if kind == "jar":
         from transfer.captioning.scores.meteor.jar import MeteorJar
@@ -171,8 +171,8 @@ def _meteor(kind: str, folder: Path | None) -> "MeteorBackend | None":
         return MeteorJar(folder)
     if kind == "off":
         return None
-    if kind == "auto" and folder is None and find_folder() is None:
-        say(f"METEOR is left out. {HOW_TO_GET_IT}")
+    if kind == "auto" and folder is None and (reason := why_not()) is not None:
+        say(f"METEOR is left out: {reason}")
         return None
     return Meteor.open(folder, say)
 
@@ -188,11 +188,11 @@ def _frequencies(path: Path | None) -> "DocumentFrequencies | None":
     return DocumentFrequencies.count(read_references(path).captions)
 
 
-def _notes(said: Mapping[str, str], has_corpus: bool) -> list[str]:
+def _notes(rows: "Rows", has_corpus: bool) -> list[str]:
     notes = []
-    if empty := sum(not caption.strip() for caption in said.values()):
-        notes.append(f"empty captions: {empty}; they count, and share nothing.")
-    if len(said) == 1 and not has_corpus:
+    if empty := int((rows.bleu[:, 0] == 0).sum()):
+        notes.append(f"captions without a word: {empty}; they count, and share nothing.")
+    if len(rows) == 1 and not has_corpus:
         notes.append(
             "CIDEr is 0: with one image every n-gram stands in all of them. --corpus FILE takes "
             "document frequencies from elsewhere."

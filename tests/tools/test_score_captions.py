@@ -50,7 +50,7 @@ def test_a_table_and_a_file(files, captions, capsys):
     found = score(captions[0], captions[1])
     printed = capsys.readouterr()
     assert "said.json beside refs.json, 20 images" in printed.out
-    assert "empty captions: 1" in printed.err
+    assert "captions without a word: 1; they count" in printed.err
     table = rows(printed.out)
     assert {name: table[name] for name in found.corpus} == {
         name: [f"{value:.4f}"] for name, value in found.corpus.items()
@@ -195,7 +195,7 @@ def test_meteor_is_left_out_with_a_word(files, monkeypatch, capsys):
     )
     run()
     printed = capsys.readouterr()
-    assert "METEOR is left out. " in printed.err
+    assert "METEOR is left out: there is no pycocoevalcap" in printed.err
     assert "pip install pycocoevalcap" in printed.err
     assert "METEOR" not in printed.out
     fails("score_captions", *words_for()[:4], "--meteor", "python", capsys=capsys,

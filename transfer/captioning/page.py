@@ -109,7 +109,7 @@ def _write(
 def _figure(image: Shown) -> str:
     references = "".join(f"<li>{html.escape(text)}</li>" for text in image.references)
     shown = html.escape(image.caption) or "<i>no words</i>"
-    scores = ", ".join(f"{name} {value:.2f}" for name, value in image.scores.items())
+    scores = ", ".join(f"{name}&nbsp;{value:.2f}" for name, value in image.scores.items())
     return (
         f"<figure>{_picture(image)}"
         f"<figcaption><b>{shown}</b><br><small>{scores}, {html.escape(image.name)}</small>"

@@ -248,7 +248,30 @@ def test_where_there_is_no_data(tmp_path, monkeypatch):
         Meteor.open(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("stems", "words"),
+    [
+        (lambda words: ["add" for _ in words], "makes 'add' of 'added', METEOR 'ad'"),
+        (None, "there is no snowballstemmer"),
+    ],
+)
+def test_another_stemmer_is_refused(stems, words, tiny, monkeypatch):
+    """With an index that is there already, too: nothing else may bear METEOR's name."""
+    from transfer.captioning.scores.meteor import data
+
+    def missing(words):
+        raise ImportError
+
+    Data.open(tiny)
+    monkeypatch.setattr(data, "stem_words", stems or missing)
+    with pytest.raises(UserError, match=f"{words}.* pip install pycocoevalcap 'snowballstemmer<3'"):
+        Data.open(tiny)
+    if data.find_folder() is not None:
+        assert words in str(data.why_not())
+
+
 def test_where_the_data_is_something_else(tmp_path, monkeypatch):
+    pytest.importorskip("snowballstemmer", reason="the stemmer of the meteor extra is missing")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     jar, table = tmp_path / "meteor-1.5.jar", tmp_path / "data" / "paraphrase-en.gz"
     table.parent.mkdir()

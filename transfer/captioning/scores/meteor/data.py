@@ -23,6 +23,9 @@ HOW_TO_GET_IT = (
     "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
 )
 
+# words that stemmers of different years disagree on
+_STEMS = {"added": "ad", "university": "univers", "evening": "even", "realization": "realiz"}
+
 # regular inflections: ending, and what the base has instead; the first that gives a word counts
 _ENDINGS = (
     ("s", ""), ("ses", "s"), ("xes", "x"), ("zes", "z"), ("ches", "ch"), ("shes", "sh"),
@@ -38,6 +41,13 @@ def find_folder() -> Path | None:
         return None
     folder = Path(next(iter(found.submodule_search_locations))) / "meteor"
     return folder if all(path.exists() for path in _files(folder)) else None
+
+
+def why_not() -> str | None:
+    """Why METEOR cannot be computed in this environment, and what to do; None where it can."""
+    if find_folder() is None:
+        return f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}"
+    return _why_no_stemmer()
 
 
 def cache_folder() -> Path:
@@ -64,8 +74,8 @@ class Data:
             say: told before the index is made, which takes some ten seconds.
 
         Raises:
-            UserError: no data, data of another version, or a cache that cannot be written; the
-                message says what to do.
+            UserError: no data, data of another version, no stemmer, or a cache that cannot be
+                written; the message says what to do.
         """
         folder = folder or find_folder()
         if folder is None:
@@ -74,7 +84,10 @@ class Data:
         for path in (jar, table):
             if not path.exists():
                 raise UserError(f"{folder} is no METEOR folder: it has no {path.name}.")
-        path = cache_folder() / f"{_FORMAT.replace('/', '-')}-{_digest(jar, table):08x}.bin"
+        digest = _digest(jar, table)
+        if (reason := _why_no_stemmer()) is not None:
+            raise UserError(reason)
+        path = cache_folder() / f"{_FORMAT.replace('/', '-')}-{digest:08x}.bin"
         try:
             return Data(*read_arrays(path))
         except (OSError, ValueError, KeyError):
@@ -82,8 +95,6 @@ class Data:
             say(f"indexing METEOR's data once, into {path}")
         try:
             write_arrays(path, *build(jar, table))
-        except ImportError as error:
-            raise UserError(f"{error}. {HOW_TO_GET_IT}") from error
         except (zipfile.BadZipFile, EOFError, zlib.error, KeyError, ValueError) as error:
             raise UserError(f"{folder} does not hold METEOR 1.5's data: {error}") from error
         return Data(*read_arrays(path))
@@ -141,6 +152,21 @@ class Data:
     @cached_property
     def _flat(self) -> dict[str, list[int]]:
         return {name: self.arrays[name].tolist() for name in ("synsets", "bases")}
+
+
+def _why_no_stemmer() -> str | None:
+    """By what it does: a later one is silent about stemming otherwise."""
+    try:
+        stems = stem_words(_STEMS)
+    except ImportError:
+        return f"there is no snowballstemmer in this environment. {HOW_TO_GET_IT}"
+    for word, stem, wanted in zip(_STEMS, stems, _STEMS.values(), strict=True):
+        if stem != wanted:
+            return (
+                f"the snowballstemmer of this environment makes {stem!r} of {word!r}, METEOR "
+                f"{wanted!r}: it is another version. {HOW_TO_GET_IT}"
+            )
+    return None
 
 
 def _check_can_write(folder: Path) -> None:
