@@ -192,6 +192,7 @@ def test_frequencies_belong_to_the_prepared_references():
             {1: "a", 2: "a", 3: "b"},
             "2 of 3 captions have no reference, the first has id 2",
         ),
+        ({"1": ["a"]}, {1: "a"}, "first has id 1; ids of references look like '1'"),
         ({1: []}, {1: "a"}, "id 1 has no reference captions"),
         ({1: "a dog"}, {1: "a"}, "id 1 are 'a dog'; expected a list of texts"),
         ({1: ["a", None]}, {1: "a"}, "id 1 are .*None.*; expected a list"),

@@ -225,8 +225,10 @@ def check_captions(
     if len(ids) != len(captions):
         raise UserError(f"{len(ids)} ids were given for {len(captions)} captions")
     if lone := [image_id for image_id in ids if image_id not in references]:
+        known = f"; ids of references look like {next(iter(references))!r}" if references else ""
         raise UserError(
             f"{len(lone)} of {len(ids)} captions have no reference, the first has id {lone[0]!r}"
+            f"{known}"
         )
     if not {*map(type, captions)} <= {str}:
         place = next(place for place, text in enumerate(captions) if type(text) is not str)
