@@ -44,7 +44,7 @@ def coco(golden):
 
 
 @pytest.fixture(scope="session")
-def meteor(request):
+def meteor(request, tmp_path_factory):
     """METEOR with its index in pytest's own cache."""
     from transfer.captioning.scores import Meteor
     from transfer.captioning.scores.meteor import find_folder
@@ -52,6 +52,8 @@ def meteor(request):
     if find_folder() is None:
         pytest.skip("METEOR's data is missing: pycocoevalcap is not installed")
     patch = pytest.MonkeyPatch()
-    patch.setenv("XDG_CACHE_HOME", str(request.config.cache.mkdir("caption-scores")))
+    cache = getattr(request.config, "cache", None)  # None with -p no:cacheprovider
+    folder = cache.mkdir("caption-scores") if cache else tmp_path_factory.mktemp("caption-scores")
+    patch.setenv("XDG_CACHE_HOME", str(folder))
     yield Meteor.open()
     patch.undo()

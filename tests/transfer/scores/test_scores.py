@@ -173,6 +173,12 @@ def test_what_the_scores_say():
     assert score({1: ["a b"]}, {1: "a b"}).corpus["CIDEr"] == 0  # one image: no n-gram is rare
 
 
+def test_rouge_of_no_words_beside_no_words():
+    """The reference implementation sees an empty word on both sides."""
+    rouge = score({1: ["..."], 2: ["a", "."], 3: ["a"]}, {1: "!", 2: "", 3: ""}).per_image
+    assert [rouge[image_id]["ROUGE_L"] for image_id in (1, 2, 3)] == [1, 1, 0]
+
+
 def test_frequencies_belong_to_the_prepared_references():
     """Scoring some of the images does not change what is rare."""
     references = {1: ["a dog"], 2: ["a cat"], 3: ["the cat"]}
