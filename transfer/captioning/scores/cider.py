@@ -47,7 +47,8 @@ def similarity(
         products: (P, 4) sums of products of weights.
         norms_said: (P, 4) of the captions.
         norms_wanted: (P, 4) of the references.
-        difference: (P,) in bigrams; None for plain CIDEr.
+        difference: (P,) in length, which in words is that in bigrams but for a caption without
+            words, whose products are 0; None for plain CIDEr.
     """
     below = norms_said * norms_wanted
     cosines = products / np.where(below == 0, 1, below)

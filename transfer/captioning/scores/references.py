@@ -130,7 +130,7 @@ class References(Generic[Id]):
 
     def _average(self, said: "_Said", pairs: Pairs, matches: Matches, clipped: bool) -> Floats:
         """(C,) CIDEr from what captions share with each of their references."""
-        own, wanted = np.maximum(said.split.counts - 1, 0), np.maximum(self._index.counts - 1, 0)
+        own, wanted = said.split.counts, self._index.counts
         similar = cider.similarity(
             matches.products,
             matches.norms[pairs.said],

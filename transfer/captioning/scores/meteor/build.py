@@ -65,7 +65,8 @@ def sorted_words(words: Iterable[str]) -> Array:
 def _words(synsets: str, exceptions: str, phrase_words: list[str]) -> dict[str, Array]:
     """All words that something is known about, sorted, and what that is.
 
-    The number in phrases (0 for none), the stem, the synsets, and the base forms of irregular
+    The number in phrases (0 for none), the stem of those in phrases (-1 for others, which are rare:
+    stemming all would take longer than all the rest), the synsets, and the base forms of irregular
     inflections. Entries of several words (`domestic_dog`) are left out: no word equals one.
     """
     lines = synsets.splitlines()
@@ -84,14 +85,16 @@ def _words(synsets: str, exceptions: str, phrase_words: list[str]) -> dict[str, 
     names = [word.decode("utf-8") for word in words]
     place = {word: number for number, word in enumerate(names)}
     in_phrases = {word: number for number, word in enumerate(phrase_words, start=1)}
-    stems, stem = np.unique(
-        [word.encode("utf-8") for word in stem_words(names)], return_inverse=True
+    stems, number = np.unique(
+        [word.encode("utf-8") for word in stem_words(phrase_words)], return_inverse=True
     )
+    stem = np.full(len(names), -1, np.int32)
+    stem[[place[word] for word in phrase_words]] = number
     return {
         "words": words,
         "phrase_word": np.array([in_phrases.get(word, 0) for word in names], np.uint16),
         "stems": stems,
-        "stem": stem.astype(np.int32),
+        "stem": stem,
         **_rows("synsets", [rows.get(word, []) for word in names]),
         **_rows("bases", [[place[base] for base in bases.get(word, ())] for word in names]),
     }

@@ -18,7 +18,7 @@ from transfer.captioning.scores.arrays import Ints
 from transfer.captioning.scores.meteor.build import Phrases, build, stem_words
 from transfer.captioning.scores.meteor.store import Arrays, read_arrays, write_arrays
 
-_FORMAT = "meteor-index/2"
+_FORMAT = "meteor-index/3"
 HOW_TO_GET_IT = (
     "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
 )
@@ -110,8 +110,9 @@ class Data:
 
     def stems(self, words: Sequence[str], places: Ints) -> list[bytes]:
         """The stem of each word."""
-        stems = self.arrays["stems"][self.arrays["stem"][places]].tolist()
-        unknown = np.flatnonzero(places < 0).tolist()
+        numbers = np.where(places < 0, -1, self.arrays["stem"][places])
+        stems = self.arrays["stems"][numbers].tolist()
+        unknown = np.flatnonzero(numbers < 0).tolist()
         for place, stem in zip(unknown, stem_words(words[place] for place in unknown), strict=True):
             stems[place] = stem.encode("utf-8", "surrogatepass")
         return stems
