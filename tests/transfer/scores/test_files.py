@@ -141,6 +141,8 @@ def test_which_images_are_scored(tmp_path):
         choose(references, {"1": "a", "9": "x"}, subset=True)
     with pytest.raises(UserError, match=r"1 of 2 ids asked for have no references .* '9'"):
         choose(references, {"1": "a"}, ids=["1", "9"])
+    with pytest.raises(UserError, match="none of the 2 images has a caption in the results"):
+        choose(references, {"1": "a"}, ids=["2", "3"], subset=True)
     with pytest.raises(UserError, match="1 of 2 images have no caption in the results"):
         choose(references, {"1": "a"}, ids=["1", "2"])
 
