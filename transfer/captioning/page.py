@@ -86,10 +86,11 @@ def write_extremes(
 def _write(
     path: Path, title: str, lead: str, sections: Sequence[tuple[str, Sequence[Shown]]]
 ) -> None:
+    with_pictures = any(image.picture is not None for _, shown in sections for image in shown)
     body = "\n".join(
         (f"<h2>{html.escape(head)}</h2>\n" if head else "")
         + "<main>\n"
-        + "\n".join(map(_figure, shown))
+        + "\n".join(_figure(image, with_pictures) for image in shown)
         + "\n</main>"
         for head, shown in sections
         if shown
@@ -106,12 +107,12 @@ def _write(
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _figure(image: Shown) -> str:
+def _figure(image: Shown, with_pictures: bool) -> str:
     references = "".join(f"<li>{html.escape(text)}</li>" for text in image.references)
     shown = html.escape(image.caption) or "<i>no words</i>"
     scores = ", ".join(f"{name}&nbsp;{value:.2f}" for name, value in image.scores.items())
     return (
-        f"<figure>{_picture(image)}"
+        f"<figure>{_picture(image) if with_pictures else ''}"
         f"<figcaption><b>{shown}</b><br><small>{scores}, {html.escape(image.name)}</small>"
         f"<details><summary>references</summary><ul>{references}</ul></details>"
         "</figcaption></figure>"
