@@ -115,6 +115,7 @@ PREFIXES = read_prefixes("# titles\nMr\nSt\n\npp #NUMERIC_ONLY#\n")
         ("x\u2019y \u201cx\u201d `x` ''", "x 'y \" x \" ' x ' \""),
         ("22\xa03/4 caf\xe9\u3000\u732b\u732b $ #tag", "22 3 / 4 caf\xe9 \u732b \u732b $ # tag"),
         ("-lrb- a_b \U0001f600", "-lrb- a _ b \U0001f600"),
+        ("x. a x. zoo x. \xe9t\xe9 the 90's", "x. a x. zoo x . \xe9t\xe9 the 90 's"),
         ("", ""),
     ],
 )
