@@ -312,6 +312,23 @@ def test_arrays_in_a_file(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
+def test_arrays_are_written_whole_or_not_at_all(tmp_path):
+    write_arrays(tmp_path / "file", {}, {"a": np.arange(3)})
+
+    class Full:
+        """An array in the middle of which the disk is full."""
+
+        dtype, shape, nbytes = np.dtype(np.int64), (4,), 32
+
+        def __array__(self, dtype=None, copy=None):
+            raise OSError("no space left on device")
+
+    with pytest.raises(OSError, match="no space"):
+        write_arrays(tmp_path / "file", {}, {"a": np.arange(9), "b": Full()})
+    assert read_arrays(tmp_path / "file")[1]["a"].tolist() == [0, 1, 2]
+    assert os.listdir(tmp_path) == ["file"]
+
+
 def test_help_for_those_without_the_extra():
     """The name of the extra is that of the project file."""
     assert '\nmeteor = ["pycocoevalcap' in (ROOT / "pyproject.toml").read_text()

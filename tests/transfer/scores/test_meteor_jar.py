@@ -51,6 +51,7 @@ def test_a_jar_that_hangs_is_ended(program):
     [
         ("echo no memory >&2; exit 3", "answered 0 of 1 lines and ended with code 3; .* no memory"),
         ("exit 0", "answered 0 of 1 lines and ended with code 0; it said: nothing"),
+        ("cat >/dev/null; echo 1 2 3; exit 3", "answered 1 of 1 lines and ended with code 3"),
         ("cat >/dev/null; echo 1 2 3", "gave no counts but '1 2 3'"),
         ("cat >/dev/null; echo Error", "gave no counts but 'Error'"),
     ],
