@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pretrain.errors import UserError
 from pretrain.findings import Finding, decoded, note, ok, wrong
-from transfer.detection.voc import read_voc, splits
+from transfer.detection.records import summary
+from transfer.detection.voc import is_tree, read_voc, splits
 
 # images of the detection task (host.robots.ox.ac.uk/pascal/VOC)
 _EXPECTED = {
@@ -22,7 +23,7 @@ def check_voc(root: Path, sample: int) -> list[Finding]:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}.")
-    trees = [path for path in sorted(root.glob("VOC20*")) if (path / "Annotations").is_dir()]
+    trees = [root] if is_tree(root) else [path for path in sorted(root.iterdir()) if is_tree(path)]
     return [line for tree in trees or [root] for line in _check_tree(tree, sample)]
 
 
@@ -30,7 +31,7 @@ def _check_tree(root: Path, sample: int) -> list[Finding]:
     found: list[Finding] = []
     paths: set[Path] = set()
     try:
-        names = [name for name in splits(root) if "_" not in name]  # cat_train.txt is of a class
+        names = splits(root)
     except UserError as error:
         return [wrong(str(error))]
     if not names:
@@ -43,17 +44,15 @@ def _check_tree(root: Path, sample: int) -> list[Finding]:
             found.append(wrong(f"{root.name} {name}: {error}"))
             continue
         classes = tuple(sorted({*classes, *records.classes}))
-        objects = sum(len(record.labels) for record in records.images)
         difficult = sum(int(record.difficult.sum()) for record in records.images)
-        text = f"{root.name} {name}: {len(records):,} images, {objects:,} objects"
+        text = f"{root.name} {name}: {len(records):,} images, {records.num_objects:,} objects"
         text += f", {difficult:,} of them difficult"
         expected = _EXPECTED.get(root.name, {}).get(name)
         if expected is not None and expected != len(records):
             found.append(wrong(f"{text}; {expected:,} images expected"))
         else:
             found.append(ok(text))
-        if records.dropped:
-            found.append(note(f"{root.name} {name}: {records.dropped} boxes without area"))
+        found += [note(f"{root.name} {name}: {line}") for line in summary(records.problems)]
         paths |= {record.path for record in records.images}
     if classes:
         found.append(ok(f"{root.name}: {len(classes)} classes: {', '.join(classes)}"))

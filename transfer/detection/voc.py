@@ -2,169 +2,290 @@
 
     ROOT/JPEGImages/ID.jpg   ROOT/Annotations/ID.xml   ROOT/ImageSets/Main/SPLIT.txt
 
+or a folder of such trees (a VOCdevkit), whose splits are called TREE/SPLIT. Splits are joined by
+`+`: VOC2007/trainval+VOC2012/trainval. Where two trees give one name to two images, the images of
+that union are named TREE/ID.
+
 Boxes on disk are 1-based and inclusive: xmin = 1 is the first pixel and xmax the last one covered.
 In a record they are continuous and 0-based, so xmin and ymin move by one and xmax and ymax stay.
 """
 
-from collections.abc import Sequence
+import difflib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from xml.etree import ElementTree
+from typing import Literal
 
 import numpy as np
 
 from pretrain.errors import UserError
+from transfer.detection.annotations import Annotation, Thing, lines_of_objects, read_all
+from transfer.detection.records import Kind, Problem, Record, Records, refuse
 
-Thing = tuple[str, tuple[float, float, float, float], bool]  # class, box, difficult
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 
 
 @dataclass(frozen=True)
-class Record:
-    """One image and its K objects."""
+class _Entry:
+    """A line of a split."""
 
+    tree: Path
     image_id: str
-    path: Path
-    width: int
-    height: int
-    boxes: np.ndarray
-    """(K, 4) float64: left, top, right, bottom in pixels, continuous, 0-based."""
-    labels: np.ndarray
-    """(K,) int64, positions in the class list."""
-    difficult: np.ndarray
-    """(K,) bool: trained on, but neither hit nor miss in scoring."""
+    where: str
+    """The split's file and the line."""
+    annotation: str
+    """Its XML file; no Path, of which twenty thousand take a tenth of a second."""
 
 
-@dataclass(frozen=True)
-class Records:
-    """The images of a split."""
-
-    classes: tuple[str, ...]
-    images: tuple[Record, ...]
-    dropped: int
-    """Boxes without area, left out."""
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-
-def read_voc(root: Path, split: str, classes: Sequence[str] | None = None) -> Records:
-    """Read a split of a Pascal VOC tree.
+def read_voc(
+    root: Path,
+    split: str,
+    classes: Sequence[str] | None = None,
+    *,
+    images: bool = True,
+    max_broken: int = 0,
+    other_classes: Literal["refuse", "drop"] = "refuse",
+    cached: bool = True,
+) -> Records:
+    """Read a split, or several joined by `+`.
 
     Args:
-        root: the folder with JPEGImages, Annotations and ImageSets/Main.
+        root: the folder with JPEGImages, Annotations and ImageSets/Main, or with such trees.
         split: the name of a file in ImageSets/Main, without .txt.
         classes: class names in order of their labels; None takes the sorted names of this split.
+        images: look for each image and its size; scoring alone needs none.
+        max_broken: images that may be broken and are then left out.
+        other_classes: what to do with objects that are of none of `classes`.
+        cached: see annotations.read_all.
 
     Raises:
-        UserError: something is missing or broken, with the file's name; a class not in `classes`.
+        UserError: what the rules of `records.RULES` refuse, with file and line.
     """
-    ids = _image_ids(root, split)
-    parsed = [_annotation(root / "Annotations" / f"{image_id}.xml") for image_id in ids]
-    named = sorted({name for _, _, things in parsed for name, _, _ in things})
+    entries, problems = _listed(root, split)
+    pictures = _pictures(entries) if images else {}
+    paths = [pictures.get((entry.tree, entry.image_id)) for entry in entries]
+    files = [entry.annotation for entry in entries]
+    read = read_all(files, paths, cached)
+    whole: list[tuple[_Entry, Path, Annotation]] = []
+    for entry, path, annotation in zip(entries, paths, read, strict=True):
+        trouble = _trouble(entry, path, annotation, images)
+        problems += trouble
+        if annotation is not None and not trouble:
+            whole.append((entry, path or entry.tree / "JPEGImages" / entry.image_id, annotation))
     if classes is None:
-        classes = named
-    if unknown := sorted(set(named) - set(classes)):
-        first = next(
-            image_id
-            for image_id, (_, _, things) in zip(ids, parsed, strict=True)
-            if any(name in unknown for name, _, _ in things)
-        )
-        raise UserError(
-            f"{root}, split {split}: class {', '.join(unknown)} is not among "
-            f"{', '.join(classes)} (first in Annotations/{first}.xml)"
-        )
+        classes = sorted({thing.name for *_, annotation in whole for thing in annotation.things})
     label_of = {name: label for label, name in enumerate(classes)}
-    images, dropped = [], 0
-    for image_id, (width, height, things) in zip(ids, parsed, strict=True):
-        kept = [
-            thing for thing in things if thing[1][2] > thing[1][0] and thing[1][3] > thing[1][1]
-        ]
-        dropped += len(things) - len(kept)
-        images.append(
-            Record(
-                image_id=image_id,
-                path=_image_path(root, image_id),
-                width=width,
-                height=height,
-                boxes=np.array([box for _, box, _ in kept], dtype=np.float64).reshape(-1, 4),
-                labels=np.array([label_of[name] for name, _, _ in kept], dtype=np.int64),
-                difficult=np.array([difficult for _, _, difficult in kept], dtype=bool),
-            )
-        )
-    return Records(tuple(classes), tuple(images), dropped)
+    records = []
+    clash = _clash(entries)
+    for entry, path, annotation in whole:
+        record, met = _record(entry, path, annotation, label_of, clash)
+        records.append(record)
+        problems += met
+    dropped: tuple[Kind, ...] = ("unknown class",) if other_classes == "drop" else ()
+    refuse(problems, f"{root}, split {split},", max_broken=max_broken, dropped=dropped)
+    if not records:
+        raise UserError(f"{root}, split {split}: no image is left, all {len(entries)} are broken.")
+    return Records(classes=tuple(classes), images=tuple(records), problems=tuple(problems))
 
 
-def choose_splits(root: Path, train: str | None, test: str | None) -> tuple[str, str]:
-    """The splits to train and to score on; what is given stands.
+def choose_splits(names: Sequence[str], train: str | None, test: str | None) -> tuple[str, str]:
+    """The splits to train and to score on, out of `names`; what is given stands.
 
-    Otherwise (trainval, test) where there is a test split, or else (train, val).
+    Otherwise (trainval, test) where there is a test split, or else (train, val); of MS-COCO's names
+    the one that begins so.
     """
-    there = set(splits(root))
+
+    def called(name: str) -> str | None:
+        exact = [found for found in names if found == name]
+        years = [f for f in names if f.startswith(name) and f[len(name) :].isdigit()]
+        return next(iter(exact + sorted(years)), None)
+
     if train is None:
-        with_test = "trainval" in there and (test or "test") in there and test != "val"
-        train = "trainval" if with_test else "train"
-    return train, test or ("test" if "test" in there else "val")
+        with_test = called("trainval") and (test or called("test")) and test != "val"
+        train = called("trainval" if with_test else "train")
+    test = test or called("test") or called("val") or called("valid")
+    if train is None or test is None:
+        said = ", ".join(names) or "none"
+        raise UserError(
+            f"there are the splits {said}: say which to train on and which to score on with "
+            "--voc.train and --voc.test (several are joined by +)."
+        )
+    return train, test
+
+
+def is_tree(folder: Path) -> bool:
+    """True for a folder with annotations and splits in Pascal VOC's places."""
+    return all((folder / name).is_dir() for name in ("Annotations", "ImageSets/Main"))
 
 
 def splits(root: Path) -> list[str]:
-    """Names of the files in ImageSets/Main; UserError where this is no Pascal VOC tree."""
-    folder = root / "ImageSets" / "Main"
+    """Names of the splits, with TREE/ in front in a folder of trees.
+
+    Class-wise lists (cat_train.txt) are left out; UserError where this is no Pascal VOC tree.
+    """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a Pascal VOC tree is needed.")
-    for needed in ("Annotations", "JPEGImages", "ImageSets/Main"):
+    trees = [] if is_tree(root) else [f for f in sorted(root.iterdir()) if is_tree(f)]
+    if trees:
+        return [f"{tree.name}/{name}" for tree in trees for name in splits(tree)]
+    for needed in ("Annotations", "ImageSets/Main"):
         if not (root / needed).is_dir():
             held = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
-            raise UserError(f"{root} is no Pascal VOC tree: it has no {needed} (it holds {held}).")
-    return sorted(path.stem for path in folder.glob("*.txt"))
+            raise UserError(
+                f"{root} is no Pascal VOC tree: it has no {needed} (it holds {held}). "
+                f"{_REMEDY.get(needed, '')}".rstrip()
+            )
+    names = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
+    whole = {"train", "val", "trainval", "test"}
+    return [n for n in names if "_" not in n or n.rsplit("_", 1)[1] not in whole] or names
 
 
-def _image_ids(root: Path, split: str) -> list[str]:
+_REMEDY = {
+    "ImageSets/Main": "Make ImageSets/Main/train.txt and val.txt with one image name, without its "
+    "ending, in each line.",
+}
+
+
+def _listed(root: Path, split: str) -> tuple[list[_Entry], list[Problem]]:
+    """The images of a split, each once."""
     there = splits(root)
-    if split not in there:
-        raise UserError(
-            f"{root}/ImageSets/Main has no split {split!r}; it has {', '.join(there) or 'none'}."
+    entries: dict[tuple[Path, str], _Entry] = {}
+    problems: list[Problem] = []
+    for part in split.split("+"):
+        tree, name = (root, part) if is_tree(root) else (root / Path(part).parent, Path(part).name)
+        path = tree / "ImageSets" / "Main" / f"{name}.txt"
+        if not path.is_file():
+            near = difflib.get_close_matches(part, there, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise UserError(
+                f"{root} has no split {part!r}; it has {', '.join(there) or 'none'}.{hint}"
+            )
+        before, folder = len(entries) + len(problems), str(tree / "Annotations")
+        for where, image_id in _lines(path):
+            entry = _Entry(tree, image_id, where, f"{folder}/{image_id}.xml")
+            if (tree, image_id) in entries:
+                first = entries[tree, image_id].where
+                problems.append(Problem("image listed twice", where, f"{image_id}, as in {first}"))
+            else:
+                entries[tree, image_id] = entry
+        if len(entries) + len(problems) == before:
+            raise UserError(f"{path} is empty.")
+    return list(entries.values()), problems
+
+
+def _lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(file:line, image). Names may hold spaces; a class-wise list has -1, 0 or 1 behind each."""
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+        words = line.split()
+        if len(words) == 2 and words[1] in ("-1", "0", "1"):
+            if words[1] == "-1":
+                continue
+            words.pop()
+        if words:
+            yield f"{path}:{number}", " ".join(words)
+
+
+def _pictures(entries: Sequence[_Entry]) -> dict[tuple[Path, str], Path]:
+    """The image file of each (tree, name), by one look at each folder."""
+    found = {}
+    for tree in {entry.tree for entry in entries}:
+        folder = tree / "JPEGImages"
+        if not folder.is_dir():
+            raise UserError(f"{tree} is no Pascal VOC tree: it has no JPEGImages.")
+        there = set(os.listdir(folder))
+        for entry in entries:
+            names = (f"{entry.image_id}{suffix}" for suffix in _SUFFIXES)
+            name = next((name for name in names if name in there), None)
+            if entry.tree == tree and name is not None:
+                found[tree, entry.image_id] = folder / name
+    return found
+
+
+def _trouble(
+    entry: _Entry, path: Path | None, annotation: Annotation | None, images: bool
+) -> list[Problem]:
+    """What keeps an image out altogether."""
+    if annotation is None:
+        return [Problem("no annotation", entry.where, f"there is no {entry.annotation}")]
+    if annotation.trouble is not None:
+        line, _, text = annotation.trouble.partition(": ")
+        return [Problem("broken annotation", f"{entry.annotation}:{line}", text)]
+    if images and path is None:
+        wanted = entry.tree / "JPEGImages" / f"{entry.image_id}.jpg"
+        return [Problem("no image", entry.where, f"there is no {wanted}")]
+    if images and annotation.image is None:
+        return [Problem("unreadable image", str(path), "it is no image, or cut short")]
+    return []
+
+
+def _clash(entries: Sequence[_Entry]) -> bool:
+    return max(Counter(entry.image_id for entry in entries).values()) > 1
+
+
+def _record(
+    entry: _Entry, path: Path, annotation: Annotation, label_of: dict[str, int], clash: bool
+) -> tuple[Record, list[Problem]]:
+    """The record, and what its objects lack."""
+    problems: list[Problem] = []
+    written = (annotation.width, annotation.height)
+    width, height = annotation.image or written
+    lines: list[int] = []
+
+    def met(kind: Kind, number: int, text: str) -> None:
+        nonlocal lines
+        lines = lines or lines_of_objects(Path(entry.annotation).read_bytes())
+        problems.append(Problem(kind, f"{entry.annotation}:{lines[number]}", text))
+
+    if annotation.image is not None and written not in ((width, height), (0, 0)):
+        turned = " (turned: are the boxes those of the turned image?)"
+        problems.append(
+            Problem(
+                "size of another image",
+                entry.annotation,
+                f"{written[0]} x {written[1]} is written, the image is {width} x {height}"
+                + (turned if written == (height, width) else ""),
+            )
         )
-    path = root / "ImageSets" / "Main" / f"{split}.txt"
-    lines = path.read_text(encoding="utf-8").splitlines()
-    ids = [line.split()[0] for line in lines if line.strip()]
-    if not ids:
-        raise UserError(f"{path} is empty.")
-    if len(set(ids)) < len(ids):
-        twice = next(image_id for place, image_id in enumerate(ids) if image_id in ids[:place])
-        raise UserError(f"{path} names {twice} twice.")
-    return ids
+    kept: list[tuple[tuple[float, ...], Thing]] = []
+    seen: set[tuple] = set()
+    for number, thing in enumerate(annotation.things):
+        box = (thing.xmin - 1, thing.ymin - 1, thing.xmax, thing.ymax)
+        cut = _cut(box, width, height)
+        if thing.name not in label_of:
+            near = difflib.get_close_matches(thing.name, label_of, n=1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            allowed = ", ".join(label_of) or "nothing"
+            met("unknown class", number, f"{thing.name!r} is none of {allowed}{hint}")
+        elif box[2] <= box[0] or box[3] <= box[1]:
+            met("box without area", number, f"{thing}")
+        elif cut[2] <= cut[0] or cut[3] <= cut[1]:
+            met("box outside the image", number, f"{thing} of {width} x {height}")
+        else:
+            if cut != box:
+                met("box over the edge", number, f"{thing} of {width} x {height}")
+            if (thing.name, *box) in seen:
+                met("object twice", number, f"{thing}")
+            seen.add((thing.name, *box))
+            kept.append((cut, thing))
+    record = Record(
+        image_id=f"{entry.tree.name}/{entry.image_id}" if clash else entry.image_id,
+        path=path,
+        width=width,
+        height=height,
+        boxes=np.array([box for box, _ in kept], dtype=np.float64).reshape(-1, 4),
+        labels=np.array([label_of[thing.name] for _, thing in kept], dtype=np.int64),
+        difficult=np.array([thing.difficult for _, thing in kept], dtype=bool),
+        truncated=np.array([thing.truncated for _, thing in kept], dtype=bool),
+        crowd=np.zeros(len(kept), dtype=bool),
+    )
+    return record, problems
 
 
-def _image_path(root: Path, image_id: str) -> Path:
-    candidates = [root / "JPEGImages" / f"{image_id}{suffix}" for suffix in _SUFFIXES]
-    for path in candidates:
-        if path.exists():
-            return path
-    raise UserError(f"there is no image {candidates[0]}.")
-
-
-def _annotation(path: Path) -> tuple[int, int, list[Thing]]:
-    """Width, height, and (class name, box, difficult) of each object."""
-    try:
-        root = ElementTree.parse(path).getroot()
-    except FileNotFoundError as error:
-        raise UserError(f"there is no annotation {path}.") from error
-    except ElementTree.ParseError as error:
-        raise UserError(f"{path} is broken XML: {error}.") from error
-    try:
-        width, height = (int(float(root.find(f"size/{tag}").text)) for tag in ("width", "height"))  # type: ignore[union-attr, arg-type]
-        things: list[Thing] = []
-        for thing in root.iter("object"):
-            box = [float(thing.find(f"bndbox/{tag}").text) for tag in _CORNERS]  # type: ignore[union-attr, arg-type]
-            name = thing.find("name").text.strip()  # type: ignore[union-attr]
-            difficult = (thing.findtext("difficult") or "0").strip() not in ("0", "")
-            things.append((name, (box[0] - 1, box[1] - 1, box[2], box[3]), difficult))
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{path} lacks a size, a name or a box, or has words for numbers."
-        ) from error
-    return width, height, things
-
-
-_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+def _cut(box: tuple[float, ...], width: int, height: int) -> tuple[float, ...]:
+    """The part of a box inside the image; all of it where nothing tells the image's size."""
+    if not width or not height:
+        return box
+    left, top, right, bottom = box
+    return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))

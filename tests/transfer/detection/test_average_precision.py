@@ -8,27 +8,31 @@ import numpy as np
 import pytest
 
 from pretrain.errors import UserError
-from transfer.detection.average_precision import THRESHOLDS, best_overlaps, evaluate
-from transfer.detection.voc import Record, Records, read_voc
+from transfer.detection.average_precision import THRESHOLDS, best_overlaps, compare, evaluate
+from transfer.detection.records import Record, Records
+from transfer.detection.voc import read_voc
 
 
 def records(images: dict[str, list[tuple]], classes=("cat", "dog")) -> Records:
     """{image: [(class, box, difficult)]} as records."""
     return Records(
-        tuple(classes),
-        tuple(
-            Record(
-                image_id,
-                Path(image_id),
-                100,
-                100,
-                np.array([thing[1] for thing in things], dtype=float).reshape(-1, 4),
-                np.array([classes.index(thing[0]) for thing in things], dtype=np.int64),
-                np.array([thing[2] for thing in things], dtype=bool),
-            )
-            for image_id, things in images.items()
-        ),
-        0,
+        classes=tuple(classes),
+        images=tuple(record(name, things, classes) for name, things in images.items()),
+    )
+
+
+def record(name: str, things: list[tuple], classes=("cat", "dog")) -> Record:
+    none = np.zeros(len(things), dtype=bool)
+    return Record(
+        image_id=name,
+        path=Path(name),
+        width=100,
+        height=100,
+        boxes=np.array([thing[1] for thing in things], dtype=float).reshape(-1, 4),
+        labels=np.array([classes.index(thing[0]) for thing in things], dtype=np.int64),
+        difficult=np.array([thing[2] for thing in things], dtype=bool),
+        truncated=none,
+        crowd=none,
     )
 
 
@@ -51,13 +55,11 @@ def ap50(truth: Records, rows: list[dict], name: str = "cat") -> tuple:
 
 
 @pytest.mark.parametrize("which", ["tiefree", "full"])
-def test_equals_detectron2(which, shared, unpacked, monkeypatch):
+def test_equals_detectron2(which, shared, unpacked):
     """Every class, threshold and metric of the reference case, 4,952 images."""
     folder = shared / "golden" / "voc_eval"
     tree = unpacked("golden/voc_eval/voc.tar.xz") / "VOC"
-    (tree / "JPEGImages").mkdir()
-    monkeypatch.setattr("transfer.detection.voc._image_path", lambda root, image_id: root)
-    truth = read_voc(tree, "test")
+    truth = read_voc(tree, "test", images=False, cached=False)
     name = "detections_tiefree.json.gz" if which == "tiefree" else "detections.json.gz"
     rows = json.loads(gzip.decompress((folder / name).read_bytes()))
     wanted = json.loads((folder / f"detectron2_{which}.json").read_text())
@@ -132,6 +134,7 @@ def random_case(seed: int) -> tuple[Records, list[dict]]:
             things.append((name, box, draw.random() < 0.2))
             for _ in range(int(draw.integers(0, 3))):
                 moved = np.array(box) + draw.normal(0, 3, 4)
+                moved[2:] = np.maximum(moved[:2], moved[2:])  # some without area
                 rows.append(found(str(number), name, tuple(moved), float(draw.random())))
         images[str(number)] = things
     images["all"] = [("cat", BOX, False), ("dog", BOX, False)]
@@ -190,6 +193,10 @@ def test_equal_scores_keep_their_order():
     right, wrong = found("a", "cat", BOX, 0.5), found("a", "cat", FAR, 0.5)
     assert ap50(truth, [right, wrong])[1] == 100
     assert ap50(truth, [wrong, right])[1] == 50
+    scores = np.random.default_rng(0).integers(0, 7, 1000).tolist()  # of few, chance keeps it
+    compared, _ = compare(truth, [found("a", "cat", BOX, score) for score in scores])
+    wanted = sorted(range(len(scores)), key=lambda number: -scores[number])
+    assert compared["cat"].rows.tolist() == wanted
 
 
 def test_unknown_image_or_class_is_named():
@@ -198,6 +205,26 @@ def test_unknown_image_or_class_is_named():
         evaluate(truth, [found("b", "cat", BOX, 1)])
     with pytest.raises(UserError, match="'horse'"):
         evaluate(truth, [found("a", "horse", BOX, 1)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"bbox": [1, 2, 3]},
+        {"bbox": [1, 2, -3, 4]},
+        {"bbox": [1, 2, float("nan"), 4]},
+        {"score": None},
+        {"score": float("inf")},
+        {"image_id": ["a"]},
+    ],
+)
+def test_what_is_no_detection_is_named(change):
+    truth = records({"a": [("cat", BOX, False)]})
+    good = found("a", "cat", BOX, 1)
+    with pytest.raises(UserError, match=r"number 1 of the detections is .* it must have image_id"):
+        evaluate(truth, [good, {**good, **change}])
+    with pytest.raises(UserError, match="number 1 of the detections"):  # eight numbers in all
+        evaluate(truth, [good, {**good, "bbox": [1, 2, 3]}, {**good, "bbox": [1, 2, 3, 4, 5]}])
 
 
 def test_best_overlap_takes_the_first_of_equals():
