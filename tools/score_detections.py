@@ -1,0 +1,106 @@
+"""Score detections of any program by Pascal VOC's average precision, and by MS-COCO's beside it.
+
+python tools/score_detections.py --data VOC2007 --split test --results detections.json
+    [--out scores.json] [--rounding detectron2]
+
+--results is a COCO-style list: image_id (VOC's image name), category (a name) or category_id, bbox
+(x, y, width, height in pixels from 0), score. Difficult objects count neither as found nor as
+missed; classes without any other object stay out of the means.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+# this script's own folder comes first on the path; the packages lie one above
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pretrain.errors import UserError
+from pretrain.run import write_text
+from tools.command import end
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read, score, print."""
+    options = _options(argv)
+
+    from transfer.detection.average_precision import evaluate
+    from transfer.detection.coco_average_precision import evaluate_coco
+    from transfer.detection.config import VocConfig
+    from transfer.detection.data import read_split
+    from transfer.detection.detections_file import read_detections, read_names
+    from transfer.detection.records import summary
+
+    config = VocConfig(max_broken=options.max_broken, other_classes=options.other_classes)
+    classes = options.classes.split(",") if options.classes else None
+    records = read_split(options.data, options.split, classes, config, images=False)
+    for line in summary(records.problems):
+        print(f"note: {line}", file=sys.stderr)
+    names = None if options.categories is None else read_names(options.categories)
+    rows = read_detections(options.results, records, names)
+    scores = evaluate(records, rows, rounding=options.rounding == "detectron2")
+    try:
+        coco = evaluate_coco(records, rows)
+    except UserError as error:
+        coco = None
+        print(f"note: {error}", file=sys.stderr)
+    print(_text(records, rows, scores, coco))
+    if options.out is not None:
+        content = {"voc07": scores.voc07, "area": scores.area, "mean": scores.mean, "coco": coco}
+        write_text(options.out, json.dumps(content, indent=1) + "\n")
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC or MS-COCO tree.")
+    parser.add_argument("--split", required=True, help="Such as test, or VOC2007/test.")
+    parser.add_argument("--results", type=Path, required=True, help="The detections, JSON.")
+    parser.add_argument("--out", type=Path, help="A JSON file for every class and threshold.")
+    parser.add_argument("--classes", help="Comma-separated; otherwise those of the split.")
+    parser.add_argument("--categories", type=Path, help='{"1": "cat"} for detections by number.')
+    parser.add_argument(
+        "--rounding",
+        choices=["none", "detectron2"],
+        default="none",
+        help="Round scores and boxes first, as detectron2's evaluator does.",
+    )
+    parser.add_argument("--max-broken", type=int, default=0, help="Images that may be left out.")
+    parser.add_argument(
+        "--other-classes",
+        choices=["refuse", "drop"],
+        default="refuse",
+        help="What to do with objects of none of --classes.",
+    )
+    return parser.parse_args(argv)
+
+
+def _text(records: Any, rows: Any, scores: Any, coco: dict[str, float | None] | None) -> str:
+    def figure(value: float | None) -> str:
+        return "      -" if value is None else f"{value:7.2f}"
+
+    lines = [
+        f"{len(rows):,} detections in {len(records):,} images, {records.num_objects:,} objects; "
+        f"means over {scores.num_classes} of {len(records.classes)} classes",
+        f"{'':<16}{'VOC07':>7} {'area':>7}",
+    ]
+    for key in ("AP50", "AP75", "AP"):
+        both = (scores.mean[metric][key] for metric in ("voc07", "area"))
+        lines.append(f"{key:<16}" + " ".join(map(figure, both)))
+    lines.append("AP50 of each class")
+    for name in records.classes:
+        both = (table["0.50"][name] for table in (scores.voc07, scores.area))
+        lines.append(f"  {name:<14}" + " ".join(map(figure, both)))
+    if coco is not None:
+        told = ", ".join(f"{key} {value:.2f}" for key, value in coco.items() if value is not None)
+        lines.append(f"MS-COCO's measure (another one): {told}")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    end(main)

@@ -1,0 +1,94 @@
+"""COCO-style results lists from disk, with categories by name or by number."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError
+from transfer.detection.records import Records
+
+
+def read_detections(
+    path: Path, records: Records, names: Mapping[int, str] | None = None
+) -> list[dict[str, Any]]:
+    """The entries of a results list, each with its category's name and an image of the records.
+
+    Args:
+        path: JSON: a list of {"image_id", "category" or "category_id", "bbox", "score"}.
+        records: the ground truth; MS-COCO's says the numbers of its categories itself.
+        names: category number -> name, where entries have numbers.
+
+    Raises:
+        UserError: no such file, no results list, or numbers that nothing explains.
+    """
+    rows = _read_json(path)
+    if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
+        raise UserError(f"{path} is an annotation file; a results list (of detections) is needed.")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise UserError(f"{path} is no results list: it must be a JSON list of objects.")
+    if any("category" not in row and "category_id" in row for row in rows):
+        rows = _named(path, rows, names or _numbers(records))
+    ids = {record.image_id for record in records.images}
+    if rows and rows[0].get("image_id") not in ids:  # 7 for "000007", "7" for 7
+        rows = _matched(rows, records)
+    return rows
+
+
+def read_names(path: Path) -> dict[int, str]:
+    """{number: name} from a JSON object, or from the `categories` of an MS-COCO file."""
+    content = _read_json(path)
+    try:
+        if isinstance(content, dict) and "categories" in content:
+            content = {one["id"]: one["name"] for one in content["categories"]}
+        return {int(number): str(name) for number, name in content.items()}
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise UserError(
+            f'{path} is no map of categories: {{"1": "cat", "2": "dog"}} or an MS-COCO file.'
+        ) from error
+
+
+def _numbers(records: Records) -> dict[int, str]:
+    if not records.numbered:
+        listed = ", ".join(f'"{k}": "{name}"' for k, name in enumerate(records.classes, 1))
+        raise UserError(
+            "the detections have category_id, and Pascal VOC's classes have no numbers: say which "
+            f"is which with --categories FILE, a JSON such as {{{listed[:120]}}}."
+        )
+    return dict(zip(records.category_ids, records.classes, strict=True))
+
+
+def _named(path: Path, rows: Sequence[Any], names: Mapping[int, str]) -> list[dict[str, Any]]:
+    named = []
+    for number, row in enumerate(rows):
+        key = row.get("category_id")
+        if "category" not in row and key not in names:
+            known = ", ".join(f"{k} {name}" for k, name in list(names.items())[:20])
+            raise UserError(f"{path}: number {number} has category_id {key!r}; known are {known}.")
+        named.append(row if "category" in row else {**row, "category": names[key]})
+    return named
+
+
+def _matched(rows: Sequence[Any], records: Records) -> list[dict[str, Any]]:
+    """Numbers for names that are numbers: 7 and "7" for "000007"."""
+    by_number: dict[int, Any] = {}
+    for record in records.images:
+        text = str(record.image_id)
+        if text.isdigit() and by_number.setdefault(int(text), record.image_id) != record.image_id:
+            return list(rows)
+    matched = []
+    for row in rows:
+        text = str(row.get("image_id"))
+        held = by_number.get(int(text)) if text.isdigit() else None
+        matched.append(row if held is None else {**row, "image_id": held})
+    return matched
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UserError(f"there is no file {path}.") from error
+    except ValueError as error:
+        line = getattr(error, "lineno", 1)
+        raise UserError(f"{path}:{line}: it is no JSON ({error}).") from error
