@@ -208,6 +208,8 @@ def _same_config(run: Run, config: Any) -> bool:
     there = yaml.safe_load(path.read_text(encoding="utf-8"))
     if here["data"] is None:  # the shape world's folder is filled in later
         here["data"] = there.get("data")
+    if here.get("engine") == "auto":  # so is the library that was found
+        here["engine"] = there.get("engine")
     return not other_run(there, here)
 
 

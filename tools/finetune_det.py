@@ -3,15 +3,18 @@
 python tools/finetune_det.py --backbone FILE               the shape world, 5 minutes on a CPU
 python tools/finetune_det.py --backbone FILE --data DIR    a Pascal VOC tree
 python tools/finetune_det.py --backbone FILE --config configs/detection/X.yaml
+torchrun --nproc_per_node 8 tools/finetune_det.py ...      on 8 GPUs, with either engine
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from pretrain.errors import UserError
 from tools.command import SHAPE_WORLD, backbone_name, end, parse, show_config
 from transfer.detection.config import DetectionConfig
 
@@ -27,48 +30,70 @@ def main(argv: list[str] | None = None) -> None:
         description=str(__doc__),
         default="configs/detection/demo.yaml",
         argv=argv,
+        more=_more,
     )
-    config, run = options.config, options.run
+    config, run, rest = options.config, options.run, options.rest
+    if rest.stop_after is not None and rest.stop_after < 1:
+        raise UserError(f"--stop-after is {rest.stop_after}; it must be at least 1")
     name = backbone_name(config.backbone)
 
     from pretrain import shapes
     from pretrain.training import make_fabric
     from transfer import hub
-    from transfer.detection.engine import finetune, prepare
+    from transfer.detection.engine import finetune
+    from transfer.detection.preparation import prepare, resolved
 
     backbone = hub.resolve(name)
-    fabric = make_fabric(options.device, config.precision)
+    fabric = make_fabric(options.device, config.precision, config.deterministic)
     if config.data is None:
-        config = replace(config, data=str(shapes.detection(SHAPE_WORLD, **WORLD)))
+        with fabric.rank_zero_first():
+            config = replace(config, data=str(shapes.detection(SHAPE_WORLD, **WORLD)))
     if options.dry_run:
+        config = resolved(config)
         ready = prepare(backbone, config)
+        if not fabric.is_global_zero:
+            return
         show_config(config)
         count = sum(parameter.numel() for parameter in ready.model.parameters())
+        train, test = ready.data.train, ready.data.test
         print(
             f"# Faster R-CNN on {backbone.name}: {count / 1e6:.2f} M parameters; "
-            f"{len(ready.train):,} training and {len(ready.test):,} scored images, classes "
-            f"{', '.join(ready.train.classes)}; {ready.steps_per_epoch:,} steps an epoch, "
+            f"{len(train):,} training and {len(test):,} scored images, classes "
+            f"{', '.join(train.classes)}; {ready.steps_per_epoch:,} steps an epoch, "
             f"{config.epochs * ready.steps_per_epoch:,} in all, on {fabric.device}"
         )
         return
-    result = finetune(backbone, config, run, fabric)
+    result = finetune(backbone, config, run, fabric, stop_after=rest.stop_after)
+    if not fabric.is_global_zero:
+        return
     metrics = result.metrics
     classes = "\n".join(
         f"    {name:<14} {'no objects' if value is None else f'{value:5.1f}'}"
         for name, value in metrics["per_class_AP50"].items()
     )
     print(f"""
-Faster R-CNN from {backbone.name} ({backbone.fingerprint()}) on {result.data["name"]} \
-({result.data["train"]:,} images, {config.epochs} epochs, {result.seconds / 60:.1f} min)
+Faster R-CNN ({result.config["engine"]}) from {result.backbone["name"]} \
+({result.backbone["fingerprint"]})
+on {result.data["name"]} ({result.data["train"]:,} images, {config.epochs} epochs, \
+{result.seconds / 60:.1f} min)
   AP50   {metrics["AP50"]:5.1f} (VOC07 11-point)   {metrics["AP50_area"]:5.1f} (area)   \
 over {metrics["classes_in_mean"]} classes, {result.data["test"]:,} images
 {classes}
   AP75   {metrics["AP75"]:5.1f}                   {metrics["AP75_area"]:5.1f}
   AP     {metrics["AP"]:5.1f}                   {metrics["AP_area"]:5.1f}   (IoU 0.50 to 0.95)
-  pictures   {run.folder}/pictures/detections.png
+  pictures   {run.folder}/pictures/
   all        {run.folder}/result.json, detections.json, detector.pth
 
 Beside another backbone? Run this for it too, then: python tools/report.py {run.folder.parent}""")
+
+
+def _more(parser: Any) -> None:
+    parser.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="STEP",
+        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
+    )
 
 
 if __name__ == "__main__":

@@ -25,7 +25,10 @@ _COLUMNS = {
     "captioning": (("Bleu_4", "BLEU-4", 100), ("CIDEr", "CIDEr", 100)),
 }
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
-_NOT_A_SETTING = ("seed", "data", "backbone", "workers", "mixing", "name")
+_NOT_A_SETTING = ("seed", "data", "backbone", "scratch", "workers", "mixing", "name")
+
+SCRATCH = "from scratch"
+"""The arm that detection gives a network with random weights."""
 
 _PAPER = """\
 The paper's own values (Yun et al., ICCV 2019, tables 3 and 10): ResNet-50 on ImageNet, Faster R-CNN
@@ -101,10 +104,11 @@ def report(results: Sequence[Result]) -> str:
         values = _values(cells, row, settings)
         lines.append(_line([_name(row, rows), *map(_cell, values)]))
     for row in rows:
-        plain = next((r for r in rows if r.arm == "none" and _rivals(r, row)), None)
-        if plain is not None and row.arm != "none":
-            pairs = zip(_values(cells, row, settings), _values(cells, plain, settings), strict=True)
-            lines.append(_line([f"*{row.arm} - none*", *(_difference(a, b) for a, b in pairs)]))
+        for other in rows:
+            if _is_compared(row, other):
+                both = (_values(cells, one, settings) for one in (row, other))
+                differences = (_difference(a, b) for a, b in zip(*both, strict=True))
+                lines.append(_line([f"*{row.arm} - {other.arm}*", *differences]))
     legend = [
         f"[{number}] {setting.task}: recipe {setting.recipe}, data {setting.data}"
         for number, setting in enumerate(settings, 1)
@@ -126,11 +130,14 @@ def _row(result: Result) -> Row:
 
 def _setting(result: Result) -> Setting:
     rest = {key: value for key, value in result.config.items() if key not in _NOT_A_SETTING}
-    sizes = {key: value for key, value in result.data.items() if key != "name"}
+    sizes = {key: value for key, value in result.data.items() if isinstance(value, int)}
     digest = hashlib.sha256(json.dumps([rest, sizes], sort_keys=True).encode()).hexdigest()[:8]
     counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
     data = f"{result.data['name']} ({counts})"
-    return Setting(result.task, result.config.get("name", "?"), data, digest)
+    recipe = result.config.get("name", "?")
+    if "engine" in result.config:
+        recipe += f", engine {result.config['engine']}"
+    return Setting(result.task, recipe, data, digest)
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:
@@ -138,6 +145,13 @@ def _name(row: Row, rows: Sequence[Row]) -> str:
     same = [other for other in rows if (other.arch, other.arm) == (row.arch, row.arm)]
     more = f" ({row.recipe}, {row.epochs} epochs on {row.dataset})" if len(same) > 1 else ""
     return f"{row.arch}, {row.arm}{more}"
+
+
+def _is_compared(row: Row, other: Row) -> bool:
+    """Every arm with the plain one, and the plain one with random weights."""
+    if row.arm == "none":
+        return other.arm == SCRATCH and other.arch == row.arch
+    return row.arm != SCRATCH and other.arm == "none" and _rivals(row, other)
 
 
 def _rivals(one: Row, other: Row) -> bool:

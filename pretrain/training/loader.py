@@ -7,7 +7,7 @@ to process `rank` as its `part`. So two processes with B see what one sees that 
 
 import signal
 import weakref
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, Protocol
 
 import torch
@@ -44,6 +44,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
         accumulate: int = 1,
         rank: int = 0,
         ranks: int = 1,
+        order: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
         if drop_last and count < batch_size:
             raise UserError(
@@ -61,6 +62,7 @@ class Batches(Sampler[list[tuple[int, int]]]):
         self.count, self.batch_size, self.seed = count, batch_size, seed
         self.shuffle, self.drop_last = shuffle, drop_last
         self.accumulate, self.rank, self.ranks = accumulate, rank, ranks
+        self.order = order
         self.epoch = self.first = 0
 
     @property
@@ -74,7 +76,9 @@ class Batches(Sampler[list[tuple[int, int]]]):
         return self.steps * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        if self.shuffle:
+        if self.shuffle and self.order is not None:
+            order = list(self.order(self.epoch))
+        elif self.shuffle:
             draw = generator(self.seed, "order", self.epoch)
             order = torch.randperm(self.count, generator=draw).tolist()
         else:
@@ -161,6 +165,7 @@ class Loader:
         ranks: int = 1,
         max_broken: int = 0,
         pin_memory: bool | None = None,
+        order: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
         """See Batches for the numbers.
 
@@ -178,6 +183,8 @@ class Loader:
             max_broken: samples that may raise UserError and are then named and left out, over all
                 processes.
             pin_memory: for a GPU; None pins where there is one.
+            order: the samples of an epoch in an order of one's own, a function of its number; None
+                shuffles.
         """
         self.batches = Batches(
             len(samples),
@@ -188,6 +195,7 @@ class Loader:
             accumulate=accumulate,
             rank=rank,
             ranks=ranks,
+            order=order,
         )
         self.broken: dict[int, str] = {}
         """What could not be read so far: number of the sample -> message."""

@@ -147,3 +147,20 @@ def test_nothing_to_report(tmp_path):
         read_results(tmp_path)
     with pytest.raises(UserError, match="there is no folder"):
         read_results(tmp_path / "none")
+
+
+def test_the_plain_arm_is_compared_with_random_weights_and_engines_stand_apart():
+    table = lines(
+        [
+            replace(
+                result("detection", arm, seed, value + seed, engine=engine, scratch=scratch),
+                data={"name": "d", "train": 10, "splits": ["a", "b"], "notes": ["c"]},
+            )
+            for engine in ("torchvision", "detectron2")
+            for arm, value, scratch in (("none", 60, False), ("from scratch", 50, True))
+            for seed in (0, 1)
+        ]
+    )
+    assert table["backbone"] == ["AP50 [1]", "AP [1]", "AP50 [2]", "AP [2]"]
+    assert table["*none - from scratch*"][0].startswith("*+10.0 ± ")
+    assert "*from scratch - none*" not in table

@@ -27,7 +27,7 @@ from torch import Tensor
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from transfer import hub
-from transfer.detection.faster_rcnn import STRIDES, frozen_parameters, norms
+from transfer.detection.trunk import STRIDES, frozen_parameters, norms
 
 NAMES = ("res2", "res3", "res4", "res5")
 PLAIN, PYRAMID = "build_timm_backbone", "build_timm_fpn_backbone"

@@ -1,203 +1,213 @@
 """Detection transfer, from a backbone to its average precision. Reads top to bottom."""
 
 import json
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
-from timm.optim._optim_factory import create_optimizer_v2
-from torch import nn
 
-from pretrain import torch_file
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
-from pretrain.progress import bar, say
+from pretrain.progress import say
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import Course, Loader, derive, schedule, seed_ambient
+from pretrain.training import Course, schedule
 from transfer.detection.average_precision import VocScores, evaluate
 from transfer.detection.config import DetectionConfig
-from transfer.detection.faster_rcnn import build_detector
-from transfer.detection.pictures import draw_curve, draw_detections
-from transfer.detection.samples import Samples, collate
-from transfer.detection.voc import Records, choose_splits, read_voc
-
-LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What a configuration comes to, before the first step."""
-
-    train: Records
-    test: Records
-    model: nn.Module
-    steps_per_epoch: int
+from transfer.detection.faster_rcnn import LOSSES
+from transfer.detection.inference import detect, save_detector
+from transfer.detection.pictures import draw_all
+from transfer.detection.preparation import (
+    Prepared,
+    make_loader,
+    make_optimizer,
+    prepare,
+    resolved,
+)
 
 
-def prepare(backbone: Backbone, config: DetectionConfig) -> Prepared:
-    """Read the tree and build the detector; every mistake a user can make shows here."""
-    if config.data is None:
-        raise UserError("no data: give --data DIR with a Pascal VOC tree")
-    root = Path(config.data)
-    train_split, test_split = choose_splits(root, config.voc.train, config.voc.test)
-    train = read_voc(root, train_split)
-    test = read_voc(root, test_split, train.classes)
-    with torch.random.fork_rng(devices=[]):
-        seed_ambient(derive(config.seed, "weights"))
-        model = build_detector(backbone, config.detector, len(train.classes))
-    # images without objects teach torchvision's heads nothing about classes: detectron2 leaves
-    # them out of training, and so do we; scoring keeps them
-    images = tuple(record for record in train.images if len(record.labels))
-    train = Records(train.classes, images, train.dropped)
-    return Prepared(train, test, model, len(train) // config.batch_size)
-
-
-def finetune(backbone: Backbone, config: DetectionConfig, run: Run, fabric: Fabric) -> Result:
+def finetune(
+    backbone: Backbone,
+    config: DetectionConfig,
+    run: Run,
+    fabric: Fabric,
+    *,
+    stop_after: int | None = None,
+) -> Result:
     """Train a detector from a backbone and score it.
 
     Leaves RUN/detector.pth, RUN/detections.json (COCO-style results), pictures and the result.
 
+    Args:
+        backbone: where the detector starts from.
+        config: the recipe.
+        run: the folder, new or of a run to be continued.
+        fabric: device, precision and processes; each process makes the same call.
+        stop_after: stop after this step of the run, resumable.
+
     Raises:
         UserError: the configuration or the data cannot be used.
-        Stopped: SIGINT or SIGTERM; the same call continues to the same bits.
+        Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
+    try:
+        return _finetune(backbone, resolved(config), run, fabric, stop_after)
+    except torch.OutOfMemoryError as error:
+        micro = config.batch_size // (config.accumulate * fabric.world_size)
+        raise UserError(
+            f"the GPU has not enough memory for {micro} images at once (batch_size "
+            f"{config.batch_size}, accumulate {config.accumulate}, {fabric.world_size} "
+            f"process(es)). --accumulate {2 * config.accumulate} halves what is in memory; "
+            "--precision bf16-mixed needs about half."
+        ) from error
+    except FloatingPointError as error:  # detectron2's own word for it
+        raise UserError(
+            f"training has diverged ({error}). Give a smaller --solver.lr, or --solver.clip 10."
+        ) from error
+
+
+def _finetune(
+    given: Backbone, config: DetectionConfig, run: Run, fabric: Fabric, stop_after: int | None
+) -> Result:
     # ---- set up
-    ready = prepare(backbone, config)
-    settings: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "workers": config.workers,
-    }
-    samples = Samples(ready.train.images, config.voc.flip)
-    train = Loader(samples, shuffle=True, drop_last=True, collate=collate, **settings)
-    run.start(plain(config), backbone.fingerprint())
-    optimizer = create_optimizer_v2(
-        [parameter for parameter in ready.model.parameters() if parameter.requires_grad],
-        opt="momentum" if config.solver.optimizer == "sgd" else config.solver.optimizer,
-        lr=config.solver.lr,
-        weight_decay=config.solver.weight_decay,
-    )
+    ready = prepare(given, config)
+    backbone, solver = ready.backbone, config.solver
+    loader = make_loader(ready, config, fabric)
+    if fabric.is_global_zero:
+        run.start(plain(config), given.fingerprint())
+        say(f"note: engine {config.engine}")
+        for note in ready.data.notes:
+            say(f"note: {note}")
+    fabric.barrier()
+    optimizer = make_optimizer(ready.model, solver, config.batch_size)
     model, optimizer = fabric.setup(ready.model, optimizer)
     rates = schedule(
         optimizer,
-        config.solver.schedule,
-        steps_per_epoch=len(train),
+        solver.schedule,
+        steps_per_epoch=len(loader),
         epochs=config.epochs,
-        warmup_epochs=config.solver.warmup_epochs,
-        milestones=config.solver.milestones,
+        warmup_epochs=solver.warmup_epochs,
+        milestones=solver.milestones,
     )
-    if ready.train.dropped:
-        say(f"{ready.train.dropped} boxes without area left out of training")
     course = Course(
         run,
         fabric,
         model,
         optimizer,
         rates,
-        train,
+        loader,
         epochs=config.epochs,
         seed=config.seed,
         num_sums=len(LOSSES),
+        stop_after=stop_after,
     )
 
     # ---- train
+    detections: list[dict[str, Any]] | None = None
     with course.running(f"detector from {backbone.name}"):
         for epoch in course.epochs():
             model.train()
-            for _, (part,) in course.steps(epoch):
-                images, targets = part.batch
-                losses = model([image / 255 for image in images], targets)
-                parts = torch.stack([losses[name] for name in LOSSES])
-                optimizer.zero_grad(set_to_none=True)
-                fabric.backward(parts.sum())
-                if config.solver.clip is not None:
+            for _, parts in course.steps(epoch):
+                for part in parts:
+                    images, targets = part.batch
+                    with fabric.no_backward_sync(model, enabled=not part.last):
+                        found = model(images, targets)
+                        losses = torch.stack([found[name] for name in LOSSES])
+                        fabric.backward(losses.sum() / config.accumulate)
+                    course.sums += losses.detach().float()
+                if solver.clip is not None:
                     fabric.clip_gradients(
-                        model, optimizer, max_norm=config.solver.clip, error_if_nonfinite=False
+                        model, optimizer, max_norm=solver.clip, error_if_nonfinite=False
                     )
                 optimizer.step()
-                course.sums += parts.detach().float()
+                optimizer.zero_grad(set_to_none=True)
             means, speed = course.means(), course.speed
-            parts_by_name = dict(zip(LOSSES, means, strict=True))
-            course.finish_epoch(
-                {"loss": sum(means), **parts_by_name, "images_per_second": round(speed, 1)}
-            )
-            say(f"epoch {epoch + 1}/{config.epochs}  loss {sum(means):.3f}  {speed:.1f} images/s")
+            record: dict[str, Any] = {
+                "lr": optimizer.param_groups[0]["lr"],
+                "loss": sum(means),
+                **dict(zip(LOSSES, means, strict=True)),
+                "images_per_second": round(speed, 2),
+            }
+            last = epoch + 1 == config.epochs
+            if last or (config.score_every and (epoch + 1) % config.score_every == 0):
+                detections = _detections(model, ready, config, fabric)
+                mean = evaluate(ready.data.test, detections).mean
+                record |= {"AP50": mean["voc07"]["AP50"], "AP": mean["voc07"]["AP"]}
+            course.finish_epoch(record)
+            if fabric.is_global_zero:
+                score = f"  AP50 {record['AP50']:.1f}" if "AP50" in record else ""
+                say(
+                    f"epoch {epoch + 1}/{config.epochs}  loss {sum(means):.3f}{score}  "
+                    f"{speed:.3g} images/s"
+                )
 
     # ---- score, and leave the detector, the pictures and, last, the result
-    detections = detect(model, ready.test, config, fabric)
-    scores = evaluate(ready.test, detections)
-    write_text(run.folder / "detections.json", json.dumps(detections))
-    detector = {
-        "format": "detector/1",
-        "backbone": backbone.describe(),
-        "config": plain(config),
-        "classes": list(ready.train.classes),
-        "state_dict": model.module.state_dict(),
-    }
-    torch_file.write(run.folder / "detector.pth", detector)
-    draw_detections(ready.test, detections, run.picture("detections.png"))
-    draw_curve(run.read_log(), LOSSES, run.picture("curve.png"))
-    result = Result(
+    if detections is None:  # stopped after the last epoch
+        detections = _detections(model, ready, config, fabric)
+    result = None
+    if fabric.is_global_zero:
+        write_text(run.folder / "detections.json", json.dumps(detections))
+        classes = ready.data.train.classes
+        save_detector(run.folder / "detector.pth", model.module, backbone, config, classes)
+        draw_all(ready.data.test, detections, run, LOSSES)
+        scores = evaluate(ready.data.test, detections)
+        seconds = round(course.seconds, 1)
+        result = _result(run, scores, ready, config, fabric, seconds, course.speed)
+        run.finish(result)
+    return fabric.broadcast(result)  # type: ignore[return-value]
+
+
+def _detections(
+    model: Any, ready: Prepared, config: DetectionConfig, fabric: Fabric
+) -> list[dict[str, Any]]:
+    """Of the test split, in every process."""
+    return detect(
+        model,
+        ready.data.test.images,
+        ready.data.train.classes,
+        config.images,
+        fabric,
+        batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
+        workers=config.workers,
+        max_broken=config.voc.max_broken,
+    )
+
+
+def _result(
+    run: Run,
+    scores: VocScores,
+    ready: Prepared,
+    config: DetectionConfig,
+    fabric: Fabric,
+    seconds: float,
+    speed: float,
+) -> Result:
+    scored = [record for record in run.read_log() if "AP50" in record]
+    best = max(scored, key=lambda record: record["AP50"])
+    data = ready.data
+    return Result(
         task="detection",
         metric="AP50",
-        metrics=metrics_of(scores),
-        backbone=backbone.describe(),
+        metrics={
+            **metrics_of(scores),
+            "AP50_best": best["AP50"],
+            "best_epoch": best["epoch"],
+            "scored_epochs": len(scored),
+            "epochs": config.epochs,
+            "images_per_second": round(speed, 2),
+        },
+        backbone=ready.backbone.describe(),
         data={
-            "name": Path(config.data or "").name,
-            "train": len(ready.train),
-            "test": len(ready.test),
-            "classes": len(ready.train.classes),
+            "name": data.name,
+            "train": len(data.train),
+            "test": len(data.test),
+            "classes": len(data.train.classes),
+            "splits": [data.train_split, data.test_split],
+            "notes": list(data.notes),
         },
         seed=config.seed,
         config=plain(config),
-        seconds=round(course.seconds, 1),
-        environment=environment(fabric.device),
+        seconds=seconds,
+        environment={**environment(fabric.device), "processes": fabric.world_size},
     )
-    run.finish(result)
-    return result
-
-
-@torch.inference_mode()
-def detect(
-    model: nn.Module, records: Records, config: DetectionConfig, fabric: Fabric
-) -> list[dict[str, Any]]:
-    """Detections of every image as a COCO-style results list, boxes x, y, width, height."""
-    samples = Samples(records.images)
-    loader = Loader(
-        samples,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        shuffle=False,
-        workers=config.workers,
-        collate=collate,
-    )
-    model.eval()
-    rows: list[dict[str, Any]] = []
-    number = 0
-    with bar("scoring", len(records), "images") as advance:
-        for images, _ in loader.epoch(0):
-            found = model([image / 255 for image in fabric.to_device(images)])
-            for output in found:
-                image_id = records.images[number].image_id
-                for (left, top, right, bottom), label, score in zip(
-                    output["boxes"].tolist(),
-                    output["labels"].tolist(),
-                    output["scores"].tolist(),
-                    strict=True,
-                ):
-                    rows.append(
-                        {
-                            "image_id": image_id,
-                            "category": records.classes[label - 1],
-                            "bbox": [left, top, right - left, bottom - top],
-                            "score": score,
-                        }
-                    )
-                number += 1
-            advance(len(images))
-    return rows
 
 
 def metrics_of(scores: VocScores) -> dict[str, Any]:

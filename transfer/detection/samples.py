@@ -1,35 +1,73 @@
-"""Records as samples for a detector: decoded, flipped, boxes along with the pixels."""
+"""Records as samples for a detector: decoded, resized, flipped, boxes along with the pixels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from pretrain.images import decode
-from transfer.detection.voc import Record
+from pretrain.training import generator
+from transfer.detection.config import ImagesConfig
+from transfer.detection.records import Record
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A sample is (image uint8 (3, H, W), {"boxes": (K, 4), "labels": (K,) from 1})."""
+    """A sample is (image uint8 RGB (3, H, W), target).
+
+    The target holds "boxes" (K, 4) and "labels" (K,) from 1, "index" of the record, and "scale"
+    (2,): how much wider and taller the image is than on disk.
+    """
 
     records: Sequence[Record]
-    flip: float = 0.0
-    """Chance of a horizontal flip, drawn from torch's ambient generator."""
+    images: ImagesConfig
+    train: bool
+    """Draw the size and the flip from torch's ambient generator."""
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        record = self.records[index]
+        record, short_side = self.records[index], self.images.short_side
+        if self.train and self.images.train_short_sides:
+            sides = self.images.train_short_sides
+            short_side = sides[int(torch.randint(len(sides), ()))]
         image = decode(record.path)
-        boxes = torch.from_numpy(record.boxes).float()
-        if self.flip and torch.rand(()) < self.flip:
+        size = resized(int(image.shape[1]), int(image.shape[2]), short_side, self.images.long_side)
+        scale = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]])
+        image = resize(image, size)
+        boxes = torch.from_numpy(record.boxes).float() * scale.repeat(2)
+        if self.train and torch.rand(()) < self.images.flip:
             image, boxes = flip(image, boxes)
-        labels = torch.from_numpy(record.labels) + 1  # torchvision's 0 is the background
-        return image, {"boxes": boxes, "labels": labels}
+        labels = torch.from_numpy(record.labels) + 1
+        target = {"boxes": boxes, "labels": labels, "scale": scale, "index": torch.tensor(index)}
+        return image, target
+
+
+def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+    """Height and width with the wanted short side, or the largest allowed long one.
+
+    detectron2's rule and rounding (ResizeShortestEdge).
+    """
+    scale = short_side / min(height, width)
+    tall, wide = (short_side, scale * width) if height < width else (scale * height, short_side)
+    if max(tall, wide) > long_side:
+        shrink = long_side / max(tall, wide)
+        tall, wide = tall * shrink, wide * shrink
+    return int(tall + 0.5), int(wide + 0.5)
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """A uint8 image (3, H, W) by PIL's bilinear filter, as detectron2 does, to (3, *size)."""
+    if tuple(image.shape[1:]) == size:
+        return image
+    held = Image.fromarray(image.permute(1, 2, 0).numpy())
+    made = np.asarray(held.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return torch.from_numpy(made.transpose(2, 0, 1).copy())
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,3 +81,21 @@ def collate(samples: list[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     """Images of different sizes stay a list."""
     images, targets = zip(*samples, strict=True)
     return list(images), list(targets)
+
+
+def grouped_order(records: Sequence[Record], batch_size: int, seed: int, epoch: int) -> list[int]:
+    """Every record once, in batches of wide images or of tall ones, in random order.
+
+    A function of (seed, epoch). What fills no batch of its kind is put together at the end.
+    """
+    draw = generator(seed, "order", epoch)
+    order = torch.randperm(len(records), generator=draw)
+    wide = torch.tensor([record.width > record.height for record in records])[order]
+    whole: list[Tensor] = []
+    rest: list[Tensor] = []
+    for group in (order[wide], order[~wide]):
+        full = len(group) // batch_size * batch_size
+        whole += group[:full].split(batch_size) if full else ()
+        rest.append(group[full:])
+    places = torch.randperm(len(whole), generator=draw).tolist()
+    return torch.cat([*(whole[place] for place in places), *rest]).tolist()

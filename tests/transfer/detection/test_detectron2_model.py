@@ -1,0 +1,180 @@
+"""Both engines are the same detector: equal weights give equal losses and equal detections."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.errors import UserError
+from transfer.detection.config import DetectorConfig, ImagesConfig
+from transfer.detection.faster_rcnn import LOSSES, build_detector
+from transfer.detection.samples import resize, resized
+
+pytest.importorskip("detectron2", reason="detectron2 is not installed")
+
+from transfer.detection import detectron2_model
+
+SMALL = DetectorConfig(
+    fpn_channels=16,
+    head_channels=32,
+    anchor_sides=(16, 32, 64, 128, 256),
+    proposals_before_nms=100,
+    proposals=60,
+    test_proposals_before_nms=100,
+    test_proposals=60,
+    rois=100_000,  # none is left to chance
+)
+# prefixes of our parameters and of detectron2's
+NAMES = {
+    "rpn.head.conv.0.0.": "proposal_generator.rpn_head.conv.",
+    "rpn.head.cls_logits.": "proposal_generator.rpn_head.objectness_logits.",
+    "rpn.head.bbox_pred.": "proposal_generator.rpn_head.anchor_deltas.",
+    "roi_heads.box_head.fc1.": "roi_heads.box_head.fc1.",
+    "roi_heads.box_head.fc2.": "roi_heads.box_head.fc2.",
+    **{f"trunk.pyramid.inner_blocks.{k}.0.": f"backbone.fpn_lateral{k + 2}." for k in range(4)},
+    **{f"trunk.pyramid.layer_blocks.{k}.0.": f"backbone.fpn_output{k + 2}." for k in range(4)},
+}
+
+
+def make(arch: str) -> Backbone:
+    spec = BackboneSpec(arch=arch, num_classes=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
+    model = spec.create(3, 0)
+    draw = torch.Generator().manual_seed(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.weight.data.uniform_(0.2, 0.4, generator=draw)
+            module.running_mean.uniform_(-0.2, 0.2, generator=draw)
+            module.running_var.uniform_(0.5, 1.5, generator=draw)
+    return Backbone.of(model, spec, Provenance())
+
+
+def carry(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
+    """Give detectron2's heads the weights of ours."""
+    own = theirs.model.state_dict()
+    for name, tensor in ours.state_dict().items():
+        prefix = next((p for p in NAMES if name.startswith(p)), None)
+        if prefix is not None:
+            own[name.replace(prefix, NAMES[prefix])].copy_(tensor)
+    held = ours.state_dict()
+    for part in ("weight", "bias"):
+        scores = held[f"roi_heads.box_predictor.cls_score.{part}"]
+        own[f"roi_heads.box_predictor.cls_score.{part}"].copy_(scores.roll(-1, 0))
+        boxes = held[f"roi_heads.box_predictor.bbox_pred.{part}"]
+        own[f"roi_heads.box_predictor.bbox_pred.{part}"].copy_(boxes[4:])
+
+
+@pytest.mark.parametrize(
+    ("arch", "head", "beta"),
+    [("resnet18", "fpn", 0.0), ("resnet10t", "fpn", 1 / 9), ("resnet50", "c4", 0.0)],
+)
+def test_equal_weights_are_the_same_detector(arch, head, beta):
+    config = replace(SMALL, head=head, smooth_l1_beta=beta)
+    if head == "c4":
+        config = replace(config, anchor_sides=(32, 64), proposals=20, test_proposals=20)
+    backbone = make(arch)
+    torch.manual_seed(0)
+    ours = build_detector(backbone, config, 4)
+    theirs = detectron2_model.build_detector(backbone, config, 4)
+    with torch.no_grad():  # so that there is something to find, and boxes to move
+        for layer in (ours.roi_heads.box_predictor.cls_score, ours.rpn.head.cls_logits):
+            layer.weight.normal_(0, 0.3)
+        for layer in (ours.roi_heads.box_predictor.bbox_pred, ours.rpn.head.bbox_pred):
+            layer.weight.normal_(0, 0.02)
+    carry(ours, theirs)
+    draw = torch.Generator().manual_seed(1)
+    sizes = ((96, 75), (70, 121))
+    images = [torch.randint(0, 256, (3, *s), generator=draw, dtype=torch.uint8) for s in sizes]
+    held = [[5.0, 8, 40, 60], [30, 20, 70, 66]], [[10.5, 8, 100, 50]]
+    targets = [
+        {"boxes": torch.tensor(boxes), "labels": torch.tensor(labels)}
+        for boxes, labels in zip(held, ([1, 4], [2]), strict=True)
+    ]
+
+    # ---- detections
+    found, wanted = ours.eval()(images), theirs.eval()(images)
+    for one, other in zip(found, wanted, strict=True):
+        assert len(one["boxes"]) > 5
+        assert one["labels"].tolist() == other["labels"].tolist()
+        torch.testing.assert_close(one["scores"], other["scores"], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one["boxes"], other["boxes"], atol=1e-2, rtol=1e-4)
+
+    # ---- losses, every anchor and region sampled in both
+    ours.rpn.fg_bg_sampler.batch_size_per_image = 10**6
+    theirs.model.proposal_generator.batch_size_per_image = 10**6
+    found, wanted = ours.train()(images, targets), theirs.train()(images, targets)
+    assert set(found) == set(wanted) == set(LOSSES)
+    for name in LOSSES:
+        torch.testing.assert_close(found[name], wanted[name], atol=1e-7, rtol=2e-4)
+        assert found[name].item() > 0
+
+    # ---- as many weights learn, and as many stay
+    def free(model) -> int:
+        return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+    predictor = ours.roi_heads.box_predictor.bbox_pred
+    assert free(ours) - free(theirs) == 4 * (predictor.in_features + 1)  # the background's box
+
+
+def test_heads_that_detectron2_would_build_from_other_blocks_are_refused():
+    for arch in ("resnet18", "resnet34"):
+        with pytest.raises(UserError, match="basic blocks"):
+            detectron2_model.build_detector(make(arch), replace(SMALL, head="c4"), 3)
+    with pytest.raises(UserError, match="stock detectron2 has no resnet10t"):
+        detectron2_model.build_detector(make("resnet10t"), replace(SMALL, head="c4"), 3)
+
+
+def test_dc5_takes_a_step():
+    config = replace(SMALL, head="dc5", anchor_sides=(32, 64), proposals=20, rois=16)
+    detector = detectron2_model.build_detector(make("resnet50"), config, 3).train()
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    target = {"boxes": torch.tensor([[5.0, 8, 40, 60]]), "labels": torch.tensor([2])}
+    losses = detector([image], [target])
+    sum(losses.values()).backward()
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
+
+
+def test_images_are_resized_as_detectron2_does():
+    from detectron2.data.transforms import ResizeShortestEdge
+
+    draw = np.random.default_rng(0)
+    for _ in range(40):
+        height, width = (int(n) for n in draw.integers(20, 400, 2))
+        short, long = int(draw.integers(20, 300)), int(draw.integers(300, 500))
+        wanted = ResizeShortestEdge.get_output_shape(height, width, short, long)
+        assert resized(height, width, short, long) == wanted
+    image = draw.integers(0, 256, (50, 81, 3), dtype=np.uint8)
+    resizing = ResizeShortestEdge(37, 500).get_transform(image)
+    size = resized(50, 81, 37, ImagesConfig().long_side)
+    ours = resize(torch.from_numpy(image.transpose(2, 0, 1)), size)
+    assert np.array_equal(ours.numpy().transpose(1, 2, 0), resizing.apply_image(image))
+
+
+def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path):
+    """The loop, its sampler and its seeds are ours: to the bit."""
+    from pretrain.errors import Stopped
+    from pretrain.run import Run
+    from pretrain.training import make_fabric
+    from transfer.detection.config import DetectionConfig, SolverConfig
+    from transfer.detection.engine import finetune
+    from transfer.detection.inference import load_detector
+
+    config = DetectionConfig(
+        name="test",
+        engine="detectron2",
+        data=str(worlds["detection"]),
+        images=ImagesConfig(short_side=64, long_side=128),
+        detector=replace(SMALL, rois=16),
+        solver=SolverConfig(lr=1e-3, clip=10),
+        epochs=2,
+        batch_size=4,
+        workers=0,
+    )
+    finetune(backbone, config, Run(tmp_path / "whole"), make_fabric("cpu"))
+    with pytest.raises(Stopped, match="step 3 of 4"):
+        finetune(backbone, config, Run(tmp_path / "parts"), make_fabric("cpu"), stop_after=3)
+    finetune(backbone, config, Run(tmp_path / "parts"), make_fabric("cpu"))
+    whole, parts = (load_detector(tmp_path / name).model for name in ("whole", "parts"))
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name

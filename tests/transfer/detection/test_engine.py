@@ -1,0 +1,405 @@
+"""The detector's parts, and the run that ties them together."""
+
+import json
+import os
+import shutil
+import signal
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torchvision.models.detection.image_list import ImageList
+
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.errors import Stopped, UserError
+from pretrain.run import Result, Run
+from pretrain.training import make_fabric
+from transfer.detection import engine
+from transfer.detection.average_precision import evaluate
+from transfer.detection.config import DetectionConfig, DetectorConfig, ImagesConfig, SolverConfig
+from transfer.detection.data import open_data
+from transfer.detection.faster_rcnn import LOSSES, build_detector
+from transfer.detection.inference import detect, load_detector
+from transfer.detection.preparation import make_optimizer, prepare
+from transfer.detection.records import Record
+from transfer.detection.regions import Anchors, Pooler
+from transfer.detection.samples import Samples, flip, grouped_order
+from transfer.detection.trunk import STRIDES, PyramidTrunk, prove
+from transfer.detection.voc import read_voc
+
+SMALL = DetectorConfig(
+    fpn_channels=16,
+    head_channels=32,
+    anchor_sides=(20, 40, 80, 160, 320),
+    proposals_before_nms=100,
+    proposals=50,
+    test_proposals=50,
+    rois=16,
+)
+
+
+def config(tree: Path, **changes) -> DetectionConfig:
+    tiny = DetectionConfig(
+        name="test",
+        engine="torchvision",
+        data=str(tree),
+        images=ImagesConfig(short_side=64, long_side=128),
+        detector=SMALL,
+        epochs=1,
+        batch_size=4,
+        workers=0,
+        solver=SolverConfig(lr=1e-3, clip=10),
+    )
+    return replace(tiny, **changes)
+
+
+# ---------------------------------------------------------------------------------------- samples
+
+
+def test_flip_moves_boxes_with_their_pixels():
+    image = torch.zeros(1, 8, 20)
+    image[:, 2:5, 3:9] = 1
+    turned, boxes = flip(image, torch.tensor([[3.0, 2.0, 9.0, 5.0]]))
+    left, top, right, bottom = boxes[0].int().tolist()
+    assert turned[:, top:bottom, left:right].all()
+    assert turned.sum() == image.sum() == (right - left) * (bottom - top)
+
+
+def test_sizes_and_flips_follow_the_ambient_seed(worlds):
+    records = read_voc(worlds["detection"], "train").images
+    images = ImagesConfig(train_short_sides=(32, 48), long_side=100)
+    samples = Samples(records, images, train=True)
+    seen = Counter()
+    for seed in range(40):
+        torch.manual_seed(seed)
+        image, target = samples[0]
+        torch.manual_seed(seed)
+        assert torch.equal(samples[0][0], image)
+        seen[image.shape[1], round(float(target["boxes"][0, 0]), 3)] += 1
+    assert {size for size, _ in seen} == {32, 48}
+    assert len(seen) == 4  # both sizes, turned and not
+    still = Samples(records, images, train=False)[0][0]
+    assert torch.equal(still, Samples(records, images, train=False)[0][0])
+
+
+def test_boxes_follow_their_image(worlds):
+    """Resized to twice its size and back, every box is the record's."""
+    records = read_voc(worlds["detection"], "train").images
+    for index, record in enumerate(records):
+        images = ImagesConfig(short_side=128, flip=0)
+        image, target = Samples(records, images, train=True)[index]
+        assert image.shape == (3, 128, 128)
+        assert target["scale"].tolist() == [2, 2]
+        np.testing.assert_allclose(target["boxes"].numpy(), 2 * record.boxes, rtol=1e-6)
+        assert target["labels"].tolist() == (record.labels + 1).tolist()
+
+
+def of_shapes(shapes: list[tuple[int, int]]) -> list[Record]:
+    none = np.zeros(0, dtype=bool)
+    return [
+        Record(image_id=k, path=Path(), width=w, height=h, boxes=np.zeros((0, 4)),
+               labels=np.zeros(0, np.int64), difficult=none, truncated=none, crowd=none)
+        for k, (w, h) in enumerate(shapes)
+    ]  # fmt: skip
+
+
+def test_batches_are_of_one_shape_and_every_image_comes_once():
+    records = of_shapes([(40, 30)] * 22 + [(30, 40)] * 11)
+    orders = [grouped_order(records, 4, seed=1, epoch=epoch) for epoch in (0, 1)]
+    for order in orders:
+        assert sorted(order) == list(range(33))
+        batches = [order[k : k + 4] for k in range(0, 28, 4)]
+        kinds = [{index < 22 for index in batch} for batch in batches]
+        assert all(len(kind) == 1 for kind in kinds)
+        assert {True} in kinds
+        assert {False} in kinds
+    assert orders[0] != orders[1]
+    assert orders[0] == grouped_order(records, 4, seed=1, epoch=0)
+    assert grouped_order(of_shapes([(40, 30)] * 3), 4, 0, 0) != []
+
+
+# ---------------------------------------------------------------------------------------- detector
+
+
+def test_the_trunk_is_the_backbone(backbone):
+    trunk = PyramidTrunk(backbone, SMALL).train()
+    images = torch.randn(2, 3, 64, 96)
+    wanted = backbone.features(images)[1:]
+    for found, level, stride in zip(trunk.body(images), wanted, STRIDES, strict=True):
+        assert torch.equal(found, level), f"stride {stride}"
+    assert set(trunk(images)) == {"0", "1", "2", "3", "pool"}
+
+
+@pytest.mark.parametrize("arch", ["efficientnet_b0", "regnety_002"])
+def test_frozen_norms_keep_their_fused_activations(arch):
+    """timm's BatchNormAct2d carries the activation; a converter to FrozenBatchNorm2d drops it."""
+    spec = BackboneSpec(arch=arch, num_classes=3)
+    held = Backbone.of(spec.create(3, 0), spec, Provenance())
+    trunk = PyramidTrunk(held, SMALL).train()
+    images = torch.randn(1, 3, 64, 64)
+    for found, level in zip(trunk.body(images), held.features(images)[-4:], strict=True):
+        torch.testing.assert_close(found, level)
+    from torchvision.ops.misc import FrozenBatchNorm2d
+
+    body = held.feature_network([1, 2, 3, 4])
+    for module in list(body.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                frozen = FrozenBatchNorm2d(child.num_features)
+                frozen.load_state_dict(
+                    {k: v for k, v in child.state_dict().items() if "num_batches" not in k}
+                )
+                setattr(module, name, frozen)
+    with pytest.raises(UserError, match="of the frozen network differs from the backbone's"):
+        prove(body, held, [1, 2, 3, 4])
+
+
+@pytest.mark.parametrize("head", ["fpn", "c4"])
+def test_frozen_means_that_nothing_moves(backbone, head):
+    for freeze, moving in ((2, "layer2"), (1, "layer1"), (0, "conv1")):
+        sides = SMALL.anchor_sides if head == "fpn" else (32.0,)
+        detector = build_detector(
+            backbone, replace(SMALL, head=head, freeze=freeze, anchor_sides=sides), 2
+        ).train()
+        optimizer = make_optimizer(detector, SolverConfig(lr=0.1), 2)
+        image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+        target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([1])}
+        for _ in range(2):  # in the first step only the boxes' last layer has a gradient
+            sum(detector([image], [target]).values()).backward()
+            optimizer.step()
+        held = {
+            name.removeprefix("trunk.body.model.").replace("roi_heads.box_head.stage", "layer4"):
+            tensor
+            for name, tensor in detector.state_dict().items()
+        }  # fmt: skip
+        held = {name: tensor for name, tensor in held.items() if name in backbone.weights}
+        assert len(held) >= len(backbone.weights) - 2
+        moved = {
+            name.split(".")[0]
+            for name, tensor in held.items()
+            if not torch.equal(tensor, backbone.weights[name])
+        }
+        parts = ["conv1", "layer1", "layer2", "layer3", "layer4"]
+        assert min(moved, key=parts.index) == moving
+        assert "layer4" in moved
+        for name in held:
+            if "bn" in name or "running" in name:
+                assert torch.equal(held[name], backbone.weights[name]), name
+
+
+def test_trained_norms_move(backbone):
+    trunk = PyramidTrunk(backbone, replace(SMALL, batch_norm="trained", freeze=0)).train()
+    trunk(torch.randn(2, 3, 64, 64))
+    assert not torch.equal(trunk.body.model.bn1.running_mean, backbone.weights["bn1.running_mean"])
+
+
+def test_sync_norms_are_the_backbone_and_learn(backbone):
+    trunk = PyramidTrunk(backbone, replace(SMALL, batch_norm="sync", freeze=0))
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in trunk.modules())
+
+
+def test_preprocessing_travels_with_the_backbone(backbone):
+    spec = replace(backbone.spec, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    detector = build_detector(replace(backbone, spec=spec), SMALL, 3)
+    image = torch.randint(0, 256, (3, 40, 64), dtype=torch.uint8)
+    seen = detector.pad([image, image[:, :33, :20]])
+    mean, std = (torch.tensor(v)[:, None, None] for v in (spec.mean, spec.std))
+    torch.testing.assert_close(seen.tensors[0, :, :40], (image / 255 - mean) / std)
+    assert seen.tensors.shape == (2, 3, 64, 64)
+    assert not seen.tensors[1, :, 33:].any()
+    assert not seen.tensors[1, :, :, 20:].any()
+    assert seen.image_sizes == [(40, 64), (33, 20)]
+
+
+def test_architectures_that_lack_what_a_head_needs_are_refused():
+    def held(arch: str) -> Backbone:
+        spec = BackboneSpec(arch=arch, num_classes=2)
+        return Backbone.of(spec.create(2, 0), spec, Provenance())
+
+    with pytest.raises(UserError, match=r"stride \[16.*needs \[4, 8, 16, 32\]"):
+        build_detector(held("vit_tiny_patch16_224"), SMALL, 3)
+    with pytest.raises(UserError, match=r"regnety_002 has no last stage.*--detector\.head fpn"):
+        build_detector(held("regnety_002"), replace(SMALL, head="c4"), 3)
+
+
+def test_anchors_keep_their_stride_and_are_not_rounded():
+    """Against the definition: area side^2, ratios 1:2, 1:1, 2:1, centred at multiples of stride."""
+    anchors = Anchors([(10.0,), (20.0, 30.0)], [8, 64])
+    images = ImageList(torch.zeros(1, 3, 32, 96), [(32, 96)])
+    (found,) = anchors(images, [torch.zeros(1, 1, 4, 12), torch.zeros(1, 1, 1, 2)])
+    assert anchors.num_anchors_per_location() == [3, 6]
+    assert found.shape == (4 * 12 * 3 + 2 * 6, 4)
+    width, height = found[:, 2] - found[:, 0], found[:, 3] - found[:, 1]
+    torch.testing.assert_close((height / width)[:3], torch.tensor([0.5, 1, 2]))
+    torch.testing.assert_close((width * height)[-6:], torch.tensor([400.0] * 3 + [900.0] * 3))
+    centre = (found[:, :2] + found[:, 2:]) / 2
+    torch.testing.assert_close(centre[3 * 13], torch.tensor([8.0, 8.0]))  # row 1, column 1
+    torch.testing.assert_close(centre[-1], torch.tensor([64.0, 0.0]))
+
+
+def test_regions_come_from_the_level_of_their_size():
+    levels = {str(k): torch.full((1, 1, 512 >> k, 512 >> k), float(k)) for k in range(4)}
+    pooler = Pooler(list(levels), STRIDES, 2)
+    sides = torch.tensor([20.0, 111, 113, 223, 225, 447, 449, 2000])
+    boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
+    found = pooler(levels, [boxes], [(2048, 2048)]).mean((1, 2, 3)).round()
+    assert found.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_paper_protocol_takes_a_step(worlds):
+    """C4 of a ResNet with basic blocks: detectron2 cannot build it, torchvision's parts can."""
+    spec = BackboneSpec(arch="resnet18", num_classes=3)
+    held = Backbone.of(spec.create(3, 0), spec, Provenance())
+    changes = replace(SMALL, head="c4", anchor_sides=(16, 32, 64), proposals=20, rois=8)
+    detector = build_detector(held, changes, 3).train()
+    image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    target = {"boxes": torch.tensor([[5.0, 8, 40, 60]]), "labels": torch.tensor([2])}
+    losses = detector([image], [target])
+    assert set(losses) == set(LOSSES)
+    sum(losses.values()).backward()
+    assert all(bool(torch.isfinite(value)) for value in losses.values())
+    (found,) = detector.eval()([image])
+    assert set(found) == {"boxes", "labels", "scores"}
+
+
+def test_norms_are_not_decayed_and_the_rate_follows_the_batch(backbone):
+    detector = build_detector(backbone, replace(SMALL, batch_norm="trained", freeze=0), 2)
+    solver = SolverConfig(lr=0.02, lr_batch=16, weight_decay=0.1)
+    decayed, norms = make_optimizer(detector, solver, 4).param_groups
+    assert decayed["lr"] == norms["lr"] == 0.005
+    assert (decayed["weight_decay"], norms["weight_decay"]) == (0.1, 0)
+    names = dict(detector.named_parameters())
+    in_norms = {id(p) for p in norms["params"]}
+    listed = {name for name, p in names.items() if id(p) in in_norms}
+    assert "trunk.body.model.bn1.weight" in listed
+    assert all("bn" in name or "downsample" in name or "conv1." in name for name in listed)
+    assert len(decayed["params"]) + len(norms["params"]) == len(names)
+
+
+# ---------------------------------------------------------------------------------------- the run
+
+
+@pytest.fixture(scope="module")
+def first(worlds, backbone, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("first") / "run"
+    options = config(worlds["detection"], epochs=2)
+    return engine.finetune(backbone, options, Run(folder), make_fabric("cpu")), folder
+
+
+def weights(folder: Path) -> dict:
+    return torch.load(folder / "detector.pth", weights_only=True)["state_dict"]
+
+
+def test_a_run_leaves_what_it_promises(first, worlds, backbone):
+    result, folder = first
+    assert Result.read(folder / "result.json") == result
+    assert result.backbone["fingerprint"] == backbone.fingerprint()
+    for name in ("detector.pth", "pictures/detections.png", "pictures/curve.png", "config.yaml"):
+        assert (folder / name).stat().st_size > 0
+    rows = json.loads((folder / "detections.json").read_text())
+    data = open_data(worlds["detection"], config(worlds["detection"]).voc)
+    assert evaluate(data.test, rows).mean["voc07"]["AP50"] == result.metrics["AP50"]
+    log = Run(folder).read_log()
+    assert [record["epoch"] for record in log] == [1, 2]
+    assert log[-1]["AP50"] == result.metrics["AP50"]
+    assert result.metrics["scored_epochs"] == 1
+
+
+def test_the_detector_file_finds_the_same(first, worlds, backbone_file):
+    _, folder = first
+    held = load_detector(folder)
+    truth = open_data(worlds["detection"], config(worlds["detection"]).voc).test
+    rows = detect(held.model, truth.images, held.classes, held.images, make_fabric("cpu"))
+    wanted = json.loads((folder / "detections.json").read_text())
+    assert [row["image_id"] for row in rows] == [row["image_id"] for row in wanted]
+    for row, other in zip(rows, wanted, strict=True):
+        np.testing.assert_allclose(row["bbox"], other["bbox"], atol=0.02)
+        assert min(row["bbox"]) >= 0
+    with pytest.raises(UserError, match="no detector of this project: format 'backbone/1'"):
+        load_detector(backbone_file)
+    with pytest.raises(UserError, match=r"format 'detector/2'; a backbone .* is needed"):
+        Backbone.load(folder / "detector.pth")
+
+
+def test_from_scratch_nothing_is_frozen(backbone, worlds):
+    ready = prepare(backbone, config(worlds["detection"], scratch=True, seed=3))
+    assert ready.backbone.arm == "from scratch"
+    assert ready.backbone.describe()["seed"] == 3
+    assert all(parameter.requires_grad for parameter in ready.model.parameters())
+    name = "trunk.body.model.layer1.0.conv1.weight"
+    assert not torch.equal(ready.model.state_dict()[name], backbone.weights[name[17:]])
+
+
+def test_a_curve_of_the_score(backbone, worlds, tmp_path):
+    options = config(worlds["detection"], epochs=3, score_every=1)
+    result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    scores = [record["AP50"] for record in Run(tmp_path / "run").read_log()]
+    assert len(scores) == result.metrics["scored_epochs"] == 3
+    assert result.metrics["AP50_best"] == max(scores)
+    again = config(worlds["detection"], epochs=3, score_every=0)
+    engine.finetune(backbone, again, Run(tmp_path / "quiet"), make_fabric("cpu"))
+    for name, tensor in weights(tmp_path / "run").items():
+        assert torch.equal(tensor, weights(tmp_path / "quiet")[name]), name
+
+
+def test_the_same_seed_gives_the_same_bits(first, worlds, backbone, tmp_path):
+    options = config(worlds["detection"], epochs=2, workers=1)
+    engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    again = weights(tmp_path / "run")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights(first[1]).items())
+    options = config(worlds["detection"], epochs=2, seed=1)
+    engine.finetune(backbone, options, Run(tmp_path / "other"), make_fabric("cpu"))
+    other = weights(tmp_path / "other")
+    assert any(not torch.equal(tensor, other[name]) for name, tensor in again.items())
+
+
+def test_stopped_and_resumed_equals_uninterrupted(first, worlds, backbone, tmp_path):
+    options, count = config(worlds["detection"], epochs=2), 0
+
+    class Stopping(type(make_fabric("cpu"))):
+        def clip_gradients(self, *arguments, **named):
+            nonlocal count
+            count += 1
+            if count == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().clip_gradients(*arguments, **named)
+
+    with pytest.raises(Stopped, match="step 3 of 4"):
+        engine.finetune(
+            backbone, options, Run(tmp_path / "run"), Stopping(accelerator="cpu", devices=1)
+        )
+    engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    again = weights(tmp_path / "run")
+    assert all(torch.equal(tensor, again[name]) for name, tensor in weights(first[1]).items())
+
+
+def test_another_backbone_is_not_resumed(first, worlds, backbone, tmp_path):
+    run = Run(tmp_path / "run")
+    run.start(engine.plain(config(worlds["detection"])), "0123456789abcdef")
+    with pytest.raises(UserError, match=r"another backbone .*0123456789abcdef"):
+        engine.finetune(backbone, config(worlds["detection"]), run, make_fabric("cpu"))
+
+
+def test_a_detector_can_learn(worlds, backbone, tmp_path):
+    """Ten images by heart: the loss falls and objects of the training images are found."""
+    tree = tmp_path / "tree"
+    shutil.copytree(worlds["detection"], tree)
+    shutil.copy(tree / "ImageSets/Main/train.txt", tree / "ImageSets/Main/val.txt")
+    options = config(
+        tree,
+        epochs=40,
+        batch_size=5,
+        detector=replace(
+            SMALL, freeze=0, batch_norm="trained", fpn_channels=64, head_channels=128, rois=32
+        ),
+        solver=SolverConfig(optimizer="adamw", lr=2e-3, schedule="cosine", clip=10),
+    )
+    result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    log = Run(tmp_path / "run").read_log()
+    assert log[-1]["loss"] < 0.5 * log[0]["loss"]
+    assert result.metrics["AP50"] > 40
+    assert np.isfinite(result.metrics["AP"])

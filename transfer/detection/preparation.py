@@ -1,0 +1,133 @@
+"""What a configuration comes to before the first step: records, detector, loader, optimiser."""
+
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from pretrain.backbone import Backbone, Provenance
+from pretrain.errors import UserError
+from pretrain.training import Loader, derive, seed_ambient
+from transfer.detection.config import DetectionConfig, DetectorConfig, Engine, SolverConfig
+from transfer.detection.data import Data, open_data
+from transfer.detection.faster_rcnn import build_detector
+from transfer.detection.samples import Samples, collate, grouped_order
+from transfer.detection.trunk import norms
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What can be known without a device."""
+
+    backbone: Backbone
+    """As given, or its architecture with random weights."""
+    data: Data
+    model: nn.Module
+    samples: Samples
+    steps_per_epoch: int
+
+
+def resolved(config: DetectionConfig) -> DetectionConfig:
+    """The configuration with the library named that will train."""
+    return replace(config, engine=choose_engine(config))
+
+
+def choose_engine(config: DetectionConfig) -> Engine:
+    """The library that trains; UserError where the one asked for is missing."""
+    installed = find_spec("detectron2") is not None
+    if config.engine == "detectron2" and not installed:
+        raise UserError(
+            "engine is detectron2, which is not installed here (its guide: "
+            "https://github.com/facebookresearch/detectron2/blob/main/INSTALL.md). "
+            "--engine torchvision needs nothing more and trains the same detector."
+        )
+    if config.engine == "auto":
+        return "detectron2" if installed else "torchvision"
+    return config.engine
+
+
+def prepare(backbone: Backbone, config: DetectionConfig) -> Prepared:
+    """Read the tree and build the detector; every mistake a user can make shows here."""
+    if config.data is None:
+        raise UserError("no data: give --data DIR with a Pascal VOC tree")
+    data = open_data(Path(config.data), config.voc)
+    if len(data.train) < config.batch_size:
+        raise UserError(
+            f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
+            "images. Give a smaller batch_size."
+        )
+    detector = config.detector
+    if config.scratch:
+        backbone, detector = of_random_weights(backbone, config.seed), unfrozen(detector)
+    with torch.random.fork_rng(devices=[]):
+        seed_ambient(derive(config.seed, "weights"))
+        model = build(backbone, detector, len(data.train.classes), choose_engine(config))
+    samples = Samples(data.train.images, config.images, train=True)
+    return Prepared(backbone, data, model, samples, len(data.train) // config.batch_size)
+
+
+def build(
+    backbone: Backbone, detector: DetectorConfig, num_classes: int, engine: Engine
+) -> nn.Module:
+    """The detector of one library or the other; both take and give the same."""
+    match engine:
+        case "torchvision":
+            return build_detector(backbone, detector, num_classes)
+        case "detectron2":
+            from transfer.detection.detectron2_model import build_detector as build_theirs
+
+            return build_theirs(backbone, detector, num_classes)
+
+
+def of_random_weights(backbone: Backbone, seed: int) -> Backbone:
+    """The same architecture and preprocessing, untrained."""
+    spec = backbone.spec
+    network = spec.create(spec.num_classes, derive(seed, "weights"))
+    return Backbone.of(network, spec, Provenance(seed=seed, source="from scratch"))
+
+
+def unfrozen(detector: DetectorConfig) -> DetectorConfig:
+    """What random weights need: all of them trained, BatchNorm too."""
+    norm = "trained" if detector.batch_norm == "frozen" else detector.batch_norm
+    return replace(detector, freeze=0, batch_norm=norm)
+
+
+def make_loader(ready: Prepared, config: DetectionConfig, fabric: Fabric) -> Loader:
+    """Batches of training images."""
+    order = partial(grouped_order, ready.data.train.images, config.batch_size, config.seed)
+    return Loader(
+        ready.samples,
+        shuffle=True,
+        drop_last=True,
+        collate=collate,
+        batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        seed=config.seed,
+        workers=config.workers,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        max_broken=config.voc.max_broken,
+        order=order if config.images.group else None,
+    )
+
+
+def make_optimizer(
+    model: nn.Module, config: SolverConfig, batch_size: int
+) -> torch.optim.Optimizer:
+    """Of everything that is not frozen; norms are not decayed, as in detectron2."""
+    resting = {id(value) for module in norms(model) for value in module.parameters()}
+    free = [value for value in model.parameters() if value.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [value for value in free if id(value) not in resting]},
+        {"params": [value for value in free if id(value) in resting], "weight_decay": 0.0},
+    ]
+    groups = [group for group in groups if group["params"]]
+    lr = config.peak(batch_size)
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=lr, momentum=0.9, weight_decay=config.weight_decay)
