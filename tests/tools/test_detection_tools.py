@@ -1,0 +1,169 @@
+"""Detection from the command line: training, its mistakes, resuming, processes, inference."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from tests.conftest import ROOT
+from tests.tools.test_tools import call, fails
+from tools.command import load_config
+from transfer.detection.config import DetectionConfig
+
+SMALL = ["--images.short_side", "64", "--epochs", "1", "--workers", "0", "--device", "cpu",
+         "--batch_size", "4", "--engine", "torchvision"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained(worlds, backbone_file, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("trained")
+    done = call("finetune_det", "--backbone", backbone_file, "--data", worlds["detection"], *SMALL,
+                "--out", "run", "--epochs", "2", "--stop-after", "3", cwd=out)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "stopped after step 3 of 4" in done.stderr
+    done = call("finetune_det", "--resume", "run", "--device", "cpu", cwd=out)
+    assert done.returncode == 0, done.stderr
+    assert "resuming run after epoch 1, step 1" in done.stderr
+    assert "Faster R-CNN (torchvision) from resnet10t" in done.stdout
+    return out / "run"
+
+
+def test_a_run_in_slots_of_time_ends_as_any_other(trained):
+    result = json.loads((trained / "result.json").read_text())
+    assert result["config"]["engine"] == "torchvision"
+    assert len((trained / "log.jsonl").read_text().splitlines()) == 2
+    for name in ("detections", "precision_recall", "mistakes", "curve"):
+        assert (trained / "pictures" / f"{name}.png").stat().st_size > 5000
+
+
+def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path):
+    words = ["--backbone", backbone_file, "--data", worlds["detection"], *SMALL]
+    tool = [str(ROOT / "tools" / "finetune_det.py"), *map(str, words)]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    for command in (
+        [*launcher, *tool, "--out", "two"],
+        [*tool, "--accumulate", "2", "--out", "one"],
+    ):
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+    two, one = (
+        torch.load(tmp_path / name / "detector.pth", weights_only=True)["state_dict"]
+        for name in ("two", "one")
+    )
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, atol=1e-4, rtol=1e-3, msg=name)
+    rows = [
+        json.loads((tmp_path / name / "detections.json").read_text()) for name in ("two", "one")
+    ]
+    assert abs(len(rows[0]) - len(rows[1])) < 10
+    images = [row["image_id"] for row in rows[0]]
+    assert images == sorted(images)  # both shares, in order of the split
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (["--data", "nowhere"], "there is no folder nowhere"),
+        (["--data", "empty"], "empty is no Pascal VOC tree: it has no Annotations"),
+        (["--data", "no_sets"], "has no ImageSets/Main"),
+        (["--voc.train", "trian"], "has no split 'trian'; it has train, val. Did you mean train?"),
+        (["--voc.classes", "[strar]"], "unknown class"),
+        (["--voc.max_broken", "-1"], "voc.max_broken is -1"),
+        (["--batch_size", "99"], "batch_size is 99, but there are only 10 training images"),
+        (["--backbone", "vit.pth"], "vit_tiny_patch16_224 has feature levels of stride"),
+        (["--backbone", "DETECTOR"], "format 'detector/2'"),
+        (["--detector.anchor_sides", "[8, 16]"], "it must have five"),
+        (["--detector.head", "dc5"], "detectron2's alone"),
+        (["--detector.fpn_chanels", "3"], "fpn_chanels"),
+        (["--images.flip", "2"], "images.flip is 2"),
+        (["--stop-after", "0"], "--stop-after is 0"),
+    ],
+)
+def test_mistakes(change, said, trained, worlds, backbone_file, tmp_path, monkeypatch, capsys):
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    if "no_sets" in change:
+        shutil.copytree(worlds["detection"], "no_sets")
+        shutil.rmtree("no_sets/ImageSets")
+    if "vit.pth" in change:
+        spec = BackboneSpec(arch="vit_tiny_patch16_224", num_classes=2)
+        Backbone.of(spec.create(2, 0), spec, Provenance()).save(Path("vit.pth"))
+    change = [str(trained / "detector.pth") if word == "DETECTOR" else word for word in change]
+    words = ["--backbone", backbone_file, "--data", worlds["detection"], *SMALL, *change]
+    fails("finetune_det", *words, capsys=capsys, said=said)
+    assert not Path("runs").exists()
+
+
+def test_detectron2_where_it_is_missing(worlds, backbone_file, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("transfer.detection.preparation.find_spec", lambda name: None)
+    words = ["--backbone", backbone_file, "--data", worlds["detection"], *SMALL]
+    said = "engine is detectron2, which is not installed here"
+    fails("finetune_det", *words, "--engine", "detectron2", capsys=capsys, said=said)
+
+
+def test_what_a_detector_finds(trained, worlds, tmp_path):
+    folder = tmp_path / "images"
+    shutil.copytree(worlds["detection"] / "JPEGImages", folder)
+    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no image")
+    done = call("detect", "--detector", trained, "--images", folder, "--out", tmp_path / "out",
+                "--least-score", "0.0", "--device", "cpu")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "16 images" in done.stdout
+    assert "broken.jpg is no image" in done.stderr
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    wanted = json.loads((trained / "detections.json").read_text())
+    assert sum(row["image_id"].startswith("val") for row in rows) == len(wanted)
+    pictures = list((tmp_path / "out" / "pictures").iterdir())
+    assert len(pictures) == len({row["image_id"] for row in rows})
+    if pictures:
+        assert Image.open(pictures[0]).size == (128, 128)
+
+
+def test_mistakes_of_detect(trained, backbone_file, tmp_path, capsys):
+    for words, said in (
+        (["--detector", tmp_path, "--images", tmp_path], "there is no detector"),
+        (["--detector", backbone_file, "--images", tmp_path], "no detector of this project"),
+        (["--detector", trained, "--images", tmp_path], "no folder with images"),
+        (["--detector", trained, "--images", "x", "--least-score", "7"], "--least-score is 7.0"),
+    ):
+        fails("detect", *words, capsys=capsys, said=said)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "detection").glob("*.yaml")), ids=str)
+def test_recipes_build_their_detector(path, worlds, backbone):
+    """Each recipe on the test's tree, as far as the first step would go."""
+    from dataclasses import replace
+
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+    from transfer.detection.preparation import prepare
+
+    config = load_config(DetectionConfig, path, data=str(worlds["detection"]), batch_size=2)
+    plain = replace(config.voc, train="train", test="val")
+    if config.detector.head == "c4":
+        spec = BackboneSpec(arch="resnet26", num_classes=2)
+        backbone = Backbone.of(spec.create(2, 0), spec, Provenance())
+    ready = prepare(backbone, replace(config, voc=plain, engine="torchvision"))
+    assert ready.steps_per_epoch == 5
+
+
+def test_the_benchmark_of_detections_runs(worlds, tmp_path):
+    from tests.transfer.detection.test_scores_tool import perfect
+
+    results = tmp_path / "r.json"
+    results.write_text(json.dumps(perfect(worlds["detection"])))
+    done = call("bench", "detections", "--data", worlds["detection"], "--split", "val",
+                "--results", results, "--rounds", 1)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "| ours, records at hand |" in done.stdout
+    assert "voc07 AP50 100.0000" in done.stdout
