@@ -1,0 +1,268 @@
+"""Training steps of a detector: this project's two engines, torchvision's reference, detectron2.
+
+python tools/bench.py detectors --data VOC [--arch resnet18] [--size 320] [--batch 2] [--rois 512]
+    [--device cpu] [--rounds 5] [--parts step memory]
+
+Every side takes the same images, resized before the clock counts, through Faster R-CNN with a
+feature pyramid, the stem and first stage frozen, BatchNorm frozen: forward, backward, SGD.
+torchvision's side is its FasterRCNN on resnet_fpn_backbone in its reference's training loop;
+detectron2's is build_model on its Pascal VOC configuration in the step of its SimpleTrainer. A
+library that is not installed is left out. On a CPU the clock is the processor's.
+"""
+
+import argparse
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError
+from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns
+
+SIDES = (
+    "ours, torchvision engine",
+    "torchvision's reference",
+    "ours, detectron2 engine",
+    "stock detectron2",
+)
+PARTS = ("step", "memory")
+
+
+def main(argv: list[str]) -> None:
+    """Measure the parts that were asked for."""
+    options = _options(argv)
+    import torch
+
+    torch.set_num_threads(options.threads)
+    command = "python tools/bench.py detectors " + " ".join(argv)
+    print(f"`{command}`: {hardware(options.threads)}\n")
+    names = []
+    for name in SIDES:
+        try:
+            make(name, options)
+            names.append(name)
+        except ImportError as error:
+            print(f"left out: {name} ({error})")
+    if "step" in options.parts:
+        clock = time.process_time if options.device == "cpu" else time.perf_counter
+        best = take_turns({name: make(name, options) for name in names}, options.rounds, clock)
+        rows = [
+            [name, f"{seconds:.3f}", f"{seconds / best[_rival(name)]:.2f}"]
+            for name, seconds in best.items()
+        ]
+        print(table(["one step", "seconds", "in its library's own"], rows) + "\n", flush=True)
+    if "memory" in options.parts:
+        memory = {name: _memory(name, argv, options) for name in names}
+        rows = [
+            [name, f"{mib:,.0f}", f"{mib / memory[_rival(name)]:.2f}"]
+            for name, mib in memory.items()
+        ]
+        print(table(["peak memory, three steps", "MiB", "in its library's own"], rows))
+
+
+def _rival(name: str) -> str:
+    return SIDES[SIDES.index(name) // 2 * 2 + 1]
+
+
+def _memory(name: str, argv: list[str], options: argparse.Namespace) -> float:
+    code = (
+        "import sys, json, torch\n"
+        "from tools.benchmarks.detectors import make, _options\n"
+        "name, words = json.loads(sys.argv[1])\n"
+        "options = _options(words); torch.set_num_threads(options.threads)\n"
+        "step = make(name, options)\n"
+        "for _ in range(3): step()"
+    )
+    return peak_memory_mib(code, options.device, json.dumps([name, argv]))
+
+
+def make(name: str, options: argparse.Namespace) -> Callable[[], None]:
+    """A function that takes one step of that side."""
+    import torch
+
+    images, targets = _batch(options)
+    torch.manual_seed(0)
+    match name:
+        case "ours, torchvision engine":
+            return _ours("torchvision", images, targets, options)
+        case "ours, detectron2 engine":
+            import detectron2  # noqa: F401  # the side is left out where it is missing
+
+            return _ours("detectron2", images, targets, options)
+        case "torchvision's reference":
+            return _torchvision(images, targets, options)
+        case "stock detectron2":
+            return _detectron2(images, targets, options)
+    raise AssertionError(name)
+
+
+def _batch(options: argparse.Namespace) -> tuple[list[Any], list[dict[str, Any]]]:
+    from transfer.detection.config import ImagesConfig, VocConfig
+    from transfer.detection.data import open_data
+    from transfer.detection.samples import Samples, collate
+
+    data = open_data(options.data, VocConfig())
+    images = ImagesConfig(short_side=options.size, long_side=2 * options.size)
+    samples = Samples(data.train.images, images, train=False)
+    return collate([samples[k] for k in range(options.batch)])
+
+
+def _ours(
+    engine: Any, images: list[Any], targets: list[Any], options: argparse.Namespace
+) -> Callable[[], None]:
+    """What engine.py does in a step."""
+    import torch
+
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+    from pretrain.training import make_fabric
+    from transfer.detection.config import DetectorConfig, SolverConfig
+    from transfer.detection.faster_rcnn import LOSSES
+    from transfer.detection.preparation import build, make_optimizer
+
+    spec = BackboneSpec(arch=options.arch, num_classes=2)
+    backbone = Backbone.of(_calm(spec.create(2, 0)), spec, Provenance())
+    network: Any = build(backbone, DetectorConfig(rois=options.rois), options.classes, engine)
+    if engine == "detectron2":  # other weights propose other regions, at another cost
+        network.model.load_state_dict(_stock(options)[0].state_dict())
+    fabric = make_fabric(options.device)
+    made = make_optimizer(network, SolverConfig(lr=1e-4), options.batch)
+    model, optimizer = fabric.setup(network, made)
+    model.train()
+
+    def step() -> None:
+        batch, truth = fabric.to_device((images, targets))
+        found = model(batch, truth)
+        losses = torch.stack([found[name] for name in LOSSES])
+        fabric.backward(losses.sum())
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        _wait(options)
+
+    return step
+
+
+def _torchvision(
+    images: list[Any], targets: list[Any], options: argparse.Namespace
+) -> Callable[[], None]:
+    import torch
+    from torchvision.models.detection import FasterRCNN
+    from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+
+    body: Any = resnet_fpn_backbone(backbone_name=options.arch, weights=None, trainable_layers=3)
+    _calm(body)
+    model: Any = FasterRCNN(
+        body,
+        options.classes + 1,
+        min_size=options.size,
+        max_size=2 * options.size,
+        rpn_post_nms_top_n_train=1000,
+        box_batch_size_per_image=options.rois,
+    )
+    model.to(options.device).train()
+    free = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(free, lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    floats = [image / 255 for image in images]
+
+    def step() -> None:
+        batch = [image.to(options.device) for image in floats]
+        truth = [{k: v.to(options.device) for k, v in one.items()} for one in targets]
+        losses = sum(model(batch, truth).values())
+        optimizer.zero_grad()
+        losses.backward()
+        optimizer.step()
+        losses.item()  # its reference looks at the value in every step
+        _wait(options)
+
+    return step
+
+
+def _detectron2(
+    images: list[Any], targets: list[Any], options: argparse.Namespace
+) -> Callable[[], None]:
+    import torch
+    from detectron2.solver import build_optimizer
+    from detectron2.structures import Boxes, Instances
+    from detectron2.utils.events import EventStorage
+
+    model, cfg = _stock(options)
+    optimizer = build_optimizer(cfg, model)
+    data = []
+    for image, target in zip(images, targets, strict=True):
+        held = Instances((image.shape[-2], image.shape[-1]))
+        held.gt_boxes, held.gt_classes = Boxes(target["boxes"]), target["labels"] - 1
+        data.append({"image": image, "instances": held})
+
+    def step() -> None:
+        with EventStorage(0):
+            losses = model(data)
+        total = torch.stack(list(losses.values())).sum()
+        optimizer.zero_grad()
+        total.backward()
+        optimizer.step()
+        total.item()  # it writes its metrics in every step
+        _wait(options)
+
+    return step
+
+
+def _stock(options: argparse.Namespace) -> tuple[Any, Any]:
+    """detectron2's own model and configuration, the input scaled as ours."""
+    import torch
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_model
+
+    from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
+    from transfer.formats.to_detectron2 import _HEAD
+
+    cfg = get_cfg()
+    cfg.MODEL.merge_from_other_cfg(type(cfg)(dict(_HEAD["fpn"])))
+    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
+    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
+    cfg.MODEL.RESNETS.DEPTH = int(options.arch.removeprefix("resnet"))
+    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if cfg.MODEL.RESNETS.DEPTH < 50 else 256
+    cfg.MODEL.ROI_HEADS.NUM_CLASSES = options.classes
+    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = options.rois
+    cfg.MODEL.PIXEL_MEAN = [255 * value for value in IMAGENET_MEAN]
+    cfg.MODEL.PIXEL_STD = [255 * value for value in IMAGENET_STD]
+    cfg.MODEL.DEVICE, cfg.SOLVER.BASE_LR = options.device, 1e-4
+    torch.manual_seed(0)
+    return _calm(build_model(cfg).train()), cfg
+
+
+def _calm(model: Any) -> Any:
+    """Random weights under frozen norms explode: scale every block's last norm."""
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("bn2.weight", "bn3.weight", "conv2.norm.weight", "conv3.norm.weight")):
+            tensor.fill_(0.3)
+    return model
+
+
+def _wait(options: argparse.Namespace) -> None:
+    if options.device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def _options(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="bench.py detectors",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC tree.")
+    parser.add_argument("--arch", default="resnet18", help="resnet18, 34, 50, 101 or 152.")
+    parser.add_argument("--size", type=int, default=320, help="Short side in pixels.")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rois", type=int, default=512)
+    parser.add_argument("--classes", type=int, default=20)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    options = parser.parse_args(argv)
+    if options.arch not in {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}:
+        raise UserError(f"--arch is {options.arch}; both libraries have resnet18 to resnet152.")
+    return options
