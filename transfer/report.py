@@ -9,7 +9,8 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import combinations
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -25,7 +26,7 @@ _COLUMNS = {
     "captioning": (("Bleu_4", "BLEU-4", 100), ("CIDEr", "CIDEr", 100)),
 }
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
-_NOT_A_SETTING = ("seed", "data", "backbone", "scratch", "workers", "mixing", "name")
+_NOT_A_SETTING = ("seed", "data", "backbone", "scratch", "engine", "workers", "mixing", "name")
 
 SCRATCH = "from scratch"
 """The arm that detection gives a network with random weights."""
@@ -50,8 +51,10 @@ class Setting:
     task: str
     recipe: str
     data: str
+    engine: str
+    """The library that trained; empty where there is but one."""
     digest: str
-    """Over the configuration, without seed, paths and what the rows compare."""
+    """Over the configuration, without engine, seed, paths and what the rows compare."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +114,10 @@ def report(results: Sequence[Result]) -> str:
                 lines.append(_line([f"*{row.arm} - {other.arm}*", *differences]))
     legend = [
         f"[{number}] {setting.task}: recipe {setting.recipe}, data {setting.data}"
+        + (f", engine {setting.engine}" if setting.engine else "")
         for number, setting in enumerate(settings, 1)
     ]
+    legend += _between_engines(cells, rows, settings)
     note = (
         "A cell is the mean over n pretraining seeds; with n > 1 the standard deviation stands "
         "behind it. A difference is the mean over pairs of the same seed, with half of its 95 % "
@@ -121,6 +126,24 @@ def report(results: Sequence[Result]) -> str:
         "evidence."
     )
     return "\n".join([*lines, "", "  \n".join(legend), "", note, "", _PAPER])
+
+
+def _between_engines(cells: Any, rows: Sequence[Row], settings: Sequence[Setting]) -> list[str]:
+    """For each row that two libraries trained under one setting, the differences."""
+    lines = []
+    for row in rows:
+        for left, right in combinations(range(len(settings)), 2):
+            one, other = settings[left], settings[right]
+            held = [_values(cells, row, [setting]) for setting in (one, other)]
+            if replace(one, engine="") == replace(other, engine="") and all(map(any, held)):
+                heads = [head for _, head, _ in _COLUMNS[one.task]]
+                found = [
+                    f"{head} {_difference(a, b)}"
+                    for head, a, b in zip(heads, *held, strict=True)
+                    if a.keys() & b.keys()
+                ]
+                lines.append(f"[{left + 1}] - [{right + 1}], {row.arm}: {', '.join(found)}")
+    return lines
 
 
 def _row(result: Result) -> Row:
@@ -134,10 +157,8 @@ def _setting(result: Result) -> Setting:
     digest = hashlib.sha256(json.dumps([rest, sizes], sort_keys=True).encode()).hexdigest()[:8]
     counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
     data = f"{result.data['name']} ({counts})"
-    recipe = result.config.get("name", "?")
-    if "engine" in result.config:
-        recipe += f", engine {result.config['engine']}"
-    return Setting(result.task, recipe, data, digest)
+    recipe, engine = result.config.get("name", "?"), result.config.get("engine", "")
+    return Setting(result.task, recipe, data, engine, digest)
 
 
 def _name(row: Row, rows: Sequence[Row]) -> str:

@@ -164,3 +164,10 @@ def test_the_plain_arm_is_compared_with_random_weights_and_engines_stand_apart()
     assert table["backbone"] == ["AP50 [1]", "AP [1]", "AP50 [2]", "AP [2]"]
     assert table["*none - from scratch*"][0].startswith("*+10.0 ± ")
     assert "*from scratch - none*" not in table
+    both = [
+        result("detection", "none", seed, value, engine=engine)
+        for engine, values in (("torchvision", (60, 61, 62)), ("detectron2", (61, 62, 63)))
+        for seed, value in enumerate(values)
+    ]
+    assert "[1] - [2], none: AP50 *+1.0 ± 0.0 (n=3, could find 0.0)*" in report(both)
+    assert "[1] - [2]" not in report(both[:3])
