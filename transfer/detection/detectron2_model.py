@@ -23,6 +23,7 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from transfer.detection.config import DetectorConfig
 from transfer.detection.detectron2_backbone import NAMES, TimmBackbone
+from transfer.detection.trunk import noise, own_levels
 from transfer.formats import to_detectron2
 
 # detectron2's names of the losses, and torchvision's
@@ -183,21 +184,21 @@ def _place(model: GeneralizedRCNN, backbone: Backbone, config: DetectorConfig) -
 @torch.no_grad()
 def _prove(model: GeneralizedRCNN, backbone: Backbone, config: DetectorConfig) -> None:
     """Every level equals the backbone's own; an image of noise, evaluation mode."""
-    draw = torch.Generator().manual_seed(0)
-    image = torch.randn((1, 3, 96, 128), generator=draw)
+    image = noise()
+    own = own_levels(backbone, image)
     was_training = model.training
     model.eval()
     found = getattr(model.backbone, "bottom_up", model.backbone)(image)
     if config.head == "c4":
         found["res5"] = model.roi_heads.res5(found["res4"])
     elif config.head == "dc5":
-        wanted = to_detectron2.dilated_res5(backbone, backbone.features(image)[-2])
+        wanted = to_detectron2.dilated_res5(backbone, own[-2])
         found = {"dilated": found["res5"]}
     model.train(was_training)
     by_stride = {level.stride: k for k, level in enumerate(backbone.spec.levels())}
     for number, name in enumerate(NAMES):
         if name in found:
-            wanted = backbone.features(image)[by_stride[4 * 2**number]]
+            wanted = own[by_stride[4 * 2**number]]
             _compare(found[name], wanted, backbone, name)
     if "dilated" in found:
         _compare(found["dilated"], wanted, backbone, "res5 (dilated)")
