@@ -205,7 +205,7 @@ def test_from_images_to_a_table(tmp_path, worlds):
         *small,
         "--batch_size",
         "4",
-        "--detector.short_side",
+        "--images.short_side",
         "64",
         cwd=tmp_path,
     )
@@ -273,7 +273,7 @@ def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
     tool = [sys.executable, str(ROOT / "tools" / "finetune_det.py")]
     words = ["--backbone", str(backbone_file), "--data", str(worlds["detection"]), "--epochs", "6",
              "--workers", "1", "--batch_size", "4", "--device", "cpu",
-             "--detector.short_side", "64"]  # fmt: skip
+             "--images.short_side", "64"]  # fmt: skip
     process = subprocess.Popen([*tool, *words], cwd=tmp_path, text=True, start_new_session=True,
                                stderr=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     run = tmp_path / "runs" / "detection-demo"

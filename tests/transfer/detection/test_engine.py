@@ -325,6 +325,40 @@ def test_the_detector_file_finds_the_same(first, worlds, backbone_file):
         Backbone.load(folder / "detector.pth")
 
 
+def test_boxes_come_back_in_pixels_of_the_file(worlds):
+    """A detector that finds every box of the images it is given, of twice their size."""
+    records = read_voc(worlds["detection"], "val").images
+
+    class Oracle(nn.Module):
+        def forward(self, images):
+            outputs = []
+            for image in images:
+                record = records[self.seen]
+                self.seen += 1
+                scale = image.shape[-1] / record.width
+                assert scale == 2
+                boxes = torch.from_numpy(record.boxes).float() * scale
+                boxes[0, :2] -= 1000  # beyond the edge
+                labels = torch.from_numpy(record.labels) + 1
+                outputs.append({"boxes": boxes, "labels": labels, "scores": torch.ones(len(boxes))})
+            return outputs
+
+    oracle = Oracle()
+    oracle.seen = 0
+    classes = read_voc(worlds["detection"], "val").classes
+    rows = detect(oracle, records, classes, ImagesConfig(short_side=128), make_fabric("cpu"))
+    wanted = [
+        (r.image_id, classes[label], box.tolist())
+        for r in records
+        for box, label in zip(r.boxes, r.labels, strict=True)
+    ]
+    assert [(row["image_id"], row["category"]) for row in rows] == [w[:2] for w in wanted]
+    for row, (_, _, box) in zip(rows, wanted, strict=True):
+        left, top, width, height = row["bbox"]
+        np.testing.assert_allclose([left + width, top + height], box[2:], atol=1e-3)
+        assert [left, top] == pytest.approx(box[:2], abs=1e-3) or (left, top) == (0, 0)
+
+
 def test_from_scratch_nothing_is_frozen(backbone, worlds):
     ready = prepare(backbone, config(worlds["detection"], scratch=True, seed=3))
     assert ready.backbone.arm == "from scratch"
