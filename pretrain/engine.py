@@ -1,7 +1,6 @@
 """Pretraining, from a configuration to a backbone file. Reads top to bottom."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -13,7 +12,6 @@ from pretrain.advice import advice
 from pretrain.backbone import Backbone, Provenance
 from pretrain.config import PretrainConfig
 from pretrain.curves import Curves
-from pretrain.errors import UserError
 from pretrain.evaluation import evaluate
 from pretrain.mixing import Mixed, mix_at
 from pretrain.mixing.mixed import numpy_generator
@@ -21,7 +19,7 @@ from pretrain.pictures import draw_curves, draw_mixed_batch
 from pretrain.preparation import Gear, Prepared, equip, prepare
 from pretrain.progress import say
 from pretrain.run import Result, Run, environment, plain
-from pretrain.training import Course, Part, generator
+from pretrain.training import Course, Part, generator, memory_in_words
 
 
 def pretrain(
@@ -48,23 +46,9 @@ def pretrain(
         UserError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    with memory_in_words(config, fabric):
+    what = f"images of {config.dataset.image_size} pixels"
+    with memory_in_words(fabric, config.batch_size, config.accumulate, what):
         return _pretrain(config, run, fabric, init, stop_after)
-
-
-@contextmanager
-def memory_in_words(config: PretrainConfig, fabric: Fabric) -> Iterator[None]:
-    """A GPU that runs out of memory becomes a message with the way out."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        micro = config.batch_size // (config.accumulate * fabric.world_size)
-        raise UserError(
-            f"the GPU has not enough memory for {micro} images of {config.dataset.image_size} "
-            f"pixels at once (batch_size {config.batch_size}, accumulate {config.accumulate}, "
-            f"{fabric.world_size} process(es)). --accumulate {2 * config.accumulate} halves what "
-            "is in memory and keeps the batch of a step; --precision bf16-mixed needs about half."
-        ) from error
 
 
 def _pretrain(

@@ -16,7 +16,8 @@ from pretrain.data.folders import image_files
 from pretrain.errors import UserError
 from pretrain.images import decode
 from pretrain.mixing import Mixed, mix_at
-from pretrain.pictures import label_weights, save_figure
+from pretrain.pictures import label_weights
+from pretrain.run import save_figure
 from pretrain.spec import IMAGENET_MEAN
 
 _DRAWS, _AT_ONCE = 20_000, 200

@@ -9,13 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pretrain.mixing import Mixed
-from pretrain.run import atomic
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG, whole or not at all."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+from pretrain.run import save_figure
 
 
 def draw_mixed_batch(

@@ -8,10 +8,10 @@ import torch
 from lightning.fabric import Fabric
 
 from pretrain.config import PretrainConfig
-from pretrain.engine import memory_in_words, train_step
+from pretrain.engine import train_step
 from pretrain.preparation import Gear, Prepared, equip
 from pretrain.run import peak_memory_mib
-from pretrain.training import parts_of
+from pretrain.training import memory_in_words, parts_of
 
 _STEPS = 10
 _AHEAD = 2  # batches that a loader process reads before they are asked for
@@ -37,7 +37,8 @@ def project(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Projecti
     Raises:
         UserError: as the run itself would.
     """
-    with memory_in_words(config, fabric):
+    what = f"images of {config.dataset.image_size} pixels"
+    with memory_in_words(fabric, config.batch_size, config.accumulate, what):
         gear = equip(ready, config, fabric)
         gear.model.train()
         clock = _measure(gear, ready, config, fabric)

@@ -67,6 +67,12 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What one run measured, and everything needed to run it again."""
@@ -294,10 +300,15 @@ def environment(device: Any) -> dict[str, Any]:
 
 def peak_memory_mib(device: Any) -> float:
     """The allocator's peak on CUDA, this process's largest resident size otherwise."""
+    if device.type != "cuda":
+        return peak_resident_mib()
     import torch
 
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+    return torch.cuda.max_memory_allocated(device) / 2**20
+
+
+def peak_resident_mib() -> float:
+    """The largest size that this process has had in memory."""
     status = Path("/proc/self/status")  # on Linux, ru_maxrss begins with the parent's own size
     if status.exists():
         for line in status.read_text(encoding="utf-8").splitlines():

@@ -127,6 +127,24 @@ def parse(
     return Options(config, run, chosen.device, chosen["dry_run"], chosen)
 
 
+def add_stop_after(parser: ArgumentParser) -> None:
+    """Add the option --stop-after; `stop_after` reads it."""
+    parser.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="STEP",
+        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
+    )
+
+
+def stop_after(chosen: Namespace) -> int | None:
+    """The step that --stop-after names."""
+    step: int | None = chosen.stop_after
+    if step is not None and step < 1:
+        raise UserError(f"--stop-after is {step}; it must be at least 1")
+    return step
+
+
 def load_config(kind: type[Config], path: Path, **changes: Any) -> Config:
     """A recipe from a YAML file, with some fields replaced."""
     parser = _config_parser(kind, "", str(path))

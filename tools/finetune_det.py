@@ -9,13 +9,19 @@ torchrun --nproc_per_node 8 tools/finetune_det.py ...      on 8 GPUs, with eithe
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from tools.command import SHAPE_WORLD, backbone_name, end, parse, show_config
+from tools.command import (
+    SHAPE_WORLD,
+    add_stop_after,
+    backbone_name,
+    end,
+    parse,
+    show_config,
+    stop_after,
+)
 from transfer.detection.config import DetectionConfig
 
 # the world of the demo recipe
@@ -30,11 +36,9 @@ def main(argv: list[str] | None = None) -> None:
         description=str(__doc__),
         default="configs/detection/demo.yaml",
         argv=argv,
-        more=_more,
+        more=add_stop_after,
     )
-    config, run, rest = options.config, options.run, options.rest
-    if rest.stop_after is not None and rest.stop_after < 1:
-        raise UserError(f"--stop-after is {rest.stop_after}; it must be at least 1")
+    config, run, last_step = options.config, options.run, stop_after(options.rest)
     name = backbone_name(config.backbone)
 
     from pretrain import shapes
@@ -63,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
             f"{config.epochs * ready.steps_per_epoch:,} in all, on {fabric.device}"
         )
         return
-    result = finetune(backbone, config, run, fabric, stop_after=rest.stop_after)
+    result = finetune(backbone, config, run, fabric, stop_after=last_step)
     if not fabric.is_global_zero:
         return
     metrics = result.metrics
@@ -85,15 +89,6 @@ over {metrics["classes_in_mean"]} classes, {result.data["test"]:,} images
   all        {run.folder}/result.json, detections.json, detector.pth
 
 Beside another backbone? Run this for it too, then: python tools/report.py {run.folder.parent}""")
-
-
-def _more(parser: Any) -> None:
-    parser.add_argument(
-        "--stop-after",
-        type=int,
-        metavar="STEP",
-        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
-    )
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import PretrainConfig
 from pretrain.errors import UserError
-from tools.command import SHAPE_WORLD, end, parse, show_config
+from tools.command import SHAPE_WORLD, add_stop_after, end, parse, show_config, stop_after
 
 # the world of the demo recipe: 64 pixels, ten classes
 WORLD = {"train": 5000, "val": 1000, "size": 64}
@@ -35,8 +35,7 @@ def main(argv: list[str] | None = None) -> None:
         more=_more,
     )
     config, run, rest = options.config, options.run, options.rest
-    if rest.stop_after is not None and rest.stop_after < 1:
-        raise UserError(f"--stop-after is {rest.stop_after}; it must be at least 1")
+    last_step = stop_after(rest)
     if rest.prove_resume is not None and rest.prove_resume < 1:
         raise UserError(f"--prove-resume is {rest.prove_resume}; it must be at least 1")
 
@@ -56,12 +55,12 @@ def main(argv: list[str] | None = None) -> None:
     if rest.prove_resume is not None:
         from tools.prove_resume import prove
 
-        prove(config, options.device, kills=rest.prove_resume, stop_after=rest.stop_after)
+        prove(config, options.device, kills=rest.prove_resume, stop_after=last_step)
         return
     if options.dry_run:
         _dry_run(config, fabric, init)
         return
-    result = pretrain(config, run, fabric, init=init, stop_after=rest.stop_after)
+    result = pretrain(config, run, fabric, init=init, stop_after=last_step)
     if not fabric.is_global_zero:
         return
     metrics = result.metrics
@@ -80,12 +79,7 @@ What is it worth? Carry it into a detector and a captioner:
 
 
 def _more(parser: Any) -> None:
-    parser.add_argument(
-        "--stop-after",
-        type=int,
-        metavar="STEP",
-        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
-    )
+    add_stop_after(parser)
     parser.add_argument(
         "--prove-resume",
         type=int,

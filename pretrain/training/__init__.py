@@ -1,7 +1,7 @@
 """What every loop of ours needs once: seeds, batches, schedules, stopping and resuming, devices."""
 
 from pretrain.training.course import Course, Part, parts_of
-from pretrain.training.devices import Device, Precision, make_fabric
+from pretrain.training.devices import Device, Precision, make_fabric, memory_in_words
 from pretrain.training.loader import Batches, Loader, ResidentLoader, Samples
 from pretrain.training.schedule import schedule
 from pretrain.training.seeds import derive, generator, seed_ambient
@@ -18,6 +18,7 @@ __all__ = [
     "derive",
     "generator",
     "make_fabric",
+    "memory_in_words",
     "parts_of",
     "schedule",
     "seed_ambient",

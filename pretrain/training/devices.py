@@ -1,6 +1,8 @@
 """Lightning Fabric on the device a user asked for, alone or as one of torchrun's processes."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -55,3 +57,27 @@ def make_fabric(
     )
     fabric.launch()
     return fabric
+
+
+@contextmanager
+def memory_in_words(
+    fabric: Fabric, batch_size: int, accumulate: int, what: str = "images"
+) -> Iterator[None]:
+    """A GPU that runs out of memory becomes a message with the way out.
+
+    Args:
+        fabric: for the number of processes.
+        batch_size: images of a step, over all processes.
+        accumulate: micro-batches of a step.
+        what: what there are so many of at once.
+    """
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        micro = batch_size // (accumulate * fabric.world_size)
+        raise UserError(
+            f"the GPU has not enough memory for {micro} {what} at once (batch_size {batch_size}, "
+            f"accumulate {accumulate}, {fabric.world_size} process(es)). --accumulate "
+            f"{2 * accumulate} halves what is in memory and keeps the batch of a step; --precision "
+            "bf16-mixed needs about half."
+        ) from error

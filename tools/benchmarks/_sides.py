@@ -22,6 +22,7 @@ from pretrain.engine import train_step
 from pretrain.preparation import Gear, Prepared
 from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
 from pretrain.training import Loader, make_fabric, parts_of
+from tools.benchmarks._timing import wait
 
 
 def our_loader(options: argparse.Namespace, workers: int) -> Any:
@@ -84,7 +85,7 @@ def our_side(options: argparse.Namespace, loader: Any) -> Callable[[Any], None]:
         count[0] += 1
         parts = parts_of(count[0], [batch], loader, fabric, 0)
         train_step(gear, ready, config, fabric, count[0], parts)
-        wait(options)
+        wait(options.device)
 
     return one
 
@@ -100,7 +101,7 @@ def network_alone(options: argparse.Namespace) -> Callable[[Any], None]:
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        wait(options)
+        wait(options.device)
 
     return one
 
@@ -120,7 +121,7 @@ def timm_side(options: argparse.Namespace, channels_last: bool) -> Callable[[Any
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        wait(options)
+        wait(options.device)
 
     return one
 
@@ -135,12 +136,6 @@ def _built(options: argparse.Namespace, layout: torch.memory_format) -> tuple[An
 def _autocast(options: argparse.Namespace) -> torch.autocast:
     enabled = options.precision == "bf16-mixed"
     return torch.autocast(options.device, torch.bfloat16, enabled=enabled)
-
-
-def wait(options: argparse.Namespace) -> None:
-    """For what a GPU has been given."""
-    if options.device == "cuda":
-        torch.cuda.synchronize()
 
 
 def forever(loader: Any) -> Iterator[Any]:

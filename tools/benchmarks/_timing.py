@@ -7,7 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
-from pathlib import Path
+
+from pretrain.errors import UserError
+from tools.command import ROOT
 
 
 def take_turns(
@@ -42,11 +44,28 @@ def peak_memory_mib(code: str, device: str, *words: str) -> float:
         "import torch; from pretrain.run import peak_memory_mib\n"
         f"print(peak_memory_mib(torch.device({device!r})))"
     )
-    command = [sys.executable, "-c", f"{code}\n{report}", *words]
-    root = str(Path(__file__).resolve().parents[2])
-    environment = {**os.environ, "PYTHONPATH": root}
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
-    return float(done.stdout.split()[-1])
+    return float(in_new_process([sys.executable, "-c", f"{code}\n{report}", *words]).split()[-1])
+
+
+def in_new_process(command: Sequence[str]) -> str:
+    """What a command prints; this project can be imported there.
+
+    Raises:
+        UserError: it failed; the message ends with its own words.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    if done.returncode:
+        raise UserError(f"a process failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
+    return done.stdout
+
+
+def wait(device: str) -> None:
+    """For what a GPU has been given."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
 
 
 def hardware(threads: int) -> str:

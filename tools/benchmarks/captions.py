@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import io
 import json
-import os
 import platform
 import random
 import shutil
@@ -27,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UserError
-from tools.benchmarks._timing import table, take_turns
+from tools.benchmarks._timing import in_new_process, table, take_turns
+from tools.command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("scores", "meteor", "rewards", "process", "memory")
 Captions = tuple[Mapping[str, list[str]], Mapping[str, str]]
 Side = Callable[[], Mapping[str, float]]
@@ -168,9 +167,9 @@ def process(options: argparse.Namespace, captions: Captions) -> str:
         tool += ["--references", words[0], "--results", words[1], "--meteor"]
         sides = {
             "pycocoevalcap": lambda: _run(_alone("theirs", False), *words),
-            "tools/score_captions.py --meteor off": lambda: _call([*tool, "off"]),
+            "tools/score_captions.py --meteor off": lambda: in_new_process([*tool, "off"]),
             "pycocoevalcap with METEOR": lambda: _run(_alone("theirs", True), *words),
-            "tools/score_captions.py": lambda: _call([*tool, "python"]),
+            "tools/score_captions.py": lambda: in_new_process([*tool, "python"]),
         }
         best = take_turns(sides, options.rounds)
     names = list(sides)
@@ -203,13 +202,15 @@ def alone(side: str, with_meteor: bool, references: str, results: str) -> None:
     """One side in a process of its own; prints its peak memory and that of its children."""
     import resource
 
+    from pretrain.run import peak_resident_mib
+
     captions: Any = [json.loads(Path(path).read_bytes()) for path in (references, results)]
     if side == "theirs":
         theirs(captions, with_meteor)
     else:
         ours(captions, open_meteor() if with_meteor else None)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
-    print(_peak_mib(), children)
+    print(peak_resident_mib(), children)
 
 
 # ---- helpers
@@ -246,20 +247,7 @@ def _written(folder: Path, captions: Captions) -> list[str]:
 
 
 def _run(code: str, *words: str) -> str:
-    return _call([sys.executable, "-c", code, *words])
-
-
-def _call(command: Sequence[str]) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        command, capture_output=True, text=True, check=True, env=environment
-    ).stdout
-
-
-def _peak_mib() -> float:
-    """As pretrain.run.peak_memory_mib, which imports torch."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 2**10
+    return in_new_process([sys.executable, "-c", code, *words])
 
 
 def _say_where(argv: Sequence[str], captions: Captions) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UserError
-from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns
+from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
 
 SIDES = (
     "ours, torchvision engine",
@@ -137,7 +137,7 @@ def _ours(
         fabric.backward(losses.sum())
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        _wait(options)
+        wait(options.device)
 
     return step
 
@@ -172,7 +172,7 @@ def _torchvision(
         losses.backward()
         optimizer.step()
         losses.item()  # its reference looks at the value in every step
-        _wait(options)
+        wait(options.device)
 
     return step
 
@@ -201,7 +201,7 @@ def _detectron2(
         total.backward()
         optimizer.step()
         total.item()  # it writes its metrics in every step
-        _wait(options)
+        wait(options.device)
 
     return step
 
@@ -213,10 +213,10 @@ def _stock(options: argparse.Namespace) -> tuple[Any, Any]:
     from detectron2.modeling import build_model
 
     from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
-    from transfer.formats.to_detectron2 import _HEAD
+    from transfer.formats.to_detectron2 import HEAD_CONFIG
 
     cfg = get_cfg()
-    cfg.MODEL.merge_from_other_cfg(type(cfg)(dict(_HEAD["fpn"])))
+    cfg.MODEL.merge_from_other_cfg(type(cfg)(dict(HEAD_CONFIG["fpn"])))
     cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
     cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
     cfg.MODEL.RESNETS.DEPTH = int(options.arch.removeprefix("resnet"))
@@ -236,13 +236,6 @@ def _calm(model: Any) -> Any:
         if name.endswith(("bn2.weight", "bn3.weight", "conv2.norm.weight", "conv3.norm.weight")):
             tensor.fill_(0.3)
     return model
-
-
-def _wait(options: argparse.Namespace) -> None:
-    if options.device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()
 
 
 def _options(argv: list[str]) -> argparse.Namespace:

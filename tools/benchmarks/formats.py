@@ -9,7 +9,6 @@ statistics moved. Each format has a process of its own; the proof is part of wha
 
 import argparse
 import json
-import subprocess
 import sys
 import tempfile
 from importlib.util import find_spec
@@ -17,8 +16,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pretrain.errors import UserError
-from tools.benchmarks._timing import hardware, table
-from tools.command import ROOT
+from tools.benchmarks._timing import hardware, in_new_process, table
 from transfer.formats.writing import SUFFIX, Format
 
 
@@ -70,10 +68,7 @@ def _measured(checkpoint: Path, to: str, out: Path, python: str | None) -> list[
         "once(sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4] or None)"
     )
     words = [sys.executable, "-c", code, str(checkpoint), to, str(out), python or ""]
-    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=ROOT)
-    if done.returncode:
-        raise UserError(f"writing {to} failed:\n{done.stderr.strip()[-2000:]}")
-    return [float(value) for value in json.loads(done.stdout.splitlines()[-1])]
+    return [float(value) for value in json.loads(in_new_process(words).splitlines()[-1])]
 
 
 def once(checkpoint: str, to: Any, out: str, python: str | None) -> None:
@@ -84,21 +79,20 @@ def once(checkpoint: str, to: Any, out: str, python: str | None) -> None:
     import torchvision  # noqa: F401  (libraries are not what is measured)
     from timm.models import create_model  # noqa: F401
 
-    from pretrain.run import peak_memory_mib
+    from pretrain.run import peak_resident_mib
     from transfer import formats
     from transfer.formats.sources import Given
 
     if to == "onnx":
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
-    cpu = torch.device("cpu")
     torch.set_num_threads(1)
-    before, began = peak_memory_mib(cpu), time.perf_counter()
+    before, began = peak_resident_mib(), time.perf_counter()
     backbone = formats.read(checkpoint, Given(source="torchvision"))
     read = time.perf_counter()
     formats.write(backbone, to, out, python=python)
     ended = time.perf_counter()
-    print(json.dumps([read - began, ended - read, peak_memory_mib(cpu) - before]))
+    print(json.dumps([read - began, ended - read, peak_resident_mib() - before]))
 
 
 def _options(argv: list[str]) -> argparse.Namespace:

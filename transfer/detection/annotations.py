@@ -8,10 +8,9 @@ import multiprocessing
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
 from xml.etree import ElementTree
 from xml.parsers import expat
 
@@ -93,11 +92,7 @@ def _read_one(job: tuple[str, str | None]) -> Annotation | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     found = parse(data)
-    return found if image is None else Annotation(**{**_fields(found), "image": size_of(image)})
-
-
-def _fields(annotation: Annotation) -> dict[str, Any]:
-    return dict(vars(annotation))
+    return found if image is None else replace(found, image=size_of(image))
 
 
 def size_of(path: str | Path) -> tuple[int, int] | None:

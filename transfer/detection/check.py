@@ -5,7 +5,7 @@ from pathlib import Path
 from pretrain.errors import UserError
 from pretrain.findings import Finding, decoded, note, ok, wrong
 from transfer.detection.records import summary
-from transfer.detection.voc import is_tree, read_voc, splits
+from transfer.detection.voc import read_voc, splits, trees_in
 
 # images of the detection task (host.robots.ox.ac.uk/pascal/VOC)
 _EXPECTED = {
@@ -23,8 +23,7 @@ def check_voc(root: Path, sample: int) -> list[Finding]:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}.")
-    trees = [root] if is_tree(root) else [path for path in sorted(root.iterdir()) if is_tree(path)]
-    return [line for tree in trees or [root] for line in _check_tree(tree, sample)]
+    return [line for tree in trees_in(root) or [root] for line in _check_tree(tree, sample)]
 
 
 def _check_tree(root: Path, sample: int) -> list[Finding]:

@@ -27,17 +27,17 @@ from torch import Tensor
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from transfer import hub
-from transfer.detection.trunk import STRIDES, frozen_parameters, norms
+from transfer.detection.trunk import STRIDES, Resting, frozen_parameters
 
 NAMES = ("res2", "res3", "res4", "res5")
 PLAIN, PYRAMID = "build_timm_backbone", "build_timm_fpn_backbone"
 
 
-class TimmBackbone(Detectron2Backbone):
+class TimmBackbone(Resting, Detectron2Backbone):
     """The levels at strides 4 to 32 as `res2` to `res5`, its first parts and norms frozen."""
 
-    def __init__(self, backbone: Backbone, freeze_at: int, frozen_norm: bool) -> None:
-        super().__init__()
+    def __init__(self, backbone: Backbone, freeze_at: int, batch_norm: str) -> None:
+        super().__init__(batch_norm)
         backbone = of_any_size(backbone)
         levels = [level for level in backbone.spec.levels() if level.stride in STRIDES]
         if tuple(level.stride for level in levels) != STRIDES:
@@ -47,8 +47,7 @@ class TimmBackbone(Detectron2Backbone):
                 f"{list(STRIDES)}."
             )
         self.body = backbone.feature_network([level.index for level in levels])
-        self.frozen_norm = frozen_norm
-        for parameter in frozen_parameters(self.body, freeze_at, frozen_norm):
+        for parameter in frozen_parameters(self.body, freeze_at, self.frozen_norm):
             parameter.requires_grad_(False)
         self._out_features = list(NAMES)
         self._out_feature_channels = dict(
@@ -60,14 +59,6 @@ class TimmBackbone(Detectron2Backbone):
     def size_divisibility(self) -> int:
         """detectron2 pads images to multiples of it."""
         return STRIDES[-1]
-
-    def train(self, mode: bool = True) -> "TimmBackbone":
-        """Training mode, but frozen BatchNorm keeps its statistics."""
-        super().train(mode)
-        if self.frozen_norm:
-            for module in norms(self.body):
-                module.eval()
-        return self
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Normalised (N, 3, H, W) to {"res2": (N, C, H/4, W/4), ..., "res5": stride 32}."""
@@ -139,14 +130,20 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     norm = cfg.MODEL.RESNETS.NORM
     if norm not in ("FrozenBN", "BN"):
         raise UserError(f"MODEL.RESNETS.NORM is {norm!r}; it must be FrozenBN or BN.")
-    return TimmBackbone(backbone, cfg.MODEL.BACKBONE.FREEZE_AT, norm == "FrozenBN")
+    batch_norm = "frozen" if norm == "FrozenBN" else "trained"
+    return TimmBackbone(backbone, cfg.MODEL.BACKBONE.FREEZE_AT, batch_norm)
 
 
 def build_timm_fpn_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """The levels under detectron2's own pyramid."""
+    return pyramid(cfg, build_timm_backbone(cfg, input_shape))
+
+
+def pyramid(cfg: CfgNode, body: TimmBackbone) -> FPN:
+    """detectron2's pyramid, as the configuration describes it."""
     options: Mapping[str, Any] = cfg.MODEL.FPN
     return FPN(
-        bottom_up=build_timm_backbone(cfg, input_shape),
+        bottom_up=body,
         in_features=list(NAMES),
         out_channels=options["OUT_CHANNELS"],
         norm=options["NORM"],

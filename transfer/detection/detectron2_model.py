@@ -12,7 +12,6 @@ import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import FPN, build_backbone, build_proposal_generator, build_roi_heads
 from detectron2.modeling import Backbone as Detectron2Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from detectron2.modeling.meta_arch import GeneralizedRCNN
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
@@ -22,9 +21,10 @@ from pretrain.audit import place
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from transfer.detection.config import DetectorConfig
-from transfer.detection.detectron2_backbone import NAMES, TimmBackbone
-from transfer.detection.trunk import noise, own_levels
+from transfer.detection.detectron2_backbone import TimmBackbone, pyramid
+from transfer.detection.trunk import noise, own_levels, refuse_another
 from transfer.formats import to_detectron2
+from transfer.formats.proof import level_names
 
 # detectron2's names of the losses, and torchvision's
 _LOSSES = {
@@ -135,7 +135,7 @@ def _described(backbone: Backbone, config: DetectorConfig) -> dict[str, Any]:
     if _is_stock(backbone):
         held = to_detectron2.config(backbone, config.head, "")["MODEL"]
         return {**held, "MASK_ON": False}
-    return dict(to_detectron2._HEAD["fpn"])
+    return dict(to_detectron2.HEAD_CONFIG["fpn"])
 
 
 def _is_stock(backbone: Backbone) -> bool:
@@ -157,15 +157,7 @@ def _pyramid(cfg: CfgNode, backbone: Backbone, config: DetectorConfig) -> FPN:
             f"detector.batch_norm sync is for the ResNets of detectron2, not {backbone.spec.arch}. "
             "Use frozen or trained, or --engine torchvision."
         )
-    body = TimmBackbone(backbone, config.freeze, config.batch_norm == "frozen")
-    return FPN(
-        bottom_up=body,
-        in_features=list(NAMES),
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
-        norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
-        fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
-    )
+    return pyramid(cfg, TimmBackbone(backbone, config.freeze, config.batch_norm))
 
 
 def _place(model: GeneralizedRCNN, backbone: Backbone, config: DetectorConfig) -> None:
@@ -191,23 +183,10 @@ def _prove(model: GeneralizedRCNN, backbone: Backbone, config: DetectorConfig) -
     found = getattr(model.backbone, "bottom_up", model.backbone)(image)
     if config.head == "c4":
         found["res5"] = model.roi_heads.res5(found["res4"])
-    elif config.head == "dc5":
-        wanted = to_detectron2.dilated_res5(backbone, own[-2])
-        found = {"dilated": found["res5"]}
     model.train(was_training)
-    by_stride = {level.stride: k for k, level in enumerate(backbone.spec.levels())}
-    for number, name in enumerate(NAMES):
-        if name in found:
-            wanted = own[by_stride[4 * 2**number]]
-            _compare(found[name], wanted, backbone, name)
-    if "dilated" in found:
-        _compare(found["dilated"], wanted, backbone, "res5 (dilated)")
-
-
-def _compare(found: Tensor, wanted: Tensor, backbone: Backbone, name: str) -> None:
-    off = float((found - wanted).abs().max() / wanted.abs().max().clamp(min=1e-12))
-    if not off <= 1e-4:
-        raise UserError(
-            f"{backbone.name}: level {name} in detectron2 differs from the backbone's by {off:.1e} "
-            "of its largest value. Use --engine torchvision."
-        )
+    wanted = {name: own[number] for name, number in level_names(backbone).items()}
+    if config.head == "dc5":
+        wanted["res5"] = to_detectron2.dilated_res5(backbone, wanted["res4"])
+    for name, level in found.items():
+        where = f"{backbone.name}: level {name} in detectron2"
+        refuse_another(level, wanted[name], where, "Use --engine torchvision.")

@@ -10,7 +10,7 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from pretrain.progress import say
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import Course, schedule
+from pretrain.training import Course, memory_in_words, schedule
 from transfer.detection.average_precision import VocScores, evaluate
 from transfer.detection.config import DetectionConfig
 from transfer.detection.faster_rcnn import LOSSES
@@ -49,15 +49,8 @@ def finetune(
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     try:
-        return _finetune(backbone, resolved(config), run, fabric, stop_after)
-    except torch.OutOfMemoryError as error:
-        micro = config.batch_size // (config.accumulate * fabric.world_size)
-        raise UserError(
-            f"the GPU has not enough memory for {micro} images at once (batch_size "
-            f"{config.batch_size}, accumulate {config.accumulate}, {fabric.world_size} "
-            f"process(es)). --accumulate {2 * config.accumulate} halves what is in memory; "
-            "--precision bf16-mixed needs about half."
-        ) from error
+        with memory_in_words(fabric, config.batch_size, config.accumulate):
+            return _finetune(backbone, resolved(config), run, fabric, stop_after)
     except FloatingPointError as error:  # detectron2's own word for it
         raise UserError(
             f"training has diverged ({error}). Give a smaller --solver.lr, or --solver.clip 10."
@@ -101,7 +94,7 @@ def _finetune(
     )
 
     # ---- train
-    detections: list[dict[str, Any]] | None = None
+    found: tuple[list[dict[str, Any]], VocScores] | None = None
     with course.running(f"detector from {backbone.name}"):
         for epoch in course.epochs():
             model.train()
@@ -109,8 +102,8 @@ def _finetune(
                 for part in parts:
                     images, targets = part.batch
                     with fabric.no_backward_sync(model, enabled=not part.last):
-                        found = model(images, targets)
-                        losses = torch.stack([found[name] for name in LOSSES])
+                        parts_of_loss = model(images, targets)
+                        losses = torch.stack([parts_of_loss[name] for name in LOSSES])
                         fabric.backward(losses.sum() / config.accumulate)
                     course.sums += losses.detach().float()
                 if solver.clip is not None:
@@ -128,8 +121,8 @@ def _finetune(
             }
             last = epoch + 1 == config.epochs
             if last or (config.score_every and (epoch + 1) % config.score_every == 0):
-                detections = _detections(model, ready, config, fabric)
-                mean = evaluate(ready.data.test, detections).mean
+                found = _score(model, ready, config, fabric)
+                mean = found[1].mean
                 record |= {"AP50": mean["voc07"]["AP50"], "AP": mean["voc07"]["AP"]}
             course.finish_epoch(record)
             if fabric.is_global_zero:
@@ -140,26 +133,26 @@ def _finetune(
                 )
 
     # ---- score, and leave the detector, the pictures and, last, the result
-    if detections is None:  # stopped after the last epoch
-        detections = _detections(model, ready, config, fabric)
+    if found is None:  # stopped after the last epoch
+        found = _score(model, ready, config, fabric)
+    detections, scores = found
     result = None
     if fabric.is_global_zero:
         write_text(run.folder / "detections.json", json.dumps(detections))
         classes = ready.data.train.classes
         save_detector(run.folder / "detector.pth", model.module, backbone, config, classes)
         draw_all(ready.data.test, detections, run, LOSSES)
-        scores = evaluate(ready.data.test, detections)
         seconds = round(course.seconds, 1)
         result = _result(run, scores, ready, config, fabric, seconds, course.speed)
         run.finish(result)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
-def _detections(
+def _score(
     model: Any, ready: Prepared, config: DetectionConfig, fabric: Fabric
-) -> list[dict[str, Any]]:
-    """Of the test split, in every process."""
-    return detect(
+) -> tuple[list[dict[str, Any]], VocScores]:
+    """Detections in the test split and their scores, in every process."""
+    detections = detect(
         model,
         ready.data.test.images,
         ready.data.train.classes,
@@ -169,6 +162,7 @@ def _detections(
         workers=config.workers,
         max_broken=config.voc.max_broken,
     )
+    return detections, evaluate(ready.data.test, detections)
 
 
 def _result(

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from pretrain.images import decode
-from pretrain.run import atomic
+from pretrain.run import save_figure
 from transfer.detection.average_precision import compare, overlaps
 from transfer.detection.records import Records
 
@@ -54,7 +54,6 @@ def false_positives(
 
 
 def _why(records: Records, image: int, box: tuple[float, ...], name: str, overlap: float) -> str:
-
     if overlap > _THRESHOLD:
         return "found before"
     record = records.images[image]
@@ -101,19 +100,19 @@ def draw_mistakes(
             record = records.images[mistake.image]
             axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
             for box in record.boxes.tolist():
-                axes.add_patch(_rectangle(box, "#ffffff", "--"))
-            axes.add_patch(_rectangle(mistake.box, colour, "-"))
+                axes.add_patch(rectangle(box, "#ffffff", "--"))
+            axes.add_patch(rectangle(mistake.box, colour))
             left, top, right, bottom = mistake.box
             side = max(right - left, bottom - top, 0.2 * min(record.width, record.height))
             x, y = (left + right) / 2, (top + bottom) / 2
             axes.set_xlim(max(x - side, 0), min(x + side, record.width))
             axes.set_ylim(min(y + side, record.height), max(y - side, 0))
             axes.set_title(f"{mistake.text}\n{record.image_id}", fontsize=6.5)
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)
 
 
-def _rectangle(box: Sequence[float], colour: str, style: str) -> Rectangle:
+def rectangle(box: Sequence[float], colour: str, style: str = "-") -> Rectangle:
+    """A box (left, top, right, bottom) in the coordinates of `imshow`: pixels round 0, 1, ..."""
     left, top, right, bottom = box
     corner = (left - 0.5, top - 0.5)
     width, height = right - left, bottom - top

@@ -6,12 +6,11 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from pretrain.images import decode
-from pretrain.run import Run, atomic
+from pretrain.run import Run, save_figure
 from transfer.detection.average_precision import average_precision, compare, curve
-from transfer.detection.mistakes import draw_mistakes
+from transfer.detection.mistakes import draw_mistakes, rectangle
 from transfer.detection.records import Record, Records
 
 _COLOURS = (
@@ -57,7 +56,7 @@ def draw_detections(
     grid = figure.subplots(rows, 2 * columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    colour = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(records.classes)}
+    colour = _colours(records.classes)
     for number, place in enumerate(places):
         record = records.images[place]
         image = decode(record.path).permute(1, 2, 0).numpy()
@@ -70,12 +69,8 @@ def draw_detections(
             _box(truth, box, records.classes[label], colour[records.classes[label]])
         for row_found in detections:
             if row_found["image_id"] == record.image_id and row_found["score"] >= least_score:
-                left, top, width, height = row_found["bbox"]
-                text = f"{row_found['category']} {row_found['score']:.2f}"
-                box = [left, top, left + width, top + height]
-                _box(found, box, text, colour[row_found["category"]])
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+                _detection(found, row_found, colour)
+    save_figure(figure, path)
 
 
 def draw_found(
@@ -86,23 +81,25 @@ def draw_found(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
-    colour = {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(classes)}
+    colour = _colours(classes)
     for row in rows:
-        left, top, width, height = row["bbox"]
-        box = [left, top, left + width, top + height]
-        text = f"{row['category']} {row['score']:.2f}"
-        _box(axes, box, text, colour[row["category"]])
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+        _detection(axes, row, colour)
+    save_figure(figure, path, dpi=200)
+
+
+def _colours(classes: Sequence[str]) -> dict[str, str]:
+    return {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(classes)}
+
+
+def _detection(axes: Axes, row: Mapping[str, Any], colour: Mapping[str, str]) -> None:
+    left, top, width, height = row["bbox"]
+    text = f"{row['category']} {row['score']:.2f}"
+    _box(axes, [left, top, left + width, top + height], text, colour[row["category"]])
 
 
 def _box(axes: Axes, box: Sequence[float], text: str, colour: str) -> None:
-    left, top, right, bottom = box
-    axes.add_patch(
-        Rectangle(
-            (left - 0.5, top - 0.5), right - left, bottom - top, fill=False, ec=colour, lw=1.4
-        )
-    )
+    left, top, *_ = box
+    axes.add_patch(rectangle(box, colour))
     axes.text(
         left,
         top,
@@ -135,8 +132,7 @@ def draw_precision_recall(
     axes.set_title("overlap above 0.5; area in percent", fontsize=9)
     axes.grid(alpha=0.3)
     axes.legend(fontsize=6.5, ncols=1 + (len(compared) > 12))
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)
 
 
 def draw_curve(log: Sequence[Mapping[str, Any]], losses: Sequence[str], path: Path) -> None:
@@ -159,5 +155,4 @@ def draw_curve(log: Sequence[Mapping[str, Any]], losses: Sequence[str], path: Pa
         score.set_ylim(0, 100)
         score.legend(fontsize=8, loc="lower right")
     axes.legend(fontsize=8, loc="upper right")
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=110)
+    save_figure(figure, path)

@@ -15,9 +15,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from transfer.detection.config import DetectorConfig
+from transfer.formats.proof import TOLERANCE
 
 STRIDES = (4, 8, 16, 32)
-_TOLERANCE = 1e-4
 
 
 class Resting(nn.Module):
@@ -135,13 +135,18 @@ def prove(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
     found, wanted = body.eval()(image), own_levels(backbone, image)
     body.train(was_training)
     for index, level in zip(indices, found, strict=True):
-        scale = max(float(wanted[index].abs().max()), 1e-12)
-        off = float((level - wanted[index]).abs().max()) / scale
-        if not off <= _TOLERANCE:
-            raise UserError(
-                f"{backbone.name}: level {index} of the frozen network differs from the backbone's "
-                f"by {off:.1e} of its largest value. This architecture cannot be frozen so."
-            )
+        name = f"{backbone.name}: level {index} of the frozen network"
+        refuse_another(level, wanted[index], name, "This architecture cannot be frozen so.")
+
+
+def refuse_another(found: Tensor, wanted: Tensor, name: str, remedy: str) -> None:
+    """UserError where a level differs from the backbone's by more than the exports allow."""
+    scale = max(float(wanted.abs().max()), 1e-12)
+    off = float((found - wanted).abs().max()) / scale
+    if not off <= TOLERANCE:
+        raise UserError(
+            f"{name} differs from the backbone's by {off:.1e} of its largest value. {remedy}"
+        )
 
 
 def noise() -> Tensor:

@@ -120,6 +120,11 @@ def is_tree(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in ("Annotations", "ImageSets/Main"))
 
 
+def trees_in(root: Path) -> list[Path]:
+    """`root` where it is a tree, otherwise the trees in that folder."""
+    return [root] if is_tree(root) else [path for path in sorted(root.iterdir()) if is_tree(path)]
+
+
 def splits(root: Path) -> list[str]:
     """Names of the splits, with TREE/ in front in a folder of trees.
 
@@ -127,8 +132,7 @@ def splits(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; a Pascal VOC tree is needed.")
-    trees = [] if is_tree(root) else [f for f in sorted(root.iterdir()) if is_tree(f)]
-    if trees:
+    if not is_tree(root) and (trees := trees_in(root)):
         return [f"{tree.name}/{name}" for tree in trees for name in splits(tree)]
     for needed in ("Annotations", "ImageSets/Main"):
         if not (root / needed).is_dir():

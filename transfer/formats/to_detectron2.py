@@ -139,7 +139,7 @@ def config(backbone: Backbone, head: Head, weights: str) -> dict[str, Any]:
             "OUT_FEATURES": levels,
             "RES5_DILATION": 2 if head == "dc5" else 1,
         },
-        **_HEAD[head],
+        **HEAD_CONFIG[head],
     }
     model["ROI_HEADS"] = {**model["ROI_HEADS"], "NUM_CLASSES": 20}
     return {
@@ -166,7 +166,7 @@ def config(backbone: Backbone, head: Head, weights: str) -> dict[str, Any]:
 
 # detectron2's own base recipes (configs/Base-RCNN-FPN.yaml, -C4.yaml, -DilatedC5.yaml)
 _BOX = {"NAME": "FastRCNNConvFCHead", "NUM_FC": 2, "POOLER_RESOLUTION": 7}
-_HEAD: dict[Head, dict[str, Any]] = {
+HEAD_CONFIG: dict[Head, dict[str, Any]] = {
     "fpn": {
         "FPN": {"IN_FEATURES": ["res2", "res3", "res4", "res5"]},
         "ANCHOR_GENERATOR": {
