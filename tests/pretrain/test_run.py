@@ -5,12 +5,13 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 
 from pretrain.errors import UserError
-from pretrain.run import Result, Run, atomic, environment, write_text
+from pretrain.run import Result, Run, atomic, environment, peak_resident_mib, write_text
 from tests.conftest import ROOT
 
 RESULT = Result(
@@ -136,3 +137,11 @@ def test_the_environment_says_what_a_number_needs():
     assert facts["peak_memory_mib"] > 50
     assert facts["threads"] == torch.get_num_threads()
     assert facts["device"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc to compare with")
+def test_the_peak_outlives_what_needed_it():
+    block = bytearray(b"\1") * (300 * 2**20)
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    del block
+    assert peak_resident_mib() >= pages * os.sysconf("SC_PAGE_SIZE") / 2**20 - 1

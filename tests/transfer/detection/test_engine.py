@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
@@ -96,6 +97,24 @@ def test_boxes_follow_their_image(worlds):
         assert target["scale"].tolist() == [2, 2]
         np.testing.assert_allclose(target["boxes"].numpy(), 2 * record.boxes, rtol=1e-6)
         assert target["labels"].tolist() == (record.labels + 1).tolist()
+
+
+@pytest.mark.parametrize("shape", [(67, 100), (100, 67)])
+def test_a_box_over_the_whole_image_ends_at_its_edges(tmp_path, shape):
+    """Sides are rounded apart, so width and height have a scale of their own."""
+    width, height = shape
+    Image.new("RGB", shape).save(tmp_path / "a.png")
+    whole = replace(
+        of_shapes([shape])[0],
+        path=tmp_path / "a.png",
+        boxes=np.array([[0.0, 0.0, width, height]]),
+        labels=np.zeros(1, np.int64),
+    )
+    image, target = Samples([whole], ImagesConfig(short_side=9, flip=0), train=False)[0]
+    assert sorted(image.shape[1:]) == [9, 13]  # 13.43 before rounding
+    assert (image.shape[2] > image.shape[1]) == (width > height)
+    edges = [0, 0, image.shape[2], image.shape[1]]
+    np.testing.assert_allclose(target["boxes"][0].numpy(), edges, atol=1e-4)
 
 
 def of_shapes(shapes: list[tuple[int, int]]) -> list[Record]:
