@@ -8,7 +8,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree
@@ -31,11 +30,15 @@ class _Split:
     number: int  # its place in the seeds
 
 
+_Numbers = Iterator[tuple[_Split, int]]
+"""The images to draw."""
+
+
 def classification(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
     """An image folder TREE/{train,val}/SHAPE/*.jpg, one thing an image, as many of each shape."""
     splits = (_Split("train", train, 0), _Split("val", val, 1))
-    name = f"classification{_VERSION}-{size}px-{train}+{val}-seed{seed}"
-    with _tree(root / name, splits) as (tree, numbers):
+
+    def fill(tree: Path, numbers: _Numbers) -> None:
         for split, number in numbers:
             shape = _NAMES[number % len(_NAMES)]
             rng = _rng(seed, split, number, task=0)
@@ -43,14 +46,16 @@ def classification(root: Path, *, train: int, val: int, size: int, seed: int = 0
             folder = tree / split.name / shape
             folder.mkdir(parents=True, exist_ok=True)
             _save(draw(scene, size)[0], folder / f"{number:06d}.jpg")
-    return root / name
+
+    name = f"classification{_VERSION}-{size}px-{train}+{val}-seed{seed}"
+    return _drawn(root / name, splits, fill)
 
 
 def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
     """A Pascal VOC tree with one to five things an image; tiny ones are marked difficult."""
     splits = (_Split("train", train, 0), _Split("val", val, 1))
-    name = f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}"
-    with _tree(root / name, splits) as (tree, numbers):
+
+    def fill(tree: Path, numbers: _Numbers) -> None:
         for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
             (tree / folder).mkdir(parents=True)
         for split in splits:
@@ -66,14 +71,16 @@ def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> 
             found = [(thing.shape, box) for thing, box in zip(scene.things, boxes, strict=True)]
             annotation = _voc_annotation(image_id, size, found)
             annotation.write(tree / "Annotations" / f"{image_id}.xml", encoding="utf-8")
-    return root / name
+
+    return _drawn(root / f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}", splits, fill)
 
 
 def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
     """An MS-COCO captions tree, one or two things and five sentences an image."""
     splits = (_Split("train", train, 0), _Split("val", val, 1))
     name = f"coco{_VERSION}-{size}px-{train}+{val}-seed{seed}"
-    with _tree(root / name, splits) as (tree, numbers):
+
+    def fill(tree: Path, numbers: _Numbers) -> None:
         (tree / "annotations").mkdir(parents=True)
         content: dict[str, dict[str, list]] = {
             split.name: {"images": [], "annotations": []} for split in splits
@@ -98,27 +105,24 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> P
             info = {"info": {"description": name}, "licenses": []}
             path = tree / "annotations" / f"captions_{split.name}2017.json"
             path.write_text(json.dumps(info | content[split.name]), encoding="utf-8")
-    return root / name
+
+    return _drawn(root / name, splits, fill)
 
 
 def _rng(seed: int, split: _Split, number: int, task: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence([seed, task, split.number, number]))
 
 
-@contextmanager
-def _tree(
-    path: Path, splits: tuple[_Split, ...]
-) -> Iterator[tuple[Path, Iterator[tuple[_Split, int]]]]:
-    """A temporary folder to draw into, and the images to draw; none where `path` stands."""
+def _drawn(path: Path, splits: tuple[_Split, ...], fill: Callable[[Path, _Numbers], None]) -> Path:
+    """`path`, filled unless it stands already."""
     if path.exists():
-        yield path, iter(())
-        return
+        return path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
     try:
         with bar(f"drawing {path.name}", sum(s.count for s in splits), "images") as advance:
-            yield temporary, _numbers(splits, advance)
+            fill(temporary, _numbers(splits, advance))
         try:
             os.rename(temporary, path)
         except OSError:
@@ -126,11 +130,10 @@ def _tree(
                 raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    return path
 
 
-def _numbers(
-    splits: tuple[_Split, ...], advance: Callable[[int], None]
-) -> Iterator[tuple[_Split, int]]:
+def _numbers(splits: tuple[_Split, ...], advance: Callable[[int], None]) -> _Numbers:
     for split in splits:
         for number in range(split.count):
             yield split, number

@@ -38,6 +38,17 @@ def test_a_function_of_the_seed(kind, tmp_path):
     assert digest(one) != digest(other)
 
 
+@pytest.mark.parametrize("kind", MAKERS)
+def test_a_tree_is_drawn_once(kind, tmp_path, monkeypatch):
+    """The second run of a tool without data finds the first one's world."""
+    tree = MAKERS[kind](tmp_path, 0)
+    held = digest(tree)
+    monkeypatch.setattr(shapes.trees, "draw", lambda *_: pytest.fail("drawn again"))
+    assert MAKERS[kind](tmp_path, 0) == tree
+    assert digest(tree) == held
+    assert [path.name for path in tmp_path.iterdir()] == [tree.name]
+
+
 def test_a_tree_that_is_there_is_kept_and_a_torn_one_never_appears(tmp_path, monkeypatch):
     tree = MAKERS["classification"](tmp_path, 0)
     stamps = {path: path.stat().st_mtime_ns for path in tree.rglob("*")}
