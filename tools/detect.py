@@ -58,7 +58,7 @@ def main(argv: list[str] | None = None) -> None:
         f"{len(records):,} images: {len(rows):,} detections, {len(kept):,} of them with a score of "
         f"at least {options.least_score} in {found:,} images\n"
         f"  all        {options.out}/detections.json"
-        + ("" if options.no_pictures else f"\n  pictures   {options.out}/pictures/")
+        + (f"\n  pictures   {options.out}/pictures/" if kept and not options.no_pictures else "")
     )
 
 
