@@ -32,7 +32,7 @@ from pretrain.errors import UserError
 RESULT_FORMAT = "result/1"
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
-_CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints")
+_CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints", "cache")
 
 
 @contextmanager

@@ -1,17 +1,21 @@
-"""Fine-tune the NIC captioner on a backbone's frozen features, and score its sentences.
+"""Train a captioner on a backbone, and score its sentences.
 
 python tools/finetune_cap.py --backbone FILE               the shape world, 3 minutes on a CPU
-python tools/finetune_cap.py --backbone FILE --data DIR    an MS-COCO tree
+python tools/finetune_cap.py --backbone FILE --data DIR    MS-COCO, Karpathy's split, Flickr8k, or a
+                                                           folder of images with captions.json
 python tools/finetune_cap.py --backbone FILE --config configs/captioning/X.yaml
+torchrun --nproc_per_node 8 tools/finetune_cap.py ...      on 8 GPUs
 """
 
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from pretrain.errors import UserError
 from tools.command import SHAPE_WORLD, backbone_name, end, parse, show_config
 from transfer.captioning.config import CaptioningConfig
 
@@ -27,43 +31,74 @@ def main(argv: list[str] | None = None) -> None:
         description=str(__doc__),
         default="configs/captioning/demo.yaml",
         argv=argv,
+        more=_more,
     )
-    config, run = options.config, options.run
+    config, run, stop_after = options.config, options.run, options.rest.stop_after
     name = backbone_name(config.backbone)
+    if stop_after is not None and stop_after < 1:
+        raise UserError(f"--stop-after is {stop_after}; it must be at least 1")
 
     from pretrain import shapes
     from pretrain.training import make_fabric
     from transfer import hub
-    from transfer.captioning.engine import finetune, prepare
+    from transfer.captioning.engine import finetune
+    from transfer.captioning.preparation import prepare
 
-    backbone = hub.resolve(name)
-    fabric = make_fabric(options.device)
-    if config.data is None:
-        config = replace(config, data=str(shapes.captions(SHAPE_WORLD, **WORLD)))
+    fabric = make_fabric(options.device, config.precision, config.deterministic)
+    with fabric.rank_zero_first():
+        backbone = hub.resolve(name)
+        if config.data is None:
+            config = replace(config, data=str(shapes.captions(SHAPE_WORLD, **WORLD)))
     if options.dry_run:
         ready = prepare(backbone, config)
-        show_config(config)
-        count = sum(parameter.numel() for parameter in ready.model.parameters())
-        sentences = sum(len(image.captions) for image in ready.train)
-        print(
-            f"# NIC on {backbone.name}: {count / 1e6:.2f} M parameters, {len(ready.vocabulary)} "
-            f"words; {len(ready.train):,} training images with {sentences:,} captions, "
-            f"{len(ready.val):,} scored; {sentences // config.batch_size:,} steps an epoch, "
-            f"{config.epochs * (sentences // config.batch_size):,} in all, on {fabric.device}"
-        )
+        if fabric.is_global_zero:
+            show_config(config)
+            count = sum(parameter.numel() for parameter in ready.decoder.parameters())
+            steps = len(ready.words) // config.batch_size
+            print(
+                f"# {config.model.kind} on {backbone.name}: {count / 1e6:.2f} M parameters, "
+                f"{len(ready.vocabulary)} words; {len(ready.data.train):,} training images with "
+                f"{len(ready.words):,} captions, {len(ready.data.val):,} validation and "
+                f"{len(ready.data.test):,} test images; {steps:,} steps an epoch, "
+                f"{config.epochs * steps:,} in all, on {fabric.device}"
+            )
         return
-    result = finetune(backbone, config, run, fabric)
+    result = finetune(backbone, config, run, fabric, stop_after=stop_after)
+    if not fabric.is_global_zero:
+        return
     metrics = result.metrics
+    meteor = f"METEOR {100 * metrics['METEOR']:.1f}   " if "METEOR" in metrics else ""
     print(f"""
-NIC from {backbone.name} ({backbone.fingerprint()}) on {result.data["name"]} \
-({result.data["train"]:,} images, {config.epochs} epochs, {result.seconds / 60:.1f} min)
-  BLEU-1 {100 * metrics["Bleu_1"]:.1f}   BLEU-4 {100 * metrics["Bleu_4"]:.1f}   \
-CIDEr {100 * metrics["CIDEr"]:.1f}   on {result.data["val"]:,} images, \
-{metrics["different_captions"]} different sentences
-  page     {run.folder}/captions.html
+{config.model.kind} from {backbone.name} ({backbone.fingerprint()}) on {result.data["name"]} \
+({result.data["train"]:,} images, {metrics["epochs"]} epochs, {result.seconds / 60:.1f} min)
+  BLEU-1 {100 * metrics["Bleu_1"]:.1f}   BLEU-4 {100 * metrics["Bleu_4"]:.1f}   {meteor}\
+ROUGE-L {100 * metrics["ROUGE_L"]:.1f}   CIDEr {100 * metrics["CIDEr"]:.1f}
+           of epoch {metrics["best_epoch"]}, on {result.data["val"]:,} {metrics["scored"]} images, \
+{metrics["different_captions"]} different sentences""")
+    for row in _examples(run.folder):
+        print(f"           {row}")
+    print(f"""  page     {run.folder}/captions.html
   all      {run.folder}/result.json, captions.json, captioner.pth
 
+Your own pictures: python tools/caption.py --captioner {run.folder} --images DIR
 Beside another backbone? Run this for it too, then: python tools/report.py {run.folder.parent}""")
+
+
+def _examples(folder: Path, count: int = 3) -> list[str]:
+    import json
+
+    rows = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
+    step = max(1, len(rows) // count)
+    return [f"image {row['image_id']}: {row['caption']}" for row in rows[::step][:count]]
+
+
+def _more(parser: Any) -> None:
+    parser.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="STEP",
+        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
+    )
 
 
 if __name__ == "__main__":

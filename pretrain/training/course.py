@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lightning.fabric import Fabric
@@ -17,9 +17,28 @@ from pretrain.errors import Stopped, UserError
 from pretrain.progress import Advance, bar, say
 from pretrain.run import Run
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
-from pretrain.training.loader import Loader, ResidentLoader
+from pretrain.training.loader import Batches
 from pretrain.training.seeds import derive, seed_ambient
 from pretrain.training.stopping import StopSignal
+
+
+class Source(Protocol):
+    """What gives the training batches: Loader, ResidentLoader, or a task's own."""
+
+    batches: Batches
+    broken: dict[int, str]
+
+    def __len__(self) -> int:
+        """Steps in an epoch."""
+        ...
+
+    def epoch(self, epoch: int, first: int = 0) -> Iterator[Any]:
+        """The micro-batches of `epoch` (from 0), beginning with step `first`."""
+        ...
+
+    def share_broken(self) -> None:
+        """Let every process know what the others could not read."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ class Course:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         rates: Scheduler,
-        loader: Loader | ResidentLoader,
+        loader: Source,
         *,
         epochs: int,
         seed: int,
@@ -259,7 +278,7 @@ class Course:
 
 
 def parts_of(
-    step: int, batches: list[Any], loader: Loader | ResidentLoader, fabric: Fabric, seed: int
+    step: int, batches: list[Any], loader: Source, fabric: Fabric, seed: int
 ) -> Iterator[Part]:
     """The micro-batches of a step, the ambient generators seeded for each by its place."""
     ranks, rank = loader.batches.ranks, loader.batches.rank

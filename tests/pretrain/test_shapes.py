@@ -36,6 +36,7 @@ def test_a_function_of_the_seed(kind, tmp_path):
     one, two, other = make(tmp_path / "a", 0), make(tmp_path / "b", 0), make(tmp_path / "c", 1)
     assert digest(one) == digest(two)
     assert digest(one) != digest(other)
+    assert digest(make(tmp_path / "a", 0)) == digest(two)  # used again as it is
 
 
 @pytest.mark.parametrize("kind", MAKERS)

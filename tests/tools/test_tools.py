@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 TRAINING = ("pretrain", "finetune_det", "finetune_cap")
 TOOLS = (*TRAINING, "report", "demo", "show_mixing", "evaluate", "prepare_data", "bench")
-TOOLS = (*TOOLS, "score_captions", "score_detections", "detect")
+TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption")
 
 
 def call(tool: str, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
@@ -127,7 +127,10 @@ def test_mistakes_with_a_backbone(tool, capsys, tmp_path, monkeypatch, backbone_
         (["--backbone", "folder"], "no backbone.pth"),
         (["--backbone", "cut.pth"], "cut short"),
         (["--backbone", "foreign.pth"], "python tools/export.py --backbone foreign.pth"),
-        (["--backbone", backbone_file, "--data", "folder"], "folder is no"),
+        (
+            ["--backbone", backbone_file, "--data", "folder"],
+            "folder has no captions" if tool == "finetune_cap" else "folder is no",
+        ),
         (["--backbone", backbone_file, "--data", world, "--seed", "-3"], "seed is -3"),
     ):
         fails(tool, *words, capsys=capsys, said=said)
@@ -149,7 +152,9 @@ def test_a_broken_picture_of_a_captions_tree(capsys, tmp_path, monkeypatch, back
         capsys=capsys,
         said="000000000003.jpg cannot be decoded",
     )
-    assert os.listdir() == ["tree"]
+    # nothing half-written, and the features of the others are kept
+    assert sorted(os.listdir()) == ["runs", "tree"]
+    assert os.listdir("runs") == ["features"]
 
 
 def test_dry_run_trains_nothing(capsys, tmp_path, monkeypatch, worlds, backbone_file):
@@ -296,3 +301,44 @@ def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
         assert whole.returncode == 0
         one, two = weights(run), weights(tmp_path / "whole")
         assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+
+
+def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, worlds, backbone):
+    import shutil
+
+    from tools.caption import main
+    from transfer.captioning.captioner import Captioner, build_decoder
+    from transfer.captioning.config import DecodingConfig, ModelConfig
+    from transfer.captioning.vocabulary import SPECIAL, Vocabulary
+
+    monkeypatch.chdir(tmp_path)
+    model = ModelConfig(embed_size=4, hidden_size=4)
+    Path("run").mkdir()
+    Captioner(
+        backbone=backbone,
+        model=model,
+        decoding=DecodingConfig(beam=2, max_length=4),
+        vocabulary=Vocabulary((*SPECIAL, "a", "dog")),
+        weights=build_decoder(512, 6, model).state_dict(),
+    ).save(Path("run/captioner.pth"))
+    shutil.copytree(worlds["captions"] / "val2017", "mine")
+    Path("empty").mkdir()
+    for words, said in (
+        (["--captioner", "empty", "--images", "mine"], "no captioner.pth"),
+        (["--captioner", "run", "--images", "none"], "there is no folder none"),
+        (["--captioner", "run", "--images", "empty"], "holds no picture"),
+        (["--captioner", "run", "--images", "mine", "--beam", "0"], "--beam is 0"),
+        (["--captioner", "run"], "--images"),
+    ):
+        fails("caption", *words, capsys=capsys, said=said)
+    assert sorted(os.listdir()) == ["empty", "mine", "run"]
+    main(["--captioner", "run", "--images", "mine", "--workers", "0"])
+    rows = json.loads(Path("mine-captions/captions.json").read_text())
+    assert [row["image_id"] for row in rows] == [1_000_001 + place for place in range(6)]
+    assert Path("mine-captions/captions.html").exists()
+    Path("mine/z.jpg").write_bytes(b"no picture")
+    again = ["--captioner", "run", "--images", "mine", "--out", "more", "--workers", "0"]
+    fails("caption", *again, capsys=capsys, said="1 of 7 files cannot be read")
+    assert not Path("more").exists()
+    main([*again, "--skip-broken"])
+    assert json.loads(Path("more/captions.json").read_text()) == rows

@@ -1,9 +1,6 @@
-"""COCO trees, vocabulary, NIC and the run that ties them together."""
+"""The run that ties data, features, decoder and search together, and what it leaves."""
 
 import json
-import os
-import shutil
-import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,198 +8,73 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.nn import functional
+from torch import nn
 
 from pretrain.errors import Stopped, UserError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 from transfer.captioning import engine
-from transfer.captioning.coco import CaptionedImage, choose_splits, read_coco
-from transfer.captioning.config import AdamConfig, CaptioningConfig, CocoConfig, NicConfig
-from transfer.captioning.features import encode_images
-from transfer.captioning.nic import Nic, greedy
+from transfer.captioning.captioner import Captioner
+from transfer.captioning.coco import read_coco
+from transfer.captioning.config import (
+    AdamConfig,
+    CaptioningConfig,
+    DatasetConfig,
+    DecodingConfig,
+    EncoderConfig,
+    ModelConfig,
+)
+from transfer.captioning.inference import caption_files
 from transfer.captioning.page import write_page
-from transfer.captioning.scores import score
-from transfer.captioning.vocabulary import END, PAD, START, UNKNOWN, build_vocabulary
+from transfer.captioning.records import CaptionedImage
+from transfer.captioning.scores import References, score
 
 
-def config(tree: Path, **changes) -> CaptioningConfig:
+def config(tree: Path, cache: Path, **changes) -> CaptioningConfig:
     tiny = CaptioningConfig(
         name="test",
         data=str(tree),
         epochs=2,
         batch_size=10,
         workers=0,
-        coco=CocoConfig(min_count=1),
-        nic=NicConfig(embed_size=16, hidden_size=24, dropout=0.1),
+        meteor="off",
+        cache=str(cache),
+        dataset=DatasetConfig(min_count=1),
+        model=ModelConfig(embed_size=16, hidden_size=24, attention_size=8, dropout=0.1),
     )
     return replace(tiny, **changes)
 
 
-# ---------------------------------------------------------------------------------------- the tree
-
-
-def test_reads_what_is_on_disk(worlds):
-    tree = worlds["captions"]
-    assert choose_splits(tree, None, None) == ("train2017", "val2017")
-    images = read_coco(tree, "train2017")
-    assert len(images) == 12
-    assert all(len(image.captions) == 5 and image.path.exists() for image in images)
-
-
-def test_real_coco(unpacked):
-    tree = unpacked("data/coco-mini.tar") / "coco-mini"
-    train, val = (read_coco(tree, split) for split in choose_splits(tree, None, None))
-    assert (len(train), len(val)) == (80, 79)
-
-
-@pytest.mark.parametrize(
-    ("trouble", "words"),
-    [
-        ("no tree", "there is no folder"),
-        ("no annotations", "no annotations .it holds train2017"),
-        ("no split", "no file .*captions_night.json; the splits there are train2017, val2017"),
-        ("two splits", "2 captions files .*--coco.train SPLIT"),
-        ("broken json", "no COCO captions file"),
-        ("other json", "no COCO captions file .*'image_id'"),
-        ("unknown image", "1 images have captions but no entry"),
-        ("no captions", "no image with a caption"),
-        ("no image", r"1 of 12 images .*000000000001\.jpg"),
-    ],
-)
-def test_trees_as_users_give_them(trouble, words, worlds, tmp_path):
-    tree, split = tmp_path / "tree", None
-    if trouble != "no tree":
-        shutil.copytree(worlds["captions"], tree)
-    file = tree / "annotations" / "captions_train2017.json"
-    content = json.loads(file.read_text()) if file.exists() else {}
-    if trouble == "no annotations":
-        shutil.rmtree(tree / "annotations")
-    if trouble == "no split":
-        split = "night"
-    if trouble == "two splits":
-        shutil.copy(file, tree / "annotations" / "captions_train2014.json")
-    if trouble == "broken json":
-        file.write_text(file.read_text()[:100])
-    if trouble == "other json":
-        content["annotations"][0].pop("image_id")
-    if trouble == "unknown image":
-        content["annotations"].append({"image_id": 99, "caption": "a"})
-    if trouble == "no captions":
-        content["annotations"] = []
-    if trouble in ("other json", "unknown image", "no captions"):
-        file.write_text(json.dumps(content))
-    if trouble == "no image":
-        (tree / "train2017" / "000000000001.jpg").unlink()
-    with pytest.raises(UserError, match=words):
-        read_coco(tree, choose_splits(tree, split, None)[0])
-
-
-def test_vocabulary_counts_and_comes_back():
-    held = build_vocabulary(["A cat sat.", "a cat", "the cat"], min_count=2)
-    assert held.words == ("<pad>", "<start>", "<end>", "<unk>", "cat", "a")
-    assert held.encode("The cat, a cat!") == [UNKNOWN, 4, 5, 4, END]
-    assert held.decode([5, 4, END, 4, PAD]) == "a cat"
-    with pytest.raises(UserError, match="no word stands 9 times"):
-        build_vocabulary(["a"], min_count=9)
-
-
-# ---------------------------------------------------------------------------------------- the model
-
-
-@pytest.fixture
-def model():
-    torch.manual_seed(0)
-    return Nic(7, 11, NicConfig(embed_size=5, hidden_size=6))
-
-
-def test_teacher_forcing_equals_word_by_word(model):
-    """Against an LSTM cell stepped by hand: image first, its output unused, then START."""
-    model.eval()
-    features, words = torch.randn(3, 7), torch.randint(4, 11, (3, 5))
-    cell = torch.nn.LSTMCell(5, 6)
-    cell.load_state_dict(
-        {name.removesuffix("_l0"): t for name, t in model.lstm.state_dict().items()}
-    )
-    state = cell(
-        functional.batch_norm(
-            features @ model.project.weight.T + model.project.bias,
-            model.norm.running_mean,
-            model.norm.running_var,
-            model.norm.weight,
-            model.norm.bias,
-        )
-    )
-    inputs = torch.cat([torch.full((3, 1), START), words[:, :-1]], dim=1)
-    for place in range(5):
-        state = cell(model.embed.weight[inputs[:, place]], state)
-        wanted = state[0] @ model.classify.weight.T + model.classify.bias
-        torch.testing.assert_close(model(features, words)[:, place], wanted)
-
-
-def test_no_word_sees_itself(model):
-    """The logits at t do not change with the words from t on."""
-    model.eval()
-    features, words = torch.randn(2, 7), torch.randint(4, 11, (2, 6))
-    changed = words.clone()
-    changed[:, 3:] = torch.randint(4, 11, (2, 3))
-    one, two = model(features, words), model(features, changed)
-    assert torch.equal(one[:, :4], two[:, :4])
-    assert not torch.equal(one[:, 4:], two[:, 4:])
-
-
-def test_greedy_equals_one_image_at_a_time(model):
-    model.eval()
-    features = torch.randn(20, 7)
-    together = greedy(model, features, 9)
-    for row, feature in zip(together.tolist(), features, strict=True):
-        state, word, said = model.begin(feature[None]), torch.tensor([START]), []
-        while len(said) < 9:
-            logits, state = model.step(word, state)
-            logits[:, [PAD, START]] = -torch.inf
-            word = logits.argmax(1)
-            said.append(int(word))
-            if said[-1] == END:
-                break
-        assert row[: len(said)] == said
-        assert set(row[len(said) :]) <= {PAD}
-
-
-# ---------------------------------------------------------------------------------------- features
-
-
-def test_features_are_the_pooled_backbone(backbone, worlds):
-    paths = [image.path for image in read_coco(worlds["captions"], "train2017")]
-    found = encode_images(
-        backbone, paths, make_fabric("cpu"), image_size=None, workers=1, batch_size=5
-    )
-    assert found.shape == (12, 512)
-    transform = backbone.preprocess()
-    from pretrain.images import decode
-
-    images = torch.stack([transform(decode(path)) for path in paths])
-    torch.testing.assert_close(found, backbone.features(images)[-1].mean((2, 3)))
-    larger = encode_images(backbone, paths[:2], make_fabric("cpu"), image_size=96, workers=0)
-    assert not torch.allclose(larger, found[:2])
-
-
-# ---------------------------------------------------------------------------------------- the run
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="module")
-def first(worlds, backbone, tmp_path_factory):
+def first(worlds, backbone, cache, tmp_path_factory):
     folder = tmp_path_factory.mktemp("first") / "run"
-    return engine.finetune(
-        backbone, config(worlds["captions"]), Run(folder), make_fabric("cpu")
-    ), folder
+    options = config(worlds["captions"], cache)
+    return engine.finetune(backbone, options, Run(folder), make_fabric("cpu")), folder
 
 
-def weights(folder: Path) -> dict:
-    return torch.load(folder / "captioner.pth", weights_only=True)["state_dict"]
+def state(folder: Path) -> dict:
+    """Every tensor that a run leaves."""
+    found = {}
+    for name in ("checkpoints/last.pth", "checkpoints/best.pth", "captioner.pth"):
+        content = torch.load(folder / name, weights_only=True)
+        stack = [(name, content)]
+        while stack:
+            at, value = stack.pop()
+            if isinstance(value, dict):
+                stack += [(f"{at}.{key}", inner) for key, inner in value.items()]
+            elif isinstance(value, torch.Tensor):
+                found[at] = value
+    return found
 
 
-def same(one: dict, two: dict) -> bool:
-    return all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+def same(one: Path, two: Path) -> bool:
+    left, right = state(one), state(two)
+    return left.keys() == right.keys() and all(torch.equal(t, right[n]) for n, t in left.items())
 
 
 def test_a_run_leaves_what_it_promises(first, worlds, backbone):
@@ -216,56 +88,134 @@ def test_a_run_leaves_what_it_promises(first, worlds, backbone):
     wanted = {image.image_id: image.captions for image in read_coco(worlds["captions"], "val2017")}
     again = score(wanted, said).corpus
     assert {key: result.metrics[key] for key in again} == again
+    assert result.metrics["scored"] == "val"
     assert (folder / "captions.html").stat().st_size > 0
+    log = Run(folder).read_log()
+    assert result.metrics["val_CIDEr_best"] == max(record["val_CIDEr"] for record in log)
 
 
-def test_the_same_seed_gives_the_same_bits(first, worlds, backbone, tmp_path):
-    options = config(worlds["captions"], workers=1)
-    engine.finetune(backbone, options, Run(tmp_path / "a"), make_fabric("cpu"))
-    assert same(weights(first[1]), weights(tmp_path / "a"))
-    options = config(worlds["captions"], seed=1)
+def test_the_captioner_alone_says_the_same(first, worlds):
+    """From pixels through the saved file, beside the run's cached features."""
+    _, folder = first
+    paths = [image.path for image in read_coco(worlds["captions"], "val2017")]
+    said, broken = caption_files(Captioner.load(folder), paths, make_fabric("cpu"))
+    rows = json.loads((folder / "captions.json").read_text())
+    assert list(said.values()) == [row["caption"] for row in rows]
+    assert not broken
+
+
+@pytest.mark.parametrize("kind", ["nic", "attention"])
+@pytest.mark.parametrize("start", [None, 1])
+def test_stopped_and_resumed_equals_uninterrupted(kind, start, worlds, backbone, cache, tmp_path):
+    options = config(worlds["captions"], cache, encoder=EncoderConfig(from_epoch=start, lr=1e-3))
+    options = replace(options, model=replace(options.model, kind=kind))
+    fabric = make_fabric("cpu")
+    engine.finetune(backbone, options, Run(tmp_path / "whole"), fabric)
+    for step in (4, 8):
+        with pytest.raises(Stopped, match=f"step {step} of 12"):
+            engine.finetune(backbone, options, Run(tmp_path / "cut"), fabric, stop_after=step)
+    engine.finetune(backbone, options, Run(tmp_path / "cut"), fabric)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    if start is not None:
+        trained = torch.load(tmp_path / "cut/checkpoints/last.pth", weights_only=True)["also"]
+        moved = [
+            not torch.equal(tensor, backbone.weights[own])
+            for name, tensor in trained["encoder"].items()
+            if (own := name.removeprefix("network.").removeprefix("model.")) in backbone.weights
+            and own.endswith("conv1.weight")
+        ]
+        assert moved
+        assert all(moved)
+        for name, tensor in trained["encoder"].items():  # statistics stay
+            own = name.removeprefix("network.").removeprefix("model.")
+            if "running" in name and own in backbone.weights:
+                assert torch.equal(tensor, backbone.weights[own])
+
+
+def test_a_frozen_encoder_is_the_backbone_bit_for_bit(first, backbone):
+    held = Captioner.load(first[1]).backbone
+    assert held.fingerprint() == backbone.fingerprint()
+
+
+def test_another_seed_gives_other_weights(first, worlds, backbone, cache, tmp_path):
+    options = config(worlds["captions"], cache, seed=1)
     engine.finetune(backbone, options, Run(tmp_path / "b"), make_fabric("cpu"))
-    assert not same(weights(first[1]), weights(tmp_path / "b"))
+    assert not same(first[1], tmp_path / "b")
 
 
-def test_stopped_and_resumed_equals_uninterrupted(first, worlds, backbone, tmp_path, monkeypatch):
-    count, real = 0, functional.cross_entropy
-
-    def stopping(*arguments, **named):
-        nonlocal count
-        count += 1
-        if count == 8:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(*arguments, **named)
-
-    monkeypatch.setattr("transfer.captioning.engine.functional.cross_entropy", stopping)
-    with pytest.raises(Stopped, match="step 8 of 12"):
-        engine.finetune(
-            backbone, config(worlds["captions"]), Run(tmp_path / "run"), make_fabric("cpu")
-        )
-    engine.finetune(backbone, config(worlds["captions"]), Run(tmp_path / "run"), make_fabric("cpu"))
-    assert same(weights(first[1]), weights(tmp_path / "run"))
+def test_a_run_goes_on_with_its_own_words_only(worlds, backbone, cache, tmp_path):
+    options = config(worlds["captions"], cache)
+    with pytest.raises(Stopped):
+        engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"), stop_after=1)
+    words = json.loads((tmp_path / "vocabulary.json").read_text())
+    (tmp_path / "vocabulary.json").write_text(json.dumps(words[:-1]))
+    with pytest.raises(UserError, match="another vocabulary"):
+        engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
 
 
-def test_a_captioner_can_learn(worlds, backbone, tmp_path):
+def test_early_stopping_counts_from_the_best(tmp_path):
+    run = Run(tmp_path)
+    for epoch, cider in enumerate([0.1, 0.3, 0.2, 0.3], 1):
+        run.log({"epoch": epoch, "val_CIDEr": cider})
+    assert engine._is_stale(run, 2)
+    assert not engine._is_stale(run, 3)
+    assert not engine._is_stale(run, None)
+
+
+def test_the_best_epoch_is_kept(first, worlds, backbone, cache, tmp_path, monkeypatch):
+    """Scores that fall: the captioner is the first epoch's, the log has both."""
+    options = config(worlds["captions"], cache)
+    real = References.score
+    factors = iter([1.0, 0.1, 1.0])
+
+    def falling(self, said):
+        scores = real(self, said)
+        return replace(scores, corpus=scores.corpus | {"CIDEr": next(factors)})
+
+    monkeypatch.setattr(References, "score", falling)
+    result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    assert result.metrics["best_epoch"] == 1
+    assert result.metrics["val_CIDEr_last"] == 0.1
+    kept = torch.load(tmp_path / "run/captioner.pth", weights_only=True)["state_dict"]
+    last = torch.load(tmp_path / "run/checkpoints/last.pth", weights_only=True)["model"]
+    assert not all(torch.equal(tensor, last[name]) for name, tensor in kept.items())
+
+
+def test_a_captioner_can_learn(worlds, backbone, cache, tmp_path):
     """Twelve pictures by heart: CIDEr above 1 on them."""
     tree = tmp_path / "tree"
-    shutil.copytree(worlds["captions"], tree)
-    shutil.rmtree(tree / "val2017")
-    shutil.move(tree / "train2017", tree / "val2017")
-    shutil.copy(
-        tree / "annotations/captions_train2017.json", tree / "annotations/captions_val2017.json"
-    )
-    shutil.copytree(tree / "val2017", tree / "train2017")
+    (tree / "annotations").mkdir(parents=True)
+    for split in ("train2017", "val2017"):
+        (tree / split).symlink_to(worlds["captions"] / "train2017")
+        (tree / "annotations" / f"captions_{split}.json").symlink_to(
+            worlds["captions"] / "annotations" / "captions_train2017.json"
+        )
     options = config(
         tree,
-        epochs=150,
+        cache,
+        epochs=60,
         adam=AdamConfig(lr=5e-3, schedule="cosine"),
-        nic=NicConfig(embed_size=64, hidden_size=128),
+        model=ModelConfig(embed_size=64, hidden_size=128),
+        decoding=DecodingConfig(beam=3),
+        patience=40,
     )
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     assert result.metrics["CIDEr"] > 1
     assert result.metrics["different_captions"] > 6
+
+
+def test_parts_of_two_captioners_do_not_pass(first, tmp_path):
+    content = torch.load(first[1] / "captioner.pth", weights_only=True)
+    torch.save({**content, "words": content["words"][:-2]}, tmp_path / "a.pth")
+    with pytest.raises(UserError, match=r"put together from two.*\n.*of another shape"):
+        Captioner.load(tmp_path / "a.pth")
+    torch.save({**content, "words": content["words"][1:]}, tmp_path / "b.pth")
+    with pytest.raises(UserError, match="no vocabulary of a captioner"):
+        Captioner.load(tmp_path / "b.pth")
+    with pytest.raises(UserError, match=r"a captioner .'captioner/1'. is needed"):
+        Captioner.load(first[1] / "checkpoints" / "last.pth")
+    with pytest.raises(UserError, match=r"no captioner\.pth"):
+        Captioner.load(tmp_path)
 
 
 def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):
@@ -273,11 +223,87 @@ def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):
     Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(path)
     image = CaptionedImage("<id>", path, ("a <b>bold</b> dog",))
     said = {"<id>": "a <script>"}
-    write_page(
-        tmp_path / "page.html", [image], said, score({"<id>": image.captions}, said), "x & y"
-    )
+    scores = score({"<id>": image.captions}, said)
+    write_page(tmp_path / "page.html", [image], said, scores, "x & y")
     page = (tmp_path / "page.html").read_text()
     assert "data:image/jpeg;base64," in page
     assert "<script>" not in page
     assert "&lt;b&gt;bold" in page
     assert "http" not in page
+
+
+# ------------------------------------------------------------------- another NIC, in plain PyTorch
+
+
+class PlainNic(nn.Module):
+    """NIC as a tutorial writes it: cells stepped by hand, one caption after another."""
+
+    def __init__(self, features: int, words: int, embed: int, hidden: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(features, embed)
+        self.bn = nn.BatchNorm1d(embed, momentum=0.01)
+        self.table = nn.Parameter(torch.zeros(words, embed))
+        self.cell = nn.LSTMCell(embed, hidden)
+        self.out = nn.Linear(hidden, words)
+
+    def loss(self, features, captions):
+        inputs, total, count = self.bn(self.linear(features)), 0.0, 0
+        for feature, caption in zip(inputs, captions, strict=True):
+            state = self.cell(feature[None])
+            for last, word in zip([1, *caption], [*caption, 2], strict=False):
+                state = self.cell(self.table[last][None], state)
+                total = total - torch.log_softmax(self.out(state[0])[0], 0)[word]
+                count += 1
+        return total / count
+
+    def greedy(self, features, longest):
+        said = []
+        for feature in self.bn(self.linear(features)):
+            state, word, caption = self.cell(feature[None]), 1, []
+            while len(caption) < longest and word != 2:
+                state = self.cell(self.table[word][None], state)
+                logits = self.out(state[0])[0]
+                logits[[0, 1, 3]] = -torch.inf
+                word = int(logits.argmax())
+                caption.append(word)
+            said.append(caption)
+        return said
+
+
+def test_loss_gradients_and_greedy_equal_a_plain_nic():
+    from transfer.captioning.decode import greedy
+    from transfer.captioning.decoder import caption_loss
+    from transfer.captioning.nic import Nic
+
+    torch.manual_seed(0)
+    ours = Nic(7, 13, ModelConfig(embed_size=5, hidden_size=6))
+    theirs = PlainNic(7, 13, 5, 6)
+    names = {
+        "linear.weight": "project.weight", "linear.bias": "project.bias",
+        "bn.weight": "norm.weight", "bn.bias": "norm.bias", "table": "embed.weight",
+        "cell.weight_ih": "lstm.weight_ih_l0", "cell.weight_hh": "lstm.weight_hh_l0",
+        "cell.bias_ih": "lstm.bias_ih_l0", "cell.bias_hh": "lstm.bias_hh_l0",
+        "out.weight": "classify.weight", "out.bias": "classify.bias",
+    }  # fmt: skip
+    own = dict(ours.named_parameters())
+    assert sorted(names.values()) == sorted(own)
+    for name, parameter in theirs.named_parameters():
+        parameter.data.copy_(own[names[name]].data)
+    captions = [torch.randint(3, 13, (n,)).tolist() for n in (4, 1, 6, 3)]
+    words = torch.zeros(4, 7, dtype=torch.long)
+    for row, caption in enumerate(captions):
+        words[row, : len(caption) + 1] = torch.tensor([*caption, 2])
+    features = torch.randn(4, 7)
+    loss, likelihood = caption_loss(ours(features, words), words, 1.0)
+    loss.backward()
+    wanted = theirs.loss(features, captions)
+    wanted.backward()
+    assert abs(loss.item() - wanted.item()) < 1e-5
+    assert loss.item() == likelihood.item()
+    for name, parameter in theirs.named_parameters():
+        torch.testing.assert_close(own[names[name]].grad, parameter.grad, atol=1e-5, rtol=0)
+    ours.eval(), theirs.eval()
+    for _ in range(5):
+        features = torch.randn(9, 7)
+        found = [[w for w in row if w] for row in greedy(ours, features, 8).tolist()]
+        assert found == theirs.greedy(features, 8)

@@ -54,7 +54,7 @@ def test_a_broken_coco_tree(worlds, tmp_path):
     next(iter((tree / "train2017").iterdir())).write_bytes(b"no picture")
     found = texts(check_coco(tree, 20))
     assert "wrong val2017" in found
-    assert "first has id 99" in found
+    assert "left out 1 annotations of images that are not listed" in found
     assert "1 of 12 images of train2017 are broken" in found
 
 

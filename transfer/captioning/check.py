@@ -27,11 +27,14 @@ def check_coco(root: Path, sample: int) -> list[Finding]:
         return [wrong(f"{root}/annotations has no captions_*.json")]
     found: list[Finding] = []
     for name in names:
+        left_out: list[str] = []
         try:
-            images = read_coco(root, name)
+            images = read_coco(root, name, tell=left_out.append)
         except UserError as error:
             found.append(wrong(f"{name}: {error}"))
             continue
+        finally:
+            found += map(wrong, left_out)
         sentences = sum(len(image.captions) for image in images)
         text = f"{name}: {len(images):,} images, {sentences:,} captions"
         expected = _EXPECTED.get(name)

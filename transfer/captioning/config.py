@@ -7,44 +7,82 @@ from pretrain.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class CocoConfig:
-    """An MS-COCO tree: DATA/annotations/captions_SPLIT.json and DATA/SPLIT/*.jpg."""
+class DatasetConfig:
+    """Which images and sentences, and how they become numbers."""
 
+    layout: Literal["auto", "coco", "karpathy", "flickr", "folder"] = "auto"
+    """MS-COCO's annotations, Karpathy's JSON, Flickr's token file, or one file of captions beside
+    its images; auto looks."""
     train: str | None = None
-    """Split for training, such as train2017; null takes the one whose name begins with train."""
+    """MS-COCO: split for training, such as train2014; null takes the one that begins with train."""
     val: str | None = None
-    """Split for scoring; null takes the one whose name begins with val."""
+    """MS-COCO: split scored after each epoch; null takes the one that begins with val."""
+    test: str | None = None
+    """MS-COCO: split scored once, at the end; null takes the one that begins with test, if any."""
+    splits: str | None = None
+    """Karpathy's JSON (dataset_coco.json); null looks for one in the folder."""
+    held_out: float = 0.1
+    """Share of the images that is not trained on, where the data has no splits of its own."""
     image_size: int | None = None
     """Side of the encoder's input in pixels; null takes the size the backbone was trained at."""
     min_count: int = 5
     """A word seen fewer times in the training captions is unknown."""
+    max_words: int = 30
+    """A training caption is cut behind so many words."""
+    max_broken: int = 0
+    """Images that may be missing or broken, and are then named and left out."""
 
     def __post_init__(self) -> None:
         """Refuse sizes out of range."""
         if self.image_size is not None and self.image_size < 8:
-            raise UserError(f"coco.image_size is {self.image_size}; it must be at least 8")
+            raise UserError(f"dataset.image_size is {self.image_size}; it must be at least 8")
+        if not 0 < self.held_out < 1:
+            raise UserError(f"dataset.held_out is {self.held_out}; it must lie in (0, 1)")
+        _at_least("dataset", self, min_count=1, max_words=1, max_broken=0)
 
 
 @dataclass(frozen=True, kw_only=True)
-class NicConfig:
-    """Show and Tell (Vinyals et al., CVPR 2015) on frozen features."""
+class ModelConfig:
+    """The decoder."""
 
+    kind: Literal["nic", "attention"] = "nic"
+    """nic: Show and Tell (Vinyals et al., CVPR 2015), one feature an image; attention: Show, Attend
+    and Tell (Xu et al., ICML 2015), soft attention over the encoder's last map."""
     embed_size: int = 512
     """Width of the word and image embedding."""
     hidden_size: int = 512
     """Width of the LSTM."""
+    attention_size: int = 512
+    """Width in which places and state are compared (attention)."""
     dropout: float = 0.0
-    """On the words going in and on the LSTM's outputs."""
-    max_length: int = 20
-    """Most words of a generated caption."""
+    """On the words going in and on what the words are told from."""
+    coverage: float = 1.0
+    """Weight of the penalty for places looked at too much or too little over a sentence
+    (attention; equation 14 there)."""
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        for name in ("embed_size", "hidden_size", "max_length"):
-            if getattr(self, name) < 1:
-                raise UserError(f"nic.{name} is {getattr(self, name)}; it must be positive")
+        _at_least("model", self, embed_size=1, hidden_size=1, attention_size=1, coverage=0)
         if not 0 <= self.dropout < 1:
-            raise UserError(f"nic.dropout is {self.dropout}; it must lie in [0, 1)")
+            raise UserError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderConfig:
+    """The backbone: frozen, or trained too once the decoder has settled."""
+
+    from_epoch: int | None = None
+    """Train the encoder from this epoch on (0 is the first); null keeps it frozen. Its
+    normalisation layers keep their statistics."""
+    lr: float = 1e-5
+    """Its own peak learning rate, on the same schedule."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates that cannot learn."""
+        if self.from_epoch is not None:
+            _at_least("encoder", self, from_epoch=0)
+        if not self.lr > 0:
+            raise UserError(f"encoder.lr is {self.lr}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +90,13 @@ class AdamConfig:
     """Adam and its schedule."""
 
     lr: float = 1e-3
-    """Peak learning rate."""
-    schedule: Literal["cosine", "step"] = "step"
-    """Cosine to zero, or times 0.1 at each milestone."""
+    """Peak learning rate of the decoder."""
+    schedule: Literal["cosine", "step", "constant"] = "constant"
+    """Cosine to zero, times decay_rate at each milestone, or constant."""
     milestones: tuple[float, ...] = ()
     """Epochs of the step schedule."""
+    decay_rate: float = 0.1
+    """Factor at a milestone."""
     clip: float | None = 5.0
     """Largest norm of the gradient; null for no limit."""
 
@@ -64,6 +104,28 @@ class AdamConfig:
         """Refuse a learning rate that cannot learn."""
         if not self.lr > 0:
             raise UserError(f"adam.lr is {self.lr}; it must be above 0")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"adam.clip is {self.clip}; it must be above 0 or null")
+        if not 0 <= self.decay_rate < 1:
+            raise UserError(f"adam.decay_rate is {self.decay_rate}; it must lie in [0, 1)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecodingConfig:
+    """How the sentences of the end are found; after each epoch the search has width 1."""
+
+    beam: int = 3
+    """Width of the beam search; 1 takes the likeliest word each time."""
+    max_length: int = 20
+    """Most words of a caption, its end counted."""
+    length_normalisation: float = 0.0
+    """Power of the length by which a caption's log-probability is divided; 0 compares sums."""
+    block_ngrams: int = 0
+    """No n-gram of this size stands twice in a caption; 0 allows all."""
+
+    def __post_init__(self) -> None:
+        """Refuse widths below one."""
+        _at_least("decoding", self, beam=1, max_length=1, length_normalisation=0.0, block_ngrams=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,20 +137,47 @@ class CaptioningConfig:
     backbone: str | None = None
     """A backbone file, or the folder of a pretraining run."""
     data: str | None = None
-    """An MS-COCO tree; without it the shape world is drawn and used."""
-    coco: CocoConfig = field(default_factory=CocoConfig)
-    nic: NicConfig = field(default_factory=NicConfig)
+    """A folder of images with captions; without it the shape world is drawn and used."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
     adam: AdamConfig = field(default_factory=AdamConfig)
+    decoding: DecodingConfig = field(default_factory=DecodingConfig)
     epochs: int = 20
+    patience: int | None = None
+    """Stop when so many epochs have not raised the CIDEr; null trains all epochs."""
     batch_size: int = 20
-    """Captions in an optimiser step."""
+    """Captions in an optimiser step, over all processes."""
+    accumulate: int = 1
+    """Forward and backward passes in a step."""
+    meteor: Literal["auto", "off"] = "auto"
+    """METEOR at the end, where pycocoevalcap is installed."""
+    cache: str = "runs/features"
+    """Folder of the features of frozen encoders, shared by runs."""
     workers: int = 1
     """Loader processes for the images; any number gives the same bits."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    deterministic: bool = False
+    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
     seed: int = 0
     """The one seed: weights, order and dropout follow from it."""
 
     def __post_init__(self) -> None:
-        """Refuse counts below one."""
-        for name, least in (("epochs", 1), ("batch_size", 2), ("workers", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name} is {getattr(self, name)}; it must be at least {least}")
+        """Refuse counts below one and contradictions."""
+        _at_least("", self, epochs=1, batch_size=2, accumulate=1, workers=0, seed=0)
+        if self.patience is not None:
+            _at_least("", self, patience=1)
+        start = self.encoder.from_epoch
+        if start is not None and start >= self.epochs:
+            raise UserError(
+                f"encoder.from_epoch is {start}, but the run ends after {self.epochs} epochs. Give "
+                "a smaller one, or null for a frozen encoder."
+            )
+
+
+def _at_least(section: str, config: object, **least: float) -> None:
+    for name, smallest in least.items():
+        value = getattr(config, name)
+        if value < smallest:
+            full = f"{section}.{name}" if section else name
+            raise UserError(f"{full} is {value}; it must be at least {smallest}")

@@ -1,197 +1,312 @@
 """Captioning transfer, from a backbone to the scores of its sentences. Reads top to bottom."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
-from torch.nn import functional
-from torch.nn.utils.rnn import pad_sequence
 
-from pretrain import torch_file
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from pretrain.progress import say
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import Course, Loader, derive, schedule, seed_ambient
-from transfer.captioning.coco import CaptionedImage, choose_splits, read_coco
+from pretrain.training import Course, Part
+from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.features import encode_images
-from transfer.captioning.nic import Nic, greedy
-from transfer.captioning.page import write_page
-from transfer.captioning.scores import score
-from transfer.captioning.vocabulary import PAD, Vocabulary, build_vocabulary
+from transfer.captioning.decode import beam_search
+from transfer.captioning.decoder import Decoder, caption_loss
+from transfer.captioning.page import sections, write_page
+from transfer.captioning.pictures import looks_of
+from transfer.captioning.preparation import Gear, Prepared, Split, equip, feature_batches, prepare
+from transfer.captioning.records import Id
+from transfer.captioning.scores import References, Scores
+from transfer.captioning.scores.meteor import Meteor, why_not
+
+_AT_ONCE = 1000  # hypotheses searched together
 
 
-@dataclass(frozen=True)
-class Prepared:
-    """What a configuration comes to, before the first step."""
+def finetune(
+    backbone: Backbone,
+    config: CaptioningConfig,
+    run: Run,
+    fabric: Fabric,
+    *,
+    stop_after: int | None = None,
+) -> Result:
+    """Train a captioner on a backbone, score it after each epoch, keep the best by CIDEr.
 
-    train: Sequence[CaptionedImage]
-    val: Sequence[CaptionedImage]
-    vocabulary: Vocabulary
-    model: Nic
+    Leaves RUN/captioner.pth, RUN/captions.json (COCO results of the scored split), a page and,
+    last, the result. The epoch is chosen on `val`; scored is `test` where the data has one. Where
+    it has none, `val` is both: a selection, so the result has the last epoch's CIDEr too.
 
-
-def prepare(backbone: Backbone, config: CaptioningConfig) -> Prepared:
-    """Read the tree and build the captioner; every mistake a user can make shows here."""
-    if config.data is None:
-        raise UserError("no data: give --data DIR with an MS-COCO tree")
-    root = Path(config.data)
-    train_split, val_split = choose_splits(root, config.coco.train, config.coco.val)
-    train, val = read_coco(root, train_split), read_coco(root, val_split)
-    sentences = (caption for image in train for caption in image.captions)
-    vocabulary = build_vocabulary(sentences, config.coco.min_count)
-    width = backbone.build(num_classes=0).num_features
-    with torch.random.fork_rng(devices=[]):
-        seed_ambient(derive(config.seed, "weights"))
-        model = Nic(width, len(vocabulary), config.nic)  # type: ignore[arg-type]
-    return Prepared(train, val, vocabulary, model)
-
-
-@dataclass(frozen=True)
-class _Sentences:
-    """A sample is (feature (F,), words (T,)): one caption of one image."""
-
-    features: Tensor
-    words: Sequence[Tensor]
-    image_of: Sequence[int]
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        return self.features[self.image_of[index]], self.words[index]
-
-
-def _collate(samples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    features, words = zip(*samples, strict=True)
-    return torch.stack(features), pad_sequence(list(words), batch_first=True, padding_value=PAD)
-
-
-def finetune(backbone: Backbone, config: CaptioningConfig, run: Run, fabric: Fabric) -> Result:
-    """Train NIC on the frozen features of a backbone and score its greedy captions.
-
-    Leaves RUN/captioner.pth, RUN/captions.json (COCO results), a page and the result.
+    Args:
+        backbone: what is measured.
+        config: the recipe.
+        run: the folder, new or of a run to be continued.
+        fabric: device, precision and processes; each process makes the same call.
+        stop_after: stop after this step of the run, resumable.
 
     Raises:
         UserError: the configuration or the data cannot be used.
-        Stopped: SIGINT or SIGTERM; the same call continues to the same bits.
+        Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     # ---- set up
     ready = prepare(backbone, config)
-    words = [
-        torch.tensor(ready.vocabulary.encode(caption))
-        for image in ready.train
-        for caption in image.captions
-    ]
-    image_of = [place for place, image in enumerate(ready.train) for _ in image.captions]
-    if len(words) < config.batch_size:
-        raise UserError(
-            f"batch_size is {config.batch_size}, but there are only {len(words)} training "
-            "captions. Give a smaller batch_size."
-        )
-    paths = [image.path for image in (*ready.train, *ready.val)]
-    features = encode_images(
-        backbone, paths, fabric, image_size=config.coco.image_size, workers=config.workers
-    )
-    train = Loader(
-        _Sentences(features[: len(ready.train)], words, image_of),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        workers=0,  # a sample is a row of a tensor: a process would cost more than it brings
-        shuffle=True,
-        drop_last=True,
-        collate=_collate,
-    )
-    run.start(plain(config), backbone.fingerprint())
-    optimizer = torch.optim.Adam(ready.model.parameters(), lr=config.adam.lr)
-    model, optimizer = fabric.setup(ready.model, optimizer)
-    rates = schedule(
-        optimizer,
-        config.adam.schedule,
-        steps_per_epoch=len(train),
-        epochs=config.epochs,
-        milestones=config.adam.milestones,
-    )
+    begun = plain(config), backbone.fingerprint()
+    run.refuse(*begun)
+    _refuse_other_words(ready, run)
+    gear = equip(ready, config, fabric)
+    if fabric.is_global_zero:
+        run.start(*begun)
+        write_text(run.folder / "vocabulary.json", json.dumps(ready.vocabulary.words))
+    fabric.barrier()
     course = Course(
         run,
         fabric,
-        model,
-        optimizer,
-        rates,
-        train,
+        gear.decoder,
+        gear.optimizer,
+        gear.rates,
+        gear.train,
         epochs=config.epochs,
         seed=config.seed,
-        num_sums=1,
+        num_sums=2,
+        also={} if gear.encoder is None else {"encoder": gear.encoder},
+        stop_after=stop_after,
     )
+    wanted = References({image.image_id: image.captions for image in gear.val.images})
 
     # ---- train
     with course.running(f"captioner from {backbone.name}"):
         for epoch in course.epochs():
-            model.train()
-            for _, (part,) in course.steps(epoch):
-                images, sentences = part.batch
-                logits = model(images, sentences)
-                loss = functional.cross_entropy(
-                    logits.flatten(0, 1), sentences.flatten(), ignore_index=PAD
+            if fabric.broadcast(_is_stale(run, config.patience)):
+                say(f"no better CIDEr in {config.patience} epochs: stopped after epoch {epoch}")
+                break
+            trained = config.encoder.from_epoch is not None and epoch >= config.encoder.from_epoch
+            gear.decoder.train()
+            for _, parts in course.steps(epoch):
+                course.sums += train_step(gear, config, fabric, parts, trained)
+            (loss, likelihood), speed = course.means(), course.speed
+            record = {"loss": loss, "likelihood": likelihood, "lr": _rate(gear)}
+            if fabric.is_global_zero:
+                said = _tell(gear, ready, config, fabric, trained)
+                record |= {
+                    f"val_{name}": value for name, value in wanted.score(said).corpus.items()
+                }
+                _keep_best(run, record, gear, ready, config, trained)
+            course.finish_epoch({**record, "captions_per_second": round(speed, 1)})
+            if fabric.is_global_zero:
+                say(
+                    f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  BLEU-4 "
+                    f"{100 * record['val_Bleu_4']:.1f}  CIDEr {100 * record['val_CIDEr']:.1f}  "
+                    f"{speed:.0f} captions/s"
                 )
-                optimizer.zero_grad(set_to_none=True)
-                fabric.backward(loss)
-                if config.adam.clip is not None:
-                    fabric.clip_gradients(
-                        model, optimizer, max_norm=config.adam.clip, error_if_nonfinite=False
-                    )
-                optimizer.step()
-                course.sums += loss.detach().float()
-            (mean,), speed = course.means(), course.speed
-            course.finish_epoch({"loss": mean, "captions_per_second": round(speed, 1)})
-            say(f"epoch {epoch + 1}/{config.epochs}  loss {mean:.3f}  {speed:.0f} captions/s")
 
-    # ---- score, and leave the captioner, the page and, last, the result
-    captioner = model.module.eval()
-    held_out = features[len(ready.train) :].to(fabric.device)
-    numbers = greedy(captioner, held_out, config.nic.max_length).tolist()
-    said = {
+    # ---- score what is kept, and leave it, the page and, last, the result
+    seconds = round(course.seconds, 1)
+    result = None
+    if fabric.is_global_zero:
+        result = _finish(run, gear, ready, config, fabric, backbone, seconds)
+    return fabric.broadcast(result)  # type: ignore[return-value]
+
+
+def train_step(
+    gear: Gear, config: CaptioningConfig, fabric: Fabric, parts: Iterable[Part], trained: bool
+) -> Tensor:
+    """One optimiser step from its micro-batches; the batches hold images where `trained`.
+
+    Returns (2,): loss and negative log-likelihood of a word, each summed over the micro-batches.
+    """
+    sums = torch.zeros(2, device=fabric.device)
+    for part in parts:
+        features, words = part.batch
+        with ExitStack() as unsynchronised:
+            for module in filter(None, (gear.decoder, gear.encoder if trained else None)):
+                waits = fabric.no_backward_sync(module, enabled=not part.last)
+                unsynchronised.enter_context(waits)
+            seen = gear.encoder(features) if trained else features
+            told = gear.decoder(seen, words)
+            loss, likelihood = caption_loss(told, words, config.model.coverage)
+            fabric.backward(loss / config.accumulate)
+        sums += torch.stack([loss.detach(), likelihood.detach()]).float()
+    if config.adam.clip is not None:
+        # not finite: with fp16 the scaler skips the step, otherwise the epoch's loss says so
+        fabric.clip_gradients(
+            gear.decoder, gear.optimizer, max_norm=config.adam.clip, error_if_nonfinite=False
+        )
+    gear.optimizer.step()
+    gear.optimizer.zero_grad(set_to_none=True)
+    return sums
+
+
+def tell(
+    decoder: Decoder,
+    batches: Iterable[Tensor],
+    split: Split,
+    ready: Prepared,
+    config: CaptioningConfig,
+    width: int,
+) -> dict[Id, str]:
+    """A caption for each image of a split, from its features in order."""
+    rows: list[list[int]] = []
+    for features in batches:
+        options = config.decoding
+        found = beam_search(
+            decoder,
+            features,
+            width,
+            options.max_length,
+            length_normalisation=options.length_normalisation,
+            block_ngrams=options.block_ngrams,
+        )
+        rows += found.words.tolist()
+    return {
         image.image_id: ready.vocabulary.decode(row)
-        for image, row in zip(ready.val, numbers, strict=True)
+        for image, row in zip(split.images, rows, strict=True)
     }
-    scores = score({image.image_id: image.captions for image in ready.val}, said)
+
+
+def _tell(
+    gear: Gear, ready: Prepared, config: CaptioningConfig, fabric: Fabric, trained: bool
+) -> dict[Id, str]:
+    """The captions of an epoch: width 1, on val."""
+    decoder = gear.decoder.module.eval()
+    encoder = gear.encoder.module if trained else None
+
+    def batches(split: Split) -> Iterable[Tensor]:
+        return feature_batches(
+            split, 100, gear.features, encoder, ready.backbone, fabric, config.workers
+        )
+
+    if not trained:
+        decoder.settle(batches(gear.settling))
+    return tell(decoder, batches(gear.val), gear.val, ready, config, 1)
+
+
+def _of_page(split: Split, scores: Scores[Id]) -> Split:
+    """The images of the page."""
+    chosen = {image.image_id for part in sections(split.images, scores).values() for image in part}
+    places = [n for n, image in enumerate(split.images) if image.image_id in chosen]
+    return Split(tuple(split.images[n] for n in places), split.numbers[places])
+
+
+def _is_stale(run: Run, patience: int | None) -> bool:
+    """Whether the best CIDEr is `patience` epochs old."""
+    if patience is None:
+        return False
+    cider = [record["val_CIDEr"] for record in run.read_log()]
+    return bool(cider) and len(cider) - 1 - cider.index(max(cider)) >= patience
+
+
+def _rate(gear: Gear) -> float:
+    return float(gear.optimizer.param_groups[0]["lr"])
+
+
+def _keep_best(
+    run: Run,
+    record: dict[str, Any],
+    gear: Gear,
+    ready: Prepared,
+    config: CaptioningConfig,
+    trained: bool,
+) -> None:
+    if any(record["val_CIDEr"] <= before["val_CIDEr"] for before in run.read_log()):
+        return
+    backbone = ready.backbone
+    if trained:
+        backbone = _trained_backbone(gear, backbone)
+    captioner = Captioner(
+        backbone=backbone,
+        model=config.model,
+        decoding=config.decoding,
+        vocabulary=ready.vocabulary,
+        weights=gear.decoder.module.state_dict(),
+    )
+    captioner.save(run.checkpoint.with_name("best.pth"))
+
+
+def _trained_backbone(gear: Gear, backbone: Backbone) -> Backbone:
+    """The backbone with the encoder's weights; its classifier, which saw no training, as it was."""
+    own = {name: tensor.cpu() for name, tensor in gear.encoder.module.network.state_dict().items()}
+    names = {name.removeprefix("model."): tensor for name, tensor in own.items()}
+    unknown = [name for name in names if name not in backbone.weights]
+    assert not unknown, unknown
+    weights = {name: names.get(name, tensor).clone() for name, tensor in backbone.weights.items()}
+    return Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
+
+
+def _refuse_other_words(ready: Prepared, run: Run) -> None:
+    path = run.folder / "vocabulary.json"
+    if path.exists() and json.loads(path.read_text()) != list(ready.vocabulary.words):
+        raise UserError(
+            f"{run.folder} was started with another vocabulary: the training captions have changed "
+            "since. Give the same data, or another --out."
+        )
+
+
+def _finish(
+    run: Run,
+    gear: Gear,
+    ready: Prepared,
+    config: CaptioningConfig,
+    fabric: Fabric,
+    backbone: Backbone,
+    seconds: float,
+) -> Result:
+    log = run.read_log()
+    last, best = log[-1], max(log, key=lambda record: record["val_CIDEr"])
+    captioner = Captioner.load(run.checkpoint.with_name("best.pth"))
+    encoder, decoder = captioner.build()
+    decoder.to(fabric.device)
+    frozen = captioner.backbone.fingerprint() == ready.backbone.fingerprint()
+    split, name = (gear.test, "test") if gear.test.images else (gear.val, "val")
+
+    def batches(part: Split, size: int) -> Iterable[Tensor]:
+        trained = None if frozen else encoder.to(fabric.device)
+        return feature_batches(
+            part, size, gear.features, trained, ready.backbone, fabric, config.workers
+        )
+
+    width = config.decoding.beam
+    size = max(1, _AT_ONCE // width)
+    said = tell(decoder, batches(split, size), split, ready, config, width)
+    meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
+    wanted = References({image.image_id: image.captions for image in split.images}, meteor=meteor)
+    scores = wanted.score(said)
+    shown = _of_page(split, scores)
+    looks = looks_of(captioner, decoder, shown.images, said, batches(shown, 50))
     rows = [{"image_id": image_id, "caption": caption} for image_id, caption in said.items()]
+    captioner.save(run.folder / "captioner.pth")
     write_text(run.folder / "captions.json", json.dumps(rows))
-    content = {
-        "format": "captioner/1",
-        "backbone": backbone.describe(),
-        "config": plain(config),
-        "words": list(ready.vocabulary.words),
-        "state_dict": captioner.state_dict(),
-    }
-    torch_file.write(run.folder / "captioner.pth", content)
-    write_page(run.folder / "captions.html", ready.val, said, scores, backbone.name)
+    write_page(run.folder / "captions.html", split.images, said, scores, backbone.name, looks=looks)
     result = Result(
         task="captioning",
         metric="CIDEr",
-        metrics={**scores.corpus, "loss": run.read_log()[-1]["loss"], **_variety(said)},
+        metrics={
+            **scores.corpus,
+            "scored": name,
+            "val_CIDEr_last": last["val_CIDEr"],
+            "val_CIDEr_best": best["val_CIDEr"],
+            "best_epoch": best["epoch"],
+            "epochs": last["epoch"],
+            "loss": last["loss"],
+            # one sentence for all images is the classic failure
+            "different_captions": len(set(said.values())),
+            "images_left_out": gear.left_out,
+        },
         backbone=backbone.describe(),
         data={
-            "name": Path(config.data or "").name,
-            "train": len(ready.train),
-            "val": len(ready.val),
+            "name": ready.data.name,
+            "train": len(ready.data.train),
+            "val": len(split.images),
             "words": len(ready.vocabulary),
         },
         seed=config.seed,
         config=plain(config),
-        seconds=round(course.seconds, 1),
-        environment=environment(fabric.device),
+        seconds=seconds,
+        environment={**environment(fabric.device), "processes": fabric.world_size},
     )
     run.finish(result)
     return result
-
-
-def _variety(said: dict[Any, str]) -> dict[str, int]:
-    """How many different sentences there are: one for all images is the classic failure."""
-    return {"different_captions": len(set(said.values()))}

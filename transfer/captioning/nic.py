@@ -1,23 +1,25 @@
 """NIC, the Show-and-Tell captioner (Vinyals et al., CVPR 2015, arXiv 1411.4555).
 
 The pooled image feature goes through a linear layer and BatchNorm (as in the captioning code that
-the CutMix paper used) and is the first input of an LSTM; then come the start word and the caption.
-B captions, F feature channels, T words, V vocabulary.
+the CutMix paper used; Show and Tell has no norm) and is the first input of an LSTM; then come the
+start word and the caption. The output at the image's own step predicts nothing, as in Google's
+im2txt. Letters: see `decoder`; F feature channels.
 """
+
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from transfer.captioning.config import NicConfig
-from transfer.captioning.vocabulary import END, PAD, START
-
-State = tuple[Tensor, Tensor]
+from transfer.captioning.config import ModelConfig
+from transfer.captioning.decoder import Tensors, Told, lstm_step
+from transfer.captioning.vocabulary import PAD, START
 
 
 class Nic(nn.Module):
-    """Image feature and words in, logits of the next words out."""
+    """Image feature and words in, logits of the next words out; a `decoder.Decoder`."""
 
-    def __init__(self, num_features: int, num_words: int, config: NicConfig) -> None:
+    def __init__(self, num_features: int, num_words: int, config: ModelConfig) -> None:
         super().__init__()
         self.project = nn.Linear(num_features, config.embed_size)
         self.norm = nn.BatchNorm1d(config.embed_size, momentum=0.01)
@@ -26,60 +28,35 @@ class Nic(nn.Module):
         self.classify = nn.Linear(config.hidden_size, num_words)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, features: Tensor, words: Tensor) -> Tensor:
-        """Teacher forcing.
-
-        Args:
-            features: (B, F) pooled image features.
-            words: (B, T) numbers, ended by END and filled up with PAD.
-
-        Returns:
-            (B, T, V): the logits at t predict words[:, t] from the image and words[:, :t].
-        """
+    def forward(self, features: Tensor, words: Tensor) -> Told:
+        """Teacher forcing: features (B, F), words (B, T)."""
         start = words.new_full((len(words), 1), START)
         inputs = self.dropout(self.embed(torch.cat([start, words[:, :-1]], dim=1)))
-        sequence = torch.cat([self.encode(features)[:, None], inputs], dim=1)
+        sequence = torch.cat([self._encode(features)[:, None].to(inputs.dtype), inputs], dim=1)
         outputs, _ = self.lstm(sequence)
-        # the output at the image's own step predicts nothing, as in Google's im2txt
-        return self.classify(self.dropout(outputs[:, 1:]))
+        return Told(self.classify(self.dropout(outputs[:, 1:])), None)
 
-    def encode(self, features: Tensor) -> Tensor:
-        """(B, F) to the first LSTM input (B, embed)."""
+    @torch.no_grad()
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """Set the norm's running statistics to those of images, in batches (N, F).
+
+        What momentum .01 has gathered lags behind the weights by hundreds of steps; a small data
+        set then shows every image the same in evaluation. Training is not touched.
+        """
+        projected = torch.cat([self.project(features) for features in batches])
+        variance, mean = torch.var_mean(projected, dim=0)
+        self.norm.running_mean.copy_(mean)  # type: ignore[union-attr]
+        self.norm.running_var.copy_(variance)  # type: ignore[union-attr]
+
+    def _encode(self, features: Tensor) -> Tensor:
         return self.norm(self.project(features))
 
-    def begin(self, features: Tensor) -> State:
-        """The LSTM's state after it has seen the images."""
-        _, state = self.lstm(self.encode(features)[:, None])
-        return state
+    def begin(self, features: Tensor) -> tuple[Tensors, Tensors]:
+        """No memory; the LSTM's state after it has seen the images (N, F)."""
+        empty = features.new_zeros(len(features), 1, self.lstm.hidden_size)
+        return (), lstm_step(self.lstm, self._encode(features)[:, None], (empty, empty))
 
-    def step(self, words: Tensor, state: State) -> tuple[Tensor, State]:
-        """One word (B,) further: logits (B, V) of the next, and the new state."""
-        outputs, state = self.lstm(self.embed(words)[:, None], state)
-        return self.classify(outputs[:, 0]), state
-
-
-@torch.inference_mode()
-def greedy(model: Nic, features: Tensor, max_length: int) -> Tensor:
-    """The likeliest word at each step, all images at once.
-
-    Args:
-        model: in evaluation mode.
-        features: (B, F).
-        max_length: most words.
-
-    Returns:
-        (B, at most max_length) numbers; behind END stands PAD.
-    """
-    state = model.begin(features)
-    words = features.new_full((len(features),), START, dtype=torch.long)
-    ended = torch.zeros_like(words, dtype=torch.bool)
-    said = []
-    for _ in range(max_length):
-        logits, state = model.step(words, state)
-        logits[:, [PAD, START]] = -torch.inf
-        words = logits.argmax(1).masked_fill(ended, PAD)
-        said.append(words)
-        ended |= words == END
-        if ended.all():
-            break
-    return torch.stack(said, dim=1)
+    def step(self, words: Tensor, memory: Tensors, state: Tensors) -> tuple[Tensor, Tensors]:
+        """See Decoder."""
+        state = lstm_step(self.lstm, self.embed(words), state)
+        return self.classify(state[0]), state

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pretrain.errors import UserError
 from pretrain.run import write_text
-from transfer.captioning.coco import CaptionedImage
+from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import Scores
 
 _STYLE = """
@@ -20,11 +20,27 @@ figure img, .none { width: 100%; aspect-ratio: 4 / 3; object-fit: contain; backg
 .none { display: grid; place-items: center; font-size: .85rem; opacity: .75; }
 figcaption { padding: .6rem .8rem .8rem; overflow-wrap: anywhere; }
 b { font-weight: 600; } small, details { opacity: .75; font-size: .85rem; }
+.looks { display: flex; flex-wrap: wrap; gap: .25rem; margin-top: .4rem; font-size: .75rem; }
+.looks span { width: 4.4rem; } .looks i { position: relative; display: block; }
+.looks img { width: 4.4rem; aspect-ratio: 1; display: block; }
+.looks img + img { position: absolute; inset: 0; mix-blend-mode: multiply; }
 ul { margin: .3rem 0 0; padding-left: 1.1rem; }
 table { border-collapse: collapse; } td, th { padding: .1rem 1.2rem .1rem 0; text-align: left; }
 """
+_PER_IMAGE = ("CIDEr", "METEOR", "Bleu_4")
 # what a file begins with -> its kind, for browsers
 _KINDS = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
+
+
+@dataclass(frozen=True)
+class Look:
+    """One word, and where the captioner looked for it; both pictures as data for a page."""
+
+    word: str
+    view: str
+    """What the network saw of the image: JPEG in base64."""
+    map: str
+    """White where it looked, dark elsewhere: PNG in base64, to be multiplied onto the view."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +53,23 @@ class Shown:
     caption: str
     references: Sequence[str]
     scores: Mapping[str, float]
+    looks: Sequence[Look] = ()
+    """Where the captioner looked for each word."""
+
+
+def sections(
+    images: Sequence[CaptionedImage], scores: Scores[int | str], count: int = 8
+) -> dict[str, list[CaptionedImage]]:
+    """The images of a page by title: best, worst, and spread evenly over the set."""
+    ranked = sorted(images, key=lambda image: -scores.per_image[image.image_id]["CIDEr"])
+    count = min(count, len(images))
+    return {
+        "Best by CIDEr": ranked[:count],
+        "Worst by CIDEr": ranked[::-1][: min(count, len(images) - count)],
+        "Spread evenly over the set": [
+            images[place * len(images) // count] for place in range(count)
+        ],
+    }
 
 
 def write_page(
@@ -45,28 +78,41 @@ def write_page(
     said: Mapping[int | str, str],
     scores: Scores[int | str],
     name: str,
-    num_images: int = 24,
+    looks: Mapping[int | str, Sequence[Look]] | None = None,
 ) -> None:
-    """Images spread evenly over the set, best CIDEr first; pictures are part of the file."""
-    count = min(num_images, len(images))
-    chosen = [images[place * len(images) // count] for place in range(count)]
-    chosen.sort(key=lambda image: -scores.per_image[image.image_id]["CIDEr"])
-    corpus = "  ".join(f"{key} {value:.3f}" for key, value in scores.corpus.items())
+    """The scores of all, and images by `sections`; pictures are part of the file.
+
+    Args:
+        path: of the page.
+        images: all.
+        said: the caption of each.
+        scores: of these captions.
+        name: of the backbone.
+        looks: of the images on the page, where there is attention.
+    """
     shown = [
-        Shown(
-            f"image {image.image_id}",
-            image.path,
-            said[image.image_id],
-            image.captions,
-            {"CIDEr": scores.per_image[image.image_id]["CIDEr"]},
+        (
+            title,
+            [
+                Shown(
+                    f"image {image.image_id}",
+                    image.path,
+                    said[image.image_id],
+                    image.captions,
+                    {
+                        key: scores.per_image[image.image_id][key]
+                        for key in _PER_IMAGE
+                        if key in scores.corpus
+                    },
+                    (looks or {}).get(image.image_id, ()),
+                )
+                for image in chosen
+            ],
         )
-        for image in chosen
+        for title, chosen in sections(images, scores).items()
     ]
-    lead = (
-        f"<p>{count} of {len(images)} images, spread evenly over the set and sorted by CIDEr.\n"
-        f"All images: {corpus}</p>"
-    )
-    _write(path, f"Captions from {name}", lead, [("", shown)])
+    lead = f"<p>{len(images):,} images</p>{_scores(scores.corpus)}"
+    _write(path, f"Captions from {name}", lead, shown)
 
 
 def write_extremes(
@@ -77,10 +123,18 @@ def write_extremes(
     worst: Sequence[Shown],
 ) -> None:
     """The best and the worst captions beside their pictures, under the scores of all."""
+    _write(path, title, _scores(corpus), [("Best", best), ("Worst", worst)])
+
+
+def write_pictures(path: Path, title: str, shown: Sequence[Shown]) -> None:
+    """Pictures with their captions, nothing to compare with."""
+    _write(path, title, f"<p>{len(shown):,} images</p>", [("", shown)])
+
+
+def _scores(corpus: Mapping[str, float]) -> str:
     heads = "".join(f"<th>{html.escape(key)}</th>" for key in corpus)
     values = "".join(f"<td>{value:.4f}</td>" for value in corpus.values())
-    lead = f"<table><tr>{heads}</tr><tr>{values}</tr></table>"
-    _write(path, title, lead, [("Best", best), ("Worst", worst)])
+    return f"<table><tr>{heads}</tr><tr>{values}</tr></table>"
 
 
 def _write(
@@ -110,13 +164,27 @@ def _write(
 def _figure(image: Shown, with_pictures: bool) -> str:
     references = "".join(f"<li>{html.escape(text)}</li>" for text in image.references)
     shown = html.escape(image.caption) or "<i>no words</i>"
-    scores = ", ".join(f"{name}&nbsp;{value:.2f}" for name, value in image.scores.items())
+    told = [f"{name}&nbsp;{value:.2f}" for name, value in image.scores.items()]
+    small = ", ".join([*told, html.escape(image.name)])
+    listed = f"<details><summary>references</summary><ul>{references}</ul></details>"
     return (
         f"<figure>{_picture(image) if with_pictures else ''}"
-        f"<figcaption><b>{shown}</b><br><small>{scores}, {html.escape(image.name)}</small>"
-        f"<details><summary>references</summary><ul>{references}</ul></details>"
+        f"<figcaption><b>{shown}</b><br><small>{small}</small>"
+        f"{_looks(image.looks)}"
+        f"{listed if image.references else ''}"
         "</figcaption></figure>"
     )
+
+
+def _looks(looks: Sequence[Look]) -> str:
+    if not looks:
+        return ""
+    cells = "".join(
+        f'<span><i><img src="data:image/jpeg;base64,{look.view}" alt="">'
+        f'<img src="data:image/png;base64,{look.map}" alt=""></i>{html.escape(look.word)}</span>'
+        for look in looks
+    )
+    return f'<div class="looks">{cells}</div>'
 
 
 def _picture(image: Shown) -> str:

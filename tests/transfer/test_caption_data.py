@@ -1,0 +1,293 @@
+"""Layouts on disk, vocabulary, and the cache of features."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.errors import UserError
+from pretrain.training import make_fabric
+from transfer.captioning.coco import choose_splits, open_captions, read_coco
+from transfer.captioning.config import DatasetConfig
+from transfer.captioning.encoder import Encoder, at_size
+from transfer.captioning.features import FeatureCache, digests_of
+from transfer.captioning.scores import tokenize
+from transfer.captioning.vocabulary import END, PAD, UNKNOWN, Cut, Vocabulary, build_vocabulary
+
+
+def test_reads_what_is_on_disk(worlds):
+    tree = worlds["captions"]
+    assert choose_splits(tree, None, None) == ("train2017", "val2017")
+    found = open_captions(tree, DatasetConfig())
+    assert (len(found.train), len(found.val), len(found.test)) == (12, 6, 0)
+    assert all(len(image.captions) == 5 and image.path.exists() for image in found.train)
+
+
+def test_real_coco(unpacked):
+    found = open_captions(unpacked("data/coco-mini.tar") / "coco-mini", DatasetConfig())
+    assert (len(found.train), len(found.val)) == (80, 79)
+
+
+def test_real_captions_become_the_numbers_of_their_words(shared):
+    import gzip
+
+    path = shared / "data" / "captions_val2017.json.gz"
+    content = json.loads(gzip.decompress(path.read_bytes()))
+    captions = [entry["caption"] for entry in content["annotations"][:4000]]
+    cut = Cut.of(captions)
+    held = build_vocabulary(cut, 5)
+    rows = held.encode(cut, 12)
+    for row, caption in zip(rows.tolist(), captions, strict=True):
+        words = " ".join(tokenize(caption)).split()[:12]
+        numbers = [held._numbers.get(word, UNKNOWN) for word in words]
+        assert row == [*numbers, END, *[PAD] * (12 - len(words))]
+
+
+@pytest.mark.parametrize(
+    ("trouble", "words"),
+    [
+        ("no tree", "there is no folder"),
+        ("no annotations", "no captions that are known .it holds train2017"),
+        ("no split", r"no file .*captions_night\.json; the splits there are train2017, val2017"),
+        ("two splits", r"2 captions files .*--dataset\.train SPLIT"),
+        ("broken json", "is no JSON: .*cut short"),
+        ("other json", "no COCO captions file; expected"),
+        ("no captions", "no image with a caption"),
+        ("no image", r"1 of 12 images .*000000000001\.jpg\. .*--dataset\.max_broken 1"),
+        ("no images", "12 of 12 images .* are not there"),
+        ("same split", "are not different ones"),
+    ],
+)
+def test_trees_as_users_give_them(trouble, words, worlds, tmp_path):
+    tree, options = tmp_path / "tree", DatasetConfig()
+    if trouble != "no tree":
+        shutil.copytree(worlds["captions"], tree)
+    file = tree / "annotations" / "captions_train2017.json"
+    if trouble == "no annotations":
+        shutil.rmtree(tree / "annotations")
+    if trouble == "no split":
+        options = DatasetConfig(train="night")
+    if trouble == "same split":
+        options = DatasetConfig(train="val2017")
+    if trouble == "two splits":
+        shutil.copy(file, tree / "annotations" / "captions_train2014.json")
+    if trouble == "broken json":
+        file.write_text(file.read_text()[:100])
+    if trouble == "other json":
+        file.write_text("[]")
+    if trouble == "no captions":
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"annotations": []}))
+    if trouble == "no image":
+        (tree / "train2017" / "000000000001.jpg").unlink()
+    if trouble == "no images":
+        shutil.rmtree(tree / "train2017")
+    with pytest.raises(UserError, match=words):
+        open_captions(tree, options)
+
+
+def test_bad_entries_are_named_and_counted(worlds, tmp_path, capsys):
+    tree = tmp_path / "tree"
+    shutil.copytree(worlds["captions"], tree)
+    file = tree / "annotations" / "captions_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"] += [
+        {"image_id": 1, "caption": "  "},
+        {"image_id": 2, "caption": None},
+        {"image_id": 99, "caption": "a"},
+        {"caption": "a"},
+        {"image_id": 1},
+        "nothing",
+    ]
+    content["images"] += [{"id": 77, "file_name": "x.jpg"}, {"id": 78}]
+    file.write_text(json.dumps(content))
+    (tree / "train2017" / "000000000004.jpg").unlink()
+    images = read_coco(tree, "train2017", max_broken=1)
+    assert len(images) == 11
+    assert sum(len(image.captions) for image in images) == 55
+    said = capsys.readouterr().err
+    assert "left out 2 captions that are empty or no text, the first is \"image 1: '  '\"" in said
+    assert "left out 1 annotations of images that are not listed" in said
+    assert "left out 3 annotations without image_id or caption" in said
+    assert "left out 1 entries under images without id or file_name" in said
+    assert "left out 1 images without captions, the first is 77" in said
+    assert "left out 1 images whose file is missing" in said
+
+
+def test_karpathy_s_split_of_either_year(worlds, tmp_path):
+    source = read_coco(worlds["captions"], "train2017")
+    for folder, year in (("a", 2014), ("b", 2017)):
+        entries = []
+        for place, image in enumerate(source):
+            split = ("train", "restval", "val", "test")[place % 4]
+            old = f"COCO_val2014_{image.path.name}"
+            target = f"val2014/{old}" if year == 2014 else f"val2017/{image.path.name}"
+            (tmp_path / folder / target).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(image.path, tmp_path / folder / target)
+            sentences = [{"raw": text} for text in image.captions]
+            entries.append({"filepath": "val2014", "filename": old, "split": split,
+                            "cocoid": image.image_id, "sentences": sentences})  # fmt: skip
+        path = tmp_path / folder / "dataset_coco.json"
+        path.write_text(json.dumps({"dataset": "coco", "images": entries}))
+        found = open_captions(tmp_path / folder, DatasetConfig())
+        assert (len(found.train), len(found.val), len(found.test)) == (6, 3, 3)
+        assert found.train[1].captions == source[1].captions
+        assert found.test[0].image_id == source[3].image_id
+
+
+def test_flickr_s_tokens_and_lists(worlds, tmp_path, capsys):
+    folder = tmp_path / "Flicker8k_Dataset"
+    shutil.copytree(worlds["captions"] / "train2017", folder)
+    names = sorted(path.name for path in folder.iterdir())
+    lines = [f"{name}#{place}\tA dog {place}." for name in names for place in range(5)]
+    (tmp_path / "Flickr8k.token.txt").write_text("\n".join([*lines, "no tab"]))
+    (tmp_path / "Flickr8k.lemma.token.txt").write_text("other")
+    for word, chosen in (("train", names[:6]), ("dev", names[6:9]), ("test", names[9:])):
+        text = "\n".join([*chosen, "gone.jpg"] if word == "test" else chosen)
+        (tmp_path / f"Flickr_8k.{word}Images.txt").write_text(text)
+    found = open_captions(tmp_path, DatasetConfig())
+    assert [len(part) for part in (found.train, found.val, found.test)] == [6, 3, 3]
+    assert found.train[0].captions == tuple(f"A dog {place}." for place in range(5))
+    said = capsys.readouterr().err
+    assert "1 lines that are not NAME#NUMBER" in said
+    assert "1 names without an image or captions, the first is 'gone.jpg'" in said
+
+
+def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
+    shutil.copytree(worlds["captions"] / "train2017", tmp_path / "images")
+    names = sorted(path.name for path in (tmp_path / "images").iterdir())
+    (tmp_path / "captions.json").write_text(json.dumps({name: ["a dog"] for name in names}))
+    found = open_captions(tmp_path, DatasetConfig(held_out=0.4))
+    val = {image.image_id for image in found.val}
+    assert len(found.train) + len(found.val) == 12
+    assert found.val
+    # fewer images: the same ones are held out
+    (tmp_path / "captions.json").write_text(json.dumps({name: ["a dog"] for name in names[1:]}))
+    again = open_captions(tmp_path, DatasetConfig(held_out=0.4))
+    assert {image.image_id for image in again.val} == val - {names[0]}
+    with pytest.raises(UserError, match=r"held out by --dataset\.held_out 1e-06"):
+        open_captions(tmp_path, DatasetConfig(held_out=1e-6))
+
+
+def test_vocabulary_counts_and_comes_back():
+    cut = Cut.of(["A cat sat.", "a cat", "the cat"])
+    held = build_vocabulary(cut, min_count=2)
+    assert held.words == ("<pad>", "<start>", "<end>", "<unk>", "cat", "a")
+    rows = held.encode(Cut.of(["The cat, a cat!", "", "a"]), 3)
+    assert rows.tolist() == [[UNKNOWN, 4, 5, END], [END, PAD, PAD, PAD], [5, END, PAD, PAD]]
+    assert held.decode([5, 4, END, 4, PAD]) == "a cat"
+    with pytest.raises(UserError, match="no word stands 9 times"):
+        build_vocabulary(Cut.of(["a"]), min_count=9)
+    with pytest.raises(UserError, match="no vocabulary of a captioner"):
+        Vocabulary(("a", "b"))
+
+
+# ---------------------------------------------------------------------------------------- features
+
+
+@pytest.fixture
+def pictures(worlds, tmp_path):
+    shutil.copytree(worlds["captions"] / "train2017", tmp_path / "pictures")
+    return sorted((tmp_path / "pictures").iterdir())
+
+
+def features(backbone, paths, root, view="pooled", workers=0):
+    cache = FeatureCache(root / "cache", backbone, view)
+    return cache, cache.features(paths, make_fabric("cpu"), workers=workers, batch_size=5)
+
+
+@pytest.fixture
+def encoded(monkeypatch):
+    """How many images each call has encoded."""
+    counts = []
+    real = FeatureCache._encode
+
+    def counting(self, encoder, paths, *rest):
+        counts.append(len(paths))
+        return real(self, encoder, paths, *rest)
+
+    monkeypatch.setattr(FeatureCache, "_encode", counting)
+    return counts
+
+
+def test_features_are_those_of_the_backbone(backbone, pictures, tmp_path):
+    from pretrain.images import decode
+
+    images = torch.stack([backbone.preprocess()(decode(path)) for path in pictures])
+    level = backbone.features(images)[-1]
+    _, pooled = features(backbone, pictures, tmp_path, workers=1)
+    everything = np.arange(len(pictures))
+    torch.testing.assert_close(pooled.of(everything), level.mean((2, 3)))
+    _, grid = features(backbone, pictures, tmp_path, "grid")
+    wanted = level.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(grid.of(everything), wanted, atol=1e-3, rtol=1e-3)
+    found = Encoder(backbone, "grid").shape(backbone)
+    assert grid.of(everything).shape == (12, *found)
+
+
+def test_what_changes_is_encoded_again_and_nothing_else(backbone, pictures, tmp_path, encoded):
+    _, first = features(backbone, pictures[:8], tmp_path)
+    features(backbone, pictures[:8], tmp_path)
+    _, more = features(backbone, pictures, tmp_path)
+    assert encoded == [8, 4]
+    assert torch.equal(first.of(np.arange(8)), more.of(np.arange(8)))
+    before = more.of(np.arange(12))
+    shutil.copy(pictures[0], pictures[1])  # the content of another: its row is there already
+    _, changed = features(backbone, pictures, tmp_path)
+    assert encoded == [8, 4]
+    assert torch.equal(changed.of(np.array([1])), before[:1])
+    features(at_size(backbone, 96), pictures, tmp_path)
+    features(backbone, pictures, tmp_path, "grid")
+    assert encoded == [8, 4, 11, 11]
+
+
+def test_a_cache_cut_short_is_told_and_mended(backbone, pictures, tmp_path, encoded, capsys):
+    cache, first = features(backbone, pictures, tmp_path)
+    wanted = first.of(np.arange(12)).clone()
+    size = cache._rows.stat().st_size
+    with open(cache._rows, "r+b") as handle:
+        handle.truncate(size // 2 + 7)
+    _, again = features(backbone, pictures, tmp_path)
+    assert "cut short: 6 of 12 rows are gone" in capsys.readouterr().err
+    torch.testing.assert_close(again.of(np.arange(12)), wanted)
+    assert encoded == [12, 6]
+    # a kill between rows and index: rows that no entry promises
+    with open(cache._rows, "ab") as handle:
+        handle.write(b"x" * 999)
+    _, again = features(backbone, pictures, tmp_path)
+    torch.testing.assert_close(again.of(np.arange(12)), wanted)
+    assert encoded == [12, 6]
+    (cache.folder / "meta.json").write_text("{")
+    features(backbone, pictures, tmp_path)
+    assert "is damaged (meta.json)" in capsys.readouterr().err
+    assert encoded == [12, 6, 12]
+
+
+def test_a_broken_image_in_the_middle_keeps_the_others(backbone, pictures, tmp_path, encoded):
+    pictures[5].write_bytes(b"no picture")
+    pictures[7].unlink()
+    _, found = features(backbone, pictures, tmp_path)
+    assert sorted(found.broken) == [5, 7]
+    assert (found.places < 0).nonzero()[0].tolist() == [5, 7]
+    features(backbone, pictures, tmp_path)
+    assert encoded == [11, 1]  # only what cannot be read is tried again
+
+
+def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path):
+    path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
+    path.write_bytes(b"one")
+    (one,) = digests_of([path], memory)
+    assert not memory.exists()  # too young to be remembered
+    import os
+
+    stamp = path.stat().st_mtime_ns - 10_000_000_000
+    os.utime(path, ns=(stamp, stamp))
+    digests_of([path], memory)
+    assert memory.exists()
+    path.write_bytes(b"two")
+    (two,) = digests_of([path], memory)
+    assert one != two
+    memory.write_text("nonsense")
+    assert digests_of([path, Path("none.jpg")], memory) == [two, None]

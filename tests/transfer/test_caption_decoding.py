@@ -1,0 +1,131 @@
+"""Search and sampling, beside a naive reference; attention beside its equations."""
+
+import pytest
+import torch
+
+from tools.benchmarks._naive_beam import one_by_one
+from transfer.captioning.attention import Attention
+from transfer.captioning.config import ModelConfig
+from transfer.captioning.decode import _best, beam_search, greedy, sample
+from transfer.captioning.decoder import Told, caption_loss
+from transfer.captioning.nic import Nic
+from transfer.captioning.vocabulary import END, PAD, START, UNKNOWN
+
+
+def decoder(kind, num_words, seed):
+    """Random, in double precision, opinionated enough that beams differ from greedy."""
+    torch.manual_seed(seed)
+    made = kind(7, num_words, ModelConfig(embed_size=8, hidden_size=9, attention_size=5))
+    made = made.double().eval()
+    for parameter in made.parameters():
+        if parameter.ndim > 1:
+            parameter.data.mul_(6)
+    made.classify.bias.data.normal_()
+    made.classify.bias.data[END] += 1.5
+    shape = (7, 7) if kind is Nic else (7, 4, 7)
+    return made, torch.randn(*shape, dtype=torch.double)
+
+
+@pytest.mark.parametrize("kind", [Nic, Attention])
+@pytest.mark.parametrize("num_words", [11, 150, 700])
+@pytest.mark.parametrize("width", [1, 3, 20])
+@pytest.mark.parametrize(("power", "ngrams"), [(0.0, 0), (0.7, 0), (0.0, 2), (1.0, 3)])
+def test_beam_search_equals_a_naive_one(kind, num_words, width, power, ngrams):
+    made, features = decoder(kind, num_words, seed=num_words + width)
+    options = {"length_normalisation": power, "block_ngrams": ngrams}
+    found = beam_search(made, features, width, 8, **options)
+    with torch.inference_mode():
+        for row, value, feature in zip(found.words, found.scores, features, strict=True):
+            words, wanted = one_by_one(made, feature, width, 8, **options)
+            assert [word for word in row.tolist() if word != PAD] == words
+            assert abs(float(value) - wanted) < 1e-9
+
+
+def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
+    made, features = decoder(Nic, 150, seed=5)
+    one, many = (beam_search(made, features, width, 8) for width in (1, 20))
+    assert torch.equal(one.words, greedy(made, features, 8))
+    assert (many.scores >= one.scores).all()
+    assert (many.scores > one.scores).any()
+
+
+@pytest.mark.parametrize("num_words", [70, 128, 199, 700])
+def test_the_best_continuations_are_the_best(num_words):
+    logs = torch.randn(5, 3, num_words).log_softmax(-1)
+    logs[2, 1, num_words - 1] = logs[3, 2, num_words // 64 * 64 - 1] = 0.5  # ends of the blocks
+    logs[4, 0, min(num_words - 1, num_words // 64 * 64)] = 0.5
+    scores = -torch.rand(5, 3)
+    values, parents, words = _best(logs, scores, 6)
+    wanted, places = (logs + scores[..., None]).flatten(1).topk(6, dim=1)
+    assert torch.equal(values, wanted)
+    assert torch.equal(parents * num_words + words, places)
+
+
+def test_an_image_does_not_depend_on_its_neighbours():
+    made, features = decoder(Attention, 150, seed=6)
+    together = beam_search(made, features, 3, 8).words
+    for row, feature in zip(together, features, strict=True):
+        alone = beam_search(made, feature[None], 3, 8).words[0]
+        assert row.tolist()[: len(alone)] == alone.tolist()
+
+
+@pytest.mark.parametrize("kind", [Nic, Attention])
+def test_samples_follow_the_distribution(kind):
+    made, features = decoder(kind, 11, seed=2)
+    draw = torch.Generator().manual_seed(0)
+    words, logs = sample(made, features[:1], 1, draw, num_samples=20000)
+    memory, state = made.begin(features[:1])
+    logits, _ = made.step(torch.tensor([[START]]), memory, state)
+    logits[..., [PAD, START, UNKNOWN]] = -torch.inf
+    wanted = logits[0, 0].softmax(-1)
+    share = torch.bincount(words.flatten(), minlength=11) / 20000
+    assert (share - wanted).abs().max() < 0.02
+    torch.testing.assert_close(logs[0, :, 0], wanted.log().float()[words[0, :, 0]])
+
+
+def test_samples_repeat_with_the_generator_and_end_with_end():
+    made, features = decoder(Nic, 50, seed=3)
+    one, two = (
+        sample(made, features, 8, torch.Generator().manual_seed(1), num_samples=4)[0]
+        for _ in range(2)
+    )
+    assert torch.equal(one, two)
+    behind = one.roll(1, -1)
+    behind[..., 0] = START
+    ended = (behind == END) | (behind == PAD)
+    assert torch.equal(ended, one == PAD)
+
+
+@pytest.mark.parametrize("kind", [Nic, Attention])
+def test_teacher_forcing_equals_word_by_word(kind):
+    made, features = decoder(kind, 50, seed=4)
+    words = torch.randint(4, 50, (7, 6))
+    told = made(features, words)
+    memory, state = made.begin(features)
+    last = torch.full((7, 1), START)
+    for place in range(6):
+        logits, state = made.step(last, memory, state)
+        torch.testing.assert_close(told.logits[:, place], logits[:, 0])
+        last = words[:, place, None]
+
+
+def test_attention_is_the_paper_s():
+    """Additive scores and a softmax over places (section 3.1.2), one image by hand."""
+    made, features = decoder(Attention, 50, seed=7)
+    told = made(features, torch.randint(4, 50, (7, 2)))
+    places = made.normalise(features[0])
+    hidden = torch.tanh(made.start(places.mean(0))).chunk(2)[0]
+    scores = torch.stack(
+        [made.compare(torch.tanh(made.keys(place) + made.query(hidden)))[0] for place in places]
+    )
+    torch.testing.assert_close(told.attention[0, 0], scores.softmax(0))
+    torch.testing.assert_close(told.attention.sum(-1), torch.ones(7, 2).double())
+
+
+def test_the_penalty_is_equation_14_without_padding():
+    attention = torch.tensor([[[0.7, 0.3], [0.5, 0.5], [0.9, 0.1]]])
+    words = torch.tensor([[5, END, PAD]])
+    told = Told(torch.zeros(1, 3, 8), attention)
+    loss, likelihood = caption_loss(told, words, 2.0)
+    penalty = ((1 - 1.2) ** 2 + (1 - 0.8) ** 2) / 2
+    torch.testing.assert_close(loss - likelihood, torch.tensor(2 * penalty))

@@ -1,0 +1,187 @@
+"""Speed of captioning: beam search, epochs from kept features, words.
+
+python tools/bench.py captioning [--parts search,epochs,words] [--data DIR] [--captions FILE]
+
+search    all images at once, beside one image after another: every hypothesis by itself (the tests'
+          reference), and the hypotheses of an image as one batch. Decoders have drawn weights and a
+          tendency to end; vocabulary and sizes are MS-COCO's
+epochs    an epoch of training from kept features, beside one that encodes each image once (not once
+          a caption), on the images with captions in DIR; a ResNet-50 at 224 pixels
+words     tokenising, vocabulary and numbers of the captions in FILE
+"""
+
+import argparse
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UserError
+
+_PARTS = ("search", "epochs", "words")
+_SIZES = {"NIC 100/300": (100, 300), "NIC 512/512": (512, 512)}
+_WORDS = 9491
+_FEATURES = 2048
+
+
+def main(argv: list[str]) -> None:
+    """Run the parts that are asked for, and print Markdown."""
+    parser = argparse.ArgumentParser(
+        prog="bench.py captioning",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--parts", default="search", help="Comma-separated (default: search).")
+    parser.add_argument(
+        "--data", type=Path, metavar="DIR", help="Images with captions, for epochs."
+    )
+    parser.add_argument("--captions", type=Path, metavar="FILE", help="Captions, for words.")
+    parser.add_argument("--images", type=int, default=16, help="Images to search (default: 16).")
+    parser.add_argument("--rounds", type=int, default=3, help="Rounds (default: 3).")
+    parser.add_argument("--threads", type=int, default=1, help="Threads (default: 1).")
+    options = parser.parse_args(argv)
+    parts = options.parts.split(",")
+    if unknown := set(parts) - set(_PARTS):
+        raise UserError(f"--parts: there is no {', '.join(unknown)}; there are {_PARTS}.")
+    if "epochs" in parts and options.data is None:
+        raise UserError("the part epochs needs --data DIR.")
+    if "words" in parts and options.captions is None:
+        raise UserError("the part words needs --captions FILE.")
+
+    import torch
+
+    from tools.benchmarks._timing import hardware
+
+    torch.set_num_threads(options.threads)
+    print(f"python tools/bench.py captioning {' '.join(argv)}\n")
+    print(f"{hardware(options.threads)}; best of {options.rounds} rounds\n")
+    for part in parts:
+        {"search": _search, "epochs": _epochs, "words": _words}[part](options)
+
+
+def _search(options: argparse.Namespace) -> None:
+    import torch
+
+    from tools.benchmarks._naive_beam import every_image, image_by_image, one_by_one
+    from tools.benchmarks._timing import table, take_turns
+    from transfer.captioning.config import ModelConfig
+    from transfer.captioning.decode import beam_search
+    from transfer.captioning.nic import Nic
+    from transfer.captioning.vocabulary import END
+
+    rows = []
+    for name, (embed, hidden) in _SIZES.items():
+        torch.manual_seed(0)
+        made = Nic(_FEATURES, _WORDS, ModelConfig(embed_size=embed, hidden_size=hidden)).eval()
+        made.embed.weight.data.mul_(4)
+        made.classify.weight.data.mul_(25)  # as sure of the next word as a trained decoder
+        made.classify.bias.data[END] += 5.0
+        features = torch.randn(options.images, _FEATURES)
+        for width in (3, 20):
+            found = beam_search(made, features, width, 20).words
+            with torch.inference_mode():
+                wanted = [one_by_one(made, feature, width, 20)[0] for feature in features]
+            same = sum(
+                [word for word in row.tolist() if word] == words
+                for row, words in zip(found, wanted, strict=True)
+            )
+            length = sum(map(len, wanted)) / len(wanted)
+
+            def alone(feature: Any, made: Any = made, width: int = width) -> object:
+                return one_by_one(made, feature, width, 20)
+
+            def batch(feature: Any, made: Any = made, width: int = width) -> object:
+                return image_by_image(made, feature, width, 20)
+
+            def ours(made: Any = made, features: Any = features, width: int = width) -> object:
+                return beam_search(made, features, width, 20)
+
+            sides: dict[str, Callable[[], object]] = {
+                "one by one": every_image(alone, features),
+                "image by image": every_image(batch, features),
+                "ours": ours,
+            }
+            seconds = take_turns(sides, options.rounds)
+            times = [1000 * seconds[side] / options.images for side in sides]
+            rows.append([
+                f"{name}, width {width}",
+                *(f"{value:.1f}" for value in times),
+                *(f"{value / times[-1]:.1f}" for value in times[:-1]),
+                f"{same} of {options.images}",
+                f"{length:.1f}",
+            ])  # fmt: skip
+    head = ["", "one by one, ms an image", "image by image", "ours", "ratio to one by one",
+            "to image by image", "equal captions", "words a caption"]  # fmt: skip
+    print(table(head, rows) + "\n")
+
+
+def _epochs(options: argparse.Namespace) -> None:
+    import numpy as np
+    import torch
+    from torch import Tensor
+
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+    from pretrain.training import Batches, make_fabric
+    from tools.benchmarks._timing import table, take_turns
+    from transfer.captioning.config import CaptioningConfig, DatasetConfig
+    from transfer.captioning.decoder import caption_loss
+    from transfer.captioning.encoder import Encoder
+    from transfer.captioning.features import FeatureCache, Features, Pictures
+    from transfer.captioning.preparation import prepare
+    from transfer.captioning.sentences import FeatureBatches
+
+    spec = BackboneSpec(arch="resnet50", num_classes=1000)
+    backbone = Backbone.of(spec.create(1000, 0), spec, Provenance())
+    dataset = DatasetConfig(min_count=1)
+    ready = prepare(backbone, CaptioningConfig(data=str(options.data), dataset=dataset))
+    paths = [image.path for image in ready.data.train]
+    fabric, batches = make_fabric("cpu"), Batches(len(ready.words), batch_size=20, seed=0,
+                                                  shuffle=True, drop_last=True)  # fmt: skip
+    optimizer = torch.optim.Adam(ready.decoder.parameters())
+    encoder = Encoder(backbone, "pooled")
+    pictures = Pictures(paths, backbone.preprocess())
+
+    def train(features: Features) -> None:
+        for seen, words in FeatureBatches(features, ready.image_of, ready.words, batches).epoch(0):
+            caption_loss(ready.decoder(seen, words), words, 0.0)[0].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    @torch.inference_mode()
+    def encoded() -> Features:
+        rows: list[Tensor] = []
+        for start in range(0, len(paths), 20):
+            numbers = range(start, min(start + 20, len(paths)))
+            rows.append(encoder(torch.stack([pictures[number][1] for number in numbers])))
+        found = torch.cat(rows).numpy()
+        return Features(found, np.arange(len(paths)), {})
+
+    with tempfile.TemporaryDirectory() as folder:
+        cache = FeatureCache(Path(folder), backbone, "pooled")
+        kept = cache.features(paths, fabric, workers=0)
+        seconds = take_turns(
+            {"encodes": lambda: train(encoded()), "kept": lambda: train(kept)}, options.rounds
+        )
+    ratio = seconds["encodes"] / seconds["kept"]
+    rows = [["encodes each image once", f"{seconds['encodes']:.2f}", "1.0"],
+            ["from kept features", f"{seconds['kept']:.2f}", f"{ratio:.1f}"]]  # fmt: skip
+    head = [f"an epoch of {len(ready.words)} captions of {len(paths)} images", "seconds",
+            "times as fast"]  # fmt: skip
+    print(table(head, rows) + "\n")
+
+
+def _words(options: argparse.Namespace) -> None:
+    from tools.benchmarks._timing import table, take_turns
+    from transfer.captioning.scores.files import read_references
+    from transfer.captioning.vocabulary import Cut, build_vocabulary
+
+    held = read_references(options.captions).captions
+    captions = [text for texts in held.values() for text in texts]
+
+    def ours() -> object:
+        cut = Cut.of(captions)
+        return build_vocabulary(cut, 5).encode(cut, 30)
+
+    seconds = take_turns({"ours": ours}, options.rounds)["ours"]
+    print(table([f"{len(captions):,} captions", "seconds"], [["to numbers", f"{seconds:.3f}"]]))

@@ -1,0 +1,100 @@
+"""Caption pictures with a trained captioner.
+
+python tools/caption.py --captioner RUN --images DIR [--out DIR]
+
+RUN is the folder of a captioning run, or a captioner.pth. Writes OUT/captions.json (MS-COCO's
+results format; an id is the number that a file's name ends with, where all have different ones, or
+the name) and OUT/captions.html.
+"""
+
+import argparse
+import json
+import re
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+# this script's own folder comes first on the path; the packages lie one above
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pretrain.errors import UserError
+from pretrain.progress import say
+from pretrain.run import write_text
+from tools.command import end
+
+_ON_PAGE = 200
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(message)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read, caption, write."""
+    parser = _Parser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("--captioner", type=Path, required=True, metavar="RUN", help="A captioning run, or file.")
+    add("--images", type=Path, required=True, metavar="DIR", help="A folder of pictures.")
+    add("--out", type=Path, metavar="DIR", help="Where to write (default: DIR-captions).")
+    add("--beam", type=int, metavar="K", help="Width of the search (default: the captioner's).")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    add("--workers", type=int, default=1, help="Loader processes (default: 1).")
+    add("--skip-broken", action="store_true", help="Leave out files that cannot be read.")
+    options = parser.parse_args(argv)
+    if options.beam is not None and options.beam < 1:
+        raise UserError(f"--beam is {options.beam}; it must be at least 1")
+    if options.workers < 0:
+        raise UserError(f"--workers is {options.workers}; it must be at least 0")
+
+    from pretrain.training import make_fabric
+    from transfer.captioning.captioner import Captioner
+    from transfer.captioning.inference import caption_files, image_files
+    from transfer.captioning.page import Shown, write_pictures
+
+    captioner = Captioner.load(options.captioner)
+    paths = image_files(options.images)
+    out = options.out or options.images.with_name(f"{options.images.resolve().name}-captions")
+    fabric = make_fabric(options.device)
+    said, broken = caption_files(
+        captioner, paths, fabric, width=options.beam, workers=options.workers
+    )
+    if broken and not options.skip_broken:
+        raise UserError(
+            f"{len(broken)} of {len(paths)} files cannot be read. The first: "
+            f"{next(iter(broken.values()))} --skip-broken captions the "
+            "others."
+        )
+    for message in broken.values():
+        say(f"left out: {message}")
+    ids = _ids([paths[number] for number in said])
+    rows = [
+        {"image_id": image_id, "caption": caption}
+        for image_id, caption in zip(ids, said.values(), strict=True)
+    ]
+    shown = [
+        Shown(paths[number].name, paths[number], text, (), {}) for number, text in said.items()
+    ]
+    write_text(out / "captions.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    title = f"Captions of {options.images.resolve().name}"
+    write_pictures(out / "captions.html", title, shown[:_ON_PAGE])
+    for row in rows[:3]:
+        print(f"{row['image_id']}: {row['caption']}")
+    print(f"{len(rows):,} captions in {out}/captions.json, a page in {out}/captions.html")
+
+
+def _ids(paths: list[Path]) -> list[int] | list[str]:
+    """The numbers of names such as COCO_val2014_000000391895.jpg, or else the names."""
+    numbers = [re.search(r"(\d+)$", path.stem) for path in paths]
+    found = [int(number[1]) for number in numbers if number]
+    if len(set(found)) == len(paths):
+        return found
+    return [path.name for path in paths]
+
+
+if __name__ == "__main__":
+    end(main)

@@ -1,0 +1,115 @@
+"""The captioner: an artifact that carries everything needed to caption a picture.
+
+One .pth of plain dicts and tensors: {"format": "captioner/1", "backbone": {...}, "model": {...},
+"decoding": {...}, "words": [...], "state_dict": {name: tensor}}; `backbone` is what a backbone file
+holds, so its preprocessing comes along, and the vocabulary can be no other model's.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pretrain import torch_file
+from pretrain.audit import place
+from pretrain.backbone import Backbone
+from pretrain.errors import UserError
+from transfer.captioning.attention import Attention
+from transfer.captioning.config import DecodingConfig, ModelConfig
+from transfer.captioning.encoder import Encoder, View
+from transfer.captioning.nic import Nic
+from transfer.captioning.vocabulary import Vocabulary
+
+FORMAT = "captioner/1"
+
+
+def view_of(config: ModelConfig) -> View:
+    """What the decoder wants of the encoder."""
+    return "grid" if config.kind == "attention" else "pooled"
+
+
+def build_decoder(num_features: int, num_words: int, config: ModelConfig) -> nn.Module:
+    """The decoder of a configuration, its weights from torch's own generator."""
+    match config.kind:
+        case "nic":
+            return Nic(num_features, num_words, config)
+        case "attention":
+            return Attention(num_features, num_words, config)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Captioner:
+    """A trained captioner, on the CPU."""
+
+    backbone: Backbone
+    """With the input size and the weights it was trained with."""
+    model: ModelConfig
+    decoding: DecodingConfig
+    vocabulary: Vocabulary
+    weights: Mapping[str, Tensor]
+    """Of the decoder."""
+
+    def build(self) -> tuple[Encoder, Any]:
+        """(encoder, decoder) in evaluation mode, every weight placed.
+
+        Raises:
+            UserError: the weights do not fit: the vocabulary or the widths are another model's.
+        """
+        encoder = Encoder(self.backbone, view_of(self.model))
+        width = encoder.shape(self.backbone)[-1]
+        decoder = build_decoder(width, len(self.vocabulary), self.model)
+        place(decoder, self.weights)
+        return encoder, decoder.eval()
+
+    def save(self, path: Path) -> None:
+        """Write the file whole or not at all."""
+        content = {
+            "format": FORMAT,
+            "backbone": {
+                "spec": json.loads(json.dumps(asdict(self.backbone.spec))),
+                "provenance": asdict(self.backbone.provenance),
+                "state_dict": dict(self.backbone.weights),
+            },
+            "model": asdict(self.model),
+            "decoding": asdict(self.decoding),
+            "words": list(self.vocabulary.words),
+            "state_dict": {
+                name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights.items()
+            },
+        }
+        torch_file.write(path, content)
+
+    @staticmethod
+    def load(path: Path) -> "Captioner":
+        """Read a captioner, from its file or from the folder of its run.
+
+        Raises:
+            UserError: no such file, no captioner, or parts that do not belong together.
+        """
+        file = path / "captioner.pth" if path.is_dir() else path
+        if path.is_dir() and not file.exists():
+            raise UserError(
+                f"{path} holds no captioner.pth: it is no finished captioning run. "
+                "python tools/finetune_cap.py makes one."
+            )
+        content = torch_file.read(file)
+        found = content.get("format") if isinstance(content, dict) else None
+        if found != FORMAT:
+            raise UserError(f"{file} has format {found!r}; a captioner ({FORMAT!r}) is needed.")
+        try:
+            captioner = Captioner(
+                backbone=Backbone.of_content({"format": "backbone/1", **content["backbone"]}, file),
+                model=ModelConfig(**content["model"]),
+                decoding=DecodingConfig(**content["decoding"]),
+                vocabulary=Vocabulary(tuple(content["words"])),
+                weights=content["state_dict"],
+            )
+            with torch.random.fork_rng(devices=[]):
+                captioner.build()
+        except (KeyError, TypeError, AttributeError, UserError) as error:
+            raise UserError(f"{file} is damaged or put together from two: {error}") from error
+        return captioner

@@ -1,0 +1,84 @@
+"""Captions for files of pictures that nobody has described."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from lightning.fabric import Fabric
+
+from pretrain.errors import UserError
+from pretrain.images import SUFFIXES
+from pretrain.progress import bar
+from pretrain.training import Loader
+from transfer.captioning.captioner import Captioner
+from transfer.captioning.decode import beam_search
+from transfer.captioning.features import Pictures, ReadablePictures, readable
+
+_AT_ONCE = 1000  # hypotheses searched together
+_MOST_IMAGES = 50
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The pictures in a folder, by name.
+
+    Raises:
+        UserError: no such folder, or no picture in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}.")
+    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not found:
+        raise UserError(f"{folder} holds no picture; supported are {', '.join(SUFFIXES)}.")
+    return found
+
+
+@torch.inference_mode()
+def caption_files(
+    captioner: Captioner,
+    paths: Sequence[Path],
+    fabric: Fabric,
+    *,
+    width: int | None = None,
+    workers: int = 0,
+) -> tuple[dict[int, str], dict[int, str]]:
+    """Captions by the number of the file, and why others have none.
+
+    Args:
+        captioner: as loaded.
+        paths: image files.
+        fabric: the device.
+        width: of the beam search; None takes the captioner's.
+        workers: loader processes.
+    """
+    encoder, decoder = captioner.build()
+    encoder.to(fabric.device)
+    decoder.to(fabric.device)
+    options = captioner.decoding
+    width = width or options.beam
+    loader = Loader(
+        ReadablePictures(Pictures(paths, captioner.backbone.preprocess())),
+        batch_size=max(1, min(_MOST_IMAGES, _AT_ONCE // width)),
+        seed=0,
+        workers=workers,
+        shuffle=False,
+        collate=readable,
+    )
+    said: dict[int, str] = {}
+    broken: dict[int, str] = {}
+    with bar("captioning", len(paths), "images") as advance:
+        for numbers, images, unreadable in loader.epoch(0):
+            broken |= unreadable
+            advance(len(numbers) + len(unreadable))
+            if images is None:
+                continue
+            found = beam_search(
+                decoder,
+                encoder(images.to(fabric.device)).float(),
+                width,
+                options.max_length,
+                length_normalisation=options.length_normalisation,
+                block_ngrams=options.block_ngrams,
+            )
+            for number, row in zip(numbers, found.words.tolist(), strict=True):
+                said[number] = captioner.vocabulary.decode(row)
+    return said, broken
