@@ -12,10 +12,10 @@ from pretrain.errors import UserError
 from pretrain.training import make_fabric
 from transfer.captioning.coco import choose_splits, open_captions, read_coco
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.encoder import Encoder, at_size
-from transfer.captioning.features import FeatureCache, digests_of
 from transfer.captioning.scores import tokenize
 from transfer.captioning.vocabulary import END, PAD, UNKNOWN, Cut, Vocabulary, build_vocabulary
+from transfer.encoder import Encoder, at_size
+from transfer.feature_cache import FeatureCache, digests_of
 
 
 def test_reads_what_is_on_disk(worlds):

@@ -126,10 +126,10 @@ def _epochs(options: argparse.Namespace) -> None:
     from tools.benchmarks._timing import table, take_turns
     from transfer.captioning.config import CaptioningConfig, DatasetConfig
     from transfer.captioning.decoder import caption_loss
-    from transfer.captioning.encoder import Encoder
-    from transfer.captioning.features import FeatureCache, Features, Pictures
     from transfer.captioning.preparation import prepare
     from transfer.captioning.sentences import FeatureBatches
+    from transfer.encoder import Encoder
+    from transfer.feature_cache import FeatureCache, Features, Pictures
 
     spec = BackboneSpec(arch="resnet50", num_classes=1000)
     backbone = Backbone.of(spec.create(1000, 0), spec, Provenance())

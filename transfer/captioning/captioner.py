@@ -20,9 +20,9 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from transfer.captioning.attention import Attention
 from transfer.captioning.config import DecodingConfig, ModelConfig
-from transfer.captioning.encoder import Encoder, View
 from transfer.captioning.nic import Nic
 from transfer.captioning.vocabulary import Vocabulary
+from transfer.encoder import Encoder, View
 
 FORMAT = "captioner/1"
 

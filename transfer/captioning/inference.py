@@ -12,7 +12,7 @@ from pretrain.progress import bar
 from pretrain.training import Loader
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.decode import beam_search
-from transfer.captioning.features import Pictures, ReadablePictures, readable
+from transfer.feature_cache import Pictures, ReadablePictures, readable
 
 _AT_ONCE = 1000  # hypotheses searched together
 _MOST_IMAGES = 50

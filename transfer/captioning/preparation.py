@@ -19,10 +19,10 @@ from pretrain.training import Batches, Loader, derive, schedule, seed_ambient
 from transfer.captioning.captioner import build_decoder, view_of
 from transfer.captioning.coco import CaptionedImage, Captions, open_captions
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.encoder import Encoder, at_size
-from transfer.captioning.features import FeatureCache, Features, Pictures
 from transfer.captioning.sentences import FeatureBatches, Ints, Pairs, Sentences, collate
 from transfer.captioning.vocabulary import Cut, Vocabulary, build_vocabulary
+from transfer.encoder import Encoder, at_size
+from transfer.feature_cache import FeatureCache, Features, Pictures
 
 _SETTLE_ON = 5000  # training images
 

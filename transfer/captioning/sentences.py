@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pretrain.images import decode
 from pretrain.training import Batches, Loader
-from transfer.captioning.features import Features
 from transfer.captioning.vocabulary import PAD
+from transfer.feature_cache import Features
 
 Ints = NDArray[np.int64]
 

@@ -1,4 +1,4 @@
-"""The backbone as a captioner looks through it: one feature an image, or a grid of them.
+"""The frozen backbone as a probe or a captioner looks through it: one feature an image, or a grid.
 
 N images, F channels, P places of the grid.
 """

@@ -36,7 +36,7 @@ from pretrain.images import decode
 from pretrain.progress import bar, say
 from pretrain.run import write_text
 from pretrain.training import Loader
-from transfer.captioning.encoder import Encoder, View
+from transfer.encoder import Encoder, View
 
 _DIGEST = 16
 _SAVE_EVERY = 20.0  # seconds between two savings on the way
