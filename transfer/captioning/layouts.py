@@ -82,10 +82,10 @@ def open_karpathy(root: Path, config: DatasetConfig) -> Captions:
             image_id = entry.get("cocoid", entry.get("imgid", entry["filename"]))
             texts = [sentence["raw"] for sentence in entry["sentences"]]
             candidates = _karpathy_places(root, entry.get("filepath", ""), entry["filename"])
+            sentences[image_id] = texts
         except (KeyError, TypeError, AttributeError):
             left_out.add("entries that are none of Karpathy's", f"number {number}: {entry!r:.60}")
             continue
-        sentences[image_id] = texts
         places[split][image_id] = folders.first(candidates) or candidates[0]
     found = {}
     for split, held in places.items():
@@ -113,7 +113,7 @@ def open_flickr(root: Path, config: DatasetConfig) -> Captions:
         raise UserError(f"{root} has no token file (*.token, *.token.txt).")
     left_out = LeftOut(path)
     sentences: dict[Id, list[object]] = defaultdict(list)
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(_text(path).splitlines(), 1):
         name, tab, text = line.partition("\t")
         image, _, place = name.rpartition("#")
         if tab and image and place.isdigit():
@@ -132,7 +132,7 @@ def open_flickr(root: Path, config: DatasetConfig) -> Captions:
     by_name = {str(image.image_id): image for image in images}
     chosen: dict[str, tuple[CaptionedImage, ...]] = {}
     for split, (found, *_) in lists.items():
-        names = found.read_text(encoding="utf-8-sig").split()
+        names = _text(found).split()
         unknown = LeftOut(found)
         for name in names:
             if name not in by_name:
@@ -183,6 +183,13 @@ def _cut(name: str, images: tuple[CaptionedImage, ...], share: float) -> Caption
         )
     say(f"{name} has no splits of its own: {len(val):,} of {len(images):,} images are held out")
     return Captions(name, train, val)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text in UTF-8: {error}.") from error
 
 
 def _json(path: Path) -> Any:
