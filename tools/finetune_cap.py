@@ -10,13 +10,19 @@ torchrun --nproc_per_node 8 tools/finetune_cap.py ...      on 8 GPUs
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from tools.command import SHAPE_WORLD, backbone_name, end, parse, show_config
+from tools.command import (
+    SHAPE_WORLD,
+    add_stop_after,
+    backbone_name,
+    end,
+    parse,
+    show_config,
+    stop_after,
+)
 from transfer.captioning.config import CaptioningConfig
 
 # the world of the demo recipe
@@ -31,12 +37,10 @@ def main(argv: list[str] | None = None) -> None:
         description=str(__doc__),
         default="configs/captioning/demo.yaml",
         argv=argv,
-        more=_more,
+        more=add_stop_after,
     )
-    config, run, stop_after = options.config, options.run, options.rest.stop_after
+    config, run, last_step = options.config, options.run, stop_after(options.rest)
     name = backbone_name(config.backbone)
-    if stop_after is not None and stop_after < 1:
-        raise UserError(f"--stop-after is {stop_after}; it must be at least 1")
 
     from pretrain import shapes
     from pretrain.training import make_fabric
@@ -44,10 +48,10 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.captioning.engine import finetune
     from transfer.captioning.preparation import prepare
 
+    backbone = hub.resolve(name)
     fabric = make_fabric(options.device, config.precision, config.deterministic)
-    with fabric.rank_zero_first():
-        backbone = hub.resolve(name)
-        if config.data is None:
+    if config.data is None:
+        with fabric.rank_zero_first():
             config = replace(config, data=str(shapes.captions(SHAPE_WORLD, **WORLD)))
     if options.dry_run:
         ready = prepare(backbone, config)
@@ -63,7 +67,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{config.epochs * steps:,} in all, on {fabric.device}"
             )
         return
-    result = finetune(backbone, config, run, fabric, stop_after=stop_after)
+    result = finetune(backbone, config, run, fabric, stop_after=last_step)
     if not fabric.is_global_zero:
         return
     metrics = result.metrics
@@ -90,15 +94,6 @@ def _examples(folder: Path, count: int = 3) -> list[str]:
     rows = json.loads((folder / "captions.json").read_text(encoding="utf-8"))
     step = max(1, len(rows) // count)
     return [f"image {row['image_id']}: {row['caption']}" for row in rows[::step][:count]]
-
-
-def _more(parser: Any) -> None:
-    parser.add_argument(
-        "--stop-after",
-        type=int,
-        metavar="STEP",
-        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
-    )
 
 
 if __name__ == "__main__":

@@ -41,6 +41,34 @@ def test_beam_search_equals_a_naive_one(kind, num_words, width, power, ngrams):
             assert abs(float(value) - wanted) < 1e-9
 
 
+class Table:
+    """Logits by image and last word alone, of few values: full of exact ties."""
+
+    def begin(self, features):
+        return (features,), (features.new_zeros(len(features), 1, 1),)
+
+    def step(self, words, memory, state):
+        (tables,) = memory
+        return tables[torch.arange(len(tables))[:, None], words], state
+
+
+@pytest.mark.parametrize("num_words", [11, 150, 700])
+@pytest.mark.parametrize("width", [1, 3, 20])
+@pytest.mark.parametrize(("power", "ngrams"), [(0.0, 0), (0.7, 0), (1.0, 2)])
+def test_of_equal_continuations_the_first_is_taken(num_words, width, power, ngrams):
+    """Earlier hypothesis, then smaller word: as the naive search, whose sorts are stable."""
+    draw = torch.Generator().manual_seed(num_words + width)
+    tables = torch.randint(0, 3, (6, num_words, num_words), generator=draw).double() * 3
+    tables[..., END] += 3
+    options = {"length_normalisation": power, "block_ngrams": ngrams}
+    found = beam_search(Table(), tables, width, 6, **options)
+    with torch.inference_mode():
+        for row, value, table in zip(found.words, found.scores, tables, strict=True):
+            words, wanted = one_by_one(Table(), table, width, 6, **options)
+            assert [word for word in row.tolist() if word != PAD] == words
+            assert float(value) == pytest.approx(wanted, abs=1e-12)
+
+
 def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
     made, features = decoder(Nic, 150, seed=5)
     one, many = (beam_search(made, features, width, 8) for width in (1, 20))

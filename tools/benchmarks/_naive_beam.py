@@ -49,7 +49,7 @@ def one_by_one(
                     if gram[:-1] == words[len(words) - block_ngrams + 1 :]:
                         row[gram[-1]] = -torch.inf
             logs = torch.log_softmax(row, dim=-1)
-            values, said = logs.sort(descending=True)
+            values, said = logs.sort(descending=True, stable=True)
             candidates += [
                 (score + value, words, word, after)
                 for value, word in zip(

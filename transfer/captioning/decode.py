@@ -207,8 +207,9 @@ def _set_aside(
 def _best(logs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` best of all continuations: score, hypothesis, word, each (N, count), best first.
 
-    The best words lie in the blocks of words whose best are the best, so one pass finds the best
-    of each block, and only so many blocks as there are words wanted are looked into.
+    Of equal ones the earlier hypothesis comes first, then the smaller word, on every device. The
+    best words lie in the blocks of words whose best are the best, so one pass finds the best of
+    each block, and only so many blocks as there are words wanted are looked into.
 
     Args:
         logs: (N, K, V) log-probabilities.
@@ -216,11 +217,29 @@ def _best(logs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Ten
         count: at most K * V.
     """
     _, width, num_words = logs.shape
+    more = min(count + 1, width * num_words)
     blocks = num_words // _STRIDE
-    if blocks < 2 or width * blocks <= count:
+    if blocks < 2 or width * blocks <= more:
+        values, places = (logs + scores[..., None]).flatten(1).topk(more, dim=1)
+    else:
+        values, places = _best_by_blocks(logs, scores, more)
+    last, next_ = values[:, count - 1 : more - 1], values[:, count:]
+    if ((last == next_) & last.isfinite()).any():
+        # which of the equal ones are among the best was left to chance: look at all
         total = (logs + scores[..., None]).flatten(1)
-        values, found = total.topk(min(count, total.shape[1]), dim=1)
-        return values, found // num_words, found % num_words
+        values, places = total.sort(dim=1, descending=True, stable=True)
+    else:
+        places, order = places.sort(dim=1)
+        values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+        places = places.gather(1, order)
+    values, places = values[:, :count], places[:, :count]
+    return values, places // num_words, places % num_words
+
+
+def _best_by_blocks(logs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best of all continuations: score and place among K * V, each (N, count)."""
+    num_words = logs.shape[-1]
+    blocks = num_words // _STRIDE
     whole = blocks * _STRIDE
     # word w lies in block w % blocks; what is left over makes one more
     tops = logs[..., :whole].unflatten(-1, (_STRIDE, blocks)).amax(-2)
@@ -235,16 +254,10 @@ def _best(logs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Ten
         block[..., None] < blocks, block[..., None] + steps * blocks, whole + steps
     )  # (N, count, stride)
     inside = word < num_words
-    flat = parent[..., None] * num_words + word.clamp(max=num_words - 1)
-    values = logs.flatten(1).gather(1, flat.flatten(1)).view_as(flat)
-    values = values + scores.gather(1, parent)[..., None]
-    values = values.masked_fill(~inside, -torch.inf).flatten(1)
-    found, order = values.topk(count, dim=1)
-    return (
-        found,
-        parent[..., None].expand_as(word).flatten(1).gather(1, order),
-        word.flatten(1).gather(1, order),
-    )
+    places = (parent[..., None] * num_words + word.clamp(max=num_words - 1)).flatten(1)
+    values = logs.flatten(1).gather(1, places).view_as(word) + scores.gather(1, parent)[..., None]
+    values, order = values.masked_fill(~inside, -torch.inf).flatten(1).topk(count, dim=1)
+    return values, places.gather(1, order)
 
 
 def _block(logits: Tensor, history: Tensor, size: int) -> None:

@@ -13,7 +13,7 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from pretrain.progress import say
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import Course, Part
+from pretrain.training import Course, Part, memory_in_words
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.decode import beam_search
@@ -53,6 +53,17 @@ def finetune(
         UserError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
+    with memory_in_words(fabric, config.batch_size, config.accumulate, "captions"):
+        return _finetune(backbone, config, run, fabric, stop_after)
+
+
+def _finetune(
+    backbone: Backbone,
+    config: CaptioningConfig,
+    run: Run,
+    fabric: Fabric,
+    stop_after: int | None,
+) -> Result:
     # ---- set up
     ready = prepare(backbone, config)
     begun = plain(config), backbone.fingerprint()
