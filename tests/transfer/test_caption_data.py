@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from pretrain.training import make_fabric
 from transfer.captioning.coco import choose_splits, open_captions, read_coco
@@ -59,6 +60,8 @@ def test_real_captions_become_the_numbers_of_their_words(shared):
         ("no image", r"1 of 12 images .*000000000001\.jpg\. .*--dataset\.max_broken 1"),
         ("no images", "12 of 12 images .* are not there"),
         ("same split", "are not different ones"),
+        ("captions alone", r"6 of 6 images .*val2017/000001000001\.jpg"),
+        ("empty val", r"captions_val2017\.json has no image with a caption"),
     ],
 )
 def test_trees_as_users_give_them(trouble, words, worlds, tmp_path):
@@ -68,6 +71,12 @@ def test_trees_as_users_give_them(trouble, words, worlds, tmp_path):
     file = tree / "annotations" / "captions_train2017.json"
     if trouble == "no annotations":
         shutil.rmtree(tree / "annotations")
+    if trouble == "captions alone":
+        shutil.rmtree(tree / "val2017")
+    if trouble == "empty val":
+        (tree / "annotations" / "captions_val2017.json").write_text(
+            json.dumps({"images": [], "annotations": []})
+        )
     if trouble == "no split":
         options = DatasetConfig(train="night")
     if trouble == "same split":
@@ -151,6 +160,9 @@ def test_flickr_s_tokens_and_lists(worlds, tmp_path, capsys):
     assert [len(part) for part in (found.train, found.val, found.test)] == [6, 3, 3]
     assert found.train[0].captions == tuple(f"A dog {place}." for place in range(5))
     said = capsys.readouterr().err
+    (tmp_path / "Flickr_8k.devImages.txt").write_text("")
+    with pytest.raises(UserError, match="the val split is empty"):
+        open_captions(tmp_path, DatasetConfig())
     assert "1 lines that are not NAME#NUMBER" in said
     assert "1 names without an image or captions, the first is 'gone.jpg'" in said
 
@@ -241,6 +253,16 @@ def test_what_changes_is_encoded_again_and_nothing_else(backbone, pictures, tmp_
     features(at_size(backbone, 96), pictures, tmp_path)
     features(backbone, pictures, tmp_path, "grid")
     assert encoded == [8, 4, 11, 11]
+    assert torch.equal(
+        features(backbone, pictures, tmp_path)[1].of(np.arange(12)), changed.of(np.arange(12))
+    )
+    # one weight moved: another backbone, which finds nothing of the first's
+    weights = {name: tensor.clone() for name, tensor in backbone.weights.items()}
+    weights["conv1.0.weight"][0, 0, 0, 0] += 1.0
+    other = Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
+    _, theirs = features(other, pictures, tmp_path)
+    assert encoded == [8, 4, 11, 11, 11]
+    assert not torch.equal(theirs.of(np.arange(12)), changed.of(np.arange(12)))
 
 
 def test_a_cache_cut_short_is_told_and_mended(backbone, pictures, tmp_path, encoded, capsys):

@@ -1,6 +1,7 @@
 """The run that ties data, features, decoder and search together, and what it leaves."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import nn
 from pretrain.errors import Stopped, UserError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
-from transfer.captioning import engine
+from transfer.captioning import engine, preparation
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.coco import read_coco
 from transfer.captioning.config import (
@@ -151,6 +152,43 @@ def test_a_run_goes_on_with_its_own_words_only(worlds, backbone, cache, tmp_path
     (tmp_path / "vocabulary.json").write_text(json.dumps(words[:-1]))
     with pytest.raises(UserError, match="another vocabulary"):
         engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
+
+
+def test_a_broken_picture_in_the_middle(worlds, backbone, tmp_path, capsys):
+    """Named, nothing half-written, the others encoded once; allowed for, it is in no sentence."""
+    tree = tmp_path / "tree"
+    shutil.copytree(worlds["captions"], tree)
+    (tree / "train2017" / "000000000006.jpg").write_bytes(b"no picture")
+    (tree / "val2017" / "000001000003.jpg").write_bytes(b"no picture")
+    options = config(tree, tmp_path / "cache", epochs=1)
+    fabric = make_fabric("cpu")
+    with pytest.raises(UserError, match=r"^2 of 18 images .*000000000006\.jpg.*max_broken 2 goes"):
+        engine.finetune(backbone, options, Run(tmp_path / "run"), fabric)
+    assert not (tmp_path / "run").exists()
+    (rows,) = (tmp_path / "cache").glob("*/rows.bin")
+    kept = rows.read_bytes()
+    assert len(kept) == 16 * 512 * 4
+    options = replace(options, dataset=replace(options.dataset, max_broken=2))
+    ready = preparation.prepare(backbone, options)
+    gear = preparation.equip(ready, options, fabric)
+    assert gear.train.batches.steps == 11 * 5 // 10
+    assert [image.image_id for image in gear.settling.images] == [n for n in range(1, 13) if n != 6]
+    result = engine.finetune(backbone, options, Run(tmp_path / "run"), fabric)
+    assert "left out (2 of at most 2): " in capsys.readouterr().err
+    assert (result.metrics["images_left_out"], result.data["val"]) == (2, 5)
+    said = json.loads((tmp_path / "run/captions.json").read_text())
+    assert [row["image_id"] for row in said] == [1_000_001, 1_000_002, *range(1_000_004, 1_000_007)]
+    assert rows.read_bytes() == kept
+
+
+def test_memory_that_runs_out_says_what_to_do(worlds, backbone, cache, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(engine, "train_step", full)
+    options = config(worlds["captions"], cache)
+    with pytest.raises(UserError, match=r"memory for 10 captions at once .*--accumulate 2"):
+        engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
 
 
 def test_early_stopping_counts_from_the_best(tmp_path):
