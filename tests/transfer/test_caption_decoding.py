@@ -89,6 +89,22 @@ def test_the_best_continuations_are_the_best(num_words):
     assert torch.equal(parents * num_words + words, places)
 
 
+@pytest.mark.parametrize("num_words", [70, 700])
+def test_equal_continuations_stand_in_the_order_of_their_words(num_words):
+    """Ties among the best, at the border, and none."""
+    draw = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        logs = -torch.rand(1, 4, num_words, generator=draw)
+        scores = torch.zeros(1, 4)
+        for equal in (0, 3, 12):
+            places = torch.randperm(4 * num_words, generator=draw)[:equal]
+            logs.flatten(1)[:, places] = 0.5
+            wanted, order = logs.flatten(1).sort(dim=1, descending=True, stable=True)
+            values, parents, words = _best(logs, scores, 6)
+            assert torch.equal(values, wanted[:, :6])
+            assert torch.equal(parents * num_words + words, order[:, :6])
+
+
 def test_an_image_does_not_depend_on_its_neighbours():
     made, features = decoder(Attention, 150, seed=6)
     together = beam_search(made, features, 3, 8).words
