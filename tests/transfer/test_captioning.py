@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
 from pretrain.errors import Stopped, UserError
 from pretrain.run import Result, Run
-from pretrain.training import make_fabric
+from pretrain.training import Part, make_fabric
 from transfer.captioning import engine, preparation
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.coco import read_coco
@@ -25,6 +24,7 @@ from transfer.captioning.config import (
     EncoderConfig,
     ModelConfig,
 )
+from transfer.captioning.decoder import caption_loss
 from transfer.captioning.inference import caption_files
 from transfer.captioning.page import write_page
 from transfer.captioning.records import CaptionedImage
@@ -136,6 +136,56 @@ def test_stopped_and_resumed_equals_uninterrupted(kind, start, worlds, backbone,
 def test_a_frozen_encoder_is_the_backbone_bit_for_bit(first, backbone):
     held = Captioner.load(first[1]).backbone
     assert held.fingerprint() == backbone.fingerprint()
+
+
+def test_a_trained_encoder_goes_with_the_captioner(worlds, backbone, cache, tmp_path):
+    """Its weights are the trained ones, its classifier the old one; pixels through it say the same."""
+    encoder = EncoderConfig(from_epoch=0, lr=3e-3)
+    options = config(worlds["captions"], cache, epochs=1, encoder=encoder)
+    engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
+    captioner = Captioner.load(tmp_path)
+    last = torch.load(tmp_path / "checkpoints/last.pth", weights_only=True)["also"]["encoder"]
+    held = captioner.backbone.weights
+    assert held.keys() == backbone.weights.keys()
+    for name, tensor in held.items():
+        if name.startswith("fc."):
+            assert torch.equal(tensor, backbone.weights[name])
+        else:
+            assert torch.equal(tensor, last[f"network.{name}"])
+    paths = [image.path for image in read_coco(worlds["captions"], "val2017")]
+    fabric = make_fabric("cpu")
+    said, _ = caption_files(captioner, paths, fabric)
+    rows = json.loads((tmp_path / "captions.json").read_text())
+    assert list(said.values()) == [row["caption"] for row in rows]
+    frozen = replace(captioner, backbone=backbone)
+    assert said != caption_files(frozen, paths, fabric)[0]
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3])
+def test_a_step_has_the_mean_gradient_of_its_parts(clip, worlds, backbone, cache, monkeypatch):
+    options = config(worlds["captions"], cache, accumulate=2, adam=AdamConfig(clip=clip))
+    model = replace(options.model, kind="attention", dropout=0.0)
+    options = replace(options, model=model)
+    fabric = make_fabric("cpu")
+    gear = preparation.equip(preparation.prepare(backbone, options), options, fabric)
+    batches = [batch for batch, _ in zip(gear.train.epoch(0), range(2), strict=False)]
+    parts = [Part(place, batch, place == 1) for place, batch in enumerate(batches)]
+    assert [len(words) for _, words in batches] == [5, 5]
+    losses = [
+        caption_loss(gear.decoder(*batch), batch[1], options.model.coverage) for batch in batches
+    ]
+    parameters = list(gear.decoder.parameters())
+    wanted = torch.autograd.grad(sum(loss for loss, _ in losses) / 2, parameters)
+    found = []
+    monkeypatch.setattr(
+        gear.optimizer, "step", lambda: found.extend(p.grad.clone() for p in parameters)
+    )
+    sums = engine.train_step(gear, options, fabric, parts, trained=False)
+    torch.testing.assert_close(sums, sum(torch.stack(pair).detach() for pair in losses))
+    norm = torch.stack([gradient.norm() for gradient in wanted]).norm()
+    scale = 1.0 if clip is None else clip / norm
+    for gradient, right in zip(found, wanted, strict=True):
+        torch.testing.assert_close(gradient, right * scale, atol=1e-7, rtol=1e-4)
 
 
 def test_another_seed_gives_other_weights(first, worlds, backbone, cache, tmp_path):
@@ -268,80 +318,3 @@ def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):
     assert "<script>" not in page
     assert "&lt;b&gt;bold" in page
     assert "http" not in page
-
-
-# ------------------------------------------------------------------- another NIC, in plain PyTorch
-
-
-class PlainNic(nn.Module):
-    """NIC as a tutorial writes it: cells stepped by hand, one caption after another."""
-
-    def __init__(self, features: int, words: int, embed: int, hidden: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(features, embed)
-        self.bn = nn.BatchNorm1d(embed, momentum=0.01)
-        self.table = nn.Parameter(torch.zeros(words, embed))
-        self.cell = nn.LSTMCell(embed, hidden)
-        self.out = nn.Linear(hidden, words)
-
-    def loss(self, features, captions):
-        inputs, total, count = self.bn(self.linear(features)), 0.0, 0
-        for feature, caption in zip(inputs, captions, strict=True):
-            state = self.cell(feature[None])
-            for last, word in zip([1, *caption], [*caption, 2], strict=False):
-                state = self.cell(self.table[last][None], state)
-                total = total - torch.log_softmax(self.out(state[0])[0], 0)[word]
-                count += 1
-        return total / count
-
-    def greedy(self, features, longest):
-        said = []
-        for feature in self.bn(self.linear(features)):
-            state, word, caption = self.cell(feature[None]), 1, []
-            while len(caption) < longest and word != 2:
-                state = self.cell(self.table[word][None], state)
-                logits = self.out(state[0])[0]
-                logits[[0, 1, 3]] = -torch.inf
-                word = int(logits.argmax())
-                caption.append(word)
-            said.append(caption)
-        return said
-
-
-def test_loss_gradients_and_greedy_equal_a_plain_nic():
-    from transfer.captioning.decode import greedy
-    from transfer.captioning.decoder import caption_loss
-    from transfer.captioning.nic import Nic
-
-    torch.manual_seed(0)
-    ours = Nic(7, 13, ModelConfig(embed_size=5, hidden_size=6))
-    theirs = PlainNic(7, 13, 5, 6)
-    names = {
-        "linear.weight": "project.weight", "linear.bias": "project.bias",
-        "bn.weight": "norm.weight", "bn.bias": "norm.bias", "table": "embed.weight",
-        "cell.weight_ih": "lstm.weight_ih_l0", "cell.weight_hh": "lstm.weight_hh_l0",
-        "cell.bias_ih": "lstm.bias_ih_l0", "cell.bias_hh": "lstm.bias_hh_l0",
-        "out.weight": "classify.weight", "out.bias": "classify.bias",
-    }  # fmt: skip
-    own = dict(ours.named_parameters())
-    assert sorted(names.values()) == sorted(own)
-    for name, parameter in theirs.named_parameters():
-        parameter.data.copy_(own[names[name]].data)
-    captions = [torch.randint(3, 13, (n,)).tolist() for n in (4, 1, 6, 3)]
-    words = torch.zeros(4, 7, dtype=torch.long)
-    for row, caption in enumerate(captions):
-        words[row, : len(caption) + 1] = torch.tensor([*caption, 2])
-    features = torch.randn(4, 7)
-    loss, likelihood = caption_loss(ours(features, words), words, 1.0)
-    loss.backward()
-    wanted = theirs.loss(features, captions)
-    wanted.backward()
-    assert abs(loss.item() - wanted.item()) < 1e-5
-    assert loss.item() == likelihood.item()
-    for name, parameter in theirs.named_parameters():
-        torch.testing.assert_close(own[names[name]].grad, parameter.grad, atol=1e-5, rtol=0)
-    ours.eval(), theirs.eval()
-    for _ in range(5):
-        features = torch.randn(9, 7)
-        found = [[w for w in row if w] for row in greedy(ours, features, 8).tolist()]
-        assert found == theirs.greedy(features, 8)
