@@ -139,7 +139,7 @@ def test_a_frozen_encoder_is_the_backbone_bit_for_bit(first, backbone):
 
 
 def test_a_trained_encoder_goes_with_the_captioner(worlds, backbone, cache, tmp_path):
-    """Its weights are the trained ones, its classifier the old one; pixels through it say the same."""
+    """Its weights are the trained ones, its classifier the old one; pixels say the same again."""
     encoder = EncoderConfig(from_epoch=0, lr=3e-3)
     options = config(worlds["captions"], cache, epochs=1, encoder=encoder)
     engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
