@@ -56,8 +56,8 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.captioning.inference import caption_files, image_files
     from transfer.captioning.page import Shown, write_pictures
 
-    captioner = Captioner.load(options.captioner)
     paths = image_files(options.images)
+    captioner = Captioner.load(options.captioner)
     out = options.out or options.images.with_name(f"{options.images.resolve().name}-captions")
     fabric = make_fabric(options.device)
     said, broken = caption_files(

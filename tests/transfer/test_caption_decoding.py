@@ -113,15 +113,15 @@ def test_an_image_does_not_depend_on_its_neighbours():
         assert row.tolist()[: len(alone)] == alone.tolist()
 
 
-@pytest.mark.parametrize("kind", [Nic, Attention])
-def test_samples_follow_the_distribution(kind):
+@pytest.mark.parametrize(("kind", "temperature"), [(Nic, 1.0), (Nic, 2.5), (Attention, 1.0)])
+def test_samples_follow_the_distribution(kind, temperature):
     made, features = decoder(kind, 11, seed=2)
     draw = torch.Generator().manual_seed(0)
-    words, logs = sample(made, features[:1], 1, draw, num_samples=20000)
+    words, logs = sample(made, features[:1], 1, draw, num_samples=20000, temperature=temperature)
     memory, state = made.begin(features[:1])
     logits, _ = made.step(torch.tensor([[START]]), memory, state)
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf
-    wanted = logits[0, 0].softmax(-1)
+    wanted = (logits[0, 0] / temperature).softmax(-1)
     share = torch.bincount(words.flatten(), minlength=11) / 20000
     assert (share - wanted).abs().max() < 0.02
     torch.testing.assert_close(logs[0, :, 0], wanted.log().float()[words[0, :, 0]])
@@ -138,6 +138,18 @@ def test_samples_repeat_with_the_generator_and_end_with_end():
     behind[..., 0] = START
     ended = (behind == END) | (behind == PAD)
     assert torch.equal(ended, one == PAD)
+
+
+@pytest.mark.parametrize("kind", [Nic, Attention])
+def test_the_log_probabilities_of_samples_are_those_of_teacher_forcing(kind):
+    made, features = decoder(kind, 50, seed=3)
+    words, logs = sample(made, features, 8, torch.Generator().manual_seed(1), num_samples=4)
+    assert (words == PAD).any()
+    logits = made(features.repeat_interleave(4, 0), words.flatten(0, 1)).logits
+    logits[..., [PAD, START, UNKNOWN]] = -torch.inf
+    wanted = logits.log_softmax(-1).gather(-1, words.flatten(0, 1)[..., None])[..., 0]
+    wanted = wanted.masked_fill(words.flatten(0, 1) == PAD, 0.0)
+    torch.testing.assert_close(logs.flatten(0, 1), wanted.float())
 
 
 @pytest.mark.parametrize("kind", [Nic, Attention])
