@@ -166,16 +166,30 @@ def test_teacher_forcing_equals_word_by_word(kind):
 
 
 def test_attention_is_the_paper_s():
-    """Additive scores and a softmax over places (section 3.1.2), one image by hand."""
+    """Additive scores, a softmax over places (section 3.1.2), the gate (4.2.1), the deep output.
+
+    One image and the first word by hand.
+    """
     made, features = decoder(Attention, 50, seed=7)
     told = made(features, torch.randint(4, 50, (7, 2)))
     places = made.normalise(features[0])
-    hidden = torch.tanh(made.start(places.mean(0))).chunk(2)[0]
+    hidden, cell = torch.tanh(made.start(places.mean(0))).chunk(2)
     scores = torch.stack(
         [made.compare(torch.tanh(made.keys(place) + made.query(hidden)))[0] for place in places]
     )
     torch.testing.assert_close(told.attention[0, 0], scores.softmax(0))
     torch.testing.assert_close(told.attention.sum(-1), torch.ones(7, 2).double())
+    context = sum(w * place for w, place in zip(scores.softmax(0), places, strict=True))
+    context = context * torch.sigmoid(made.gate(hidden))
+    word = made.embed.weight[START]
+    lstm = made.lstm
+    gates = lstm.weight_ih_l0 @ torch.cat([word, context]) + lstm.bias_ih_l0
+    gates = gates + lstm.weight_hh_l0 @ hidden + lstm.bias_hh_l0
+    enters, stays, new, leaves = gates.chunk(4)
+    cell = torch.sigmoid(stays) * cell + torch.sigmoid(enters) * torch.tanh(new)
+    hidden = torch.sigmoid(leaves) * torch.tanh(cell)
+    output = torch.tanh(word + made.from_state(hidden) + made.from_places(context))
+    torch.testing.assert_close(told.logits[0, 0], made.classify(output))
 
 
 def test_the_penalty_is_equation_14_without_padding():
