@@ -5,13 +5,17 @@ python tools/bench.py captioning [--parts search,epochs,words] [--data DIR] [--c
 search    all images at once, beside one image after another: every hypothesis by itself (the tests'
           reference), and the hypotheses of an image as one batch. Decoders have drawn weights and a
           tendency to end; vocabulary and sizes are MS-COCO's
-epochs    an epoch of training from kept features, beside one that encodes each image once (not once
-          a caption), on the images with captions in DIR; a ResNet-50 at 224 pixels
+epochs    an epoch of training from kept features, beside one that encodes the image of each caption
+          in its batch, as is usual, and one that encodes each image once before the first batch;
+          images and captions of DIR, a ResNet-50 at 224 pixels, batches of 20 captions
 words     tokenising, vocabulary and numbers of the captions in FILE
+
+With one thread, times are of the processor, so that other programs count little.
 """
 
 import argparse
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,7 +41,9 @@ def main(argv: list[str]) -> None:
         "--data", type=Path, metavar="DIR", help="Images with captions, for epochs."
     )
     parser.add_argument("--captions", type=Path, metavar="FILE", help="Captions, for words.")
-    parser.add_argument("--images", type=int, default=16, help="Images to search (default: 16).")
+    parser.add_argument(
+        "--images", type=int, default=16, help="Images to search, and to train on (default: 16)."
+    )
     parser.add_argument("--rounds", type=int, default=3, help="Rounds (default: 3).")
     parser.add_argument("--threads", type=int, default=1, help="Threads (default: 1).")
     options = parser.parse_args(argv)
@@ -56,8 +62,14 @@ def main(argv: list[str]) -> None:
     torch.set_num_threads(options.threads)
     print(f"python tools/bench.py captioning {' '.join(argv)}\n")
     print(f"{hardware(options.threads)}; best of {options.rounds} rounds\n")
+    if options.threads == 1:
+        print("seconds of the processor\n")
     for part in parts:
         {"search": _search, "epochs": _epochs, "words": _words}[part](options)
+
+
+def _clock(options: argparse.Namespace) -> Callable[[], float]:
+    return time.process_time if options.threads == 1 else time.perf_counter
 
 
 def _search(options: argparse.Namespace) -> None:
@@ -102,7 +114,7 @@ def _search(options: argparse.Namespace) -> None:
                 "image by image": every_image(batch, features),
                 "ours": ours,
             }
-            seconds = take_turns(sides, options.rounds)
+            seconds = take_turns(sides, options.rounds, _clock(options))
             times = [1000 * seconds[side] / options.images for side in sides]
             rows.append([
                 f"{name}, width {width}",
@@ -117,58 +129,82 @@ def _search(options: argparse.Namespace) -> None:
 
 
 def _epochs(options: argparse.Namespace) -> None:
+    from tools.benchmarks._timing import table
+
+    rows = [_epoch(name, *sizes, options) for name, sizes in _SIZES.items()]
+    head = ["an epoch", "encodes for each caption, s", "each image once, s", "kept features, s",
+            "ratio to each caption", "to each image once"]  # fmt: skip
+    print(table(head, rows) + "\n")
+
+
+def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> list[str]:
+    """The row of a decoder's size."""
     import numpy as np
     import torch
     from torch import Tensor
 
     from pretrain.backbone import Backbone, BackboneSpec, Provenance
     from pretrain.training import Batches, make_fabric
-    from tools.benchmarks._timing import table, take_turns
-    from transfer.captioning.config import CaptioningConfig, DatasetConfig
+    from tools.benchmarks._timing import take_turns
+    from transfer.captioning.config import CaptioningConfig, DatasetConfig, ModelConfig
     from transfer.captioning.decoder import caption_loss
     from transfer.captioning.preparation import prepare
-    from transfer.captioning.sentences import FeatureBatches
+    from transfer.captioning.sentences import FeatureBatches, trimmed
     from transfer.encoder import Encoder
     from transfer.feature_cache import FeatureCache, Features, Pictures
 
     spec = BackboneSpec(arch="resnet50", num_classes=1000)
     backbone = Backbone.of(spec.create(1000, 0), spec, Provenance())
-    dataset = DatasetConfig(min_count=1)
-    ready = prepare(backbone, CaptioningConfig(data=str(options.data), dataset=dataset))
-    paths = [image.path for image in ready.data.train]
-    fabric, batches = make_fabric("cpu"), Batches(len(ready.words), batch_size=20, seed=0,
-                                                  shuffle=True, drop_last=True)  # fmt: skip
-    optimizer = torch.optim.Adam(ready.decoder.parameters())
     encoder = Encoder(backbone, "pooled")
+    model = ModelConfig(embed_size=embed, hidden_size=hidden)
+    dataset = DatasetConfig(min_count=1)
+    ready = prepare(
+        backbone, CaptioningConfig(data=str(options.data), dataset=dataset, model=model)
+    )
+    paths = [image.path for image in ready.data.train[: options.images]]
+    chosen = ready.image_of < len(paths)
+    words, image_of = ready.words[chosen], ready.image_of[chosen]
     pictures = Pictures(paths, backbone.preprocess())
+    batches = Batches(len(words), batch_size=20, seed=0, shuffle=True, drop_last=True)
+    optimizer = torch.optim.Adam(ready.decoder.parameters())
 
-    def train(features: Features) -> None:
-        for seen, words in FeatureBatches(features, ready.image_of, ready.words, batches).epoch(0):
-            caption_loss(ready.decoder(seen, words), words, 0.0)[0].backward()
-            optimizer.step()
-            optimizer.zero_grad()
+    @torch.no_grad()
+    def encoded(numbers: Any) -> Tensor:
+        return encoder(torch.stack([pictures[number][1] for number in numbers]))
 
-    @torch.inference_mode()
-    def encoded() -> Features:
-        rows: list[Tensor] = []
-        for start in range(0, len(paths), 20):
-            numbers = range(start, min(start + 20, len(paths)))
-            rows.append(encoder(torch.stack([pictures[number][1] for number in numbers])))
-        found = torch.cat(rows).numpy()
-        return Features(found, np.arange(len(paths)), {})
+    def step(seen: Tensor, said: Tensor) -> None:
+        caption_loss(ready.decoder(seen, said), said, 0.0)[0].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def from_features(features: Features) -> None:
+        for seen, said in FeatureBatches(features, image_of, words, batches).epoch(0):
+            step(seen, said)
+
+    def each_caption() -> None:
+        for keys in batches:
+            part = np.array([index for _, index in keys])
+            step(encoded(image_of[part]), trimmed(words[part]))
+
+    def each_image() -> None:
+        parts = np.array_split(np.arange(len(paths)), max(1, len(paths) // 20))
+        found = torch.cat([encoded(part) for part in parts]).numpy()
+        from_features(Features(found, np.arange(len(paths)), {}))
 
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder), backbone, "pooled")
-        kept = cache.features(paths, fabric, workers=0)
-        seconds = take_turns(
-            {"encodes": lambda: train(encoded()), "kept": lambda: train(kept)}, options.rounds
-        )
-    ratio = seconds["encodes"] / seconds["kept"]
-    rows = [["encodes each image once", f"{seconds['encodes']:.2f}", "1.0"],
-            ["from kept features", f"{seconds['kept']:.2f}", f"{ratio:.1f}"]]  # fmt: skip
-    head = [f"an epoch of {len(ready.words)} captions of {len(paths)} images", "seconds",
-            "times as fast"]  # fmt: skip
-    print(table(head, rows) + "\n")
+        kept = cache.features(paths, make_fabric("cpu"), workers=0)
+        sides: dict[str, Callable[[], object]] = {
+            "each caption": each_caption,
+            "each image": each_image,
+            "kept": lambda: from_features(kept),
+        }
+        seconds = take_turns(sides, options.rounds, _clock(options))
+    return [
+        f"{name}, {len(words)} captions of {len(paths)} images",
+        *(f"{value:.2f}" for value in seconds.values()),
+        *(f"{seconds[side] / seconds['kept']:.1f}" for side in ("each caption", "each image")),
+    ]
 
 
 def _words(options: argparse.Namespace) -> None:
@@ -183,5 +219,5 @@ def _words(options: argparse.Namespace) -> None:
         cut = Cut.of(captions)
         return build_vocabulary(cut, 5).encode(cut, 30)
 
-    seconds = take_turns({"ours": ours}, options.rounds)["ours"]
+    seconds = take_turns({"ours": ours}, options.rounds, _clock(options))["ours"]
     print(table([f"{len(captions):,} captions", "seconds"], [["to numbers", f"{seconds:.3f}"]]))
