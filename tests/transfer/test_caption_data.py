@@ -235,8 +235,9 @@ def test_features_are_those_of_the_backbone(backbone, pictures, tmp_path):
     _, grid = features(backbone, pictures, tmp_path, "grid")
     wanted = level.flatten(2).transpose(1, 2)
     torch.testing.assert_close(grid.of(everything), wanted, atol=1e-3, rtol=1e-3)
-    found = Encoder(backbone, "grid").shape(backbone)
-    assert grid.of(everything).shape == (12, *found)
+    encoder = Encoder(backbone, "grid")
+    assert grid.of(everything).shape == (12, *encoder.shape(backbone))
+    assert not any(module.training for module in encoder.train().modules())  # statistics stay
 
 
 def test_what_changes_is_encoded_again_and_nothing_else(backbone, pictures, tmp_path, encoded):
@@ -263,6 +264,28 @@ def test_what_changes_is_encoded_again_and_nothing_else(backbone, pictures, tmp_
     _, theirs = features(other, pictures, tmp_path)
     assert encoded == [8, 4, 11, 11, 11]
     assert not torch.equal(theirs.of(np.arange(12)), changed.of(np.arange(12)))
+    features(backbone, pictures, tmp_path)  # and the first's are still there
+    assert encoded == [8, 4, 11, 11, 11]
+
+
+def test_what_is_encoded_before_a_stop_is_kept(backbone, pictures, tmp_path, encoded, monkeypatch):
+    calls = []
+    real = Encoder.forward
+
+    def stopping(self, images):
+        calls.append(len(images))
+        if calls == [1, 5, 5]:  # the first tells the shape
+            raise KeyboardInterrupt
+        return real(self, images)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Encoder, "forward", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            features(backbone, pictures, tmp_path)
+    _, found = features(backbone, pictures, tmp_path)
+    assert encoded == [12, 7]
+    _, alone = features(backbone, pictures, tmp_path / "other")
+    torch.testing.assert_close(found.of(np.arange(12)), alone.of(np.arange(12)))
 
 
 def test_a_cache_cut_short_is_told_and_mended(backbone, pictures, tmp_path, encoded, capsys):
