@@ -13,6 +13,8 @@ from pretrain.errors import UserError
 from pretrain.training import make_fabric
 from transfer.captioning.coco import choose_splits, open_captions, read_coco
 from transfer.captioning.config import DatasetConfig
+from transfer.captioning.layouts import _cut
+from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import tokenize
 from transfer.captioning.vocabulary import END, PAD, UNKNOWN, Cut, Vocabulary, build_vocabulary
 from transfer.encoder import Encoder, at_size
@@ -181,6 +183,11 @@ def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
     assert {image.image_id for image in again.val} == val - {names[0]}
     with pytest.raises(UserError, match=r"held out by --dataset\.held_out 1e-06"):
         open_captions(tmp_path, DatasetConfig(held_out=1e-6))
+
+
+def test_the_share_held_out_is_the_one_asked_for():
+    images = tuple(CaptionedImage(number, Path("x.jpg"), ("a",)) for number in range(4000))
+    assert 920 < len(_cut("x", images, 0.25).val) < 1080  # three deviations
 
 
 def test_vocabulary_counts_and_comes_back():
