@@ -180,11 +180,11 @@ def test_without_a_test_split_the_probe_is_fitted_again_on_all_of_train(
     assert result.metrics["linear_objective"] == pytest.approx(again.objective, abs=1e-7)
 
 
-@pytest.mark.parametrize("step", [2, 3])
-def test_stopped_and_resumed_equals_uninterrupted(step, first, three, small, cache, tmp_path):
+def test_stopped_and_resumed_equals_uninterrupted(first, three, small, cache, tmp_path):
     options = config(three, cache)
-    with pytest.raises(Stopped, match=f"step {step} of 6"):
-        engine.finetune(small, options, Run(tmp_path), CPU, stop_after=step)
+    for step in (2, 3, 4):
+        with pytest.raises(Stopped, match=f"step {step} of 6"):
+            engine.finetune(small, options, Run(tmp_path), CPU, stop_after=step)
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert same(first[1], tmp_path)
     assert measured(result) == measured(first[0])
@@ -251,14 +251,14 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
 
 
 def test_fine_tuning_can_learn(three, small, cache, tmp_path):
-    """Eighteen pictures by heart: val is train."""
-    shutil.copytree(three / "train", tmp_path / "tree/train")
-    (tmp_path / "tree/val").symlink_to(tmp_path / "tree/train")
+    """Eighteen pictures by heart. (The norms' running statistics lag behind for longer.)"""
     solver = SolverConfig(optimizer="adamw", lr=1e-3, head_lr=1e-3, min_scale=0.9)
-    options = config(tmp_path / "tree", cache, mode="full", epochs=14, solver=solver)
-    options = replace(options, batch_size=18)
-    result = engine.finetune(small, options, Run(tmp_path / "run"), CPU)
-    assert result.metrics["full_top1"] > 80
+    options = config(three, cache, mode="full", epochs=6, batch_size=18, solver=solver)
+    engine.finetune(small, options, Run(tmp_path), CPU)
+    log = Run(tmp_path).read_log()
+    assert log[0]["loss"] > 0.9
+    assert log[-1]["loss"] < 0.2
+    assert log[-1]["train_top1"] > 90
 
 
 def test_rates_and_decay_go_to_the_right_weights(small):
