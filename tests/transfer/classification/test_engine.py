@@ -356,6 +356,7 @@ def test_the_recipe_s_preprocessing_is_what_the_network_sees(three, small, cache
     assert seen.spec.input_size == (3, 48, 48)
     assert (seen.spec.crop_pct, seen.spec.interpolation) == (0.5, "bicubic")
     assert prepare(small, config(three, cache)).backbone is small
+    assert small.preprocess(train=True, min_scale=0.3).transforms[0].scale == (0.3, 1.0)
 
 
 def test_a_network_without_a_pooled_feature_is_refused(three, cache, monkeypatch):
