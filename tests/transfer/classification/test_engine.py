@@ -329,6 +329,18 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_image_a_class_leaves_nothing_to_choose_on(three, small, cache, tmp_path):
+    for split, count in (("train", 1), ("val", 2)):
+        for folder in (three / split).iterdir():
+            (tmp_path / split / folder.name).mkdir(parents=True)
+            for path in sorted(folder.iterdir())[:count]:
+                shutil.copy(path, tmp_path / split / folder.name)
+    options = config(tmp_path, cache, batch_size=2, knn=KnnConfig(ks=(1,)))
+    with pytest.raises(UserError, match="no class of .* has two training images"):
+        prepare(small, options)
+    assert len(prepare(small, replace(options, mode="full")).data.train) == 3
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
