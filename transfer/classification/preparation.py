@@ -45,8 +45,8 @@ def prepare(backbone: Backbone, config: ClassificationConfig) -> Prepared:
         )
     if config.modes != ["full"] and not len(data.choose):
         raise UserError(
-            f"no class of {data.name} has two training images, so nothing can be held out to choose "
-            "penalty and k on. Add images, or a test split: then they are chosen on val."
+            f"no class of {data.name} has two training images, so nothing can be held out to "
+            "choose penalty and k on. Add images, or a test split: then they are chosen on val."
         )
     least = min(config.knn.ks)
     if "knn" in config.modes and least > len(data.fit):

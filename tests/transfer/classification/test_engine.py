@@ -336,7 +336,7 @@ def test_one_image_a_class_leaves_nothing_to_choose_on(three, small, cache, tmp_
             for path in sorted(folder.iterdir())[:count]:
                 shutil.copy(path, tmp_path / split / folder.name)
     options = config(tmp_path, cache, batch_size=2, knn=KnnConfig(ks=(1,)))
-    with pytest.raises(UserError, match="no class of .* has two training images"):
+    with pytest.raises(UserError, match=r"no class of .* has two training images"):
         prepare(small, options)
     assert len(prepare(small, replace(options, mode="full")).data.train) == 3
 
