@@ -227,19 +227,28 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
     """Val falls after the first epoch: the best is the first epoch's network, on test."""
     from transfer.classification import finetuning
 
-    real, seen = finetuning._is_best, []
+    real, predict, seen, scored = finetuning._is_best, finetuning.predict, [], []
 
     def falling(run, record):
         seen.append(record["val_top1"])
         record["val_top1"] = -float(len(seen))
         return real(run, record)
 
+    def spied(network, *rest):
+        scored.append({name: value.clone() for name, value in network.state_dict().items()})
+        return predict(network, *rest)
+
     monkeypatch.setattr(finetuning, "_is_best", falling)
+    monkeypatch.setattr(finetuning, "predict", spied)
     options = config(three, cache, mode="full", epochs=3)
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert (result.metrics["best_epoch"], result.metric) == (1, "full_top1")
     best = Backbone.load(tmp_path / "checkpoints/best.pth")
     assert best.provenance.epochs == 1
+    for number in (0, -1):  # after the first epoch, and at the end
+        assert all(torch.equal(value, best.weights[n]) for n, value in scored[number].items())
+    last = Backbone.load(tmp_path / "classifier.pth")
+    assert not torch.equal(last.weights["fc.weight"], best.weights["fc.weight"])
     from pretrain.images import decode
 
     network, see = best.build().eval(), best.preprocess()
