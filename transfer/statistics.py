@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from statistics import NormalDist, mean, stdev
+from statistics import NormalDist, fmean
 
 import numpy as np
 
@@ -40,16 +40,16 @@ def paired(ours: Sequence[float], plain: Sequence[float]) -> Difference:
     differences = [a - b for a, b in zip(ours, plain, strict=True)]
     n = len(differences)
     if n < 2:
-        return Difference(mean(differences), n, None, None, None)
-    spread = stdev(differences)
+        return Difference(fmean(differences), n, None, None, None)
+    spread = deviation(differences)
     p = p_value(differences) if n >= FEWEST and spread > 0 else None
-    return Difference(mean(differences), n, half_width(differences), detectable(spread, n), p)
+    return Difference(fmean(differences), n, half_width(differences), detectable(spread, n), p)
 
 
 def p_value(differences: Sequence[float]) -> float:
     """Two-sided, of the t test that the mean of at least two unequal values is zero."""
     n = len(differences)
-    t = abs(mean(differences)) * math.sqrt(n) / stdev(differences)
+    t = abs(fmean(differences)) * math.sqrt(n) / deviation(differences)
     return 2 * (1 - t_cdf(t, n - 1))
 
 
@@ -58,15 +58,21 @@ def smallest_sign_flip_p(n: int) -> float:
     return 2 / 2**n
 
 
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of at least two values, with n - 1 below."""
+    middle = fmean(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
+
+
 def half_width(values: Sequence[float]) -> float:
     """Half of the 95 % interval of the mean of at least two values."""
     n = len(values)
-    return t_quantile((1 + LEVEL) / 2, n - 1) * stdev(values) / math.sqrt(n)
+    return t_quantile((1 + LEVEL) / 2, n - 1) * deviation(values) / math.sqrt(n)
 
 
-def detectable(deviation: float, n: int) -> float:
+def detectable(spread: float, n: int) -> float:
     """The true mean that a two-sided t test of n values finds with probability POWER."""
-    return _shift(n) * deviation / math.sqrt(n)
+    return _shift(n) * spread / math.sqrt(n)
 
 
 @cache

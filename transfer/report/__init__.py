@@ -5,7 +5,8 @@
     table       rows, columns, replicates
     paper       the paper's own table
     words       cells, differences and rules in words
-    markdown, latex, flat (CSV), page (HTML)
+    markdown, latex, flat (CSV)
+    page        HTML, from page_tables, charts (svg), pictures, provenance, page.css, page.js
     expectations   numbers that a table should hold
 
 No torch: it reads what runs have written.
@@ -18,10 +19,21 @@ from pretrain.run import Result
 from transfer.report.flat import cells_csv, runs_csv
 from transfer.report.latex import latex
 from transfer.report.markdown import markdown
+from transfer.report.page import page
 from transfer.report.results import Finished, Found, read
 from transfer.report.table import Table, tabulate
 
-__all__ = ["Found", "Table", "files", "markdown", "read", "read_results", "report", "tabulate"]
+__all__ = [
+    "Found",
+    "Table",
+    "files",
+    "markdown",
+    "page",
+    "read",
+    "read_results",
+    "report",
+    "tabulate",
+]
 
 
 def read_results(folder: Path) -> tuple[list[Result], list[str]]:
@@ -44,6 +56,7 @@ def files(table: Table, found: Found) -> dict[str, str]:
     """{file name: content} of everything that --out writes."""
     return {
         "report.md": markdown(table, found),
+        "report.html": page(table, found),
         "report.csv": runs_csv(found),
         "cells.csv": cells_csv(table),
         "report.tex": latex(table),

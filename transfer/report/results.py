@@ -101,13 +101,13 @@ def read(folder: Path) -> Found:
         raise UserError(f"there is no folder {folder}.")
     complaints: list[str] = []
     runs, grids = [], []
-    for path in _walk(folder, complaints):
-        name = path.relative_to(folder).as_posix()
+    for place, kind in _walk(folder, complaints):
+        name = _join(place, kind)
         try:
-            if path.name == "result.json":
-                runs.append(Finished(_result(path), _parent(name), path.parent))
+            if kind == "result.json":
+                runs.append(Finished(_result(folder / name), place, folder / place))
             else:
-                grids.append((_parent(name), _grid(path)))
+                grids.append((place, _grid(folder / name)))
         except _LeftOut as reason:
             complaints.append(f"{name}: {reason}")
     runs.sort(key=lambda run: run.folder)
@@ -127,46 +127,44 @@ def read(folder: Path) -> Found:
     return Found(tuple(runs), tuple(unfinished), tuple(map(_one_line, complaints)))
 
 
-def _walk(folder: Path, complaints: list[str]) -> Iterator[Path]:
-    """The result.json and grid.json files below `folder`, folders before links to folders."""
-    waiting: list[Path] = [folder]
-    links: list[Path] = []
+def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
+    """(folder, name) of the result.json and grid.json below; folders before links to folders."""
+    waiting, links = ["."], list[str]()
     seen: dict[tuple[int, int], str] = {}
     held: list[str] = []
     while waiting or links:
         here = waiting.pop() if waiting else links.pop(0)
-        name = here.relative_to(folder).as_posix()
         try:
-            facts = os.stat(here)
-            first = seen.setdefault((facts.st_dev, facts.st_ino), name)
-            if first != name:
-                if first == "." or any(one.startswith(f"{first}/") for one in held):
-                    complaints.append(f"{name}: links to {first}, which is read already")
+            facts = os.stat(folder / here)
+            first = seen.setdefault((facts.st_dev, facts.st_ino), here)
+            if first != here:
+                if first == "." or any(f"{one}/".startswith(f"{first}/") for one in held):
+                    complaints.append(f"{here}: links to {first}, which is read already")
                 continue
-            with os.scandir(here) as listing:
+            with os.scandir(folder / here) as listing:
                 entries = sorted(listing, key=lambda entry: entry.name, reverse=True)
         except OSError as error:
-            complaints.append(f"{name}: {error.strerror or error}")
+            complaints.append(f"{here}: {error.strerror or error}")
             continue
         for entry in entries:
             try:
                 if entry.name in ("result.json", "grid.json"):
-                    held.append((here / entry.name).relative_to(folder).as_posix())
-                    yield here / entry.name
+                    held.append(here)
+                    yield here, entry.name
                 elif entry.name not in _CLOSED and entry.is_dir():
-                    (links if entry.is_symlink() else waiting).append(here / entry.name)
+                    (links if entry.is_symlink() else waiting).append(_join(here, entry.name))
             except OSError as error:  # a link that leads to itself
-                complaints.append(f"{(here / entry.name).relative_to(folder)}: {error.strerror}")
+                complaints.append(f"{_join(here, entry.name)}: {error.strerror}")
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        facts = path.stat()
+        facts = os.stat(path)
         if not stat.S_ISREG(facts.st_mode):
             raise _LeftOut("is no file")
         if facts.st_size > _LARGEST:
             raise _LeftOut(f"has {facts.st_size:,} bytes; a result has at most {_LARGEST:,}")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_bytes().decode("utf-8")
         content = json.loads(text)
         if "\\u" in text:  # half of a surrogate pair passes for JSON, and no file can hold it
             json.dumps(content, ensure_ascii=False).encode("utf-8")
@@ -267,10 +265,6 @@ def _cells(content: dict[str, Any], place: str, complaints: list[str]) -> Iterat
             cell.get("why") or lost,
             frozenset(beside[cell["task"]]),
         )
-
-
-def _parent(name: str) -> str:
-    return name.rpartition("/")[0] or "."
 
 
 def _join(place: str, name: str) -> str:

@@ -13,13 +13,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from statistics import mean, stdev
+from statistics import fmean
 from typing import Any
 
 from pretrain.run import Result
 from transfer.report.metrics import METRICS, SCRATCH, Metric
 from transfer.report.results import Finished, Found, Unfinished
-from transfer.statistics import Difference, paired
+from transfer.statistics import Difference, deviation, paired
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
 _NOT_A_SETTING = frozenset(
@@ -104,12 +104,12 @@ class Cell:
     @cached_property
     def mean(self) -> float:
         """Over pretrainings; an empty cell has none."""
-        return mean(self.values.values())
+        return fmean(self.values.values())
 
     @cached_property
     def deviation(self) -> float | None:
         """Standard deviation over pretrainings; one has none."""
-        return stdev(self.values.values()) if self.n > 1 else None
+        return deviation(list(self.values.values())) if self.n > 1 else None
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,14 @@ class Table:
 
     def difference(self, row: Row, other: Row, column: Column) -> Difference | None:
         """Row minus other, over the pretraining seeds that both have; None without a pair."""
-        return difference(self.cell(row, column), self.cell(other, column))
+        key = row, other, column
+        if key not in self._differences:
+            self._differences[key] = difference(self.cell(row, column), self.cell(other, column))
+        return self._differences[key]
+
+    @cached_property
+    def _differences(self) -> dict[tuple[Row, Row, Column], Difference | None]:
+        return {}
 
     def between_engines(self) -> Iterator[tuple[Row, Column, Column, Difference]]:
         """Each row that two libraries trained under one setting: the first minus the second."""
@@ -213,7 +220,7 @@ def _cell(runs: Sequence[Finished], lost: Sequence[Unfinished], metric: Metric) 
         by_seed[run.result.backbone["seed"]].append(run.result.metrics[metric.key])
     seeds = sorted(by_seed, key=lambda seed: (seed is None, seed))
     return Cell(
-        {seed: metric.factor * mean(by_seed[seed]) for seed in seeds}, tuple(measured), tuple(lost)
+        {seed: metric.factor * fmean(by_seed[seed]) for seed in seeds}, tuple(measured), tuple(lost)
     )
 
 

@@ -1,0 +1,211 @@
+"""What runs have drawn, made small and part of the page: no picture is loaded from elsewhere."""
+
+import base64
+import binascii
+import io
+import json
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+from PIL import Image
+
+from transfer.report.results import Finished
+from transfer.report.table import Setting, row_of, setting_of
+
+_LARGEST_FILE = 32 * 2**20
+_MOST_PIXELS = 40_000_000
+_DATA = re.compile(r"data:image/(?:jpeg|png|webp|gif|bmp);base64,([A-Za-z0-9+/=]+)")
+_NAMED = re.compile(r"\bimage (.+)$")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that stands in the page itself."""
+
+    source: str
+    """data:image/webp;base64,..."""
+    width: int
+    height: int
+    alt: str
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A picture of one run."""
+
+    run: Finished
+    picture: Picture
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image and what captioners from several backbones said about it."""
+
+    name: str
+    picture: Picture | None
+    captions: tuple[tuple[str, str], ...]
+    """(arm, caption)."""
+    references: tuple[str, ...]
+
+
+def drawn(runs: Sequence[Finished], task: str, name: str, alt: str, width: int) -> list[Drawn]:
+    """pictures/`name` of the first run of each arm and setting; what cannot be read is left out.
+
+    Args:
+        runs: of any task.
+        task: whose runs are looked at.
+        name: of the file.
+        alt: what it shows, with {arm}, {recipe} and {seed} to be filled in.
+        width: the largest, in pixels.
+    """
+    firsts: dict[object, Finished] = {}
+    for run in runs:
+        if run.result.task == task and run.path and (run.path / "pictures" / name).is_file():
+            key = row_of(run.result.backbone), setting_of(run.result)
+            held = firsts.setdefault(key, run)
+            if run.result.seed < held.result.seed:
+                firsts[key] = run
+    found = []
+    for run in firsts.values():
+        picture = _small(_bytes(Path(run.path or ".") / "pictures" / name), width)
+        if picture is not None:
+            facts = run.result.backbone
+            recipe = run.result.config.get("name", "?")
+            told = alt.format(arm=facts["name"], recipe=recipe, seed=run.result.seed)
+            found.append(Drawn(run, replace(picture, alt=told)))
+    return found
+
+
+def examples(runs: Sequence[Finished], setting: Setting, count: int) -> list[Example]:
+    """The same images as several arms describe them, where at least two arms have captions.
+
+    Of each arm it is the run of the smallest seed. Pictures and references are those of the runs'
+    own pages (captions.html).
+    """
+    arms: dict[str, Finished] = {}
+    for run in sorted(runs, key=lambda run: run.result.seed):
+        if run.path is not None and setting_of(run.result) == setting:
+            arms.setdefault(run.result.backbone["name"], run)
+    said = {arm: _captions(Path(run.path or ".")) for arm, run in arms.items()}
+    said = {arm: captions for arm, captions in said.items() if captions}
+    if len(said) < 2:
+        return []
+    pages = [_page(Path(arms[arm].path or ".")) for arm in said]
+    shared = set.intersection(*(set(captions) for captions in said.values()))
+    names = [name for name in pages[0] if name in shared and all(name in page for page in pages)]
+    names = names or sorted(shared)  # no page, or no image on all of them: captions alone
+    chosen = [names[place * len(names) // count] for place in range(count)] if names else []
+    found = []
+    for name in dict.fromkeys(chosen):
+        source, references = pages[0].get(name, ("", ()))
+        captions = tuple((arm, captions[name]) for arm, captions in said.items())
+        picture = _small(_decoded(source), 320)
+        if picture is not None:
+            picture = replace(picture, alt=f"image {name}, described below")
+        found.append(Example(name, picture, captions, references))
+    return found
+
+
+def _captions(folder: Path) -> dict[str, str]:
+    """{image: caption} of a run's captions.json; empty where that is none of ours."""
+    content = _bytes(folder / "captions.json")
+    try:
+        rows = json.loads(content.decode("utf-8"))
+        said = {str(row["image_id"]): str(row["caption"]) for row in rows}
+        "".join(said.values()).encode("utf-8")  # half of a surrogate pair cannot be written
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return {}
+    return said
+
+
+def _page(folder: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
+    """{image: (picture as data, references)} of a run's captions.html."""
+    reader = _Figures()
+    try:
+        reader.feed(_bytes(folder / "captions.html").decode("utf-8", "replace"))
+    except AssertionError:  # how html.parser says that a page is broken
+        return {}
+    return reader.found
+
+
+class _Figures(HTMLParser):
+    """Reads <figure><img src><b>caption</b><small>..., image NAME</small>...<li>reference</li>."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: dict[str, tuple[str, tuple[str, ...]]] = {}
+        self._source, self._words, self._references = "", "", list[str]()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Begin a figure, or a text inside it."""
+        if tag == "figure":
+            self._source, self._name, self._references = "", "", []
+        elif tag == "img" and not self._source:
+            self._source = dict(attrs).get("src") or ""
+        elif tag in ("small", "li"):
+            self._words = ""
+
+    def handle_data(self, data: str) -> None:
+        """Collect text."""
+        self._words += data
+
+    def handle_endtag(self, tag: str) -> None:
+        """Take what was collected."""
+        if tag == "small" and (named := _NAMED.search(self._words)):
+            self._name = named.group(1)
+        elif tag == "li":
+            self._references.append(self._words)
+        elif tag == "figure" and self._name:
+            self.found.setdefault(self._name, (self._source, tuple(self._references)))
+
+    _name = ""
+
+
+def _decoded(source: str) -> bytes:
+    match = _DATA.fullmatch(source)
+    try:
+        return base64.b64decode(match.group(1)) if match else b""
+    except binascii.Error:
+        return b""
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        if path.is_file() and path.stat().st_size <= _LARGEST_FILE:
+            return path.read_bytes()
+    except OSError:
+        pass
+    return b""
+
+
+def _small(content: bytes, width: int) -> Picture | None:
+    """At most `width` pixels wide, as WebP; None where it is no picture or far too large."""
+    if not content:
+        return None
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                return None
+            image = image.convert("RGB")
+    except Exception:  # whatever a decoder says of a broken file
+        return None
+    if image.width > width:
+        height = max(1, round(image.height * width / image.width))
+        image = image.resize((width, height), Image.Resampling.LANCZOS)
+    packed = io.BytesIO()
+    image.save(packed, "webp", quality=82, method=4)
+    data = base64.b64encode(packed.getvalue()).decode()
+    return Picture(f"data:image/webp;base64,{data}", image.width, image.height, "")
+
+
+def within(pictures: Sequence[Drawn], limit: int) -> Iterator[Drawn]:
+    """The first pictures that together have at most `limit` bytes."""
+    total = 0
+    for one in pictures:
+        total += len(one.picture.source)
+        if total > limit:
+            return
+        yield one
