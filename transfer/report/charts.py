@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ def forests(table: Table) -> list[Chart]:
     charts: list[Chart] = []
     for column in table.columns:
         found = [
-            (table.label(row, other), difference)
+            (f"{row.arm} - {other.arm}", table.label(row, other), difference)
             for row, other in table.comparisons
             if (difference := table.difference(row, other, column)) is not None
         ]
@@ -52,8 +52,10 @@ def forests(table: Table) -> list[Chart]:
     return charts
 
 
-def _forest(column: Column, found: Sequence[tuple[str, Difference]], name: str) -> Chart:
-    reach = max(abs(one.mean) + (one.half_width or 0) for _, one in found) * 1.08 or 1.0
+def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: str) -> Chart:
+    """From (short label, full label, difference) of each comparison."""
+    reach = max(abs(one.mean) + (one.half_width or 0) for *_, one in found) * 1.08 or 1.0
+    shorts = [short for short, *_ in found]
     left, right, row_height = 12, svg.WIDTH - 12, 46
     bottom = 8 + row_height * len(found)
 
@@ -69,8 +71,9 @@ def _forest(column: Column, found: Sequence[tuple[str, Difference]], name: str) 
         for tick in svg.ticks(-reach, reach)
     ]
     told = []
-    for number, (label, one) in enumerate(found):
+    for number, (short, label, one) in enumerate(found):
         y = 22 + row_height * number
+        shown = short if shorts.count(short) == 1 else label
         value = f"{one.mean:+.1f}"
         if one.half_width is None:
             value += ", one pair"
@@ -84,21 +87,21 @@ def _forest(column: Column, found: Sequence[tuple[str, Difference]], name: str) 
             ]
             kind = "clear" if low > 0 or high < 0 else "open"
             body += [svg.dot(place(one.mean), y + 14, 5, kind)]
-        body += [svg.text(left, y, svg.shorten(label, 30), "label")]
+        body += [svg.text(left, y, svg.shorten(shown, 26), "label")]
         body += [svg.text(right, y, value, "value", "end")]
         told.append(f"{label}: {value}")
     head = f"{column.head} {column.setting.task}, {column.setting.recipe}"
     chart = svg.picture(
         bottom + 22, f"Differences in {column.metric.title}", "; ".join(told) + ".", body, name
     )
-    words = " ".join([head, *(label for label, _ in found)])
+    words = " ".join([head, *(label for _, label, _ in found)])
     return Chart(column.setting.task, head, chart, words)
 
 
 def curves(table: Table, runs: Sequence[Finished]) -> list[Chart]:
     """One chart for each setting of which a run has logged its score at least twice."""
     charts = []
-    arms = {row: number for number, row in enumerate(table.rows)}
+    arms = list(dict.fromkeys(["none", *(row.arm for row in table.rows)]))
     for number, setting in enumerate(table.settings, 1):
         mine = [run for run in runs if setting_of(run.result) == setting]
         lines = _lines(setting.task, mine)
@@ -147,7 +150,7 @@ def _curve(
     setting: Setting,
     number: int,
     lines: Sequence[tuple[Row, Points]],
-    arms: Mapping[Row, int],
+    arms: Sequence[str],
     name: str,
 ) -> Chart:
     every = [point for _, points in lines for point in points]
@@ -156,6 +159,11 @@ def _curve(
     room = (high - low) * 0.05 or 1.0
     low, high = low - room, high + room
     rows = list(dict.fromkeys(row for row, _ in lines))
+    styles = _styles(rows, arms)
+    names = {row: f"{row.arch}, {row.arm}" for row in rows}
+    for row in rows:
+        if sum(names[row] == other for other in names.values()) > 1:
+            names[row] = table.name(row)
     left, right, top = 38, svg.WIDTH - 10, 10 + 16 * len(rows)
     bottom = top + 170
 
@@ -174,13 +182,12 @@ def _curve(
             body += [svg.text(place((tick, low))[0], bottom + 15, f"{tick:g}", "tick", "middle")]
     body += [svg.text(right, bottom + 29, "epoch", "tick", "end")]
     for row, points in lines:
-        style = f"a{arms[row] % STYLES}"
-        body += [svg.polyline([place(point) for point in points], f"curve {style}")]
-        body += [svg.dot(*place(points[-1]), 2.5, f"end {style}")]
+        body += [svg.polyline([place(point) for point in points], f"curve {styles[row]}")]
+        body += [svg.dot(*place(points[-1]), 2.5, f"end {styles[row]}")]
     for place_in_list, row in enumerate(rows):
         y = 10 + 16 * place_in_list
-        body += [svg.line(left, y, left + 26, y, f"curve {f'a{arms[row] % STYLES}'}")]
-        body += [svg.text(left + 33, y + 4, svg.shorten(table.name(row), 42), "label")]
+        body += [svg.line(left, y, left + 26, y, f"curve {styles[row]}")]
+        body += [svg.text(left + 33, y + 4, svg.shorten(names[row], 42), "label")]
     told = "; ".join(
         f"{table.name(row)}: from {points[0][1]:.1f} to {points[-1][1]:.1f}"
         for row, points in lines
@@ -189,6 +196,17 @@ def _curve(
     head = f"{what} [{number}] {setting.task}, {setting.recipe}"
     chart = svg.picture(bottom + 34, f"{what} over epochs", f"{told}.", body, name)
     return Chart(setting.task, head, chart, " ".join([head, *map(table.name, rows)]))
+
+
+def _styles(rows: Sequence[Row], arms: Sequence[str]) -> dict[Row, str]:
+    """An arm looks alike in every chart, unless it stands twice in one."""
+    styles: dict[Row, str] = {}
+    for row in rows:
+        number = arms.index(row.arm)
+        while f"a{number % STYLES}" in styles.values() and len(styles) < STYLES:
+            number += 1
+        styles[row] = f"a{number % STYLES}"
+    return styles
 
 
 def _is_number(value: Any) -> bool:

@@ -33,7 +33,7 @@ def page(table: Table, found: Found, title: str = "Transfer report") -> str:
     parts = [
         _section("summary", "Summary", _summary(table, found)),
         _section("differences", "Differences", _differences(table)),
-        _section("paper", "The paper's own table", page_tables.theirs()),
+        _section("paper", "In the shape of the paper's table", _paper(table)),
         _section("curves", "Learning curves", _curves(table, found)),
         _section("precision-recall", "Precision and recall", _precision_recall(found)),
         _section("captions", "Captions side by side", _captions(table, found)),
@@ -116,6 +116,13 @@ def _differences(table: Table) -> str:
         "<p>Right of zero is better. A bar is the 95 % interval; its dot is filled where the "
         "interval excludes zero, and a ring where it does not. A grey dot is a single pair, "
         "which is no evidence.</p>" + _charts(charts) + page_tables.differences(table)
+    )
+
+
+def _paper(table: Table) -> str:
+    return (
+        f"<h3>Ours</h3>{page_tables.in_their_shape(table)}"
+        f"<h3>The paper's, at full scale</h3>{page_tables.theirs()}"
     )
 
 
@@ -221,9 +228,8 @@ def _appendix(found: Found) -> str:
         cells[5] = page_tables.value(f'<a href="#config-{name}"><code>{name}</code></a>', name)
         words = " ".join(text for text, _ in shown)
         anchor = anchors[run.folder]
-        body.append(
-            page_tables.row(run.folder, cells, f"{run.folder} {words}", result.task, anchor)
-        )
+        row = page_tables.row(run.folder, cells, words=words, task=result.task, anchor=anchor)
+        body.append(row)
     top = f"<tr>{''.join(map(page_tables.head, titles))}</tr>"
     caption = "Every number on this page comes from these runs."
     return (

@@ -6,7 +6,7 @@ from itertools import groupby
 
 from transfer.report import paper
 from transfer.report.provenance import measured
-from transfer.report.table import Cell, Column, Table
+from transfer.report.table import Cell, Column, Row, Table
 from transfer.report.words import NOT_MEASURED, lost_text, p_text, too_few
 from transfer.statistics import FEWEST, Difference
 
@@ -22,7 +22,7 @@ def boxed(name: str, caption: str, head: str, body: Iterable[str]) -> str:
     """
     return (
         f'<div class="scroll" role="region" aria-labelledby="{name}-caption" tabindex="0">'
-        f'<table id="{name}"><caption id="{name}-caption">{caption}</caption>'
+        f'<table id="{name}"><caption id="{name}-caption"><span>{caption}</span></caption>'
         f"<thead>{head}</thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
@@ -36,12 +36,31 @@ def head(words: str, task: str = "", rows: int = 1) -> str:
     )
 
 
-def row(name: str, cells: Iterable[str], words: str = "", task: str = "", anchor: str = "") -> str:
-    """A row whose first cell is its head; `words` is what the filter looks in."""
+def row(
+    name: str,
+    cells: Iterable[str],
+    *,
+    words: str = "",
+    task: str = "",
+    anchor: str = "",
+    detail: str = "",
+) -> str:
+    """A row whose first cell is its head.
+
+    Args:
+        name: the head.
+        cells: the others, HTML.
+        words: what the filter looks in, besides the head.
+        task: whose row it is; empty for one of several tasks.
+        anchor: its identifier.
+        detail: small, below the head.
+    """
     identifier = f' id="{anchor}"' if anchor else ""
+    small = f"<small>{escape(detail)}</small>" if detail else ""
+    held = escape(f"{name} {detail} {words}".lower())
     return (
-        f'<tr{identifier} data-words="{escape((words or name).lower())}"{_of(task)}>'
-        f'<th scope="row">{escape(name)}</th>{"".join(cells)}</tr>'
+        f'<tr{identifier} data-words="{held}"{_of(task)}>'
+        f'<th scope="row">{escape(name)}{small}</th>{"".join(cells)}</tr>'
     )
 
 
@@ -66,11 +85,12 @@ def summary(table: Table, anchors: dict[str, str]) -> str:
         heads += [head(column.metric.title, setting.task) for column in columns]
     body = [
         row(
-            table.name(one),
+            f"{one.arch}, {one.arm}",
             (
                 _cell(table.cell(one, column), column, f"p{number}-{place}", anchors)
                 for place, column in enumerate(table.columns)
             ),
+            detail=table.detail(one),
         )
         for number, one in enumerate(table.rows)
     ]
@@ -88,7 +108,8 @@ def differences(table: Table) -> str:
         for column in table.columns:
             found = table.difference(one, other, column)
             if found is not None:
-                body.append(_difference(table.label(one, other), column, found))
+                label = f"{one.arm} - {other.arm}"
+                body.append(_difference(label, table.detail(one), column, found))
     told = (
         "Paired by pretraining seed, in points. “could find” is the smallest true difference that "
         "so many pairs with this spread would have found four times out of five."
@@ -96,11 +117,39 @@ def differences(table: Table) -> str:
     return boxed("table-differences", told, top, body)
 
 
+def in_their_shape(table: Table) -> str:
+    """Our means in the columns of the paper, and below them the gain on the plain arm."""
+    places: list[tuple[str, str, Column | None]] = []
+    for wanted in paper.COLUMNS:
+        mine = [
+            column
+            for column in table.columns
+            if (column.setting.task, column.metric.key) == (wanted.task, wanted.key)
+        ]
+        places += [(column.head, wanted.task, column) for column in mine]
+        places += [] if mine else [(wanted.title, wanted.task, None)]
+    top = (
+        f"<tr>{''.join([head('backbone'), *(head(title, task) for title, task, _ in places)])}</tr>"
+    )
+    body = [
+        row(
+            f"{one.arch}, {one.arm}",
+            (_ours(table, one, task, column) for _, task, column in places),
+            detail=table.detail(one),
+        )
+        for one in table.rows
+    ]
+    told = (
+        "Below each mean, the mean difference to the plain backbone of the same pretraining seeds."
+    )
+    return boxed("table-ours", told, top, body)
+
+
 def theirs() -> str:
     """The paper's table, and its differences, in the shape of ours."""
     top = f"<tr>{''.join(map(head, ('backbone', *(c.title for c in paper.COLUMNS))))}</tr>"
     body = [
-        row(arm, (_theirs(arm, column) for column in paper.COLUMNS), f"paper {arm}")
+        row(arm, (_theirs(arm, column) for column in paper.COLUMNS), words="paper")
         for arm in paper.PRINTED
     ]
     told = f"{escape(paper.SOURCE)}. {escape(paper.SCALE)}"
@@ -120,9 +169,9 @@ def _cell(cell: Cell, column: Column, name: str, anchors: dict[str, str]) -> str
     return value(measured(cell, column, name, anchors, more), cell.mean, task, "number")
 
 
-def _difference(label: str, column: Column, found: Difference) -> str:
+def _difference(label: str, detail: str, column: Column, found: Difference) -> str:
     setting, task = column.setting, column.setting.task
-    words = f"{label} {task} {setting.recipe} {setting.data} {column.metric.title}"
+    words = f"{task} {setting.recipe} {setting.data} {column.metric.title}"
     interval = test = detectable = '<span class="missing">one pair</span>'
     if found.half_width is not None and found.detectable is not None:
         low, high = found.mean - found.half_width, found.mean + found.half_width
@@ -139,7 +188,19 @@ def _difference(label: str, column: Column, found: Difference) -> str:
         value(test, found.p, kind="number"),
         value(detectable, found.detectable, kind="number"),
     ]
-    return row(label, cells, words, task)
+    return row(label, cells, words=words, task=task, detail=detail)
+
+
+def _ours(table: Table, one: Row, task: str, column: Column | None) -> str:
+    cell = Cell({}) if column is None else table.cell(one, column)
+    if column is None or not cell.n:
+        words = lost_text(cell.unfinished) or NOT_MEASURED
+        return value(f'<span class="missing">{escape(words)}</span>', None, task)
+    small = "" if cell.n == 1 else f" <small>± {cell.deviation:.1f}, n={cell.n}</small>"
+    for ours, plain in table.comparisons:
+        if ours == one and plain.arm == "none" and (gain := table.difference(one, plain, column)):
+            small += f"<small>{gain.mean:+.1f}</small>"
+    return value(f"{cell.mean:.1f}{small}", cell.mean, task, "number")
 
 
 def _theirs(arm: str, column: paper.Column) -> str:

@@ -89,7 +89,10 @@ def examples(runs: Sequence[Finished], setting: Setting, count: int) -> list[Exa
     for run in sorted(runs, key=lambda run: run.result.seed):
         if run.path is not None and setting_of(run.result) == setting:
             arms.setdefault(run.result.backbone["name"], run)
-    said = {arm: _captions(Path(run.path or ".")) for arm, run in arms.items()}
+    plain_first = sorted(
+        arms.items(), key=lambda one: (one[1].result.backbone["arm"] != "none", one[0])
+    )
+    said = {arm: _captions(Path(run.path or ".")) for arm, run in plain_first}
     said = {arm: captions for arm, captions in said.items() if captions}
     if len(said) < 2:
         return []
@@ -186,10 +189,10 @@ def _small(content: bytes, width: int) -> Picture | None:
     if not content:
         return None
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > _MOST_PIXELS:
+        with Image.open(io.BytesIO(content)) as opened:
+            if opened.width * opened.height > _MOST_PIXELS:
                 return None
-            image = image.convert("RGB")
+            image = opened.convert("RGB")
     except Exception:  # whatever a decoder says of a broken file
         return None
     if image.width > width:

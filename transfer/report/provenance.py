@@ -140,9 +140,10 @@ def _config(name: str, group: Sequence[Finished]) -> str:
     )
     text = f"{differing}{_yaml(_common(group[0]))}"
     count = f"{len(group)} {'run' if len(group) == 1 else 'runs'}"
+    head = f"{result.task}, {result.config.get('name', '?')}, {count}"
     return (
         f'<details id="config-{name}" data-task="{escape(result.task)}">'
-        f"<summary><code>{name}</code> {escape(result.task)}, {escape(str(result.config.get('name', '?')))}, {count}</summary>"
+        f"<summary><code>{name}</code> {escape(head)}</summary>"
         f'<pre tabindex="0">{escape(text)}</pre></details>'
     )
 

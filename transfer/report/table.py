@@ -127,9 +127,13 @@ class Table:
 
     def name(self, row: Row) -> str:
         """As short as it can be told apart from the other rows."""
+        more = self.detail(row)
+        return f"{row.arch}, {row.arm}" + (f" ({more})" if more else "")
+
+    def detail(self, row: Row) -> str:
+        """What tells it apart from rows of the same architecture and arm; empty for an only one."""
         same = [one for one in self.rows if (one.arch, one.arm) == (row.arch, row.arm)]
-        more = f" ({row.recipe}, {row.epochs} epochs on {row.dataset})" if len(same) > 1 else ""
-        return f"{row.arch}, {row.arm}{more}"
+        return f"{row.recipe}, {row.epochs} epochs on {row.dataset}" if len(same) > 1 else ""
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
