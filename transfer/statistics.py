@@ -42,7 +42,9 @@ def paired(ours: Sequence[float], plain: Sequence[float]) -> Difference:
     if n < 2:
         return Difference(fmean(differences), n, None, None, None)
     spread = deviation(differences)
-    p = p_value(differences) if n >= FEWEST and spread > 0 else None
+    # equal decimals differ in their last bits: that is no spread
+    rounding = 1e-12 * max(map(abs, (*ours, *plain)))
+    p = p_value(differences) if n >= FEWEST and spread > rounding else None
     return Difference(fmean(differences), n, half_width(differences), detectable(spread, n), p)
 
 

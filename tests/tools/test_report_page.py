@@ -1,7 +1,6 @@
 """The page of the report, in a real browser and as text."""
 
 import base64
-import importlib.util
 import io
 import json
 import re
@@ -14,6 +13,7 @@ import pytest
 from PIL import Image
 
 from tests.transfer.test_report import result
+from tools.report import main
 
 NASTY = '<script>window.broken = 1</script><img src=x onerror="window.broken = 2">"\'&'
 SCORES = {
@@ -89,8 +89,6 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def page_file(folder, tmp_path_factory) -> Path:
-    from tools.report import main
-
     out = tmp_path_factory.mktemp("page") / "ä folder"
     main([str(folder), "--out", str(out)])
     assert sorted(path.name for path in out.iterdir()) == [
@@ -104,10 +102,9 @@ def browser():
     program = next(
         filter(None, map(shutil.which, ("chromium", "google-chrome", "chromium-browser"))), None
     )
-    if program is None or importlib.util.find_spec("playwright") is None:
+    if program is None:
         pytest.skip("no browser on this machine")
-    from playwright.sync_api import sync_playwright
-
+    sync_playwright = pytest.importorskip("playwright.sync_api").sync_playwright
     with sync_playwright() as play:
         browser = play.chromium.launch(executable_path=program, args=["--no-sandbox"])
         yield browser
@@ -323,8 +320,6 @@ def test_the_page_as_text(page_file):
 
 
 def test_a_page_of_a_single_backbone_says_what_it_lacks(tmp_path):
-    from tools.report import main
-
     write_run(tmp_path / "runs" / "a", result("detection", "none", 0, 50.0))
     main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "report.html").read_text()

@@ -153,6 +153,7 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         for seed in (0, 1, 2)
     ]
     assert "(n=3, no spread, could find 0.0)" in lines(same)["*cutmix - none*"][0]
+    assert paired([60.1, 61.3, 62.7], [59.1, 60.3, 61.7]).p is None  # 1.0 but for the last bits
 
 
 def test_other_recipes_and_data_stand_in_other_columns():

@@ -9,7 +9,7 @@ from typing import Any
 
 from transfer.report import svg
 from transfer.report.results import Finished
-from transfer.report.table import Column, Row, Setting, Table, row_of, setting_of
+from transfer.report.table import Column, Row, Setting, Table, row_of
 from transfer.report.words import p_text
 from transfer.statistics import Difference
 
@@ -98,13 +98,12 @@ def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: 
     return Chart(column.setting.task, head, chart, words)
 
 
-def curves(table: Table, runs: Sequence[Finished]) -> list[Chart]:
+def curves(table: Table) -> list[Chart]:
     """One chart for each setting of which a run has logged its score at least twice."""
     charts = []
     arms = list(dict.fromkeys(["none", *(row.arm for row in table.rows)]))
     for number, setting in enumerate(table.settings, 1):
-        mine = [run for run in runs if setting_of(run.result) == setting]
-        lines = _lines(setting.task, mine)
+        lines = _lines(setting.task, table.runs[setting])
         if any(len(points) > 1 for _, points in lines):
             charts.append(_curve(table, setting, number, lines, arms, f"curve-{number}"))
     return charts

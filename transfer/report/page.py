@@ -13,7 +13,7 @@ from pathlib import Path
 
 from transfer.report import page_tables, provenance
 from transfer.report.charts import Chart, curves, forests
-from transfer.report.pictures import Drawn, Example, Picture, drawn, examples, within
+from transfer.report.pictures import Drawn, Example, Picture, drawn, examples
 from transfer.report.results import Found
 from transfer.report.table import Table
 from transfer.report.words import rules, unfinished_lines
@@ -34,10 +34,10 @@ def page(table: Table, found: Found, title: str = "Transfer report") -> str:
         _section("summary", "Summary", _summary(table, found)),
         _section("differences", "Differences", _differences(table)),
         _section("paper", "In the shape of the paper's table", _paper(table)),
-        _section("curves", "Learning curves", _curves(table, found)),
-        _section("precision-recall", "Precision and recall", _precision_recall(found)),
-        _section("captions", "Captions side by side", _captions(table, found)),
-        _section("mixed", "What pretraining saw", _mixed(found)),
+        _section("curves", "Learning curves", _curves(table)),
+        _section("precision-recall", "Precision and recall", _precision_recall(table)),
+        _section("captions", "Captions side by side", _captions(table)),
+        _section("mixed", "What pretraining saw", _mixed(table)),
         _section("left-out", "Missing and left out", _left_out(found)),
         _section("appendix", "Appendix: every run", _appendix(found)),
     ]
@@ -126,43 +126,46 @@ def _paper(table: Table) -> str:
     )
 
 
-def _curves(table: Table, found: Found) -> str:
-    charts = curves(table, found.runs)
+def _curves(table: Table) -> str:
+    charts = curves(table)
     if not charts:
         return _nothing("No run here has logged a score more than once.")
     return f"<p>One line per run, as its log.jsonl has it.</p>{_charts(charts)}"
 
 
-def _precision_recall(found: Found) -> str:
+def _precision_recall(table: Table) -> str:
     alt = (
         "Precision over recall of each class at an overlap of 0.5: {recipe} from {arm}, seed {seed}"
     )
-    shown = drawn(found.runs, "detection", "precision_recall.png", alt, 600)
+    name = "precision_recall.png"
+    shown, left = drawn(table, "detection", name, alt, width=600, limit=_MOST_BYTES)
     if not shown:
-        return _nothing("No detection run here has left pictures/precision_recall.png.")
-    return _gallery(shown, "The detector of the smallest seed of each arm.")
+        return _nothing(f"No detection run here has left a readable pictures/{name}.")
+    return _gallery(shown, left, "The detector of the smallest seed of each arm.")
 
 
-def _mixed(found: Found) -> str:
+def _mixed(table: Table) -> str:
     alt = "A batch after mixing, with its labels: {recipe}, {arm}, seed {seed}"
-    shown = drawn(found.runs, "pretrain", "mixed_batch.png", alt, 720)
+    name = "mixed_batch.png"
+    shown, left = drawn(table, "pretrain", name, alt, width=720, limit=_MOST_BYTES)
     if not shown:
-        return _nothing("No pretraining run here has left pictures/mixed_batch.png.")
-    return _gallery(shown, "The first batch after mixing, of the smallest seed of each arm.")
+        return _nothing(f"No pretraining run here has left a readable pictures/{name}.")
+    return _gallery(shown, left, "The first batch after mixing, of the smallest seed of each arm.")
 
 
-def _captions(table: Table, found: Found) -> str:
+def _captions(table: Table) -> str:
     blocks = []
     for number, setting in enumerate(table.settings, 1):
-        if setting.task == "captioning":
-            mine = [run for run in found.runs if run.result.task == "captioning"]
-            if shown := examples(mine, setting, _MOST_EXAMPLES):
-                head = f"[{number}] {setting.recipe}, {setting.data}"
-                cards = "".join(map(_example, shown))
-                blocks.append(
-                    f'<h3 data-task="captioning">{escape(head)}</h3>'
-                    f'<ul class="cards" data-task="captioning">{cards}</ul>'
-                )
+        shown = (
+            examples(table.runs[setting], _MOST_EXAMPLES) if setting.task == "captioning" else []
+        )
+        if shown:
+            head = f"[{number}] {setting.recipe}, {setting.data}"
+            cards = "".join(map(_example, shown))
+            blocks.append(
+                f'<h3 data-task="captioning">{escape(head)}</h3>'
+                f'<ul class="cards" data-task="captioning">{cards}</ul>'
+            )
     if not blocks:
         return _nothing("No two arms here have left captions of the same images.")
     return (
@@ -251,17 +254,14 @@ def _charts(charts: Sequence[Chart]) -> str:
     )
 
 
-def _gallery(shown: Sequence[Drawn], told: str) -> str:
-    kept = list(within(shown, _MOST_BYTES))
+def _gallery(shown: Sequence[Drawn], left: int, told: str) -> str:
     figures = "".join(
         f'<figure data-task="{one.run.result.task}" data-words="{escape(one.picture.alt.lower())}">'
-        f"{_image(one.picture)}"
-        f"<figcaption>{escape(_under(one))}</figcaption></figure>"
-        for one in kept
+        f"{_image(one.picture)}<figcaption>{escape(_under(one))}</figcaption></figure>"
+        for one in shown
     )
-    more = len(shown) - len(kept)
-    left = f" {more} more {_many(more, 'picture')} would make the page too large." if more else ""
-    return f'<p>{escape(told)}{left}</p><div class="gallery">{figures}</div>'
+    more = f" {left} more {_many(left, 'picture')} would make the page too large." if left else ""
+    return f'<p>{escape(told)}{more}</p><div class="gallery">{figures}</div>'
 
 
 def _under(one: Drawn) -> str:

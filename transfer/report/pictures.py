@@ -5,7 +5,7 @@ import binascii
 import io
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,7 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from transfer.report.results import Finished
-from transfer.report.table import Setting, row_of, setting_of
+from transfer.report.table import Row, Setting, Table, row_of
 
 _LARGEST_FILE = 32 * 2**20
 _MOST_PIXELS = 40_000_000
@@ -51,43 +51,51 @@ class Example:
     references: tuple[str, ...]
 
 
-def drawn(runs: Sequence[Finished], task: str, name: str, alt: str, width: int) -> list[Drawn]:
-    """pictures/`name` of the first run of each arm and setting; what cannot be read is left out.
+def drawn(
+    table: Table, task: str, name: str, alt: str, *, width: int, limit: int
+) -> tuple[list[Drawn], int]:
+    """pictures/`name` of one run of each arm and setting, and how many more there are.
+
+    It is the run of the smallest seed; what cannot be read is left out.
 
     Args:
-        runs: of any task.
+        table: with its runs.
         task: whose runs are looked at.
         name: of the file.
         alt: what it shows, with {arm}, {recipe} and {seed} to be filled in.
         width: the largest, in pixels.
+        limit: bytes that the pictures may have together.
     """
-    firsts: dict[object, Finished] = {}
-    for run in runs:
-        if run.result.task == task and run.path and (run.path / "pictures" / name).is_file():
-            key = row_of(run.result.backbone), setting_of(run.result)
-            held = firsts.setdefault(key, run)
-            if run.result.seed < held.result.seed:
-                firsts[key] = run
-    found = []
-    for run in firsts.values():
-        picture = _small(_bytes(Path(run.path or ".") / "pictures" / name), width)
-        if picture is not None:
-            facts = run.result.backbone
-            recipe = run.result.config.get("name", "?")
-            told = alt.format(arm=facts["name"], recipe=recipe, seed=run.result.seed)
-            found.append(Drawn(run, replace(picture, alt=told)))
-    return found
+    chosen: dict[tuple[Setting, Row], tuple[Finished, Path]] = {}
+    for setting, runs in table.runs.items():
+        for run in sorted(runs, key=lambda run: run.result.seed) if setting.task == task else ():
+            if run.path and (run.path / "pictures" / name).is_file():
+                key = setting, row_of(run.result.backbone)
+                chosen.setdefault(key, (run, run.path / "pictures" / name))
+    found: list[Drawn] = []
+    room = limit
+    for place, (run, path) in enumerate(chosen.values()):
+        picture = _small(_bytes(path), width)
+        if picture is None:
+            continue
+        room -= len(picture.source)
+        if room < 0:
+            return found, len(chosen) - place
+        recipe = run.result.config.get("name", "?")
+        facts = {"arm": run.result.backbone["name"], "recipe": recipe, "seed": run.result.seed}
+        found.append(Drawn(run, replace(picture, alt=alt.format(**facts))))
+    return found, 0
 
 
-def examples(runs: Sequence[Finished], setting: Setting, count: int) -> list[Example]:
+def examples(runs: Sequence[Finished], count: int) -> list[Example]:
     """The same images as several arms describe them, where at least two arms have captions.
 
-    Of each arm it is the run of the smallest seed. Pictures and references are those of the runs'
-    own pages (captions.html).
+    `runs` are those of one setting; of each arm it is the run of the smallest seed. Pictures and
+    references are those of the runs' own pages (captions.html).
     """
     arms: dict[str, Finished] = {}
-    for run in sorted(runs, key=lambda run: run.result.seed):
-        if run.path is not None and setting_of(run.result) == setting:
+    for run in sorted(runs, key=_plain_first):
+        if run.path is not None:
             arms.setdefault(run.result.backbone["name"], run)
     plain_first = sorted(
         arms.items(), key=lambda one: (one[1].result.backbone["arm"] != "none", one[0])
@@ -110,6 +118,11 @@ def examples(runs: Sequence[Finished], setting: Setting, count: int) -> list[Exa
             picture = replace(picture, alt=f"image {name}, described below")
         found.append(Example(name, picture, captions, references))
     return found
+
+
+def _plain_first(run: Finished) -> tuple[bool, str, int]:
+    facts = run.result.backbone
+    return facts["arm"] != "none", facts["name"], run.result.seed
 
 
 def _captions(folder: Path) -> dict[str, str]:
@@ -202,13 +215,3 @@ def _small(content: bytes, width: int) -> Picture | None:
     image.save(packed, "webp", quality=82, method=4)
     data = base64.b64encode(packed.getvalue()).decode()
     return Picture(f"data:image/webp;base64,{data}", image.width, image.height, "")
-
-
-def within(pictures: Sequence[Drawn], limit: int) -> Iterator[Drawn]:
-    """The first pictures that together have at most `limit` bytes."""
-    total = 0
-    for one in pictures:
-        total += len(one.picture.source)
-        if total > limit:
-            return
-        yield one

@@ -120,6 +120,7 @@ class Table:
     settings: tuple[Setting, ...]
     columns: tuple[Column, ...]
     cells: dict[tuple[Row, Column], Cell]
+    runs: dict[Setting, tuple[Finished, ...]]
 
     def cell(self, row: Row, column: Column) -> Cell:
         """An empty one where nothing was measured."""
@@ -214,7 +215,11 @@ def tabulate(found: Found) -> Table:
             key = row, column.setting
             if key in runs or key in lost:
                 cells[row, column] = _cell(runs.get(key, ()), lost.get(key, ()), column.metric)
-    return Table(tuple(rows), tuple(settings), tuple(columns), cells)
+    by_setting = {
+        setting: tuple(run for row in rows for run in runs.get((row, setting), ()))
+        for setting in settings
+    }
+    return Table(tuple(rows), tuple(settings), tuple(columns), cells, by_setting)
 
 
 def _cell(runs: Sequence[Finished], lost: Sequence[Unfinished], metric: Metric) -> Cell:
