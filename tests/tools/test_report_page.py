@@ -181,8 +181,11 @@ def test_filter_by_words_and_by_task(tab):
 
 def test_every_number_says_where_it_comes_from(tab):
     number = tab.locator("#table-summary a.value", has_text="63.0").first
+    number.scroll_into_view_if_needed()
+    tab.wait_for_timeout(300)  # scrolling closes it
     number.hover()
     tip = tab.locator("#tip")
+    assert tip.is_visible()
     assert "pretraining seed 2" in tip.inner_text()
     assert "pre-cutmix-1" in tip.inner_text()
     assert "commit 0123456 (changed files)" in tip.inner_text()

@@ -1,5 +1,6 @@
 """The table in LaTeX: booktabs, one table environment for ours and one for the paper's."""
 
+import re
 from collections.abc import Iterable
 
 from transfer.report import paper
@@ -20,6 +21,7 @@ _SPECIAL = str.maketrans(
         "\n": " ",
     }
 )
+_MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 def latex(table: Table) -> str:
@@ -96,4 +98,4 @@ def _difference(found: Difference | None) -> str:
 
 
 def _escape(text: str) -> str:
-    return text.translate(_SPECIAL)
+    return _MINUS.sub(r"$-$", text.translate(_SPECIAL))

@@ -33,7 +33,7 @@ def rules(table: Table) -> str:
         found.n
         for row, other in table.comparisons
         for column in table.columns
-        if (found := table.difference(row, other, column)) and found.n < FEWEST
+        if (found := table.difference(row, other, column)) and 1 < found.n < FEWEST
     }
     return RULES + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
 
