@@ -64,13 +64,18 @@ def folder(tmp_path_factory) -> Path:
         write_run(root / f"cap-{arm}", run, log)
         said = [{"image_id": n, "caption": f"{arm} sees {n} {NASTY}"} for n in range(9)]
         (root / f"cap-{arm}" / "captions.json").write_text(json.dumps(said))
-        page = captions_page([str(n) for n in range(1, 8)], arm)
+        page = "<h2>Best by CIDEr</h2>" + captions_page(["8", "3"], arm)
+        page += "<h2>Spread evenly over the set</h2>"
+        page += captions_page([str(n) for n in range(1, 8)], arm)
         (root / f"cap-{arm}" / "captions.html").write_text(page)
         write_run(
             root / f"det-{arm}",
             result("detection", arm, 0, base),
             pictures={"precision_recall.png": png(300, 200), "mixed_batch.png": b"no picture"},
         )
+    run = replace(result("classification", "none", 0, 70.0), seed=1)
+    log = [{"epoch": n, "val_top1": 10.0 * n} for n in (1, 2)]
+    write_run(root / "cls-none", run, log, {"confusion.png": png(700, 700)})
     nasty = result("pretrain", NASTY, 0, 10.0)
     config = {"name": NASTY, "note": {NASTY: NASTY}}
     nasty = replace(nasty, config=config, data={"name": NASTY, "train": 1})
@@ -168,7 +173,7 @@ def test_filter_by_words_and_by_task(tab):
     every = tab.locator("#table-runs tbody tr:visible").count()
     tab.locator("#filter").fill("CutMix pretrain")
     assert tab.locator("#table-runs tbody tr:visible").count() == 3 < every
-    assert "3 of 11 runs" in tab.locator("#shown").inner_text()
+    assert "3 of 12 runs" in tab.locator("#shown").inner_text()
     tab.locator("#filter").fill("")
     tab.locator("#task").select_option("captioning")
     assert tab.locator("#table-runs tbody tr:visible").count() == 2
@@ -207,14 +212,15 @@ def test_pictures_have_sizes_and_words(tab):
     sizes = tab.evaluate("""() => [...document.images].map((image) => [
         image.getAttribute("width"), image.getAttribute("height"), image.alt, image.src.slice(0, 16)
     ])""")
-    assert len(sizes) == 2 + 2 + 6  # mixed batches, precision and recall, caption examples
+    assert len(sizes) == 2 + 2 + 1 + 6  # mixed batches, curves, confusion, caption examples
     for width, height, alt, source in sizes:
         assert 0 < int(width) <= 720
         assert int(height) > 0
         assert len(alt) > 10
         assert source == "data:image/webp;"
     charts = tab.locator("svg.chart")
-    assert charts.count() > 5
+    assert tab.locator("#differences svg.chart").count() == 6
+    assert tab.locator("#curves svg.chart").count() == 3  # pretrain, classification, captioning
     for chart in charts.all():
         title, description = chart.get_attribute("aria-labelledby").split()
         assert tab.locator(f"#{title}").text_content()
@@ -313,6 +319,8 @@ def test_the_page_as_text(page_file):
     assert "torn/result.json: cannot be read as JSON" in text
     assert "failed: detection from net, mixup" in text
     assert "a reference of 1 &lt;b&gt;" in text
+    # not the best ones of an arm, but those that stand for the set
+    assert re.findall(r"<p class='note'>image (\d)</p>", text) == ["1", "2", "3", "4", "5", "6"]
     summary = text.split('<table id="table-summary">')[1].split("</table>")[0]
     cells = re.findall(r'<td class="[a-z]*"[^>]*>(.*?)</td>', summary)
     # one pretraining has no deviation, three have

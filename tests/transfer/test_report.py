@@ -12,6 +12,7 @@ from scipy import stats
 from pretrain.errors import UserError
 from pretrain.run import Result
 from transfer.report import files, markdown, paper, report, tabulate
+from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
 from transfer.report.results import Finished, Found, Unfinished
@@ -272,6 +273,22 @@ def test_the_paper_s_values_are_the_paper_s():
     assert "Full scale" in theirs
     assert "76.32" in theirs
     assert "76.32" not in ours
+
+
+def test_a_dot_is_filled_where_three_pairs_exclude_zero():
+    runs = [
+        result("pretrain", arm, seed, value + seed + 0.01 * seed * (arm == "none"))
+        for arm, value in (("none", 50), ("cutmix", 52))
+        for seed in range(3)
+    ]
+
+    def kinds(runs: list) -> list[str]:
+        return re.findall(r'circle class="(\w+)"', forests(tabulate(found(*runs)))[0].svg)
+
+    assert kinds(runs) == ["clear"]
+    assert kinds([run for run in runs if run.seed < 2]) == ["open"]  # too few, however narrow
+    assert kinds([run for run in runs if run.seed < 1]) == ["single"]
+    assert kinds([*runs[:5], replace(runs[5], metrics={"top1": 40, "top1_best": 40})]) == ["open"]
 
 
 def test_names_cannot_break_a_table():

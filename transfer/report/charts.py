@@ -11,12 +11,12 @@ from transfer.report import svg
 from transfer.report.results import Finished
 from transfer.report.table import Column, Row, Setting, Table, row_of
 from transfer.report.words import p_text
-from transfer.statistics import Difference
+from transfer.statistics import FEWEST, Difference
 
 # task -> key in log.jsonl, what it is, factor to the unit shown
 _LOGGED = {
     "pretrain": ("top1", "top-1 % on validation", 1.0),
-    "classification": ("top1", "top-1 % on validation", 1.0),
+    "classification": ("val_top1", "top-1 % on validation", 1.0),
     "detection": ("AP50", "AP50", 1.0),
     "captioning": ("val_CIDEr", "CIDEr on validation", 100.0),
 }
@@ -85,7 +85,8 @@ def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: 
             body += [
                 svg.line(place(end), y + 10, place(end), y + 18, "interval") for end in (low, high)
             ]
-            kind = "clear" if low > 0 or high < 0 else "open"
+            clear = one.n >= FEWEST and (low > 0 or high < 0)
+            kind = "clear" if clear else "open"
             body += [svg.dot(place(one.mean), y + 14, 5, kind)]
         body += [svg.text(left, y, svg.shorten(shown, 26), "label")]
         body += [svg.text(right, y, value, "value", "end")]

@@ -36,6 +36,7 @@ def page(table: Table, found: Found, title: str = "Transfer report") -> str:
         _section("paper", "In the shape of the paper's table", _paper(table)),
         _section("curves", "Learning curves", _curves(table)),
         _section("precision-recall", "Precision and recall", _precision_recall(table)),
+        _section("confusion", "Confusion", _confusion(table)),
         _section("captions", "Captions side by side", _captions(table)),
         _section("mixed", "What pretraining saw", _mixed(table)),
         _section("left-out", "Missing and left out", _left_out(found)),
@@ -113,9 +114,9 @@ def _differences(table: Table) -> str:
     if not charts:
         return _nothing("No two arms that could be compared have a pretraining seed in common.")
     return (
-        "<p>Right of zero is better. A bar is the 95 % interval; its dot is filled where the "
-        "interval excludes zero, and a ring where it does not. A grey dot is a single pair, "
-        "which is no evidence.</p>" + _charts(charts) + page_tables.differences(table)
+        "<p>Right of zero is better. A bar is the 95 % interval; its dot is filled where at least "
+        "three pairs exclude zero, and a ring otherwise. A grey dot is a single pair, which is no "
+        "evidence.</p>" + _charts(charts) + page_tables.differences(table)
     )
 
 
@@ -144,6 +145,15 @@ def _precision_recall(table: Table) -> str:
     return _gallery(shown, left, "The detector of the smallest seed of each arm.")
 
 
+def _confusion(table: Table) -> str:
+    alt = "Confusion matrix, classes said over classes shown: {recipe} from {arm}, seed {seed}"
+    name = "confusion.png"
+    shown, left = drawn(table, "classification", name, alt, width=600, limit=_MOST_BYTES)
+    if not shown:
+        return _nothing(f"No classification run here has left a readable pictures/{name}.")
+    return _gallery(shown, left, "The classifier of the smallest seed of each arm.")
+
+
 def _mixed(table: Table) -> str:
     alt = "A batch after mixing, with its labels: {recipe}, {arm}, seed {seed}"
     name = "mixed_batch.png"
@@ -169,8 +179,8 @@ def _captions(table: Table) -> str:
     if not blocks:
         return _nothing("No two arms here have left captions of the same images.")
     return (
-        "<p>The same images, spread evenly over the set and not chosen, as the captioner of the "
-        "smallest seed of each arm describes them.</p>" + "".join(blocks)
+        "<p>The same images, spread evenly over the set whatever was said of them, as the "
+        "captioner of the smallest seed of each arm describes them.</p>" + "".join(blocks)
     )
 
 

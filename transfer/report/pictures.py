@@ -106,12 +106,13 @@ def examples(runs: Sequence[Finished], count: int) -> list[Example]:
         return []
     pages = [_page(Path(arms[arm].path or ".")) for arm in said]
     shared = set.intersection(*(set(captions) for captions in said.values()))
-    names = [name for name in pages[0] if name in shared and all(name in page for page in pages)]
+    on_all = shared.intersection(*(page.spread for page in pages))
+    names = [name for name in pages[0].spread if name in on_all]
     names = names or sorted(shared)  # no page, or no image on all of them: captions alone
     chosen = [names[place * len(names) // count] for place in range(count)] if names else []
     found = []
     for name in dict.fromkeys(chosen):
-        source, references = pages[0].get(name, ("", ()))
+        source, references = pages[0].found.get(name, ("", ()))
         captions = tuple((arm, captions[name]) for arm, captions in said.items())
         picture = _small(_decoded(source), 320)
         if picture is not None:
@@ -137,14 +138,14 @@ def _captions(folder: Path) -> dict[str, str]:
     return said
 
 
-def _page(folder: Path) -> dict[str, tuple[str, tuple[str, ...]]]:
-    """{image: (picture as data, references)} of a run's captions.html."""
+def _page(folder: Path) -> "_Figures":
+    """The images of a run's captions.html; none where that is no page of ours."""
     reader = _Figures()
     try:
         reader.feed(_bytes(folder / "captions.html").decode("utf-8", "replace"))
     except AssertionError:  # how html.parser says that a page is broken
-        return {}
-    return reader.found
+        return _Figures()
+    return reader
 
 
 class _Figures(HTMLParser):
@@ -153,7 +154,12 @@ class _Figures(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.found: dict[str, tuple[str, tuple[str, ...]]] = {}
-        self._source, self._words, self._references = "", "", list[str]()
+        """{image: (picture as data, references)}."""
+        self.spread: list[str] = []
+        """Images that were not put there for their score."""
+        self._ranked = False
+        self._source, self._name, self._words = "", "", ""
+        self._references: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Begin a figure, or a text inside it."""
@@ -161,7 +167,7 @@ class _Figures(HTMLParser):
             self._source, self._name, self._references = "", "", []
         elif tag == "img" and not self._source:
             self._source = dict(attrs).get("src") or ""
-        elif tag in ("small", "li"):
+        elif tag in ("small", "li", "h2"):
             self._words = ""
 
     def handle_data(self, data: str) -> None:
@@ -170,14 +176,16 @@ class _Figures(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         """Take what was collected."""
-        if tag == "small" and (named := _NAMED.search(self._words)):
+        if tag == "h2":
+            self._ranked = self._words.startswith(("Best", "Worst"))
+        elif tag == "small" and (named := _NAMED.search(self._words)):
             self._name = named.group(1)
         elif tag == "li":
             self._references.append(self._words)
         elif tag == "figure" and self._name:
             self.found.setdefault(self._name, (self._source, tuple(self._references)))
-
-    _name = ""
+            if not self._ranked:
+                self.spread.append(self._name)
 
 
 def _decoded(source: str) -> bytes:
