@@ -71,6 +71,13 @@ def test_a_bad_file_is_one_line_and_left_out(name, tmp_path):
     assert len(line) < 300
 
 
+def test_what_a_run_keeps_for_itself_is_no_other_run(tmp_path):
+    put(tmp_path, "a", json.dumps(GOOD))
+    put(tmp_path, "a/checkpoints/old", json.dumps(GOOD))
+    put(tmp_path, "a/detection", json.dumps(GOOD))  # but a run may lie inside another
+    assert [run.folder for run in read(tmp_path).runs] == ["a", "a/detection"]
+
+
 def test_a_diverged_loss_does_not_hide_what_was_measured(tmp_path):
     put(tmp_path, "a", changed(metrics={"top1": 10.0, "val_loss": float("nan")}))
     assert len(read(tmp_path).runs) == 1
