@@ -1,7 +1,15 @@
-"""Make one table from the result.json files below a folder.
+"""Make the transfer table from the runs below a folder.
 
-python tools/report.py runs                 Markdown to the terminal
-python tools/report.py runs --out DIR       also DIR/report.md
+python tools/report.py runs                    Markdown to the terminal
+python tools/report.py runs --out DIR          also DIR/report.html (one page for any browser, no
+                                               network), report.md, report.tex, report.csv (runs)
+                                               and cells.csv (what the table shows, unrounded)
+python tools/report.py runs --docs FILE.md     also into FILE.md, between the lines
+                                               <!-- report --> and <!-- /report -->
+python tools/report.py runs --check FILE.yaml  compare with expected numbers; exit code 1 where one
+                                               is out of tolerance or was not measured
+
+What cannot be read is named and left out. docs/report.md says how to read the table.
 """
 
 import argparse
@@ -11,28 +19,46 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from pretrain.errors import UserError
 from pretrain.run import write_text
 from tools.command import end
-from transfer.report import read_results, report
+from transfer.report import files, markdown, read, tabulate
+from transfer.report.expectations import compare, read_expected
+from transfer.report.markdown import replace_between
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Read, group, print."""
+    """Read, group, print; write and compare where asked."""
     parser = argparse.ArgumentParser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
     parser.add_argument("runs", type=Path, help="A folder with runs, at any depth.")
-    parser.add_argument("--out", type=Path, help="A folder for report.md.")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="A folder for the page and tables.")
+    parser.add_argument("--docs", type=Path, metavar="FILE.md", help="A file with the markers.")
+    parser.add_argument("--check", type=Path, metavar="FILE.yaml", help="Expected numbers.")
     options = parser.parse_args(argv)
-    results, complaints = read_results(options.runs)
-    for complaint in complaints:
+    expected = None if options.check is None else read_expected(options.check)
+    if options.out is not None and options.out.exists() and not options.out.is_dir():
+        raise UserError(f"--out {options.out} is a file; it must name a folder.")
+
+    found = read(options.runs)
+    for complaint in found.complaints:
         print(f"left out: {complaint}", file=sys.stderr)
-    table = report(results)
-    print(table, end="")
+    table = tabulate(found)
+    text = markdown(table, found)
+    outcomes = [] if expected is None else compare(expected, table)
+    print(text, end="")
     if options.out is not None:
-        write_text(options.out / "report.md", table)
+        for name, content in files(table, found).items():
+            write_text(options.out / name, content)
+    if options.docs is not None:
+        replace_between(options.docs, text)
+    for outcome in outcomes:
+        print(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}", file=sys.stderr)
+    if not all(outcome.holds for outcome in outcomes):
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,15 @@ in what is compared and in nothing else.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, mean, stdev
+from functools import cache
+from statistics import NormalDist, fmean
 
 import numpy as np
 
 LEVEL = 0.95
 POWER = 0.8
+FEWEST = 3
+"""Pairs that a test needs: below, it could hardly have said anything."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,9 @@ class Difference:
     detectable: float | None
     """The smallest true difference that a paired t test of n pairs with this spread finds with a
     probability of 80 %, at the level of 5 %; None for a single pair."""
+    p: float | None
+    """Of the two-sided paired t test; None for fewer than FEWEST pairs, and where all pairs differ
+    by the same: without spread there is no t."""
 
 
 def paired(ours: Sequence[float], plain: Sequence[float]) -> Difference:
@@ -34,23 +40,48 @@ def paired(ours: Sequence[float], plain: Sequence[float]) -> Difference:
     differences = [a - b for a, b in zip(ours, plain, strict=True)]
     n = len(differences)
     if n < 2:
-        return Difference(mean(differences), n, None, None)
-    return Difference(
-        mean(differences), n, half_width(differences), detectable(stdev(differences), n)
-    )
+        return Difference(fmean(differences), n, None, None, None)
+    spread = deviation(differences)
+    # equal decimals differ in their last bits: that is no spread
+    rounding = 1e-12 * max(map(abs, (*ours, *plain)))
+    p = p_value(differences) if n >= FEWEST and spread > rounding else None
+    return Difference(fmean(differences), n, half_width(differences), detectable(spread, n), p)
+
+
+def p_value(differences: Sequence[float]) -> float:
+    """Two-sided, of the t test that the mean of at least two unequal values is zero."""
+    n = len(differences)
+    t = abs(fmean(differences)) * math.sqrt(n) / deviation(differences)
+    return 2 * (1 - t_cdf(t, n - 1))
+
+
+def smallest_sign_flip_p(n: int) -> float:
+    """What an exact two-sided sign-flip test of n pairs says at best: 2 of the 2^n signs."""
+    return 2 / 2**n
+
+
+def deviation(values: Sequence[float]) -> float:
+    """The standard deviation of at least two values, with n - 1 below."""
+    middle = fmean(values)
+    return math.sqrt(math.fsum((value - middle) ** 2 for value in values) / (len(values) - 1))
 
 
 def half_width(values: Sequence[float]) -> float:
     """Half of the 95 % interval of the mean of at least two values."""
     n = len(values)
-    return t_quantile((1 + LEVEL) / 2, n - 1) * stdev(values) / math.sqrt(n)
+    return t_quantile((1 + LEVEL) / 2, n - 1) * deviation(values) / math.sqrt(n)
 
 
-def detectable(deviation: float, n: int) -> float:
+def detectable(spread: float, n: int) -> float:
     """The true mean that a two-sided t test of n values finds with probability POWER."""
+    return _shift(n) * spread / math.sqrt(n)
+
+
+@cache
+def _shift(n: int) -> float:
+    """The mean in standard errors that a test of n values finds with probability POWER."""
     critical = t_quantile((1 + LEVEL) / 2, n - 1)
-    shift = _root(lambda shift: _power(shift, critical, n - 1) - POWER, 50)
-    return shift * deviation / math.sqrt(n)
+    return _root(lambda shift: _power(shift, critical, n - 1) - POWER, 50)
 
 
 def _power(shift: float, critical: float, freedom: int) -> float:

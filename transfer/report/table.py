@@ -1,0 +1,286 @@
+"""Grouping: which runs are replicates of each other, and which may stand in one column.
+
+A row is a backbone arm (architecture, mixing method, pretraining recipe and data); a column is a
+metric under one setting, so runs of different recipes, data or sizes never share one. A replicate
+is a pretraining seed: several fine-tunings from one seed are averaged into one value first, and n
+counts pretrainings.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from statistics import fmean
+from typing import Any
+
+from pretrain.run import Result
+from transfer.report.metrics import METRICS, SCRATCH, Metric
+from transfer.report.results import Finished, Found, Unfinished
+from transfer.statistics import Difference, deviation, paired
+
+# what does not make it another setting; `mixing` of a pretraining is what the rows compare
+_NOT_A_SETTING = frozenset(
+    {"seed", "data", "backbone", "scratch", "engine", "workers", "mixing", "name"}
+    | {"cache", "checkpoints", "tensorboard", "meteor"}
+)
+_PLAIN = ("none", "baseline")
+
+Seed = int | None
+"""Of a pretraining; None where a foreign backbone does not say."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What runs must share to stand in one column."""
+
+    task: str
+    recipe: str
+    data: str
+    engine: str
+    """The library that trained; empty where there is but one."""
+    digest: str
+    """Over the configuration, without engine, seed, paths and what the rows compare."""
+
+    @property
+    def title(self) -> str:
+        """As a legend says it."""
+        engine = f", engine {self.engine}" if self.engine else ""
+        return f"{self.task}: recipe {self.recipe}, data {self.data}{engine}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """What backbones must share to be replicates of each other."""
+
+    arch: str
+    arm: str
+    recipe: str | None
+    dataset: str | None
+    epochs: float | None
+
+    @property
+    def family(self) -> str | None:
+        """The recipe without the arm: imagenet_resnet50 for imagenet_resnet50_cutmix."""
+        return _family(self.recipe, self.arm)
+
+    def is_rival(self, other: "Row") -> bool:
+        """Alike but for the arm."""
+        mine = (self.arch, self.family, self.dataset, self.epochs)
+        return mine == (other.arch, other.family, other.dataset, other.epochs)
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric under a setting."""
+
+    number: int
+    """Of the setting, from 1."""
+    setting: Setting
+    metric: Metric
+
+    @property
+    def head(self) -> str:
+        """Title and number of the setting."""
+        return f"{self.metric.title} [{self.number}]"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """The measurements of one arm in one column."""
+
+    values: dict[Seed, float]
+    """In the unit shown, by pretraining seed; empty where nothing was measured."""
+    runs: tuple[Finished, ...] = ()
+    unfinished: tuple[Unfinished, ...] = ()
+
+    @property
+    def n(self) -> int:
+        """Pretrainings."""
+        return len(self.values)
+
+    @cached_property
+    def mean(self) -> float:
+        """Over pretrainings; an empty cell has none."""
+        return fmean(self.values.values())
+
+    @cached_property
+    def deviation(self) -> float | None:
+        """Standard deviation over pretrainings; one has none."""
+        return deviation(list(self.values.values())) if self.n > 1 else None
+
+
+@dataclass(frozen=True)
+class Table:
+    """Everything that the pages show, in their order."""
+
+    rows: tuple[Row, ...]
+    settings: tuple[Setting, ...]
+    columns: tuple[Column, ...]
+    cells: dict[tuple[Row, Column], Cell]
+    runs: dict[Setting, tuple[Finished, ...]]
+
+    def cell(self, row: Row, column: Column) -> Cell:
+        """An empty one where nothing was measured."""
+        return self.cells.get((row, column), Cell({}))
+
+    def name(self, row: Row) -> str:
+        """As short as it can be told apart from the other rows."""
+        more = self.detail(row)
+        return f"{row.arch}, {row.arm}" + (f" ({more})" if more else "")
+
+    def detail(self, row: Row) -> str:
+        """What tells it apart from rows of the same architecture and arm; empty for an only one."""
+        same = [one for one in self.rows if (one.arch, one.arm) == (row.arch, row.arm)]
+        return f"{row.recipe}, {row.epochs} epochs on {row.dataset}" if len(same) > 1 else ""
+
+    @cached_property
+    def comparisons(self) -> tuple[tuple[Row, Row], ...]:
+        """Every arm with the plain one, and the plain one with random weights."""
+        return tuple(
+            (row, other) for row in self.rows for other in self.rows if _is_compared(row, other)
+        )
+
+    def label(self, row: Row, other: Row) -> str:
+        """A comparison as a table shows it."""
+        short = f"{row.arm} - {other.arm}"
+        alike = [
+            one for one in self.comparisons if (one[0].arm, one[1].arm) == (row.arm, other.arm)
+        ]
+        return short if len(alike) == 1 else f"{self.name(row)} - {other.arm}"
+
+    def difference(self, row: Row, other: Row, column: Column) -> Difference | None:
+        """Row minus other, over the pretraining seeds that both have; None without a pair."""
+        key = row, other, column
+        if key not in self._differences:
+            self._differences[key] = difference(self.cell(row, column), self.cell(other, column))
+        return self._differences[key]
+
+    @cached_property
+    def _differences(self) -> dict[tuple[Row, Row, Column], Difference | None]:
+        return {}
+
+    def between_engines(self) -> Iterator[tuple[Row, Column, Column, Difference]]:
+        """Each row that two libraries trained under one setting: the first minus the second."""
+        for row in self.rows:
+            for one, other in combinations(self.columns, 2):
+                same = replace(one.setting, engine="") == replace(other.setting, engine="")
+                if same and one.metric == other.metric and one.number != other.number:
+                    found = difference(self.cell(row, one), self.cell(row, other))
+                    if found is not None:
+                        yield row, one, other, found
+
+
+def difference(cell: Cell, other: Cell) -> Difference | None:
+    """Paired by pretraining seed; None where no seed is in both."""
+    seeds = [seed for seed in cell.values if seed in other.values]
+    if not seeds:
+        return None
+    return paired([cell.values[seed] for seed in seeds], [other.values[seed] for seed in seeds])
+
+
+def tabulate(found: Found) -> Table:
+    """Rows, columns and cells of what was read."""
+    runs: dict[tuple[Row, Setting], list[Finished]] = defaultdict(list)
+    places: dict[str, Setting] = {}
+    for run in found.runs:
+        setting = setting_of(run.result)
+        places[run.folder] = setting
+        runs[row_of(run.result.backbone), setting].append(run)
+    lost: dict[tuple[Row, Setting], list[Unfinished]] = defaultdict(list)
+    for cell in found.unfinished:
+        for setting in _settings_of(cell, places):
+            lost[row_of(cell.backbone), setting].append(cell)
+
+    both = [*runs, *(key for key in lost if key not in runs)]
+    order = list(METRICS)
+    settings = sorted(
+        {setting for _, setting in both},
+        key=lambda s: (order.index(s.task), s.recipe, s.data, s.engine, s.digest),
+    )
+    rows = sorted({row for row, _ in both}, key=_row_order)
+    held = {setting: set[str]() for setting in settings}
+    for (_, setting), group in runs.items():
+        held[setting].update(*(run.result.metrics for run in group))
+    columns = [
+        Column(number, setting, metric)
+        for number, setting in enumerate(settings, 1)
+        for metric in _metrics_of(setting, held[setting])
+    ]
+    cells = {}
+    for column in columns:
+        for row in rows:
+            key = row, column.setting
+            if key in runs or key in lost:
+                cells[row, column] = _cell(runs.get(key, ()), lost.get(key, ()), column.metric)
+    by_setting = {
+        setting: tuple(run for row in rows for run in runs.get((row, setting), ()))
+        for setting in settings
+    }
+    return Table(tuple(rows), tuple(settings), tuple(columns), cells, by_setting)
+
+
+def _cell(runs: Sequence[Finished], lost: Sequence[Unfinished], metric: Metric) -> Cell:
+    measured = [run for run in runs if metric.key in run.result.metrics]
+    by_seed: dict[Seed, list[float]] = defaultdict(list)
+    for run in measured:
+        by_seed[run.result.backbone["seed"]].append(run.result.metrics[metric.key])
+    seeds = sorted(by_seed, key=lambda seed: (seed is None, seed))
+    return Cell(
+        {seed: metric.factor * fmean(by_seed[seed]) for seed in seeds}, tuple(measured), tuple(lost)
+    )
+
+
+def _metrics_of(setting: Setting, held: set[str]) -> list[Metric]:
+    """Those that a run holds, and those that every run of the task should."""
+    known = METRICS[setting.task]
+    shown = [metric for metric in known if metric.key in held or metric.always]
+    return shown or list(known[:1])
+
+
+def row_of(backbone: dict[str, Any]) -> Row:
+    """The row of a backbone, by what a result says about it."""
+    return Row(*(backbone[key] for key in ("arch", "arm", "recipe", "dataset", "epochs")))
+
+
+def setting_of(result: Result) -> Setting:
+    """The setting of a run."""
+    config = result.config
+    rest = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
+    sizes = {key: value for key, value in result.data.items() if isinstance(value, int)}
+    digest = hashlib.sha256(json.dumps([rest, sizes], sort_keys=True).encode()).hexdigest()[:8]
+    counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
+    recipe = str(config.get("name", "?"))
+    if result.task == "pretrain":  # whose rows are the arms
+        recipe = _family(recipe, result.backbone["arm"]) or recipe
+    data = f"{result.data['name']} ({counts})" if counts else result.data["name"]
+    return Setting(result.task, recipe, data, str(config.get("engine", "")), digest)
+
+
+def _settings_of(cell: Unfinished, places: dict[str, Setting]) -> list[Setting]:
+    """Those of the finished cells beside it; one of its own where there are none."""
+    beside = {places[folder] for folder in cell.siblings if folder in places}
+    return list(beside) or [Setting(cell.task, "unknown", "no run finished", "", "")]
+
+
+def _family(recipe: str | None, arm: str) -> str | None:
+    if recipe is None:
+        return None
+    words = (arm, *_PLAIN) if arm in _PLAIN else (arm,)
+    for word in words:
+        if recipe.endswith((f"_{word}", f"-{word}")):
+            return recipe[: -len(word) - 1]
+    return recipe
+
+
+def _row_order(row: Row) -> tuple[Any, ...]:
+    more = str(row.recipe), str(row.dataset), row.epochs or 0
+    return (row.arch, row.arm != "none", row.arm, *more)
+
+
+def _is_compared(row: Row, other: Row) -> bool:
+    if row.arm == "none":
+        return other.arm == SCRATCH and other.arch == row.arch
+    return row.arm != SCRATCH and other.arm == "none" and row.is_rival(other)
