@@ -19,7 +19,7 @@ SEEDS = (0, 1)
 # images for training, for scoring, and their side
 WORLDS = {
     "pretrain": {"train": 2500, "val": 1000, "size": 48},
-    "classification": {"train": 1000, "val": 1000, "size": 48},
+    "classification": {"train": 1000, "val": 1000, "size": 48, "seed": 1},  # other images
     "detection": {"train": 600, "val": 200, "size": 96},
     "captioning": {"train": 1500, "val": 300, "size": 96},
 }

@@ -1,0 +1,363 @@
+"""The grid's processes: a stub tool in the place of the real ones, and one real cell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UserError
+from pretrain.run import Run, other_run
+from tests.conftest import ROOT
+from tools._grid_jobs import Local, alone, survey, work, write_states
+from transfer.grid import Cell, command
+
+STUB = f"""
+import argparse, json, os, sys, time
+from pathlib import Path
+sys.path[0] = {str(ROOT)!r}
+from pretrain.run import Result, Run
+parser = argparse.ArgumentParser()
+for flag in ("--config", "--out", "--resume"):
+    parser.add_argument(flag)
+options = parser.parse_args()
+assert options.resume == "auto"
+config = json.loads(options.config)
+run = Run(Path(options.out))
+run.refuse_finished()
+run.start(config, "f00d")
+threads = os.environ["OMP_NUM_THREADS"]
+print(f"started in {{os.environ.get('CUDA_VISIBLE_DEVICES')}} {{threads}}", flush=True)
+if config.get("fails"):
+    sys.exit("error: it cannot be\\n")
+try:
+    for epoch in range(len(run.read_log()), config["epochs"]):
+        time.sleep(config["sleep"])
+        run.log({{"epoch": epoch + 1}})
+        if config.get("dies"):
+            os.kill(os.getpid(), 9)
+except KeyboardInterrupt:
+    print("stopping after this step")
+    sys.exit(130)
+run.finish(Result(task="detection", metric="AP50", metrics={{"AP50": 40.0}},
+    backbone={{"fingerprint": "f00d"}}, data={{}}, seed=config["seed"], config=config, seconds=1.0,
+    environment={{}}))
+"""
+
+
+@pytest.fixture
+def tools(tmp_path) -> Path:
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    (folder / "finetune_det.py").write_text(STUB)
+    return folder
+
+
+def cell(seed: int, **more) -> Cell:
+    config = {"seed": seed, "epochs": 1, "sleep": 0.0, **more}
+    return Cell(
+        task="detection",
+        name="b",
+        seed=seed,
+        backbone={"fingerprint": "f00d"},
+        config=config,
+        options=("--config", json.dumps(config)),
+    )
+
+
+def run_all(cells, out, tools, slots=1, devices=(), show=lambda _: None):
+    states = survey(cells, out)
+    number = work(states, out, Local(out, tools, slots, devices), show,
+                  lambda s: write_states(s, out))  # fmt: skip
+    return states, number
+
+
+def kept(out: Path) -> list[str]:
+    return [row["state"] for row in json.loads((out / "grid.json").read_text())["cells"]]
+
+
+def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    out = tmp_path / "out"
+    cells = [cell(0), cell(1, fails=True), cell(2, dies=True), cell(3)]
+    states, number = run_all(cells, out, tools, slots=2, devices=("4", "7"))
+    assert number is None
+    assert [s.state for s in states] == ["done", "failed", "failed", "done"]
+    assert states[1].why == f"it cannot be (log: {out}/logs/detection/b-seed1.log)"
+    assert states[2].why.startswith("killed by signal 9; it said last: started in")
+    assert kept(out) == ["done", "failed", "failed", "done"]
+    said = [(out / c.log).read_text() for c in cells]
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {line.splitlines()[0] for line in said} == {
+        f"started in 4 {threads}", f"started in 7 {threads}"}  # fmt: skip
+
+    # again: what is done is not run again, what failed is, and its old words are not its new ones
+    before = (out / cells[0].folder / "result.json").stat().st_mtime_ns
+    states, _ = run_all(cells, out, tools)
+    assert (out / cells[0].folder / "result.json").stat().st_mtime_ns == before
+    assert [s.state for s in states] == ["done", "failed", "done", "done"]  # 2 had done its epoch
+
+
+def test_no_more_at_once_than_asked(tools, tmp_path):
+    most = []
+
+    def show(states):
+        most.append(sum(s.state == "running" for s in states))
+
+    run_all([cell(seed, sleep=0.2) for seed in range(4)], tmp_path / "out", tools, 2, show=show)
+    assert max(most) == 2
+
+
+def test_the_result_of_another_configuration_is_left_alone(tools, tmp_path):
+    out = tmp_path / "out"
+    run_all([cell(0)], out, tools)
+    other = cell(0, extra=1)
+    states, _ = run_all([other, cell(1)], out, tools)
+    assert [s.state for s in states] == ["failed", "done"]
+    assert "another configuration is in this folder (extra: None there, 1 here)" in states[0].why
+    held = json.loads((out / other.folder / "result.json").read_text())
+    assert not other_run(held["config"], cell(0).config)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tmp_path):
+    out, cells = tmp_path / "out", [cell(0, epochs=200, sleep=0.05), cell(1)]
+
+    def show(states):
+        if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
+            sent.append(1)
+            os.kill(os.getpid(), number)
+
+    sent: list[int] = []
+    states, received = run_all(cells, out, tools, show=show)
+    assert received == number
+    assert [s.state for s in states] == ["waiting", "waiting"]
+    assert kept(out) == ["missing", "missing"]
+    assert "stopping after this step" in (out / cells[0].log).read_text()
+    epochs = len(Run(out / cells[0].folder).read_log())
+    quick = json.loads(cells[0].options[1])
+    assert 2 <= epochs < quick["epochs"]
+    assert survey(cells, out)[0].state == "waiting"
+
+
+def test_a_second_signal_does_not_wait(tools, tmp_path):
+    (tools / "finetune_det.py").write_text(
+        "import signal, time\nsignal.signal(2, lambda *_: print('deaf', flush=True))\n"
+        "print('up', flush=True)\ntime.sleep(60)\ntime.sleep(60)\n"
+    )
+    out, cells, started = tmp_path / "out", [cell(0)], time.monotonic()
+
+    def show(_):
+        log = out / cells[0].log
+        words = log.read_text() if log.exists() else ""
+        if ("up" in words and not sent) or ("deaf" in words and len(sent) == 1):
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sent: list[int] = []
+    assert run_all(cells, out, tools, show=show)[1] == signal.SIGINT
+    assert time.monotonic() - started < 30
+
+
+def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
+    """SIGKILL leaves the child at work: the next call waits for it and takes its result."""
+    out, one = tmp_path / "out", cell(0, epochs=4, sleep=0.25)
+    words = command(one, out, sys.executable, tools)
+    with open(os.devnull, "w") as nothing:
+        orphan = subprocess.Popen(
+            words, stdout=nothing, stderr=nothing, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    while not (out / one.folder / ".lock").exists():
+        time.sleep(0.02)
+    seen = set()
+    states, _ = run_all([one], out, tools, show=lambda s: seen.add(s[0].state))
+    orphan.wait()
+    assert states[0].state == "done"
+    assert "elsewhere" in seen
+    assert "running" not in seen
+    assert len(Run(out / one.folder).read_log()) == 4
+
+
+def test_one_grid_in_a_folder(tmp_path):
+    block = (f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom pathlib import Path\n"
+             f"from tools._grid_jobs import alone\nwith alone(Path({str(tmp_path)!r})): pass")  # fmt: skip
+    with alone(tmp_path):
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"another grid is at work in {tmp_path} (process {os.getpid()})" in done.stderr
+    assert subprocess.run([sys.executable, "-c", block]).returncode == 0
+
+
+def test_what_a_terminal_shows(tools, tmp_path):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from tools._grid_table import footer, shown
+
+    out, text = tmp_path / "out", StringIO()
+    cells = [cell(0), cell(1, fails=True), cell(2, epochs=2, sleep=0.3)]
+    console = Console(file=text, force_terminal=True, width=90, color_system=None)
+    with shown(out, 1, console) as show:
+        states, _ = run_all(cells, out, tools, show=show)
+    said = text.getvalue()
+    for words in ("detection", "waiting", "epoch 1 of 2", "AP50 40.0", "failed"):
+        assert words in said
+    assert footer(states, 1).splitlines()[0] == "2 of 3 done, 1 failed"
+    assert "failed: detection b seed 1: it cannot be" in footer(states, 1)
+
+
+def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
+    from tools._grid_table import shown
+
+    out = tmp_path / "out"
+    for _ in range(2):
+        with shown(out, 1) as show:
+            run_all([cell(0), cell(1, fails=True)], out, tools, show=show)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  (")[0] for line in lines if "seed 0" in line] == [
+        "[1/2] detection b seed 0: running", "[1/2] detection b seed 0: AP50 40.0",
+        "[1/2] detection b seed 0: AP50 40.0, done before"]  # fmt: skip
+    assert sum("[2/2] detection b seed 1: failed: it cannot be (log: " in line
+               for line in lines) == 2  # fmt: skip
+
+
+def test_a_printed_line_is_a_run_of_its_own(tools, tmp_path):
+    from transfer.grid import shell_line
+
+    out = tmp_path / "an out"
+    line = shell_line(cell(0), out, sys.executable, tools, tmp_path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(2):  # the second one finds the result
+        assert subprocess.run(["sh", "-c", line], env=environment, cwd="/").returncode == 0
+    assert survey([cell(0)], out)[0].state == "done"
+
+
+def test_through_submitit(tools, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    from tools._grid_slurm import Cluster
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "out"
+    out.mkdir()
+    cells = [cell(0), cell(1, fails=True)]
+    states = survey(cells, out)
+    cluster = Cluster(["cluster=local", "timeout_min=2"], out, tools, 2)
+    assert work(states, out, cluster, lambda _: None, lambda _: None) is None
+    assert [s.state for s in states] == ["done", "failed"]
+    assert states[1].why.startswith("it cannot be (log: ")
+    for words, said in ((["timeout_min"], "KEY=VALUE"), (["cluster=moon"], "moon"),
+                        (["cluster=local", "no_such=1"], "no_such")):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            Cluster(words, out, tools, 1)
+
+
+def test_without_submitit(tmp_path, monkeypatch):
+    from tools._grid_slurm import Cluster
+
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match="pip install"):
+        Cluster([], tmp_path, tmp_path, 1)
+
+
+TINY = """\
+name: tiny
+dataset: {image_size: 48, min_count: 1}
+model: {embed_size: 8, hidden_size: 8}
+decoding: {beam: 1, max_length: 6}
+epochs: 1
+batch_size: 20
+workers: 0
+meteor: "off"
+"""
+
+
+def called(*words: object, capsys) -> tuple[int, str, str]:
+    """Exit code, standard output and error of tools/transfer.py in this process."""
+    from tools.command import end
+    from tools.transfer import main
+
+    code = 0
+    try:
+        end(lambda: main([str(word) for word in words]))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    return code, *capsys.readouterr()
+
+
+def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbone):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    grid = ["--backbones", backbone_file, "--tasks", "captioning", "--out", "out",
+            "--config", "captioning=tiny.yaml", "--data",
+            f"captioning={worlds['captions']}"]  # fmt: skip
+    code, out, error = called(*grid, "--print", capsys=capsys)
+    assert code == 0, error
+    assert not Path("out").exists()
+    (line,) = out.splitlines()
+    assert line.startswith(f"cd {tmp_path} && {{ test -e out/captioning/")
+    assert "--seed 3 " in line  # the seed of its pretraining
+
+    code, out, error = called(*grid, capsys=capsys)
+    assert code == 0, error
+    (row,) = json.loads(Path("out/grid.json").read_text())["cells"]
+    assert row["backbone"] == json.loads(json.dumps(backbone.describe()))
+    assert (row["task"], row["seed"], row["state"], row["why"]) == ("captioning", 3, "done", None)
+    result = json.loads((Path("out") / row["folder"] / "result.json").read_text())
+    assert result["backbone"]["fingerprint"] == backbone.fingerprint()
+    assert result["config"]["seed"] == 3
+
+    code, out, error = called(*grid, capsys=capsys)
+    assert code == 0, error
+    assert ", done before" in error
+    assert called(*grid, "--print", capsys=capsys)[1] == ""
+
+    Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
+    code, out, error = called(*grid, capsys=capsys)
+    assert code == 1
+    assert "another configuration is in this folder (epochs: 1 there, 2 here)" in error
+    (row,) = json.loads(Path("out/grid.json").read_text())["cells"]
+    assert row["state"] == "failed"
+    assert json.loads((Path("out") / row["folder"] / "result.json").read_text()) == result
+
+
+def test_mistakes_are_told_before_the_first_job(
+    tmp_path, monkeypatch, capsys, worlds, backbone, backbone_file
+):
+    from dataclasses import replace
+
+    from pretrain.backbone import Provenance
+
+    monkeypatch.chdir(tmp_path)
+    copy, unknown = Path("copy.pth"), Path("unknown.pth")
+    copy.write_bytes(backbone_file.read_bytes())
+    replace(backbone, provenance=Provenance()).save(unknown)
+    Path("bad.yaml").write_text("epocs: 3\n")
+    Path("big.yaml").write_text(TINY.replace("batch_size: 20", "batch_size: 9999"))
+    before = sorted(os.listdir())
+    world = ["--data", f"captioning={worlds['captions']}"]
+    one = ["--backbones", backbone_file, "--tasks", "captioning"]
+    for words, said in (
+        ([*one, *world, "--jobs", "0"], "--jobs is 0"),
+        ([*one, *world, "--seeds", "1", "1"], "--seeds is 1 1; each may stand once"),
+        ([*one, *world, "--seeds", "-1"], "--seeds has -1"),
+        ([*one, *world, "--config", "bad.yaml"], "it must be TASK=PATH"),
+        ([*one, "--data", "detection=x"], "of captioning"),
+        ([*one, *world, "--config", "captioning=none.yaml"], "there is no file none.yaml"),
+        ([*one, *world, "--config", "captioning=bad.yaml"], "epocs"),
+        ([*one, "--data", "captioning=nowhere"], "captioning from"),
+        ([*one, *world, "--print", "--jobs", "2"], "--print goes without --jobs"),
+        (["--backbones", backbone_file, copy, "--tasks", "captioning", *world], "names one back"),
+        (["--backbones", backbone_file, "none.pth", "--tasks", "captioning", *world], "none.pth"),
+        (["--backbones", unknown, "--tasks", "captioning", *world], "unless you give --seeds"),
+        (["--data", "captioning=x"], "--data needs --backbones"),
+        ([*one, *world, "--out", copy], "is a file"),
+    ):
+        code, _, error = called(*words, capsys=capsys)
+        assert (code, error[:7]) == (2, "error: "), (words, error)
+        assert said in error
+    assert sorted(os.listdir()) == before
