@@ -28,6 +28,8 @@ WORLDS = {
 def embedded(options: argparse.Namespace, tools: Path) -> None:
     """Pretrain, transfer, report; what is done is kept, and the same command goes on."""
     started = time.monotonic()
+    if options.jobs is None and options.slurm is None:
+        options.jobs = 2  # networks this small gain little from a second thread
     out: Path = options.out
     worlds = draw(out / "shape_world", options.tasks)
     seeds = SEEDS if options.seeds is None else tuple(options.seeds)

@@ -21,7 +21,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: b
         keep: write grid.json.
     """
     out = options.out
-    launcher: Any = Local(out, tools, options.jobs, options.devices)
+    launcher: Any = Local(out, tools, options.jobs or 1, options.devices)
     if options.slurm is not None:
         from tools._grid_slurm import Cluster
 

@@ -23,16 +23,15 @@ from pretrain.errors import UserError
 from tools.command import end
 from transfer.grid import TASKS
 
-TOOLS = Path(os.path.relpath(Path(__file__).resolve().parent))
 
-
-def main(argv: list[str] | None = None, tools: Path = TOOLS) -> None:
+def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
     """Plan, run what is missing, say where to look.
 
     Args:
         argv: the arguments, or None for the command line's.
-        tools: the folder of the tools that the cells call.
+        tools: the folder of the tools that the cells call, if not this one.
     """
+    tools = tools or Path(os.path.relpath(Path(__file__).resolve().parent))
     options = _options(argv)
     if options.backbones is None:
         from tools._grid_embedded import embedded
@@ -113,9 +112,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--jobs",
         type=int,
-        default=1,
         metavar="N",
-        help="Cells at once on this machine, cores shared (default: 1).",
+        help="Cells at once on this machine, cores shared (default: 1; embedded: 2).",
     )
     parser.add_argument(
         "--devices",
@@ -147,7 +145,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 def _refuse(options: argparse.Namespace) -> None:
-    if options.jobs < 1:
+    if options.jobs is not None and options.jobs < 1:
         raise UserError(f"--jobs is {options.jobs}; it must be at least 1")
     for flag in ("tasks", "seeds"):
         values = list(getattr(options, flag) or [])
@@ -155,9 +153,9 @@ def _refuse(options: argparse.Namespace) -> None:
             raise UserError(f"--{flag} is {' '.join(map(str, values))}; each may stand once.")
     if options.seeds is not None and min(options.seeds) < 0:
         raise UserError(f"--seeds has {min(options.seeds)}; seeds are at least 0")
-    if options.slurm is not None and (options.print or options.jobs != 1 or options.devices):
+    if options.slurm is not None and (options.print or options.jobs is not None or options.devices):
         raise UserError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
-    if options.print and (options.jobs != 1 or options.devices):
+    if options.print and (options.jobs is not None or options.devices):
         raise UserError("--print goes without --jobs and --devices: it runs nothing.")
     given = [flag for flag in ("config", "data", "engine") if getattr(options, flag)]
     if options.backbones is None and given:

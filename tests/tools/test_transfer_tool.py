@@ -100,6 +100,9 @@ def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatc
     states, _ = run_all(cells, out, tools)
     assert (out / cells[0].folder / "result.json").stat().st_mtime_ns == before
     assert [s.state for s in states] == ["done", "failed", "done", "done"]  # 2 had done its epoch
+    (tools / "finetune_det.py").write_text("raise SystemExit('it broke')")
+    states, _ = run_all(cells[:2], out, tools)
+    assert states[1].why.startswith("it broke (log: ")
 
 
 def test_no_more_at_once_than_asked(tools, tmp_path):
@@ -184,7 +187,8 @@ def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
 
 def test_one_grid_in_a_folder(tmp_path):
     block = (f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom pathlib import Path\n"
-             f"from tools._grid_jobs import alone\nwith alone(Path({str(tmp_path)!r})): pass")  # fmt: skip
+             "from tools._grid_jobs import alone\n"
+             f"with alone(Path({str(tmp_path)!r})): pass")  # fmt: skip
     with alone(tmp_path):
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert done.returncode == 1
@@ -197,18 +201,27 @@ def test_what_a_terminal_shows(tools, tmp_path):
 
     from rich.console import Console
 
-    from tools._grid_table import footer, shown
+    from tools._grid_jobs import State
+    from tools._grid_table import entry, footer, seconds_left, shown, table
 
     out, text = tmp_path / "out", StringIO()
-    cells = [cell(0), cell(1, fails=True), cell(2, epochs=2, sleep=0.3)]
     console = Console(file=text, force_terminal=True, width=90, color_system=None)
     with shown(out, 1, console) as show:
-        states, _ = run_all(cells, out, tools, show=show)
-    said = text.getvalue()
-    for words in ("detection", "waiting", "epoch 1 of 2", "AP50 40.0", "failed"):
-        assert words in said
-    assert footer(states, 1).splitlines()[0] == "2 of 3 done, 1 failed"
-    assert "failed: detection b seed 1: it cannot be" in footer(states, 1)
+        states, _ = run_all([cell(0), cell(1, fails=True)], out, tools, show=show)
+    for words in ("detection", "waiting", "AP50 40.0", "1 of 2 done, 1 failed", "it cannot be"):
+        assert words in text.getvalue()
+    assert footer(states, 1).splitlines()[0] == "1 of 2 done, 1 failed"
+
+    under_way = State(cell(2, epochs=7), "running", began=time.monotonic())
+    Run(out / under_way.cell.folder).start(under_way.cell.config)
+    Run(out / under_way.cell.folder).log({"epoch": 3})
+    assert entry(under_way, out) == "epoch 3 of 7"
+    states = [*states, under_way, State(cell(3))]
+    states[0].seconds = 60.0
+    console.print(table(states, out))
+    assert [len(column._cells) for column in table(states, out).columns] == [4, 4, 4]
+    assert 119 < seconds_left(states, 1) <= 120
+    assert "about 2 min left" in footer(states, 1)
 
 
 def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):

@@ -62,6 +62,8 @@ def test_a_result_that_matches_is_taken(cell, tmp_path):
     found = look(cell, tmp_path)
     assert found.state == "done"
     assert grid.figure(found.result) == "AP50 43.2"
+    told = replace(found.result, task="captioning", metric="CIDEr", metrics={"CIDEr": 0.8421})
+    assert grid.figure(told) == "CIDEr 84.2"  # in percent, as a table shows it
 
 
 @pytest.mark.parametrize(
