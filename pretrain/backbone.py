@@ -32,7 +32,15 @@ from pretrain.spec import (
     evaluation_crop,
 )
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Backbone", "BackboneSpec", "Level", "Provenance"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "Backbone",
+    "BackboneSpec",
+    "Level",
+    "Provenance",
+    "classifier_patterns",
+]
 
 FORMAT = "backbone/1"
 
@@ -130,7 +138,7 @@ class Backbone:
         model = self.spec.create(
             self.spec.num_classes if num_classes is None else num_classes, seed
         )
-        head = () if kept else _classifier_patterns(model)
+        head = () if kept else classifier_patterns(model)
         place(model, self.weights, new=head, left=head)
         return model
 
@@ -147,18 +155,21 @@ class Backbone:
         """Every feature level (N, C, H/stride, W/stride) of normalised images, evaluation mode."""
         return self._all_levels(images)
 
-    def preprocess(self, train: bool = False) -> v2.Compose:
+    def preprocess(self, train: bool = False, min_scale: float = 0.08) -> v2.Compose:
         """Transform from a PIL image or a uint8 tensor (..., 3, H, W) to the network's input.
 
         A PIL image is resized by PIL, a tensor by torch: they differ by up to two of 255 levels.
         Evaluation: short side to floor(input size / crop_pct), centre crop (timm's rule).
-        Training: random resized crop and flip, from torch's ambient generator.
+        Training: random resized crop and flip, from torch's ambient generator; a crop has at least
+        `min_scale` of the image's area.
         """
         _, height, width = self.spec.input_size
         mode = InterpolationMode(self.spec.interpolation)
         if train:
             geometry: list[Any] = [
-                v2.RandomResizedCrop((height, width), interpolation=mode, antialias=True),
+                v2.RandomResizedCrop(
+                    (height, width), scale=(min_scale, 1.0), interpolation=mode, antialias=True
+                ),
                 v2.RandomHorizontalFlip(),
             ]
         else:
@@ -219,8 +230,8 @@ def _foreign(path: Path, content: Any, found: object) -> str:
     )
 
 
-def _classifier_patterns(model: nn.Module) -> tuple[str, ...]:
-    """Names of the classifier's tensors, from timm's own description of the architecture."""
+def classifier_patterns(model: nn.Module) -> tuple[str, ...]:
+    """Regular expressions for the names of the classifier's tensors, as timm describes them."""
     described: Any = model.default_cfg
     names = described["classifier"]
     names = (names,) if isinstance(names, str) else names

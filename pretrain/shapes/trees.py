@@ -21,6 +21,7 @@ from pretrain.shapes.sentences import sentences
 
 _VERSION = 1  # part of every name: another drawing is another data set
 _NAMES = sorted(SHAPES)
+_SMALLEST, _LARGEST = 0.18, 0.42  # radius of what is to be classified
 
 
 @dataclass(frozen=True)
@@ -34,20 +35,34 @@ _Numbers = Iterator[tuple[_Split, int]]
 """The images to draw."""
 
 
-def classification(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
-    """An image folder TREE/{train,val}/SHAPE/*.jpg, one thing an image, as many of each shape."""
+def classification(
+    root: Path,
+    *,
+    train: int,
+    val: int,
+    size: int,
+    seed: int = 0,
+    smallest: float = _SMALLEST,
+    largest: float = _LARGEST,
+) -> Path:
+    """An image folder TREE/{train,val}/SHAPE/*.jpg, one thing an image, as many of each shape.
+
+    A thing's radius lies between `smallest` and `largest`, shares of the side.
+    """
     splits = (_Split("train", train, 0), _Split("val", val, 1))
 
     def fill(tree: Path, numbers: _Numbers) -> None:
         for split, number in numbers:
             shape = _NAMES[number % len(_NAMES)]
             rng = _rng(seed, split, number, task=0)
-            scene = make_scene(rng, shapes=[shape], smallest=0.18, largest=0.42)
+            scene = make_scene(rng, shapes=[shape], smallest=smallest, largest=largest)
             folder = tree / split.name / shape
             folder.mkdir(parents=True, exist_ok=True)
             _save(draw(scene, size)[0], folder / f"{number:06d}.jpg")
 
-    name = f"classification{_VERSION}-{size}px-{train}+{val}-seed{seed}"
+    usual = (smallest, largest) == (_SMALLEST, _LARGEST)
+    sizes = "" if usual else f"-radius{smallest}to{largest}"
+    name = f"classification{_VERSION}-{size}px-{train}+{val}{sizes}-seed{seed}"
     return _drawn(root / name, splits, fill)
 
 

@@ -1,0 +1,1 @@
+"""Classification on image folders from any backbone: linear probe, k-NN, fine-tuning."""

@@ -1,0 +1,186 @@
+"""The configuration of a classification run. No torch at import: `--help` is instant."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from pretrain.errors import UserError
+
+MODES = ("linear", "knn", "full")
+"""What can be measured, in the order in which it is run."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig:
+    """Which images, and how the backbone sees them."""
+
+    train: str | None = None
+    """Folder of the training images; null looks for train."""
+    val: str | None = None
+    """Folder of the validation images; null looks for val, valid or validation."""
+    test: str | None = None
+    """Folder of the test images; null looks for test."""
+    held_out: float = 0.2
+    """Share held out by a hash of the file's name: of the data where it has no splits, and of the
+    training images where penalty and k have no images of their own to be chosen on."""
+    image_size: int | None = None
+    """Side of the network's input in pixels; null takes the size the backbone was trained at."""
+    crop_pct: float | None = None
+    """Evaluation resizes the short side to image_size / crop_pct; null takes the backbone's own."""
+    interpolation: Literal["bilinear", "bicubic"] | None = None
+    """For resizing; null takes the backbone's own."""
+    max_broken: int = 0
+    """Images that may be broken, and are then named and left out."""
+
+    def __post_init__(self) -> None:
+        """Refuse sizes and shares out of range."""
+        if not 0 < self.held_out < 1:
+            raise UserError(f"dataset.held_out is {self.held_out}; it must lie in (0, 1)")
+        if self.image_size is not None and self.image_size < 8:
+            raise UserError(f"dataset.image_size is {self.image_size}; it must be at least 8")
+        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
+            raise UserError(f"dataset.crop_pct is {self.crop_pct}; it must lie in (0, 1]")
+        _at_least("dataset", self, max_broken=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinearConfig:
+    """The linear probe: mean cross entropy + penalty * R(W), the bias free."""
+
+    penalty: Literal["squared", "norm"] = "squared"
+    """R: the sum of the squared weights, or its square root, as OmniBenchmark."""
+    penalties: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """The path; one is chosen, of equals the strongest. These are OmniBenchmark's values."""
+    tolerance: float = 1e-6
+    """Largest entry of the gradient, in coordinates in which the curvature is about one."""
+    max_iterations: int = 1000
+    """Of L-BFGS, for each value; the run says where they were too few."""
+
+    def __post_init__(self) -> None:
+        """Refuse an empty path and penalties that are none."""
+        values = list(self.penalties)
+        if not values or not min(values) > 0:
+            raise UserError(f"linear.penalties is {values}; give one or more, all above 0")
+        if not self.tolerance > 0:
+            raise UserError(f"linear.tolerance is {self.tolerance}; it must be above 0")
+        _at_least("linear", self, max_iterations=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnnConfig:
+    """k nearest neighbours by cosine similarity s."""
+
+    ks: tuple[int, ...] = (1, 5, 10, 20, 50, 100, 200)
+    """One is chosen, of equals the largest; those above the number of images are skipped."""
+    vote: Literal["weighted", "majority"] = "weighted"
+    """A neighbour counts exp(s / temperature), or one."""
+    temperature: float = 0.07
+
+    def __post_init__(self) -> None:
+        """Refuse neighbours that cannot be counted."""
+        values = list(self.ks)
+        if not values or min(values) < 1:
+            raise UserError(f"knn.ks is {values}; give one or more, all at least 1")
+        if not self.temperature > 0.01:
+            raise UserError(f"knn.temperature is {self.temperature}; it must be above 0.01")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SolverConfig:
+    """Full fine-tuning: the optimiser, and a cosine to zero."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum 0.9, or AdamW."""
+    lr: float = 0.01
+    """Peak learning rate of the backbone."""
+    head_lr: float = 0.1
+    """Of the new classifier."""
+    weight_decay: float = 1e-4
+    """Of all weights but biases and norms."""
+    warmup_epochs: float = 0.0
+    """Epochs of linear rise to the peak."""
+    label_smoothing: float = 0.0
+    min_scale: float = 0.08
+    """Least share of the image's area in a training crop."""
+    clip: float | None = None
+    """Largest norm of the gradient; null for no limit."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates that cannot learn."""
+        for name in ("lr", "head_lr"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"solver.{name} is {getattr(self, name)}; it must be above 0")
+        if not 0 <= self.label_smoothing < 1:
+            value = self.label_smoothing
+            raise UserError(f"solver.label_smoothing is {value}; it must lie in [0, 1)")
+        if not 0 < self.min_scale <= 1:
+            raise UserError(f"solver.min_scale is {self.min_scale}; it must lie in (0, 1]")
+        if self.clip is not None and not self.clip > 0:
+            raise UserError(f"solver.clip is {self.clip}; it must be above 0, or null")
+        _at_least("solver", self, weight_decay=0, warmup_epochs=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationConfig:
+    """One classification run."""
+
+    name: str = "custom"
+    """Name of the recipe: runs with another name stand in another table."""
+    backbone: str | None = None
+    """A backbone file, or the folder of a pretraining run."""
+    data: str | None = None
+    """Image folders, DIR/{train,val,test}/CLASS/*.jpg or DIR/CLASS/*.jpg; without it the shape
+    world is drawn and used."""
+    mode: str = "linear,knn,full"
+    """What is measured: linear (a linear probe), knn (nearest neighbours), full (fine-tuning), or
+    several with commas. The first of these that is asked for gives the headline."""
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
+    linear: LinearConfig = field(default_factory=LinearConfig)
+    knn: KnnConfig = field(default_factory=KnnConfig)
+    solver: SolverConfig = field(default_factory=SolverConfig)
+    epochs: int = 30
+    """Of full fine-tuning."""
+    batch_size: int = 64
+    """Images in an optimiser step, over all processes."""
+    accumulate: int = 1
+    """Forward and backward passes in a step."""
+    cache: str = "runs/features"
+    """Folder of the features of frozen encoders, shared by runs."""
+    workers: int = 1
+    """Loader processes; any number gives the same bits."""
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    """Of full fine-tuning; the probe is solved in float64."""
+    deterministic: bool = False
+    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
+    seed: int = 0
+    """The one seed of fine-tuning: new classifier, order and crops. What is held out does not
+    depend on it."""
+
+    def __post_init__(self) -> None:
+        """Refuse unknown modes and counts below one; modes in their order, each once."""
+        asked = [word.strip() for word in self.mode.split(",")]
+        unknown = [word for word in asked if word not in MODES]
+        if unknown:
+            raise UserError(
+                f"mode is {self.mode!r}; {unknown[0]!r} is none of {', '.join(MODES)} "
+                "(several with commas)"
+            )
+        object.__setattr__(self, "mode", ",".join(mode for mode in MODES if mode in asked))
+        _at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
+        if self.solver.warmup_epochs > self.epochs:
+            raise UserError(
+                f"solver.warmup_epochs is {self.solver.warmup_epochs}, longer than the run of "
+                f"{self.epochs} epochs"
+            )
+
+    @property
+    def modes(self) -> list[str]:
+        """What is measured, in order."""
+        return self.mode.split(",")
+
+
+def _at_least(section: str, config: object, **least: float) -> None:
+    for name, smallest in least.items():
+        value = getattr(config, name)
+        if value < smallest:
+            full = f"{section}.{name}" if section else name
+            raise UserError(f"{full} is {value}; it must be at least {smallest}")

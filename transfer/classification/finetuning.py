@@ -1,0 +1,269 @@
+"""Full fine-tuning: every weight is trained, the classifier is new. Reads top to bottom."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from pretrain.backbone import Backbone, Provenance, classifier_patterns
+from pretrain.images import decode
+from pretrain.progress import bar, say
+from pretrain.run import Run, environment, plain
+from pretrain.training import Course, Loader, derive, memory_in_words, schedule
+from transfer.classification.config import ClassificationConfig, SolverConfig
+from transfer.classification.folders import Numbers
+from transfer.classification.preparation import Prepared, training_batches
+from transfer.classification.scores import confusion, mean_per_class, top1
+from transfer.feature_cache import Pictures
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a loader reads in training: (image, label)."""
+
+    paths: Sequence[Path]
+    labels: Numbers
+    transform: v2.Compose
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.transform(decode(self.paths[index])), int(self.labels[index])
+
+
+def fine_tune(
+    ready: Prepared,
+    config: ClassificationConfig,
+    run: Run,
+    fabric: Fabric,
+    stop_after: int | None = None,
+) -> tuple[dict[str, Any], Numbers, list[str]]:
+    """Train the whole network, watching `val` after each epoch.
+
+    Leaves RUN/classifier.pth (the last epoch; a backbone file with its classifier) and, where there
+    is a test split, RUN/checkpoints/best.pth (the best by val).
+
+    Returns:
+        metrics; the predictions for the scored images, -1 for one left out; files left out.
+
+    Raises:
+        UserError: too many broken images, or the training has diverged.
+        Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
+    """
+    # ---- set up
+    data, backbone, solver = ready.data, ready.backbone, config.solver
+    network = _laid_out(backbone.build(len(data.classes), derive(config.seed, "weights")))
+    optimizer = make_optimizer(network, solver)
+    model, wrapped = fabric.setup(network, optimizer)
+    paths = [data.paths[number] for number in data.train]
+    crops = backbone.preprocess(train=True, min_scale=solver.min_scale)
+    loader = Loader(
+        Labelled(paths, data.labels[data.train], crops),
+        workers=config.workers,
+        max_broken=config.dataset.max_broken,
+        **training_batches(data, config, fabric),
+    )
+    rates = schedule(
+        wrapped,
+        "cosine",
+        steps_per_epoch=len(loader),
+        epochs=config.epochs,
+        warmup_epochs=solver.warmup_epochs,
+    )
+    course = Course(
+        run,
+        fabric,
+        model,
+        wrapped,
+        rates,
+        loader,
+        epochs=config.epochs,
+        seed=config.seed,
+        num_sums=2,
+        stop_after=stop_after,
+    )
+    tested = data.scored is not data.val
+
+    # ---- train
+    with (
+        memory_in_words(fabric, config.batch_size, config.accumulate),
+        course.running(f"fine-tuning {backbone.name}"),
+    ):
+        for epoch in course.epochs():
+            model.train()
+            for _, parts in course.steps(epoch):
+                for part in parts:
+                    images, labels = part.batch
+                    images = images.contiguous(memory_format=torch.channels_last)
+                    with fabric.no_backward_sync(model, enabled=not part.last):
+                        logits = model(images)
+                        smoothing = solver.label_smoothing
+                        loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
+                        fabric.backward(loss / config.accumulate)
+                    right = (logits.argmax(1) == labels).float().mean()
+                    course.sums += torch.stack([loss.detach().float(), right])
+                if solver.clip is not None:
+                    fabric.clip_gradients(
+                        model, wrapped, max_norm=solver.clip, error_if_nonfinite=False
+                    )
+                wrapped.step()
+                wrapped.zero_grad(set_to_none=True)
+            (loss_mean, accuracy), speed = course.means(), course.speed
+            said, _ = predict(network, ready, data.val, config, fabric)
+            record = {
+                "lr": wrapped.param_groups[0]["lr"],
+                "loss": loss_mean,
+                "train_top1": 100 * accuracy,
+                "val_top1": top1(confusion(said, data.labels[data.val], len(data.classes))),
+                "images_per_second": round(speed, 1),
+            }
+            if tested and fabric.is_global_zero and _is_best(run, record):
+                leading = _classifier(network, ready, config, epoch + 1, record, fabric)
+                leading.save(run.checkpoint.with_name("best.pth"))
+            course.finish_epoch(record)
+            if fabric.is_global_zero:
+                say(
+                    f"epoch {epoch + 1}/{config.epochs}  loss {loss_mean:.3f}  "
+                    f"{'val' if tested else data.scored_name} top-1 {record['val_top1']:.2f} %  "
+                    f"{speed:.0f} images/s"
+                )
+
+    # ---- score the last epoch, and the best
+    log = fabric.broadcast(run.read_log())
+    last, leader = log[-1], max(log, key=lambda record: record["val_top1"])
+    said, broken = predict(network, ready, data.scored, config, fabric)
+    truth = data.labels[data.scored]
+    matrix = confusion(said, truth, len(data.classes))
+    best_top1 = leader["val_top1"]
+    if tested:
+        best = Backbone.load(run.checkpoint.with_name("best.pth")).build().to(fabric.device)
+        held, _ = predict(_laid_out(best), ready, data.scored, config, fabric)
+        best_top1 = top1(confusion(held, truth, len(data.classes)))
+    if fabric.is_global_zero:
+        classifier = _classifier(network, ready, config, config.epochs, last, fabric)
+        classifier.save(run.folder / "classifier.pth")
+    metrics = {
+        "full_top1": top1(matrix),
+        "full_mean_per_class": mean_per_class(matrix),
+        "full_top1_best": best_top1,
+        "best_epoch": leader["epoch"],
+        "epochs": config.epochs,
+        "loss": last["loss"],
+        "images_per_second": last["images_per_second"],
+        "full_seconds": round(course.seconds, 1),
+    }
+    left_out = [data.names[data.train[number]] for number in loader.broken]
+    return metrics, said, sorted({*left_out, *broken})
+
+
+def make_optimizer(network: nn.Module, config: SolverConfig) -> torch.optim.Optimizer:
+    """Four groups: backbone and new classifier, each with and without weight decay."""
+    is_new = re.compile("|".join(classifier_patterns(network))).fullmatch
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        rests = parameter.ndim <= 1  # norms and biases
+        groups.setdefault((is_new(name) is not None, rests), []).append(parameter)
+    described = [
+        {
+            "params": parameters,
+            "lr": config.head_lr if new else config.lr,
+            "weight_decay": 0.0 if rests else config.weight_decay,
+        }
+        for (new, rests), parameters in sorted(groups.items(), key=lambda entry: entry[0])
+    ]
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(described)
+    return torch.optim.SGD(described, momentum=0.9, nesterov=True)
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    ready: Prepared,
+    numbers: Numbers,
+    config: ClassificationConfig,
+    fabric: Fabric,
+) -> tuple[Numbers, list[str]]:
+    """(classes (N,) of images in their order, -1 for one left out; files left out), in each process.
+
+    Args:
+        network: not wrapped for training: each process sees its share, which may be the smaller.
+        ready: images and preprocessing.
+        numbers: the images.
+        config: batch size, workers, broken images.
+        fabric: device, precision, processes.
+    """
+    if fabric.world_size > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    loader = Loader(
+        Pictures([ready.data.paths[number] for number in numbers], ready.backbone.preprocess()),
+        batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
+        seed=0,
+        workers=config.workers,
+        shuffle=False,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        max_broken=config.dataset.max_broken,
+    )
+    said = torch.zeros(len(numbers), dtype=torch.int64, device=fabric.device)
+    was_training = network.training
+    network.eval()
+    own = len(range(fabric.global_rank, len(numbers), fabric.world_size))
+    with bar("scoring", own, "images", shown=fabric.is_global_zero) as advance:
+        for places, images in loader.epoch(0):
+            images = images.to(fabric.device, memory_format=torch.channels_last)
+            with fabric.autocast():
+                logits = network(images)
+            said[places.to(fabric.device)] = logits.argmax(1) + 1
+            advance(len(images))
+    network.train(was_training)
+    loader.share_broken()
+    everywhere: Any = fabric.all_reduce(said, reduce_op="sum")
+    broken = [ready.data.names[numbers[place]] for place in loader.broken]
+    return np.asarray(everywhere.cpu()) - 1, broken
+
+
+def _laid_out(network: nn.Module) -> nn.Module:
+    """The values of a pixel side by side: faster, and the same bits wherever it is done."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def _is_best(run: Run, record: dict[str, Any]) -> bool:
+    return all(record["val_top1"] > before["val_top1"] for before in run.read_log())
+
+
+def _classifier(
+    network: nn.Module,
+    ready: Prepared,
+    config: ClassificationConfig,
+    epoch: int,
+    record: dict[str, Any],
+    fabric: Fabric,
+) -> Backbone:
+    """The fine-tuned network as a backbone file."""
+    facts, data, origin = environment(fabric.device), ready.data, ready.backbone
+    provenance = Provenance(
+        recipe=plain(config),
+        dataset=data.name,
+        num_images=len(data.train),
+        epochs=epoch,
+        seed=config.seed,
+        top1=record["val_top1"],
+        classes=list(data.classes),
+        commit=facts["commit"],
+        versions=facts["versions"],
+        created=facts["created"],
+        source=f"{origin.arm}, fine-tuned",
+        stated={"from": origin.describe()},
+    )
+    return Backbone.of(network, replace(origin.spec, num_classes=len(data.classes)), provenance)

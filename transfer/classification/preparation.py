@@ -1,0 +1,141 @@
+"""What a configuration comes to: images, the backbone that sees them, its frozen features."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from pretrain.backbone import Backbone
+from pretrain.errors import UserError
+from pretrain.progress import say
+from pretrain.training import Batches
+from transfer.classification.config import ClassificationConfig, DatasetConfig
+from transfer.classification.folders import Data, Numbers, open_data
+from transfer.encoder import Encoder, at_size
+from transfer.feature_cache import FeatureCache, Features
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Data and backbone, before anything is on a device."""
+
+    data: Data
+    backbone: Backbone
+    """With the input size and the resizing of this run."""
+    num_features: int
+
+
+def prepare(backbone: Backbone, config: ClassificationConfig) -> Prepared:
+    """List the images and look at the backbone; every mistake a user can make shows here.
+
+    Raises:
+        UserError: what cannot be used, and why.
+    """
+    if config.data is None:
+        raise UserError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
+    data = open_data(Path(config.data), config.dataset)
+    if "full" in config.modes and len(data.train) < config.batch_size:
+        raise UserError(
+            f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
+            "images. Give a smaller batch_size."
+        )
+    least = min(config.knn.ks)
+    if "knn" in config.modes and least > len(data.fit):
+        raise UserError(
+            f"knn.ks is {list(config.knn.ks)}, but there are only {len(data.fit)} images to choose "
+            f"among the neighbours of. Give a k of at most {len(data.fit)}."
+        )
+    backbone = _seen(backbone, config.dataset)
+    shape = Encoder(backbone, "pooled").shape(backbone)
+    if len(shape) != 1:
+        raise UserError(
+            f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
+            "Take a backbone with pooling."
+        )
+    return Prepared(data, backbone, shape[0])
+
+
+def _seen(backbone: Backbone, config: DatasetConfig) -> Backbone:
+    """The backbone with the preprocessing that the recipe asks for."""
+    backbone = at_size(backbone, config.image_size)
+    own = backbone.spec
+    spec = replace(
+        own,
+        crop_pct=own.crop_pct if config.crop_pct is None else config.crop_pct,
+        interpolation=own.interpolation if config.interpolation is None else config.interpolation,
+    )
+    if spec == own:
+        return backbone
+    return Backbone(spec=spec, provenance=backbone.provenance, weights=backbone.weights)
+
+
+def training_batches(data: Data, config: ClassificationConfig, fabric: Fabric) -> dict[str, Any]:
+    """How the training images are cut into batches; UserError where that cannot be."""
+    how: dict[str, Any] = {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "shuffle": True,
+        "drop_last": True,
+        "accumulate": config.accumulate,
+        "rank": fabric.global_rank,
+        "ranks": fabric.world_size,
+    }
+    Batches(len(data.train), **how)
+    return how
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Features of the images that could be read, by split."""
+
+    data: Data
+    features: Features
+    device: torch.device
+
+    def part(self, numbers: Numbers) -> tuple[Tensor, Tensor, Numbers]:
+        """Features (N, F) on the device, labels (N,) on the CPU, and the numbers that are left."""
+        left = numbers[self.features.places[numbers] >= 0]
+        labels = torch.from_numpy(self.data.labels[left])
+        return self.features.of(left).to(self.device), labels, left
+
+
+def freeze(ready: Prepared, config: ClassificationConfig, fabric: Fabric) -> Frozen:
+    """Encode what is not in the cache.
+
+    Raises:
+        UserError: too many broken images, or none left of a class. Features are kept.
+    """
+    data = ready.data
+    cache = FeatureCache(Path(config.cache), ready.backbone, "pooled")
+    with fabric.rank_zero_first():  # the others find everything there
+        features = cache.features(data.paths, fabric, workers=config.workers)
+    broken, most = features.broken, config.dataset.max_broken
+    if len(broken) > most:
+        raise UserError(
+            f"{len(broken):,} of {len(data.paths):,} images cannot be read. The first: "
+            f"{next(iter(broken.values()))} The features of the others are kept; "
+            f"--dataset.max_broken {len(broken)} goes on without these."
+        )
+    readable = features.places >= 0
+    for numbers, what in ((data.fit, "training"), (data.scored, data.scored_name)):
+        gone = np.setdiff1d(data.labels[numbers], data.labels[numbers[readable[numbers]]])
+        if len(gone):
+            raise UserError(
+                f"no {what} image of class {data.classes[gone[0]]} can be read. "
+                f"{next(iter(broken.values()))}"
+            )
+    if fabric.is_global_zero:
+        for message in broken.values():
+            say(f"left out ({len(broken)} of at most {most}): {message}")
+        # equal files have one row
+        both = np.intersect1d(features.places[data.train], features.places[data.scored])
+        if count := int((both >= 0).sum()):
+            say(
+                f"note: {count:,} images are both trained on and scored, byte for byte: the "
+                "figures say less than they seem to"
+            )
+    return Frozen(data, features, fabric.device)
