@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.run import plain
+from tools import finetune_cls
 from tools._grid_plan import Wanted, plan
 from tools._grid_run import print_lines, run
 from tools.command import ROOT, load_config
@@ -17,9 +18,9 @@ from transfer.grid import Cell, look
 ARMS = ("none", "cutmix")
 SEEDS = (0, 1)
 # images for training, for scoring, and their side
-WORLDS = {
+WORLDS: dict[str, dict[str, Any]] = {
     "pretrain": {"train": 2500, "val": 1000, "size": 48},
-    "classification": {"train": 1000, "val": 1000, "size": 48, "seed": 1},  # other images
+    "classification": finetune_cls.WORLD,
     "detection": {"train": 600, "val": 200, "size": 96},
     "captioning": {"train": 1500, "val": 300, "size": 96},
 }
