@@ -36,7 +36,8 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: b
         keep_states(states)
         with shown(out, launcher.slots) as show:
             number = work(states, out, launcher, show, keep_states)
-    print(footer(states, launcher.slots), file=sys.stderr)
+    if not sys.stderr.isatty():  # there it stands under the table
+        print(footer(states, launcher.slots), file=sys.stderr)
     if number is not None:
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(128 + number)

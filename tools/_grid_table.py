@@ -59,7 +59,8 @@ class _Lines:
             if state.state == "waiting" or self.told.get(key) == state.state:
                 continue
             before, self.told[key] = self.told.get(key), state.state
-            words = entry(state, self.out) if state.state == "done" else state.state
+            told = state.state in ("done", "elsewhere")
+            words = entry(state, self.out) if told else state.state
             if state.state == "done" and before is None:
                 words += ", done before"
             if state.seconds is not None:
@@ -95,7 +96,7 @@ def entry(state: State, out: Path) -> str:
             done, total = progress(state.cell, out)
             return f"epoch {done} of {total}" if total else f"epoch {done}"
         case "elsewhere":
-            return "another process"
+            return "another process works on it"
         case other:
             return other
 
