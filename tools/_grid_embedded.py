@@ -40,11 +40,13 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
         print_lines(first, out, tools)
         print("# these make the backbones; then call this again for the rest", file=sys.stderr)
         return
-    if missing:
-        run(first, options, tools, keep=False)
+    complete = not missing or run(first, options, tools, keep=False)
+    trained = [cell for cell in first if look(cell, out).state == "done"]
+    if not trained:
+        sys.exit(1)
     cells = plan(
         Wanted(
-            [str(out / cell.folder) for cell in first],
+            [str(out / cell.folder) for cell in trained],
             options.tasks,
             recipes={task: _recipe(task) for task in options.tasks},
             data=worlds,
@@ -54,14 +56,16 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
     if options.print:
         print_lines(cells, out, tools)
         return
-    run(cells, options, tools)
-    subprocess.run([sys.executable, str(tools / "report.py"), str(out), "--out", str(out)])
+    complete &= run(cells, options, tools)
+    report = [sys.executable, str(tools / "report.py"), str(out), "--out", str(out)]
+    complete &= subprocess.run(report).returncode == 0
     page = next((p for p in (out / "report.html", out / "report.md") if p.exists()), out)
     print(
-        f"\n{len(first) + len(cells)} runs, {(time.monotonic() - started) / 60:.0f} minutes in "
-        f"this call. The report: {page}\nTwo replicates show that the chain works, not which "
-        "backbone is better: --seeds 0 1 2 3 4 goes on to five."
+        f"\n{len(trained) + len(cells)} runs, {(time.monotonic() - started) / 60:.0f} minutes in "
+        f"this call. Look at: {page}\nTwo replicates show that the chain works, not which backbone "
+        "is better: --seeds 0 1 2 3 4 goes on to five."
     )
+    sys.exit(0 if complete else 1)
 
 
 def draw(root: Path, tasks: Any) -> dict[str, str]:

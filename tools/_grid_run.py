@@ -11,14 +11,17 @@ from tools._grid_table import footer, shown
 from transfer.grid import Cell, look, shell_line
 
 
-def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: bool = True) -> None:
-    """Run what is missing; ends the program where a cell failed or a signal came.
+def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: bool = True) -> bool:
+    """Run what is missing; a signal ends the program.
 
     Args:
         cells: of the grid.
         options: --out, --jobs, --devices, --slurm.
         tools: the folder of the tools.
         keep: write grid.json.
+
+    Returns:
+        True where every cell is done.
     """
     out = options.out
     launcher: Any = Local(out, tools, options.jobs or 1, options.devices)
@@ -41,8 +44,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: b
     if number is not None:
         print("stopped; the same command goes on", file=sys.stderr)
         sys.exit(128 + number)
-    if any(state.state == "failed" for state in states):
-        sys.exit(1)
+    return all(state.state == "done" for state in states)
 
 
 def print_lines(cells: Sequence[Cell], out: Path, tools: Path) -> None:

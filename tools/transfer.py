@@ -59,8 +59,9 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
     if options.print:
         print_lines(cells, options.out, tools)
         return
-    run(cells, options, tools)
+    complete = run(cells, options, tools)
     print(f"\nThe table: python tools/report.py {options.out} --out {options.out}")
+    sys.exit(0 if complete else 1)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:

@@ -374,3 +374,87 @@ def test_mistakes_are_told_before_the_first_job(
         assert (code, error[:7]) == (2, "error: "), (words, error)
         assert said in error
     assert sorted(os.listdir()) == before
+
+
+EMBEDDED_STUB = f"""
+import os, shutil, sys
+sys.path[0] = {str(ROOT)!r}
+from pretrain.config import PretrainConfig
+from pretrain.run import Result, plain
+from tools.command import parse
+from transfer.detection.config import DetectionConfig
+task = "pretrain" if "pretrain" in sys.argv[0] else "detection"
+kind = PretrainConfig if task == "pretrain" else DetectionConfig
+options = parse(kind, task=task, description="", default="", argv=None)
+config, run = options.config, options.run
+print(config.name)
+arm = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in config.backbone else "none"
+if os.environ.get("FAILS") == arm:
+    sys.exit("error: not now")
+run.start(plain(config))
+fingerprint = open(f"{{arm}}.txt").read()
+if task == "pretrain":
+    shutil.copy(f"{{arm}}.pth", run.folder / "backbone.pth")
+names = {{"pretrain": ("classification1-32px-20+10-seed0", 20, {{}}),
+         "detection": ("voc1-48px-8+4-seed0", 8, {{"test": 4}})}}[task]
+run.finish(Result(task=task, metric="x", metrics={{"x": 50.0}},
+    backbone={{"fingerprint": fingerprint}}, data={{"name": names[0], "train": names[1], **names[2]}},
+    seed=config.seed, config=plain(config), seconds=1.0, environment={{}}))
+"""  # noqa: E501
+
+
+def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, capsys, backbone):
+    """Real planning; stubs for the training: a pretraining that fails, then all of it."""
+    from dataclasses import replace
+
+    from pretrain.backbone import Provenance
+    from tools import _grid_embedded
+    from tools.command import end
+    from tools.transfer import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_grid_embedded, "WORLDS", {
+        "pretrain": {"train": 20, "val": 10, "size": 32},
+        "classification": {"train": 1, "val": 1, "size": 8},
+        "detection": {"train": 8, "val": 4, "size": 48}})  # fmt: skip
+    stubs = Path("stubs")
+    stubs.mkdir()
+    for script in ("pretrain.py", "finetune_det.py"):
+        (stubs / script).write_text(EMBEDDED_STUB)
+    (stubs / "report.py").write_text(
+        "import sys; from pathlib import Path; Path(sys.argv[3], 'report.html').write_text('x')"
+    )
+    for number, arm in enumerate(("none", "cutmix")):
+        made = replace(
+            backbone,
+            weights={name: tensor + number for name, tensor in backbone.weights.items()},
+            provenance=Provenance(seed=0, recipe={"mixing": {"method": arm}}),
+        )
+        made.save(Path(f"{arm}.pth"))
+        Path(f"{arm}.txt").write_text(made.fingerprint())
+    words = ["--tasks", "detection", "--seeds", "0", "--out", "out"]
+
+    def call(*more: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            end(lambda: main([*words, *more], stubs))
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    monkeypatch.setenv("FAILS", "cutmix")
+    code, said = call()
+    assert code == 1, said
+    assert "pretrain cutmix seed 0: failed: not now" in said
+    assert kept(Path("out")) == ["done"]
+    assert Path("out/report.html").exists()
+
+    monkeypatch.delenv("FAILS")
+    code, said = call()
+    assert code == 0, said
+    assert "pretrain none seed 0: x 50.0, done before" in said
+    rows = json.loads(Path("out/grid.json").read_text())["cells"]
+    assert [(row["folder"], row["backbone"]["arm"], row["state"]) for row in rows] == [
+        ("detection/none-seed0-seed0", "none", "done"),
+        ("detection/cutmix-seed0-seed0", "cutmix", "done")]  # fmt: skip
+    assert "Look at: out/report.html" in said
+    assert sorted(os.listdir("out/shape_world")) == [
+        "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
