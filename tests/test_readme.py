@@ -9,11 +9,17 @@ from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
 from tools.command import load_config
 from transfer.captioning.config import CaptioningConfig
+from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
-KINDS = {"pretrain": PretrainConfig, "detection": DetectionConfig, "captioning": CaptioningConfig}
+KINDS = {
+    "pretrain": PretrainConfig,
+    "classification": ClassificationConfig,
+    "detection": DetectionConfig,
+    "captioning": CaptioningConfig,
+}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)

@@ -68,7 +68,7 @@ class Local:
 
     def start(self, cell: Cell, slot: int) -> "Process":
         """See `Launcher`."""
-        threads = max(1, len(os.sched_getaffinity(0)) // self.slots)
+        threads = max(1, _cores() // self.slots)
         more = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads))}
         if self.devices:
             more["CUDA_VISIBLE_DEVICES"] = self.devices[slot % len(self.devices)]
@@ -105,6 +105,12 @@ class Process:
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.send_signal(signal.SIGINT)
+
+
+def _cores() -> int:
+    """That this process may use; macOS does not say."""
+    ask = getattr(os, "sched_getaffinity", None)
+    return len(ask(0)) if ask else os.cpu_count() or 1
 
 
 def survey(cells: Sequence[Cell], out: Path) -> list[State]:

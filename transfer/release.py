@@ -266,7 +266,9 @@ def _provenance(backbone: Backbone) -> str:
     facts["versions"] = ", ".join(f"{k} {v}" for k, v in versions.items()) if versions else None
     rows = [f"| {key} | {value} |" for key, value in facts.items() if value is not None]
     missing = ", ".join(unknown(backbone.provenance)) or "nothing"
-    recipe: Any = backbone.provenance.recipe
+    recipe: Any = dict(backbone.provenance.recipe or {})
+    if recipe.get("data"):
+        recipe["data"] = Path(recipe["data"]).name  # where it lay is nobody's business
     shown = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "unknown\n"
     return "\n".join(
         ["| | |", "|---|---|", *rows, f"\nUnknown: {missing}. The recipe, resolved:\n",

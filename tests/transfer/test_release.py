@@ -23,7 +23,7 @@ from tests.transfer.formats.making import tame
 from transfer import hub, release
 
 COMPLETE = Provenance(
-    recipe={"name": "demo", "mixing": {"method": "cutmix"}, "epochs": 9},
+    recipe={"name": "demo", "data": "/home/me/world", "mixing": {"method": "cutmix"}, "epochs": 9},
     dataset="world",
     num_images=5000,
     epochs=9,
@@ -137,6 +137,8 @@ def test_the_card(net, file, capsys):
     for words in (*wanted, net.fingerprint(), "equal", "mean (0.5, 0.4, 0.3)"):
         assert words in text, words
     assert "In torchvision: it has no resnet10t" in text
+    assert "data: world" in text
+    assert "/home/me" not in text
     plain = release.card(net, "n", "MIT", "")
     assert "No transfer of it has been measured" in plain
 
