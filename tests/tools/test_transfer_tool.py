@@ -147,6 +147,26 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tm
     assert survey(cells, out)[0].state == "waiting"
 
 
+def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
+    import threading
+    from argparse import Namespace
+
+    from tools._grid_run import run
+
+    out, one = tmp_path / "out", cell(0, epochs=200, sleep=0.05)
+
+    def press():
+        while not Run(out / one.folder).read_log():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(SystemExit) as ended:
+        run([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
 def test_a_second_signal_does_not_wait(tools, tmp_path):
     (tools / "finetune_det.py").write_text(
         "import signal, time\nsignal.signal(2, lambda *_: print('deaf', flush=True))\n"
