@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.run import plain
-from tools import finetune_cls
 from tools._grid_plan import Wanted, plan
 from tools._grid_run import print_lines, run
 from tools.command import ROOT, load_config
@@ -20,7 +19,10 @@ SEEDS = (0, 1)
 # images for training, for scoring, and their side
 WORLDS: dict[str, dict[str, Any]] = {
     "pretrain": {"train": 2500, "val": 1000, "size": 48},
-    "classification": finetune_cls.WORLD,
+    "classification": {
+        **{"train": 600, "val": 500, "size": 48, "seed": 1},
+        **{"smallest": 0.14, "largest": 0.28},  # smaller things than in pretraining
+    },
     "detection": {"train": 600, "val": 200, "size": 96},
     "captioning": {"train": 1500, "val": 300, "size": 96},
 }
