@@ -16,9 +16,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 KINDS = {
     "pretrain": PretrainConfig,
-    "classification": ClassificationConfig,
     "detection": DetectionConfig,
     "captioning": CaptioningConfig,
+    "classification": ClassificationConfig,
 }
 
 

@@ -82,8 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     print(f"""
 {backbone.name} ({backbone.fingerprint()}) on {data["name"]}
-({data["classes"]} classes, {data["train"]:,} training images; {data["scored"]:,} scored: \
-{metrics["scored"]}; {result.seconds / 60:.1f} min)
+({data["classes"]} classes, {data["train"]:,} training images, {data["scored"]:,} of \
+{metrics["scored"]} scored, {result.seconds / 60:.1f} min)
                   top-1   mean of classes
 {lines}
   most confused ({config.modes[0]}):

@@ -276,8 +276,8 @@ def _finish(
         metrics |= done[mode][0]
     left_out = sorted({name for _, _, names in done.values() for name in names})
     write_text(run.folder / "predictions.json", json.dumps(_predictions(done, ready), indent=1))
-    words = f"{_WORDS[headline]} on {backbone.name}, {data.name} ({data.scored_name})"
-    title = f"{words}: {top1(matrix):.1f} % right"
+    where = f"{matrix.sum():,} images of {data.name}, {data.scored_name}"
+    title = f"{_WORDS[headline]}, {backbone.name}: {top1(matrix):.1f} % right\n{where}"
     draw_confusion(matrix, data.classes, title, run.picture("confusion.png"))
     result = Result(
         task="classification",

@@ -193,10 +193,10 @@ def predict(
     config: ClassificationConfig,
     fabric: Fabric,
 ) -> tuple[Numbers, list[str]]:
-    """(classes (N,) of images in their order, -1 for one left out; files left out), in each process.
+    """(classes (N,) of images in their order, -1 for one left out; files left out).
 
     Args:
-        network: not wrapped for training: each process sees its share, which may be the smaller.
+        network: not wrapped for training: each process sees its share, and knows all in the end.
         ready: images and preprocessing.
         numbers: the images.
         config: batch size, workers, broken images.

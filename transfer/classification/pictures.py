@@ -40,7 +40,7 @@ def draw_confusion(
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     part = "" if whole else f"\nthe {len(chosen)} most confused of {len(classes)} classes"
-    axes.set_title(f"{title}{part}", fontsize=10)
+    figure.suptitle(f"{title}{part}", fontsize=10)
     axes.tick_params(length=0)
     if len(chosen) <= _FIGURES:
         for row, column in zip(*np.nonzero(percent >= 0.5), strict=True):
