@@ -23,7 +23,7 @@ WORLDS: dict[str, dict[str, Any]] = {
         **{"train": 600, "val": 500, "size": 48, "seed": 1},
         **{"smallest": 0.14, "largest": 0.28},  # smaller things than in pretraining
     },
-    "detection": {"train": 600, "val": 200, "size": 96},
+    "detection": {"train": 500, "val": 200, "size": 96},
     "captioning": {"train": 1500, "val": 300, "size": 96},
 }
 
