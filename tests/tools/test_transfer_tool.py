@@ -409,7 +409,7 @@ options = parse(kind, task=task, description="", default="", argv=None)
 config, run = options.config, options.run
 print(config.name)
 arm = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in config.backbone else "none"
-if os.environ.get("FAILS") == arm:
+if os.environ.get("FAILS") == f"{{task}} {{arm}}":
     sys.exit("error: not now")
 run.start(plain(config))
 fingerprint = open(f"{{arm}}.txt").read()
@@ -460,12 +460,17 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out + said.err
 
-    monkeypatch.setenv("FAILS", "cutmix")
+    monkeypatch.setenv("FAILS", "pretrain cutmix")
     code, said = call()
     assert code == 1, said
     assert "pretrain cutmix seed 0: failed: not now" in said
     assert kept(Path("out")) == ["done"]
     assert Path("out/report.html").exists()
+
+    monkeypatch.setenv("FAILS", "detection cutmix")
+    code, said = call()
+    assert code == 1, said
+    assert kept(Path("out")) == ["done", "failed"]
 
     monkeypatch.delenv("FAILS")
     code, said = call()
