@@ -471,11 +471,11 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     code, said = call()
     assert code == 1, said
     assert kept(Path("out")) == ["done", "failed"]
+    assert "pretrain none seed 0: x 50.0, done before" in said
 
     monkeypatch.delenv("FAILS")
     code, said = call()
     assert code == 0, said
-    assert "pretrain none seed 0: x 50.0, done before" in said
     rows = json.loads(Path("out/grid.json").read_text())["cells"]
     assert [(row["folder"], row["backbone"]["arm"], row["state"]) for row in rows] == [
         ("detection/none-seed0-seed0", "none", "done"),
