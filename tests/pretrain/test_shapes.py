@@ -149,3 +149,14 @@ def test_left_and_above_mean_what_they_say():
 def test_pictures_are_ordinary_jpegs(worlds):
     path = next((worlds["detection"] / "JPEGImages").glob("*.jpg"))
     assert Image.open(path).format == "JPEG"
+
+
+def test_sizes_are_an_argument_and_part_of_the_name(tmp_path):
+    """Smaller things cover fewer pixels; another range is another tree."""
+    made = {"train": 10, "val": 1, "size": 32}
+    usual = shapes.classification(tmp_path, **made)
+    small = shapes.classification(tmp_path, **made, smallest=0.05, largest=0.06)
+    assert usual.name == "classification1-32px-10+1-seed0"
+    assert small.name == "classification1-32px-10+1-radius0.05to0.06-seed0"
+    first = [np.asarray(Image.open(tree / "train/arrow/000000.jpg")) for tree in (usual, small)]
+    assert not np.array_equal(*first)

@@ -79,7 +79,7 @@ def finetune(
     if fabric.is_global_zero:
         run.start(*begun)
         write_text(run.folder / "data.txt", ready.data.digest() + "\n")
-        for note in _notes(ready):
+        for note in _notes(ready, config):
             say(f"note: {note}")
         for mode in done:
             say(f"{_WORDS[mode]}: done before, {done[mode][0][f'{mode}_top1']:.2f} % top-1")
@@ -217,12 +217,13 @@ def _left_out(frozen: Frozen) -> list[str]:
     return sorted(frozen.data.names[number] for number in frozen.features.broken)
 
 
-def _notes(ready: Prepared) -> list[str]:
+def _notes(ready: Prepared, config: ClassificationConfig) -> list[str]:
     data = ready.data
     shown = ", ".join(data.classes[:8]) + (", ..." if len(data.classes) > 8 else "")
     scored = f"{len(data.scored):,} of {data.scored_name} scored"
-    chosen = f"penalty and k chosen on {len(data.choose):,} ({data.chosen_on})"
-    counts = f"{len(data.train):,} training images; {scored}; {chosen}"
+    counts = f"{len(data.train):,} training images; {scored}"
+    if config.modes != ["full"]:
+        counts += f"; what is tuned is chosen on {len(data.choose):,} ({data.chosen_on})"
     return [f"{len(data.classes)} classes: {shown}", counts, *data.notes]
 
 

@@ -65,5 +65,6 @@ def shown(matrix: NDArray[np.int64]) -> list[int]:
     return sorted(chosen)
 
 
-def _short(name: str, most: int = 18) -> str:
-    return name if len(name) <= most else f"{name[: most - 1]}…"
+def _short(name: str, most: int = 20) -> str:
+    """Long names differ at either end."""
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"

@@ -43,6 +43,11 @@ def prepare(backbone: Backbone, config: ClassificationConfig) -> Prepared:
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
             "images. Give a smaller batch_size."
         )
+    if config.modes != ["full"] and not len(data.choose):
+        raise UserError(
+            f"no class of {data.name} has two training images, so nothing can be held out to "
+            "choose penalty and k on. Add images, or a test split: then they are chosen on val."
+        )
     least = min(config.knn.ks)
     if "knn" in config.modes and least > len(data.fit):
         raise UserError(
@@ -121,6 +126,11 @@ def freeze(ready: Prepared, config: ClassificationConfig, fabric: Fabric) -> Fro
             f"--dataset.max_broken {len(broken)} goes on without these."
         )
     readable = features.places >= 0
+    if not readable[data.choose].any():
+        raise UserError(
+            "none of the images that penalty and k are chosen on can be read. "
+            f"{next(iter(broken.values()))}"
+        )
     for numbers, what in ((data.fit, "training"), (data.scored, data.scored_name)):
         gone = np.setdiff1d(data.labels[numbers], data.labels[numbers[readable[numbers]]])
         if len(gone):

@@ -227,19 +227,28 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
     """Val falls after the first epoch: the best is the first epoch's network, on test."""
     from transfer.classification import finetuning
 
-    real, seen = finetuning._is_best, []
+    real, predict, seen, scored = finetuning._is_best, finetuning.predict, [], []
 
     def falling(run, record):
         seen.append(record["val_top1"])
         record["val_top1"] = -float(len(seen))
         return real(run, record)
 
+    def spied(network, *rest):
+        scored.append({name: value.clone() for name, value in network.state_dict().items()})
+        return predict(network, *rest)
+
     monkeypatch.setattr(finetuning, "_is_best", falling)
+    monkeypatch.setattr(finetuning, "predict", spied)
     options = config(three, cache, mode="full", epochs=3)
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert (result.metrics["best_epoch"], result.metric) == (1, "full_top1")
     best = Backbone.load(tmp_path / "checkpoints/best.pth")
     assert best.provenance.epochs == 1
+    for number in (0, -1):  # after the first epoch, and at the end
+        assert all(torch.equal(value, best.weights[n]) for n, value in scored[number].items())
+    last = Backbone.load(tmp_path / "classifier.pth")
+    assert not torch.equal(last.weights["fc.weight"], best.weights["fc.weight"])
     from pretrain.images import decode
 
     network, see = best.build().eval(), best.preprocess()
@@ -329,6 +338,18 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_one_image_a_class_leaves_nothing_to_choose_on(three, small, cache, tmp_path):
+    for split, count in (("train", 1), ("val", 2)):
+        for folder in (three / split).iterdir():
+            (tmp_path / split / folder.name).mkdir(parents=True)
+            for path in sorted(folder.iterdir())[:count]:
+                shutil.copy(path, tmp_path / split / folder.name)
+    options = config(tmp_path, cache, batch_size=2, knn=KnnConfig(ks=(1,)))
+    with pytest.raises(UserError, match=r"no class of .* has two training images"):
+        prepare(small, options)
+    assert len(prepare(small, replace(options, mode="full")).data.train) == 3
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -356,6 +377,7 @@ def test_the_recipe_s_preprocessing_is_what_the_network_sees(three, small, cache
     assert seen.spec.input_size == (3, 48, 48)
     assert (seen.spec.crop_pct, seen.spec.interpolation) == (0.5, "bicubic")
     assert prepare(small, config(three, cache)).backbone is small
+    assert small.preprocess(train=True, min_scale=0.3).transforms[0].scale == (0.3, 1.0)
 
 
 def test_a_network_without_a_pooled_feature_is_refused(three, cache, monkeypatch):
