@@ -25,7 +25,8 @@ from transfer.download import Address, cached_path, fetch
 from transfer.formats.files import sha256
 from transfer.formats.sources import Given
 
-_LIST = Path(__file__).resolve().parent / "released.yaml"
+LIST = Path(__file__).resolve().parent / "released.yaml"
+ITSELF = "itself"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +36,7 @@ class Released:
     name: str
     arch: str
     source: str
-    """Whose conventions its file follows."""
+    """Whose conventions its file follows; `itself` where it is a backbone file, which says so."""
     recipe: str
     row: str
     """What the paper or its repository states."""
@@ -48,9 +49,9 @@ class Released:
     """A web page that serves it, where no program can."""
 
 
-def released() -> dict[str, Released]:
-    """Our list, by name."""
-    content = yaml.safe_load(_LIST.read_text(encoding="utf-8"))
+def released(path: Path | None = None) -> dict[str, Released]:
+    """Our list, or another file of its format, by name."""
+    content = yaml.safe_load((path or LIST).read_text(encoding="utf-8"))
     return {
         name: Released(name=name, **{**content["defaults"], **entry})
         for name, entry in content["backbones"].items()
@@ -112,7 +113,8 @@ def _released(entry: Released, trust: bool) -> tuple[Path, Given]:
             "the checkpoint there and give its path. It is read as it is."
         )
     path = fetch(Address(entry.url, entry.sha256, entry.size, entry.name), trust=trust)
-    return path, Given(arch=entry.arch, source=entry.source)
+    says_itself = entry.source == ITSELF
+    return path, Given() if says_itself else Given(arch=entry.arch, source=entry.source)
 
 
 def _address(url: str) -> Address:

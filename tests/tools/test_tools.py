@@ -13,7 +13,7 @@ from tests.conftest import ROOT
 
 TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls")
 TOOLS = (*TRAINING, "report", "demo", "show_mixing", "evaluate", "prepare_data", "bench")
-TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption")
+TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption", "transfer", "release")
 
 
 def call(tool: str, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:

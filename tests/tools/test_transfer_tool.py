@@ -1,0 +1,485 @@
+"""The grid's processes: a stub tool in the place of the real ones, and one real cell."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UserError
+from pretrain.run import Run, other_run
+from tests.conftest import ROOT
+from tools._grid_jobs import Local, alone, survey, work, write_states
+from transfer.grid import Cell, command
+
+STUB = f"""
+import argparse, json, os, sys, time
+from pathlib import Path
+sys.path[0] = {str(ROOT)!r}
+from pretrain.run import Result, Run
+parser = argparse.ArgumentParser()
+for flag in ("--config", "--out", "--resume"):
+    parser.add_argument(flag)
+options = parser.parse_args()
+assert options.resume == "auto"
+config = json.loads(options.config)
+run = Run(Path(options.out))
+run.refuse_finished()
+run.start(config, "f00d")
+threads = os.environ["OMP_NUM_THREADS"]
+print(f"started in {{os.environ.get('CUDA_VISIBLE_DEVICES')}} {{threads}}", flush=True)
+if config.get("fails"):
+    sys.exit("error: it cannot be\\n")
+try:
+    for epoch in range(len(run.read_log()), config["epochs"]):
+        time.sleep(config["sleep"])
+        run.log({{"epoch": epoch + 1}})
+        if config.get("dies"):
+            os.kill(os.getpid(), 9)
+except KeyboardInterrupt:
+    print("stopping after this step")
+    sys.exit(130)
+run.finish(Result(task="detection", metric="AP50", metrics={{"AP50": 40.0}},
+    backbone={{"fingerprint": "f00d"}}, data={{}}, seed=config["seed"], config=config, seconds=1.0,
+    environment={{}}))
+"""
+
+
+@pytest.fixture
+def tools(tmp_path) -> Path:
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    (folder / "finetune_det.py").write_text(STUB)
+    return folder
+
+
+def cell(seed: int, **more) -> Cell:
+    config = {"seed": seed, "epochs": 1, "sleep": 0.0, **more}
+    return Cell(
+        task="detection",
+        name="b",
+        seed=seed,
+        backbone={"fingerprint": "f00d"},
+        config=config,
+        options=("--config", json.dumps(config)),
+    )
+
+
+def run_all(cells, out, tools, slots=1, devices=(), show=lambda _: None):
+    states = survey(cells, out)
+    number = work(states, out, Local(out, tools, slots, devices), show,
+                  lambda s: write_states(s, out))  # fmt: skip
+    return states, number
+
+
+def kept(out: Path) -> list[str]:
+    return [row["state"] for row in json.loads((out / "grid.json").read_text())["cells"]]
+
+
+def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    out = tmp_path / "out"
+    cells = [cell(0), cell(1, fails=True), cell(2, dies=True), cell(3)]
+    states, number = run_all(cells, out, tools, slots=2, devices=("4", "7"))
+    assert number is None
+    assert [s.state for s in states] == ["done", "failed", "failed", "done"]
+    assert states[1].why == f"it cannot be (log: {out}/logs/detection/b-seed1.log)"
+    assert states[2].why.startswith("killed by signal 9; it said last: started in")
+    assert kept(out) == ["done", "failed", "failed", "done"]
+    said = [(out / c.log).read_text() for c in cells]
+    threads = max(1, len(os.sched_getaffinity(0)) // 2)
+    assert {line.splitlines()[0] for line in said} == {
+        f"started in 4 {threads}", f"started in 7 {threads}"}  # fmt: skip
+
+    # again: what is done is not run again, what failed is, and its old words are not its new ones
+    before = (out / cells[0].folder / "result.json").stat().st_mtime_ns
+    states, _ = run_all(cells, out, tools)
+    assert (out / cells[0].folder / "result.json").stat().st_mtime_ns == before
+    assert [s.state for s in states] == ["done", "failed", "done", "done"]  # 2 had done its epoch
+    (tools / "finetune_det.py").write_text("raise SystemExit('it broke')")
+    states, _ = run_all(cells[:2], out, tools)
+    assert states[1].why.startswith("it broke (log: ")
+
+
+def test_no_more_at_once_than_asked(tools, tmp_path):
+    most = []
+
+    def show(states):
+        most.append(sum(s.state == "running" for s in states))
+
+    run_all([cell(seed, sleep=0.2) for seed in range(4)], tmp_path / "out", tools, 2, show=show)
+    assert max(most) == 2
+
+
+def test_the_result_of_another_configuration_is_left_alone(tools, tmp_path):
+    out = tmp_path / "out"
+    run_all([cell(0)], out, tools)
+    other = cell(0, extra=1)
+    states, _ = run_all([other, cell(1)], out, tools)
+    assert [s.state for s in states] == ["failed", "done"]
+    assert "another configuration is in this folder (extra: None there, 1 here)" in states[0].why
+    held = json.loads((out / other.folder / "result.json").read_text())
+    assert not other_run(held["config"], cell(0).config)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tmp_path):
+    out, cells = tmp_path / "out", [cell(0, epochs=200, sleep=0.05), cell(1)]
+
+    def show(states):
+        if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
+            sent.append(1)
+            os.kill(os.getpid(), number)
+
+    sent: list[int] = []
+    states, received = run_all(cells, out, tools, show=show)
+    assert received == number
+    assert [s.state for s in states] == ["waiting", "waiting"]
+    assert kept(out) == ["missing", "missing"]
+    assert "stopping after this step" in (out / cells[0].log).read_text()
+    epochs = len(Run(out / cells[0].folder).read_log())
+    quick = json.loads(cells[0].options[1])
+    assert 2 <= epochs < quick["epochs"]
+    assert survey(cells, out)[0].state == "waiting"
+
+
+def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
+    import threading
+    from argparse import Namespace
+
+    from tools._grid_run import run
+
+    out, one = tmp_path / "out", cell(0, epochs=200, sleep=0.05)
+
+    def press():
+        while not Run(out / one.folder).read_log():
+            time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    threading.Thread(target=press, daemon=True).start()
+    with pytest.raises(SystemExit) as ended:
+        run([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
+    assert ended.value.code == 130
+    assert "the same command goes on" in capsys.readouterr().err
+
+
+def test_a_second_signal_does_not_wait(tools, tmp_path):
+    (tools / "finetune_det.py").write_text(
+        "import signal, time\nsignal.signal(2, lambda *_: print('deaf', flush=True))\n"
+        "print('up', flush=True)\ntime.sleep(60)\ntime.sleep(60)\n"
+    )
+    out, cells, started = tmp_path / "out", [cell(0)], time.monotonic()
+
+    def show(_):
+        log = out / cells[0].log
+        words = log.read_text() if log.exists() else ""
+        if ("up" in words and not sent) or ("deaf" in words and len(sent) == 1):
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGINT)
+
+    sent: list[int] = []
+    assert run_all(cells, out, tools, show=show)[1] == signal.SIGINT
+    assert time.monotonic() - started < 30
+
+
+def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
+    """SIGKILL leaves the child at work: the next call waits for it and takes its result."""
+    out, one = tmp_path / "out", cell(0, epochs=4, sleep=0.25)
+    words = command(one, out, sys.executable, tools)
+    with open(os.devnull, "w") as nothing:
+        orphan = subprocess.Popen(
+            words, stdout=nothing, stderr=nothing, env={**os.environ, "OMP_NUM_THREADS": "1"}
+        )
+    while not (out / one.folder / ".lock").exists():
+        time.sleep(0.02)
+    seen = set()
+    states, _ = run_all([one], out, tools, show=lambda s: seen.add(s[0].state))
+    orphan.wait()
+    assert states[0].state == "done"
+    assert "elsewhere" in seen
+    assert "running" not in seen
+    assert len(Run(out / one.folder).read_log()) == 4
+
+
+def test_one_grid_in_a_folder(tmp_path):
+    block = (f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom pathlib import Path\n"
+             "from tools._grid_jobs import alone\n"
+             f"with alone(Path({str(tmp_path)!r})): pass")  # fmt: skip
+    with alone(tmp_path):
+        done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert f"another grid is at work in {tmp_path} (process {os.getpid()})" in done.stderr
+    assert subprocess.run([sys.executable, "-c", block]).returncode == 0
+
+
+def test_what_a_terminal_shows(tools, tmp_path):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from tools._grid_jobs import State
+    from tools._grid_table import entry, footer, seconds_left, shown, table
+
+    out, text = tmp_path / "out", StringIO()
+    console = Console(file=text, force_terminal=True, width=90, color_system=None)
+    with shown(out, 1, console) as show:
+        states, _ = run_all([cell(0), cell(1, fails=True)], out, tools, show=show)
+    for words in ("detection", "waiting", "AP50 40.0", "1 of 2 done, 1 failed", "it cannot be"):
+        assert words in text.getvalue()
+    assert footer(states, 1).splitlines()[0] == "1 of 2 done, 1 failed"
+
+    under_way = State(cell(2, epochs=7), "running", began=time.monotonic())
+    Run(out / under_way.cell.folder).start(under_way.cell.config)
+    Run(out / under_way.cell.folder).log({"epoch": 3})
+    assert entry(under_way, out) == "epoch 3 of 7"
+    states = [*states, under_way, State(cell(3))]
+    states[0].seconds = 60.0
+    console.print(table(states, out))
+    assert [len(column._cells) for column in table(states, out).columns] == [4, 4, 4]
+    assert 119 < seconds_left(states, 1) <= 120
+    assert "about 2 min left" in footer(states, 1)
+
+
+def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
+    from tools._grid_table import shown
+
+    out = tmp_path / "out"
+    for _ in range(2):
+        with shown(out, 1) as show:
+            run_all([cell(0), cell(1, fails=True)], out, tools, show=show)
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split("  (")[0] for line in lines if "seed 0" in line] == [
+        "[1/2] detection b seed 0: running", "[1/2] detection b seed 0: AP50 40.0",
+        "[1/2] detection b seed 0: AP50 40.0, done before"]  # fmt: skip
+    assert sum("[2/2] detection b seed 1: failed: it cannot be (log: " in line
+               for line in lines) == 2  # fmt: skip
+
+
+def test_a_printed_line_is_a_run_of_its_own(tools, tmp_path):
+    from transfer.grid import shell_line
+
+    out = tmp_path / "an out"
+    line = shell_line(cell(0), out, sys.executable, tools, tmp_path)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for _ in range(2):  # the second one finds the result
+        assert subprocess.run(["sh", "-c", line], env=environment, cwd="/").returncode == 0
+    assert survey([cell(0)], out)[0].state == "done"
+
+
+def test_through_submitit(tools, tmp_path, monkeypatch):
+    pytest.importorskip("submitit")
+    from tools._grid_slurm import Cluster
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    out = tmp_path / "out"
+    out.mkdir()
+    cells = [cell(0), cell(1, fails=True)]
+    states = survey(cells, out)
+    cluster = Cluster(["cluster=local", "timeout_min=2"], out, tools, 2)
+    assert work(states, out, cluster, lambda _: None, lambda _: None) is None
+    assert [s.state for s in states] == ["done", "failed"]
+    assert states[1].why.startswith("it cannot be (log: ")
+    for words, said in ((["timeout_min"], "KEY=VALUE"), (["cluster=moon"], "moon"),
+                        (["cluster=local", "no_such=1"], "no_such")):  # fmt: skip
+        with pytest.raises(UserError, match=said):
+            Cluster(words, out, tools, 1)
+
+
+def test_without_submitit(tmp_path, monkeypatch):
+    from tools._grid_slurm import Cluster
+
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(UserError, match="pip install"):
+        Cluster([], tmp_path, tmp_path, 1)
+
+
+TINY = """\
+name: tiny
+dataset: {image_size: 48, min_count: 1}
+model: {embed_size: 8, hidden_size: 8}
+decoding: {beam: 1, max_length: 6}
+epochs: 1
+batch_size: 20
+workers: 0
+meteor: "off"
+"""
+
+
+def called(*words: object, capsys) -> tuple[int, str, str]:
+    """Exit code, standard output and error of tools/transfer.py in this process."""
+    from tools.command import end
+    from tools.transfer import main
+
+    code = 0
+    try:
+        end(lambda: main([str(word) for word in words]))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    return code, *capsys.readouterr()
+
+
+def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbone):
+    monkeypatch.chdir(tmp_path)
+    Path("tiny.yaml").write_text(TINY)
+    grid = ["--backbones", backbone_file, "--tasks", "captioning", "--out", "out",
+            "--config", "captioning=tiny.yaml", "--data",
+            f"captioning={worlds['captions']}"]  # fmt: skip
+    code, out, error = called(*grid, "--print", capsys=capsys)
+    assert code == 0, error
+    assert not Path("out").exists()
+    (line,) = out.splitlines()
+    assert line.startswith(f"cd {tmp_path} && {{ test -e out/captioning/")
+    assert "--seed 3 " in line  # the seed of its pretraining
+
+    code, out, error = called(*grid, capsys=capsys)
+    assert code == 0, error
+    (row,) = json.loads(Path("out/grid.json").read_text())["cells"]
+    assert row["backbone"] == json.loads(json.dumps(backbone.describe()))
+    assert (row["task"], row["seed"], row["state"], row["why"]) == ("captioning", 3, "done", None)
+    result = json.loads((Path("out") / row["folder"] / "result.json").read_text())
+    assert result["backbone"]["fingerprint"] == backbone.fingerprint()
+    assert result["config"]["seed"] == 3
+
+    code, out, error = called(*grid, capsys=capsys)
+    assert code == 0, error
+    assert ", done before" in error
+    assert called(*grid, "--print", capsys=capsys)[1] == ""
+
+    Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
+    code, out, error = called(*grid, capsys=capsys)
+    assert code == 1
+    assert "another configuration is in this folder (epochs: 1 there, 2 here)" in error
+    (row,) = json.loads(Path("out/grid.json").read_text())["cells"]
+    assert row["state"] == "failed"
+    assert json.loads((Path("out") / row["folder"] / "result.json").read_text()) == result
+
+
+def test_mistakes_are_told_before_the_first_job(
+    tmp_path, monkeypatch, capsys, worlds, backbone, backbone_file
+):
+    from dataclasses import replace
+
+    from pretrain.backbone import Provenance
+
+    monkeypatch.chdir(tmp_path)
+    copy, unknown = Path("copy.pth"), Path("unknown.pth")
+    copy.write_bytes(backbone_file.read_bytes())
+    replace(backbone, provenance=Provenance()).save(unknown)
+    Path("bad.yaml").write_text("epocs: 3\n")
+    Path("big.yaml").write_text(TINY.replace("batch_size: 20", "batch_size: 9999"))
+    before = sorted(os.listdir())
+    world = ["--data", f"captioning={worlds['captions']}"]
+    one = ["--backbones", backbone_file, "--tasks", "captioning"]
+    for words, said in (
+        ([*one, *world, "--jobs", "0"], "--jobs is 0"),
+        ([*one, *world, "--seeds", "1", "1"], "--seeds is 1 1; each may stand once"),
+        ([*one, *world, "--seeds", "-1"], "--seeds has -1"),
+        ([*one, *world, "--config", "bad.yaml"], "it must be TASK=PATH"),
+        ([*one, "--data", "detection=x"], "of captioning"),
+        ([*one, *world, "--config", "captioning=none.yaml"], "there is no file none.yaml"),
+        ([*one, *world, "--config", "captioning=bad.yaml"], "epocs"),
+        ([*one, "--data", "captioning=nowhere"], "captioning from"),
+        ([*one, *world, "--print", "--jobs", "2"], "--print goes without --jobs"),
+        (["--backbones", backbone_file, copy, "--tasks", "captioning", *world], "names one back"),
+        (["--backbones", backbone_file, "none.pth", "--tasks", "captioning", *world], "none.pth"),
+        (["--backbones", unknown, "--tasks", "captioning", *world], "unless you give --seeds"),
+        (["--data", "captioning=x"], "--data needs --backbones"),
+        ([*one, *world, "--out", copy], "is a file"),
+    ):
+        code, _, error = called(*words, capsys=capsys)
+        assert (code, error[:7]) == (2, "error: "), (words, error)
+        assert said in error
+    assert sorted(os.listdir()) == before
+
+
+EMBEDDED_STUB = f"""
+import os, shutil, sys
+sys.path[0] = {str(ROOT)!r}
+from pretrain.config import PretrainConfig
+from pretrain.run import Result, plain
+from tools.command import parse
+from transfer.detection.config import DetectionConfig
+task = "pretrain" if "pretrain" in sys.argv[0] else "detection"
+kind = PretrainConfig if task == "pretrain" else DetectionConfig
+options = parse(kind, task=task, description="", default="", argv=None)
+config, run = options.config, options.run
+print(config.name)
+arm = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in config.backbone else "none"
+if os.environ.get("FAILS") == f"{{task}} {{arm}}":
+    sys.exit("error: not now")
+run.start(plain(config))
+fingerprint = open(f"{{arm}}.txt").read()
+if task == "pretrain":
+    shutil.copy(f"{{arm}}.pth", run.folder / "backbone.pth")
+names = {{"pretrain": ("classification1-32px-20+10-seed0", 20, {{}}),
+         "detection": ("voc1-48px-8+4-seed0", 8, {{"test": 4}})}}[task]
+run.finish(Result(task=task, metric="x", metrics={{"x": 50.0}},
+    backbone={{"fingerprint": fingerprint}}, data={{"name": names[0], "train": names[1], **names[2]}},
+    seed=config.seed, config=plain(config), seconds=1.0, environment={{}}))
+"""  # noqa: E501
+
+
+def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, capsys, backbone):
+    """Real planning; stubs for the training: a pretraining that fails, then all of it."""
+    from dataclasses import replace
+
+    from pretrain.backbone import Provenance
+    from tools import _grid_embedded
+    from tools.command import end
+    from tools.transfer import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_grid_embedded, "WORLDS", {
+        "pretrain": {"train": 20, "val": 10, "size": 32},
+        "classification": {"train": 1, "val": 1, "size": 8},
+        "detection": {"train": 8, "val": 4, "size": 48}})  # fmt: skip
+    stubs = Path("stubs")
+    stubs.mkdir()
+    for script in ("pretrain.py", "finetune_det.py"):
+        (stubs / script).write_text(EMBEDDED_STUB)
+    (stubs / "report.py").write_text(
+        "import sys; from pathlib import Path; Path(sys.argv[3], 'report.html').write_text('x')"
+    )
+    for number, arm in enumerate(("none", "cutmix")):
+        made = replace(
+            backbone,
+            weights={name: tensor + number for name, tensor in backbone.weights.items()},
+            provenance=Provenance(seed=0, recipe={"mixing": {"method": arm}}),
+        )
+        made.save(Path(f"{arm}.pth"))
+        Path(f"{arm}.txt").write_text(made.fingerprint())
+    words = ["--tasks", "detection", "--seeds", "0", "--out", "out"]
+
+    def call(*more: str) -> tuple[int, str]:
+        with pytest.raises(SystemExit) as ended:
+            end(lambda: main([*words, *more], stubs))
+        said = capsys.readouterr()
+        return int(ended.value.code or 0), said.out + said.err
+
+    monkeypatch.setenv("FAILS", "pretrain cutmix")
+    code, said = call()
+    assert code == 1, said
+    assert "pretrain cutmix seed 0: failed: not now" in said
+    assert kept(Path("out")) == ["done"]
+    assert Path("out/report.html").exists()
+
+    monkeypatch.setenv("FAILS", "detection cutmix")
+    code, said = call()
+    assert code == 1, said
+    assert kept(Path("out")) == ["done", "failed"]
+    assert "pretrain none seed 0: x 50.0, done before" in said
+
+    monkeypatch.delenv("FAILS")
+    code, said = call()
+    assert code == 0, said
+    rows = json.loads(Path("out/grid.json").read_text())["cells"]
+    assert [(row["folder"], row["backbone"]["arm"], row["state"]) for row in rows] == [
+        ("detection/none-seed0-seed0", "none", "done"),
+        ("detection/cutmix-seed0-seed0", "cutmix", "done")]  # fmt: skip
+    assert "Look at: out/report.html" in said
+    assert sorted(os.listdir("out/shape_world")) == [
+        "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip

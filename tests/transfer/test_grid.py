@@ -1,0 +1,209 @@
+"""The grid's plan and its matching, without a process and without torch."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UserError
+from pretrain.run import Result, Run
+from transfer import grid
+from transfer.grid import Cell, look
+
+PRINT = "0123456789abcdef"
+
+
+@pytest.fixture
+def data(tmp_path) -> Path:
+    (tmp_path / "data").mkdir()
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def cell(data) -> Cell:
+    config = {"name": "r", "backbone": "b.pth", "data": str(data), "epochs": 4, "workers": 1,
+              "solver": {"lr": 0.1}, "seed": 3}  # fmt: skip
+    return Cell(
+        task="detection",
+        name="b",
+        seed=3,
+        backbone={"name": "resnet, cutmix", "fingerprint": PRINT, "seed": 3},
+        config=config,
+        data={"name": "world", "train": 10},
+        options=("--backbone", "b.pth", "--seed", "3"),
+    )
+
+
+def finish(cell: Cell, out: Path, *, config=None, data=None, fingerprint=PRINT, note=True) -> Run:
+    """What the tool leaves."""
+    run = Run(out / cell.folder)
+    config = {**cell.config, **(config or {})}
+    run.start(config, fingerprint if note else None)
+    run.finish(
+        Result(
+            task=cell.task,
+            metric="AP50",
+            metrics={"AP50": 43.21},
+            backbone={"fingerprint": fingerprint},
+            data={"name": "world", "train": 10, "test": 5, **(data or {})},
+            seed=cell.seed,
+            config=config,
+            seconds=2.0,
+            environment={},
+        )
+    )
+    return run
+
+
+def test_a_result_that_matches_is_taken(cell, tmp_path):
+    assert look(cell, tmp_path).state == "absent"
+    finish(cell, tmp_path)
+    found = look(cell, tmp_path)
+    assert found.state == "done"
+    assert grid.figure(found.result) == "AP50 43.2"
+    told = replace(found.result, task="captioning", metric="CIDEr", metrics={"CIDEr": 0.8421})
+    assert grid.figure(told) == "CIDEr 84.2"  # in percent, as a table shows it
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"config": {"solver": {"lr": 0.2}}}, "solver.lr: 0.2 there, 0.1 here"),
+        ({"config": {"seed": 4}}, "seed: 4 there"),
+        ({"config": {"data": "/elsewhere"}}, "data: '/elsewhere' there"),
+        ({"data": {"train": 11}}, "data, train: 11 there, 10 here"),
+        ({"data": {"name": "other"}}, "data, name: 'other' there"),
+        ({"fingerprint": "f" * 16}, "backbone: ffffffffffffffff there"),
+        ({"fingerprint": "f" * 16, "note": False}, "backbone: ffffffffffffffff there"),
+    ],
+)
+def test_another_result_is_an_error_not_overwritten(change, said, cell, tmp_path):
+    finish(cell, tmp_path, **change)
+    found = look(cell, tmp_path)
+    assert found.state == "other"
+    assert "another configuration is in this folder" in found.why
+    assert said in found.why
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"workers": 7}},  # no bit depends on it
+        {"config": {"backbone": "moved/b.pth"}},  # the fingerprint is what counts
+        {"note": False},
+    ],
+)
+def test_what_does_not_count_is_let_pass(change, cell, tmp_path):
+    finish(cell, tmp_path, **change)
+    assert look(cell, tmp_path).state == "done"
+
+
+def test_data_under_another_name_for_the_same_place(cell, data, tmp_path, monkeypatch):
+    monkeypatch.chdir(data.parent)
+    finish(cell, tmp_path, config={"data": "data"})
+    assert look(cell, tmp_path).state == "done"
+
+
+def test_a_network_of_random_weights_is_known_by_what_it_was_given(cell, tmp_path):
+    run = finish(cell, tmp_path)
+    content = json.loads((run.folder / "result.json").read_text())
+    content["backbone"]["fingerprint"] = "random"
+    (run.folder / "result.json").write_text(json.dumps(content))
+    assert look(cell, tmp_path).state == "done"
+
+
+def test_an_unfinished_run_is_taken_up_only_where_its_tool_would(cell, tmp_path):
+    run = Run(tmp_path / cell.folder)
+    run.start(cell.config, PRINT)
+    assert look(cell, tmp_path).state == "started"
+    for other in (
+        replace(cell, config={**cell.config, "epochs": 5}),
+        replace(cell, config={**cell.config, "backbone": "c.pth"}),
+        replace(cell, backbone={"fingerprint": "f" * 16}),
+    ):
+        found = look(other, tmp_path)
+        assert found.state == "other"
+        assert "there" in found.why
+    (run.folder / "config.yaml").write_text("a: [1\n")
+    assert "cannot be read" in look(cell, tmp_path).why
+
+
+@pytest.mark.parametrize("text", ["{}", "[1", '{"format": "result/1"}', "\0\0"])
+def test_a_foreign_result_is_an_error(text, cell, tmp_path):
+    (tmp_path / cell.folder).mkdir(parents=True)
+    (tmp_path / cell.folder / "result.json").write_text(text)
+    found = look(cell, tmp_path)
+    assert found.state == "other"
+    assert "result.json" in found.why
+
+
+def test_names_of_folders():
+    names = ["runs/cutmix-seed0/backbone.pth", "runs/none-seed0/", "timm:resnet50.a1_in1k", "x.pth",
+             "hf:owner/net@main", "https://a.b/c/d.pth#sha256=00"]  # fmt: skip
+    prints = [f"{number:016x}" for number in range(len(names))]
+    assert grid.labels(names, prints) == [
+        "cutmix-seed0", "none-seed0", "resnet50.a1_in1k", "x", "net-main", "d"]  # fmt: skip
+    assert grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16, "2" * 16]) == ["x-11111111", "x-22222222"]
+    with pytest.raises(UserError, match=r"a/x.pth and b/x.pth have the fingerprint 1111"):
+        grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16] * 2)
+
+
+def test_replicates_come_one_after_the_other(cell):
+    def made(task, name, seed):
+        return replace(cell, task=task, name=name, seed=seed)
+
+    cells = [made(task, name, seed) for task in ("captioning", "detection") for name in "ab"
+             for seed in (1, 0)]  # fmt: skip
+    found = [(c.seed, c.task, c.name) for c in grid.order(cells)]
+    assert found == [(seed, task, name) for seed in (0, 1) for task in ("detection", "captioning")
+                     for name in "ab"]  # fmt: skip
+
+
+def test_the_command_is_the_same_for_a_new_run_and_a_stopped_one(cell, tmp_path):
+    words = grid.command(cell, Path("my out"), "python", Path("tools"))
+    assert words == ["python", "tools/finetune_det.py", "--backbone", "b.pth", "--seed", "3",
+                     "--resume", "auto", "--out", "my out/detection/b-seed3"]  # fmt: skip
+    line = grid.shell_line(cell, Path("my out"), "python", Path("tools"), Path("/a b"))
+    assert line == (
+        "cd '/a b' && { test -e 'my out/detection/b-seed3/result.json' || python "
+        "tools/finetune_det.py --backbone b.pth --seed 3 --resume auto --out "
+        "'my out/detection/b-seed3'; }"
+    )
+
+
+def test_what_a_failed_run_said():
+    assert grid.last_error("epoch 1\nerror: no room\nnote: x\n\n") == "no room"
+    assert grid.last_error("Traceback:\n  File\nValueError: bad\n") == "ValueError: bad"
+    assert grid.last_error(" \n") == "it said nothing"
+
+
+def test_progress_is_read_from_the_log(cell, tmp_path):
+    assert grid.progress(cell, tmp_path) == (0, 4)
+    run = Run(tmp_path / cell.folder)
+    run.start(cell.config)
+    for epoch in (1, 2):
+        run.log({"epoch": epoch})
+    with open(run.log_file, "a") as handle:
+        handle.write('{"epoch": 3, "lo')  # being written
+    assert grid.progress(cell, tmp_path) == (2, 4)
+
+
+def test_time_left():
+    means = {"detection": [50.0, 70.0], "captioning": [20.0]}
+    assert grid.time_left(means, [("detection", 15.0)], ["captioning", "captioning"], 1) == 85
+    assert grid.time_left(means, [("detection", 15.0)], ["captioning"], 2) == 45  # the longest
+    assert grid.time_left(means, [("detection", 99.0)], [], 1) == 0  # longer than the mean
+    assert grid.time_left(means, [], ["classification"], 1) is None
+    assert grid.time_left({}, [], [], 1) == 0
+
+
+def test_the_file_for_the_report(cell):
+    content = json.loads(
+        grid.as_json([(cell, "done", None), (cell, "failed", "bad"), (cell, "running", None)])
+    )
+    assert content["format"] == "grid/1"
+    assert [row["state"] for row in content["cells"]] == ["done", "failed", "missing"]
+    assert content["cells"][1] == {
+        "task": "detection", "backbone": dict(cell.backbone), "seed": 3,
+        "folder": "detection/b-seed3", "state": "failed", "why": "bad"}  # fmt: skip

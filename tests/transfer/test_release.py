@@ -1,0 +1,271 @@
+"""A release: what is refused, what stands in its folder, and that it comes back by its entry."""
+
+import functools
+import hashlib
+import http.server
+import json
+import os
+import re
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import yaml
+from huggingface_hub import ModelCard
+
+from pretrain.backbone import Backbone, Provenance
+from pretrain.errors import UserError
+from pretrain.run import Result, Run
+from tests.transfer.formats.making import tame
+from transfer import hub, release
+
+COMPLETE = Provenance(
+    recipe={"name": "demo", "data": "/home/me/world", "mixing": {"method": "cutmix"}, "epochs": 9},
+    dataset="world",
+    num_images=5000,
+    epochs=9,
+    seed=0,
+    top1=81.25,
+    classes=[f"class {number}" for number in range(10)],
+    commit="0" * 40,
+    versions={"torch": "2.11.0"},
+    created="2026-01-01T00:00:00+00:00",
+)
+
+
+@pytest.fixture(scope="module")
+def net() -> Backbone:
+    made = tame("resnet10t", input_size=(3, 64, 64), crop_pct=1.0, mean=(0.5, 0.4, 0.3))
+    return replace(made, provenance=COMPLETE)
+
+
+@pytest.fixture
+def file(net, tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    net.save(tmp_path / "b.pth")
+    return tmp_path / "b.pth"
+
+
+def called(*words: object, capsys) -> tuple[int, str]:
+    from tools.command import end
+    from tools.release import main
+
+    code = 0
+    try:
+        end(lambda: main([str(word) for word in words]))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    said = capsys.readouterr()
+    return code, said.out + said.err
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of a loopback server that serves tmp_path/served."""
+    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_release_comes_back_through_the_list(net, file, served, capsys, monkeypatch, tmp_path):
+    url = f"{served}/ours-1/backbone.pth"
+    code, said = called("--backbone", file, "--name", "ours-1", "--to", "served", "--url", url,
+                        "--licence", "Apache-2.0", capsys=capsys)  # fmt: skip
+    assert code == 0, said
+    out = tmp_path / "releases" / "ours-1"
+    names = ["README.md", "backbone.pth", "config.json", "entry.yaml", "model.safetensors"]
+    assert sorted(os.listdir(out)) == sorted(os.listdir("served/ours-1")) == names
+    assert os.listdir("releases") == ["ours-1"]
+
+    entry = yaml.safe_load((out / "entry.yaml").read_text())["backbones"]["ours-1"]
+    weights = (out / "backbone.pth").read_bytes()
+    assert entry["sha256"] == hashlib.sha256(weights).hexdigest()
+    assert entry["size"] == len(weights)
+    assert entry["row"].startswith("18.75 ")
+    assert entry["licence"] == "Apache-2.0"
+
+    monkeypatch.setattr(hub, "LIST", out / "entry.yaml")
+    found = hub.resolve("ours-1")
+    assert found.fingerprint() == net.fingerprint()
+    assert found.arm == "cutmix"
+    assert hub.resolve(str(out)).fingerprint() == net.fingerprint()
+    model = timm.create_model(f"local-dir:{out}", pretrained=True)
+    assert torch.equal(model.state_dict()["fc.weight"], net.weights["fc.weight"])
+    assert tuple(model.pretrained_cfg["mean"]) == (0.5, 0.4, 0.3)
+
+    code, said = called("--backbone", file, "--name", "ours-1", capsys=capsys)
+    assert (code, "in our list already" in said) == (2, True)
+
+
+def test_the_card(net, file, capsys):
+    run = Run(Path("runs/det"))
+    run.start({"name": "r"})
+    run.finish(
+        Result(
+            task="detection",
+            metric="AP50",
+            metrics={"AP50": 43.2, "AP": 20.0},
+            backbone=net.describe(),
+            data={"name": "voc", "train": 3},
+            seed=0,
+            config={"name": "r", "engine": "torchvision"},
+            seconds=1.0,
+            environment={"device": "cpu", "commit": None},
+        )
+    )
+    code, said = called("--backbone", file, "--name", "n", "--results", "runs", capsys=capsys)
+    assert code == 0, said
+    text = Path("releases/n/README.md").read_text()
+    front = ModelCard(text).data.to_dict()
+    assert front["license"] == "mit"
+    assert front["library_name"] == "timm"
+    assert "cutmix" in front["tags"]
+    (index,) = front["model-index"]
+    assert index["results"][0]["metrics"][0]["value"] == 81.25
+    wanted = ["43.2", "| epochs | 9 |", "method: cutmix", "Unknown: nothing", "timm.create_model"]
+    for words in (*wanted, net.fingerprint(), "equal", "mean (0.5, 0.4, 0.3)"):
+        assert words in text, words
+    assert "In torchvision: it has no resnet10t" in text
+    assert "data: world" in text
+    assert "/home/me" not in text
+    plain = release.card(net, "n", "MIT", "")
+    assert "No transfer of it has been measured" in plain
+
+
+def test_what_the_card_says_of_torchvision_is_so(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    net = replace(tame("resnet18", num_classes=3), provenance=COMPLETE)
+    text = release.card(net, "n", "MIT", "", repository="owner/n")
+    assert "hf-hub:owner/n" in text
+    assert "--to detectron2" in text
+    net.save(Path("n/backbone.pth"))
+    (block,) = [b for b in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "vision" in b]
+    found: dict = {}
+    exec(block, found)
+    assert torch.equal(found["model"].fc.weight, net.weights["fc.weight"])
+
+
+def test_what_is_refused(net, file, capsys, tmp_path):
+    weights = dict(net.weights)
+    weights["fc.bias"] = torch.full_like(weights["fc.bias"], float("nan"))
+    replace(net, weights=weights).save(Path("nan.pth"))
+    gaps = replace(COMPLETE, commit=None, top1=None)
+    replace(net, provenance=gaps).save(Path("gaps.pth"))
+    Path("cut.pth").write_bytes(file.read_bytes()[:5000])
+    Path("releases/there").mkdir(parents=True)
+    before = sorted(os.listdir())
+    for words, said in (
+        (["--backbone", "nan.pth", "--name", "n"], "not fit for a release: NaN"),
+        (["--backbone", "gaps.pth", "--name", "n"], "of itself: top1, commit"),
+        (["--backbone", "cut.pth", "--name", "n"], "cut short"),
+        (["--backbone", file, "--name", "there"], "releases/there exists"),
+        (["--backbone", file, "--name", "cutmix-resnet50"], "in our list already"),
+        (["--backbone", file, "--name", "a/b"], "--name is 'a/b'"),
+        (["--backbone", file], "--name is None"),
+        (["--backbone", file, "--name", "n", "--url", "x"], "--url is 'x'"),
+        (["--backbone", file, "--name", "n", "--push", "owner/n"], "must be hf:owner/name"),
+        (["--name", "n"], "--backbone is missing"),
+        (["--backbone", file, "--name", "n", "--results", "none"], "no folder none"),
+    ):
+        code, told = called(*words, capsys=capsys)
+        assert (code, said in told) == (2, True), (words, told)
+    assert sorted(os.listdir()) == before
+    assert os.listdir("releases") == ["there"]
+    code, told = called("--backbone", "gaps.pth", "--name", "n", "--allow-unknown", capsys=capsys)
+    assert code == 0, told
+    assert "Unknown: top1, commit" in Path("releases/n/README.md").read_text()
+
+
+def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypatch):
+    from transfer.formats import to_timm
+
+    real = to_timm.prove_timm
+
+    def spoiled(backbone, folder):
+        levels = [replace(level, difference=level.largest) for level in
+                  real(backbone, folder).levels]  # fmt: skip
+        return replace(real(backbone, folder), levels=tuple(levels))
+
+    monkeypatch.setattr(to_timm, "prove_timm", spoiled)
+    code, told = called("--backbone", file, "--name", "n", capsys=capsys)
+    assert (code, "not the same function" in told) == (2, True)
+    assert not Path("releases/n").exists()
+    assert os.listdir("releases") == []
+
+
+def test_an_architecture_of_our_own(net, tmp_path):
+    ours = replace(tame("resnet18_cifar", input_size=(3, 32, 32)), provenance=COMPLETE)
+    release.make(ours, "n", tmp_path, licence="MIT")
+    assert sorted(os.listdir(tmp_path)) == [
+        "README.md", "backbone.pth", "entry.yaml", "model.safetensors"]  # fmt: skip
+    assert "timm.create_model" not in (tmp_path / "README.md").read_text()
+    assert hub.resolve(str(tmp_path / "model.safetensors")).fingerprint() == ours.fingerprint()
+
+
+def test_push(net, file, capsys, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Stub:
+        def create_repo(self, repository, *, exist_ok):
+            calls.append(("create", repository, exist_ok))
+
+        def upload_folder(self, *, repo_id, folder_path, commit_message):
+            calls.append(("upload", repo_id, sorted(os.listdir(folder_path)), commit_message))
+            if repo_id == "owner/full":
+                raise OSError("no space there")
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Stub)
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    words = ["--backbone", file, "--push", "hf:owner/n"]
+    code, told = called(*words, "--name", "n", capsys=capsys)
+    assert (code, "needs a token" in told) == (2, True)
+    assert not calls
+    assert not Path("releases").exists()
+
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
+    code, told = called(*words, "--name", "n", capsys=capsys)
+    assert code == 0, told
+    assert calls[0] == ("create", "owner/n", True)
+    assert calls[1][1:] == ("owner/n", sorted(os.listdir("releases/n")), "Release n")
+    entry = yaml.safe_load(Path("releases/n/entry.yaml").read_text())["backbones"]["n"]
+    assert entry["url"] == "https://huggingface.co/owner/n/resolve/main/backbone.pth"
+    assert "local-dir:" not in Path("releases/n/README.md").read_text()
+    assert json.loads(Path("releases/n/config.json").read_text())["architecture"] == "resnet10t"
+
+    words[-1] = "hf:owner/full"
+    code, told = called(*words, "--name", "m", capsys=capsys)
+    assert (code, "no space there The release is complete in releases/m" in told) == (2, True)
+
+
+def test_what_is_unknown_of_a_foreign_backbone():
+    assert release.unknown(COMPLETE) == []
+    found = release.unknown(Provenance(source="https://x/y", dataset="ImageNet"))
+    assert found[0] == "recipe"
+    assert "dataset" not in found
+    assert "source_sha256" in found
+
+
+def test_a_copy_is_whole_or_absent(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "y").write_text("2")
+    with pytest.raises(OSError, match="b"):
+        release.copy_whole(tmp_path / "a", tmp_path / "b")
+    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
+    assert os.listdir(tmp_path / "b") == ["y"]
+    with pytest.raises(UserError):
+        release.refuse_insane(tmp_path / "b" / "y")

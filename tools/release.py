@@ -1,0 +1,153 @@
+"""Make a release of a backbone: checked, proved in timm, with a model card and an entry for a list.
+
+python tools/release.py --backbone runs/pretrain-x --name cutmix-resnet50-ours --results runs
+python tools/release.py --backbone B.pth --name N --to DIR              copied to DIR/N as well
+python tools/release.py --backbone B.pth --name N --push hf:owner/name  and to Hugging Face
+"""
+
+import argparse
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+# this script's own folder comes first on the path; the packages lie one above
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pretrain.errors import UserError
+from tools import backbone_options
+from tools.command import backbone_name, end
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Check, write, and hand over where asked."""
+    options = _options(argv)
+    name, out = options.name, options.out / options.name
+    given = backbone_name(options.backbone)
+    repository = _repository(options.push)
+
+    from transfer import hub
+    from transfer.release import copy_whole, make, unknown
+    from transfer.report import read_results
+
+    if name in hub.released():
+        raise UserError(f"--name {name} is in our list already (python tools/download.py --list).")
+    for place in filter(None, (out, options.to and options.to / name)):
+        if place.exists():
+            raise UserError(f"{place} exists. Remove it, or give another --name or --out.")
+    backbone = hub.resolve(given, backbone_options.given(options), trust=options.trust)
+    missing = unknown(backbone.provenance)
+    if missing and not options.allow_unknown:
+        raise UserError(
+            f"{given} does not say of itself: {', '.join(missing)}. A release should; with "
+            "--allow-unknown the card says that they are unknown."
+        )
+    results: Any = []
+    if options.results is not None:
+        results, complaints = read_results(options.results)
+        for complaint in complaints:
+            print(f"left out: {complaint}", file=sys.stderr)
+
+    draft = out.with_name(f".{name}.{os.getpid()}.tmp")
+    draft.mkdir(parents=True)
+    try:
+        make(
+            backbone,
+            name,
+            draft,
+            licence=options.licence,
+            results=results,
+            url=options.url,
+            repository=repository,
+        )
+        draft.rename(out)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    print(f"{backbone.name} ({backbone.fingerprint()})")
+    for file in sorted(out.iterdir()):
+        print(f"  {file}   {file.stat().st_size:,} bytes")
+    if options.to is not None:
+        options.to.mkdir(parents=True, exist_ok=True)
+        copy_whole(out, options.to / name)
+        print(f"copied to {options.to / name}")
+    if repository is not None:
+        push(out, repository)
+        print(f"pushed to https://huggingface.co/{repository}")
+    print(f"Its entry for transfer/released.yaml: {out}/entry.yaml")
+
+
+def push(folder: Path, repository: str) -> None:
+    """Send the folder to a Hugging Face repository, made if need be; the token is the user's own.
+
+    Raises:
+        UserError: the server refused, or cannot be reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi()
+    try:
+        api.create_repo(repository, exist_ok=True)
+        api.upload_folder(
+            repo_id=repository, folder_path=folder, commit_message=f"Release {folder.name}"
+        )
+    except (HfHubHTTPError, OSError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"--push hf:{repository}: {first} The release is complete in {folder}; to try again: "
+            f"hf upload {repository} {folder}"
+        ) from error
+
+
+def _repository(push: str | None) -> str | None:
+    """owner/name of --push; that a token is there is seen before anything is written."""
+    if push is None:
+        return None
+    found = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)", push)
+    if found is None:
+        raise UserError(f"--push is {push!r}; it must be hf:owner/name.")
+
+    from huggingface_hub import get_token
+
+    if get_token() is None:
+        raise UserError(
+            "--push needs a token of Hugging Face with the right to write: hf auth login, or set "
+            "HF_TOKEN. Without --push the release is written to a folder."
+        )
+    return found.group(1)
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--backbone", metavar="NAME_OR_FILE", help="What is released.")
+    parser.add_argument("--name", help="Its name in our list: letters, digits, . _ and -.")
+    parser.add_argument("--licence", default="MIT", help="Of the weights (default: MIT).")
+    parser.add_argument(
+        "--results", type=Path, metavar="RUNS", help="Runs whose transfer table the card shows."
+    )
+    parser.add_argument("--url", help="Where backbone.pth will be served, for the entry.")
+    parser.add_argument("--out", type=Path, default=Path("releases"), help="Default: releases.")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--to", type=Path, metavar="DIR", help="Copy the release to DIR/NAME.")
+    where.add_argument("--push", metavar="hf:OWNER/NAME", help="Send it to Hugging Face.")
+    parser.add_argument(
+        "--allow-unknown", action="store_true", help="Release it though its origin has gaps."
+    )
+    parser.add_argument("--trust", action="store_true", help="Download files of unknown hash.")
+    backbone_options.add(parser)
+    options = parser.parse_args(argv)
+    if options.name is None or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
+        raise UserError(f"--name is {options.name!r}; give letters, digits, ., _ and -.")
+    if options.url is not None and not options.url.startswith(("http://", "https://")):
+        raise UserError(f"--url is {options.url!r}; it must begin with https:// or http://.")
+    return options
+
+
+if __name__ == "__main__":
+    end(main)
