@@ -35,7 +35,7 @@ def test_the_first_screen_has_two_commands():
     screen = "\n".join(README.splitlines()[:45])
     blocks = re.findall(r"```(?:sh|bash)\n(.*?)```", screen, re.DOTALL)
     assert len(blocks) == 2
-    assert "tools/demo.py" in blocks[0]
+    assert "tools/transfer.py" in blocks[0]
     assert "pytest" in blocks[1]
 
 

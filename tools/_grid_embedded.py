@@ -18,10 +18,10 @@ ARMS = ("none", "cutmix")
 SEEDS = (0, 1)
 # images for training, for scoring, and their side
 WORLDS: dict[str, dict[str, Any]] = {
-    "pretrain": {"train": 2500, "val": 1000, "size": 48},
+    "pretrain": {"train": 5000, "val": 1000, "size": 64},
     "classification": {
-        **{"train": 600, "val": 500, "size": 48, "seed": 1},
-        **{"smallest": 0.14, "largest": 0.28},  # smaller things than in pretraining
+        **{"train": 300, "val": 500, "size": 64, "seed": 1},
+        **{"smallest": 0.1, "largest": 0.2},  # smaller things than in pretraining
     },
     "detection": {"train": 500, "val": 200, "size": 96},
     "captioning": {"train": 1500, "val": 300, "size": 96},
@@ -104,4 +104,5 @@ def pretraining(arm: Any, seed: int, data: str) -> Cell:
 
 
 def _recipe(task: str) -> Path:
-    return ROOT / "configs" / task / "demo_tiny.yaml"
+    name = "demo_short" if task == "pretrain" else "demo_tiny"
+    return ROOT / "configs" / task / f"{name}.yaml"

@@ -12,7 +12,7 @@ import torch
 from tests.conftest import ROOT
 
 TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls")
-TOOLS = (*TRAINING, "report", "demo", "show_mixing", "evaluate", "prepare_data", "bench")
+TOOLS = (*TRAINING, "report", "show_mixing", "evaluate", "prepare_data", "bench")
 TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption", "transfer", "release")
 
 
