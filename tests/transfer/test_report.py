@@ -2,19 +2,25 @@
 
 import csv
 import io
+import json
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 from scipy import stats
 
 from pretrain.errors import UserError
 from pretrain.run import Result
+from transfer.captioning.page import write_page
+from transfer.captioning.records import CaptionedImage
+from transfer.captioning.scores import References
 from transfer.report import files, markdown, paper, report, tabulate
 from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
+from transfer.report.pictures import examples
 from transfer.report.results import Finished, Found, Unfinished
 from transfer.statistics import paired, smallest_sign_flip_p
 
@@ -404,3 +410,28 @@ def test_the_text_between_markers_is_replaced_and_nothing_else(tmp_path):
         with pytest.raises(UserError, match="one line <!-- report -->"):
             replace_between(file, "x")
         assert file.read_text() == text
+
+
+def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
+    images = []
+    for number in range(5):
+        Image.new("RGB", (8, 6), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
+        images.append(CaptionedImage(number, tmp_path / f"{number}.png", (f"thing <{number}>",)))
+    wanted = References({image.image_id: image.captions for image in images})
+    runs = []
+    for arm in ("none", "cutmix"):
+        folder = tmp_path / arm
+        folder.mkdir()
+        said = {image.image_id: f"{arm} sees {image.image_id}" for image in images}
+        rows = [{"image_id": key, "caption": text} for key, text in said.items()]
+        (folder / "captions.json").write_text(json.dumps(rows))
+        write_page(folder / "captions.html", images, said, wanted.score(said), arm)
+        runs.append(Finished(result("captioning", arm, 0, 0.0), arm, folder))
+    shown = examples(runs, 3)
+    assert [example.name for example in shown] == ["0", "1", "3"]
+    for example in shown:
+        assert example.picture is not None
+        assert example.references == (f"thing <{example.name}>",)
+        assert [text for _, text in example.captions] == [
+            f"none sees {example.name}", f"cutmix sees {example.name}"
+        ]  # fmt: skip
