@@ -11,6 +11,7 @@ from typing import Any
 from pretrain.run import plain
 from tools._grid_plan import Wanted, plan
 from tools._grid_run import print_lines, run
+from tools._transfer_run import draw_world
 from tools.command import ROOT, load_config
 from transfer.grid import Cell, look
 
@@ -72,11 +73,8 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
 
 def draw(root: Path, tasks: Any) -> dict[str, str]:
     """Every world that is needed, drawn once before the jobs; task to folder."""
-    from pretrain import shapes
-
-    kinds = {"detection": shapes.detection, "captioning": shapes.captions}
     return {
-        task: str(kinds.get(task, shapes.classification)(root, **sizes))
+        task: str(draw_world(task, root, sizes))
         for task, sizes in WORLDS.items()
         if task == "pretrain" or task in tasks
     }

@@ -8,6 +8,7 @@ from typing import Any
 
 from pretrain.errors import UserError
 from pretrain.run import plain
+from tools._transfer_run import draw_world
 from tools.command import ROOT, SHAPE_WORLD, load_config
 from transfer.grid import SCRIPTS, TASKS, Cell, labels, order
 
@@ -96,11 +97,8 @@ def _kind(task: str) -> Any:
 
 def _world(task: str) -> str:
     """The shape world that the task's own tool would draw, drawn once for all cells."""
-    from pretrain import shapes
-
     sizes = import_module(f"tools.{SCRIPTS[task].removesuffix('.py')}").WORLD
-    draw: Any = {"detection": shapes.detection, "captioning": shapes.captions}
-    return str(draw.get(task, shapes.classification)(SHAPE_WORLD, **sizes))
+    return str(draw_world(task, SHAPE_WORLD, sizes))
 
 
 def _with_engine(config: Any, engine: str | None) -> Any:

@@ -8,21 +8,13 @@ torchrun --nproc_per_node 8 tools/finetune_cap.py ...      on 8 GPUs
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from tools.command import (
-    SHAPE_WORLD,
-    add_stop_after,
-    backbone_name,
-    end,
-    parse,
-    show_config,
-    stop_after,
-)
+from tools._transfer_run import begin
+from tools.command import end, show_config
 from transfer.captioning.config import CaptioningConfig
 
 # the world of the demo recipe
@@ -31,29 +23,19 @@ WORLD = {"train": 4000, "val": 500, "size": 96}
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, train, score."""
-    options = parse(
+    begun = begin(
         CaptioningConfig,
         task="captioning",
         description=str(__doc__),
-        default="configs/captioning/demo.yaml",
         argv=argv,
-        more=add_stop_after,
+        world=WORLD,
     )
-    config, run, last_step = options.config, options.run, stop_after(options.rest)
-    name = backbone_name(config.backbone)
+    config, run, backbone, fabric = begun.config, begun.run, begun.backbone, begun.fabric
 
-    from pretrain import shapes
-    from pretrain.training import make_fabric
-    from transfer import hub
     from transfer.captioning.engine import finetune
     from transfer.captioning.preparation import prepare
 
-    backbone = hub.resolve(name)
-    fabric = make_fabric(options.device, config.precision, config.deterministic)
-    if config.data is None:
-        with fabric.rank_zero_first():
-            config = replace(config, data=str(shapes.captions(SHAPE_WORLD, **WORLD)))
-    if options.dry_run:
+    if begun.dry_run:
         ready = prepare(backbone, config)
         if fabric.is_global_zero:
             show_config(config)
@@ -67,7 +49,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{config.epochs * steps:,} in all, on {fabric.device}"
             )
         return
-    result = finetune(backbone, config, run, fabric, stop_after=last_step)
+    result = finetune(backbone, config, run, fabric, stop_after=begun.stop_after)
     if not fabric.is_global_zero:
         return
     metrics = result.metrics

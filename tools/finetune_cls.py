@@ -9,22 +9,14 @@ torchrun --nproc_per_node 8 tools/finetune_cls.py ...      on 8 GPUs
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from tools.command import (
-    SHAPE_WORLD,
-    add_stop_after,
-    backbone_name,
-    end,
-    parse,
-    show_config,
-    stop_after,
-)
+from tools._transfer_run import begin
+from tools.command import end, show_config
 from transfer.classification.config import ClassificationConfig
 
 # the world of the demo recipes: 30 images a class, things smaller than any seen in pretraining
@@ -36,29 +28,19 @@ WORLD: dict[str, Any] = {
 
 def main(argv: list[str] | None = None) -> None:
     """Parse, measure, print."""
-    options = parse(
+    begun = begin(
         ClassificationConfig,
         task="classification",
         description=str(__doc__),
-        default="configs/classification/demo.yaml",
         argv=argv,
-        more=add_stop_after,
+        world=WORLD,
     )
-    config, run, last_step = options.config, options.run, stop_after(options.rest)
-    name = backbone_name(config.backbone)
+    config, run, backbone, fabric = begun.config, begun.run, begun.backbone, begun.fabric
 
-    from pretrain import shapes
-    from pretrain.training import make_fabric
-    from transfer import hub
     from transfer.classification.engine import finetune
     from transfer.classification.preparation import prepare
 
-    fabric = make_fabric(options.device, config.precision, config.deterministic)
-    with fabric.rank_zero_first():
-        backbone = hub.resolve(name)
-        if config.data is None:
-            config = replace(config, data=str(shapes.classification(SHAPE_WORLD, **WORLD)))
-    if options.dry_run:
+    if begun.dry_run:
         ready = prepare(backbone, config)
         if fabric.is_global_zero:
             show_config(config)
@@ -71,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
                 f"{full if 'full' in config.modes else ''}, on {fabric.device}"
             )
         return
-    result = finetune(backbone, config, run, fabric, stop_after=last_step)
+    result = finetune(backbone, config, run, fabric, stop_after=begun.stop_after)
     if not fabric.is_global_zero:
         return
     metrics, data = result.metrics, result.data
