@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,8 +41,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        _at_least("dataset.image_size", self.image_size, 8)
-        _at_least("dataset.max_broken", self.max_broken, 0)
+        at_least("dataset", self, image_size=8, max_broken=0)
         _share("dataset.crop_pct", self.crop_pct)
         _share("dataset.min_scale", self.min_scale)
         for name in ("flip", "color_jitter"):
@@ -180,8 +179,7 @@ class CheckpointsConfig:
 
     def __post_init__(self) -> None:
         """Refuse negative periods."""
-        _at_least("checkpoints.every_steps", self.every_steps, 0)
-        _at_least("checkpoints.every_epochs", self.every_epochs, 0)
+        at_least("checkpoints", self, every_steps=0, every_epochs=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,21 +221,12 @@ class PretrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and contradictions."""
-        _at_least("epochs", self.epochs, 1)
-        _at_least("batch_size", self.batch_size, 1)
-        _at_least("accumulate", self.accumulate, 1)
-        _at_least("workers", self.workers, 0)
-        _at_least("seed", self.seed, 0)
+        at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
         if self.optimizer.warmup_epochs > self.epochs:
             raise UserError(
                 f"optimizer.warmup_epochs is {self.optimizer.warmup_epochs}, longer "
                 f"than the run of {self.epochs} epochs"
             )
-
-
-def _at_least(name: str, value: int, least: int) -> None:
-    if value < least:
-        raise UserError(f"{name} is {value}; it must be at least {least}")
 
 
 def _share(name: str, value: float) -> None:

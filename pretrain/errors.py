@@ -1,4 +1,4 @@
-"""The two ways a run ends early without being wrong about itself."""
+"""The two ways a run ends early without being wrong about itself, and the commonest mistake."""
 
 
 class UserError(ValueError):
@@ -6,6 +6,21 @@ class UserError(ValueError):
 
     The message says what was wrong, the value got, what is allowed, and what to do.
     """
+
+
+def at_least(section: str, config: object, **least: float) -> None:
+    """Raise UserError for the first field of a configuration that lies below its bound.
+
+    Args:
+        section: of the options, such as solver; empty at the top.
+        config: with the fields.
+        least: field -> the smallest value allowed.
+    """
+    for name, smallest in least.items():
+        value = getattr(config, name)
+        if not value >= smallest:  # nan too
+            full = f"{section}.{name}" if section else name
+            raise UserError(f"{full} is {value}; it must be at least {smallest}")
 
 
 class Stopped(Exception):

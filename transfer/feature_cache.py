@@ -58,6 +58,22 @@ class Features:
         """The features of images by their number, float32, in memory of their own."""
         return torch.from_numpy(self.rows[self.places[images]].astype(np.float32, copy=False))
 
+    def allow_broken(self, most: int, tell: bool) -> None:
+        """Raise UserError where more than `most` images cannot be read; or tell which are left out.
+
+        Args:
+            most: dataset.max_broken.
+            tell: whether this process speaks.
+        """
+        if len(self.broken) > most:
+            raise UserError(
+                f"{len(self.broken):,} of {len(self.places):,} images cannot be read. The first: "
+                f"{next(iter(self.broken.values()))} The features of the others are kept; "
+                f"--dataset.max_broken {len(self.broken)} goes on without these."
+            )
+        for message in self.broken.values() if tell else ():
+            say(f"left out ({len(self.broken)} of at most {most}): {message}")
+
 
 @dataclass(frozen=True)
 class Pictures:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +38,7 @@ class DatasetConfig:
             raise UserError(f"dataset.image_size is {self.image_size}; it must be at least 8")
         if not 0 < self.held_out < 1:
             raise UserError(f"dataset.held_out is {self.held_out}; it must lie in (0, 1)")
-        _at_least("dataset", self, min_count=1, max_words=1, max_broken=0)
+        at_least("dataset", self, min_count=1, max_words=1, max_broken=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        _at_least("model", self, embed_size=1, hidden_size=1, attention_size=1, coverage=0)
+        at_least("model", self, embed_size=1, hidden_size=1, attention_size=1, coverage=0)
         if not 0 <= self.dropout < 1:
             raise UserError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
 
@@ -80,7 +80,7 @@ class EncoderConfig:
     def __post_init__(self) -> None:
         """Refuse rates that cannot learn."""
         if self.from_epoch is not None:
-            _at_least("encoder", self, from_epoch=0)
+            at_least("encoder", self, from_epoch=0)
         if not self.lr > 0:
             raise UserError(f"encoder.lr is {self.lr}; it must be above 0")
 
@@ -125,7 +125,7 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        _at_least("decoding", self, beam=1, max_length=1, length_normalisation=0.0, block_ngrams=0)
+        at_least("decoding", self, beam=1, max_length=1, length_normalisation=0.0, block_ngrams=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,20 +164,12 @@ class CaptioningConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and contradictions."""
-        _at_least("", self, epochs=1, batch_size=2, accumulate=1, workers=0, seed=0)
+        at_least("", self, epochs=1, batch_size=2, accumulate=1, workers=0, seed=0)
         if self.patience is not None:
-            _at_least("", self, patience=1)
+            at_least("", self, patience=1)
         start = self.encoder.from_epoch
         if start is not None and start >= self.epochs:
             raise UserError(
                 f"encoder.from_epoch is {start}, but the run ends after {self.epochs} epochs. Give "
                 "a smaller one, or null for a frozen encoder."
             )
-
-
-def _at_least(section: str, config: object, **least: float) -> None:
-    for name, smallest in least.items():
-        value = getattr(config, name)
-        if value < smallest:
-            full = f"{section}.{name}" if section else name
-            raise UserError(f"{full} is {value}; it must be at least {smallest}")

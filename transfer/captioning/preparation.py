@@ -14,7 +14,6 @@ from torch import Tensor
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
-from pretrain.progress import say
 from pretrain.training import Batches, Loader, derive, schedule, seed_ambient
 from transfer.captioning.captioner import build_decoder, view_of
 from transfer.captioning.coco import CaptionedImage, Captions, open_captions
@@ -122,7 +121,7 @@ def equip(ready: Prepared, config: CaptioningConfig, fabric: Fabric) -> Gear:
     cache = FeatureCache(Path(config.cache), ready.backbone, view_of(config.model))
     with fabric.rank_zero_first():  # the others find everything there
         features = cache.features(paths, fabric, workers=config.workers)
-    _refuse_broken(features.broken, config.dataset.max_broken, len(paths))
+    features.allow_broken(config.dataset.max_broken, tell=fabric.is_global_zero)
     readable = features.places >= 0
     kept = readable[ready.image_of]
     words, image_of = ready.words[kept], ready.image_of[kept]
@@ -165,17 +164,6 @@ def equip(ready: Prepared, config: CaptioningConfig, fabric: Fabric) -> Gear:
         splits[2],
         len(features.broken),
     )
-
-
-def _refuse_broken(broken: dict[int, str], most: int, count: int) -> None:
-    if len(broken) > most:
-        raise UserError(
-            f"{len(broken):,} of {count:,} images cannot be read. The first: "
-            f"{next(iter(broken.values()))} The features of the others are kept; "
-            f"--dataset.max_broken {len(broken)} goes on without these."
-        )
-    for message in broken.values():
-        say(f"left out ({len(broken)} of at most {most}): {message}")
 
 
 def feature_batches(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, at_least
 
 MODES = ("linear", "knn", "full")
 """What can be measured, in the order in which it is run."""
@@ -39,7 +39,7 @@ class DatasetConfig:
             raise UserError(f"dataset.image_size is {self.image_size}; it must be at least 8")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise UserError(f"dataset.crop_pct is {self.crop_pct}; it must lie in (0, 1]")
-        _at_least("dataset", self, max_broken=0)
+        at_least("dataset", self, max_broken=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +62,7 @@ class LinearConfig:
             raise UserError(f"linear.penalties is {values}; give one or more, all above 0")
         if not self.tolerance > 0:
             raise UserError(f"linear.tolerance is {self.tolerance}; it must be above 0")
-        _at_least("linear", self, max_iterations=1)
+        at_least("linear", self, max_iterations=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +116,7 @@ class SolverConfig:
             raise UserError(f"solver.min_scale is {self.min_scale}; it must lie in (0, 1]")
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"solver.clip is {self.clip}; it must be above 0, or null")
-        _at_least("solver", self, weight_decay=0, warmup_epochs=0)
+        at_least("solver", self, weight_decay=0, warmup_epochs=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +165,7 @@ class ClassificationConfig:
                 "(several with commas)"
             )
         object.__setattr__(self, "mode", ",".join(mode for mode in MODES if mode in asked))
-        _at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
+        at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
         if self.solver.warmup_epochs > self.epochs:
             raise UserError(
                 f"solver.warmup_epochs is {self.solver.warmup_epochs}, longer than the run of "
@@ -176,11 +176,3 @@ class ClassificationConfig:
     def modes(self) -> list[str]:
         """What is measured, in order."""
         return self.mode.split(",")
-
-
-def _at_least(section: str, config: object, **least: float) -> None:
-    for name, smallest in least.items():
-        value = getattr(config, name)
-        if value < smallest:
-            full = f"{section}.{name}" if section else name
-            raise UserError(f"{full} is {value}; it must be at least {smallest}")

@@ -118,13 +118,8 @@ def freeze(ready: Prepared, config: ClassificationConfig, fabric: Fabric) -> Fro
     cache = FeatureCache(Path(config.cache), ready.backbone, "pooled")
     with fabric.rank_zero_first():  # the others find everything there
         features = cache.features(data.paths, fabric, workers=config.workers)
-    broken, most = features.broken, config.dataset.max_broken
-    if len(broken) > most:
-        raise UserError(
-            f"{len(broken):,} of {len(data.paths):,} images cannot be read. The first: "
-            f"{next(iter(broken.values()))} The features of the others are kept; "
-            f"--dataset.max_broken {len(broken)} goes on without these."
-        )
+    features.allow_broken(config.dataset.max_broken, tell=fabric.is_global_zero)
+    broken = features.broken
     readable = features.places >= 0
     if not readable[data.choose].any():
         raise UserError(
@@ -139,8 +134,6 @@ def freeze(ready: Prepared, config: ClassificationConfig, fabric: Fabric) -> Fro
                 f"{next(iter(broken.values()))}"
             )
     if fabric.is_global_zero:
-        for message in broken.values():
-            say(f"left out ({len(broken)} of at most {most}): {message}")
         # equal files have one row
         both = np.intersect1d(features.places[data.train], features.places[data.scored])
         if count := int((both >= 0).sum()):

@@ -1,9 +1,9 @@
 """The configuration of a detection run. No torch at import: `--help` is instant."""
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UserError, at_least
 
 Engine = Literal["detectron2", "torchvision"]
 
@@ -28,7 +28,7 @@ class VocConfig:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        _at_least(self, "voc", {"max_broken": 0})
+        at_least("voc", self, max_broken=0)
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise UserError(f"voc.classes names {', '.join(twice)} twice")
@@ -51,7 +51,7 @@ class ImagesConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes below one and a chance out of range."""
-        _at_least(self, "images", {"short_side": 1, "long_side": 1})
+        at_least("images", self, short_side=1, long_side=1)
         if any(side < 1 for side in self.train_short_sides):
             sides = list(self.train_short_sides)
             raise UserError(f"images.train_short_sides is {sides}; all must be at least 1")
@@ -91,7 +91,7 @@ class DetectorConfig:
         """Refuse counts below one."""
         counts = ["fpn_channels", "head_channels", "proposals_before_nms", "proposals", "rois"]
         counts += ["test_proposals_before_nms", "test_proposals"]
-        _at_least(self, "detector", dict.fromkeys(counts, 1))
+        at_least("detector", self, **dict.fromkeys(counts, 1))
         sides = list(self.anchor_sides)
         if not sides or min(sides) <= 0:
             raise UserError(f"detector.anchor_sides is {sides}; all must be above 0")
@@ -127,7 +127,7 @@ class SolverConfig:
         if not self.lr > 0:
             raise UserError(f"solver.lr is {self.lr}; it must be above 0")
         if self.lr_batch is not None:
-            _at_least(self, "solver", {"lr_batch": 1})
+            at_least("solver", self, lr_batch=1)
         if self.clip is not None and not self.clip > 0:
             raise UserError(f"solver.clip is {self.clip}; it must be above 0, or null")
 
@@ -171,15 +171,6 @@ class DetectionConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one, and what one engine cannot do."""
-        least = {"epochs": 1, "batch_size": 1, "accumulate": 1, "score_every": 0, "workers": 0}
-        _at_least(self, "", {**least, "seed": 0})
+        at_least("", self, epochs=1, batch_size=1, accumulate=1, score_every=0, workers=0, seed=0)
         if self.engine == "torchvision" and self.detector.head == "dc5":
             raise UserError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4")
-
-
-def _at_least(config: Any, section: str, least: dict[str, int]) -> None:
-    for name, bound in least.items():
-        value = getattr(config, name)
-        if value < bound:
-            full = f"{section}.{name}" if section else name
-            raise UserError(f"{full} is {value}; it must be at least {bound}")
