@@ -52,14 +52,14 @@ def main(argv: list[str] | None = None) -> None:
     result = finetune(backbone, config, run, fabric, stop_after=begun.stop_after)
     if not fabric.is_global_zero:
         return
-    metrics = result.metrics
+    metrics, split = result.metrics, result.metrics["scored"]
     meteor = f"METEOR {100 * metrics['METEOR']:.1f}   " if "METEOR" in metrics else ""
     print(f"""
 {config.model.kind} from {backbone.name} ({backbone.fingerprint()}) on {result.data["name"]} \
 ({result.data["train"]:,} images, {metrics["epochs"]} epochs, {result.seconds / 60:.1f} min)
   BLEU-1 {100 * metrics["Bleu_1"]:.1f}   BLEU-4 {100 * metrics["Bleu_4"]:.1f}   {meteor}\
 ROUGE-L {100 * metrics["ROUGE_L"]:.1f}   CIDEr {100 * metrics["CIDEr"]:.1f}
-           of epoch {metrics["best_epoch"]}, on {result.data["val"]:,} {metrics["scored"]} images, \
+           of epoch {metrics["best_epoch"]}, on {result.data[split]:,} {split} images, \
 {metrics["different_captions"]} different sentences""")
     for row in _examples(run.folder):
         print(f"           {row}")

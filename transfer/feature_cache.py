@@ -1,6 +1,6 @@
 """Features of a frozen encoder, each image encoded once and kept on disk.
 
-    CACHE/files.json                   what each file held when it was last read (size, time, hash)
+    CACHE/files.json                   what each file held when it was last read (size, times, hash)
     CACHE/FINGERPRINT-HxW-VIEW/
         meta.json                      what the rows are
         rows.bin                       features, row behind row
@@ -243,7 +243,11 @@ class FeatureCache:
                 for numbers, images, _ in loader.epoch(0):
                     if images is None:
                         continue
-                    features = network(images.to(fabric.device)).float().cpu().numpy()
+                    # always as many: an image's last bits depend on the size of its batch
+                    missing = batch_size - len(images)
+                    filled = torch.cat([images, images[:1].expand(missing, *images.shape[1:])])
+                    told = network(filled.to(fabric.device))[: len(images)]
+                    features = told.float().cpu().numpy()
                     assert features.shape[1:] == shape
                     names = [digests[number] or b"" for number in numbers]
                     rows = features.astype(self.dtype)
@@ -281,7 +285,7 @@ class FeatureCache:
 def digests_of(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
     """A hash of each file's content, None for a file that cannot be read.
 
-    A file whose size and time of change are as they were is not read again, unless it had been
+    A file whose size and times of change are as they were is not read again, unless it had been
     changed so shortly before it was read that a second change might bear the same time.
 
     Args:
@@ -299,14 +303,16 @@ def digests_of(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
         try:
             stat = os.stat(names[place])
             held = known.get(names[place])
-            if isinstance(held, list) and held[:2] == [stat.st_size, stat.st_mtime_ns]:
-                return bytes.fromhex(held[2]), None
+            # the second time is the file system's own: a copy that keeps its age has another
+            seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            if isinstance(held, list) and held[:-1] == seen:
+                return bytes.fromhex(held[-1]), None
             content = paths[place].read_bytes()
         except OSError:
             return None, None
         digest = hashlib.blake2b(content, digest_size=_DIGEST).digest()
-        settled = time.time_ns() - stat.st_mtime_ns > _SETTLED
-        return digest, [stat.st_size, stat.st_mtime_ns, digest.hex()] if settled else None
+        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED
+        return digest, [*seen, digest.hex()] if settled else None
 
     found: list[bytes | None] = []
     new = {}

@@ -1,6 +1,7 @@
 """Layouts on disk, vocabulary, and the cache of features."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from pretrain.backbone import Backbone
 from pretrain.errors import UserError
 from pretrain.training import make_fabric
+from transfer import feature_cache
 from transfer.captioning.coco import choose_splits, open_captions, read_coco
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.layouts import _cut
@@ -327,15 +329,12 @@ def test_a_broken_image_in_the_middle_keeps_the_others(backbone, pictures, tmp_p
     assert encoded == [11, 1]  # only what cannot be read is tried again
 
 
-def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path):
+def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path, monkeypatch):
     path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
     path.write_bytes(b"one")
     (one,) = digests_of([path], memory)
     assert not memory.exists()  # too young to be remembered
-    import os
-
-    stamp = path.stat().st_mtime_ns - 10_000_000_000
-    os.utime(path, ns=(stamp, stamp))
+    monkeypatch.setattr(feature_cache, "_SETTLED", -1)
     digests_of([path], memory)
     assert memory.exists()
     path.write_bytes(b"two")
@@ -343,3 +342,37 @@ def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path):
     assert one != two
     memory.write_text("nonsense")
     assert digests_of([path, Path("none.jpg")], memory) == [two, None]
+
+
+def test_another_file_of_the_same_age_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(feature_cache, "_SETTLED", -1)
+    path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
+    path.write_bytes(b"one")
+    (one,) = digests_of([path], memory)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read again"))
+    assert digests_of([path], memory) == [one]
+    monkeypatch.undo()
+    other = tmp_path / "b.jpg"
+    other.write_bytes(b"two")
+    stamp = path.stat().st_mtime_ns
+    os.utime(other, ns=(stamp, stamp))
+    other.replace(path)
+    assert digests_of([path], memory) != [one]
+
+
+def test_features_do_not_depend_on_what_is_encoded_beside_them(
+    backbone, pictures, tmp_path, monkeypatch
+):
+    sizes, forward = [], Encoder.forward
+
+    def counted(self, images):
+        sizes.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(Encoder, "forward", counted)
+    _, whole = features(backbone, pictures, tmp_path / "whole")
+    for part in (pictures[:3], pictures[:8], pictures):
+        _, pieces = features(backbone, part, tmp_path / "pieces")
+    assert np.array_equal(whole.rows[whole.places], pieces.rows[pieces.places])
+    # the last bits depend on the size of a batch, though not on every machine
+    assert set(sizes) == {1, 50}  # 1: the shape of a row

@@ -1,5 +1,7 @@
 """The run that ties data, features, decoder and search together, and what it leaves."""
 
+import base64
+import io
 import json
 import shutil
 from dataclasses import replace
@@ -11,6 +13,7 @@ import torch
 from PIL import Image
 
 from pretrain.errors import Stopped, UserError
+from pretrain.images import decode
 from pretrain.run import Result, Run
 from pretrain.training import Part, make_fabric
 from transfer.captioning import engine, preparation
@@ -27,6 +30,7 @@ from transfer.captioning.config import (
 from transfer.captioning.decoder import caption_loss
 from transfer.captioning.inference import caption_files
 from transfer.captioning.page import write_page
+from transfer.captioning.pictures import _map
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References, score
 
@@ -186,6 +190,29 @@ def test_a_step_has_the_mean_gradient_of_its_parts(clip, worlds, backbone, cache
     scale = 1.0 if clip is None else clip / norm
     for gradient, right in zip(found, wanted, strict=True):
         torch.testing.assert_close(gradient, right * scale, atol=1e-7, rtol=1e-4)
+
+
+def test_norms_are_settled_where_the_encoder_is_trained_too(worlds, backbone, cache, tmp_path):
+    options = config(worlds["captions"], cache, encoder=EncoderConfig(from_epoch=0, lr=1e-3))
+    engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    encoder, decoder = Captioner.load(tmp_path / "run").build()
+    ready = preparation.prepare(backbone, options)
+    see = ready.backbone.preprocess()
+    with torch.no_grad():
+        images = torch.stack([see(decode(image.path)) for image in ready.data.train])
+        projected = decoder.project(encoder(images))
+    torch.testing.assert_close(decoder.norm.running_mean, projected.mean(0), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(decoder.norm.running_var, projected.var(0), rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize(("places", "shape", "rows"), [(27, 1 / 3, 3), (49, 1.0, 7), (12, 3.0, 6)])
+def test_attention_is_drawn_on_the_grid_that_was_looked_at(places, shape, rows):
+    weights = np.zeros(places)
+    weights[: places // rows] = 1.0  # the first row of the grid
+    drawn = Image.open(io.BytesIO(base64.b64decode(_map(weights, shape))))
+    bright = np.asarray(drawn) > 128
+    assert bright[:, :2].mean() == pytest.approx(1 / rows, abs=0.06)
+    assert bright[0].all()
 
 
 def test_another_seed_gives_other_weights(first, worlds, backbone, cache, tmp_path):

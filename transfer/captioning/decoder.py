@@ -37,7 +37,7 @@ class Decoder(Protocol):
         ...
 
     def settle(self, batches: Iterable[Tensor]) -> None:
-        """Called before each scoring while the encoder is frozen, with features of training images.
+        """Called before each scoring with features of training images.
 
         In batches (N, ...), read only if asked for.
         """

@@ -101,12 +101,12 @@ def _finetune(
                 course.sums += train_step(gear, config, fabric, parts, trained)
             (loss, likelihood), speed = course.means(), course.speed
             record = {"loss": loss, "likelihood": likelihood, "lr": _rate(gear)}
-            if fabric.is_global_zero:
-                said = _tell(gear, ready, config, fabric, trained)
-                record |= {
-                    f"val_{name}": value for name, value in wanted.score(said).corpus.items()
-                }
-                _keep_best(run, record, gear, ready, config, trained)
+            with fabric.rank_zero_first():  # the others wait for however long that takes
+                if fabric.is_global_zero:
+                    said = _tell(gear, ready, config, fabric, trained)
+                    scores = wanted.score(said).corpus
+                    record |= {f"val_{name}": value for name, value in scores.items()}
+                    _keep_best(run, record, gear, ready, config, trained)
             course.finish_epoch({**record, "captions_per_second": round(speed, 1)})
             if fabric.is_global_zero:
                 say(
@@ -118,8 +118,9 @@ def _finetune(
     # ---- score what is kept, and leave it, the page and, last, the result
     seconds = round(course.seconds, 1)
     result = None
-    if fabric.is_global_zero:
-        result = _finish(run, gear, ready, config, fabric, backbone, seconds)
+    with fabric.rank_zero_first():
+        if fabric.is_global_zero:
+            result = _finish(run, gear, ready, config, fabric, backbone, seconds)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -191,8 +192,7 @@ def _tell(
             split, 100, gear.features, encoder, ready.backbone, fabric, config.workers
         )
 
-    if not trained:
-        decoder.settle(batches(gear.settling))
+    decoder.settle(batches(gear.settling))
     return tell(decoder, batches(gear.val), gear.val, ready, config, 1)
 
 
@@ -286,11 +286,11 @@ def _finish(
     meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
     wanted = References({image.image_id: image.captions for image in split.images}, meteor=meteor)
     scores = wanted.score(said)
-    shown = _of_page(split, scores)
-    looks = looks_of(captioner, decoder, shown.images, said, batches(shown, 50))
     rows = [{"image_id": image_id, "caption": caption} for image_id, caption in said.items()]
     captioner.save(run.folder / "captioner.pth")
     write_text(run.folder / "captions.json", json.dumps(rows))
+    shown = _of_page(split, scores)
+    looks = looks_of(captioner, decoder, shown.images, said, batches(shown, 50))
     write_page(run.folder / "captions.html", split.images, said, scores, backbone.name, looks=looks)
     result = Result(
         task="captioning",
@@ -311,7 +311,7 @@ def _finish(
         data={
             "name": ready.data.name,
             "train": len(ready.data.train),
-            "val": len(split.images),
+            name: len(split.images),
             "words": len(ready.vocabulary),
         },
         seed=config.seed,

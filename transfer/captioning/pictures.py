@@ -42,13 +42,15 @@ def looks_of(
     numbers = {word: number for number, word in enumerate(captioner.vocabulary.words)}
     found: dict[Id, list[Look]] = {}
     features = torch.cat(list(batches))
+    _, height, width = captioner.backbone.spec.input_size
     for image, feature in zip(images, features, strict=True):
         words = said[image.image_id].split()
         row = torch.tensor([[*(numbers[word] for word in words), END]], device=feature.device)
         attention = decoder(feature[None], row).attention[0].cpu().numpy()
         view = _view(captioner, image)
         found[image.image_id] = [
-            Look(word, view, _map(weights)) for word, weights in zip(words, attention, strict=False)
+            Look(word, view, _map(weights, height / width))
+            for word, weights in zip(words, attention, strict=False)
         ]
     return found
 
@@ -60,10 +62,12 @@ def _view(captioner: Captioner, image: CaptionedImage) -> str:
     return _data(Image.fromarray(seen).resize((_SIDE, _SIDE)), "JPEG")
 
 
-def _map(weights: np.ndarray) -> str:
-    """The weights (P,) of a square grid, brightest at the largest, smooth."""
-    side = round(len(weights) ** 0.5)
-    grid = weights.reshape(side, -1) / weights.max()
+def _map(weights: np.ndarray, shape: float) -> str:
+    """The weights (P,) of a grid of that height / width, brightest at the largest, smooth."""
+    rows = max(1, round((len(weights) * shape) ** 0.5))
+    rows = min((r for r in range(1, len(weights) + 1) if len(weights) % r == 0),
+               key=lambda r: abs(r - rows))  # fmt: skip
+    grid = weights.reshape(rows, -1) / weights.max()
     picture = Image.fromarray(np.uint8(255 * (0.15 + 0.85 * grid)))
     return _data(picture.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), "PNG")
 

@@ -199,6 +199,7 @@ def feature_batches(
         workers=workers,
         shuffle=False,
     )
-    with torch.inference_mode():
-        for _, images in loader.epoch(0):
-            yield encoder(images.to(fabric.device)).float()
+    for _, images in loader.epoch(0):
+        with torch.inference_mode():  # not over the yield: it would reach into the caller
+            told = encoder(images.to(fabric.device)).float()
+        yield told
