@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
+from pretrain.progress import say
 from pretrain.run import Run
 from tools.command import SHAPE_WORLD, Config, add_stop_after, backbone_name, parse, stop_after
 
@@ -55,6 +56,11 @@ def begin(
 
     backbone = hub.resolve(name)
     fabric = make_fabric(options.device, config.precision, config.deterministic)
+    if config.data is not None and config.name == "demo" and fabric.is_global_zero:
+        say(
+            f"note: configs/{task}/demo.yaml is made for the shape world; --config names another "
+            f"recipe, --name CUSTOM says that this one is meant"
+        )
     if config.data is None:
         with fabric.rank_zero_first():
             config = replace(config, data=str(draw_world(task, SHAPE_WORLD, world)))

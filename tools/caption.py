@@ -3,8 +3,8 @@
 python tools/caption.py --captioner RUN --images DIR [--out DIR]
 
 RUN is the folder of a captioning run, or a captioner.pth. Writes OUT/captions.json (MS-COCO's
-results format; an id is the number that a file's name ends with, where all have different ones, or
-the name) and OUT/captions.html.
+results format; an id is the file's name, or MS-COCO's number where all names have one) and
+OUT/captions.html.
 """
 
 import argparse
@@ -89,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
 
 def _ids(paths: list[Path]) -> list[int] | list[str]:
     """The numbers of names such as COCO_val2014_000000391895.jpg, or else the names."""
-    numbers = [re.search(r"(\d+)$", path.stem) for path in paths]
+    numbers = [re.search(r"(?:^|_)(\d{12})$", path.stem) for path in paths]
     found = [int(number[1]) for number in numbers if number]
     if len(set(found)) == len(paths):
         return found

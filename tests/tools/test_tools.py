@@ -37,8 +37,9 @@ def inside(tool: str, *words: object, capsys) -> tuple[int, str]:
 def fails(tool: str, *words: object, capsys, said: str) -> None:
     code, error = inside(tool, *words, capsys=capsys)
     assert code == 2, error
-    assert error.startswith("error: ")
-    assert said in error
+    notes, _, message = f"\n{error}".partition("\nerror: ")
+    assert all(line.startswith("note: ") for line in notes.splitlines() if line), error
+    assert said in message
     assert "Traceback" not in error
 
 
@@ -327,6 +328,7 @@ def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, w
         (["--captioner", "empty", "--images", "mine"], "no captioner.pth"),
         (["--captioner", "run", "--images", "none"], "there is no folder none"),
         (["--captioner", "run", "--images", "empty"], "holds no picture"),
+        (["--captioner", "run", "--images", "run/captioner.pth"], "is a file; give the folder"),
         (["--captioner", "run", "--images", "mine", "--beam", "0"], "--beam is 0"),
         (["--captioner", "run"], "--images"),
     ):
@@ -342,3 +344,16 @@ def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, w
     assert not Path("more").exists()
     main([*again, "--skip-broken"])
     assert json.loads(Path("more/captions.json").read_text()) == rows
+    Path("mine/z.jpg").unlink()
+    shutil.copy(next(Path("mine").iterdir()), "mine/p0.jpg")  # no name of MS-COCO's
+    main(["--captioner", "run", "--images", "mine", "--out", "names", "--workers", "0"])
+    said = json.loads(Path("names/captions.json").read_text())
+    assert [row["image_id"] for row in said] == sorted(os.listdir("mine"))
+
+
+def test_the_recipe_of_the_shape_world_is_named_where_data_is_given(backbone_file, capsys):
+    words = ("--backbone", backbone_file, "--data", "nowhere")
+    _, said = inside("finetune_cap", *words, capsys=capsys)
+    assert "note: configs/captioning/demo.yaml is made for the shape world" in said
+    _, said = inside("finetune_cap", *words, "--name", "mine", capsys=capsys)
+    assert "made for the shape world" not in said

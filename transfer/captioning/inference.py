@@ -24,6 +24,8 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         UserError: no such folder, or no picture in it.
     """
+    if folder.is_file():
+        raise UserError(f"{folder} is a file; give the folder of the pictures.")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}.")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)

@@ -179,7 +179,7 @@ def neighbours(frozen: Frozen, config: ClassificationConfig) -> Found:
     ks = sorted({k for k in options.ks if k <= usable})
     if skipped := sorted({k for k in options.ks if k > usable}):
         words = ", ".join(map(str, skipped))
-        say(f"note: k = {words} skipped: there are {usable:,} images to choose k on")
+        say(f"note: k = {words} skipped: there are {usable:,} neighbours while k is chosen")
     if not ks:
         raise UserError(f"no k of knn.ks is at most {usable}, the number of readable images")
     with bar("nearest neighbours", 2, "searches") as advance:
