@@ -50,11 +50,11 @@ def main(argv: list[str] | None = None) -> None:
     text = markdown(table, found)
     outcomes = [] if expected is None else compare(expected, table)
     print(text, end="")
+    if options.docs is not None:  # first, since it may lack the markers
+        replace_between(options.docs, text)
     if options.out is not None:
         for name, content in files(table, found).items():
             write_text(options.out / name, content)
-    if options.docs is not None:
-        replace_between(options.docs, text)
     for outcome in outcomes:
         print(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}", file=sys.stderr)
     if not all(outcome.holds for outcome in outcomes):

@@ -53,7 +53,7 @@ def test_a_user_s_mistakes_leave_nothing_behind(runs, tmp_path, capsys):
     assert code(runs, "--out", file) == 2
     assert "is a file; it must name a folder" in capsys.readouterr().err
     assert code(tmp_path / "nowhere") == 2
-    assert code(runs, "--docs", file) == 2
+    assert code(runs, "--docs", file, "--out", tmp_path / "out") == 2
     assert file.read_text() == "x"
     assert code(runs, "--ou", tmp_path / "out") == 2  # no abbreviations
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "runs"]
