@@ -435,3 +435,38 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         assert [text for _, text in example.captions] == [
             f"none sees {example.name}", f"cutmix sees {example.name}"
         ]  # fmt: skip
+
+
+def test_pretrainings_of_one_name_and_seed_that_differ_are_never_averaged():
+    """--optimizer.lr changes neither the recipe's name nor the arm: the variant says it."""
+    plain = result("detection", "none", 0, 60.0)
+    one = result("detection", "cutmix", 0, 61.0)
+    two = result("detection", "cutmix", 0, 71.0)
+    one, two = (
+        replace(run, backbone={**run.backbone, "variant": digits, "fingerprint": digits})
+        for run, digits in ((one, "aaaa1111"), (two, "bbbb2222"))
+    )
+    table = lines([plain, one, two])
+    told = "net, cutmix (r, 3 epochs on d, variant {})"
+    assert table[told.format("aaaa1111")][0] == "61.0"
+    assert table[told.format("bbbb2222")][0] == "71.0"
+    assert table[f"*{told.format('bbbb2222')} - none*"][0] == "*+11.0*"
+    assert not any("cutmix" in name.split(" - ")[1] for name in table if " - " in name)
+    both = replace(plain, backbone={**two.backbone, "arm": "none", "variant": "cccc3333"})
+    shown = [name for name in lines([plain, both, one]) if " - " in name]
+    assert len(shown) == 2  # with each of the two plain ones, and these told apart
+
+
+def test_backbones_that_nothing_tells_apart_are_in_no_cell_and_are_named():
+    one, two = result("detection", "none", 0, 60.0), result("detection", "none", 0, 70.0)
+    two = replace(two, backbone={**two.backbone, "fingerprint": "other"})
+    third = result("detection", "none", 1, 64.0)
+    all_found = found(one, two, third)
+    table = tabulate(all_found)
+    assert lines([one, two, third])["net, none"][0] == "64.0"
+    assert lines([one, two])["net, none"][0] == "not measured"
+    (note,) = table.notes
+    assert "run0 (none0), run1 (other)" in note
+    assert "pretraining seed 0" in note
+    for name in ("report.md", "report.html", "report.tex"):
+        assert "in no cell" in files(table, all_found)[name], name

@@ -39,7 +39,7 @@ def page(table: Table, found: Found, title: str = "Transfer report") -> str:
         _section("confusion", "Confusion", _confusion(table)),
         _section("captions", "Captions side by side", _captions(table)),
         _section("mixed", "What pretraining saw", _mixed(table)),
-        _section("left-out", "Missing and left out", _left_out(found)),
+        _section("left-out", "Missing and left out", _left_out(table, found)),
         _section("appendix", "Appendix: every run", _appendix(found)),
     ]
     here = Path(__file__).parent
@@ -200,15 +200,17 @@ def _example(example: Example) -> str:
     )
 
 
-def _left_out(found: Found) -> str:
+def _left_out(table: Table, found: Found) -> str:
     cells = [f"<li>{escape(line)}</li>" for line in unfinished_lines(found.unfinished)]
     files = [f"<li>{escape(line)}</li>" for line in found.complaints]
-    if not cells and not files:
+    notes = [f"<li>{escape(line)}</li>" for line in table.notes]
+    if not cells and not files and not notes:
         return _nothing("Nothing: every cell has a result, and every file could be read.")
     return "".join(
         f'<h3>{head}</h3><ul class="plain">{"".join(lines)}</ul>'
         for head, lines in (
             ("Cells of the grid without a result", cells),
+            ("Runs in no cell", notes),
             ("Files left out", files),
         )
         if lines

@@ -109,7 +109,7 @@ def differences(table: Table) -> str:
             found = table.difference(one, other, column)
             if found is not None:
                 label = f"{one.arm} - {other.arm}"
-                body.append(_difference(label, table.detail(one), column, found))
+                body.append(_difference(label, table.pair_detail(one, other), column, found))
     told = (
         "Paired by pretraining seed, in points. “could find” is the smallest true difference that "
         "so many pairs with this spread would have found four times out of five."
