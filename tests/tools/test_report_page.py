@@ -220,7 +220,7 @@ def test_pictures_have_sizes_and_words(tab):
         assert len(alt) > 10
         assert source == "data:image/webp;"
     charts = tab.locator("svg.chart")
-    assert tab.locator("#differences svg.chart").count() == 6
+    assert tab.locator("#differences svg.chart").count() == 2
     assert tab.locator("#curves svg.chart").count() == 3  # pretrain, classification, captioning
     for chart in charts.all():
         title, description = chart.get_attribute("aria-labelledby").split()

@@ -110,13 +110,23 @@ def _summary(table: Table, found: Found) -> str:
 
 
 def _differences(table: Table) -> str:
-    charts = forests(table)
-    if not charts:
+    pairs = [
+        found.n
+        for row, other in table.comparisons
+        for column in table.columns
+        if (found := table.difference(row, other, column)) is not None
+    ]
+    if not pairs:
         return _nothing("No two arms that could be compared have a pretraining seed in common.")
+    charts = forests(table)
+    told = (
+        "Right of zero is better. A bar is the 95 % interval; its dot is filled where at least "
+        "three pairs exclude zero, and a ring otherwise. "
+    )
+    single = "Single pairs are no evidence: they stand in the table only." if 1 in pairs else ""
     return (
-        "<p>Right of zero is better. A bar is the 95 % interval; its dot is filled where at least "
-        "three pairs exclude zero, and a ring otherwise. A grey dot is a single pair, which is no "
-        "evidence.</p>" + _charts(charts) + page_tables.differences(table)
+        f"<p>{told if charts else ''}{single}</p>"
+        f"{_charts(charts) if charts else ''}{page_tables.differences(table)}"
     )
 
 
@@ -166,9 +176,7 @@ def _mixed(table: Table) -> str:
 def _captions(table: Table) -> str:
     blocks = []
     for number, setting in enumerate(table.settings, 1):
-        shown = (
-            examples(table.runs[setting], _MOST_EXAMPLES) if setting.task == "captioning" else []
-        )
+        shown = examples(table, setting, _MOST_EXAMPLES) if setting.task == "captioning" else []
         if shown:
             head = f"[{number}] {setting.recipe}, {setting.data}"
             cards = "".join(map(_example, shown))

@@ -16,15 +16,14 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from pretrain.run import Result
+from pretrain.run import CHANGEABLE, Result
 from transfer.report.metrics import METRICS, SCRATCH, Metric
 from transfer.report.results import Finished, Found, Unfinished
 from transfer.statistics import Difference, deviation, paired
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
 _NOT_A_SETTING = frozenset(
-    {"seed", "data", "backbone", "scratch", "engine", "workers", "mixing", "name"}
-    | {"cache", "checkpoints", "tensorboard", "meteor"}
+    {"seed", "data", "backbone", "scratch", "engine", "mixing", "name", "meteor", *CHANGEABLE}
 )
 _PLAIN = ("none", "baseline")
 
