@@ -162,7 +162,7 @@ def _cell(cell: Cell, column: Column, name: str, anchors: dict[str, str]) -> str
     if not cell.n:
         words = escape(lost or NOT_MEASURED)
         return value(f'<span class="missing">{words}</span>', None, task)
-    small = [] if cell.deviation is None else [f"± {cell.deviation:.1f}", f"n={cell.n}"]
+    small = [] if cell.deviation is None else [f"±&nbsp;{cell.deviation:.1f}", f"n={cell.n}"]
     more = f"<small>{', '.join(small)}</small>" if small else ""
     if lost:
         more += f'<small class="missing">{escape(lost)}</small>'
