@@ -170,7 +170,7 @@ def _mixed(table: Table) -> str:
     shown, left = drawn(table, "pretrain", name, alt, width=720, limit=_MOST_BYTES)
     if not shown:
         return _nothing(f"No pretraining run here has left a readable pictures/{name}.")
-    return _gallery(shown, left, "The first batch after mixing, of the smallest seed of each arm.")
+    return _gallery(shown, left, "A batch as the network saw it, of the smallest seed of each arm.")
 
 
 def _captions(table: Table) -> str:
