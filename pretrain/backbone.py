@@ -23,6 +23,7 @@ from torchvision.transforms import InterpolationMode, v2
 from pretrain import torch_file
 from pretrain.audit import place
 from pretrain.errors import UserError
+from pretrain.run import CHANGEABLE
 from pretrain.spec import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -43,6 +44,8 @@ __all__ = [
 ]
 
 FORMAT = "backbone/1"
+# of a recipe: what replicates may differ in, and paths, which say nothing of what lies there
+_NO_VARIANT = frozenset({"seed", "data", "name", "init", "backbone", *CHANGEABLE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,6 +116,19 @@ class Backbone:
         """16 hex digits over spec, names, dtypes, shapes and bytes: equal is the same function."""
         return self._fingerprint
 
+    @property
+    def variant(self) -> str | None:
+        """8 hex digits over the recipe: replicates of one pretraining share them.
+
+        Without name, seed, paths and what may change on resume; None where it is unknown.
+        """
+        recipe = self.provenance.recipe
+        if recipe is None:
+            return None
+        held = {key: value for key, value in recipe.items() if key not in _NO_VARIANT}
+        held["init"] = recipe.get("init") is not None
+        return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:8]
+
     def describe(self) -> dict[str, Any]:
         """What a result says about the backbone it used."""
         return {
@@ -121,6 +137,7 @@ class Backbone:
             "arm": self.arm,
             "fingerprint": self.fingerprint(),
             "recipe": (self.provenance.recipe or {}).get("name"),
+            "variant": self.variant,
             "dataset": self.provenance.dataset,
             "epochs": self.provenance.epochs,
             "seed": self.provenance.seed,

@@ -181,8 +181,8 @@ def train_step(
             ready.spec.num_classes,
             generator(config.seed, "mixing", step, part.number),
         )
-        if run is not None and step == part.number == 0:
-            _draw_batch(mixed, ready, run)
+        if run is not None and part.number == 0 and step < len(gear.train):
+            _draw_batch(mixed, ready, run, waits=step + 1 < len(gear.train))
         with fabric.no_backward_sync(gear.model, enabled=not part.last):
             logits = gear.model(mixed.images)
             smoothing = config.optimizer.label_smoothing
@@ -226,8 +226,17 @@ def validate(gear: Gear, ready: Prepared, fabric: Fabric) -> dict[str, Any]:
     return scores
 
 
-def _draw_batch(mixed: Mixed, ready: Prepared, run: Run) -> None:
+def _draw_batch(mixed: Mixed, ready: Prepared, run: Run, waits: bool) -> None:
+    """Draw the first batch of the first epoch in which images mix; its last where none does.
+
+    With a probability below 1 the first batch may be as it was. Methods that have no partners are
+    not waited for. A picture that is there stays, so that a resumed run has the same.
+    """
     path = run.picture("mixed_batch.png")
+    own = torch.arange(len(mixed.partner))
+    mixes = bool(((mixed.partner != own) & (mixed.lam < 1)).any())
+    if path.exists() or (waits and not mixes and ready.arm not in ("none", "cutout")):
+        return
     draw_mixed_batch(mixed, ready.train.classes, ready.spec.mean, ready.spec.std, path)
 
 

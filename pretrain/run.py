@@ -32,7 +32,8 @@ from pretrain.errors import UserError
 RESULT_FORMAT = "result/1"
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
-_CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints", "cache")
+CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints", "cache")
+"""Top-level fields of a configuration that do not make another run."""
 
 
 @contextmanager
@@ -157,7 +158,7 @@ class Run:
                 raise UserError(
                     f"{self.folder} was started with another configuration "
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
-                    f"only {', '.join(_CHANGEABLE)} may change."
+                    f"only {', '.join(CHANGEABLE)} may change."
                 )
         elif self.folder.is_file() or self._foreign():
             raise UserError(
@@ -270,7 +271,7 @@ def other_run(held: Any, wanted: Any) -> list[str]:
     return [
         line
         for line in differences(held, wanted)
-        if line.split(":")[0].split(".")[0] not in _CHANGEABLE
+        if line.split(":")[0].split(".")[0] not in CHANGEABLE
     ]
 
 

@@ -1,6 +1,7 @@
 """The artifact: built, saved, loaded, opened by timm, refused when it is not what it says."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 import zipfile
@@ -14,7 +15,9 @@ from timm.data import create_transform
 
 from pretrain.audit import place
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.config import PretrainConfig
 from pretrain.errors import UserError
+from pretrain.run import plain
 
 
 def of(arch: str, **options) -> Backbone:
@@ -249,3 +252,19 @@ def test_importing_does_nothing():
         "import pretrain.backbone, pretrain.engine, torch; assert not torch.cuda.is_initialized()"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_variant_is_a_recipe_without_what_replicates_may_differ_in(backbone):
+    recipe = plain(PretrainConfig(data="a"))
+
+    def variant(**changes) -> str | None:
+        provenance = Provenance(recipe={**recipe, **changes})
+        return dataclasses.replace(backbone, provenance=provenance).describe()["variant"]
+
+    same = {"seed": 3, "name": "x", "data": "b", "accumulate": 4, "workers": 9, "tensorboard": True}
+    assert variant(**same) == variant()
+    assert re.fullmatch("[0-9a-f]{8}", variant())
+    assert variant(mixing={**recipe["mixing"], "alpha": 0.5}) != variant()
+    assert variant(init="a.pth") == variant(init="b.pth") != variant()
+    assert variant(optimizer={**recipe["optimizer"], "lr": 0.5}) != variant()
+    assert dataclasses.replace(backbone, provenance=Provenance()).variant is None

@@ -252,6 +252,42 @@ def test_the_average_of_the_weights_is_timm_s(worlds, tmp_path):
     assert not torch.equal(gear.kept.fc.weight, gear.network.fc.weight)
 
 
+@pytest.mark.parametrize(
+    ("method", "mixes_from", "drawn"),
+    [("cutmix", 0, [0]), ("cutmix", 1, [1]), ("cutmix", 9, [2]), ("none", 9, [0])],
+)
+def test_the_first_batch_that_mixes_is_drawn(
+    method, mixes_from, drawn, worlds, tmp_path, monkeypatch
+):
+    """With a probability below 1 the first may not; where none of the epoch does, it is the last.
+
+    Step 2 is the last of the first epoch, and a picture that is there stays, as on resuming.
+    """
+    options = config(worlds["classification"], mixing=MixingConfig(method=method), accumulate=1)
+    ready, fabric = prepare(options), make_fabric("cpu")
+    gear = equip(ready, options, fabric)
+    assert len(gear.train) == 3
+    step, seen = 0, []
+
+    def mix_at(*_):
+        def plain(images, labels, num_classes, generator):
+            return unmixed(images, labels, num_classes)
+
+        return CutMix() if step >= mixes_from else plain
+
+    def draw(mixed, classes, mean, std, path):
+        seen.append(step)
+        path.touch()
+
+    monkeypatch.setattr("pretrain.engine.mix_at", mix_at)
+    monkeypatch.setattr("pretrain.engine.draw_mixed_batch", draw)
+    batches = [*gear.train.epoch(0), *gear.train.epoch(1)]
+    for step in range(5):
+        parts = parts_of(step, [batches[step]], gear.train, fabric, 0)
+        train_step(gear, ready, options, fabric, step, parts, Run(tmp_path / "run"))
+    assert seen == drawn
+
+
 def test_training_goes_on_from_another_backbone(first, worlds, tmp_path):
     path = first[1] / "backbone.pth"
     start = Backbone.load(path)

@@ -220,7 +220,7 @@ def test_pictures_have_sizes_and_words(tab):
         assert len(alt) > 10
         assert source == "data:image/webp;"
     charts = tab.locator("svg.chart")
-    assert tab.locator("#differences svg.chart").count() == 6
+    assert tab.locator("#differences svg.chart").count() == 2
     assert tab.locator("#curves svg.chart").count() == 3  # pretrain, classification, captioning
     for chart in charts.all():
         title, description = chart.get_attribute("aria-labelledby").split()
@@ -347,3 +347,13 @@ def test_a_page_of_a_single_backbone_says_what_it_lacks(tmp_path):
     summary = text.split('<table id="table-summary">')[1].split("</table>")[0]
     assert "50.0" in summary
     assert "±" not in summary.split("<tbody>")[1]
+
+
+def test_tables_have_the_width_of_the_window_and_text_its_measure(tab):
+    width = "name => document.querySelector(name).getBoundingClientRect().width"
+    assert tab.evaluate(width, ".scroll") > 1350  # of 1400
+    assert tab.evaluate(width, "#differences p") <= 46 * 16
+    # the head of the first number scrolls with its column; that of the backbones stays
+    sticky = """[...document.querySelectorAll("#table-summary thead th")].filter(
+        (head) => getComputedStyle(head).position === "sticky").map((head) => head.innerText)"""
+    assert len(tab.evaluate(sticky)) == 1

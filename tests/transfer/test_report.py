@@ -12,17 +12,18 @@ from PIL import Image
 from scipy import stats
 
 from pretrain.errors import UserError
-from pretrain.run import Result
+from pretrain.run import CHANGEABLE, Result
 from transfer.captioning.page import write_page
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References
-from transfer.report import files, markdown, paper, report, tabulate
+from transfer.report import files, markdown, page, paper, report, tabulate
 from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
 from transfer.report.pictures import examples
+from transfer.report.provenance import digest
 from transfer.report.results import Finished, Found, Unfinished
-from transfer.statistics import paired, smallest_sign_flip_p
+from transfer.statistics import paired, smallest_sign_flip_p, t_tails
 
 
 def result(task: str, arm: str, seed: int, value: float, **config) -> Result:
@@ -293,7 +294,6 @@ def test_a_dot_is_filled_where_three_pairs_exclude_zero():
 
     assert kinds(runs) == ["clear"]
     assert kinds([run for run in runs if run.seed < 2]) == ["open"]  # too few, however narrow
-    assert kinds([run for run in runs if run.seed < 1]) == ["single"]
     assert kinds([*runs[:5], replace(runs[5], metrics={"top1": 40, "top1_best": 40})]) == ["open"]
 
 
@@ -427,7 +427,8 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         (folder / "captions.json").write_text(json.dumps(rows))
         write_page(folder / "captions.html", images, said, wanted.score(said), arm)
         runs.append(Finished(result("captioning", arm, 0, 0.0), arm, folder))
-    shown = examples(runs, 3)
+    table = tabulate(Found(tuple(runs)))
+    shown = examples(table, table.settings[0], 3)
     assert [example.name for example in shown] == ["0", "1", "3"]
     for example in shown:
         assert example.picture is not None
@@ -435,3 +436,79 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         assert [text for _, text in example.captions] == [
             f"none sees {example.name}", f"cutmix sees {example.name}"
         ]  # fmt: skip
+    # another pretraining of the same arm is another captioner
+    facts = {**runs[1].result.backbone, "variant": "aaaa1111", "fingerprint": "x"}
+    other = replace(runs[1], result=replace(runs[1].result, backbone=facts), folder="other")
+    table = tabulate(Found((*runs, other)))
+    (example,) = examples(table, table.settings[0], 1)
+    assert len(example.captions) == 3
+
+
+def test_pretrainings_of_one_name_and_seed_that_differ_are_never_averaged():
+    """--optimizer.lr changes neither the recipe's name nor the arm: the variant says it."""
+    plain = result("detection", "none", 0, 60.0)
+    one = result("detection", "cutmix", 0, 61.0)
+    two = result("detection", "cutmix", 0, 71.0)
+    one, two = (
+        replace(run, backbone={**run.backbone, "variant": digits, "fingerprint": digits})
+        for run, digits in ((one, "aaaa1111"), (two, "bbbb2222"))
+    )
+    table = lines([plain, one, two])
+    told = "net, cutmix (r, 3 epochs on d, variant {})"
+    assert table[told.format("aaaa1111")][0] == "61.0"
+    assert table[told.format("bbbb2222")][0] == "71.0"
+    assert table[f"*{told.format('bbbb2222')} - none*"][0] == "*+11.0*"
+    assert not any("cutmix" in name.split(" - ")[1] for name in table if " - " in name)
+    both = replace(plain, backbone={**two.backbone, "arm": "none", "variant": "cccc3333"})
+    shown = [name for name in lines([plain, both, one]) if " - " in name]
+    assert len(shown) == 2  # with each of the two plain ones, and these told apart
+
+
+def test_backbones_that_nothing_tells_apart_are_in_no_cell_and_are_named():
+    one, two = result("detection", "none", 0, 60.0), result("detection", "none", 0, 70.0)
+    two = replace(two, backbone={**two.backbone, "fingerprint": "other"})
+    third = result("detection", "none", 1, 64.0)
+    all_found = found(one, two, third)
+    table = tabulate(all_found)
+    assert lines([one, two, third])["net, none"][0] == "64.0"
+    assert lines([one, two])["net, none"][0] == "not measured"
+    (note,) = table.notes
+    assert "run0 (none0), run1 (other)" in note
+    assert "pretraining seed 0" in note
+    for name in ("report.md", "report.html", "report.tex"):
+        assert "in no cell" in files(table, all_found)[name], name
+
+
+def test_what_may_change_on_resume_makes_no_other_column_and_no_other_configuration():
+    changed = {"accumulate": 4, "cache": "x", "workers": 9, "tensorboard": True, "checkpoints": {}}
+    assert set(changed) == set(CHANGEABLE)
+    runs = [
+        result("detection", "none", 0, 60.0),
+        result("detection", "none", 1, 62.0, **changed),
+    ]
+    assert lines(runs)["net, none"][0] == "61.0 ± 1.4 (n=2)"
+    assert len(set(map(digest, found(*runs).runs))) == 1
+    runs.append(result("detection", "none", 2, 62.0, epochs=4))
+    assert len(set(map(digest, found(*runs).runs))) == 2
+
+
+def test_small_p_values_are_scipy_s_to_their_last_digits():
+    for freedom in (1, 2, 3, 4, 9, 40, 1000):
+        for t in (0.0, 0.05, 0.5, 2.0, 10.0, 300.0, 1e7):
+            wanted = 2 * stats.t.sf(t, freedom)
+            assert t_tails(t, freedom) == pytest.approx(wanted, rel=1e-9), (t, freedom)
+
+
+def test_a_single_pair_has_no_chart():
+    """Nothing but itself would scale its axis; the table has it."""
+    runs = [result("pretrain", arm, 0, value) for arm, value in (("none", 50), ("cutmix", 52))]
+    table = tabulate(found(*runs))
+    assert forests(table) == []
+    text = page(table, found(*runs))
+    assert "Single pairs are no evidence: they stand in the table only." in text
+    assert "Right of zero" not in text
+    assert 'id="table-differences"' in text
+    more = [result("pretrain", arm, 1, value) for arm, value in (("none", 51), ("cutmix", 54))]
+    text = page(tabulate(found(*runs, *more)), found(*runs, *more))
+    assert "Right of zero" in text
+    assert "Single pairs" not in text

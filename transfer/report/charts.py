@@ -39,13 +39,17 @@ class Chart:
 
 
 def forests(table: Table) -> list[Chart]:
-    """One chart for each short column in which two arms can be compared."""
+    """One chart for each short column in which arms share several seeds.
+
+    A single pair has no interval, so that nothing but itself would scale its axis.
+    """
     charts: list[Chart] = []
     for column in table.columns:
         found = [
             (f"{row.arm} - {other.arm}", table.label(row, other), difference)
             for row, other in table.comparisons
             if (difference := table.difference(row, other, column)) is not None
+            and difference.half_width is not None
         ]
         if column.metric.main and found:
             charts.append(_forest(column, found, f"forest-{len(charts)}"))
@@ -53,7 +57,7 @@ def forests(table: Table) -> list[Chart]:
 
 
 def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: str) -> Chart:
-    """From (short label, full label, difference) of each comparison."""
+    """From (short label, full label, difference) of each comparison of several pairs."""
     reach = max(abs(one.mean) + (one.half_width or 0) for *_, one in found) * 1.08 or 1.0
     shorts = [short for short, *_ in found]
     left, right, row_height = 12, svg.WIDTH - 12, 46
@@ -74,20 +78,15 @@ def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: 
     for number, (short, label, one) in enumerate(found):
         y = 22 + row_height * number
         shown = short if shorts.count(short) == 1 else label
-        value = f"{one.mean:+.1f}"
-        if one.half_width is None:
-            value += ", one pair"
-            body += [svg.dot(place(one.mean), y + 14, 4.5, "single")]
-        else:
-            value += f" ± {one.half_width:.1f}, n={one.n}, {p_text(one)}"
-            low, high = one.mean - one.half_width, one.mean + one.half_width
-            body += [svg.line(place(low), y + 14, place(high), y + 14, "interval")]
-            body += [
-                svg.line(place(end), y + 10, place(end), y + 18, "interval") for end in (low, high)
-            ]
-            clear = one.n >= FEWEST and (low > 0 or high < 0)
-            kind = "clear" if clear else "open"
-            body += [svg.dot(place(one.mean), y + 14, 5, kind)]
+        half = one.half_width or 0.0
+        value = f"{one.mean:+.1f} ± {half:.1f}, n={one.n}, {p_text(one)}"
+        low, high = one.mean - half, one.mean + half
+        body += [svg.line(place(low), y + 14, place(high), y + 14, "interval")]
+        body += [
+            svg.line(place(end), y + 10, place(end), y + 18, "interval") for end in (low, high)
+        ]
+        clear = one.n >= FEWEST and (low > 0 or high < 0)
+        body += [svg.dot(place(one.mean), y + 14, 5, "clear" if clear else "open")]
         body += [svg.text(left, y, svg.shorten(shown, 26), "label")]
         body += [svg.text(right, y, value, "value", "end")]
         told.append(f"{label}: {value}")

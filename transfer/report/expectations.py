@@ -9,7 +9,7 @@
 percent). With `against` it is the paired difference to that arm. `n`, where given, must be the
 number of pretrainings (of pairs). `arch`, `recipe`, `data`, `engine` choose where several rows or
 columns fit: `recipe` and `data` of the column, as the legend of the table names them; `pretraining`
-is the recipe of the backbone.
+is the recipe of the backbone, `variant` the digest that tells its rows apart.
 """
 
 import math
@@ -24,7 +24,7 @@ from transfer.report.metrics import METRICS
 from transfer.report.table import Column, Row, Table
 
 _NEEDED = ("task", "arm", "metric", "value")
-_CHOOSING = ("arch", "recipe", "data", "engine", "pretraining")
+_CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "variant")
 _ALLOWED = (*_NEEDED, "tolerance", "n", "against", *_CHOOSING)
 
 
@@ -44,6 +44,7 @@ class Expected:
     data: str | None = None
     engine: str | None = None
     pretraining: str | None = None
+    variant: str | None = None
 
     @property
     def title(self) -> str:
@@ -175,6 +176,7 @@ def _fits_row(expected: Expected, row: Row, arm: str) -> bool:
         row.arm == arm
         and expected.arch in (None, row.arch)
         and expected.pretraining in (None, row.recipe)
+        and expected.variant in (None, row.variant)
     )
 
 

@@ -47,8 +47,9 @@ def cells_csv(table: Table) -> str:
     for row, other in table.comparisons:
         for column in table.columns:
             found = table.difference(row, other, column)
-            facts = _column(column)
-            lines.append(facts | _row(row) | {"against": other.arm} | _difference(found))
+            facts = _column(column) | _row(row)
+            facts |= {"against": other.arm, "against_variant": other.variant}
+            lines.append(facts | _difference(found))
     return _csv(lines)
 
 
@@ -72,7 +73,7 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    facts = {"arch": row.arch, "arm": row.arm, "pretraining": row.recipe}
+    facts = {"arch": row.arch, "arm": row.arm, "pretraining": row.recipe, "variant": row.variant}
     return facts | {"pretraining_data": row.dataset, "pretraining_epochs": row.epochs}
 
 

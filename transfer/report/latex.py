@@ -42,7 +42,8 @@ def latex(table: Table) -> str:
     legend = " ".join(
         f"[{number}] {setting.title}." for number, setting in enumerate(table.settings, 1)
     )
-    ours = _table(heads, [body, pairs], f"{legend} {rules(table)}", "transfer")
+    told = " ".join([legend, rules(table), *(f"{note}." for note in table.notes)])
+    ours = _table(heads, [body, pairs], told, "transfer")
     shown = [column for column in paper.COLUMNS if column.main]
     values = [[arm, *(paper.text(arm, column) for column in shown)] for arm in paper.PRINTED]
     gains = [

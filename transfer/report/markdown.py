@@ -75,11 +75,12 @@ def _legend(table: Table, found: Found) -> str:
     pairs: dict[str, list[str]] = {}
     for row, one, other, between in table.between_engines():
         if one.metric.main:
-            head = f"[{one.number}] - [{other.number}], {_escape(row.arm)}"
+            detail = f" ({table.detail(row)})" if table.detail(row) else ""
+            head = f"[{one.number}] - [{other.number}], {_escape(row.arm + detail)}"
             told = f"{one.metric.title} *{difference_text(between)}*"
             pairs.setdefault(head, []).append(told)
     lines += [f"{head}: {', '.join(told)}" for head, told in pairs.items()]
-    lines += [_escape(line) for line in unfinished_lines(found.unfinished)]
+    lines += [_escape(line) for line in (*unfinished_lines(found.unfinished), *table.notes)]
     return "  \n".join(lines)
 
 

@@ -39,7 +39,7 @@ def page(table: Table, found: Found, title: str = "Transfer report") -> str:
         _section("confusion", "Confusion", _confusion(table)),
         _section("captions", "Captions side by side", _captions(table)),
         _section("mixed", "What pretraining saw", _mixed(table)),
-        _section("left-out", "Missing and left out", _left_out(found)),
+        _section("left-out", "Missing and left out", _left_out(table, found)),
         _section("appendix", "Appendix: every run", _appendix(found)),
     ]
     here = Path(__file__).parent
@@ -110,13 +110,23 @@ def _summary(table: Table, found: Found) -> str:
 
 
 def _differences(table: Table) -> str:
-    charts = forests(table)
-    if not charts:
+    pairs = [
+        found.n
+        for row, other in table.comparisons
+        for column in table.columns
+        if (found := table.difference(row, other, column)) is not None
+    ]
+    if not pairs:
         return _nothing("No two arms that could be compared have a pretraining seed in common.")
+    charts = forests(table)
+    told = (
+        "Right of zero is better. A bar is the 95 % interval; its dot is filled where at least "
+        "three pairs exclude zero, and a ring otherwise. "
+    )
+    single = "Single pairs are no evidence: they stand in the table only." if 1 in pairs else ""
     return (
-        "<p>Right of zero is better. A bar is the 95 % interval; its dot is filled where at least "
-        "three pairs exclude zero, and a ring otherwise. A grey dot is a single pair, which is no "
-        "evidence.</p>" + _charts(charts) + page_tables.differences(table)
+        f"<p>{told if charts else ''}{single}</p>"
+        f"{_charts(charts) if charts else ''}{page_tables.differences(table)}"
     )
 
 
@@ -160,15 +170,13 @@ def _mixed(table: Table) -> str:
     shown, left = drawn(table, "pretrain", name, alt, width=720, limit=_MOST_BYTES)
     if not shown:
         return _nothing(f"No pretraining run here has left a readable pictures/{name}.")
-    return _gallery(shown, left, "The first batch after mixing, of the smallest seed of each arm.")
+    return _gallery(shown, left, "A batch as the network saw it, of the smallest seed of each arm.")
 
 
 def _captions(table: Table) -> str:
     blocks = []
     for number, setting in enumerate(table.settings, 1):
-        shown = (
-            examples(table.runs[setting], _MOST_EXAMPLES) if setting.task == "captioning" else []
-        )
+        shown = examples(table, setting, _MOST_EXAMPLES) if setting.task == "captioning" else []
         if shown:
             head = f"[{number}] {setting.recipe}, {setting.data}"
             cards = "".join(map(_example, shown))
@@ -200,15 +208,17 @@ def _example(example: Example) -> str:
     )
 
 
-def _left_out(found: Found) -> str:
+def _left_out(table: Table, found: Found) -> str:
     cells = [f"<li>{escape(line)}</li>" for line in unfinished_lines(found.unfinished)]
     files = [f"<li>{escape(line)}</li>" for line in found.complaints]
-    if not cells and not files:
+    notes = [f"<li>{escape(line)}</li>" for line in table.notes]
+    if not cells and not files and not notes:
         return _nothing("Nothing: every cell has a result, and every file could be read.")
     return "".join(
         f'<h3>{head}</h3><ul class="plain">{"".join(lines)}</ul>'
         for head, lines in (
             ("Cells of the grid without a result", cells),
+            ("Runs in no cell", notes),
             ("Files left out", files),
         )
         if lines

@@ -109,7 +109,7 @@ def differences(table: Table) -> str:
             found = table.difference(one, other, column)
             if found is not None:
                 label = f"{one.arm} - {other.arm}"
-                body.append(_difference(label, table.detail(one), column, found))
+                body.append(_difference(label, table.pair_detail(one, other), column, found))
     told = (
         "Paired by pretraining seed, in points. “could find” is the smallest true difference that "
         "so many pairs with this spread would have found four times out of five."
@@ -162,7 +162,7 @@ def _cell(cell: Cell, column: Column, name: str, anchors: dict[str, str]) -> str
     if not cell.n:
         words = escape(lost or NOT_MEASURED)
         return value(f'<span class="missing">{words}</span>', None, task)
-    small = [] if cell.deviation is None else [f"± {cell.deviation:.1f}", f"n={cell.n}"]
+    small = [] if cell.deviation is None else [f"±&nbsp;{cell.deviation:.1f}", f"n={cell.n}"]
     more = f"<small>{', '.join(small)}</small>" if small else ""
     if lost:
         more += f'<small class="missing">{escape(lost)}</small>'

@@ -5,7 +5,6 @@ import binascii
 import io
 import json
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -47,7 +46,7 @@ class Example:
     name: str
     picture: Picture | None
     captions: tuple[tuple[str, str], ...]
-    """(arm, caption)."""
+    """(row as the table names it, caption)."""
     references: tuple[str, ...]
 
 
@@ -87,20 +86,19 @@ def drawn(
     return found, 0
 
 
-def examples(runs: Sequence[Finished], count: int) -> list[Example]:
+def examples(table: Table, setting: Setting, count: int) -> list[Example]:
     """The same images as several arms describe them, where at least two arms have captions.
 
-    `runs` are those of one setting; of each arm it is the run of the smallest seed. Pictures and
-    references are those of the runs' own pages (captions.html).
+    Of each row it is the run of the smallest seed. Pictures and references are those of the runs'
+    own pages (captions.html).
     """
-    arms: dict[str, Finished] = {}
-    for run in sorted(runs, key=_plain_first):
+    chosen_runs: dict[Row, Finished] = {}
+    for run in sorted(table.runs[setting], key=lambda run: run.result.seed):
         if run.path is not None:
-            arms.setdefault(run.result.backbone["name"], run)
-    plain_first = sorted(
-        arms.items(), key=lambda one: (one[1].result.backbone["arm"] != "none", one[0])
-    )
-    said = {arm: _captions(Path(run.path or ".")) for arm, run in plain_first}
+            chosen_runs.setdefault(row_of(run.result.backbone), run)
+    plain_first = sorted(chosen_runs, key=lambda row: (row.arm != "none", table.name(row)))
+    arms = {table.name(row): chosen_runs[row] for row in plain_first}
+    said = {arm: _captions(Path(run.path or ".")) for arm, run in arms.items()}
     said = {arm: captions for arm, captions in said.items() if captions}
     if len(said) < 2:
         return []
@@ -119,11 +117,6 @@ def examples(runs: Sequence[Finished], count: int) -> list[Example]:
             picture = replace(picture, alt=f"image {name}, described below")
         found.append(Example(name, picture, captions, references))
     return found
-
-
-def _plain_first(run: Finished) -> tuple[bool, str, int]:
-    facts = run.result.backbone
-    return facts["arm"] != "none", facts["name"], run.result.seed
 
 
 def _captions(folder: Path) -> dict[str, str]:

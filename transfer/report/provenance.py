@@ -8,12 +8,13 @@ from typing import Any
 
 import yaml
 
+from pretrain.run import CHANGEABLE
 from transfer.report.metrics import METRICS
 from transfer.report.results import Finished
 from transfer.report.table import Cell, Column
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
-_OF_A_RUN = ("seed", "data", "backbone")
+_OF_A_RUN = ("seed", "data", "backbone", *CHANGEABLE)
 _MOST_BESIDE = 12
 
 
@@ -23,7 +24,7 @@ def anchors_of(runs: Sequence[Finished]) -> dict[str, str]:
 
 
 def digest(run: Finished) -> str:
-    """Over the configuration without seed and paths."""
+    """Over the configuration without seed, paths and what may change on resume."""
     return _digest(_common(run))
 
 

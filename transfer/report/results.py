@@ -195,6 +195,7 @@ def _result(path: Path) -> Result:
         _check(content[name], types, name)
     for name, entries in _ENTRIES.items():
         _check_entries(content[name], entries, name)
+    _check_variant(content["backbone"])
     if content["task"] not in METRICS:
         raise _LeftOut(f"task {_short(content['task'])}; known are {', '.join(METRICS)}")
     for metric in METRICS[content["task"]]:
@@ -208,6 +209,11 @@ def _check_entries(held: Any, entries: Any, name: str) -> None:
         if key not in held:
             raise _LeftOut(f"{name} has no {key}")
         _check(held[key], types, f"{name}.{key}")
+
+
+def _check_variant(backbone: dict[str, Any]) -> None:
+    """Results of before it was there do not have one."""
+    _check(backbone.get("variant"), (str, type(None)), "backbone.variant")
 
 
 def _check(value: Any, types: tuple[type, ...], name: str) -> None:
@@ -246,6 +252,7 @@ def _cells(content: dict[str, Any], place: str, complaints: list[str]) -> Iterat
             _check(cell.get("seed"), (int,), "seed")
             _check(cell.get("why"), (str, type(None)), "why")
             _check_entries(cell["backbone"], _ENTRIES["backbone"], "backbone")
+            _check_variant(cell["backbone"])
             if cell["task"] not in METRICS:
                 raise _LeftOut(f"task {_short(cell['task'])}; known are {', '.join(METRICS)}")
             if cell.get("state") not in ("done", "failed", "missing"):

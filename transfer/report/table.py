@@ -3,7 +3,7 @@
 A row is a backbone arm (architecture, mixing method, pretraining recipe and data); a column is a
 metric under one setting, so runs of different recipes, data or sizes never share one. A replicate
 is a pretraining seed: several fine-tunings from one seed are averaged into one value first, and n
-counts pretrainings.
+counts pretrainings. Backbones that differ though they say the same of themselves are in no cell.
 """
 
 import hashlib
@@ -16,15 +16,14 @@ from itertools import combinations
 from statistics import fmean
 from typing import Any
 
-from pretrain.run import Result
+from pretrain.run import CHANGEABLE, Result
 from transfer.report.metrics import METRICS, SCRATCH, Metric
 from transfer.report.results import Finished, Found, Unfinished
 from transfer.statistics import Difference, deviation, paired
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
 _NOT_A_SETTING = frozenset(
-    {"seed", "data", "backbone", "scratch", "engine", "workers", "mixing", "name"}
-    | {"cache", "checkpoints", "tensorboard", "meteor"}
+    {"seed", "data", "backbone", "scratch", "engine", "mixing", "name", "meteor", *CHANGEABLE}
 )
 _PLAIN = ("none", "baseline")
 
@@ -60,6 +59,8 @@ class Row:
     recipe: str | None
     dataset: str | None
     epochs: float | None
+    variant: str | None = None
+    """Over the whole pretraining recipe; None where a result does not say."""
 
     @property
     def family(self) -> str | None:
@@ -69,7 +70,8 @@ class Row:
     def is_rival(self, other: "Row") -> bool:
         """Alike but for the arm."""
         mine = (self.arch, self.family, self.dataset, self.epochs)
-        return mine == (other.arch, other.family, other.dataset, other.epochs)
+        alike = mine == (other.arch, other.family, other.dataset, other.epochs)
+        return alike and self.arm != other.arm
 
 
 @dataclass(frozen=True)
@@ -121,6 +123,8 @@ class Table:
     columns: tuple[Column, ...]
     cells: dict[tuple[Row, Column], Cell]
     runs: dict[Setting, tuple[Finished, ...]]
+    notes: tuple[str, ...] = ()
+    """One line for each seed that is in no cell, since several backbones have it."""
 
     def cell(self, row: Row, column: Column) -> Cell:
         """An empty one where nothing was measured."""
@@ -134,7 +138,17 @@ class Table:
     def detail(self, row: Row) -> str:
         """What tells it apart from rows of the same architecture and arm; empty for an only one."""
         same = [one for one in self.rows if (one.arch, one.arm) == (row.arch, row.arm)]
-        return f"{row.recipe}, {row.epochs} epochs on {row.dataset}" if len(same) > 1 else ""
+        if len(same) == 1:
+            return ""
+        told = f"{row.recipe}, {row.epochs} epochs on {row.dataset}"
+        alike = [one for one in same if replace(one, variant=row.variant) == row]
+        return f"{told}, variant {row.variant or 'unknown'}" if len(alike) > 1 else told
+
+    def pair_detail(self, row: Row, other: Row) -> str:
+        """What tells a comparison apart from others of the same two arms."""
+        rivals = [two for one, two in self.comparisons if one == row and two.arm == other.arm]
+        against = f"against {self.detail(other)}" if len(rivals) > 1 else ""
+        return ", ".join(filter(None, (self.detail(row), against)))
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
@@ -149,7 +163,10 @@ class Table:
         alike = [
             one for one in self.comparisons if (one[0].arm, one[1].arm) == (row.arm, other.arm)
         ]
-        return short if len(alike) == 1 else f"{self.name(row)} - {other.arm}"
+        if len(alike) == 1:
+            return short
+        rivals = [two for one, two in alike if one == row]
+        return f"{self.name(row)} - {self.name(other) if len(rivals) > 1 else other.arm}"
 
     def difference(self, row: Row, other: Row, column: Column) -> Difference | None:
         """Row minus other, over the pretraining seeds that both have; None without a pair."""
@@ -219,17 +236,48 @@ def tabulate(found: Found) -> Table:
         setting: tuple(run for row in rows for run in runs.get((row, setting), ()))
         for setting in settings
     }
-    return Table(tuple(rows), tuple(settings), tuple(columns), cells, by_setting)
+    notes = tuple(
+        _note(row, setting, seed, told)
+        for (row, setting), group in runs.items()
+        for seed, told in _ambiguous(group).items()
+    )
+    return Table(tuple(rows), tuple(settings), tuple(columns), cells, by_setting, notes)
 
 
 def _cell(runs: Sequence[Finished], lost: Sequence[Unfinished], metric: Metric) -> Cell:
-    measured = [run for run in runs if metric.key in run.result.metrics]
+    ambiguous = _ambiguous(runs)
+    measured = [
+        run
+        for run in runs
+        if metric.key in run.result.metrics and run.result.backbone["seed"] not in ambiguous
+    ]
     by_seed: dict[Seed, list[float]] = defaultdict(list)
     for run in measured:
         by_seed[run.result.backbone["seed"]].append(run.result.metrics[metric.key])
     seeds = sorted(by_seed, key=lambda seed: (seed is None, seed))
     return Cell(
         {seed: metric.factor * fmean(by_seed[seed]) for seed in seeds}, tuple(measured), tuple(lost)
+    )
+
+
+def _ambiguous(runs: Sequence[Finished]) -> dict[Seed, list[Finished]]:
+    """The runs of each pretraining seed that several backbones of a row have."""
+    by_seed: dict[Seed, list[Finished]] = defaultdict(list)
+    for run in runs:
+        by_seed[run.result.backbone["seed"]].append(run)
+    return {
+        seed: group
+        for seed, group in by_seed.items()
+        if len({run.result.backbone["fingerprint"] for run in group}) > 1
+    }
+
+
+def _note(row: Row, setting: Setting, seed: Seed, runs: Sequence[Finished]) -> str:
+    told = ", ".join(f"{run.folder} ({run.result.backbone['fingerprint']})" for run in runs)
+    return (
+        f"in no cell: {setting.task} from {row.arch}, {row.arm}, pretraining seed "
+        f"{'unknown' if seed is None else seed}: different backbones that nothing tells apart: "
+        f"{told}"
     )
 
 
@@ -242,7 +290,8 @@ def _metrics_of(setting: Setting, held: set[str]) -> list[Metric]:
 
 def row_of(backbone: dict[str, Any]) -> Row:
     """The row of a backbone, by what a result says about it."""
-    return Row(*(backbone[key] for key in ("arch", "arm", "recipe", "dataset", "epochs")))
+    facts = {key: backbone[key] for key in ("arch", "arm", "recipe", "dataset", "epochs")}
+    return Row(**facts, variant=backbone.get("variant"))
 
 
 def setting_of(result: Result) -> Setting:
@@ -276,7 +325,7 @@ def _family(recipe: str | None, arm: str) -> str | None:
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:
-    more = str(row.recipe), str(row.dataset), row.epochs or 0
+    more = str(row.recipe), str(row.dataset), row.epochs or 0, row.variant or ""
     return (row.arch, row.arm != "none", row.arm, *more)
 
 
