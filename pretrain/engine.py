@@ -233,9 +233,11 @@ def _draw_batch(mixed: Mixed, ready: Prepared, run: Run, waits: bool) -> None:
     not waited for. A picture that is there stays, so that a resumed run has the same.
     """
     path = run.picture("mixed_batch.png")
-    own = torch.arange(len(mixed.partner))
-    mixes = bool(((mixed.partner != own) & (mixed.lam < 1)).any())
-    if path.exists() or (waits and not mixes and ready.arm not in ("none", "cutout")):
+    if path.exists():
+        return
+    partner, lam = mixed.partner.cpu(), mixed.lam.cpu()
+    mixes = bool(((partner != torch.arange(len(partner))) & (lam < 1)).any())
+    if waits and not mixes and ready.arm not in ("none", "cutout"):
         return
     draw_mixed_batch(mixed, ready.train.classes, ready.spec.mean, ready.spec.std, path)
 
