@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pretrain.errors import UserError
 from pretrain.run import Result, write_text
-from transfer.grid import Cell, as_json, command, is_busy, last_error, look
+from transfer.grid import Cell, as_json, command, earlier_cells, is_busy, last_error, look
 
 _PAUSE = 0.25  # seconds between two looks
 
@@ -124,8 +124,9 @@ def survey(cells: Sequence[Cell], out: Path) -> list[State]:
 
 
 def write_states(states: Sequence[State], out: Path) -> None:
-    """OUT/grid.json, whole or not at all."""
-    write_text(out / "grid.json", as_json((s.cell, s.state, s.why) for s in states))
+    """OUT/grid.json, whole or not at all; the cells of earlier calls stay in it."""
+    now = ((s.cell, s.state, s.why) for s in states)
+    write_text(out / "grid.json", as_json(now, earlier_cells(out)))
 
 
 def work(

@@ -241,10 +241,18 @@ def time_left(
     return max([sum(left) / slots, *left], default=0.0)
 
 
-def as_json(states: Iterable[tuple[Cell, str, str | None]]) -> str:
-    """The text of grid.json: each cell, done, failed or missing, and why."""
-    cells = [
-        {
+def as_json(
+    states: Iterable[tuple[Cell, str, str | None]], earlier: Iterable[Mapping[str, Any]] = ()
+) -> str:
+    """The text of grid.json: each cell, done, failed or missing, and why.
+
+    Args:
+        states: of this call's cells.
+        earlier: what `earlier_cells` says; a cell of this call replaces the one of its folder.
+    """
+    cells = {cell["folder"]: cell for cell in earlier}
+    for cell, state, why in states:
+        cells[str(cell.folder)] = {
             "task": cell.task,
             "backbone": dict(cell.backbone),
             "seed": cell.seed,
@@ -252,6 +260,22 @@ def as_json(states: Iterable[tuple[Cell, str, str | None]]) -> str:
             "state": state if state in ("done", "failed") else "missing",
             "why": why,
         }
-        for cell, state, why in states
-    ]
-    return json.dumps({"format": FORMAT, "cells": cells}, indent=1) + "\n"
+    return json.dumps({"format": FORMAT, "cells": list(cells.values())}, indent=1) + "\n"
+
+
+def earlier_cells(out: Path) -> list[dict[str, Any]]:
+    """What OUT/grid.json says of the cells of earlier calls; nothing where it cannot be read.
+
+    A missing cell without a folder is left out: it was planned once, and never begun.
+    """
+    try:
+        content = json.loads((out / "grid.json").read_text(encoding="utf-8"))
+        cells = content["cells"] if content["format"] == FORMAT else []
+        return [
+            cell
+            for cell in cells
+            if cell["state"] != "missing" or (out / cell["folder"]).exists()
+            if isinstance(cell["folder"], str)
+        ]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []

@@ -105,6 +105,16 @@ def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatc
     assert states[1].why.startswith("it broke (log: ")
 
 
+def test_a_call_for_a_part_of_the_grid_does_not_lose_the_rest(tools, tmp_path):
+    out = tmp_path / "out"
+    run_all([cell(0, fails=True), cell(1)], out, tools)
+    run_all([cell(2)], out, tools)
+    assert kept(out) == ["failed", "done", "done"]
+    (out / "grid.json").write_text("{torn")
+    write_states(survey([cell(2)], out), out)
+    assert kept(out) == ["done"]
+
+
 def test_no_more_at_once_than_asked(tools, tmp_path):
     most = []
 

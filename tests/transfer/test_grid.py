@@ -199,11 +199,37 @@ def test_time_left():
 
 
 def test_the_file_for_the_report(cell):
+    one, two = (replace(cell, seed=seed) for seed in (1, 2))
     content = json.loads(
-        grid.as_json([(cell, "done", None), (cell, "failed", "bad"), (cell, "running", None)])
+        grid.as_json([(one, "done", None), (cell, "failed", "bad"), (two, "running", None)])
     )
     assert content["format"] == "grid/1"
     assert [row["state"] for row in content["cells"]] == ["done", "failed", "missing"]
     assert content["cells"][1] == {
         "task": "detection", "backbone": dict(cell.backbone), "seed": 3,
         "folder": "detection/b-seed3", "state": "failed", "why": "bad"}  # fmt: skip
+
+
+def test_the_file_for_the_report_keeps_the_cells_of_earlier_calls(cell, tmp_path):
+    """By folder; what was planned once and never begun is forgotten."""
+    assert grid.earlier_cells(tmp_path) == []
+    file = tmp_path / "grid.json"
+    failed, begun, never = (replace(cell, task="captioning", seed=seed) for seed in (1, 2, 3))
+    (tmp_path / begun.folder).mkdir(parents=True)
+    states = [(cell, "failed", "bad"), (failed, "failed", "no room"), (begun, "running", None),
+              (never, "waiting", None)]  # fmt: skip
+    file.write_text(grid.as_json(states))
+    text = grid.as_json([(cell, "done", None)], grid.earlier_cells(tmp_path))
+    assert [(row["folder"], row["state"], row["why"]) for row in json.loads(text)["cells"]] == [
+        ("detection/b-seed3", "done", None), ("captioning/b-seed1", "failed", "no room"),
+        ("captioning/b-seed2", "missing", None)]  # fmt: skip
+
+    for broken in ("{", "[1]", "[" * 100_000, '{"format": "grid/1", "cells": 3}', "{}",
+                   '{"format": "grid/1", "cells": [3]}', text.replace("grid/1", "grid/0"),
+                   text.replace('"detection/b-seed3"', "7")):  # fmt: skip
+        file.write_text(broken)
+        kept = grid.earlier_cells(tmp_path)
+        assert all(isinstance(row["folder"], str) for row in kept)
+        assert len(kept) == (2 if '"folder": 7' in broken else 0)
+    file.write_bytes(b"\xff\xfe")
+    assert grid.earlier_cells(tmp_path) == []
