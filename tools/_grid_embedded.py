@@ -4,19 +4,22 @@ import argparse
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pretrain.run import plain
+from tools._grid_jobs import State, alone, write_states
 from tools._grid_plan import Wanted, plan
 from tools._grid_run import print_lines, run
 from tools._transfer_run import draw_world
 from tools.command import ROOT, load_config
-from transfer.grid import Cell, look
+from transfer.grid import Cell, look, order
 
 ARMS = ("none", "cutmix")
 SEEDS = (0, 1)
+_LOST = "its pretraining failed"
 # images for training, for scoring, and their side
 WORLDS: dict[str, dict[str, Any]] = {
     "pretrain": {"train": 5000, "val": 1000, "size": 64},
@@ -43,8 +46,12 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
         print_lines(first, out, tools)
         print("# these make the backbones; then call this again for the rest", file=sys.stderr)
         return
-    complete = not missing or run(first, options, tools, keep=False)
+    complete = not missing or run(first, options, tools)
     trained = [cell for cell in first if look(cell, out).state == "done"]
+    if lost := [cell for cell in first if cell not in trained]:
+        with alone(out):
+            states = [State(cell, "failed", _LOST) for cell in transfers(lost, options.tasks)]
+            write_states(states, out)
     if not trained:
         sys.exit(1)
     cells = plan(
@@ -91,13 +98,30 @@ def pretraining(arm: Any, seed: int, data: str) -> Cell:
         task="pretrain",
         name=arm,
         seed=seed,
-        backbone={"name": arm, "arm": arm, "seed": seed},
+        backbone={  # as `Backbone.describe` will say it
+            "name": f"{config.model.arch}, {arm}",
+            "arch": config.model.arch,
+            "arm": arm,
+            "recipe": config.name,
+            "dataset": Path(data).name,
+            "epochs": config.epochs,
+            "seed": seed,
+        },
         config=plain(config),
         data={"train": WORLDS["pretrain"]["train"]},
         options=(
             *("--config", str(recipe), "--data", data),
             *("--mixing.method", arm, "--seed", str(seed)),
         ),
+    )
+
+
+def transfers(lost: Sequence[Cell], tasks: Sequence[str]) -> list[Cell]:
+    """The cells that had begun from the backbones of these pretrainings."""
+    return order(
+        Cell(task=task, name=cell.folder.name, seed=cell.seed, backbone=cell.backbone, config={})
+        for task in tasks
+        for cell in lost
     )
 
 

@@ -11,14 +11,13 @@ from tools._grid_table import footer, shown
 from transfer.grid import Cell, look, shell_line
 
 
-def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: bool = True) -> bool:
+def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path) -> bool:
     """Run what is missing; a signal ends the program.
 
     Args:
         cells: of the grid.
         options: --out, --jobs, --devices, --slurm.
         tools: the folder of the tools.
-        keep: write grid.json.
 
     Returns:
         True where every cell is done.
@@ -31,8 +30,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: b
         launcher = Cluster(options.slurm, out, tools, len(cells))
 
     def keep_states(states: Any) -> None:
-        if keep:
-            write_states(states, out)
+        write_states(states, out)
 
     with alone(out):
         states = survey(cells, out)

@@ -254,7 +254,7 @@ def as_json(
     for cell, state, why in states:
         cells[str(cell.folder)] = {
             "task": cell.task,
-            "backbone": dict(cell.backbone),
+            "backbone": {"fingerprint": "", **cell.backbone},  # the report reads a text
             "seed": cell.seed,
             "folder": str(cell.folder),
             "state": state if state in ("done", "failed") else "missing",

@@ -80,6 +80,11 @@ def kept(out: Path) -> list[str]:
     return [row["state"] for row in json.loads((out / "grid.json").read_text())["cells"]]
 
 
+def states_of(out: Path) -> dict[str, str]:
+    cells = json.loads((out / "grid.json").read_text())["cells"]
+    return {row["folder"]: row["state"] for row in cells}
+
+
 def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     out = tmp_path / "out"
@@ -407,7 +412,7 @@ def test_mistakes_are_told_before_the_first_job(
 
 
 EMBEDDED_STUB = f"""
-import os, shutil, sys
+import json, os, shutil, sys
 sys.path[0] = {str(ROOT)!r}
 from pretrain.config import PretrainConfig
 from pretrain.run import Result, plain
@@ -422,13 +427,13 @@ arm = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in co
 if os.environ.get("FAILS") == f"{{task}} {{arm}}":
     sys.exit("error: not now")
 run.start(plain(config))
-fingerprint = open(f"{{arm}}.txt").read()
+backbone = json.load(open(f"{{arm}}.json"))
 if task == "pretrain":
     shutil.copy(f"{{arm}}.pth", run.folder / "backbone.pth")
 names = {{"pretrain": ("classification1-32px-20+10-seed0", 20, {{}}),
          "detection": ("voc1-48px-8+4-seed0", 8, {{"test": 4}})}}[task]
 run.finish(Result(task=task, metric="x", metrics={{"x": 50.0}},
-    backbone={{"fingerprint": fingerprint}}, data={{"name": names[0], "train": names[1], **names[2]}},
+    backbone=backbone, data={{"name": names[0], "train": names[1], **names[2]}},
     seed=config.seed, config=plain(config), seconds=1.0, environment={{}}))
 """  # noqa: E501
 
@@ -441,6 +446,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     from tools import _grid_embedded
     from tools.command import end
     from tools.transfer import main
+    from transfer.report import markdown, read, tabulate
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(_grid_embedded, "WORLDS", {
@@ -458,10 +464,15 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         made = replace(
             backbone,
             weights={name: tensor + number for name, tensor in backbone.weights.items()},
-            provenance=Provenance(seed=0, recipe={"mixing": {"method": arm}}),
+            provenance=Provenance(
+                seed=0,
+                recipe={"name": "demo_short", "mixing": {"method": arm}},
+                dataset="classification1-32px-20+10-seed0",
+                epochs=9,
+            ),
         )
         made.save(Path(f"{arm}.pth"))
-        Path(f"{arm}.txt").write_text(made.fingerprint())
+        Path(f"{arm}.json").write_text(json.dumps(made.describe()))
     words = ["--tasks", "detection", "--seeds", "0", "--out", "out"]
 
     def call(*more: str) -> tuple[int, str]:
@@ -474,22 +485,35 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     code, said = call()
     assert code == 1, said
     assert "pretrain cutmix seed 0: failed: not now" in said
-    assert kept(Path("out")) == ["done"]
+    assert states_of(Path("out")) == {
+        "pretrain/none-seed0": "done", "pretrain/cutmix-seed0": "failed",
+        "detection/none-seed0-seed0": "done", "detection/cutmix-seed0-seed0": "failed"}  # fmt: skip
     assert Path("out/report.html").exists()
+    found = read(Path("out"))
+    assert found.complaints == ()
+    text = markdown(tabulate(found), found)
+    assert "| resnet10t, cutmix | failed | failed |" in text
+    assert "seed0): not now (log: " in text
+    assert "seed0): its pretraining failed" in text
 
     monkeypatch.setenv("FAILS", "detection cutmix")
     code, said = call()
     assert code == 1, said
-    assert kept(Path("out")) == ["done", "failed"]
+    assert list(states_of(Path("out")).values()).count("failed") == 1
     assert "pretrain none seed 0: x 50.0, done before" in said
 
     monkeypatch.delenv("FAILS")
     code, said = call()
     assert code == 0, said
+    assert set(states_of(Path("out")).values()) == {"done"}
+    found = read(Path("out"))
+    assert (len(found.runs), found.unfinished, found.complaints) == (4, (), ())
+    # what the grid had said of the pretrainings is what the backbones then say of themselves
     rows = json.loads(Path("out/grid.json").read_text())["cells"]
-    assert [(row["folder"], row["backbone"]["arm"], row["state"]) for row in rows] == [
-        ("detection/none-seed0-seed0", "none", "done"),
-        ("detection/cutmix-seed0-seed0", "cutmix", "done")]  # fmt: skip
+    for row in rows:
+        told = json.loads(Path(f"{row['backbone']['arm']}.json").read_text())
+        before = {} if row["task"] == "detection" else {"fingerprint": ""}
+        assert row["backbone"] == told | before
     assert "Look at: out/report.html" in said
     assert sorted(os.listdir("out/shape_world")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
