@@ -119,8 +119,7 @@ def seconds_left(states: Sequence[State], slots: int) -> float | None:
     for state in states:
         if state.seconds is not None:
             finished[state.cell.task].append(state.seconds)
-    for state in states:
-        if state.result is not None and not finished[state.cell.task]:
+        elif state.result is not None:
             finished[state.cell.task].append(state.result.seconds)
     now = time.monotonic()
     running = [(s.cell.task, now - s.began) for s in states if s.state in ("running", "elsewhere")]

@@ -20,6 +20,7 @@ from pretrain.errors import UserError
 from pretrain.run import Result, Run, other_run
 
 FORMAT = "grid/1"
+_SEED = r"-seed\d+$"
 TASKS = ("classification", "detection", "captioning")
 SCRIPTS = {
     "pretrain": "pretrain.py",
@@ -47,19 +48,24 @@ class Cell:
     """Of the tool: --config, --backbone and so on."""
 
     @property
+    def stem(self) -> str:
+        """The name without this cell's seed, where it ends with that: none of none-seed0."""
+        return self.name.removesuffix(f"-seed{self.seed}") or self.name
+
+    @property
     def folder(self) -> Path:
         """Relative to the grid's."""
-        return Path(self.task) / f"{self.name}-seed{self.seed}"
+        return Path(self.task) / f"{self.stem}-seed{self.seed}"
 
     @property
     def title(self) -> str:
         """For a line of text."""
-        return f"{self.task} {self.name} seed {self.seed}"
+        return f"{self.task} {self.stem} seed {self.seed}"
 
     @property
     def log(self) -> Path:
         """What its process says, relative to the grid's folder."""
-        return Path("logs") / self.task / f"{self.name}-seed{self.seed}.log"
+        return Path("logs") / self.task / f"{self.folder.name}.log"
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,8 @@ def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
             )
     short = [_label(name) for name in names]
     often = Counter(short)
+    # `a` with seed 0 and `a-seed0` would have one folder
+    often.update(label.rpartition("-seed")[0] for label in set(short) if re.search(_SEED, label))
     return [
         f"{label}-{fingerprint[:8]}" if often[label] > 1 else label
         for label, fingerprint in zip(short, fingerprints, strict=True)

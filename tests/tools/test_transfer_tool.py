@@ -259,6 +259,20 @@ def test_what_a_terminal_shows(tools, tmp_path):
     assert "about 2 min left" in footer(states, 1)
 
 
+def test_the_time_left_goes_by_every_cell_that_is_done(tools, tmp_path):
+    """Also by those of earlier calls: 1 s each, as their results say; one of this call has 4 s."""
+    from tools._grid_jobs import State
+    from tools._grid_table import seconds_left
+
+    out = tmp_path / "out"
+    run_all([cell(0), cell(1)], out, tools)
+    before = survey([cell(0), cell(1)], out)
+    assert [state.seconds for state in before] == [None, None]
+    now = State(cell(2), "done", result=before[0].result, seconds=4.0)
+    assert seconds_left([*before, now, State(cell(3))], 1) == (1 + 1 + 4) / 3
+    assert seconds_left([*before, State(cell(3))], 1) == 1
+
+
 def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
     from tools._grid_table import shown
 
@@ -487,7 +501,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     assert "pretrain cutmix seed 0: failed: not now" in said
     assert states_of(Path("out")) == {
         "pretrain/none-seed0": "done", "pretrain/cutmix-seed0": "failed",
-        "detection/none-seed0-seed0": "done", "detection/cutmix-seed0-seed0": "failed"}  # fmt: skip
+        "detection/none-seed0": "done", "detection/cutmix-seed0": "failed"}  # fmt: skip
     assert Path("out/report.html").exists()
     found = read(Path("out"))
     assert found.complaints == ()

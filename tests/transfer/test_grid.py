@@ -145,8 +145,21 @@ def test_names_of_folders():
     assert grid.labels(names, prints) == [
         "cutmix-seed0", "none-seed0", "resnet50.a1_in1k", "x", "net-main", "d"]  # fmt: skip
     assert grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16, "2" * 16]) == ["x-11111111", "x-22222222"]
+    # x with seed 0 would lie where x-seed0 does
+    assert grid.labels(["x.pth", "x-seed0.pth", "x-seed1.pth"], prints[:3]) == [
+        f"x-{prints[0][:8]}", "x-seed0", "x-seed1"]  # fmt: skip
     with pytest.raises(UserError, match=r"a/x.pth and b/x.pth have the fingerprint 1111"):
         grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16] * 2)
+
+
+def test_a_seed_stands_once_in_a_name(cell):
+    one = replace(cell, name="none-seed3")
+    assert one.folder == Path("detection/none-seed3")
+    assert one.log == Path("logs/detection/none-seed3.log")
+    assert one.title == "detection none seed 3"
+    other = replace(one, seed=0)  # of the transfer, not of the pretraining
+    assert other.folder == Path("detection/none-seed3-seed0")
+    assert other.title == "detection none-seed3 seed 0"
 
 
 def test_replicates_come_one_after_the_other(cell):
