@@ -1,6 +1,7 @@
 """The embedded grid: plain and CutMix backbones on the shape world, carried into every task."""
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
@@ -11,14 +12,14 @@ from typing import Any
 
 from pretrain.run import plain
 from tools._grid_jobs import State, alone, write_states
-from tools._grid_plan import Wanted, plan
+from tools._grid_plan import Wanted, plan, world
 from tools._grid_run import print_lines, run
-from tools._transfer_run import draw_world
 from tools.command import ROOT, load_config
-from transfer.grid import Cell, look, order
+from transfer.grid import TASKS, Cell, look, order
 
 ARMS = ("none", "cutmix")
 SEEDS = (0, 1)
+_ENOUGH = 5  # replicates
 _LOST = "its pretraining failed"
 # images for training, for scoring, and their side
 WORLDS: dict[str, dict[str, Any]] = {
@@ -72,16 +73,17 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
     page = next((p for p in (out / "report.html", out / "report.md") if p.exists()), out)
     print(
         f"\n{len(trained) + len(cells)} runs, {(time.monotonic() - started) / 60:.0f} minutes in "
-        f"this call. Look at: {page}\nTwo replicates show that the chain works, not which backbone "
-        "is better: --seeds 0 1 2 3 4 goes on to five."
+        f"this call. Look at: {page}"
     )
+    if words := too_few(seeds, options.tasks, out):
+        print(words)
     sys.exit(0 if complete else 1)
 
 
 def draw(root: Path, tasks: Any) -> dict[str, str]:
     """Every world that is needed, drawn once before the jobs; task to folder."""
     return {
-        task: str(draw_world(task, root, sizes))
+        task: world(task, root, sizes)
         for task, sizes in WORLDS.items()
         if task == "pretrain" or task in tasks
     }
@@ -113,6 +115,21 @@ def pretraining(arm: Any, seed: int, data: str) -> Cell:
             *("--config", str(recipe), "--data", data),
             *("--mixing.method", arm, "--seed", str(seed)),
         ),
+    )
+
+
+def too_few(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> str | None:
+    """What so few replicates do not show, and the command for more; None from five on."""
+    missing = _ENOUGH - len(seeds)
+    if missing <= 0:
+        return None
+    more = [seed for seed in range(_ENOUGH) if seed not in seeds][:missing]
+    words = ["python", "tools/transfer.py", "--seeds", *map(str, sorted([*seeds, *more]))]
+    words += [] if set(tasks) == set(TASKS) else ["--tasks", *tasks]
+    shows = "One replicate shows" if len(seeds) == 1 else f"{len(seeds)} replicates show"
+    return (
+        f"{shows} that the chain works, not which backbone is better; {_ENOUGH} come from: "
+        + shlex.join([*words, "--out", str(out)])
     )
 
 

@@ -46,10 +46,12 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path) -> bool
 
 
 def print_lines(cells: Sequence[Cell], out: Path, tools: Path) -> None:
-    """The commands of the cells that are not done, one a line."""
-    for cell in cells:
-        found = look(cell, out)
-        if found.state == "other":
-            print(f"# {cell.title}: {found.why}", file=sys.stderr)
-        elif found.state != "done":
+    """The commands of the cells that are not done, one a line; on stderr what stands in the way."""
+    found = [(cell, look(cell, out)) for cell in cells]
+    for cell, there in found:
+        if there.state == "other":
+            print(f"# {cell.title}: {there.why}", file=sys.stderr)
+        elif there.state != "done":
             print(shell_line(cell, out, sys.executable, tools, Path.cwd()))
+    if all(there.state == "done" for _, there in found):
+        print(f"# nothing is missing: {len(found)} of {len(found)} cells are done", file=sys.stderr)

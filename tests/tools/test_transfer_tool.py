@@ -376,7 +376,9 @@ def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backb
     code, out, error = called(*grid, capsys=capsys)
     assert code == 0, error
     assert ", done before" in error
-    assert called(*grid, "--print", capsys=capsys)[1] == ""
+    code, out, error = called(*grid, "--print", capsys=capsys)
+    assert (code, out) == (0, "")
+    assert "# nothing is missing: 1 of 1 cells are done" in error
 
     Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
     code, out, error = called(*grid, capsys=capsys)
@@ -495,8 +497,16 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out + said.err
 
+    main([*words, "--print"], stubs)
+    said = capsys.readouterr()
+    assert [line.split(" && ")[0] for line in said.out.splitlines()] == [f"cd {tmp_path}"] * 2
+    assert [line for line in said.err.splitlines() if line.startswith("# drew")] == [
+        "# drew the shape world out/shape_world/classification1-32px-20+10-seed0",
+        "# drew the shape world out/shape_world/voc1-48px-8+4-seed0"]  # fmt: skip
+
     monkeypatch.setenv("FAILS", "pretrain cutmix")
     code, said = call()
+    assert "drew" not in said
     assert code == 1, said
     assert "pretrain cutmix seed 0: failed: not now" in said
     assert states_of(Path("out")) == {
@@ -528,6 +538,18 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         told = json.loads(Path(f"{row['backbone']['arm']}.json").read_text())
         before = {} if row["task"] == "detection" else {"fingerprint": ""}
         assert row["backbone"] == told | before
-    assert "Look at: out/report.html" in said
+    assert "Look at: out/report.html\nOne replicate shows that the chain works" in said
+    assert ": python tools/transfer.py --seeds 0 1 2 3 4 --tasks detection --out out\n" in said
     assert sorted(os.listdir("out/shape_world")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
+
+
+def test_how_many_replicates_are_enough():
+    from tools._grid_embedded import too_few
+    from transfer.grid import TASKS
+
+    words = too_few((7, 0), TASKS, Path("a b"))
+    assert words is not None
+    assert words.startswith("2 replicates show that the chain works, not which backbone is better")
+    assert words.endswith(": python tools/transfer.py --seeds 0 1 2 3 7 --out 'a b'")
+    assert too_few(range(5), TASKS, Path("a")) is None
