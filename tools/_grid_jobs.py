@@ -48,7 +48,8 @@ class State:
 
     cell: Cell
     state: str = "waiting"
-    """waiting, running, elsewhere (another process works in its folder), done, failed."""
+    """waiting, running, stopping (asked to), elsewhere (another process works in its folder), done,
+    failed."""
     why: str | None = None
     result: Result | None = None
     job: Job | None = None
@@ -168,7 +169,7 @@ def work(
             time.sleep(_PAUSE)
         _stop(states, received, show)
         for state in states:
-            if state.state == "running":
+            if state.state == "stopping":
                 found = look(state.cell, out)
                 state.state = "done" if found.state == "done" else "waiting"
                 state.result = found.result
@@ -215,9 +216,11 @@ def _settle(state: State, out: Path) -> None:
 
 def _stop(states: Sequence[State], received: list[int], show: Callable[..., Any]) -> None:
     """Stop what runs and wait for its end; a second signal does not wait for steps."""
-    jobs = [s.job for s in states if s.state == "running" and s.job is not None]
-    for job in jobs:
+    stopping = [(s, s.job) for s in states if s.state == "running" and s.job is not None]
+    jobs = [job for _, job in stopping]
+    for state, job in stopping:
         job.stop()
+        state.state = "stopping"
     hard = False
     while any(job.code() is None for job in jobs):
         if len(received) > 1 and not hard:

@@ -143,16 +143,26 @@ def test_the_result_of_another_configuration_is_left_alone(tools, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tmp_path):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from tools._grid_table import shown
+
     out, cells = tmp_path / "out", [cell(0, epochs=200, sleep=0.05), cell(1)]
-
-    def show(states):
-        if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
-            sent.append(1)
-            os.kill(os.getpid(), number)
-
     sent: list[int] = []
-    states, received = run_all(cells, out, tools, show=show)
+    text = StringIO()
+    with shown(out, 1, Console(file=text, force_terminal=True, width=120)) as table:
+
+        def show(states):
+            table(states)
+            if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
+                sent.append(1)
+                os.kill(os.getpid(), number)
+
+        states, received = run_all(cells, out, tools, show=show)
     assert received == number
+    assert "stopping: the cells that run end after their step" in text.getvalue()
     assert [s.state for s in states] == ["waiting", "waiting"]
     assert kept(out) == ["missing", "missing"]
     assert "stopping after this step" in (out / cells[0].log).read_text()
@@ -179,7 +189,9 @@ def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
     assert ended.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("stopping: the cells that run end after their step") == 1
+    assert said.index("stopping: ") < said.index("stopped; the same command goes on")
 
 
 def test_a_second_signal_does_not_wait(tools, tmp_path):
