@@ -246,3 +246,14 @@ def test_the_file_for_the_report_keeps_the_cells_of_earlier_calls(cell, tmp_path
         assert len(kept) == (2 if '"folder": 7' in broken else 0)
     file.write_bytes(b"\xff\xfe")
     assert grid.earlier_cells(tmp_path) == []
+
+
+def test_a_model_card_names_the_tool_of_every_task(backbone):
+    from transfer.release import card
+
+    text = card(backbone, "mine", "MIT", "proof")
+    block = text.split("Here, for any task:\n\n```sh\n")[1].split("```")[0]
+    assert block.splitlines() == [
+        f"python tools/finetune_{task}.py --backbone mine/backbone.pth"
+        for task in ("cls", "det", "cap")
+    ]
