@@ -18,8 +18,8 @@ import yaml
 
 from pretrain.errors import UserError
 from pretrain.run import Result, Run, other_run
+from transfer.report.results import GRID_FORMAT
 
-FORMAT = "grid/1"
 _SEED = r"-seed\d+$"
 TASKS = ("classification", "detection", "captioning")
 SCRIPTS = {
@@ -268,7 +268,7 @@ def as_json(
             "state": state if state in ("done", "failed") else "missing",
             "why": why,
         }
-    return json.dumps({"format": FORMAT, "cells": list(cells.values())}, indent=1) + "\n"
+    return json.dumps({"format": GRID_FORMAT, "cells": list(cells.values())}, indent=1) + "\n"
 
 
 def earlier_cells(out: Path) -> list[dict[str, Any]]:
@@ -278,7 +278,7 @@ def earlier_cells(out: Path) -> list[dict[str, Any]]:
     """
     try:
         content = json.loads((out / "grid.json").read_text(encoding="utf-8"))
-        cells = content["cells"] if content["format"] == FORMAT else []
+        cells = content["cells"] if content["format"] == GRID_FORMAT else []
         return [
             cell
             for cell in cells
