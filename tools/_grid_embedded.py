@@ -134,7 +134,7 @@ def too_few(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> str | None
 
 
 def transfers(lost: Sequence[Cell], tasks: Sequence[str]) -> list[Cell]:
-    """The cells that had begun from the backbones of these pretrainings."""
+    """The cells that would have begun from the backbones of these pretrainings."""
     return order(
         Cell(task=task, name=cell.folder.name, seed=cell.seed, backbone=cell.backbone, config={})
         for task in tasks
