@@ -1,22 +1,26 @@
 """The embedded grid: plain and CutMix backbones on the shape world, carried into every task."""
 
 import argparse
+import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from pretrain.run import plain
-from tools._grid_plan import Wanted, plan
+from tools._grid_jobs import State, alone, write_states
+from tools._grid_plan import Wanted, plan, world
 from tools._grid_run import print_lines, run
-from tools._transfer_run import draw_world
 from tools.command import ROOT, load_config
-from transfer.grid import Cell, look
+from transfer.grid import TASKS, Cell, look, order
 
 ARMS = ("none", "cutmix")
 SEEDS = (0, 1)
+_ENOUGH = 5  # replicates
+_LOST = "its pretraining failed"
 # images for training, for scoring, and their side
 WORLDS: dict[str, dict[str, Any]] = {
     "pretrain": {"train": 5000, "val": 1000, "size": 64},
@@ -43,8 +47,12 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
         print_lines(first, out, tools)
         print("# these make the backbones; then call this again for the rest", file=sys.stderr)
         return
-    complete = not missing or run(first, options, tools, keep=False)
+    complete = not missing or run(first, options, tools)
     trained = [cell for cell in first if look(cell, out).state == "done"]
+    if lost := [cell for cell in first if cell not in trained]:
+        with alone(out):
+            states = [State(cell, "failed", _LOST) for cell in transfers(lost, options.tasks)]
+            write_states(states, out)
     if not trained:
         sys.exit(1)
     cells = plan(
@@ -65,16 +73,17 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
     page = next((p for p in (out / "report.html", out / "report.md") if p.exists()), out)
     print(
         f"\n{len(trained) + len(cells)} runs, {(time.monotonic() - started) / 60:.0f} minutes in "
-        f"this call. Look at: {page}\nTwo replicates show that the chain works, not which backbone "
-        "is better: --seeds 0 1 2 3 4 goes on to five."
+        f"this call. Look at: {page}"
     )
+    if words := too_few(seeds, options.tasks, out):
+        print(words)
     sys.exit(0 if complete else 1)
 
 
 def draw(root: Path, tasks: Any) -> dict[str, str]:
     """Every world that is needed, drawn once before the jobs; task to folder."""
     return {
-        task: str(draw_world(task, root, sizes))
+        task: world(task, root, sizes)
         for task, sizes in WORLDS.items()
         if task == "pretrain" or task in tasks
     }
@@ -91,13 +100,45 @@ def pretraining(arm: Any, seed: int, data: str) -> Cell:
         task="pretrain",
         name=arm,
         seed=seed,
-        backbone={"name": arm, "arm": arm, "seed": seed},
+        backbone={  # as `Backbone.describe` will say it
+            "name": f"{config.model.arch}, {arm}",
+            "arch": config.model.arch,
+            "arm": arm,
+            "recipe": config.name,
+            "dataset": Path(data).name,
+            "epochs": config.epochs,
+            "seed": seed,
+        },
         config=plain(config),
         data={"train": WORLDS["pretrain"]["train"]},
         options=(
             *("--config", str(recipe), "--data", data),
             *("--mixing.method", arm, "--seed", str(seed)),
         ),
+    )
+
+
+def too_few(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> str | None:
+    """What so few replicates do not show, and the command for more; None from five on."""
+    missing = _ENOUGH - len(seeds)
+    if missing <= 0:
+        return None
+    more = [seed for seed in range(_ENOUGH) if seed not in seeds][:missing]
+    words = ["python", "tools/transfer.py", "--seeds", *map(str, sorted([*seeds, *more]))]
+    words += [] if set(tasks) == set(TASKS) else ["--tasks", *tasks]
+    shows = "One replicate shows" if len(seeds) == 1 else f"{len(seeds)} replicates show"
+    return (
+        f"{shows} that the chain works, not which backbone is better; {_ENOUGH} come from: "
+        + shlex.join([*words, "--out", str(out)])
+    )
+
+
+def transfers(lost: Sequence[Cell], tasks: Sequence[str]) -> list[Cell]:
+    """The cells that would have begun from the backbones of these pretrainings."""
+    return order(
+        Cell(task=task, name=cell.folder.name, seed=cell.seed, backbone=cell.backbone, config={})
+        for task in tasks
+        for cell in lost
     )
 
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from pretrain.errors import UserError
 from pretrain.run import Result, write_text
-from transfer.grid import Cell, as_json, command, is_busy, last_error, look
+from transfer.grid import Cell, as_json, command, earlier_cells, is_busy, last_error, look
 
 _PAUSE = 0.25  # seconds between two looks
 
@@ -48,7 +48,8 @@ class State:
 
     cell: Cell
     state: str = "waiting"
-    """waiting, running, elsewhere (another process works in its folder), done, failed."""
+    """waiting, running, stopping (asked to), elsewhere (another process works in its folder), done,
+    failed."""
     why: str | None = None
     result: Result | None = None
     job: Job | None = None
@@ -124,8 +125,9 @@ def survey(cells: Sequence[Cell], out: Path) -> list[State]:
 
 
 def write_states(states: Sequence[State], out: Path) -> None:
-    """OUT/grid.json, whole or not at all."""
-    write_text(out / "grid.json", as_json((s.cell, s.state, s.why) for s in states))
+    """OUT/grid.json, whole or not at all; the cells of earlier calls stay in it."""
+    now = ((s.cell, s.state, s.why) for s in states)
+    write_text(out / "grid.json", as_json(now, earlier_cells(out)))
 
 
 def work(
@@ -167,7 +169,7 @@ def work(
             time.sleep(_PAUSE)
         _stop(states, received, show)
         for state in states:
-            if state.state == "running":
+            if state.state == "stopping":
                 found = look(state.cell, out)
                 state.state = "done" if found.state == "done" else "waiting"
                 state.result = found.result
@@ -214,9 +216,11 @@ def _settle(state: State, out: Path) -> None:
 
 def _stop(states: Sequence[State], received: list[int], show: Callable[..., Any]) -> None:
     """Stop what runs and wait for its end; a second signal does not wait for steps."""
-    jobs = [s.job for s in states if s.state == "running" and s.job is not None]
-    for job in jobs:
+    stopping = [(s, s.job) for s in states if s.state == "running" and s.job is not None]
+    jobs = [job for _, job in stopping]
+    for state, job in stopping:
         job.stop()
+        state.state = "stopping"
     hard = False
     while any(job.code() is None for job in jobs):
         if len(received) > 1 and not hard:

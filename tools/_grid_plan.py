@@ -1,5 +1,7 @@
 """From what a user asked for to the cells of a grid: every mistake is told before the first job."""
 
+import os
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib import import_module
@@ -98,7 +100,16 @@ def _kind(task: str) -> Any:
 def _world(task: str) -> str:
     """The shape world that the task's own tool would draw, drawn once for all cells."""
     sizes = import_module(f"tools.{SCRIPTS[task].removesuffix('.py')}").WORLD
-    return str(draw_world(task, SHAPE_WORLD, sizes))
+    return world(task, SHAPE_WORLD, sizes)
+
+
+def world(task: str, root: Path, sizes: Mapping[str, Any]) -> str:
+    """The folder of `draw_world`, and a word where it is new: it is written even by --print."""
+    before = set(os.listdir(root)) if root.is_dir() else set()
+    folder = draw_world(task, root, sizes)
+    if folder.name not in before:
+        print(f"# drew the shape world {folder}", file=sys.stderr)
+    return str(folder)
 
 
 def _with_engine(config: Any, engine: str | None) -> Any:

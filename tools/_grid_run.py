@@ -11,14 +11,13 @@ from tools._grid_table import footer, shown
 from transfer.grid import Cell, look, shell_line
 
 
-def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: bool = True) -> bool:
+def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path) -> bool:
     """Run what is missing; a signal ends the program.
 
     Args:
         cells: of the grid.
         options: --out, --jobs, --devices, --slurm.
         tools: the folder of the tools.
-        keep: write grid.json.
 
     Returns:
         True where every cell is done.
@@ -31,8 +30,7 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: b
         launcher = Cluster(options.slurm, out, tools, len(cells))
 
     def keep_states(states: Any) -> None:
-        if keep:
-            write_states(states, out)
+        write_states(states, out)
 
     with alone(out):
         states = survey(cells, out)
@@ -48,10 +46,12 @@ def run(cells: Sequence[Cell], options: argparse.Namespace, tools: Path, keep: b
 
 
 def print_lines(cells: Sequence[Cell], out: Path, tools: Path) -> None:
-    """The commands of the cells that are not done, one a line."""
-    for cell in cells:
-        found = look(cell, out)
-        if found.state == "other":
-            print(f"# {cell.title}: {found.why}", file=sys.stderr)
-        elif found.state != "done":
+    """The commands of the cells that are not done, one a line; on stderr what stands in the way."""
+    found = [(cell, look(cell, out)) for cell in cells]
+    for cell, there in found:
+        if there.state == "other":
+            print(f"# {cell.title}: {there.why}", file=sys.stderr)
+        elif there.state != "done":
             print(shell_line(cell, out, sys.executable, tools, Path.cwd()))
+    if all(there.state == "done" for _, there in found):
+        print(f"# nothing is missing: {len(found)} of {len(found)} cells are done", file=sys.stderr)

@@ -17,6 +17,9 @@ from transfer.grid import SCRIPTS, figure, progress, time_left
 
 Show = Callable[[Sequence[State]], None]
 _COLOURS = {"done": "green", "failed": "bold red", "running": "cyan", "elsewhere": "magenta"}
+_STOPPING = (
+    "stopping: the cells that run end after their step; a second Ctrl-C does not wait for it"
+)
 
 
 @contextmanager
@@ -33,13 +36,13 @@ def shown(out: Path, slots: int, console: Console | None = None) -> Iterator[Sho
         yield _Lines(out).show
         return
     with Live(console=console, auto_refresh=False) as live:
-        last = 0.0
+        last, told = 0.0, list[str]()
 
         def show(states: Sequence[State]) -> None:
-            nonlocal last
-            busy = any(s.state in ("running", "elsewhere", "waiting") for s in states)
-            if time.monotonic() - last > 0.5 or not busy:
-                last = time.monotonic()
+            nonlocal last, told
+            now = [s.state for s in states]
+            if time.monotonic() - last > 0.5 or now != told:
+                last, told = time.monotonic(), now
                 live.update(Group(table(states, out), Text(footer(states, slots))), refresh=True)
 
         yield show
@@ -51,12 +54,16 @@ class _Lines:
     def __init__(self, out: Path) -> None:
         self.out = out
         self.told: dict[str, str] = {}
+        self.stopping = False
 
     def show(self, states: Sequence[State]) -> None:
         """Print what has changed."""
+        if not self.stopping and any(s.state == "stopping" for s in states):
+            self.stopping = True
+            print(_STOPPING, file=sys.stderr, flush=True)
         for number, state in enumerate(states, 1):
             key = str(state.cell.folder)
-            if state.state == "waiting" or self.told.get(key) == state.state:
+            if state.state in ("waiting", "stopping", self.told.get(key)):
                 continue
             before, self.told[key] = self.told.get(key), state.state
             told = state.state in ("done", "elsewhere")
@@ -107,7 +114,9 @@ def footer(states: Sequence[State], slots: int) -> str:
     line = f"{counts['done']} of {len(states)} done"
     if counts["failed"]:
         line += f", {counts['failed']} failed"
-    if (left := seconds_left(states, slots)) is not None and left > 0:
+    if any(s.state == "stopping" for s in states):
+        line += f"\n{_STOPPING}"
+    elif (left := seconds_left(states, slots)) is not None and left > 0:
         line += f"; about {_duration(left)} left"
     failed = [f"failed: {s.cell.title}: {s.why}" for s in states if s.state == "failed"]
     return "\n".join([line, *failed])
@@ -119,8 +128,7 @@ def seconds_left(states: Sequence[State], slots: int) -> float | None:
     for state in states:
         if state.seconds is not None:
             finished[state.cell.task].append(state.seconds)
-    for state in states:
-        if state.result is not None and not finished[state.cell.task]:
+        elif state.result is not None:
             finished[state.cell.task].append(state.result.seconds)
     now = time.monotonic()
     running = [(s.cell.task, now - s.began) for s in states if s.state in ("running", "elsewhere")]

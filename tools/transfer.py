@@ -1,7 +1,7 @@
 """The transfer grid: backbones x tasks x seeds, each cell an ordinary run in its own folder.
 
 python tools/transfer.py                     the embedded grid: plain and CutMix backbones, three
-                                             tasks, two replicates, under 25 minutes on 2 cores
+                                             tasks, two replicates, 15 minutes on 2 cores
 python tools/transfer.py --backbones A B --tasks detection captioning --seeds 0 1 2
                          --config detection=configs/detection/X.yaml --data detection=DIR
 python tools/transfer.py ... --print             one shell command a line, for any scheduler

@@ -18,8 +18,9 @@ import yaml
 
 from pretrain.errors import UserError
 from pretrain.run import Result, Run, other_run
+from transfer.report.results import GRID_FORMAT
 
-FORMAT = "grid/1"
+_SEED = r"-seed\d+$"
 TASKS = ("classification", "detection", "captioning")
 SCRIPTS = {
     "pretrain": "pretrain.py",
@@ -47,19 +48,24 @@ class Cell:
     """Of the tool: --config, --backbone and so on."""
 
     @property
+    def stem(self) -> str:
+        """The name without this cell's seed, where it ends with that: none of none-seed0."""
+        return self.name.removesuffix(f"-seed{self.seed}") or self.name
+
+    @property
     def folder(self) -> Path:
         """Relative to the grid's."""
-        return Path(self.task) / f"{self.name}-seed{self.seed}"
+        return Path(self.task) / f"{self.stem}-seed{self.seed}"
 
     @property
     def title(self) -> str:
         """For a line of text."""
-        return f"{self.task} {self.name} seed {self.seed}"
+        return f"{self.task} {self.stem} seed {self.seed}"
 
     @property
     def log(self) -> Path:
         """What its process says, relative to the grid's folder."""
-        return Path("logs") / self.task / f"{self.name}-seed{self.seed}.log"
+        return Path("logs") / self.task / f"{self.folder.name}.log"
 
 
 @dataclass(frozen=True)
@@ -167,6 +173,8 @@ def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
             )
     short = [_label(name) for name in names]
     often = Counter(short)
+    # `a` with seed 0 and `a-seed0` would have one folder
+    often.update(label.rpartition("-seed")[0] for label in set(short) if re.search(_SEED, label))
     return [
         f"{label}-{fingerprint[:8]}" if often[label] > 1 else label
         for label, fingerprint in zip(short, fingerprints, strict=True)
@@ -241,17 +249,41 @@ def time_left(
     return max([sum(left) / slots, *left], default=0.0)
 
 
-def as_json(states: Iterable[tuple[Cell, str, str | None]]) -> str:
-    """The text of grid.json: each cell, done, failed or missing, and why."""
-    cells = [
-        {
+def as_json(
+    states: Iterable[tuple[Cell, str, str | None]], earlier: Iterable[Mapping[str, Any]] = ()
+) -> str:
+    """The text of grid.json: each cell, done, failed or missing, and why.
+
+    Args:
+        states: of this call's cells.
+        earlier: what `earlier_cells` says; a cell of this call replaces the one of its folder.
+    """
+    cells = {cell["folder"]: cell for cell in earlier}
+    for cell, state, why in states:
+        cells[str(cell.folder)] = {
             "task": cell.task,
-            "backbone": dict(cell.backbone),
+            "backbone": {"fingerprint": "", **cell.backbone},  # the report reads a text
             "seed": cell.seed,
             "folder": str(cell.folder),
             "state": state if state in ("done", "failed") else "missing",
             "why": why,
         }
-        for cell, state, why in states
-    ]
-    return json.dumps({"format": FORMAT, "cells": cells}, indent=1) + "\n"
+    return json.dumps({"format": GRID_FORMAT, "cells": list(cells.values())}, indent=1) + "\n"
+
+
+def earlier_cells(out: Path) -> list[dict[str, Any]]:
+    """What OUT/grid.json says of the cells of earlier calls; nothing where it cannot be read.
+
+    A missing cell without a folder is left out: it was planned once, and never begun.
+    """
+    try:
+        content = json.loads((out / "grid.json").read_text(encoding="utf-8"))
+        cells = content["cells"] if content["format"] == GRID_FORMAT else []
+        return [
+            cell
+            for cell in cells
+            if cell["state"] != "missing" or (out / cell["folder"]).exists()
+            if isinstance(cell["folder"], str)
+        ]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return []

@@ -25,6 +25,7 @@ from transfer.formats import to_detectron2, to_timm
 from transfer.formats.files import sha256
 from transfer.formats.inspection import inspect
 from transfer.formats.sources import Given
+from transfer.grid import SCRIPTS, TASKS
 from transfer.report import report
 
 # what a backbone of our own making has no need of
@@ -202,11 +203,8 @@ def _fed(backbone: Backbone) -> str:
 def _usage(backbone: Backbone, name: str, repository: str | None) -> str:
     spec = backbone.spec
     file = f"hf:{repository}" if repository else f"{name}/backbone.pth"
-    parts = [
-        "Here, for any task:\n\n```sh\n"
-        f"python tools/finetune_det.py --backbone {file}\n"
-        f"python tools/finetune_cap.py --backbone {file}\n```\n"
-    ]
+    calls = "".join(f"python tools/{SCRIPTS[task]} --backbone {file}\n" for task in TASKS)
+    parts = [f"Here, for any task:\n\n```sh\n{calls}```\n"]
     if spec.arch not in NAMES:
         place = f"hf-hub:{repository}" if repository else f"local-dir:{name}"
         parts.append(

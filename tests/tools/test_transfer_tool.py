@@ -80,6 +80,11 @@ def kept(out: Path) -> list[str]:
     return [row["state"] for row in json.loads((out / "grid.json").read_text())["cells"]]
 
 
+def states_of(out: Path) -> dict[str, str]:
+    cells = json.loads((out / "grid.json").read_text())["cells"]
+    return {row["folder"]: row["state"] for row in cells}
+
+
 def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     out = tmp_path / "out"
@@ -105,6 +110,16 @@ def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatc
     assert states[1].why.startswith("it broke (log: ")
 
 
+def test_a_call_for_a_part_of_the_grid_does_not_lose_the_rest(tools, tmp_path):
+    out = tmp_path / "out"
+    run_all([cell(0, fails=True), cell(1)], out, tools)
+    run_all([cell(2)], out, tools)
+    assert kept(out) == ["failed", "done", "done"]
+    (out / "grid.json").write_text("{torn")
+    write_states(survey([cell(2)], out), out)
+    assert kept(out) == ["done"]
+
+
 def test_no_more_at_once_than_asked(tools, tmp_path):
     most = []
 
@@ -128,16 +143,26 @@ def test_the_result_of_another_configuration_is_left_alone(tools, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tmp_path):
+    from io import StringIO
+
+    from rich.console import Console
+
+    from tools._grid_table import shown
+
     out, cells = tmp_path / "out", [cell(0, epochs=200, sleep=0.05), cell(1)]
-
-    def show(states):
-        if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
-            sent.append(1)
-            os.kill(os.getpid(), number)
-
     sent: list[int] = []
-    states, received = run_all(cells, out, tools, show=show)
+    text = StringIO()
+    with shown(out, 1, Console(file=text, force_terminal=True, width=120)) as table:
+
+        def show(states):
+            table(states)
+            if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
+                sent.append(1)
+                os.kill(os.getpid(), number)
+
+        states, received = run_all(cells, out, tools, show=show)
     assert received == number
+    assert "stopping: the cells that run end after their step" in text.getvalue()
     assert [s.state for s in states] == ["waiting", "waiting"]
     assert kept(out) == ["missing", "missing"]
     assert "stopping after this step" in (out / cells[0].log).read_text()
@@ -164,7 +189,9 @@ def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         run([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
     assert ended.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert said.count("stopping: the cells that run end after their step") == 1
+    assert said.index("stopping: ") < said.index("stopped; the same command goes on")
 
 
 def test_a_second_signal_does_not_wait(tools, tmp_path):
@@ -242,6 +269,20 @@ def test_what_a_terminal_shows(tools, tmp_path):
     assert [len(column._cells) for column in table(states, out).columns] == [4, 4, 4]
     assert 119 < seconds_left(states, 1) <= 120
     assert "about 2 min left" in footer(states, 1)
+
+
+def test_the_time_left_goes_by_every_cell_that_is_done(tools, tmp_path):
+    """Also by those of earlier calls: 1 s each, as their results say; one of this call has 4 s."""
+    from tools._grid_jobs import State
+    from tools._grid_table import seconds_left
+
+    out = tmp_path / "out"
+    run_all([cell(0), cell(1)], out, tools)
+    before = survey([cell(0), cell(1)], out)
+    assert [state.seconds for state in before] == [None, None]
+    now = State(cell(2), "done", result=before[0].result, seconds=4.0)
+    assert seconds_left([*before, now, State(cell(3))], 1) == (1 + 1 + 4) / 3
+    assert seconds_left([*before, State(cell(3))], 1) == 1
 
 
 def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
@@ -347,7 +388,9 @@ def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backb
     code, out, error = called(*grid, capsys=capsys)
     assert code == 0, error
     assert ", done before" in error
-    assert called(*grid, "--print", capsys=capsys)[1] == ""
+    code, out, error = called(*grid, "--print", capsys=capsys)
+    assert (code, out) == (0, "")
+    assert "# nothing is missing: 1 of 1 cells are done" in error
 
     Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
     code, out, error = called(*grid, capsys=capsys)
@@ -397,7 +440,7 @@ def test_mistakes_are_told_before_the_first_job(
 
 
 EMBEDDED_STUB = f"""
-import os, shutil, sys
+import json, os, shutil, sys
 sys.path[0] = {str(ROOT)!r}
 from pretrain.config import PretrainConfig
 from pretrain.run import Result, plain
@@ -412,13 +455,13 @@ arm = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in co
 if os.environ.get("FAILS") == f"{{task}} {{arm}}":
     sys.exit("error: not now")
 run.start(plain(config))
-fingerprint = open(f"{{arm}}.txt").read()
+backbone = json.load(open(f"{{arm}}.json"))
 if task == "pretrain":
     shutil.copy(f"{{arm}}.pth", run.folder / "backbone.pth")
 names = {{"pretrain": ("classification1-32px-20+10-seed0", 20, {{}}),
          "detection": ("voc1-48px-8+4-seed0", 8, {{"test": 4}})}}[task]
 run.finish(Result(task=task, metric="x", metrics={{"x": 50.0}},
-    backbone={{"fingerprint": fingerprint}}, data={{"name": names[0], "train": names[1], **names[2]}},
+    backbone=backbone, data={{"name": names[0], "train": names[1], **names[2]}},
     seed=config.seed, config=plain(config), seconds=1.0, environment={{}}))
 """  # noqa: E501
 
@@ -431,6 +474,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     from tools import _grid_embedded
     from tools.command import end
     from tools.transfer import main
+    from transfer.report import markdown, read, tabulate
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(_grid_embedded, "WORLDS", {
@@ -448,10 +492,15 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         made = replace(
             backbone,
             weights={name: tensor + number for name, tensor in backbone.weights.items()},
-            provenance=Provenance(seed=0, recipe={"mixing": {"method": arm}}),
+            provenance=Provenance(
+                seed=0,
+                recipe={"name": "demo_short", "mixing": {"method": arm}},
+                dataset="classification1-32px-20+10-seed0",
+                epochs=9,
+            ),
         )
         made.save(Path(f"{arm}.pth"))
-        Path(f"{arm}.txt").write_text(made.fingerprint())
+        Path(f"{arm}.json").write_text(json.dumps(made.describe()))
     words = ["--tasks", "detection", "--seeds", "0", "--out", "out"]
 
     def call(*more: str) -> tuple[int, str]:
@@ -460,26 +509,59 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out + said.err
 
+    main([*words, "--print"], stubs)
+    said = capsys.readouterr()
+    assert [line.split(" && ")[0] for line in said.out.splitlines()] == [f"cd {tmp_path}"] * 2
+    assert [line for line in said.err.splitlines() if line.startswith("# drew")] == [
+        "# drew the shape world out/shape_world/classification1-32px-20+10-seed0",
+        "# drew the shape world out/shape_world/voc1-48px-8+4-seed0"]  # fmt: skip
+
     monkeypatch.setenv("FAILS", "pretrain cutmix")
     code, said = call()
+    assert "drew" not in said
     assert code == 1, said
     assert "pretrain cutmix seed 0: failed: not now" in said
-    assert kept(Path("out")) == ["done"]
+    assert states_of(Path("out")) == {
+        "pretrain/none-seed0": "done", "pretrain/cutmix-seed0": "failed",
+        "detection/none-seed0": "done", "detection/cutmix-seed0": "failed"}  # fmt: skip
     assert Path("out/report.html").exists()
+    found = read(Path("out"))
+    assert found.complaints == ()
+    text = markdown(tabulate(found), found)
+    assert "| resnet10t, cutmix | failed | failed |" in text
+    assert "seed0): not now (log: " in text
+    assert "seed0): its pretraining failed" in text
 
     monkeypatch.setenv("FAILS", "detection cutmix")
     code, said = call()
     assert code == 1, said
-    assert kept(Path("out")) == ["done", "failed"]
+    assert list(states_of(Path("out")).values()).count("failed") == 1
     assert "pretrain none seed 0: x 50.0, done before" in said
 
     monkeypatch.delenv("FAILS")
     code, said = call()
     assert code == 0, said
+    assert set(states_of(Path("out")).values()) == {"done"}
+    found = read(Path("out"))
+    assert (len(found.runs), found.unfinished, found.complaints) == (4, (), ())
+    # what the grid had said of the pretrainings is what the backbones then say of themselves
     rows = json.loads(Path("out/grid.json").read_text())["cells"]
-    assert [(row["folder"], row["backbone"]["arm"], row["state"]) for row in rows] == [
-        ("detection/none-seed0-seed0", "none", "done"),
-        ("detection/cutmix-seed0-seed0", "cutmix", "done")]  # fmt: skip
-    assert "Look at: out/report.html" in said
+    for row in rows:
+        told = json.loads(Path(f"{row['backbone']['arm']}.json").read_text())
+        before = {} if row["task"] == "detection" else {"fingerprint": ""}
+        assert row["backbone"] == told | before
+    assert "Look at: out/report.html\nOne replicate shows that the chain works" in said
+    assert ": python tools/transfer.py --seeds 0 1 2 3 4 --tasks detection --out out\n" in said
     assert sorted(os.listdir("out/shape_world")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
+
+
+def test_how_many_replicates_are_enough():
+    from tools._grid_embedded import too_few
+    from transfer.grid import TASKS
+
+    words = too_few((7, 0), TASKS, Path("a b"))
+    assert words is not None
+    assert words.startswith("2 replicates show that the chain works, not which backbone is better")
+    assert words.endswith(": python tools/transfer.py --seeds 0 1 2 3 7 --out 'a b'")
+    assert too_few(range(5), TASKS, Path("a")) is None

@@ -145,8 +145,21 @@ def test_names_of_folders():
     assert grid.labels(names, prints) == [
         "cutmix-seed0", "none-seed0", "resnet50.a1_in1k", "x", "net-main", "d"]  # fmt: skip
     assert grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16, "2" * 16]) == ["x-11111111", "x-22222222"]
+    # x with seed 0 would lie where x-seed0 does
+    assert grid.labels(["x.pth", "x-seed0.pth", "x-seed1.pth"], prints[:3]) == [
+        f"x-{prints[0][:8]}", "x-seed0", "x-seed1"]  # fmt: skip
     with pytest.raises(UserError, match=r"a/x.pth and b/x.pth have the fingerprint 1111"):
         grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16] * 2)
+
+
+def test_a_seed_stands_once_in_a_name(cell):
+    one = replace(cell, name="none-seed3")
+    assert one.folder == Path("detection/none-seed3")
+    assert one.log == Path("logs/detection/none-seed3.log")
+    assert one.title == "detection none seed 3"
+    other = replace(one, seed=0)  # of the transfer, not of the pretraining
+    assert other.folder == Path("detection/none-seed3-seed0")
+    assert other.title == "detection none-seed3 seed 0"
 
 
 def test_replicates_come_one_after_the_other(cell):
@@ -199,11 +212,48 @@ def test_time_left():
 
 
 def test_the_file_for_the_report(cell):
+    one, two = (replace(cell, seed=seed) for seed in (1, 2))
     content = json.loads(
-        grid.as_json([(cell, "done", None), (cell, "failed", "bad"), (cell, "running", None)])
+        grid.as_json([(one, "done", None), (cell, "failed", "bad"), (two, "running", None)])
     )
     assert content["format"] == "grid/1"
     assert [row["state"] for row in content["cells"]] == ["done", "failed", "missing"]
     assert content["cells"][1] == {
         "task": "detection", "backbone": dict(cell.backbone), "seed": 3,
         "folder": "detection/b-seed3", "state": "failed", "why": "bad"}  # fmt: skip
+
+
+def test_the_file_for_the_report_keeps_the_cells_of_earlier_calls(cell, tmp_path):
+    """By folder; what was planned once and never begun is forgotten."""
+    assert grid.earlier_cells(tmp_path) == []
+    file = tmp_path / "grid.json"
+    failed, begun, never = (replace(cell, task="captioning", seed=seed) for seed in (1, 2, 3))
+    (tmp_path / begun.folder).mkdir(parents=True)
+    states = [(cell, "failed", "bad"), (failed, "failed", "no room"), (begun, "running", None),
+              (never, "waiting", None)]  # fmt: skip
+    file.write_text(grid.as_json(states))
+    text = grid.as_json([(cell, "done", None)], grid.earlier_cells(tmp_path))
+    assert [(row["folder"], row["state"], row["why"]) for row in json.loads(text)["cells"]] == [
+        ("detection/b-seed3", "done", None), ("captioning/b-seed1", "failed", "no room"),
+        ("captioning/b-seed2", "missing", None)]  # fmt: skip
+
+    for broken in ("{", "[1]", "[" * 100_000, '{"format": "grid/1", "cells": 3}', "{}",
+                   '{"format": "grid/1", "cells": [3]}', text.replace("grid/1", "grid/0"),
+                   text.replace('"detection/b-seed3"', "7")):  # fmt: skip
+        file.write_text(broken)
+        kept = grid.earlier_cells(tmp_path)
+        assert all(isinstance(row["folder"], str) for row in kept)
+        assert len(kept) == (2 if '"folder": 7' in broken else 0)
+    file.write_bytes(b"\xff\xfe")
+    assert grid.earlier_cells(tmp_path) == []
+
+
+def test_a_model_card_names_the_tool_of_every_task(backbone):
+    from transfer.release import card
+
+    text = card(backbone, "mine", "MIT", "proof")
+    block = text.split("Here, for any task:\n\n```sh\n")[1].split("```")[0]
+    assert block.splitlines() == [
+        f"python tools/finetune_{task}.py --backbone mine/backbone.pth"
+        for task in ("cls", "det", "cap")
+    ]
