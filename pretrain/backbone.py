@@ -41,6 +41,7 @@ __all__ = [
     "Level",
     "Provenance",
     "classifier_patterns",
+    "variant_of",
 ]
 
 FORMAT = "backbone/1"
@@ -118,16 +119,9 @@ class Backbone:
 
     @property
     def variant(self) -> str | None:
-        """8 hex digits over the recipe: replicates of one pretraining share them.
-
-        Without name, seed, paths and what may change on resume; None where it is unknown.
-        """
+        """See `variant_of`; None where the recipe is unknown."""
         recipe = self.provenance.recipe
-        if recipe is None:
-            return None
-        held = {key: value for key, value in recipe.items() if key not in _NO_VARIANT}
-        held["init"] = recipe.get("init") is not None
-        return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:8]
+        return None if recipe is None else variant_of(recipe)
 
     def describe(self) -> dict[str, Any]:
         """What a result says about the backbone it used."""
@@ -233,6 +227,16 @@ class Backbone:
         except (UserError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is damaged or not written by this project: {error}") from error
         return Backbone(spec=spec, provenance=provenance, weights=weights)
+
+
+def variant_of(recipe: Mapping[str, Any]) -> str:
+    """8 hex digits over a pretraining's recipe: its replicates share them.
+
+    Without name, seed, paths and what may change on resume.
+    """
+    held = {key: value for key, value in recipe.items() if key not in _NO_VARIANT}
+    held["init"] = recipe.get("init") is not None
+    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _foreign(path: Path, content: Any, found: object) -> str:

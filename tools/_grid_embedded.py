@@ -91,6 +91,7 @@ def draw(root: Path, tasks: Any) -> dict[str, str]:
 
 def pretraining(arm: Any, seed: int, data: str) -> Cell:
     """The cell that makes a backbone; it has no fingerprint yet."""
+    from pretrain.backbone import variant_of
     from pretrain.config import PretrainConfig
 
     recipe = _recipe("pretrain")
@@ -105,6 +106,7 @@ def pretraining(arm: Any, seed: int, data: str) -> Cell:
             "arch": config.model.arch,
             "arm": arm,
             "recipe": config.name,
+            "variant": variant_of(plain(config)),
             "dataset": Path(data).name,
             "epochs": config.epochs,
             "seed": seed,

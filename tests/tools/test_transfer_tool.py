@@ -471,8 +471,10 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     from dataclasses import replace
 
     from pretrain.backbone import Provenance
+    from pretrain.config import PretrainConfig
+    from pretrain.run import plain
     from tools import _grid_embedded
-    from tools.command import end
+    from tools.command import end, load_config
     from tools.transfer import main
     from transfer.report import markdown, read, tabulate
 
@@ -488,13 +490,14 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     (stubs / "report.py").write_text(
         "import sys; from pathlib import Path; Path(sys.argv[3], 'report.html').write_text('x')"
     )
+    recipe = load_config(PretrainConfig, ROOT / "configs/pretrain/demo_short.yaml")
     for number, arm in enumerate(("none", "cutmix")):
         made = replace(
             backbone,
             weights={name: tensor + number for name, tensor in backbone.weights.items()},
             provenance=Provenance(
                 seed=0,
-                recipe={"name": "demo_short", "mixing": {"method": arm}},
+                recipe=plain(replace(recipe, mixing=replace(recipe.mixing, method=arm))),
                 dataset="classification1-32px-20+10-seed0",
                 epochs=9,
             ),
