@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.run import plain
+from tools import finetune_cls
 from tools._grid_jobs import State, alone, write_states
 from tools._grid_plan import Wanted, plan, world
 from tools._grid_run import print_lines, run
@@ -24,10 +25,7 @@ _LOST = "its pretraining failed"
 # images for training, for scoring, and their side
 WORLDS: dict[str, dict[str, Any]] = {
     "pretrain": {"train": 5000, "val": 1000, "size": 64},
-    "classification": {
-        **{"train": 300, "val": 500, "size": 64, "seed": 1},
-        **{"smallest": 0.1, "largest": 0.2},  # smaller things than in pretraining
-    },
+    "classification": finetune_cls.WORLD,
     "detection": {"train": 500, "val": 200, "size": 96},
     "captioning": {"train": 1500, "val": 300, "size": 96},
 }

@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -20,19 +19,14 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UserError
 from pretrain.progress import say
 from pretrain.run import write_text
-from tools.command import end
+from tools.command import Parser, end
 
 _ON_PAGE = 200
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def main(argv: list[str] | None = None) -> None:
     """Read, caption, write."""
-    parser = _Parser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

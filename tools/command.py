@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import yaml
 from jsonargparse import (
@@ -58,6 +58,14 @@ def _fail(message: str) -> None:
     rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
     print(f"error: {message}" if rank == "0" else f"[process {rank}] {message}", file=sys.stderr)
     sys.exit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """For tools without a configuration: a wrong option is one message, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """See the class."""
+        raise UserError(message)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -21,7 +21,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UserError
 from pretrain.progress import say
 from pretrain.run import write_text
-from tools.command import end
+from tools.command import Parser, end
 
 if TYPE_CHECKING:
     from transfer.captioning.scores import DocumentFrequencies
@@ -100,13 +100,8 @@ def main(argv: list[str] | None = None) -> None:
         _write_page(options, references, said, wanted, scores)
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UserError(message)
-
-
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = _Parser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
