@@ -14,6 +14,7 @@ from torch import Tensor
 from transfer.captioning.decoder import Decoder
 from transfer.captioning.vocabulary import END, PAD, START, UNSAYABLE
 
+_AT_ONCE = 1000  # hypotheses searched together
 _STRIDE = 64  # words of a block whose best is looked at first
 
 
@@ -88,6 +89,11 @@ def sample(
         if ended.all():
             break
     return torch.stack(said, dim=-1), torch.stack(told, dim=-1)
+
+
+def images_at_once(width: int) -> int:
+    """How many images a search of that width should be given together."""
+    return max(1, _AT_ONCE // width)
 
 
 @dataclass(frozen=True)

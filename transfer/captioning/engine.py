@@ -16,7 +16,7 @@ from pretrain.run import Result, Run, environment, plain, write_text
 from pretrain.training import Course, Part, memory_in_words
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.decode import beam_search
+from transfer.captioning.decode import beam_search, images_at_once
 from transfer.captioning.decoder import Decoder, caption_loss
 from transfer.captioning.page import sections, write_page
 from transfer.captioning.pictures import looks_of
@@ -24,8 +24,6 @@ from transfer.captioning.preparation import Gear, Prepared, Split, equip, featur
 from transfer.captioning.records import Id
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
-
-_AT_ONCE = 1000  # hypotheses searched together
 
 
 def finetune(
@@ -281,7 +279,7 @@ def _finish(
         )
 
     width = config.decoding.beam
-    size = max(1, _AT_ONCE // width)
+    size = images_at_once(width)
     said = tell(decoder, batches(split, size), split, ready, config, width)
     meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
     wanted = References({image.image_id: image.captions for image in split.images}, meteor=meteor)

@@ -11,10 +11,9 @@ from pretrain.images import SUFFIXES
 from pretrain.progress import bar
 from pretrain.training import Loader
 from transfer.captioning.captioner import Captioner
-from transfer.captioning.decode import beam_search
+from transfer.captioning.decode import beam_search, images_at_once
 from transfer.feature_cache import Pictures, ReadablePictures, readable
 
-_AT_ONCE = 1000  # hypotheses searched together
 _MOST_IMAGES = 50
 
 
@@ -59,7 +58,7 @@ def caption_files(
     width = width or options.beam
     loader = Loader(
         ReadablePictures(Pictures(paths, captioner.backbone.preprocess())),
-        batch_size=max(1, min(_MOST_IMAGES, _AT_ONCE // width)),
+        batch_size=min(_MOST_IMAGES, images_at_once(width)),
         seed=0,
         workers=workers,
         shuffle=False,

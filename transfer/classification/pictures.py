@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from pretrain.run import save_figure
+from transfer.classification.scores import mistakes
 
 _MOST = 50  # classes that can be read
 _SHOWN = 30  # of more classes
@@ -55,7 +56,7 @@ def shown(matrix: NDArray[np.int64]) -> list[int]:
     """Numbers of the classes in the picture, in order: all, or those of the worst pairs."""
     if len(matrix) <= _MOST:
         return list(range(len(matrix)))
-    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    wrong = mistakes(matrix)
     chosen: set[int] = set()
     for cell in np.argsort(-wrong, axis=None, kind="stable"):
         pair = {int(cell) // len(matrix), int(cell) % len(matrix)}

@@ -39,11 +39,16 @@ class Confused:
     """Percent of the images of the true class."""
 
 
+def mistakes(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The matrix without the images that are right."""
+    return matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+
+
 def most_confused(
     matrix: NDArray[np.int64], classes: Sequence[str], most: int = 10
 ) -> list[Confused]:
     """The pairs with the most mistakes; of equals the first in the order of the classes."""
-    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    wrong = mistakes(matrix)
     order = np.argsort(-wrong, axis=None, kind="stable")[:most]
     counts = matrix.sum(1)
     return [

@@ -148,29 +148,29 @@ def _precision_recall(table: Table) -> str:
     alt = (
         "Precision over recall of each class at an overlap of 0.5: {recipe} from {arm}, seed {seed}"
     )
-    name = "precision_recall.png"
-    shown, left = drawn(table, "detection", name, alt, width=600, limit=_MOST_BYTES)
-    if not shown:
-        return _nothing(f"No detection run here has left a readable pictures/{name}.")
-    return _gallery(shown, left, "The detector of the smallest seed of each arm.")
+    lead = "The detector of the smallest seed of each arm."
+    return _of_runs(table, "detection", "precision_recall.png", alt, 600, lead)
 
 
 def _confusion(table: Table) -> str:
     alt = "Confusion matrix, classes said over classes shown: {recipe} from {arm}, seed {seed}"
-    name = "confusion.png"
-    shown, left = drawn(table, "classification", name, alt, width=600, limit=_MOST_BYTES)
-    if not shown:
-        return _nothing(f"No classification run here has left a readable pictures/{name}.")
-    return _gallery(shown, left, "The classifier of the smallest seed of each arm.")
+    lead = "The classifier of the smallest seed of each arm."
+    return _of_runs(table, "classification", "confusion.png", alt, 600, lead)
 
 
 def _mixed(table: Table) -> str:
     alt = "A batch after mixing, with its labels: {recipe}, {arm}, seed {seed}"
-    name = "mixed_batch.png"
-    shown, left = drawn(table, "pretrain", name, alt, width=720, limit=_MOST_BYTES)
+    lead = "A batch as the network saw it, of the smallest seed of each arm."
+    return _of_runs(table, "pretrain", "mixed_batch.png", alt, 720, lead)
+
+
+def _of_runs(table: Table, task: str, name: str, alt: str, width: int, lead: str) -> str:
+    """One picture of a run of each arm; see `drawn`."""
+    shown, left = drawn(table, task, name, alt, width=width, limit=_MOST_BYTES)
     if not shown:
-        return _nothing(f"No pretraining run here has left a readable pictures/{name}.")
-    return _gallery(shown, left, "A batch as the network saw it, of the smallest seed of each arm.")
+        kind = {"pretrain": "pretraining"}.get(task, task)
+        return _nothing(f"No {kind} run here has left a readable pictures/{name}.")
+    return _gallery(shown, left, lead)
 
 
 def _captions(table: Table) -> str:
