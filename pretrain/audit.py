@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor, nn
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 
 def place(
@@ -30,7 +30,7 @@ def place(
         left: regular expressions for names of `weights` that are not carried over.
 
     Raises:
-        UserError: a name on one side only that no expression covers, or a shape that differs.
+        UsageError: a name on one side only that no expression covers, or a shape that differs.
     """
     own = module.state_dict()
     is_new, is_left = _matcher(new), _matcher(left)
@@ -47,7 +47,7 @@ def place(
         if tensor.shape != own[name].shape
     ]
     if missing or surplus or misfit:
-        raise UserError(
+        raise UsageError(
             "the weights do not fit the network:"
             + _listing("in the network, not in the file", missing)
             + _listing("in the file, not in the network", surplus)

@@ -22,7 +22,7 @@ from torchvision.transforms import InterpolationMode, v2
 
 from pretrain import torch_file
 from pretrain.audit import place
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE
 from pretrain.spec import (
     IMAGENET_MEAN,
@@ -41,7 +41,7 @@ __all__ = [
     "Level",
     "Provenance",
     "classifier_patterns",
-    "variant_of",
+    "recipe_hash",
 ]
 
 FORMAT = "backbone/1"
@@ -93,7 +93,7 @@ class Backbone:
         return Backbone(spec=spec, provenance=provenance, weights=weights)
 
     @property
-    def arm(self) -> str:
+    def method(self) -> str:
         """What distinguishes its pretraining: the mixing method, or the foreign source."""
         mixing = (self.provenance.recipe or {}).get("mixing", {})
         methods = [part.get("method") for part in (mixing, *mixing.get("others", []))]
@@ -101,8 +101,8 @@ class Backbone:
 
     @property
     def name(self) -> str:
-        """Architecture and arm, as a table shows it."""
-        return f"{self.spec.arch}, {self.arm}"
+        """Architecture and method, as a table shows it."""
+        return f"{self.spec.arch}, {self.method}"
 
     @cached_property
     def _fingerprint(self) -> str:
@@ -118,20 +118,20 @@ class Backbone:
         return self._fingerprint
 
     @property
-    def variant(self) -> str | None:
-        """See `variant_of`; None where the recipe is unknown."""
+    def recipe_hash(self) -> str | None:
+        """See `recipe_hash`; None where the recipe is unknown."""
         recipe = self.provenance.recipe
-        return None if recipe is None else variant_of(recipe)
+        return None if recipe is None else recipe_hash(recipe)
 
     def describe(self) -> dict[str, Any]:
         """What a result says about the backbone it used."""
         return {
             "name": self.name,
             "arch": self.spec.arch,
-            "arm": self.arm,
+            "method": self.method,
             "fingerprint": self.fingerprint(),
             "recipe": (self.provenance.recipe or {}).get("name"),
-            "variant": self.variant,
+            "recipe_hash": self.recipe_hash,
             "dataset": self.provenance.dataset,
             "epochs": self.provenance.epochs,
             "seed": self.provenance.seed,
@@ -202,7 +202,7 @@ class Backbone:
         """Read a backbone file and prove that its weights fit its architecture.
 
         Raises:
-            UserError: no such file, cut short, holding code, foreign, or not fitting.
+            UsageError: no such file, cut short, holding code, foreign, or not fitting.
         """
         return Backbone.of_content(torch_file.read(Path(path)), Path(path))
 
@@ -211,7 +211,7 @@ class Backbone:
         """The backbone in what a file held; `path` names it in the messages of `load`."""
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT:
-            raise UserError(_foreign(path, content, found))
+            raise UsageError(_foreign(path, content, found))
         try:
             spec = _from_dict(BackboneSpec, content["spec"])
             # files of before a field was there do not know it
@@ -220,16 +220,18 @@ class Backbone:
             )
             weights = content["state_dict"]
             if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-                raise UserError("state_dict holds something else than tensors")
+                raise UsageError("state_dict holds something else than tensors")
             with torch.device("meta"):
                 model = create_model(spec.arch, num_classes=spec.num_classes, **spec.model_args)
             place(model, weights)
-        except (UserError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is damaged or not written by this project: {error}") from error
+        except (UsageError, KeyError, TypeError, AttributeError) as error:
+            raise UsageError(
+                f"{path} is damaged or not written by this project: {error}"
+            ) from error
         return Backbone(spec=spec, provenance=provenance, weights=weights)
 
 
-def variant_of(recipe: Mapping[str, Any]) -> str:
+def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """8 hex digits over a pretraining's recipe: its replicates share them.
 
     Without name, seed, paths and what may change on resume.
@@ -262,7 +264,7 @@ def classifier_patterns(model: nn.Module) -> tuple[str, ...]:
 def _from_dict(kind: Any, content: Mapping[str, Any]) -> Any:
     names = {entry.name for entry in fields(kind)}
     if set(content) != names:
-        raise UserError(
+        raise UsageError(
             f"{kind.__name__}: missing or unknown fields {sorted(set(content) ^ names)}"
         )
     return kind(**content)

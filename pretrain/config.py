@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.errors import UserError, at_least
+from pretrain.errors import UsageError, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,21 +36,21 @@ class DatasetConfig:
     """RGB, of pixels in [0, 1]."""
     cache: bool = False
     """Decode every image once and keep it in memory, on a GPU where it has room (padded crops)."""
-    max_broken: int = 0
+    max_corrupt: int = 0
     """Images that cannot be decoded are named and left out, up to so many; then the run stops."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        at_least("dataset", self, image_size=8, max_broken=0)
+        at_least("dataset", self, image_size=8, max_corrupt=0)
         _share("dataset.crop_pct", self.crop_pct)
         _share("dataset.min_scale", self.min_scale)
         for name in ("flip", "color_jitter"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"dataset.{name} is {getattr(self, name)}; it must lie in [0, 1]")
+                raise UsageError(f"dataset.{name} is {getattr(self, name)}; it must lie in [0, 1]")
         if self.lighting < 0:
-            raise UserError(f"dataset.lighting is {self.lighting}; it must be at least 0")
+            raise UsageError(f"dataset.lighting is {self.lighting}; it must be at least 0")
         if self.cache and self.crop != "padded":
-            raise UserError(
+            raise UsageError(
                 "dataset.cache keeps images of one size, so it needs dataset.crop: padded; resized "
                 "crops are cut from the whole image anew in each epoch"
             )
@@ -91,12 +91,12 @@ class MethodConfig:
     def __post_init__(self) -> None:
         """Refuse what no draw allows."""
         if not self.alpha > 0:
-            raise UserError(f"mixing.alpha is {self.alpha}; it must be above 0")
+            raise UsageError(f"mixing.alpha is {self.alpha}; it must be above 0")
         if not 0 <= self.probability <= 1:
-            raise UserError(f"mixing.probability is {self.probability}; it must lie in [0, 1]")
+            raise UsageError(f"mixing.probability is {self.probability}; it must lie in [0, 1]")
         _share("mixing.side", self.side)
         if not self.weight >= 0:
-            raise UserError(f"mixing.weight is {self.weight}; it must be at least 0")
+            raise UsageError(f"mixing.weight is {self.weight}; it must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,11 +114,11 @@ class MixingConfig(MethodConfig):
         """Refuse a schedule that goes backwards, and chances that are none."""
         super().__post_init__()
         if not sum(method.weight for method in (self, *self.others)) > 0:
-            raise UserError("mixing.weight is 0 for every method; one must be above 0")
+            raise UsageError("mixing.weight is 0 for every method; one must be above 0")
         if self.ramp_epochs < 0:
-            raise UserError(f"mixing.ramp_epochs is {self.ramp_epochs}; it must be at least 0")
+            raise UsageError(f"mixing.ramp_epochs is {self.ramp_epochs}; it must be at least 0")
         if self.off_epoch is not None and self.off_epoch < 0:
-            raise UserError(f"mixing.off_epoch is {self.off_epoch}; it must be at least 0")
+            raise UsageError(f"mixing.off_epoch is {self.off_epoch}; it must be at least 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,15 +155,15 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         """Refuse rates that cannot learn."""
         if not self.lr > 0:
-            raise UserError(f"optimizer.lr is {self.lr}; it must be above 0")
+            raise UsageError(f"optimizer.lr is {self.lr}; it must be above 0")
         for name in ("label_smoothing", "decay_rate"):
             if not 0 <= getattr(self, name) < 1:
                 value = getattr(self, name)
-                raise UserError(f"optimizer.{name} is {value}; it must lie in [0, 1)")
+                raise UsageError(f"optimizer.{name} is {value}; it must lie in [0, 1)")
         if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UserError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0 or null")
+            raise UsageError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0 or null")
         if self.ema is not None and not 0 < self.ema < 1:
-            raise UserError(f"optimizer.ema is {self.ema}; it must lie in (0, 1) or be null")
+            raise UsageError(f"optimizer.ema is {self.ema}; it must lie in (0, 1) or be null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -223,7 +223,7 @@ class PretrainConfig:
         """Refuse counts below one and contradictions."""
         at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
         if self.optimizer.warmup_epochs > self.epochs:
-            raise UserError(
+            raise UsageError(
                 f"optimizer.warmup_epochs is {self.optimizer.warmup_epochs}, longer "
                 f"than the run of {self.epochs} epochs"
             )
@@ -231,4 +231,4 @@ class PretrainConfig:
 
 def _share(name: str, value: float) -> None:
     if not 0 < value <= 1:
-        raise UserError(f"{name} is {value}; it must lie in (0, 1]")
+        raise UsageError(f"{name} is {value}; it must lie in (0, 1]")

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Run
 
 _EVERY = 50
@@ -17,14 +17,14 @@ class Curves:
         """Begin after `done` steps.
 
         Raises:
-            UserError: the package tensorboard is missing.
+            UsageError: the package tensorboard is missing.
         """
         self._writer: Any = None
         if wanted:
             try:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
-                raise UserError(
+                raise UsageError(
                     "tensorboard is true, but the package is missing: pip install tensorboard, or "
                     "leave it off; log.jsonl has the same figures."
                 ) from error

@@ -16,10 +16,10 @@ from pretrain.evaluation import evaluate
 from pretrain.mixing import Mixed, mix_at
 from pretrain.mixing.mixed import numpy_generator
 from pretrain.pictures import draw_curves, draw_mixed_batch
-from pretrain.preparation import Gear, Prepared, equip, prepare
-from pretrain.progress import say
+from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain
-from pretrain.training import Course, Part, generator, memory_in_words
+from pretrain.setup import Gear, PretrainSetup, build, setup_training
+from pretrain.training import MicroBatch, TrainLoop, generator, out_of_memory_hint
 
 
 def pretrain(
@@ -43,11 +43,11 @@ def pretrain(
         stop_after: stop after this step of the run, resumable.
 
     Raises:
-        UserError: the configuration or the data cannot be used.
+        UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     what = f"images of {config.dataset.image_size} pixels"
-    with memory_in_words(fabric, config.batch_size, config.accumulate, what):
+    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, what):
         return _pretrain(config, run, fabric, init, stop_after)
 
 
@@ -55,21 +55,21 @@ def _pretrain(
     config: PretrainConfig, run: Run, fabric: Fabric, init: Backbone | None, stop_after: int | None
 ) -> Result:
     # ---- set up
-    ready = prepare(config, init)
+    setup = build(config, init)
     begun = plain(config), None if init is None else init.fingerprint()
     run.refuse(*begun)
-    gear = equip(ready, config, fabric)
+    gear = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(*begun)
         for line in advice(
             config,
-            parameters=ready.parameters,
-            images=len(ready.train),
+            parameters=setup.parameters,
+            images=len(setup.train),
             on_cpu=fabric.device.type == "cpu",
         ):
-            say(f"note: {line}")
+            log(f"note: {line}")
     fabric.barrier()
-    course = Course(
+    loop = TrainLoop(
         run,
         fabric,
         gear.model,
@@ -83,31 +83,31 @@ def _pretrain(
         save_every=config.checkpoints.every_steps,
         stop_after=stop_after,
     )
-    curves = Curves(run, config.tensorboard and fabric.is_global_zero, course.steps_done)
+    curves = Curves(run, config.tensorboard and fabric.is_global_zero, loop.steps_done)
 
     # ---- train
-    with course.running(f"{config.model.arch}, {ready.arm}"):
-        for epoch in course.epochs():
+    with loop.running(f"{config.model.arch}, {setup.method}"):
+        for epoch in loop.epochs():
             gear.model.train()
-            for step, parts in course.steps(epoch):
-                sums = train_step(gear, ready, config, fabric, step, parts, run)
-                course.sums += sums
+            for step, parts in loop.steps(epoch):
+                sums = train_step(gear, setup, config, fabric, step, parts, run)
+                loop.sums += sums
                 lr = gear.optimizer.param_groups[0]["lr"]
                 curves.step(step + 1, lr, sums / config.accumulate)
-            (loss, accuracy), speed = course.means(), course.speed
+            (loss, accuracy), speed = loop.means(), loop.speed
             record = {
                 "lr": gear.optimizer.param_groups[0]["lr"],
                 "train_loss": loss,
                 "train_accuracy": 100 * accuracy,
-                **validate(gear, ready, fabric),
+                **validate(gear, setup, fabric),
                 "images_per_second": round(speed, 1),
             }
             if fabric.is_global_zero:
-                _keep(run, {"epoch": epoch + 1, **record}, gear, ready, config, fabric)
-            curves.epoch(course.steps_done, record)
-            course.finish_epoch(record)
+                _keep(run, {"epoch": epoch + 1, **record}, gear, setup, config, fabric)
+            curves.epoch(loop.steps_done, record)
+            loop.finish_epoch(record)
             if fabric.is_global_zero:
-                say(
+                log(
                     f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  accuracy on mixed labels "
                     f"{100 * accuracy:.1f} %  validation top-1 {record['top1']:.2f} %  "
                     f"{speed:.0f} images/s"
@@ -115,18 +115,23 @@ def _pretrain(
     curves.close()
 
     # ---- leave the backbone, the pictures and, last, the result
-    seconds = round(course.seconds, 1)
-    result = _finish(run, gear, ready, config, fabric, seconds) if fabric.is_global_zero else None
+    seconds = round(loop.seconds, 1)
+    result = _finish(run, gear, setup, config, fabric, seconds) if fabric.is_global_zero else None
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
 def _finish(
-    run: Run, gear: Gear, ready: Prepared, config: PretrainConfig, fabric: Fabric, seconds: float
+    run: Run,
+    gear: Gear,
+    setup: PretrainSetup,
+    config: PretrainConfig,
+    fabric: Fabric,
+    seconds: float,
 ) -> Result:
-    log = run.read_log()
-    last, best = log[-1], max(log, key=lambda record: record["top1"])
+    history = run.read_log()
+    last, best = history[-1], max(history, key=lambda record: record["top1"])
     facts = environment(fabric.device)
-    backbone = _backbone(gear, ready, config, last, facts)
+    backbone = _backbone(gear, setup, config, last, facts)
     result = Result(
         task="pretrain",
         metric="top1",
@@ -140,10 +145,10 @@ def _finish(
         },
         backbone=backbone.describe(),
         data={
-            "name": ready.data.name,
-            "train": len(ready.train),
-            "val": len(ready.data.val),
-            "classes": len(ready.train.classes),
+            "name": setup.data.name,
+            "train": len(setup.train),
+            "val": len(setup.data.val),
+            "classes": len(setup.train.classes),
         },
         seed=config.seed,
         config=plain(config),
@@ -151,18 +156,18 @@ def _finish(
         environment={**facts, "processes": fabric.world_size},
     )
     backbone.save(run.folder / "backbone.pth")
-    draw_curves(log, ready.arm, run.picture("curves.png"))
+    draw_curves(history, setup.method, run.picture("curves.png"))
     run.finish(result)
     return result
 
 
 def train_step(
     gear: Gear,
-    ready: Prepared,
+    setup: PretrainSetup,
     config: PretrainConfig,
     fabric: Fabric,
     step: int,
-    parts: Iterable[Part],
+    parts: Iterable[MicroBatch],
     run: Run | None = None,
 ) -> Tensor:
     """One optimiser step from its micro-batches.
@@ -178,11 +183,11 @@ def train_step(
         mixed = mix(
             images,
             labels,
-            ready.spec.num_classes,
+            setup.spec.num_classes,
             generator(config.seed, "mixing", step, part.number),
         )
         if run is not None and part.number == 0 and step < len(gear.train):
-            _draw_batch(mixed, ready, run, waits=step + 1 < len(gear.train))
+            _draw_batch(mixed, setup, run, waits=step + 1 < len(gear.train))
         with fabric.no_backward_sync(gear.model, enabled=not part.last):
             logits = gear.model(mixed.images)
             smoothing = config.optimizer.label_smoothing
@@ -214,19 +219,19 @@ def mixed_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
     return targets.gather(1, logits.argmax(1, keepdim=True)).mean()
 
 
-def validate(gear: Gear, ready: Prepared, fabric: Fabric) -> dict[str, Any]:
+def validate(gear: Gear, setup: PretrainSetup, fabric: Fabric) -> dict[str, Any]:
     """Scores of what would be kept; with an average of the weights, of the raw weights too."""
     networks = {"": gear.kept} if gear.ema is None else {"": gear.kept, "_raw": gear.network}
-    prepare, outputs = gear.pixels.normalised, ready.spec.num_classes
+    build, outputs = gear.pixels.normalised, setup.spec.num_classes
     scores = {}
-    for suffix, found in evaluate(networks, gear.val, prepare, fabric, outputs).items():
+    for suffix, found in evaluate(networks, gear.val, build, fabric, outputs).items():
         scores[f"top1{suffix}"] = found.top1
         scores[f"top5{suffix}"] = found.top5
         scores[f"val_loss{suffix}"] = found.loss
     return scores
 
 
-def _draw_batch(mixed: Mixed, ready: Prepared, run: Run, waits: bool) -> None:
+def _draw_batch(mixed: Mixed, setup: PretrainSetup, run: Run, waits: bool) -> None:
     """Draw the first batch of the first epoch in which images mix; its last where none does.
 
     With a probability below 1 the first batch may be as it was. Methods that have no partners are
@@ -237,16 +242,16 @@ def _draw_batch(mixed: Mixed, ready: Prepared, run: Run, waits: bool) -> None:
         return
     partner, lam = mixed.partner.cpu(), mixed.lam.cpu()
     mixes = bool(((partner != torch.arange(len(partner))) & (lam < 1)).any())
-    if waits and not mixes and ready.arm not in ("none", "cutout"):
+    if waits and not mixes and setup.method not in ("none", "cutout"):
         return
-    draw_mixed_batch(mixed, ready.train.classes, ready.spec.mean, ready.spec.std, path)
+    draw_mixed_batch(mixed, setup.train.classes, setup.spec.mean, setup.spec.std, path)
 
 
 def _keep(
     run: Run,
     record: dict[str, Any],
     gear: Gear,
-    ready: Prepared,
+    setup: PretrainSetup,
     config: PretrainConfig,
     fabric: Fabric,
 ) -> None:
@@ -256,7 +261,7 @@ def _keep(
     is_best = all(record["top1"] > before["top1"] for before in run.read_log())
     if not turn and not (options.best and is_best):
         return
-    backbone = _backbone(gear, ready, config, record, environment(fabric.device))
+    backbone = _backbone(gear, setup, config, record, environment(fabric.device))
     if options.best and is_best:
         backbone.save(run.checkpoint.with_name("best.pth"))
     if turn:
@@ -265,21 +270,21 @@ def _keep(
 
 def _backbone(
     gear: Gear,
-    ready: Prepared,
+    setup: PretrainSetup,
     config: PretrainConfig,
     record: dict[str, Any],
     facts: dict[str, Any],
 ) -> Backbone:
     provenance = Provenance(
         recipe=plain(config),
-        dataset=ready.data.name,
-        num_images=len(ready.train),
+        dataset=setup.data.name,
+        num_images=len(setup.train),
         epochs=record["epoch"],
         seed=config.seed,
         top1=record["top1"],
-        classes=list(ready.train.classes),
+        classes=list(setup.train.classes),
         commit=facts["commit"],
         versions=facts["versions"],
         created=facts["created"],
     )
-    return Backbone.of(gear.kept, ready.spec, provenance)
+    return Backbone.of(gear.kept, setup.spec, provenance)

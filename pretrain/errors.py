@@ -1,7 +1,7 @@
 """The two ways a run ends early without being wrong about itself, and the commonest mistake."""
 
 
-class UserError(ValueError):
+class UsageError(ValueError):
     """Something the user gave cannot be used: the tools print it and exit with code 2.
 
     The message says what was wrong, the value got, what is allowed, and what to do.
@@ -9,7 +9,7 @@ class UserError(ValueError):
 
 
 def at_least(section: str, config: object, **least: float) -> None:
-    """Raise UserError for the first field of a configuration that lies below its bound.
+    """Raise UsageError for the first field of a configuration that lies below its bound.
 
     Args:
         section: of the options, such as solver; empty at the top.
@@ -20,7 +20,7 @@ def at_least(section: str, config: object, **least: float) -> None:
         value = getattr(config, name)
         if not value >= smallest:  # nan too
             full = f"{section}.{name}" if section else name
-            raise UserError(f"{full} is {value}; it must be at least {smallest}")
+            raise UsageError(f"{full} is {value}; it must be at least {smallest}")
 
 
 class Stopped(Exception):

@@ -16,10 +16,10 @@ from pretrain.backbone import Backbone
 from pretrain.data.images import Transformed, collate
 from pretrain.data.pixels import Pixels
 from pretrain.data.scoring import open_scored
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.progress import bar
 from pretrain.spec import evaluation_crop
-from pretrain.training import Loader, ResidentLoader
+from pretrain.training import InMemoryLoader, Loader
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Evaluation:
 @torch.inference_mode()
 def evaluate(
     networks: Mapping[str, nn.Module],
-    loader: Loader | ResidentLoader,
+    loader: Loader | InMemoryLoader,
     prepare: Callable[[Tensor], Tensor],
     fabric: Fabric,
     num_classes: int,
@@ -86,12 +86,12 @@ def evaluate(
             advance(len(labels))
     for name, network in networks.items():
         network.train(training[name])
-    loader.share_broken()
+    loader.share_corrupt()
     all_counts: Any = fabric.all_reduce(counts, reduce_op="sum")
     all_losses: Any = fabric.all_reduce(losses, reduce_op="sum")
     seconds = time.monotonic() - started
     if not int(all_counts[0, :, 0].sum()):
-        raise UserError("none of the validation images can be read.")
+        raise UsageError("none of the validation images can be read.")
     scored = zip(networks, all_counts.cpu(), all_losses.tolist(), strict=True)
     return {name: _evaluation(rows, loss, seconds) for name, rows, loss in scored}
 
@@ -131,7 +131,7 @@ def evaluate_backbone(
     by_pil: bool = True,
     batch_size: int = 64,
     workers: int = 2,
-    max_broken: int = 0,
+    max_corrupt: int = 0,
 ) -> Scored:
     """Score a backbone with its own preprocessing.
 
@@ -144,10 +144,12 @@ def evaluate_backbone(
         by_pil: resize by PIL, as timm and torchvision's reference figures; otherwise as tensors.
         batch_size: images at once.
         workers: loader processes.
-        max_broken: unreadable images that may be left out.
+        max_corrupt: unreadable images that may be left out.
     """
     if not backbone.spec.num_classes:
-        raise UserError("the backbone has no classifier of its own; it cannot be scored by itself.")
+        raise UsageError(
+            "the backbone has no classifier of its own; it cannot be scored by itself."
+        )
     images, how = open_scored(root, split, labels, backbone)
     _, height, width = backbone.spec.input_size
     mode = InterpolationMode(backbone.spec.interpolation)
@@ -162,7 +164,7 @@ def evaluate_backbone(
         collate=collate,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        max_broken=max_broken,
+        max_corrupt=max_corrupt,
         pin_memory=fabric.device.type == "cuda",
     )
     network = backbone.build().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]

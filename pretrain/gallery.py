@@ -13,7 +13,7 @@ from torch import Tensor
 from pretrain.config import MixingConfig
 from pretrain.data.crops import Square
 from pretrain.data.folders import image_files
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import decode
 from pretrain.mixing import Mixed, mix_at
 from pretrain.pictures import label_weights
@@ -66,16 +66,16 @@ def read_images(
     The label of an image is its folder; in a folder without class folders it is its file.
 
     Raises:
-        UserError: no such folder, too few images.
+        UsageError: no such folder, too few images.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}.")
+        raise UsageError(f"there is no folder {folder}.")
     inner = [
         path for name in sorted(folder.iterdir()) if name.is_dir() for path in image_files(name)
     ]
     paths = inner or image_files(folder)
     if len(paths) < count:
-        raise UserError(
+        raise UsageError(
             f"{folder} holds {len(paths)} images, {count} are needed. Give a folder of images or "
             "of class folders, or a smaller --count."
         )

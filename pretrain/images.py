@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
@@ -20,20 +20,20 @@ def decode(path: Path) -> Tensor:
     """Read an image file as RGB uint8 (3, H, W).
 
     Raises:
-        UserError: missing, broken, cut short, 16-bit, or not a supported format.
+        UsageError: missing, broken, cut short, 16-bit, or not a supported format.
     """
     try:
         image = decode_image(str(path), mode=ImageReadMode.RGB)
     except RuntimeError as error:
         if not path.exists():
-            raise UserError(f"there is no image {path}.") from error
+            raise UsageError(f"there is no image {path}.") from error
         reason = str(error).splitlines()[0].strip().rstrip(".")
-        raise UserError(
+        raise UsageError(
             f"image {path} cannot be decoded ({reason}). It may be cut short or no image; "
             f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
         ) from error
     if image.ndim == 4:  # an animation: its first picture, as PIL takes it
         image = image[0]
     if image.dtype != torch.uint8:
-        raise UserError(f"image {path} has 16 bits a channel; convert it to 8.")
+        raise UsageError(f"image {path} has 16 bits a channel; convert it to 8.")
     return image

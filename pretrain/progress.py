@@ -69,6 +69,6 @@ def bar(title: str, total: int, unit: str, done: int = 0, shown: bool = True) ->
         yield advance
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line for the reader of a run, also where there is no terminal."""
     print(text, file=sys.stderr, flush=True)

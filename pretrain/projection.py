@@ -9,9 +9,9 @@ from lightning.fabric import Fabric
 
 from pretrain.config import PretrainConfig
 from pretrain.engine import train_step
-from pretrain.preparation import Gear, Prepared, equip
 from pretrain.run import peak_memory_mib
-from pretrain.training import memory_in_words, parts_of
+from pretrain.setup import Gear, PretrainSetup, setup_training
+from pretrain.training import micro_batches, out_of_memory_hint
 
 _STEPS = 10
 _AHEAD = 2  # batches that a loader process reads before they are asked for
@@ -31,31 +31,33 @@ class Projection:
     """Peak: of the GPU, or of this process."""
 
 
-def project(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Projection:
+def project(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric) -> Projection:
     """Make ten steps with the run's own data and network.
 
     Raises:
-        UserError: as the run itself would.
+        UsageError: as the run itself would.
     """
     what = f"images of {config.dataset.image_size} pixels"
-    with memory_in_words(fabric, config.batch_size, config.accumulate, what):
-        gear = equip(ready, config, fabric)
+    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, what):
+        gear = setup_training(setup, config, fabric)
         gear.model.train()
-        clock = _measure(gear, ready, config, fabric)
+        clock = _measure(gear, setup, config, fabric)
     steps = len(clock) - 1
     seconds = (clock[-1] - clock[0]) / steps
     networks = 1 if gear.ema is None else 2
-    validation = networks * len(ready.data.val) / config.batch_size * seconds / 3
+    validation = networks * len(setup.data.val) / config.batch_size * seconds / 3
     return Projection(
         steps=steps,
         seconds_per_step=seconds,
         images_per_second=config.batch_size / seconds,
-        hours=config.epochs * (ready.steps_per_epoch * seconds + validation) / 3600,
+        hours=config.epochs * (setup.steps_per_epoch * seconds + validation) / 3600,
         memory_mib=peak_memory_mib(fabric.device),
     )
 
 
-def _measure(gear: Gear, ready: Prepared, config: PretrainConfig, fabric: Fabric) -> list[float]:
+def _measure(
+    gear: Gear, setup: PretrainSetup, config: PretrainConfig, fabric: Fabric
+) -> list[float]:
     """The clock before the first measured step and behind each."""
     batches, accumulate = gear.train.epoch(0), gear.train.batches.accumulate
     clock: list[float] = []
@@ -63,8 +65,8 @@ def _measure(gear: Gear, ready: Prepared, config: PretrainConfig, fabric: Fabric
     def step(number: int) -> bool:
         taken = list(islice(batches, accumulate))
         if len(taken) == accumulate:
-            parts = parts_of(number, taken, gear.train, fabric, config.seed)
-            train_step(gear, ready, config, fabric, number, parts)
+            parts = micro_batches(number, taken, gear.train, fabric, config.seed)
+            train_step(gear, setup, config, fabric, number, parts)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize(fabric.device)
             clock.append(time.monotonic())

@@ -27,9 +27,11 @@ from typing import IO, Any
 
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
-RESULT_FORMAT = "result/1"
+RESULT_FORMAT = "result/2"
+# keys of Result.backbone in result/1 that were renamed
+_RENAMED = {"arm": "method", "variant": "recipe_hash"}
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
 CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints", "cache")
@@ -84,7 +86,7 @@ class Result:
     """The key of `metrics` that stands in a table."""
     metrics: dict[str, Any]
     backbone: dict[str, Any]
-    """What `Backbone.describe` says: name, arch, arm, fingerprint, and how it was trained."""
+    """What `Backbone.describe` says: name, arch, method, fingerprint, and how it was trained."""
     data: dict[str, Any]
     """name of the data set and numbers of images."""
     seed: int
@@ -96,20 +98,23 @@ class Result:
 
     @staticmethod
     def read(path: Path) -> "Result":
-        """Read a result file; UserError where it is not one of ours."""
+        """Read a result file; UsageError where it is not one of ours."""
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read as JSON: {error}") from error
+            raise UsageError(f"{path} cannot be read as JSON: {error}") from error
         found = content.get("format") if isinstance(content, dict) else None
-        if found != RESULT_FORMAT:
-            raise UserError(
+        if found == "result/1":
+            backbone = {_RENAMED.get(key, key): value for key, value in content["backbone"].items()}
+            content |= {"format": RESULT_FORMAT, "backbone": backbone}
+        elif found != RESULT_FORMAT:
+            raise UsageError(
                 f"{path} is no result of this project: format {found!r}, expected {RESULT_FORMAT!r}"
             )
         names = {field.name for field in fields(Result)}
         if set(content) != names:
             difference = sorted(set(content) ^ names)
-            raise UserError(f"{path}: missing or unknown fields {difference}")
+            raise UsageError(f"{path}: missing or unknown fields {difference}")
         return Result(**content)
 
 
@@ -141,34 +146,34 @@ class Run:
         return self.folder / "pictures" / name
 
     def refuse_finished(self) -> None:
-        """Raise UserError where the folder holds a finished run: results are not overwritten."""
+        """Raise UsageError where the folder holds a finished run: results are not overwritten."""
         if self.finished:
-            raise UserError(
+            raise UsageError(
                 f"{self.folder} holds a finished run (result.json). "
                 "Give another --out, or remove the folder."
             )
 
     def refuse(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
-        """Raise UserError where the folder is not free for this run, or for its continuation."""
+        """Raise UsageError where the folder is not free for this run, or for its continuation."""
         self.refuse_finished()
         path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
         if path.exists():
             held = yaml.safe_load(path.read_text(encoding="utf-8"))
             if differing := other_run(held, dict(config)):
-                raise UserError(
+                raise UsageError(
                     f"{self.folder} was started with another configuration "
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
                     f"only {', '.join(CHANGEABLE)} may change."
                 )
         elif self.folder.is_file() or self._foreign():
-            raise UserError(
+            raise UsageError(
                 f"{self.folder} exists and is no run of ours (it has no config.yaml). "
                 "Give another --out."
             )
         if backbone is not None and start.exists():
             begun = start.read_text(encoding="utf-8").strip()
             if begun != backbone:
-                raise UserError(
+                raise UsageError(
                     f"{self.folder} was started from another backbone (fingerprint {begun}, now "
                     f"{backbone}). Give another --out, or that backbone."
                 )
@@ -181,7 +186,7 @@ class Run:
             backbone: fingerprint of the backbone that a transfer starts from, kept beside it.
 
         Raises:
-            UserError: the folder holds a finished run, another configuration or backbone, or
+            UsageError: the folder holds a finished run, another configuration or backbone, or
                 foreign files; or another process works in it.
         """
         self.refuse(config, backbone)
@@ -211,7 +216,7 @@ class Run:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.close()
-            raise UserError(
+            raise UsageError(
                 f"another process is working in {self.folder}. Wait for its end, or give another "
                 "--out."
             ) from error

@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 
 def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
@@ -25,26 +25,26 @@ def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
         encoding: how strings of Python 2 are read; latin1 keeps every byte as one character.
 
     Raises:
-        UserError: no such file, no pickle, cut short, or holding anything that needs code.
+        UsageError: no such file, no pickle, cut short, or holding anything that needs code.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder; a file is needed.")
+        raise UsageError(f"{path} is a folder; a file is needed.")
     if not path.exists():
-        raise UserError(f"there is no file {path}.")
+        raise UsageError(f"there is no file {path}.")
     size = path.stat().st_size
     with open(path, "rb") as handle:
         try:
             return _Reader(_Bounded(handle, size), encoding=encoding).load()
         except _Refused as error:
-            raise UserError(
+            raise UsageError(
                 f"{path} holds {error}. It was not read: such a file can run code. Save plain "
                 "values and NumPy arrays, in the program it is from."
             ) from error
         except (pickle.UnpicklingError, RecursionError, MemoryError) as error:
-            raise UserError(_broken(path, error)) from error
+            raise UsageError(_broken(path, error)) from error
         # the pickle machine trusts its input: a torn stream ends in any of these
         except (EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            raise UserError(_broken(path, error)) from error
+            raise UsageError(_broken(path, error)) from error
 
 
 def _broken(path: Path, error: BaseException) -> str:

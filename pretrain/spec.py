@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torchvision.transforms import InterpolationMode, v2
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import register
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -94,7 +94,7 @@ class BackboneSpec:
         return v2.ToDtype(torch.float32, scale=True), v2.Normalize(self.mean, self.std)
 
     def levels(self) -> tuple[Level, ...]:
-        """The feature levels from fine to coarse. UserError where the architecture has none."""
+        """The feature levels from fine to coarse. UsageError where the architecture has none."""
         return _levels(self.arch, json.dumps(self.model_args, sort_keys=True))
 
 
@@ -115,11 +115,11 @@ def create_model(arch: str, **arguments: Any) -> nn.Module:
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), n=3)
         hint = f" Did you mean {' or '.join(near)}?" if near else ""
-        raise UserError(f"timm knows no architecture {arch!r}.{hint}")
+        raise UsageError(f"timm knows no architecture {arch!r}.{hint}")
     try:
         return timm.create_model(arch, pretrained=False, **arguments)
     except (TypeError, AssertionError, ValueError) as error:
-        raise UserError(f"{arch} cannot be built with {arguments}: {error}") from error
+        raise UsageError(f"{arch} cannot be built with {arguments}: {error}") from error
 
 
 @lru_cache
@@ -129,7 +129,7 @@ def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
             network = create_model(arch, features_only=True, **json.loads(model_args))
             info: Any = network.feature_info
     except (RuntimeError, AttributeError) as error:
-        raise UserError(f"{arch} offers no feature levels: {error}") from error
+        raise UsageError(f"{arch} offers no feature levels: {error}") from error
     return tuple(
         Level(index, channels, stride)
         for index, (channels, stride) in enumerate(
@@ -158,4 +158,4 @@ def _is_modest(value: Any) -> bool:
 
 def _check(good: bool, name: str, value: object, allowed: str) -> None:
     if not good:
-        raise UserError(f"spec.{name} is {value!r}; it must be {allowed}")
+        raise UsageError(f"spec.{name} is {value!r}; it must be {allowed}")

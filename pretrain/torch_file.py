@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import atomic
 
 
@@ -21,25 +21,25 @@ def read(path: Path) -> Any:
     """Load plain values and tensors to the CPU.
 
     Raises:
-        UserError: no such file, a folder, cut short, no torch file, or holding code.
+        UsageError: no such file, a folder, cut short, no torch file, or holding code.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder; a file is needed.")
+        raise UsageError(f"{path} is a folder; a file is needed.")
     if not path.exists():
-        raise UserError(f"there is no file {path}.")
+        raise UsageError(f"there is no file {path}.")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         if "GLOBAL" in str(error) or "REDUCE" in str(error):
-            raise UserError(
+            raise UsageError(
                 f"{path} holds Python objects beside tensors and plain values. It was not read: "
                 "such a file can run code. Save its state_dict alone, in the program it is from."
             ) from error
-        raise UserError(_broken(path)) from error
+        raise UsageError(_broken(path)) from error
     except PermissionError:
         raise
     except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError) as error:
-        raise UserError(_broken(path)) from error
+        raise UsageError(_broken(path)) from error
 
 
 def _broken(path: Path) -> str:

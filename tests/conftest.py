@@ -41,13 +41,13 @@ def unpacked(shared, tmp_path_factory):
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory) -> dict[str, Path]:
     """Tiny trees of the shape world, drawn once."""
-    from pretrain import shapes
+    from pretrain import synthetic
 
     root = tmp_path_factory.mktemp("worlds")
     return {
-        "classification": shapes.classification(root, train=60, val=20, size=32),
-        "detection": shapes.detection(root, train=10, val=6, size=64),
-        "captions": shapes.captions(root, train=12, val=6, size=48),
+        "classification": synthetic.classification(root, train=60, val=20, size=32),
+        "detection": synthetic.detection(root, train=10, val=6, size=64),
+        "captions": synthetic.captions(root, train=12, val=6, size=48),
     }
 
 

@@ -18,7 +18,7 @@ from tools._grid_run import print_lines, run
 from tools.command import ROOT, load_config
 from transfer.grid import TASKS, Cell, look, order
 
-ARMS = ("none", "cutmix")
+METHODS = ("none", "cutmix")
 SEEDS = (0, 1)
 _ENOUGH = 5  # replicates
 _LOST = "its pretraining failed"
@@ -39,7 +39,7 @@ def embedded(options: argparse.Namespace, tools: Path) -> None:
     out: Path = options.out
     worlds = draw(out / "shape_world", options.tasks)
     seeds = SEEDS if options.seeds is None else tuple(options.seeds)
-    first = [pretraining(arm, seed, worlds["pretrain"]) for seed in seeds for arm in ARMS]
+    first = [pretraining(method, seed, worlds["pretrain"]) for seed in seeds for method in METHODS]
     missing = [cell for cell in first if look(cell, out).state != "done"]
     if options.print and missing:
         print_lines(first, out, tools)
@@ -87,24 +87,24 @@ def draw(root: Path, tasks: Any) -> dict[str, str]:
     }
 
 
-def pretraining(arm: Any, seed: int, data: str) -> Cell:
+def pretraining(method: Any, seed: int, data: str) -> Cell:
     """The cell that makes a backbone; it has no fingerprint yet."""
-    from pretrain.backbone import variant_of
+    from pretrain.backbone import recipe_hash
     from pretrain.config import PretrainConfig
 
     recipe = _recipe("pretrain")
     config = load_config(PretrainConfig, recipe, seed=seed, data=data)
-    config = replace(config, mixing=replace(config.mixing, method=arm))
+    config = replace(config, mixing=replace(config.mixing, method=method))
     return Cell(
         task="pretrain",
-        name=arm,
+        name=method,
         seed=seed,
         backbone={  # as `Backbone.describe` will say it
-            "name": f"{config.model.arch}, {arm}",
+            "name": f"{config.model.arch}, {method}",
             "arch": config.model.arch,
-            "arm": arm,
+            "method": method,
             "recipe": config.name,
-            "variant": variant_of(plain(config)),
+            "recipe_hash": recipe_hash(plain(config)),
             "dataset": Path(data).name,
             "epochs": config.epochs,
             "seed": seed,
@@ -113,7 +113,7 @@ def pretraining(arm: Any, seed: int, data: str) -> Cell:
         data={"train": WORLDS["pretrain"]["train"]},
         options=(
             *("--config", str(recipe), "--data", data),
-            *("--mixing.method", arm, "--seed", str(seed)),
+            *("--mixing.method", method, "--seed", str(seed)),
         ),
     )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Result, write_text
 from transfer.grid import Cell, as_json, command, earlier_cells, is_busy, last_error, look
 
@@ -256,7 +256,7 @@ def alone(out: Path) -> Iterator[None]:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             handle.seek(0)
-            raise UserError(
+            raise UsageError(
                 f"another grid is at work in {out} (process {handle.read().strip() or '?'}). Wait "
                 "for its end, or give another --out."
             ) from error

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import plain
 from tools._transfer_run import draw_world
 from tools.command import ROOT, SHAPE_WORLD, load_config
@@ -37,12 +37,12 @@ class Wanted:
 
 
 def chosen(flag: str, words: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
-    """`TASK=VALUE` words as a dict; UserError for another task."""
+    """`TASK=VALUE` words as a dict; UsageError for another task."""
     found: dict[str, str] = {}
     for word in words:
         task, equals, value = word.partition("=")
         if not equals or not value or task not in tasks or task in found:
-            raise UserError(
+            raise UsageError(
                 f"{flag} has {word!r}; it must be TASK=PATH, each task once, of {', '.join(tasks)}."
             )
         found[task] = value
@@ -53,7 +53,7 @@ def plan(wanted: Wanted) -> list[Cell]:
     """The cells: backbones are read, recipes resolved, data opened, each network built once.
 
     Raises:
-        UserError: the first thing that no cell of it could be run with.
+        UsageError: the first thing that no cell of it could be run with.
     """
     from transfer import hub
 
@@ -75,8 +75,8 @@ def plan(wanted: Wanted) -> list[Cell]:
             if kind not in known:
                 try:
                     known[kind] = _check(task, backbone, given)
-                except UserError as error:
-                    raise UserError(f"{task} from {wanted.backbones[place]}: {error}") from error
+                except UsageError as error:
+                    raise UsageError(f"{task} from {wanted.backbones[place]}: {error}") from error
             for seed in _seeds(wanted, wanted.backbones[place], backbone):
                 cells.append(
                     Cell(
@@ -113,7 +113,7 @@ def world(task: str, root: Path, sizes: Mapping[str, Any]) -> str:
 
 
 def _with_engine(config: Any, engine: str | None) -> Any:
-    from transfer.detection.preparation import resolved
+    from transfer.detection.setup import resolved
 
     return resolved(config if engine is None else replace(config, engine=engine))
 
@@ -122,7 +122,7 @@ def _seeds(wanted: Wanted, name: str, backbone: Any) -> Sequence[int]:
     if wanted.seeds is not None:
         return wanted.seeds
     if backbone.provenance.seed is None:
-        raise UserError(
+        raise UsageError(
             f"{name} does not say the seed of its pretraining, which is the seed of its transfer "
             "unless you give --seeds."
         )
@@ -131,9 +131,9 @@ def _seeds(wanted: Wanted, name: str, backbone: Any) -> Sequence[int]:
 
 def _check(task: str, backbone: Any, config: Any) -> dict[str, Any]:
     """What --dry-run would find wrong; what the result will say of the data."""
-    ready: Any = import_module(f"transfer.{task}.preparation").prepare(backbone, config)
-    facts = {"name": ready.data.name, "train": len(ready.data.train)}
-    return facts | ({"test": len(ready.data.test)} if task == "detection" else {})
+    setup: Any = import_module(f"transfer.{task}.setup").build(backbone, config)
+    facts = {"name": setup.data.name, "train": len(setup.data.train)}
+    return facts | ({"test": len(setup.data.test)} if task == "detection" else {})
 
 
 def _options(task: str, recipe: Path, config: Any, seed: int, wanted: Wanted) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.grid import Cell, command
 
 
@@ -26,12 +26,12 @@ class Cluster:
             slots: jobs at once: the number of cells.
 
         Raises:
-            UserError: submitit is missing, or does not take these parameters.
+            UsageError: submitit is missing, or does not take these parameters.
         """
         try:
             import submitit
         except ImportError as error:
-            raise UserError(
+            raise UsageError(
                 "--slurm needs submitit: pip install 'cutmix-transfer[slurm]', or pip install "
                 "submitit. Without it --print gives one shell command a line for any scheduler."
             ) from error
@@ -43,7 +43,7 @@ class Cluster:
             self._executor: Any = submitit.AutoExecutor(out / "logs" / "submitit", cluster=cluster)
             self._executor.update_parameters(**{"name": "transfer", **parameters})
         except Exception as error:  # submitit's own checks: assert, RuntimeError, NameError ...
-            raise UserError(f"--slurm: submitit says: {str(error).strip()}") from error
+            raise UsageError(f"--slurm: submitit says: {str(error).strip()}") from error
 
     def start(self, cell: Cell, slot: int) -> "Submitted":
         """See `Launcher`."""
@@ -80,5 +80,5 @@ class Submitted:
 def _parameter(word: str) -> tuple[str, Any]:
     key, equals, value = word.partition("=")
     if not equals or not key.isidentifier():
-        raise UserError(f"--slurm has {word!r}; it must be KEY=VALUE, such as timeout_min=240.")
+        raise UsageError(f"--slurm has {word!r}; it must be KEY=VALUE, such as timeout_min=240.")
     return key, yaml.safe_load(value)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
-from pretrain.progress import say
+from pretrain.progress import log
 from pretrain.run import Run
 from tools.command import SHAPE_WORLD, Config, add_stop_after, backbone_name, parse, stop_after
 
@@ -57,7 +57,7 @@ def begin(
     backbone = hub.resolve(name)
     fabric = make_fabric(options.device, config.precision, config.deterministic)
     if config.data is not None and config.name == "demo" and fabric.is_global_zero:
-        say(
+        log(
             f"note: configs/{task}/demo.yaml is made for the shape world; --config names another "
             f"recipe, --name CUSTOM says that this one is meant"
         )
@@ -73,9 +73,9 @@ def draw_world(task: str, root: Path, sizes: Mapping[str, Any]) -> Path:
     Args:
         task: classification, detection, captioning, or pretrain.
         root: for worlds of all kinds.
-        sizes: arguments of the function of `pretrain.shapes`: train, val, size and others.
+        sizes: arguments of the function of `pretrain.synthetic`: train, val, size and others.
     """
-    from pretrain import shapes
+    from pretrain import synthetic
 
-    draw: Any = {"detection": shapes.detection, "captioning": shapes.captions}
-    return Path(draw.get(task, shapes.classification)(root, **sizes))
+    draw: Any = {"detection": synthetic.detection, "captioning": synthetic.captions}
+    return Path(draw.get(task, synthetic.classification)(root, **sizes))

@@ -3,7 +3,7 @@
 import argparse
 from typing import TYPE_CHECKING
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 if TYPE_CHECKING:
     from transfer.formats import Given
@@ -53,6 +53,6 @@ def _three(flag: str, text: str | None) -> list[float] | None:
     try:
         return [float(word) for word in text.split(",")]
     except ValueError as error:
-        raise UserError(
+        raise UsageError(
             f"{flag} is {text!r}; it must be three numbers with commas: 0.485,0.456,0.406."
         ) from error

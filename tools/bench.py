@@ -13,8 +13,8 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from tools.command import end
+from pretrain.errors import UsageError
+from tools.command import run_main
 
 SUBJECTS = Path(__file__).with_name("benchmarks")
 
@@ -27,9 +27,9 @@ def main(argv: list[str] | None = None) -> None:
         print(f"usage: bench.py SUBJECT [options]\n\n{__doc__}\nsubjects: {', '.join(subjects)}")
         return
     if words[0] not in subjects:
-        raise UserError(f"there is no benchmark {words[0]!r}; there are {', '.join(subjects)}.")
+        raise UsageError(f"there is no benchmark {words[0]!r}; there are {', '.join(subjects)}.")
     import_module(f"tools.benchmarks.{words[0]}").main(words[1:])
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -16,10 +16,10 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from pretrain.run import write_text
-from tools.command import Parser, end
+from tools.command import Parser, run_main
 
 _ON_PAGE = 200
 
@@ -41,9 +41,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--skip-broken", action="store_true", help="Leave out files that cannot be read.")
     options = parser.parse_args(argv)
     if options.beam is not None and options.beam < 1:
-        raise UserError(f"--beam is {options.beam}; it must be at least 1")
+        raise UsageError(f"--beam is {options.beam}; it must be at least 1")
     if options.workers < 0:
-        raise UserError(f"--workers is {options.workers}; it must be at least 0")
+        raise UsageError(f"--workers is {options.workers}; it must be at least 0")
 
     from pretrain.training import make_fabric
     from transfer.captioning.captioner import Captioner
@@ -58,13 +58,13 @@ def main(argv: list[str] | None = None) -> None:
         captioner, paths, fabric, width=options.beam, workers=options.workers
     )
     if broken and not options.skip_broken:
-        raise UserError(
+        raise UsageError(
             f"{len(broken)} of {len(paths)} files cannot be read. The first: "
             f"{next(iter(broken.values()))} --skip-broken captions the "
             "others."
         )
     for message in broken.values():
-        say(f"left out: {message}")
+        log(f"left out: {message}")
     ids = _ids([paths[number] for number in said])
     rows = [
         {"image_id": image_id, "caption": caption}
@@ -91,4 +91,4 @@ def _ids(paths: list[Path]) -> list[int] | list[str]:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -20,7 +20,7 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
-from pretrain.errors import Stopped, UserError
+from pretrain.errors import Stopped, UsageError
 from pretrain.run import Run, other_run, plain
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,7 +29,7 @@ SHAPE_WORLD = Path("runs/shape_world")
 Config = TypeVar("Config")
 
 
-def end(main: Callable[[], None], again: str | None = None) -> None:
+def run_main(main: Callable[[], None], again: str | None = None) -> None:
     """Run a tool. A user's mistake is one message and exit code 2; a stop says how to go on.
 
     Args:
@@ -38,7 +38,7 @@ def end(main: Callable[[], None], again: str | None = None) -> None:
     """
     try:
         main()
-    except UserError as error:
+    except UsageError as error:
         _fail(str(error))
     except OSError as error:  # no space, no permission: the system's own words name the file
         _fail(str(error))
@@ -65,7 +65,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """See the class."""
-        raise UserError(message)
+        raise UsageError(message)
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,9 @@ def parse(
     if resumed not in (None, "auto"):
         held = Path(str(resumed)) / "config.yaml"
         if not held.exists():
-            raise UserError(f"--resume {resumed}: there is no run in that folder (no config.yaml).")
+            raise UsageError(
+                f"--resume {resumed}: there is no run in that folder (no config.yaml)."
+            )
         default = str(held)
     elif _value_of(words, "--config") is None:
         default = str(ROOT / default)
@@ -149,7 +151,7 @@ def stop_after(chosen: Namespace) -> int | None:
     """The step that --stop-after names."""
     step: int | None = chosen.stop_after
     if step is not None and step < 1:
-        raise UserError(f"--stop-after is {step}; it must be at least 1")
+        raise UsageError(f"--stop-after is {step}; it must be at least 1")
     return step
 
 
@@ -190,7 +192,7 @@ def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
         recipe = _value_of(words, "--config")
         ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")  # not the user's
         inside = "" if ours else f" (recipe {recipe})"
-        raise UserError(f"{str(error).strip()}{inside}") from error
+        raise UsageError(f"{str(error).strip()}{inside}") from error
 
 
 def _value_of(words: list[str], flag: str) -> str | None:
@@ -206,12 +208,12 @@ def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) ->
     """--out, or the folder to be resumed, or the first free runs/TASK-NAME[-2, -3, ...]."""
     if resumed not in (None, "auto"):
         if out is not None and Path(out) != Path(str(resumed)):
-            raise UserError(f"--resume {resumed} and --out {out} name two folders; give one.")
+            raise UsageError(f"--resume {resumed} and --out {out} name two folders; give one.")
         return Run(Path(str(resumed)))
     if out is not None:
         run = Run(Path(out))
         if resumed is None and run.checkpoint.exists() and not run.finished:
-            raise UserError(
+            raise UsageError(
                 f"{out} holds an unfinished run. Continue it with --resume {out}, or "
                 "give another --out."
             )
@@ -247,7 +249,7 @@ def show_config(config: Any) -> None:
 def backbone_name(given: str | None) -> str:
     """What --backbone says, or the message that it is missing."""
     if given is None:
-        raise UserError(
+        raise UsageError(
             "--backbone is missing. Give a backbone file, or the folder of a "
             "pretraining run; python tools/pretrain.py makes one."
         )

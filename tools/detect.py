@@ -15,16 +15,16 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import end
+from tools.command import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
     """Load, look, write."""
     options = _options(argv)
     if not 0 <= options.least_score <= 1:
-        raise UserError(f"--least-score is {options.least_score}; it must lie in [0, 1]")
+        raise UsageError(f"--least-score is {options.least_score}; it must lie in [0, 1]")
 
     from pretrain.training import make_fabric
     from transfer.detection.inference import detect, load_detector, records_of_images
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
         detector.images,
         fabric,
         workers=options.workers,
-        max_broken=len(records),
+        max_corrupt=len(records),
     )
     kept = [row for row in rows if row["score"] >= options.least_score]
     write_text(options.out / "detections.json", json.dumps(rows, indent=0) + "\n")
@@ -85,4 +85,4 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

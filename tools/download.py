@@ -17,8 +17,8 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from tools.command import end
+from pretrain.errors import UsageError
+from tools.command import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     if options.list == (options.name is not None):
-        raise UserError("give a NAME, or --list (python tools/download.py --help).")
+        raise UsageError("give a NAME, or --list (python tools/download.py --help).")
 
     from transfer import hub
 
@@ -80,4 +80,4 @@ def listing(hub: object) -> str:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -17,9 +17,9 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Result, Run, environment, write_text
-from tools.command import end
+from tools.command import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
         by_pil=options.preprocess == "pil",
         batch_size=options.batch_size,
         workers=options.workers,
-        max_broken=options.max_broken,
+        max_corrupt=options.max_corrupt,
     )
     if not fabric.is_global_zero:
         return
@@ -126,12 +126,12 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     options = parser.parse_args(argv)
-    for name, least in (("batch_size", 1), ("workers", 0), ("max_broken", 0)):
+    for name, least in (("batch_size", 1), ("workers", 0), ("max_corrupt", 0)):
         if getattr(options, name) < least:
             flag = name.replace("_", "-")
-            raise UserError(f"--{flag} is {getattr(options, name)}; it must be at least {least}")
+            raise UsageError(f"--{flag} is {getattr(options, name)}; it must be at least {least}")
     return options
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -17,9 +17,9 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools import backbone_options
-from tools.command import backbone_name, end
+from tools.command import backbone_name, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> None:
     name = backbone_name(options.backbone)
     for flag in ("to", "out"):
         if getattr(options, flag) is None:
-            raise UserError(f"--{flag} is missing (python tools/export.py --help).")
+            raise UsageError(f"--{flag} is missing (python tools/export.py --help).")
 
     from transfer import hub
     from transfer.formats.writing import check
@@ -81,9 +81,9 @@ def _formats(text: str) -> list[str]:
     wanted = [word.strip() for word in text.split(",") if word.strip()]
     for word in wanted:
         if word not in FORMATS:
-            raise UserError(f"--to has {word!r}; it must be of {', '.join(FORMATS)}.")
+            raise UsageError(f"--to has {word!r}; it must be of {', '.join(FORMATS)}.")
     if not wanted or len(set(wanted)) != len(wanted):
-        raise UserError(f"--to is {text!r}; it must name formats, each once.")
+        raise UsageError(f"--to is {text!r}; it must name formats, each once.")
     return wanted
 
 
@@ -94,7 +94,7 @@ def _places(wanted: list[str], out: Path, arch: str) -> dict[str, Path]:
     if len(wanted) == 1:
         return {wanted[0]: out}
     if out.is_file():
-        raise UserError(f"--out {out} is a file; several formats need a folder.")
+        raise UsageError(f"--out {out} is a file; several formats need a folder.")
     suffix: dict[Format, str] = SUFFIX
     return {to: out / to / (arch + suffix[to]) for to in wanted}  # type: ignore[index]
 
@@ -115,4 +115,4 @@ def _export(backbone: Any, to: Any, path: Path, heads: Any, options: argparse.Na
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

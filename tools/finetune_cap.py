@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from tools._transfer_run import begin
-from tools.command import end, show_config
+from tools.command import run_main, show_config
 from transfer.captioning.config import CaptioningConfig
 
 # the world of the demo recipe
@@ -33,19 +33,19 @@ def main(argv: list[str] | None = None) -> None:
     config, run, backbone, fabric = begun.config, begun.run, begun.backbone, begun.fabric
 
     from transfer.captioning.engine import finetune
-    from transfer.captioning.preparation import prepare
+    from transfer.captioning.setup import build
 
     if begun.dry_run:
-        ready = prepare(backbone, config)
+        setup = build(backbone, config)
         if fabric.is_global_zero:
             show_config(config)
-            count = sum(parameter.numel() for parameter in ready.decoder.parameters())
-            steps = len(ready.words) // config.batch_size
+            count = sum(parameter.numel() for parameter in setup.decoder.parameters())
+            steps = len(setup.words) // config.batch_size
             print(
                 f"# {config.model.kind} on {backbone.name}: {count / 1e6:.2f} M parameters, "
-                f"{len(ready.vocabulary)} words; {len(ready.data.train):,} training images with "
-                f"{len(ready.words):,} captions, {len(ready.data.val):,} validation and "
-                f"{len(ready.data.test):,} test images; {steps:,} steps an epoch, "
+                f"{len(setup.vocabulary)} words; {len(setup.data.train):,} training images with "
+                f"{len(setup.words):,} captions, {len(setup.data.val):,} validation and "
+                f"{len(setup.data.test):,} test images; {steps:,} steps an epoch, "
                 f"{config.epochs * steps:,} in all, on {fabric.device}"
             )
         return
@@ -79,4 +79,4 @@ def _examples(folder: Path, count: int = 3) -> list[str]:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

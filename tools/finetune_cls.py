@@ -16,7 +16,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from tools._transfer_run import begin
-from tools.command import end, show_config
+from tools.command import run_main, show_config
 from transfer.classification.config import ClassificationConfig
 
 # the world of the demo recipes: 30 images a class, things smaller than any seen in pretraining
@@ -38,16 +38,16 @@ def main(argv: list[str] | None = None) -> None:
     config, run, backbone, fabric = begun.config, begun.run, begun.backbone, begun.fabric
 
     from transfer.classification.engine import finetune
-    from transfer.classification.preparation import prepare
+    from transfer.classification.setup import build
 
     if begun.dry_run:
-        ready = prepare(backbone, config)
+        setup = build(backbone, config)
         if fabric.is_global_zero:
             show_config(config)
-            images, steps = ready.data, len(ready.data.train) // config.batch_size
+            images, steps = setup.data, len(setup.data.train) // config.batch_size
             full = f"; {steps:,} steps an epoch, {config.epochs * steps:,} in all"
             print(
-                f"# {config.mode} on {backbone.name}: {ready.num_features:,} features; "
+                f"# {config.mode} on {backbone.name}: {setup.num_features:,} features; "
                 f"{len(images.classes)} classes, {len(images.train):,} training images, "
                 f"{len(images.scored):,} scored ({images.scored_name})"
                 f"{full if 'full' in config.modes else ''}, on {fabric.device}"
@@ -94,4 +94,4 @@ def _lines(mode: str, metrics: dict[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -13,7 +13,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from tools._transfer_run import begin
-from tools.command import end, show_config
+from tools.command import run_main, show_config
 from transfer.detection.config import DetectionConfig
 
 # the world of the demo recipe
@@ -32,21 +32,21 @@ def main(argv: list[str] | None = None) -> None:
     config, run, backbone, fabric = begun.config, begun.run, begun.backbone, begun.fabric
 
     from transfer.detection.engine import finetune
-    from transfer.detection.preparation import prepare, resolved
+    from transfer.detection.setup import build, resolved
 
     if begun.dry_run:
         config = resolved(config)
-        ready = prepare(backbone, config)
+        setup = build(backbone, config)
         if not fabric.is_global_zero:
             return
         show_config(config)
-        count = sum(parameter.numel() for parameter in ready.model.parameters())
-        train, test = ready.data.train, ready.data.test
+        count = sum(parameter.numel() for parameter in setup.model.parameters())
+        train, test = setup.data.train, setup.data.test
         print(
             f"# Faster R-CNN on {backbone.name}: {count / 1e6:.2f} M parameters; "
             f"{len(train):,} training and {len(test):,} scored images, classes "
-            f"{', '.join(train.classes)}; {ready.steps_per_epoch:,} steps an epoch, "
-            f"{config.epochs * ready.steps_per_epoch:,} in all, on {fabric.device}"
+            f"{', '.join(train.classes)}; {setup.steps_per_epoch:,} steps an epoch, "
+            f"{config.epochs * setup.steps_per_epoch:,} in all, on {fabric.device}"
         )
         return
     result = finetune(backbone, config, run, fabric, stop_after=begun.stop_after)
@@ -74,4 +74,4 @@ Beside another backbone? Run this for it too, then: python tools/report.py {run.
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

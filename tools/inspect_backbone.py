@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from tools import backbone_options
-from tools.command import end
+from tools.command import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,4 +38,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

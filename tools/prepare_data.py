@@ -17,8 +17,8 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from tools.command import end
+from pretrain.errors import UsageError
+from tools.command import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,9 +36,9 @@ def main(argv: list[str] | None = None) -> None:
     )
     options = parser.parse_args(argv)
     if options.sample < 0:
-        raise UserError(f"--sample is {options.sample}; it must be at least 0")
+        raise UsageError(f"--sample is {options.sample}; it must be at least 0")
     if options.repair and options.kind in ("voc", "coco"):
-        raise UserError(f"there is nothing that --repair could do to {options.kind}.")
+        raise UsageError(f"there is nothing that --repair could do to {options.kind}.")
 
     from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
     from transfer.captioning.check import check_coco
@@ -65,4 +65,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

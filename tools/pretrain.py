@@ -17,8 +17,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import PretrainConfig
-from pretrain.errors import UserError
-from tools.command import SHAPE_WORLD, add_stop_after, end, parse, show_config, stop_after
+from pretrain.errors import UsageError
+from tools.command import SHAPE_WORLD, add_stop_after, parse, run_main, show_config, stop_after
 
 # the world of the demo recipe: 64 pixels, ten classes
 WORLD = {"train": 5000, "val": 1000, "size": 64}
@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None) -> None:
     config, run, rest = options.config, options.run, options.rest
     last_step = stop_after(rest)
     if rest.prove_resume is not None and rest.prove_resume < 1:
-        raise UserError(f"--prove-resume is {rest.prove_resume}; it must be at least 1")
+        raise UsageError(f"--prove-resume is {rest.prove_resume}; it must be at least 1")
 
     if rest.prove_resume is not None and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("--prove-resume starts its runs itself: call it without torchrun.")
+        raise UsageError("--prove-resume starts its runs itself: call it without torchrun.")
 
-    from pretrain import shapes
+    from pretrain import synthetic
     from pretrain.engine import pretrain
     from pretrain.training import make_fabric
     from transfer import hub
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> None:
     fabric = make_fabric(options.device, config.precision, config.deterministic)
     if config.data is None:
         with fabric.rank_zero_first():
-            config = replace(config, data=str(shapes.classification(SHAPE_WORLD, **WORLD)))
+            config = replace(config, data=str(synthetic.classification(SHAPE_WORLD, **WORLD)))
     init = None if config.init is None else hub.resolve(config.init)
     if rest.prove_resume is not None:
         from tools.prove_resume import prove
@@ -92,23 +92,23 @@ def _more(parser: Any) -> None:
 def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
     """The resolved configuration, what it comes to, and the cost by ten measured steps."""
     from pretrain.advice import advice
-    from pretrain.preparation import prepare
-    from pretrain.progress import say
+    from pretrain.progress import log
     from pretrain.projection import project
+    from pretrain.setup import build
 
-    ready = prepare(config, init)
+    setup = build(config, init)
     if fabric.is_global_zero:
         show_config(config)
-        steps = ready.steps_per_epoch
+        steps = setup.steps_per_epoch
         print(
-            f"# {config.model.arch}: {ready.parameters / 1e6:.2f} M parameters\n"
-            f"# {ready.data.name}: {len(ready.train):,} training and {len(ready.data.val):,} "
-            f"validation images of {len(ready.train.classes)} classes\n"
+            f"# {config.model.arch}: {setup.parameters / 1e6:.2f} M parameters\n"
+            f"# {setup.data.name}: {len(setup.train):,} training and {len(setup.data.val):,} "
+            f"validation images of {len(setup.train.classes)} classes\n"
             f"# {steps:,} steps an epoch, {config.epochs * steps:,} in all, on {fabric.device}"
             f"{f' x {fabric.world_size}' if fabric.world_size > 1 else ''}",
             flush=True,
         )
-    cost = project(ready, config, fabric)
+    cost = project(setup, config, fabric)
     if fabric.is_global_zero:
         print(
             f"# measured over {cost.steps} steps: {cost.seconds_per_step:.3g} s a step, "
@@ -118,9 +118,9 @@ def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
         )
         on_cpu = fabric.device.type == "cpu"
         for line in advice(
-            config, parameters=ready.parameters, images=len(ready.train), on_cpu=on_cpu
+            config, parameters=setup.parameters, images=len(setup.train), on_cpu=on_cpu
         ):
-            say(f"note: {line}")
+            log(f"note: {line}")
 
 
 def _duration(hours: float) -> str:
@@ -130,4 +130,4 @@ def _duration(hours: float) -> str:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

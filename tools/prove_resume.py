@@ -21,8 +21,8 @@ from typing import Any
 
 import yaml
 
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from pretrain.run import Run, plain
 from tools.command import ROOT
 
@@ -52,7 +52,7 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
         seed: of the moments.
 
     Raises:
-        UserError: a run failed, or two differ: the message lists the values.
+        UsageError: a run failed, or two differ: the message lists the values.
     """
     moments = random.Random(seed)
     scratch = Path(tempfile.mkdtemp(prefix="prove-resume-"))
@@ -62,7 +62,7 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
         run = [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--config", str(recipe),
                "--device", device, "--checkpoints.every_steps", "1",
                "--stop-after", str(stop_after or _STEPS)]  # fmt: skip
-        say("a run without interruption ...")
+        log("a run without interruption ...")
         window = _watched([*run, "--out", str(scratch / "whole")], scratch / "whole", None)
         whole = state(scratch / "whole")
         for number in range(1, kills + 1):
@@ -78,11 +78,11 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
                 f"checkpoint, the last was of epoch {landed.epoch}, step {landed.step}; resumed"
             )
             if differing:
-                raise UserError(
+                raise UsageError(
                     f"{story}: {len(differing)} of {len(names)} values differ: "
                     f"{', '.join(differing[:8])}"
                 )
-            say(f"{story}: all {len(names)} values equal")
+            log(f"{story}: all {len(names)} values equal")
             shutil.rmtree(cut)
         print(
             f"{kills} of {kills} killed and resumed runs equal the uninterrupted one bit for bit: "
@@ -101,7 +101,7 @@ def _killed(command: list[str], folder: Path, window: float, moments: random.Ran
             content = state(folder)
             return Landed(moment, content["checkpoint.epoch"], content["checkpoint.done"])
         shutil.rmtree(folder)
-    raise UserError(
+    raise UsageError(
         f"the run ended before it could be killed, {_TRIES} times: its {window:.2f} s are too "
         "short. Give a larger --stop-after."
     )
@@ -114,7 +114,7 @@ def _watched(command: list[str], folder: Path, moment: float | None) -> float:
         Seconds from the first checkpoint to its own end, or -1 where it was killed.
 
     Raises:
-        UserError: it failed.
+        UsageError: it failed.
     """
     checkpoint = Run(folder).checkpoint
     with tempfile.TemporaryFile("w+") as said:
@@ -133,7 +133,7 @@ def _watched(command: list[str], folder: Path, moment: float | None) -> float:
         if process.returncode:
             said.seek(0)
             words = said.read().strip()[-2000:]
-            raise UserError(f"the run failed ({process.returncode}):\n{words}")
+            raise UsageError(f"the run failed ({process.returncode}):\n{words}")
         return time.monotonic() - began
 
 

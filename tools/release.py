@@ -16,9 +16,9 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools import backbone_options
-from tools.command import backbone_name, end
+from tools.command import backbone_name, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,14 +33,14 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.report import read_results
 
     if name in hub.released():
-        raise UserError(f"--name {name} is in our list already (python tools/download.py --list).")
+        raise UsageError(f"--name {name} is in our list already (python tools/download.py --list).")
     for place in filter(None, (out, options.to and options.to / name)):
         if place.exists():
-            raise UserError(f"{place} exists. Remove it, or give another --name or --out.")
+            raise UsageError(f"{place} exists. Remove it, or give another --name or --out.")
     backbone = hub.resolve(given, backbone_options.given(options), trust=options.trust)
     missing = unknown(backbone.provenance)
     if missing and not options.allow_unknown:
-        raise UserError(
+        raise UsageError(
             f"{given} does not say of itself: {', '.join(missing)}. A release should; with "
             "--allow-unknown the card says that they are unknown."
         )
@@ -82,7 +82,7 @@ def push(folder: Path, repository: str) -> None:
     """Send the folder to a Hugging Face repository, made if need be; the token is the user's own.
 
     Raises:
-        UserError: the server refused, or cannot be reached.
+        UsageError: the server refused, or cannot be reached.
     """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
@@ -95,7 +95,7 @@ def push(folder: Path, repository: str) -> None:
         )
     except (HfHubHTTPError, OSError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(
+        raise UsageError(
             f"--push hf:{repository}: {first} The release is complete in {folder}; to try again: "
             f"hf upload {repository} {folder}"
         ) from error
@@ -107,12 +107,12 @@ def _repository(push: str | None) -> str | None:
         return None
     found = re.fullmatch(r"hf:([\w.-]+/[\w.-]+)", push)
     if found is None:
-        raise UserError(f"--push is {push!r}; it must be hf:owner/name.")
+        raise UsageError(f"--push is {push!r}; it must be hf:owner/name.")
 
     from huggingface_hub import get_token
 
     if get_token() is None:
-        raise UserError(
+        raise UsageError(
             "--push needs a token of Hugging Face with the right to write: hf auth login, or set "
             "HF_TOKEN. Without --push the release is written to a folder."
         )
@@ -143,11 +143,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     backbone_options.add(parser)
     options = parser.parse_args(argv)
     if options.name is None or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
-        raise UserError(f"--name is {options.name!r}; give letters, digits, ., _ and -.")
+        raise UsageError(f"--name is {options.name!r}; give letters, digits, ., _ and -.")
     if options.url is not None and not options.url.startswith(("http://", "https://")):
-        raise UserError(f"--url is {options.url!r}; it must begin with https:// or http://.")
+        raise UsageError(f"--url is {options.url!r}; it must begin with https:// or http://.")
     return options
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

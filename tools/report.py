@@ -19,9 +19,9 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import end
+from tools.command import run_main
 from transfer.report import files, markdown, read, tabulate
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse_args(argv)
     expected = None if options.check is None else read_expected(options.check)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
-        raise UserError(f"--out {options.out} is a file; it must name a folder.")
+        raise UsageError(f"--out {options.out} is a file; it must name a folder.")
 
     found = read(options.runs)
     for complaint in found.complaints:
@@ -62,4 +62,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from pretrain.run import write_text
-from tools.command import Parser, end
+from tools.command import Parser, run_main
 
 if TYPE_CHECKING:
     from transfer.captioning.scores import DocumentFrequencies
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> None:
         both = choose(references, other, ids, options.subset, options.against)
         wanted = {image_id: texts for image_id, texts in wanted.items() if image_id in both}
         if not wanted:
-            raise UserError(
+            raise UsageError(
                 f"no image has a caption in both {options.results} and {options.against}"
             )
     frequencies = _frequencies(options.corpus)
@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
 
     # ---- tell
     for note in _notes(rows, frequencies is not None):
-        say(note)
+        log(note)
     print(f"{options.results} beside {options.references}, {len(said):,} images")
     print(_table([("", list(scores.corpus)), *columns]))
     if options.out is not None:
@@ -141,19 +141,19 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     for name in ("bootstrap", "seed"):
         if getattr(options, name) < 0:
-            raise UserError(f"--{name} is {getattr(options, name)}; it may not be below 0")
+            raise UsageError(f"--{name} is {getattr(options, name)}; it may not be below 0")
     inputs = (options.references, options.results, options.against, options.ids, options.corpus)
     for path in filter(None, (options.out, options.page)):
         if path.is_dir():
-            raise UserError(f"{path} is a folder; expected the name of a file to write.")
+            raise UsageError(f"{path} is a folder; expected the name of a file to write.")
         if path.resolve() in [given.resolve() for given in inputs if given]:
-            raise UserError(f"{path} would be written over, and is one of the files to read.")
+            raise UsageError(f"{path} would be written over, and is one of the files to read.")
     if options.page is not None and options.page == options.out:
-        raise UserError(f"--out and --page both name {options.page}")
+        raise UsageError(f"--out and --page both name {options.page}")
     if options.images is not None and options.page is None:
-        raise UserError("--images names the pictures of a page; give --page FILE too")
+        raise UsageError("--images names the pictures of a page; give --page FILE too")
     if options.images is not None and not options.images.is_dir():
-        raise UserError(f"there is no folder {options.images}.")
+        raise UsageError(f"there is no folder {options.images}.")
     return options
 
 
@@ -167,9 +167,9 @@ def _meteor(kind: str, folder: Path | None) -> "MeteorBackend | None":
     if kind == "off":
         return None
     if kind == "auto" and folder is None and (reason := why_not()) is not None:
-        say(f"METEOR is left out: {reason}")
+        log(f"METEOR is left out: {reason}")
         return None
-    return Meteor.open(folder, say)
+    return Meteor.open(folder, log)
 
 
 def _frequencies(path: Path | None) -> "DocumentFrequencies | None":
@@ -253,4 +253,4 @@ def _picture(folder: Path | None, image_id: str, file_name: str | None) -> Path 
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -17,9 +17,9 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import end
+from tools.command import run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.detection.detections_file import read_detections, read_names
     from transfer.detection.records import summary
 
-    config = VocConfig(max_broken=options.max_broken, other_classes=options.other_classes)
+    config = VocConfig(max_corrupt=options.max_corrupt, other_classes=options.other_classes)
     classes = options.classes.split(",") if options.classes else None
     records = read_split(options.data, options.split, classes, config, images=False)
     for line in summary(records.problems):
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     scores = evaluate(records, rows, rounding=options.rounding == "detectron2")
     try:
         coco = evaluate_coco(records, rows)
-    except UserError as error:
+    except UsageError as error:
         coco = None
         print(f"note: {error}", file=sys.stderr)
     print(_text(records, rows, scores, coco))
@@ -103,4 +103,4 @@ def _text(records: Any, rows: Any, scores: Any, coco: dict[str, float | None] | 
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

@@ -15,8 +15,8 @@ from typing import get_args, get_type_hints
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import MethodConfig, MixingConfig
-from pretrain.errors import UserError
-from tools.command import SHAPE_WORLD, end
+from pretrain.errors import UsageError
+from tools.command import SHAPE_WORLD, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -31,11 +31,11 @@ def main(argv: list[str] | None = None) -> None:
         side=options.side,
     )
 
-    from pretrain import shapes
+    from pretrain import synthetic
     from pretrain.gallery import Row, draw_gallery, read_images
 
     if options.images is None:
-        world = shapes.classification(SHAPE_WORLD, train=60, val=20, size=64)
+        world = synthetic.classification(SHAPE_WORLD, train=60, val=20, size=64)
         options.images = world / "train"
     images, labels, classes = read_images(options.images, options.count, options.size, options.seed)
     rows = []
@@ -93,11 +93,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse_args(argv)
     for name, least in (("count", 1), ("size", 8), ("seed", 0)):
         if getattr(options, name) < least:
-            raise UserError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
+            raise UsageError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
     if options.out.suffix.lower() != ".png":
-        raise UserError(f"--out is {options.out}; the picture is a .png")
+        raise UsageError(f"--out is {options.out}; the picture is a .png")
     return options
 
 
 if __name__ == "__main__":
-    end(main)
+    run_main(main)

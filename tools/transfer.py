@@ -19,8 +19,8 @@ from pathlib import Path
 # this script's own folder comes first on the path, where `import transfer` would find this script
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UserError
-from tools.command import end
+from pretrain.errors import UsageError
+from tools.command import run_main
 from transfer.grid import TASKS
 
 
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
     recipes = chosen("--config", options.config, options.tasks)
     for path in recipes.values():
         if not Path(path).is_file():
-            raise UserError(f"--config: there is no file {path}.")
+            raise UsageError(f"--config: there is no file {path}.")
     cells = plan(
         Wanted(
             options.backbones,
@@ -147,23 +147,23 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def _refuse(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.jobs < 1:
-        raise UserError(f"--jobs is {options.jobs}; it must be at least 1")
+        raise UsageError(f"--jobs is {options.jobs}; it must be at least 1")
     for flag in ("tasks", "seeds"):
         values = list(getattr(options, flag) or [])
         if len(set(values)) != len(values):
-            raise UserError(f"--{flag} is {' '.join(map(str, values))}; each may stand once.")
+            raise UsageError(f"--{flag} is {' '.join(map(str, values))}; each may stand once.")
     if options.seeds is not None and min(options.seeds) < 0:
-        raise UserError(f"--seeds has {min(options.seeds)}; seeds are at least 0")
+        raise UsageError(f"--seeds has {min(options.seeds)}; seeds are at least 0")
     if options.slurm is not None and (options.print or options.jobs is not None or options.devices):
-        raise UserError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
+        raise UsageError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
     if options.print and (options.jobs is not None or options.devices):
-        raise UserError("--print goes without --jobs and --devices: it runs nothing.")
+        raise UsageError("--print goes without --jobs and --devices: it runs nothing.")
     given = [flag for flag in ("config", "data", "engine") if getattr(options, flag)]
     if options.backbones is None and given:
-        raise UserError(f"--{given[0]} needs --backbones; the embedded grid has its own.")
+        raise UsageError(f"--{given[0]} needs --backbones; the embedded grid has its own.")
     if options.out.is_file():
-        raise UserError(f"--out {options.out} is a file; a folder is needed.")
+        raise UsageError(f"--out {options.out} is a file; a folder is needed.")
 
 
 if __name__ == "__main__":
-    end(main, again="the same command")
+    run_main(main, again="the same command")

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.progress import bar
 from pretrain.run import write_text
 
@@ -80,16 +80,16 @@ def fetch(
         pause: waits between tries, in seconds.
 
     Raises:
-        UserError: not there, not what its hash says, no hash and no trust, or no room.
+        UsageError: not there, not what its hash says, no hash and no trust, or no room.
     """
     scheme = urlsplit(address.url).scheme
     if scheme not in ("http", "https"):
-        raise UserError(f"{address.url} cannot be fetched: only http and https can.")
+        raise UsageError(f"{address.url} cannot be fetched: only http and https can.")
     path = cached_path(address.url)
     if (held := _from_cache(path, address)) is not None:
         return held
     if address.sha256 is None and not trust:
-        raise UserError(
+        raise UsageError(
             f"the SHA-256 of {address.url} is not known, so the file could be anything. Give it "
             "(URL#sha256=...), or take what comes: python tools/download.py "
             f"'{address.name or address.url}' --trust"
@@ -105,7 +105,7 @@ def fetch(
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 _forget(part)
-                raise UserError(
+                raise UsageError(
                     f"no room in {path.parent} for {address.url}. Free some, or set "
                     "XDG_CACHE_HOME to another disk."
                 ) from error
@@ -163,10 +163,10 @@ def _verify(address: Address, part: Path) -> str:
     size, digest = part.stat().st_size, _sha256(part)
     if address.size is not None and size != address.size:
         _forget(part)
-        raise UserError(f"{address.url} gave {size:,} bytes, expected {address.size:,}. Not kept.")
+        raise UsageError(f"{address.url} gave {size:,} bytes, expected {address.size:,}. Not kept.")
     if address.sha256 is not None and not digest.startswith(address.sha256.lower()):
         _forget(part)
-        raise UserError(
+        raise UsageError(
             f"{address.url} gave a file of SHA-256 {digest}, expected {address.sha256}: it is "
             "another file, or it was changed on the way. Not kept."
         )
@@ -200,7 +200,7 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
             tries = 0 if came else tries + 1
             if tries >= _TRIES or isinstance(reason, socket.gaierror):
                 words = str(reason) or type(reason).__name__
-                raise UserError(
+                raise UsageError(
                     f"{address.url} cannot be fetched ({words}). What has come is kept; the same "
                     "command goes on from there. A file that is in the cache needs no network."
                 ) from error
@@ -221,13 +221,13 @@ def _receive_once(address: Address, part: Path) -> None:
                 raise Cut("the server has no such range") from error
             if error.code >= 500 or error.code in (408, 429):
                 raise Cut(f"HTTP {error.code} {error.reason}") from error
-            raise UserError(
+            raise UsageError(
                 f"{address.url} cannot be fetched: HTTP {error.code} {error.reason}."
             ) from error
     with response:
         kind = response.headers.get_content_type()
         if kind in _PAGES:
-            raise UserError(
+            raise UsageError(
                 f"{address.url} is a web page ({kind}), not a file. Open it in a browser, download "
                 "the file itself and give its path."
             )
@@ -238,7 +238,7 @@ def _receive_once(address: Address, part: Path) -> None:
             start = 0
         total = _total(response, start)
         if address.size is not None and total is not None and total != address.size:
-            raise UserError(
+            raise UsageError(
                 f"{address.url} announces {total:,} bytes, expected {address.size:,}. Not fetched."
             )
         if start == 0:
@@ -295,7 +295,7 @@ def _copy(response: Any, part: Path, start: int, total: int | None, address: Add
             done += len(chunk)
             if most is not None and done > most:
                 _forget(part)
-                raise UserError(f"{address.url} sends more than its {most:,} bytes. Not kept.")
+                raise UsageError(f"{address.url} sends more than its {most:,} bytes. Not kept.")
         handle.flush()
         os.fsync(handle.fileno())
     if total is not None and done < total:
@@ -322,8 +322,8 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         if target.scheme not in ("http", "https") or (
             urlsplit(req.full_url).scheme == "https" and target.scheme != "https"
         ):
-            raise UserError(f"{req.full_url} leads to {newurl}, which is not safe. Not followed.")
+            raise UsageError(f"{req.full_url} leads to {newurl}, which is not safe. Not followed.")
         followed = getattr(req, "redirect_dict", {})
         if len(followed) >= self.max_redirections or newurl in followed:
-            raise UserError(f"{req.full_url} leads in a circle (to {newurl}). Not followed.")
+            raise UsageError(f"{req.full_url} leads in a circle (to {newurl}). Not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 View = Literal["pooled", "grid"]
 
@@ -36,7 +36,7 @@ class Encoder(nn.Module):
         else:
             levels = backbone.spec.levels()
             if not levels:
-                raise UserError(
+                raise UsageError(
                     f"{backbone.spec.arch} has no maps to attend to. Use --model.kind nic."
                 )
             self.network = backbone.feature_network([levels[-1].index])

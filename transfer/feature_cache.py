@@ -31,9 +31,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import decode
-from pretrain.progress import bar, say
+from pretrain.progress import bar, log
 from pretrain.run import write_text
 from pretrain.training import Loader
 from transfer.encoder import Encoder, View
@@ -58,21 +58,21 @@ class Features:
         """The features of images by their number, float32, in memory of their own."""
         return torch.from_numpy(self.rows[self.places[images]].astype(np.float32, copy=False))
 
-    def allow_broken(self, most: int, tell: bool) -> None:
-        """Raise UserError where more than `most` images cannot be read; or tell which are left out.
+    def allow_corrupt(self, most: int, tell: bool) -> None:
+        """Raise UsageError where more than `most` images cannot be read; or tell which are left out.
 
         Args:
-            most: dataset.max_broken.
+            most: dataset.max_corrupt.
             tell: whether this process speaks.
         """
         if len(self.broken) > most:
-            raise UserError(
+            raise UsageError(
                 f"{len(self.broken):,} of {len(self.places):,} images cannot be read. The first: "
                 f"{next(iter(self.broken.values()))} The features of the others are kept; "
-                f"--dataset.max_broken {len(self.broken)} goes on without these."
+                f"--dataset.max_corrupt {len(self.broken)} goes on without these."
             )
         for message in self.broken.values() if tell else ():
-            say(f"left out ({len(self.broken)} of at most {most}): {message}")
+            log(f"left out ({len(self.broken)} of at most {most}): {message}")
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class ReadablePictures:
     def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
         try:
             return self.pictures[index]
-        except UserError as error:
+        except UsageError as error:
             return index, str(error)
 
 
@@ -164,7 +164,7 @@ class FeatureCache:
             if digest is None or digest not in known:
                 try:
                     decode(paths[number])
-                except UserError as error:
+                except UsageError as error:
                     broken[number] = str(error)
         places = np.array([known.get(d, -1) if d else -1 for d in digests], np.int64)
         rows = self._mapped(shape, len(known))
@@ -195,7 +195,7 @@ class FeatureCache:
             held = None
         if held != meta:
             if self._rows.exists():
-                say(f"{self.folder} is damaged (meta.json); its images are encoded again")
+                log(f"{self.folder} is damaged (meta.json); its images are encoded again")
             for old in (self._rows, self._index):
                 old.unlink(missing_ok=True)
             write_text(path, json.dumps(meta))
@@ -205,7 +205,7 @@ class FeatureCache:
         promised = len(index) // _DIGEST
         whole = min(promised, (self._rows.stat().st_size if self._rows.exists() else 0) // size)
         if whole < promised:
-            say(
+            log(
                 f"{self._rows} is cut short: {promised - whole:,} of {promised:,} rows are gone "
                 "and are encoded again"
             )
@@ -277,7 +277,7 @@ class FeatureCache:
             try:
                 fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                say(f"waiting for another process that encodes into {self.folder} ...")
+                log(f"waiting for another process that encodes into {self.folder} ...")
                 fcntl.lockf(handle, fcntl.LOCK_EX)
             yield
 

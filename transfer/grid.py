@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Result, Run, other_run
 from transfer.report.results import GRID_FORMAT
 
@@ -85,7 +85,7 @@ def look(cell: Cell, out: Path) -> Found:
     if run.finished:
         try:
             result = Result.read(run.folder / "result.json")
-        except UserError as error:
+        except UsageError as error:
             return Found("other", str(error))
         start = _started_from(run, result)
         if differing := _differing(cell, result.config, start, result.data):
@@ -162,12 +162,12 @@ def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
     """Short names for folders, one for each backbone, from what the user typed.
 
     Raises:
-        UserError: two of them are the same backbone.
+        UsageError: two of them are the same backbone.
     """
     for place, fingerprint in enumerate(fingerprints):
         first = fingerprints.index(fingerprint)
         if first != place:
-            raise UserError(
+            raise UsageError(
                 f"--backbones names one backbone twice: {names[first]} and {names[place]} have "
                 f"the fingerprint {fingerprint}. Leave one out."
             )

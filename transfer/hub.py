@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer import formats
 from transfer.download import Address, cached_path, fetch
 from transfer.formats.files import sha256
@@ -67,7 +67,7 @@ def resolve(name: str, given: Given = Given(), *, trust: bool = False) -> Backbo
         trust: download files whose hash is not known.
 
     Raises:
-        UserError: nothing there, not verified, or not a backbone.
+        UsageError: nothing there, not verified, or not a backbone.
     """
     path, facts = locate(name, trust=trust)
     backbone = formats.read(path, facts if given == Given() else given)
@@ -92,7 +92,7 @@ def locate(name: str, *, trust: bool = False) -> tuple[Path, Given]:
             return _hugging_face(rest), Given()
         case "http" | "https" if colon:
             return fetch(_address(name), trust=trust), Given()
-    raise UserError(_nothing(name, entries))
+    raise UsageError(_nothing(name, entries))
 
 
 def _nothing(name: str, entries: Mapping[str, Released]) -> str:
@@ -108,7 +108,7 @@ def _nothing(name: str, entries: Mapping[str, Released]) -> str:
 
 def _released(entry: Released, trust: bool) -> tuple[Path, Given]:
     if entry.url is None:
-        raise UserError(
+        raise UsageError(
             f"{entry.name} is served by a web page only: open {entry.page} in a browser, download "
             "the checkpoint there and give its path. It is read as it is."
         )
@@ -123,7 +123,7 @@ def _address(url: str) -> Address:
         return Address(plain)
     found = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if found is None:
-        raise UserError(f"{url}: behind # there may stand sha256= and 64 hexadecimal digits.")
+        raise UsageError(f"{url}: behind # there may stand sha256= and 64 hexadecimal digits.")
     return Address(plain, found.group(1).lower())
 
 
@@ -132,13 +132,13 @@ def _torchvision(name: str) -> tuple[Path, Given]:
 
     arch, _, entry = name.partition("/")
     if arch not in list_models():
-        raise UserError(
+        raise UsageError(
             f"torchvision lists no model {arch!r} (torchvision:resnet50/IMAGENET1K_V2)."
         )
     choices: Any = get_model_weights(arch)
     weights = choices.DEFAULT if not entry else choices.__members__.get(entry)
     if weights is None:
-        raise UserError(f"torchvision:{arch} has {', '.join(choices.__members__)}, not {entry!r}.")
+        raise UsageError(f"torchvision:{arch} has {', '.join(choices.__members__)}, not {entry!r}.")
     digits = re.search(r"-([0-9a-f]{8,64})\.\w+$", weights.url)
     path = fetch(Address(weights.url, digits.group(1) if digits else None))
     return path, Given()
@@ -149,7 +149,7 @@ def _timm(name: str) -> tuple[Path, Given]:
 
     config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False) if _listed(name) else None
     if config is None or not config.has_weights:
-        raise UserError(f"timm lists no weights {name!r} (timm:resnet50.a1_in1k).")
+        raise UsageError(f"timm lists no weights {name!r} (timm:resnet50.a1_in1k).")
     if config.hf_hub_id:
         filename = config.hf_hub_filename
         return _hugging_face(config.hf_hub_id, filename), Given()
@@ -190,11 +190,11 @@ def _hugging_face(name: str, filename: str | None = None) -> Path:
                 continue
     except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
-        raise UserError(
+        raise UsageError(
             f"hf:{name} cannot be had: {first} It must be owner/name of a repository in timm's "
             "layout, reachable or in the cache."
         ) from error
-    raise UserError(f"hf:{name} has none of {', '.join(files)}: it is not in timm's layout.")
+    raise UsageError(f"hf:{name} has none of {', '.join(files)}: it is not in timm's layout.")
 
 
 def _hf_file(download: Any, file: str, chosen: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from pretrain.backbone import Backbone, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import NAMES
 from pretrain.run import Result
 from transfer import formats, hub
@@ -41,10 +41,10 @@ def unknown(provenance: Provenance) -> list[str]:
 
 
 def refuse_insane(file: Path) -> None:
-    """Raise UserError where the weights of a backbone file cannot be those of a trained network."""
+    """Raise UsageError where the weights of a backbone file cannot be those of a trained network."""
     found = inspect(file, Given())
     if wrong := (*found.open_questions, *found.warnings):
-        raise UserError(f"this backbone is not fit for a release: {'; '.join(wrong)}.")
+        raise UsageError(f"this backbone is not fit for a release: {'; '.join(wrong)}.")
 
 
 def make(
@@ -69,12 +69,12 @@ def make(
         repository: owner/name on Hugging Face, where it goes there.
 
     Raises:
-        UserError: not sane, the export is not the same function, or the entry is not readable.
+        UsageError: not sane, the export is not the same function, or the entry is not readable.
     """
     backbone.save(draft / "backbone.pth")
     again = Backbone.load(draft / "backbone.pth")
     if again.fingerprint() != backbone.fingerprint():
-        raise UserError(f"backbone.pth would read back as {again.fingerprint()}.")
+        raise UsageError(f"backbone.pth would read back as {again.fingerprint()}.")
     refuse_insane(draft / "backbone.pth")
     if backbone.spec.arch in NAMES:  # timm has no such architecture
         written = formats.write(backbone, "safetensors", draft / "model.safetensors")
@@ -161,7 +161,7 @@ def _page(repository: str | None) -> str | None:
 def _trained(backbone: Backbone) -> str:
     known = backbone.provenance
     epochs = None if known.epochs is None else f"{known.epochs} epochs"
-    return ", ".join(filter(None, (f"trained with {backbone.arm}", epochs, known.dataset)))
+    return ", ".join(filter(None, (f"trained with {backbone.method}", epochs, known.dataset)))
 
 
 def _front(backbone: Backbone, name: str, licence: str) -> str:
@@ -183,7 +183,7 @@ def _front(backbone: Backbone, name: str, licence: str) -> str:
         license=licence.lower(),
         library_name=None if backbone.spec.arch in NAMES else "timm",
         pipeline_tag=task,
-        tags=sorted({"image-feature-extraction", "transfer-learning", *backbone.arm.split("+")}),
+        tags=sorted({"image-feature-extraction", "transfer-learning", *backbone.method.split("+")}),
         model_name=name,
         eval_results=measured,
     )
@@ -230,7 +230,7 @@ def _usage(backbone: Backbone, name: str, repository: str | None) -> str:
             f"proved, by\n\n```sh\npython tools/export.py --backbone {file} --to detectron2 --out "
             f"{name}.pkl\n```\n"
         )
-    except UserError:
+    except UsageError:
         parts.append("In detectron2: its stock ResNets do not cover this architecture.\n")
     return "\n".join(parts)
 
@@ -242,7 +242,7 @@ def _in_torchvision(backbone: Backbone) -> bool:
         return False
     try:
         to_timm.torchvision_network(backbone, device="meta")
-    except UserError:
+    except UsageError:
         return False
     return not spec.model_args
 

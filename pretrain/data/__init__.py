@@ -28,7 +28,7 @@ def open_data(root: Path, options: DatasetConfig) -> Data:
     """Open CIFAR's pickles, ImageNet, or any image folders.
 
     Raises:
-        UserError: what is missing or does not fit, and where.
+        UsageError: what is missing or does not fit, and where.
     """
     if (found := find_cifar(root)) is not None:
         train, val = open_cifar(*found)

@@ -6,17 +6,17 @@ import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pretrain.check_results import CheckResult, counted, decoded, note, ok, wrong
 from pretrain.data.cifar import LAYOUTS, find_cifar, open_cifar
 from pretrain.data.folders import class_folders, image_files, is_flat, validation_split
 from pretrain.data.validation_labels import find_labels, read_labels
-from pretrain.errors import UserError
-from pretrain.findings import Finding, counted, decoded, note, ok, wrong
+from pretrain.errors import UsageError
 from pretrain.progress import bar
 
 _TRAIN, _VAL, _CLASSES = 1_281_167, 50_000, 1_000
 
 
-def check_imagenet(root: Path, sample: int) -> list[Finding]:
+def check_imagenet(root: Path, sample: int) -> list[CheckResult]:
     """ILSVRC2012: train by synset, val by synset or flat with a label file.
 
     Args:
@@ -24,8 +24,8 @@ def check_imagenet(root: Path, sample: int) -> list[Finding]:
         sample: images of each split to decode.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}.")
-    found: list[Finding] = []
+        raise UsageError(f"there is no folder {root}.")
+    found: list[CheckResult] = []
     train, val = root / "train", root / validation_split(root, None)
     tars = sorted(train.glob("n*.tar")) if train.is_dir() else []
     classes: list[str] = []
@@ -49,7 +49,7 @@ def check_imagenet(root: Path, sample: int) -> list[Finding]:
         try:
             labels = find_labels(root, val.name)
             synsets = read_labels(labels, [Path(path).name for path in flat], classes)
-        except UserError as error:
+        except UsageError as error:
             return [*found, wrong(str(error))]
         found.append(ok(f"their labels stand in {labels}; --repair puts them into class folders"))
         val_classes, paths = sorted(set(synsets)), flat
@@ -66,13 +66,13 @@ def check_imagenet(root: Path, sample: int) -> list[Finding]:
     return found
 
 
-def repair_imagenet(root: Path) -> list[Finding]:
+def repair_imagenet(root: Path) -> list[CheckResult]:
     """Unpack class archives in train; move flat validation images into class folders.
 
     Each step can be interrupted and taken up again: an archive is removed when its images are
     there, an image is moved by renaming.
     """
-    done: list[Finding] = []
+    done: list[CheckResult] = []
     train, val = root / "train", root / validation_split(root, None)
     tars = sorted(train.glob("n*.tar")) if train.is_dir() else []
     for torn in train.glob(".n*.tmp"):
@@ -105,10 +105,10 @@ def repair_imagenet(root: Path) -> list[Finding]:
     return done or [note("nothing to repair")]
 
 
-def check_cifar(root: Path) -> list[Finding]:
+def check_cifar(root: Path) -> list[CheckResult]:
     """The pickles of CIFAR-10 or CIFAR-100; every image and label is read."""
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}.")
+        raise UsageError(f"there is no folder {root}.")
     held = find_cifar(root)
     if held is None:
         archives = list(_cifar_archives(root))
@@ -124,7 +124,7 @@ def check_cifar(root: Path) -> list[Finding]:
         return [wrong(f"{folder} lacks {', '.join(lacking)}")]
     try:
         train, test = open_cifar(folder, layout)
-    except UserError as error:
+    except UsageError as error:
         return [wrong(str(error))]
     classes = 100 if "100" in layout.folder else 10
     return [
@@ -134,7 +134,7 @@ def check_cifar(root: Path) -> list[Finding]:
     ]
 
 
-def repair_cifar(root: Path) -> list[Finding]:
+def repair_cifar(root: Path) -> list[CheckResult]:
     """Unpack the archive that the files come in."""
     if find_cifar(root) is not None:
         return [note("nothing to repair")]
@@ -162,7 +162,7 @@ def _unpack(path: Path, target: Path, whole: bool = True) -> None:
         if whole:
             os.replace(into, target)
     except (tarfile.TarError, EOFError) as error:
-        raise UserError(f"{path} cannot be unpacked: {error}. Download it again.") from error
+        raise UsageError(f"{path} cannot be unpacked: {error}. Download it again.") from error
     finally:
         if whole:
             shutil.rmtree(into, ignore_errors=True)

@@ -13,7 +13,7 @@ import torch
 
 from pretrain import safe_pickle
 from pretrain.data.images import ImageArray
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 
 @dataclass(frozen=True)
@@ -52,12 +52,12 @@ def open_cifar(folder: Path, layout: _Layout) -> tuple[ImageArray, ImageArray]:
     """The training and test images.
 
     Raises:
-        UserError: a file is missing, damaged, holds code, or has other contents.
+        UsageError: a file is missing, damaged, holds code, or has other contents.
     """
     meta = safe_pickle.load(folder / layout.meta)
     classes = meta.get(layout.names) if isinstance(meta, dict) else None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise UserError(f"{folder / layout.meta} has no list {layout.names!r}.")
+        raise UsageError(f"{folder / layout.meta} has no list {layout.names!r}.")
     train, test = (
         _split(folder, names, layout, tuple(classes)) for names in (layout.train, layout.test)
     )
@@ -84,14 +84,16 @@ def _batch(path: Path, layout: _Layout, num_classes: int) -> tuple[np.ndarray, n
     pixels = content.get("data") if isinstance(content, dict) else None
     labels = content.get(layout.labels) if isinstance(content, dict) else None
     if not isinstance(pixels, np.ndarray) or labels is None:
-        raise UserError(f"{path} is no CIFAR batch: it holds {held}, not data and {layout.labels}.")
+        raise UsageError(
+            f"{path} is no CIFAR batch: it holds {held}, not data and {layout.labels}."
+        )
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
-        raise UserError(
+        raise UsageError(
             f"{path}: data is {pixels.dtype} {pixels.shape}; it must be uint8 (images, 3072)."
         )
     numbers = np.asarray(labels, dtype=np.int64)
     if numbers.shape != (len(pixels),) or not ((numbers >= 0) & (numbers < num_classes)).all():
-        raise UserError(
+        raise UsageError(
             f"{path}: {layout.labels} must be {len(pixels)} numbers below {num_classes}."
         )
     return pixels, numbers

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pretrain.data.images import ImageFiles
 from pretrain.data.validation_labels import find_labels, read_labels
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 
 
@@ -22,14 +22,14 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
         option: how a user names another, for the message.
 
     Raises:
-        UserError: no such folder, no classes, a class without images.
+        UsageError: no such folder, no classes, a class without images.
     """
     folder = root / split
     if not folder.is_dir():
-        raise UserError(_no_folder(root, split, option))
+        raise UsageError(_no_folder(root, split, option))
     classes = class_folders(folder)
     if not classes:
-        raise UserError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg.")
+        raise UsageError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg.")
     paths: list[str] = []
     labels: list[int] = []
     empty = []
@@ -40,7 +40,7 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
         paths += found
         labels += [label] * len(found)
     if empty:
-        raise UserError(
+        raise UsageError(
             f"{folder}: no images ({', '.join(SUFFIXES)}) in class {', '.join(empty[:5])}"
             f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}. "
             "Fill or remove these folders."
@@ -61,7 +61,7 @@ def open_flat(
         option: how a user names a file, for the message.
 
     Raises:
-        UserError: no labels, an image without one, a class that training does not have.
+        UsageError: no labels, an image without one, a class that training does not have.
     """
     folder = root / split
     paths = image_files(folder)
@@ -70,7 +70,7 @@ def open_flat(
     place = {name: number for number, name in enumerate(classes)}
     unknown = sorted(set(of_image) - set(place))
     if unknown:
-        raise UserError(
+        raise UsageError(
             f"{path} names classes that {root} does not train on: {', '.join(unknown[:5])}"
             f"{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}."
         )
@@ -106,10 +106,10 @@ def validation_split(root: Path, wanted: str | None) -> str:
 
 
 def check_same_classes(train: tuple[str, ...], val: tuple[str, ...]) -> None:
-    """Raise UserError where the two splits do not name the same classes."""
+    """Raise UsageError where the two splits do not name the same classes."""
     if train != val:
         only = sorted(set(train) ^ set(val))[:6]
-        raise UserError(
+        raise UsageError(
             f"training and validation folders name different classes: {only} stand on "
             "one side only."
         )

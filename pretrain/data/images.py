@@ -60,7 +60,7 @@ class ImageFiles:
         return Path(os.fsdecode(self.names[index]))
 
     def read(self, index: int) -> Tensor:
-        """See Images; UserError where the file cannot be decoded."""
+        """See Images; UsageError where the file cannot be decoded."""
         return decode(self.path(index))
 
 

@@ -11,7 +11,7 @@ from pretrain.backbone import Backbone
 from pretrain.data.cifar import find_cifar, open_cifar
 from pretrain.data.folders import is_flat, open_flat, open_folder
 from pretrain.data.images import ImageArray, ImageFiles
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 
 def open_scored(
@@ -27,7 +27,7 @@ def open_scored(
             ImageNet are known (timm's list), and others are taken in alphabetical order.
 
     Raises:
-        UserError: no such data, or classes that are not the classifier's.
+        UsageError: no such data, or classes that are not the classifier's.
     """
     outputs = backbone.provenance.classes
     images: ImageFiles | ImageArray
@@ -46,14 +46,14 @@ def open_scored(
     if outputs is None:
         outputs, how = _imagenet(backbone), "by timm's list of ImageNet's synsets"
     if outputs is None:
-        raise UserError(
+        raise UsageError(
             f"{root} has {len(images.classes)} classes, the classifier "
             f"{backbone.spec.num_classes} outputs, and the file does not name them."
         )
     place = {name: number for number, name in enumerate(outputs)}
     unknown = [name for name in images.classes if name not in place]
     if unknown:
-        raise UserError(
+        raise UsageError(
             f"{len(unknown)} of the {len(images.classes)} classes in {root} are none of the "
             f"classifier's {len(outputs)}: {', '.join(unknown[:5])}. Its own are "
             f"{', '.join(outputs[:5])}, ..."

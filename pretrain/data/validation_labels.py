@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 KNOWN = (
     "LOC_val_solution.csv",
@@ -26,12 +26,12 @@ KNOWN = (
 
 
 def find_labels(root: Path, split: str, option: str = "") -> Path:
-    """The first of the known files below ROOT or ROOT/SPLIT; UserError where there is none."""
+    """The first of the known files below ROOT or ROOT/SPLIT; UsageError where there is none."""
     for folder in (root, root / split):
         for name in KNOWN:
             if (folder / name).is_file():
                 return folder / name
-    raise UserError(
+    raise UsageError(
         f"{root / split} has images but no class folders, and {root} none of the label files "
         f"{', '.join(KNOWN[:4])}. {f'Name one by {option} FILE, or put' if option else 'Put'} the "
         "images into class folders."
@@ -47,30 +47,30 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> lis
         classes: all synsets, sorted: what numbers after a name count.
 
     Raises:
-        UserError: no such file, another form, another number of lines, an image without a label.
+        UsageError: no such file, another form, another number of lines, an image without a label.
     """
     if not path.is_file():
-        raise UserError(f"there is no label file {path}.")
+        raise UsageError(f"there is no label file {path}.")
     try:
         lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text file ({error.reason}).") from error
+        raise UsageError(f"{path} is no text file ({error.reason}).") from error
     if not lines:
-        raise UserError(f"{path} is empty.")
+        raise UsageError(f"{path} is empty.")
     if lines[0].lower().startswith("imageid,"):
         return _by_name(path, lines[1:], names, re.compile(r"([^,]+),\s*(n\d+)"), str)
     if all(re.fullmatch(r"\S+\s+\d+", line.strip()) for line in lines):
 
         def at(number: str) -> str:
             if int(number) >= len(classes):
-                raise UserError(
+                raise UsageError(
                     f"{path} has class number {number}, but there are {len(classes)} classes"
                 )
             return classes[int(number)]
 
         return _by_name(path, lines, names, re.compile(r"(\S+)\s+(\d+)"), at)
     if len(lines) != len(names):
-        raise UserError(
+        raise UsageError(
             f"{path} has {len(lines):,} labels for {len(names):,} images. A label file without "
             "names must have a line for each image."
         )
@@ -79,11 +79,11 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> lis
         synset_of = _ilsvrc_ids(path)
         missing = sorted({word for word in words if int(word) not in synset_of})
         if missing:
-            raise UserError(f"{path} has the IDs {missing[:5]}, which meta.mat does not know.")
+            raise UsageError(f"{path} has the IDs {missing[:5]}, which meta.mat does not know.")
         return [synset_of[int(word)] for word in words]
     if all(re.fullmatch(r"n\d+", word) for word in words):
         return words
-    raise UserError(
+    raise UsageError(
         f"{path} is no label file of a known form; its first line is {lines[0][:60]!r}. Known are: "
         "a synset a line, an ILSVRC2012 ID a line, `name number`, and Kaggle's CSV."
     )
@@ -100,11 +100,11 @@ def _by_name(
     for number, line in enumerate(lines, 1):
         match = form.match(line.strip())
         if match is None:
-            raise UserError(f"{path}, line {number}: {line[:60]!r} names no image and class")
+            raise UsageError(f"{path}, line {number}: {line[:60]!r} names no image and class")
         found[Path(match[1]).stem] = match[2]
     lacking = [name for name in names if Path(name).stem not in found]
     if lacking:
-        raise UserError(
+        raise UsageError(
             f"{path} has no label for {len(lacking):,} of {len(names):,} images, such as "
             f"{lacking[0]}."
         )
@@ -115,7 +115,7 @@ def _ilsvrc_ids(path: Path) -> dict[int, str]:
     """ILSVRC2012 ID to synset, from the development kit's meta.mat beside the labels."""
     meta = path.with_name("meta.mat")
     if not meta.is_file():
-        raise UserError(
+        raise UsageError(
             f"{path} counts classes by ILSVRC2012 ID, and the table of the IDs, meta.mat of the "
             f"development kit, does not lie beside it. Put it into {path.parent}, or use a list of "
             "synsets."
@@ -123,7 +123,7 @@ def _ilsvrc_ids(path: Path) -> dict[int, str]:
     try:
         from scipy.io import loadmat
     except ImportError as error:
-        raise UserError(
+        raise UsageError(
             f"{meta} can only be read with SciPy: pip install scipy, or use a list of synsets."
         ) from error
     rows = loadmat(meta, squeeze_me=True)["synsets"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.mixing.mixed import Mix, Mixed, numpy_generator
 
 
@@ -19,7 +19,7 @@ class Choice:
     def __post_init__(self) -> None:
         """Refuse chances that are none."""
         if not all(weight >= 0 for weight in self.weights) or not sum(self.weights) > 0:
-            raise UserError(
+            raise UsageError(
                 f"the weights of the mixing methods are {self.weights}; none may be negative, and "
                 "one must be above 0"
             )

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.mixing.boxes import inside
 from pretrain.mixing.mixed import Mixed, check, numpy_generator, unmixed
 
@@ -26,7 +26,7 @@ class Cutout:
     def __post_init__(self) -> None:
         """Refuse a square larger than the image."""
         if not 0 < self.side <= 1:
-            raise UserError(f"mixing.side is {self.side}; it must lie in (0, 1]")
+            raise UsageError(f"mixing.side is {self.side}; it must lie in (0, 1]")
         check(1.0, self.probability)
 
     def __call__(

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 Granularity = Literal["batch", "pair", "half", "sample"]
 Partner = Literal["any", "other"]
@@ -112,11 +112,11 @@ def plan(
 
 
 def check(alpha: float, probability: float) -> None:
-    """Raise UserError outside alpha > 0 and 0 <= probability <= 1."""
+    """Raise UsageError outside alpha > 0 and 0 <= probability <= 1."""
     if not alpha > 0:
-        raise UserError(f"mixing.alpha is {alpha}; it must be above 0")
+        raise UsageError(f"mixing.alpha is {alpha}; it must be above 0")
     if not 0 <= probability <= 1:
-        raise UserError(f"mixing.probability is {probability}; it must lie in [0, 1]")
+        raise UsageError(f"mixing.probability is {probability}; it must lie in [0, 1]")
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:

@@ -18,7 +18,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 _CONFIG = {
     "input_size": (3, 32, 32),
@@ -98,7 +98,7 @@ class PyramidNet(nn.Module):
         per_stage, odd = divmod(depth - 2, 9 if bottleneck else 6)
         if odd or not 0 < per_stage <= 200:
             unit = 9 if bottleneck else 6
-            raise UserError(f"a PyramidNet's depth is {unit} n + 2, and not {depth}")
+            raise UsageError(f"a PyramidNet's depth is {unit} n + 2, and not {depth}")
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
         channels, width = 16, 16.0
@@ -143,7 +143,7 @@ class PyramidNet(nn.Module):
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Refused: not built."""
         if enable:
-            raise UserError("PyramidNet does not support gradient checkpointing")
+            raise UsageError("PyramidNet does not support gradient checkpointing")
 
     def forward_intermediates(
         self,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pretrain import torch_file
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 CHECKPOINT_FORMAT = "checkpoint/1"
 
@@ -24,7 +24,7 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     state = torch_file.read(path)
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise UserError(f"{path} is no checkpoint of this project ({CHECKPOINT_FORMAT!r}).")
+        raise UsageError(f"{path} is no checkpoint of this project ({CHECKPOINT_FORMAT!r}).")
     here, there = _facts(device), state["facts"]
     changed = [
         f"{fact} {there.get(fact)}, now {here.get(fact)}"

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from lightning.fabric import Fabric
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -25,15 +25,15 @@ def make_fabric(
         deterministic: on CUDA, algorithms that give the same bits each time.
 
     Raises:
-        UserError: that device is not there, or cannot do that precision.
+        UsageError: that device is not there, or cannot do that precision.
     """
     if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("device is cuda, but torch sees no CUDA device. Use --device cpu.")
+        raise UsageError("device is cuda, but torch sees no CUDA device. Use --device cpu.")
     if device == "mps" and not torch.backends.mps.is_available():
-        raise UserError("device is mps, but torch sees no Apple GPU. Use --device cpu.")
+        raise UsageError("device is mps, but torch sees no Apple GPU. Use --device cpu.")
     on_cuda = device in ("auto", "cuda") and torch.cuda.is_available()
     if precision == "16-mixed" and not on_cuda:
-        raise UserError("precision is 16-mixed, which needs a CUDA device. Use bf16-mixed.")
+        raise UsageError("precision is 16-mixed, which needs a CUDA device. Use bf16-mixed.")
     if deterministic and on_cuda:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
@@ -44,7 +44,7 @@ def make_fabric(
         return Fabric(accelerator=device, devices=1, precision=precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     if on_cuda and local > torch.cuda.device_count():
-        raise UserError(
+        raise UsageError(
             f"torchrun started {local} processes on this machine, which has "
             f"{torch.cuda.device_count()} GPUs. Give --nproc_per_node {torch.cuda.device_count()}."
         )
@@ -60,7 +60,7 @@ def make_fabric(
 
 
 @contextmanager
-def memory_in_words(
+def out_of_memory_hint(
     fabric: Fabric, batch_size: int, accumulate: int, what: str = "images"
 ) -> Iterator[None]:
     """A GPU that runs out of memory becomes a message with the way out.
@@ -75,7 +75,7 @@ def memory_in_words(
         yield
     except torch.OutOfMemoryError as error:
         micro = batch_size // (accumulate * fabric.world_size)
-        raise UserError(
+        raise UsageError(
             f"the GPU has not enough memory for {micro} {what} at once (batch_size {batch_size}, "
             f"accumulate {accumulate}, {fabric.world_size} process(es)). --accumulate "
             f"{2 * accumulate} halves what is in memory and keeps the batch of a step; --precision "

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from pretrain.training.seeds import derive, generator, seed_ambient
 
 
@@ -25,7 +25,7 @@ class Samples(Sized, Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
-class Batches(Sampler[list[tuple[int, int]]]):
+class BatchSampler(Sampler[list[tuple[int, int]]]):
     """Micro-batches of (epoch, index) for one process.
 
     With `shuffle` the order is a function of (seed, epoch), every process takes its part of each
@@ -47,13 +47,13 @@ class Batches(Sampler[list[tuple[int, int]]]):
         order: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
         if drop_last and count < batch_size:
-            raise UserError(
+            raise UsageError(
                 f"batch_size is {batch_size}, but there are only {count} training samples. "
                 "Give a smaller batch_size."
             )
         parts = accumulate * ranks
         if shuffle and batch_size % parts:
-            raise UserError(
+            raise UsageError(
                 f"batch_size is {batch_size}; it must be a multiple of {parts} (accumulate "
                 f"{accumulate} x {ranks} processes). The nearest are "
                 f"{batch_size // parts * parts} and {-(-batch_size // parts) * parts}."
@@ -106,7 +106,7 @@ class _Seeded(Dataset):
         seed_ambient(derive(self.seed, "sample", *key))
         try:
             return self.samples[key[1]]
-        except UserError as error:
+        except UsageError as error:
             return _Broken(key[1], str(error))
 
 
@@ -163,7 +163,7 @@ class Loader:
         accumulate: int = 1,
         rank: int = 0,
         ranks: int = 1,
-        max_broken: int = 0,
+        max_corrupt: int = 0,
         pin_memory: bool | None = None,
         order: Callable[[int], Sequence[int]] | None = None,
     ) -> None:
@@ -180,13 +180,13 @@ class Loader:
             accumulate: micro-batches in a step of one process.
             rank: number of this process.
             ranks: processes.
-            max_broken: samples that may raise UserError and are then named and left out, over all
+            max_corrupt: samples that may raise UsageError and are then named and left out, over all
                 processes.
             pin_memory: for a GPU; None pins where there is one.
             order: the samples of an epoch in an order of one's own, a function of its number; None
                 shuffles.
         """
-        self.batches = Batches(
+        self.batches = BatchSampler(
             len(samples),
             batch_size=batch_size,
             seed=seed,
@@ -199,7 +199,7 @@ class Loader:
         )
         self.broken: dict[int, str] = {}
         """What could not be read so far: number of the sample -> message."""
-        self._max_broken = max_broken
+        self._max_broken = max_corrupt
         pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._loader: DataLoader = DataLoader(
             _Seeded(samples, seed),
@@ -222,7 +222,7 @@ class Loader:
         """The micro-batches of `epoch` (from 0), beginning with step `first`.
 
         Raises:
-            UserError: more samples are broken than may be, or a worker process was killed.
+            UsageError: more samples are broken than may be, or a worker process was killed.
         """
         self.batches.epoch, self.batches.first = epoch, first
         try:
@@ -232,20 +232,20 @@ class Loader:
                 if batch is not None:
                     yield batch
                 elif self.batches.shuffle:
-                    raise UserError(f"a whole batch cannot be read. Its first: {broken[0][1]}")
+                    raise UsageError(f"a whole batch cannot be read. Its first: {broken[0][1]}")
         except RuntimeError as error:
             if "DataLoader worker (pid" not in str(error):  # an error inside a worker, our bug
                 raise
-            raise UserError(
+            raise UsageError(
                 f"a loader process died ({str(error).splitlines()[0]}). The machine may be out of "
                 "memory, or of shared memory (/dev/shm): give fewer --workers and resume the run."
             ) from error
 
-    def share_broken(self) -> None:
+    def share_corrupt(self) -> None:
         """Let every process know what the others could not read; called by all of them.
 
         Raises:
-            UserError: together they are more than may be.
+            UsageError: together they are more than may be.
         """
         if self.batches.ranks > 1:
             everywhere: list[Any] = [None] * self.batches.ranks
@@ -260,16 +260,16 @@ class Loader:
             return
         self.broken[index] = message
         self._check_broken(message)
-        say(f"left out ({len(self.broken)} of at most {self._max_broken}): {message}")
+        log(f"left out ({len(self.broken)} of at most {self._max_broken}): {message}")
 
     def _check_broken(self, message: str) -> None:
         count, most = len(self.broken), self._max_broken
         if count > most:
             more = f" It is number {count}; {most} may be left out." if most else ""
-            raise UserError(message + more)
+            raise UsageError(message + more)
 
 
-class ResidentLoader:
+class InMemoryLoader:
     """As Loader, for images that lie in memory (on any device) and need no reading.
 
     Args:
@@ -278,7 +278,7 @@ class ResidentLoader:
         batches: which samples when.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, batches: Batches) -> None:
+    def __init__(self, images: Tensor, labels: Tensor, batches: BatchSampler) -> None:
         self.images, self.labels, self.batches = images, labels, batches
         self.broken: dict[int, str] = {}
 
@@ -286,7 +286,7 @@ class ResidentLoader:
         """Steps in an epoch."""
         return self.batches.steps
 
-    def share_broken(self) -> None:
+    def share_corrupt(self) -> None:
         """As Loader's; every process has decoded every image."""
 
     def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:

@@ -16,7 +16,7 @@ from timm.data import create_transform
 from pretrain.audit import place
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.config import PretrainConfig
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import plain
 
 
@@ -128,7 +128,7 @@ def test_refused_when_cut_short(backbone_file, tmp_path):
     for length in (0, 10, 1000, len(whole) // 2, len(whole) - 1):
         path = tmp_path / f"cut{length}.pth"
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="cut short or no torch file"):
+        with pytest.raises(UsageError, match="cut short or no torch file"):
             Backbone.load(path)
 
 
@@ -144,7 +144,7 @@ def test_refused_when_holding_code(tmp_path):
     }.items():
         path = tmp_path / f"{name}.pth"
         torch.save(content, path)
-        with pytest.raises(UserError, match="can run code"):
+        with pytest.raises(UsageError, match="can run code"):
             Backbone.load(path)
 
 
@@ -165,7 +165,7 @@ def test_refused_when_holding_code(tmp_path):
 )
 def test_refused_when_foreign(content, words, tmp_path):
     torch.save(content, tmp_path / "f.pth")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         Backbone.load(tmp_path / "f.pth")
 
 
@@ -181,7 +181,7 @@ def test_refused_when_it_does_not_fit(backbone, tmp_path):
         if change == "arch":
             spec = dataclasses.replace(spec, arch="resnet18")
         dataclasses.replace(backbone, spec=spec, weights=weights).save(tmp_path / "x.pth")
-        with pytest.raises(UserError, match="do not fit") as caught:
+        with pytest.raises(UsageError, match="do not fit") as caught:
             Backbone.load(tmp_path / "x.pth")
         name = {
             "missing": "layer3.0.conv1.weight",
@@ -197,19 +197,19 @@ def test_a_renamed_member_is_no_backbone(backbone_file, tmp_path):
     with zipfile.ZipFile(backbone_file) as source, zipfile.ZipFile(path, "w") as target:
         for member in source.namelist():
             target.writestr(member.replace("data.pkl", "../data.pkl"), source.read(member))
-    with pytest.raises(UserError):
+    with pytest.raises(UsageError):
         Backbone.load(path)
 
 
 def test_no_file_and_a_folder(tmp_path):
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UsageError, match="there is no file"):
         Backbone.load(tmp_path / "none.pth")
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         Backbone.load(tmp_path)
 
 
 def test_unknown_architecture_names_its_neighbours():
-    with pytest.raises(UserError, match=r"Did you mean resnet50"):
+    with pytest.raises(UsageError, match=r"Did you mean resnet50"):
         BackboneSpec(arch="resnet5O").create(10, 0)
 
 
@@ -226,14 +226,14 @@ def test_unknown_architecture_names_its_neighbours():
     ],
 )
 def test_impossible_specs_are_refused(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong))):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
         BackboneSpec(arch="resnet18", **wrong)
 
 
 def test_loading_places_all_or_nothing():
     model = torch.nn.Linear(2, 2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with pytest.raises(UserError, match=r"in the file, not in the network \(1\):\s+scale"):
+    with pytest.raises(UsageError, match=r"in the file, not in the network \(1\):\s+scale"):
         place(model, {"weight": torch.ones(2, 2), "bias": torch.ones(2), "scale": torch.ones(1)})
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     place(
@@ -257,14 +257,14 @@ def test_importing_does_nothing():
 def test_a_variant_is_a_recipe_without_what_replicates_may_differ_in(backbone):
     recipe = plain(PretrainConfig(data="a"))
 
-    def variant(**changes) -> str | None:
+    def recipe_hash(**changes) -> str | None:
         provenance = Provenance(recipe={**recipe, **changes})
-        return dataclasses.replace(backbone, provenance=provenance).describe()["variant"]
+        return dataclasses.replace(backbone, provenance=provenance).describe()["recipe_hash"]
 
     same = {"seed": 3, "name": "x", "data": "b", "accumulate": 4, "workers": 9, "tensorboard": True}
-    assert variant(**same) == variant()
-    assert re.fullmatch("[0-9a-f]{8}", variant())
-    assert variant(mixing={**recipe["mixing"], "alpha": 0.5}) != variant()
-    assert variant(init="a.pth") == variant(init="b.pth") != variant()
-    assert variant(optimizer={**recipe["optimizer"], "lr": 0.5}) != variant()
-    assert dataclasses.replace(backbone, provenance=Provenance()).variant is None
+    assert recipe_hash(**same) == recipe_hash()
+    assert re.fullmatch("[0-9a-f]{8}", recipe_hash())
+    assert recipe_hash(mixing={**recipe["mixing"], "alpha": 0.5}) != recipe_hash()
+    assert recipe_hash(init="a.pth") == recipe_hash(init="b.pth") != recipe_hash()
+    assert recipe_hash(optimizer={**recipe["optimizer"], "lr": 0.5}) != recipe_hash()
+    assert dataclasses.replace(backbone, provenance=Provenance()).recipe_hash is None

@@ -14,7 +14,7 @@ from pretrain.config import DatasetConfig
 from pretrain.data import open_data
 from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
 from pretrain.data.validation_labels import read_labels
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 SYNSETS = ("n01440764", "n01443537", "n02102040")
 # whose image is whose: not in the order of the synsets
@@ -122,7 +122,7 @@ def test_class_archives_are_unpacked_and_cannot_escape(imagenet):
     assert not list(train.glob("*.tar"))
     with tarfile.open(train / "n99999999.tar", "w") as archive:
         archive.add(imagenet / "val" / VAL[0], "../../escaped")
-    with pytest.raises(UserError, match=r"n99999999\.tar cannot be unpacked.*outside"):
+    with pytest.raises(UsageError, match=r"n99999999\.tar cannot be unpacked.*outside"):
         repair_imagenet(imagenet)
     assert not (imagenet.parent / "escaped").exists()
     assert not list(train.glob(".n*"))
@@ -165,20 +165,20 @@ def test_what_a_look_at_imagenet_finds(imagenet):
 def test_label_files_that_do_not_fit(text, words, imagenet):
     path = imagenet / "mine.txt"
     path.write_text(text)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         open_data(imagenet, DatasetConfig(val_labels=str(path)))
 
 
 def test_flat_images_without_labels_say_what_is_needed(imagenet):
-    with pytest.raises(UserError, match=r"none of the label files.*--dataset\.val_labels"):
+    with pytest.raises(UsageError, match=r"none of the label files.*--dataset\.val_labels"):
         open_data(imagenet, DatasetConfig())
-    with pytest.raises(UserError, match="no label file"):
+    with pytest.raises(UsageError, match="no label file"):
         open_data(imagenet, DatasetConfig(val_labels="nowhere.txt"))
 
 
 def test_binary_files_are_no_labels(imagenet):
     (imagenet / "x.bin").write_bytes(bytes(range(128, 256)))
-    with pytest.raises(UserError, match="no text file"):
+    with pytest.raises(UsageError, match="no text file"):
         read_labels(imagenet / "x.bin", NAMES, SYNSETS)
 
 
@@ -232,7 +232,7 @@ def test_a_cifar_pickle_with_code_is_refused(tmp_path):
             return (print, ("code was run",))
 
     (folder / "data_batch_3").write_bytes(pickle.dumps({"data": Trap()}))
-    with pytest.raises(UserError, match=r"data_batch_3 holds the global .*print.*can run code"):
+    with pytest.raises(UsageError, match=r"data_batch_3 holds the global .*print.*can run code"):
         open_data(tmp_path, DatasetConfig())
 
 
@@ -249,7 +249,7 @@ def test_a_cifar_pickle_with_code_is_refused(tmp_path):
 def test_cifar_batches_that_do_not_fit(content, words, tmp_path):
     folder = cifar(tmp_path, 10)
     (folder / "test_batch").write_bytes(pickle.dumps(content, 2))
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         open_data(tmp_path, DatasetConfig())
     assert [line.state for line in check_cifar(tmp_path)] == ["wrong"]
 

@@ -25,12 +25,12 @@ from pretrain.config import (
 )
 from pretrain.data.folders import open_folder
 from pretrain.engine import mixed_accuracy, pretrain, train_step
-from pretrain.errors import Stopped, UserError
+from pretrain.errors import Stopped, UsageError
 from pretrain.images import decode
 from pretrain.mixing import CutMix, unmixed
-from pretrain.preparation import equip, prepare
 from pretrain.run import Result, Run
-from pretrain.training import make_fabric, parts_of
+from pretrain.setup import build, setup_training
+from pretrain.training import make_fabric, micro_batches
 from tools import prove_resume
 from tools.prove_resume import prove
 
@@ -91,7 +91,7 @@ def test_a_run_leaves_what_it_promises(first):
     backbone = Backbone.load(folder / "backbone.pth")
     assert backbone.fingerprint() == result.backbone["fingerprint"]
     assert backbone.provenance.recipe == result.config
-    assert backbone.arm == "cutmix+mixup"
+    assert backbone.method == "cutmix+mixup"
     assert backbone.provenance.classes == sorted(backbone.provenance.classes)
     assert backbone.spec.num_classes == 10
     assert Result.read(folder / "result.json") == result
@@ -172,7 +172,7 @@ def test_what_may_change_on_resuming(first, worlds, tmp_path, capsys):
     with pytest.raises(Stopped):
         train(tmp_path / "run", world=world, stop_after=2)
     for refused in ({"batch_size": 10}, {"seed": 1}, {"epochs": 3}):
-        with pytest.raises(UserError, match=f"{next(iter(refused))}: .*only workers, accumulate"):
+        with pytest.raises(UsageError, match=f"{next(iter(refused))}: .*only workers, accumulate"):
             train(tmp_path / "run", world=world, **refused)
     capsys.readouterr()
     train(tmp_path / "run", world=world, accumulate=1, workers=1)
@@ -191,7 +191,7 @@ def test_other_data_is_another_run(worlds, tmp_path):
         train(tmp_path / "run", world=root, stop_after=2)
     one = next((root / "train" / "star").iterdir())
     shutil.copy(one, one.with_name("more.jpg"))
-    with pytest.raises(UserError, match=r"other data: .*'samples': 60.*'samples': 61"):
+    with pytest.raises(UsageError, match=r"other data: .*'samples': 60.*'samples': 61"):
         train(tmp_path / "run", world=root)
 
 
@@ -235,15 +235,17 @@ def test_backbones_of_single_epochs_and_of_the_best(worlds, tmp_path):
 def test_the_average_of_the_weights_is_timm_s(worlds, tmp_path):
     """What is kept is ModelEmaV3's average over the steps, not the last weights."""
     options = config(worlds["classification"])
-    ready = prepare(options)
+    setup = build(options)
     fabric = make_fabric("cpu")
-    gear = equip(ready, options, fabric)
+    gear = setup_training(setup, options, fabric)
     average = copy.deepcopy(gear.network)
     gear.model.train()
     batches = gear.train.epoch(0)
     for step in range(3):
-        parts = parts_of(step, [next(batches), next(batches)], gear.train, fabric, options.seed)
-        train_step(gear, ready, options, fabric, step, parts)
+        parts = micro_batches(
+            step, [next(batches), next(batches)], gear.train, fabric, options.seed
+        )
+        train_step(gear, setup, options, fabric, step, parts)
         decay = gear.ema.get_decay(step)
         for mean, value in zip(average.parameters(), gear.network.parameters(), strict=True):
             mean.data.lerp_(value.data, 1 - decay)
@@ -264,8 +266,8 @@ def test_the_first_batch_that_mixes_is_drawn(
     Step 2 is the last of the first epoch, and a picture that is there stays, as on resuming.
     """
     options = config(worlds["classification"], mixing=MixingConfig(method=method), accumulate=1)
-    ready, fabric = prepare(options), make_fabric("cpu")
-    gear = equip(ready, options, fabric)
+    setup, fabric = build(options), make_fabric("cpu")
+    gear = setup_training(setup, options, fabric)
     assert len(gear.train) == 3
     step, seen = 0, []
 
@@ -283,8 +285,8 @@ def test_the_first_batch_that_mixes_is_drawn(
     monkeypatch.setattr("pretrain.engine.draw_mixed_batch", draw)
     batches = [*gear.train.epoch(0), *gear.train.epoch(1)]
     for step in range(5):
-        parts = parts_of(step, [batches[step]], gear.train, fabric, 0)
-        train_step(gear, ready, options, fabric, step, parts, Run(tmp_path / "run"))
+        parts = micro_batches(step, [batches[step]], gear.train, fabric, 0)
+        train_step(gear, setup, options, fabric, step, parts, Run(tmp_path / "run"))
     assert seen == drawn
 
 
@@ -302,7 +304,7 @@ def test_training_goes_on_from_another_backbone(first, worlds, tmp_path):
     assert result.config["init"] == str(path)
     other = replace(still, model=ModelConfig(arch="resnet18"))
     with pytest.raises(
-        UserError, match=r"--init is a test_resnet .* trains a resnet18.*--model\.arch"
+        UsageError, match=r"--init is a test_resnet .* trains a resnet18.*--model\.arch"
     ):
         pretrain(other, Run(tmp_path / "other"), make_fabric("cpu"), init=start)
 
@@ -313,9 +315,9 @@ def test_other_classes_get_a_new_classifier(first, worlds, tmp_path):
         for name in sorted(os.listdir(worlds["classification"] / split))[:2]:
             shutil.copytree(worlds["classification"] / split / name, root / split / name)
     start = Backbone.load(first[1] / "backbone.pth")
-    ready = prepare(config(root, init="x"), start)
-    assert ready.network.fc.weight.shape[0] == 2
-    assert torch.equal(ready.network.layer1[0].conv1.weight, start.weights["layer1.0.conv1.weight"])
+    setup = build(config(root, init="x"), start)
+    assert setup.network.fc.weight.shape[0] == 2
+    assert torch.equal(setup.network.layer1[0].conv1.weight, start.weights["layer1.0.conv1.weight"])
 
 
 def test_too_little_gpu_memory_names_the_way_out(worlds, tmp_path, monkeypatch):
@@ -323,7 +325,7 @@ def test_too_little_gpu_memory_names_the_way_out(worlds, tmp_path, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
     monkeypatch.setattr("pretrain.engine.train_step", full)
-    with pytest.raises(UserError, match=r"10 images of 32 pixels.*batch_size 20.*--accumulate 4"):
+    with pytest.raises(UsageError, match=r"10 images of 32 pixels.*batch_size 20.*--accumulate 4"):
         train(tmp_path / "run", world=worlds["classification"])
 
 
@@ -339,7 +341,7 @@ def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
         label_smoothing=0.1,
     )
     options = config(worlds["classification"], optimizer=plan)
-    gear = equip(prepare(options), options, make_fabric("cpu"))
+    gear = setup_training(build(options), options, make_fabric("cpu"))
     groups = gear.optimizer.param_groups
     assert {group["weight_decay"] for group in groups} == {0.0, 1e-4}
     assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
@@ -348,13 +350,13 @@ def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
     assert log[-1]["lr"] < log[0]["lr"] < 1e-3
     for wrong, words in (({"name": "adamm"}, "timm has .*adamw"), ({"args": {"nope": 1}}, "nope")):
         broken = replace(options, optimizer=replace(plan, **wrong))
-        with pytest.raises(UserError, match=words):
-            equip(prepare(broken), broken, make_fabric("cpu"))
+        with pytest.raises(UsageError, match=words):
+            setup_training(build(broken), broken, make_fabric("cpu"))
 
 
 def test_norms_and_biases_decay_as_in_the_official_code(worlds):
     options = config(worlds["classification"], optimizer=OptimizerConfig())
-    gear = equip(prepare(options), options, make_fabric("cpu"))
+    gear = setup_training(build(options), options, make_fabric("cpu"))
     assert {group["weight_decay"] for group in gear.optimizer.param_groups} == {1e-4}
     assert all(group["nesterov"] for group in gear.optimizer.param_groups)
 
@@ -397,7 +399,7 @@ def test_curves_for_tensorboard_are_cut_where_a_run_is_resumed(worlds, tmp_path)
 
 def test_each_micro_batch_is_mixed_by_its_own_draws(worlds, monkeypatch):
     options = config(worlds["classification"])
-    gear = equip(prepare(options), options, make_fabric("cpu"))
+    gear = setup_training(build(options), options, make_fabric("cpu"))
     drawn = []
 
     def recorded(images, labels, num_classes, generator):
@@ -405,10 +407,12 @@ def test_each_micro_batch_is_mixed_by_its_own_draws(worlds, monkeypatch):
         return unmixed(images, labels, num_classes)
 
     monkeypatch.setattr("pretrain.engine.mix_at", lambda *_: recorded)
-    ready, fabric, batches = prepare(options), make_fabric("cpu"), gear.train.epoch(0)
+    setup, fabric, batches = build(options), make_fabric("cpu"), gear.train.epoch(0)
     for step in (0, 1):
-        parts = parts_of(step, [next(batches), next(batches)], gear.train, fabric, options.seed)
-        train_step(gear, ready, options, fabric, step, parts)
+        parts = micro_batches(
+            step, [next(batches), next(batches)], gear.train, fabric, options.seed
+        )
+        train_step(gear, setup, options, fabric, step, parts)
     assert len(set(drawn)) == 4
 
 
@@ -419,14 +423,14 @@ def test_broken_images_are_left_out_up_to_a_limit(workers, worlds, tmp_path, cap
     for split, place in (("train", 3), ("train", 40), ("val", 5)):
         victim = sorted((root / split).rglob("*.jpg"))[place]
         victim.write_bytes(victim.read_bytes()[:300])
-    allowed = replace(config(root).dataset, max_broken=2)
+    allowed = replace(config(root).dataset, max_corrupt=2)
     result = train(tmp_path / "run", world=root, dataset=allowed, workers=workers)
     said = capsys.readouterr().err
     assert said.count("left out (1 of at most 2)") == 2  # once in training, once in validation
     assert said.count("left out (2 of at most 2)") == 1
     assert result.metrics["images_left_out"] == 3
-    one = replace(allowed, max_broken=1)
-    with pytest.raises(UserError, match=r"cannot be decoded.*It is number 2; 1 may be left out"):
+    one = replace(allowed, max_corrupt=1)
+    with pytest.raises(UsageError, match=r"cannot be decoded.*It is number 2; 1 may be left out"):
         train(tmp_path / "strict", world=root, dataset=one, workers=workers)
 
 
@@ -437,7 +441,7 @@ def test_a_cached_run_equals_one_that_reads(worlds, tmp_path):
     cached = DatasetConfig(**size, cache=True)
     kept = train(tmp_path / "kept", world=worlds["classification"], dataset=cached, workers=1)
     assert_equal_runs(read, kept)
-    with pytest.raises(UserError, match="padded"):
+    with pytest.raises(UsageError, match="padded"):
         DatasetConfig(cache=True)
 
 
@@ -467,7 +471,7 @@ def test_a_run_that_resumes_otherwise_is_found_out(worlds, tmp_path, monkeypatch
         return watched(command, folder, None)
 
     monkeypatch.setattr(prove_resume, "_watched", otherwise)
-    with pytest.raises(UserError, match=r"kill 1 of 1.* values differ: .*checkpoint\.model"):
+    with pytest.raises(UsageError, match=r"kill 1 of 1.* values differ: .*checkpoint\.model"):
         prove(options, "cpu", kills=1, stop_after=2)
 
 
@@ -476,7 +480,7 @@ def test_every_method_trains(method, worlds, tmp_path):
     options = config(worlds["classification"], epochs=1, mixing=MixingConfig(method=method))
     result = pretrain(options, Run(tmp_path / "run"), make_fabric("cpu"))
     assert result.metrics["train_loss"] > 0
-    assert result.backbone["arm"] == method
+    assert result.backbone["method"] == method
 
 
 def test_bfloat16_and_padded_crops_train(worlds, tmp_path):
@@ -505,7 +509,7 @@ def test_training_accuracy_is_against_the_mixed_label():
 
 def test_divergence_is_said(worlds, tmp_path):
     options = config(worlds["classification"], optimizer=OptimizerConfig(lr=1e12))
-    with pytest.raises(UserError, match="diverged"):
+    with pytest.raises(UsageError, match="diverged"):
         pretrain(options, Run(tmp_path / "run"), make_fabric("cpu"))
     assert not (tmp_path / "run" / "result.json").exists()
 
@@ -535,8 +539,8 @@ def test_folders_as_users_give_them(trouble, worlds, tmp_path):
             (root / folder / "1.jpg").write_bytes(source.read_bytes())
         if trouble == "empty class":
             (root / "train/cat/1.jpg").unlink()
-    with pytest.raises(UserError, match=words):
-        prepare(config(root))
+    with pytest.raises(UsageError, match=words):
+        build(config(root))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -545,7 +549,7 @@ def test_a_broken_image_is_named(workers, worlds, tmp_path):
     shutil.copytree(worlds["classification"], root)
     victim = sorted((root / "train" / "star").iterdir())[2]
     victim.write_bytes(victim.read_bytes()[:300])
-    with pytest.raises(UserError, match=f"image .*{victim.name} cannot be decoded"):
+    with pytest.raises(UsageError, match=f"image .*{victim.name} cannot be decoded"):
         train(tmp_path / "run", world=root, workers=workers)
     assert not (tmp_path / "run" / "result.json").exists()
 

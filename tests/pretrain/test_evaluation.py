@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.evaluation import evaluate_backbone
 from pretrain.training import make_fabric
 
@@ -113,13 +113,13 @@ def test_classes_are_matched_or_refused(worlds):
     assert "alphabetical" in guessed.how
     assert other.evaluation.loss != by_name.evaluation.loss  # labels go by name, not by place
     foreign = lively(spec, classes=[f"x{name}" for name in names])
-    with pytest.raises(UserError, match=r"10 of the 10 classes .* none of the classifier's 10"):
+    with pytest.raises(UsageError, match=r"10 of the 10 classes .* none of the classifier's 10"):
         evaluate_backbone(foreign, world, fabric)
     seven = lively(dataclasses.replace(spec, num_classes=7))
-    with pytest.raises(UserError, match="has 10 classes, the classifier 7 outputs"):
+    with pytest.raises(UsageError, match="has 10 classes, the classifier 7 outputs"):
         evaluate_backbone(seven, world, fabric)
     thousand = lively(dataclasses.replace(spec, num_classes=1000))
-    with pytest.raises(UserError, match="none of the classifier's 1000"):
+    with pytest.raises(UsageError, match="none of the classifier's 1000"):
         evaluate_backbone(thousand, world, fabric)
 
 

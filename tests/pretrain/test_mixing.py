@@ -9,7 +9,7 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from pretrain.config import MethodConfig, MixingConfig
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.mixing import (
     Choice,
     CutMix,
@@ -285,7 +285,7 @@ def test_one_of_several_methods_for_each_batch():
     # a CutMix box or a Mixup partner may leave a batch as it was, so these are a little few
     assert kinds["cutmix"] / 600 == pytest.approx(0.5, abs=0.06)
     assert kinds["mixup"] / 600 == pytest.approx(0.25, abs=0.06)
-    with pytest.raises(UserError, match="weights"):
+    with pytest.raises(UsageError, match="weights"):
         Choice(mixes=(CutMix(),), weights=(0.0,))
 
 
@@ -305,7 +305,7 @@ def test_a_schedule_is_a_function_of_the_epoch():
     both = MixingConfig(others=[MethodConfig(method="mixup", weight=3.0)])
     assert mix_at(both, 0.0).weights == (1.0, 3.0)
     for wrong in ({"ramp_epochs": -1.0}, {"off_epoch": -1.0}):
-        with pytest.raises(UserError, match=next(iter(wrong))):
+        with pytest.raises(UsageError, match=next(iter(wrong))):
             MixingConfig(**wrong)
 
 
@@ -327,7 +327,7 @@ def test_probability_is_a_chance_per_batch():
 
 @pytest.mark.parametrize("wrong", [{"alpha": 0.0}, {"alpha": -1.0}, {"probability": 1.5}])
 def test_impossible_settings_are_refused(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong))):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
         CutMix(**wrong)
-    with pytest.raises(UserError, match=next(iter(wrong))):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
         Mixup(**wrong)

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
-from pretrain.training import Batches
+from pretrain.errors import UsageError
+from pretrain.training import BatchSampler
 from tests.conftest import ROOT
 
 
@@ -90,13 +90,13 @@ def test_what_one_process_cannot_read_counts_for_all(tree, tmp_path):
         files = sorted((root / split).rglob("*.jpg"))
         for place in places:
             files[place].write_bytes(b"no picture")
-    words = ("--dataset.max_broken", "3")
+    words = ("--dataset.max_corrupt", "3")
     run(command(root, tmp_path / "run", *words, processes=2))
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert metrics["images_left_out"] == 5
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True)
     assert len(state["broken"]) == 3
-    words = ("--dataset.max_broken", "2")
+    words = ("--dataset.max_corrupt", "2")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     strict = command(root, tmp_path / "strict", *words, processes=2)
     done = subprocess.run(strict, capture_output=True, text=True, env=environment, timeout=300)
@@ -134,7 +134,7 @@ def test_two_processes_stop_together_and_one_goes_on(tree, alone, tmp_path):
 def test_each_image_is_scored_once_on_any_number_of_processes(count, ranks):
     seen = []
     for rank in range(ranks):
-        batches = Batches(count, batch_size=4, seed=0, shuffle=False, rank=rank, ranks=ranks)
+        batches = BatchSampler(count, batch_size=4, seed=0, shuffle=False, rank=rank, ranks=ranks)
         own = [index for batch in batches for _, index in batch]
         assert len(list(batches)) == batches.steps
         seen += own
@@ -147,7 +147,7 @@ def test_a_step_is_the_same_images_however_it_is_cut(accumulate, ranks):
         """For each step: number of the micro-batch -> its images."""
         found: list[dict[int, list[int]]] = [{}, {}]
         for rank in range(ranks):
-            batches = Batches(
+            batches = BatchSampler(
                 30, batch_size=12, seed=7, shuffle=True, drop_last=True,
                 accumulate=accumulate, rank=rank, ranks=ranks,
             )  # fmt: skip
@@ -163,5 +163,7 @@ def test_a_step_is_the_same_images_however_it_is_cut(accumulate, ranks):
 
 
 def test_a_batch_that_cannot_be_cut_names_those_that_can():
-    with pytest.raises(UserError, match=r"multiple of 8 .*The nearest are 96 and 104"):
-        Batches(500, batch_size=100, seed=0, shuffle=True, drop_last=True, accumulate=2, ranks=4)
+    with pytest.raises(UsageError, match=r"multiple of 8 .*The nearest are 96 and 104"):
+        BatchSampler(
+            500, batch_size=100, seed=0, shuffle=True, drop_last=True, accumulate=2, ranks=4
+        )

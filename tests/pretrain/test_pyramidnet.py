@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from pretrain.backbone import Backbone, BackboneSpec
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import NAMES
 from pretrain.spec import create_model
 from tests.transfer.formats.making import tame
@@ -87,7 +87,7 @@ def test_a_depth_that_cannot_be():
             if words is None:
                 create_model("pyramidnet", **arguments)
             else:
-                with pytest.raises(UserError, match=words):
+                with pytest.raises(UsageError, match=words):
                     create_model("pyramidnet", **arguments)
 
 

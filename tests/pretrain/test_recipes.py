@@ -8,8 +8,8 @@ import torch
 from pretrain.advice import advice
 from pretrain.config import MethodConfig, MixingConfig, ModelConfig, PretrainConfig
 from pretrain.engine import train_step
-from pretrain.preparation import equip, prepare
-from pretrain.training import make_fabric, parts_of
+from pretrain.setup import build, setup_training
+from pretrain.training import make_fabric, micro_batches
 from tests.conftest import ROOT
 from tools.command import load_config
 
@@ -21,11 +21,13 @@ def test_every_recipe_makes_a_step(path, worlds):
     config = load_config(PretrainConfig, path, data=str(worlds["classification"]))
     small = replace(config, batch_size=2, workers=0)
     fabric = make_fabric("cpu", small.precision)
-    ready = prepare(small)
-    gear = equip(ready, small, fabric)
+    setup = build(small)
+    gear = setup_training(setup, small, fabric)
     before = {name: tensor.clone() for name, tensor in gear.network.state_dict().items()}
     batch = next(iter(gear.train.epoch(0)))
-    sums = train_step(gear, ready, small, fabric, 0, parts_of(0, [batch], gear.train, fabric, 0))
+    sums = train_step(
+        gear, setup, small, fabric, 0, micro_batches(0, [batch], gear.train, fabric, 0)
+    )
     assert torch.isfinite(sums).all()
     after = gear.network.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Result, Run, atomic, environment, peak_resident_mib, write_text
 from tests.conftest import ROOT
 
@@ -62,7 +62,7 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
 )
 def test_foreign_results_are_refused(tmp_path, text, words):
     (tmp_path / "result.json").write_text(text)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         Result.read(tmp_path / "result.json")
 
 
@@ -75,14 +75,14 @@ def test_a_folder_is_not_taken_over(tmp_path):
     run = Run(tmp_path / "run")
     run.start({"epochs": 1, "model": {"arch": "a"}})
     run.start({"epochs": 1, "model": {"arch": "a"}})  # the same run goes on
-    with pytest.raises(UserError, match=r"model\.arch: 'a' there, 'b' here"):
+    with pytest.raises(UsageError, match=r"model\.arch: 'a' there, 'b' here"):
         run.start({"epochs": 1, "model": {"arch": "b"}})
     run.finish(RESULT)
-    with pytest.raises(UserError, match="finished run"):
+    with pytest.raises(UsageError, match="finished run"):
         run.start({"epochs": 1, "model": {"arch": "a"}})
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("...")
-    with pytest.raises(UserError, match="no run of ours"):
+    with pytest.raises(UsageError, match="no run of ours"):
         Run(tmp_path / "mine").start({})
     assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
 
@@ -99,7 +99,7 @@ def test_a_folder_belongs_to_one_process(tmp_path):
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
     assert other.stdout.readline() == "taken\n"
-    with pytest.raises(UserError, match="another process is working in"):
+    with pytest.raises(UsageError, match="another process is working in"):
         Run(tmp_path / "run").start({"epochs": 1})
     other.kill()
     other.wait()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain import safe_pickle
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 CONTENT = {
     "name": "batch 1",
@@ -77,7 +77,7 @@ def test_what_needs_code_is_refused_by_name(content, named, tmp_path, capsys):
     path = tmp_path / "trap.pkl"
     for protocol in (0, 2, 4):
         path.write_bytes(pickle.dumps(content, protocol))
-        with pytest.raises(UserError, match=rf"{named}.*can run code"):
+        with pytest.raises(UsageError, match=rf"{named}.*can run code"):
             safe_pickle.load(path)
     assert capsys.readouterr().out == ""
 
@@ -102,7 +102,7 @@ def test_torn_and_lying_streams(stream, tmp_path):
     path = tmp_path / "torn.pkl"
     path.write_bytes(stream)
     before = peak_kib()
-    with pytest.raises(UserError, match=r"torn\.pkl"):
+    with pytest.raises(UsageError, match=r"torn\.pkl"):
         safe_pickle.load(path)
     assert peak_kib() - before < 100_000
 
@@ -132,14 +132,14 @@ def test_every_cut_of_a_good_file_is_refused(tmp_path):
     path = tmp_path / "cut.pkl"
     for length in range(0, len(whole) - 1, 7):
         path.write_bytes(whole[:length])
-        with pytest.raises(UserError, match="cut short"):
+        with pytest.raises(UsageError, match="cut short"):
             safe_pickle.load(path)
 
 
 def test_no_file_and_a_folder(tmp_path):
-    with pytest.raises(UserError, match="there is no file"):
+    with pytest.raises(UsageError, match="there is no file"):
         safe_pickle.load(tmp_path / "none.pkl")
-    with pytest.raises(UserError, match="is a folder"):
+    with pytest.raises(UsageError, match="is a folder"):
         safe_pickle.load(tmp_path)
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.training import (
-    Batches,
+    BatchSampler,
+    InMemoryLoader,
     Loader,
-    ResidentLoader,
     derive,
     generator,
     schedule,
@@ -36,7 +36,7 @@ class Noise:
         import random
 
         if index == self.broken:
-            raise UserError("image 7.jpg is broken")
+            raise UsageError("image 7.jpg is broken")
         return torch.tensor([index, torch.rand(()), np.random.rand(), random.random()])
 
 
@@ -75,13 +75,13 @@ def test_workers_persist_over_epochs():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_user_s_mistake_keeps_its_words(workers):
     loader = Loader(Noise(broken=7), batch_size=4, seed=0, workers=workers, shuffle=False)
-    with pytest.raises(UserError, match=r"^image 7\.jpg is broken$"):
+    with pytest.raises(UsageError, match=r"^image 7\.jpg is broken$"):
         list(loader.epoch(0))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_broken_sample_leaves_a_batch_its_size_in_training_and_not_in_scoring(workers):
-    settings = {"batch_size": 4, "seed": 0, "workers": workers, "max_broken": 1}
+    settings = {"batch_size": 4, "seed": 0, "workers": workers, "max_corrupt": 1}
     train = Loader(Noise(broken=7), shuffle=True, **settings)
     assert [len(batch) for batch in train.epoch(0)] == [4, 4, 2]
     assert train.broken == {7: "image 7.jpg is broken"}
@@ -95,10 +95,10 @@ def test_a_broken_sample_leaves_a_batch_its_size_in_training_and_not_in_scoring(
 def test_a_batch_of_broken_samples_stops_a_training():
     class Broken(Noise):
         def __getitem__(self, index):
-            raise UserError(f"image {index}.jpg is broken")
+            raise UsageError(f"image {index}.jpg is broken")
 
-    loader = Loader(Broken(), batch_size=2, seed=0, workers=0, shuffle=True, max_broken=100)
-    with pytest.raises(UserError, match=r"a whole batch cannot be read. Its first: image \d\.jpg"):
+    loader = Loader(Broken(), batch_size=2, seed=0, workers=0, shuffle=True, max_corrupt=100)
+    with pytest.raises(UsageError, match=r"a whole batch cannot be read. Its first: image \d\.jpg"):
         list(loader.epoch(0))
 
 
@@ -110,7 +110,7 @@ def test_a_bug_inside_a_loader_process_stays_a_bug():
     loader = Loader(Wrong(), batch_size=2, seed=0, workers=1, shuffle=True)
     with pytest.raises(RuntimeError, match="a real bug") as caught:
         list(loader.epoch(0))
-    assert not isinstance(caught.value, UserError)
+    assert not isinstance(caught.value, UsageError)
 
 
 def test_signals_to_the_whole_group_leave_the_loader_processes_alone():
@@ -129,14 +129,14 @@ def test_a_loader_process_that_dies_is_said():
             os.kill(os.getpid(), signal.SIGKILL)
 
     loader = Loader(Dying(), batch_size=2, seed=0, workers=1, shuffle=True)
-    with pytest.raises(UserError, match=r"a loader process died .*fewer --workers"):
+    with pytest.raises(UsageError, match=r"a loader process died .*fewer --workers"):
         list(loader.epoch(0))
 
 
 def test_resident_images_come_in_the_same_order():
     pixels, labels = torch.arange(10)[:, None], torch.arange(10) % 3
     settings = {"batch_size": 4, "seed": 3, "shuffle": True}
-    resident = ResidentLoader(pixels, labels, Batches(10, **settings))
+    resident = InMemoryLoader(pixels, labels, BatchSampler(10, **settings))
     read = Loader(Noise(), workers=0, **settings)
     for epoch, first in ((0, 0), (2, 1)):
         ours = torch.cat([images[:, 0] for images, _ in resident.epoch(epoch, first)])
@@ -145,7 +145,7 @@ def test_resident_images_come_in_the_same_order():
 
 
 def test_more_images_in_a_batch_than_there_are():
-    with pytest.raises(UserError, match="only 10"):
+    with pytest.raises(UsageError, match="only 10"):
         Loader(Noise(), batch_size=11, seed=0, workers=0, shuffle=True, drop_last=True)
 
 
@@ -220,7 +220,7 @@ def test_checkpoints_are_whole_or_absent(tmp_path):
     assert load_checkpoint(path, CPU)["epoch"] == 3
     assert [p.name for p in path.parent.iterdir()] == ["last.pth"]
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(UserError, match="cut short"):
+    with pytest.raises(UsageError, match="cut short"):
         load_checkpoint(path, CPU)
 
 

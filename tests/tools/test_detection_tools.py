@@ -75,11 +75,11 @@ def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path):
         (["--data", "no_sets"], "has no ImageSets/Main"),
         (["--voc.train", "trian"], "has no split 'trian'; it has train, val. Did you mean train?"),
         (["--voc.classes", "[strar]"], "unknown class"),
-        (["--voc.max_broken", "-1"], "voc.max_broken is -1"),
+        (["--voc.max_corrupt", "-1"], "voc.max_corrupt is -1"),
         (["--batch_size", "99"], "batch_size is 99, but there are only 10 training images"),
         (["--backbone", "vit.pth"], "vit_tiny_patch16_224 has feature levels of stride"),
         (["--backbone", "DETECTOR"], "format 'detector/2'"),
-        (["--detector.anchor_sides", "[8, 16]"], "it must have five"),
+        (["--detector.anchor_sizes", "[8, 16]"], "it must have five"),
         (["--detector.head", "dc5"], "detectron2's alone"),
         (["--detector.fpn_chanels", "3"], "fpn_chanels"),
         (["--images.flip", "2"], "images.flip is 2"),
@@ -105,7 +105,7 @@ def test_mistakes(change, said, trained, worlds, backbone_file, tmp_path, monkey
 
 def test_detectron2_where_it_is_missing(worlds, backbone_file, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("transfer.detection.preparation.find_spec", lambda name: None)
+    monkeypatch.setattr("transfer.detection.setup.find_spec", lambda name: None)
     words = ["--backbone", backbone_file, "--data", worlds["detection"], *SMALL]
     said = "engine is detectron2, which is not installed here"
     fails("finetune_det", *words, "--engine", "detectron2", capsys=capsys, said=said)
@@ -146,15 +146,15 @@ def test_recipes_build_their_detector(path, worlds, backbone):
     from dataclasses import replace
 
     from pretrain.backbone import Backbone, BackboneSpec, Provenance
-    from transfer.detection.preparation import prepare
+    from transfer.detection.setup import build
 
     config = load_config(DetectionConfig, path, data=str(worlds["detection"]), batch_size=2)
     plain = replace(config.voc, train="train", test="val")
     if config.detector.head == "c4":
         spec = BackboneSpec(arch="resnet26", num_classes=2)
         backbone = Backbone.of(spec.create(2, 0), spec, Provenance())
-    ready = prepare(backbone, replace(config, voc=plain, engine="torchvision"))
-    assert ready.steps_per_epoch == 5
+    setup = build(backbone, replace(config, voc=plain, engine="torchvision"))
+    assert setup.steps_per_epoch == 5
 
 
 def test_the_benchmark_of_detections_runs(worlds, tmp_path):

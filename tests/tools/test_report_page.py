@@ -51,26 +51,26 @@ def captions_page(names: list[str], caption: str) -> str:
 def folder(tmp_path_factory) -> Path:
     """Runs of every kind, one of them with a hostile name, and a failed cell."""
     root = tmp_path_factory.mktemp("runs")
-    for arm, base in (("none", 60.0), ("cutmix", 62.0)):
+    for method, base in (("none", 60.0), ("cutmix", 62.0)):
         for seed in range(3):
-            run = result("pretrain", arm, seed, base + seed + 0.1 * seed * (arm == "none"))
+            run = result("pretrain", method, seed, base + seed + 0.1 * seed * (method == "none"))
             environment = {"device": "a processor", "commit": "0123456789", "dirty": True}
             environment |= {"peak_memory_mib": 512.0, "created": "2026-01-02T03:04:05+00:00"}
             run = replace(run, environment=environment, metrics=run.metrics | {"best_epoch": 2})
             log = [{"epoch": n, "top1": base + n} for n in (1, 2, 3)]
-            write_run(root / f"pre-{arm}-{seed}", run, log, {"mixed_batch.png": png(900, 500)})
-        run = replace(result("captioning", arm, 0, 0), metrics=SCORES, metric="CIDEr")
+            write_run(root / f"pre-{method}-{seed}", run, log, {"mixed_batch.png": png(900, 500)})
+        run = replace(result("captioning", method, 0, 0), metrics=SCORES, metric="CIDEr")
         log = [{"epoch": n, "val_CIDEr": n / 10} for n in (1, 2)]
-        write_run(root / f"cap-{arm}", run, log)
-        said = [{"image_id": n, "caption": f"{arm} sees {n} {NASTY}"} for n in range(9)]
-        (root / f"cap-{arm}" / "captions.json").write_text(json.dumps(said))
-        page = "<h2>Best by CIDEr</h2>" + captions_page(["8", "3"], arm)
+        write_run(root / f"cap-{method}", run, log)
+        said = [{"image_id": n, "caption": f"{method} sees {n} {NASTY}"} for n in range(9)]
+        (root / f"cap-{method}" / "captions.json").write_text(json.dumps(said))
+        page = "<h2>Best by CIDEr</h2>" + captions_page(["8", "3"], method)
         page += "<h2>Spread evenly over the set</h2>"
-        page += captions_page([str(n) for n in range(1, 8)], arm)
-        (root / f"cap-{arm}" / "captions.html").write_text(page)
+        page += captions_page([str(n) for n in range(1, 8)], method)
+        (root / f"cap-{method}" / "captions.html").write_text(page)
         write_run(
-            root / f"det-{arm}",
-            result("detection", arm, 0, base),
+            root / f"det-{method}",
+            result("detection", method, 0, base),
             pictures={"precision_recall.png": png(300, 200), "mixed_batch.png": b"no picture"},
         )
     run = replace(result("classification", "none", 0, 70.0), seed=1)
@@ -320,7 +320,7 @@ def test_the_page_as_text(page_file):
     assert "torn/result.json: cannot be read as JSON" in text
     assert "failed: detection from net, mixup" in text
     assert "a reference of 1 &lt;b&gt;" in text
-    # not the best ones of an arm, but those that stand for the set
+    # not the best ones of an method, but those that stand for the set
     assert re.findall(r"<p class='note'>image (\d)</p>", text) == ["1", "2", "3", "4", "5", "6"]
     summary = text.split('<table id="table-summary">')[1].split("</table>")[0]
     cells = re.findall(r'<td class="[a-z]*"[^>]*>(.*?)</td>', summary)
@@ -336,10 +336,10 @@ def test_a_page_of_a_single_backbone_says_what_it_lacks(tmp_path):
     main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     text = (tmp_path / "out" / "report.html").read_text()
     for words in (
-        "No two arms that could be compared",
+        "No two methods that could be compared",
         "No run here has logged a score more than once",
         "No detection run here has left",
-        "No two arms here have left captions",
+        "No two methods here have left captions",
         "No pretraining run here has left",
         "every cell has a result, and every file could be read",
     ):

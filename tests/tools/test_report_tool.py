@@ -15,10 +15,12 @@ from tools.report import main
 
 @pytest.fixture
 def runs(tmp_path):
-    for arm, value in (("none", 50.0), ("cutmix", 52.0)):
-        folder = tmp_path / "runs" / arm
+    for method, value in (("none", 50.0), ("cutmix", 52.0)):
+        folder = tmp_path / "runs" / method
         folder.mkdir(parents=True)
-        (folder / "result.json").write_text(json.dumps(asdict(result("pretrain", arm, 0, value))))
+        (folder / "result.json").write_text(
+            json.dumps(asdict(result("pretrain", method, 0, value)))
+        )
     return tmp_path / "runs"
 
 
@@ -30,7 +32,7 @@ def code(*words: object) -> int:
 
 def test_expected_numbers_decide_the_exit_code(runs, tmp_path, capsys):
     file = tmp_path / "expected.yaml"
-    row = "  - {task: pretrain, arm: cutmix, metric: top1, value: 52, tolerance: 0.1}\n"
+    row = "  - {task: pretrain, method: cutmix, metric: top1, value: 52, tolerance: 0.1}\n"
     file.write_text(f"rows:\n{row}")
     main([str(runs), "--check", str(file)])  # returns: exit code 0
     assert "ok   pretrain top1, cutmix: 52, expected 52 ± 0.1" in capsys.readouterr().err

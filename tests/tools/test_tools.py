@@ -238,7 +238,7 @@ def test_from_images_to_a_table(tmp_path, worlds):
     assert (tmp_path / "table" / "report.md").read_text() == done.stdout
     for task in ("pretrain", "detection", "captioning"):
         result = json.loads((tmp_path / "runs" / f"{task}-demo" / "result.json").read_text())
-        assert result["backbone"]["arm"] == "cutmix"
+        assert result["backbone"]["method"] == "cutmix"
 
     # a finished run is not overwritten, and a second one gets its own folder
     again = call("pretrain", "--data", worlds["classification"], "--out", run, cwd=tmp_path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Run, other_run
 from tests.conftest import ROOT
 from tools._grid_jobs import Local, alone, survey, work, write_states
@@ -326,7 +326,7 @@ def test_through_submitit(tools, tmp_path, monkeypatch):
     assert states[1].why.startswith("it cannot be (log: ")
     for words, said in ((["timeout_min"], "KEY=VALUE"), (["cluster=moon"], "moon"),
                         (["cluster=local", "no_such=1"], "no_such")):  # fmt: skip
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UsageError, match=said):
             Cluster(words, out, tools, 1)
 
 
@@ -334,7 +334,7 @@ def test_without_submitit(tmp_path, monkeypatch):
     from tools._grid_slurm import Cluster
 
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(UserError, match="pip install"):
+    with pytest.raises(UsageError, match="pip install"):
         Cluster([], tmp_path, tmp_path, 1)
 
 
@@ -451,13 +451,13 @@ kind = PretrainConfig if task == "pretrain" else DetectionConfig
 options = parse(kind, task=task, description="", default="", argv=None)
 config, run = options.config, options.run
 print(config.name)
-arm = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in config.backbone else "none"
-if os.environ.get("FAILS") == f"{{task}} {{arm}}":
+method = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in config.backbone else "none"
+if os.environ.get("FAILS") == f"{{task}} {{method}}":
     sys.exit("error: not now")
 run.start(plain(config))
-backbone = json.load(open(f"{{arm}}.json"))
+backbone = json.load(open(f"{{method}}.json"))
 if task == "pretrain":
-    shutil.copy(f"{{arm}}.pth", run.folder / "backbone.pth")
+    shutil.copy(f"{{method}}.pth", run.folder / "backbone.pth")
 names = {{"pretrain": ("classification1-32px-20+10-seed0", 20, {{}}),
          "detection": ("voc1-48px-8+4-seed0", 8, {{"test": 4}})}}[task]
 run.finish(Result(task=task, metric="x", metrics={{"x": 50.0}},
@@ -491,19 +491,19 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         "import sys; from pathlib import Path; Path(sys.argv[3], 'report.html').write_text('x')"
     )
     recipe = load_config(PretrainConfig, ROOT / "configs/pretrain/demo_short.yaml")
-    for number, arm in enumerate(("none", "cutmix")):
+    for number, method in enumerate(("none", "cutmix")):
         made = replace(
             backbone,
             weights={name: tensor + number for name, tensor in backbone.weights.items()},
             provenance=Provenance(
                 seed=0,
-                recipe=plain(replace(recipe, mixing=replace(recipe.mixing, method=arm))),
+                recipe=plain(replace(recipe, mixing=replace(recipe.mixing, method=method))),
                 dataset="classification1-32px-20+10-seed0",
                 epochs=9,
             ),
         )
-        made.save(Path(f"{arm}.pth"))
-        Path(f"{arm}.json").write_text(json.dumps(made.describe()))
+        made.save(Path(f"{method}.pth"))
+        Path(f"{method}.json").write_text(json.dumps(made.describe()))
     words = ["--tasks", "detection", "--seeds", "0", "--out", "out"]
 
     def call(*more: str) -> tuple[int, str]:
@@ -550,7 +550,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     # what the grid had said of the pretrainings is what the backbones then say of themselves
     rows = json.loads(Path("out/grid.json").read_text())["cells"]
     for row in rows:
-        told = json.loads(Path(f"{row['backbone']['arm']}.json").read_text())
+        told = json.loads(Path(f"{row['backbone']['method']}.json").read_text())
         before = {} if row["task"] == "detection" else {"fingerprint": ""}
         assert row["backbone"] == told | before
     assert "Look at: out/report.html\nOne replicate shows that the chain works" in said

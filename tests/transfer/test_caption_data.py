@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from transfer import feature_cache
 from transfer.captioning.coco import choose_splits, open_captions, read_coco
@@ -61,7 +61,7 @@ def test_real_captions_become_the_numbers_of_their_words(shared):
         ("broken json", "is no JSON: .*cut short"),
         ("other json", "no COCO captions file; expected"),
         ("no captions", "no image with a caption"),
-        ("no image", r"1 of 12 images .*000000000001\.jpg\. .*--dataset\.max_broken 1"),
+        ("no image", r"1 of 12 images .*000000000001\.jpg\. .*--dataset\.max_corrupt 1"),
         ("no images", "12 of 12 images .* are not there"),
         ("same split", "are not different ones"),
         ("captions alone", r"6 of 6 images .*val2017/000001000001\.jpg"),
@@ -97,7 +97,7 @@ def test_trees_as_users_give_them(trouble, words, worlds, tmp_path):
         (tree / "train2017" / "000000000001.jpg").unlink()
     if trouble == "no images":
         shutil.rmtree(tree / "train2017")
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         open_captions(tree, options)
 
 
@@ -117,7 +117,7 @@ def test_bad_entries_are_named_and_counted(worlds, tmp_path, capsys):
     content["images"] += [{"id": 77, "file_name": "x.jpg"}, {"id": 78}]
     file.write_text(json.dumps(content))
     (tree / "train2017" / "000000000004.jpg").unlink()
-    images = read_coco(tree, "train2017", max_broken=1)
+    images = read_coco(tree, "train2017", max_corrupt=1)
     assert len(images) == 11
     assert sum(len(image.captions) for image in images) == 55
     said = capsys.readouterr().err
@@ -165,7 +165,7 @@ def test_flickr_s_tokens_and_lists(worlds, tmp_path, capsys):
     assert found.train[0].captions == tuple(f"A dog {place}." for place in range(5))
     said = capsys.readouterr().err
     (tmp_path / "Flickr_8k.devImages.txt").write_text("")
-    with pytest.raises(UserError, match="the val split is empty"):
+    with pytest.raises(UsageError, match="the val split is empty"):
         open_captions(tmp_path, DatasetConfig())
     assert "1 lines that are not NAME#NUMBER" in said
     assert "1 names without an image or captions, the first is 'gone.jpg'" in said
@@ -175,16 +175,16 @@ def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
     shutil.copytree(worlds["captions"] / "train2017", tmp_path / "images")
     names = sorted(path.name for path in (tmp_path / "images").iterdir())
     (tmp_path / "captions.json").write_text(json.dumps({name: ["a dog"] for name in names}))
-    found = open_captions(tmp_path, DatasetConfig(held_out=0.4))
+    found = open_captions(tmp_path, DatasetConfig(val_fraction=0.4))
     val = {image.image_id for image in found.val}
     assert len(found.train) + len(found.val) == 12
     assert found.val
     # fewer images: the same ones are held out
     (tmp_path / "captions.json").write_text(json.dumps({name: ["a dog"] for name in names[1:]}))
-    again = open_captions(tmp_path, DatasetConfig(held_out=0.4))
+    again = open_captions(tmp_path, DatasetConfig(val_fraction=0.4))
     assert {image.image_id for image in again.val} == val - {names[0]}
-    with pytest.raises(UserError, match=r"held out by --dataset\.held_out 1e-06"):
-        open_captions(tmp_path, DatasetConfig(held_out=1e-6))
+    with pytest.raises(UsageError, match=r"held out by --dataset\.val_fraction 1e-06"):
+        open_captions(tmp_path, DatasetConfig(val_fraction=1e-6))
 
 
 def test_the_share_held_out_is_the_one_asked_for():
@@ -199,9 +199,9 @@ def test_vocabulary_counts_and_comes_back():
     rows = held.encode(Cut.of(["The cat, a cat!", "", "a"]), 3)
     assert rows.tolist() == [[UNKNOWN, 4, 5, END], [END, PAD, PAD, PAD], [5, END, PAD, PAD]]
     assert held.decode([5, 4, END, 4, PAD]) == "a cat"
-    with pytest.raises(UserError, match="no word stands 9 times"):
+    with pytest.raises(UsageError, match="no word stands 9 times"):
         build_vocabulary(Cut.of(["a"]), min_count=9)
-    with pytest.raises(UserError, match="no vocabulary of a captioner"):
+    with pytest.raises(UsageError, match="no vocabulary of a captioner"):
         Vocabulary(("a", "b"))
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from pretrain.errors import Stopped, UserError
+from pretrain.errors import Stopped, UsageError
 from pretrain.images import decode
 from pretrain.run import Result, Run
-from pretrain.training import Part, make_fabric
-from transfer.captioning import engine, preparation
+from pretrain.training import MicroBatch, make_fabric
+from transfer.captioning import engine
+from transfer.captioning import setup as task_setup
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.coco import read_coco
 from transfer.captioning.config import (
@@ -171,9 +172,9 @@ def test_a_step_has_the_mean_gradient_of_its_parts(clip, worlds, backbone, cache
     model = replace(options.model, kind="attention", dropout=0.0)
     options = replace(options, model=model)
     fabric = make_fabric("cpu")
-    gear = preparation.equip(preparation.prepare(backbone, options), options, fabric)
+    gear = task_setup.setup_training(task_setup.build(backbone, options), options, fabric)
     batches = [batch for batch, _ in zip(gear.train.epoch(0), range(2), strict=False)]
-    parts = [Part(place, batch, place == 1) for place, batch in enumerate(batches)]
+    parts = [MicroBatch(place, batch, place == 1) for place, batch in enumerate(batches)]
     assert [len(words) for _, words in batches] == [5, 5]
     losses = [
         caption_loss(gear.decoder(*batch), batch[1], options.model.coverage) for batch in batches
@@ -196,10 +197,10 @@ def test_norms_are_settled_where_the_encoder_is_trained_too(worlds, backbone, ca
     options = config(worlds["captions"], cache, encoder=EncoderConfig(from_epoch=0, lr=1e-3))
     engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     encoder, decoder = Captioner.load(tmp_path / "run").build()
-    ready = preparation.prepare(backbone, options)
-    see = ready.backbone.preprocess()
+    setup = task_setup.build(backbone, options)
+    see = setup.backbone.preprocess()
     with torch.no_grad():
-        images = torch.stack([see(decode(image.path)) for image in ready.data.train])
+        images = torch.stack([see(decode(image.path)) for image in setup.data.train])
         projected = decoder.project(encoder(images))
     torch.testing.assert_close(decoder.norm.running_mean, projected.mean(0), rtol=1e-3, atol=1e-4)
     torch.testing.assert_close(decoder.norm.running_var, projected.var(0), rtol=1e-3, atol=1e-6)
@@ -227,7 +228,7 @@ def test_a_run_goes_on_with_its_own_words_only(worlds, backbone, cache, tmp_path
         engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"), stop_after=1)
     words = json.loads((tmp_path / "vocabulary.json").read_text())
     (tmp_path / "vocabulary.json").write_text(json.dumps(words[:-1]))
-    with pytest.raises(UserError, match="another vocabulary"):
+    with pytest.raises(UsageError, match="another vocabulary"):
         engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
 
 
@@ -239,15 +240,17 @@ def test_a_broken_picture_in_the_middle(worlds, backbone, tmp_path, capsys):
     (tree / "val2017" / "000001000003.jpg").write_bytes(b"no picture")
     options = config(tree, tmp_path / "cache", epochs=1)
     fabric = make_fabric("cpu")
-    with pytest.raises(UserError, match=r"^2 of 18 images .*000000000006\.jpg.*max_broken 2 goes"):
+    with pytest.raises(
+        UsageError, match=r"^2 of 18 images .*000000000006\.jpg.*max_corrupt 2 goes"
+    ):
         engine.finetune(backbone, options, Run(tmp_path / "run"), fabric)
     assert not (tmp_path / "run").exists()
     (rows,) = (tmp_path / "cache").glob("*/rows.bin")
     kept = rows.read_bytes()
     assert len(kept) == 16 * 512 * 4
-    options = replace(options, dataset=replace(options.dataset, max_broken=2))
-    ready = preparation.prepare(backbone, options)
-    gear = preparation.equip(ready, options, fabric)
+    options = replace(options, dataset=replace(options.dataset, max_corrupt=2))
+    setup = task_setup.build(backbone, options)
+    gear = task_setup.setup_training(setup, options, fabric)
     assert gear.train.batches.steps == 11 * 5 // 10
     assert [image.image_id for image in gear.settling.images] == [n for n in range(1, 13) if n != 6]
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), fabric)
@@ -264,7 +267,7 @@ def test_memory_that_runs_out_says_what_to_do(worlds, backbone, cache, tmp_path,
 
     monkeypatch.setattr(engine, "train_step", full)
     options = config(worlds["captions"], cache)
-    with pytest.raises(UserError, match=r"memory for 10 captions at once .*--accumulate 2"):
+    with pytest.raises(UsageError, match=r"memory for 10 captions at once .*--accumulate 2"):
         engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
 
 
@@ -323,14 +326,14 @@ def test_a_captioner_can_learn(worlds, backbone, cache, tmp_path):
 def test_parts_of_two_captioners_do_not_pass(first, tmp_path):
     content = torch.load(first[1] / "captioner.pth", weights_only=True)
     torch.save({**content, "words": content["words"][:-2]}, tmp_path / "a.pth")
-    with pytest.raises(UserError, match=r"put together from two.*\n.*of another shape"):
+    with pytest.raises(UsageError, match=r"put together from two.*\n.*of another shape"):
         Captioner.load(tmp_path / "a.pth")
     torch.save({**content, "words": content["words"][1:]}, tmp_path / "b.pth")
-    with pytest.raises(UserError, match="no vocabulary of a captioner"):
+    with pytest.raises(UsageError, match="no vocabulary of a captioner"):
         Captioner.load(tmp_path / "b.pth")
-    with pytest.raises(UserError, match=r"a captioner .'captioner/1'. is needed"):
+    with pytest.raises(UsageError, match=r"a captioner .'captioner/1'. is needed"):
         Captioner.load(first[1] / "checkpoints" / "last.pth")
-    with pytest.raises(UserError, match=r"no captioner\.pth"):
+    with pytest.raises(UsageError, match=r"no captioner\.pth"):
         Captioner.load(tmp_path)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.check import check_coco
 from transfer.detection.check import check_voc
 
@@ -60,7 +60,7 @@ def test_a_broken_coco_tree(worlds, tmp_path):
 
 @pytest.mark.parametrize("check", [check_voc, check_coco])
 def test_no_tree_at_all(check, tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         check(tmp_path / "nowhere", 1)
     (line,) = check(tmp_path, 1)
     assert line.state == "wrong"

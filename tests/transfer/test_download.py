@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.conftest import ROOT
 from transfer import download
 from transfer.download import Address, cached_path, fetch
@@ -150,7 +150,7 @@ def test_cut_at_random_bytes_and_resumed(seed, server):
 
 
 def test_cut_before_the_first_byte_again_and_again(server, cache):
-    with pytest.raises(UserError, match="connection ended"):
+    with pytest.raises(UsageError, match="connection ended"):
         get(server.url("net.pth", cuts=[0] * 50))
     assert len(server.requests) == download._TRIES
     assert not cached_path(server.url("net.pth")).exists()
@@ -158,7 +158,7 @@ def test_cut_before_the_first_byte_again_and_again(server, cache):
 
 def test_resumed_by_another_process(server, cache):
     url = server.url("net.pth", cuts=[300_000, 0, 0, 0, 0, 0, 0, 0, 0])
-    with pytest.raises(UserError, match="goes on from there"):
+    with pytest.raises(UsageError, match="goes on from there"):
         get(url)
     part = cached_path(url).with_name(cached_path(url).name + ".part")
     assert part.stat().st_size == 300_000
@@ -194,21 +194,21 @@ def test_a_server_that_sends_another_range(server):
 
 def test_wrong_content_is_not_kept(server, cache):
     url = server.url("net.pth", content=b"something else" * 1000)
-    with pytest.raises(UserError, match="SHA-256"):
+    with pytest.raises(UsageError, match="SHA-256"):
         get(url)
     assert names(cache) == {".lock"}
 
 
 def test_wrong_size_is_not_fetched(server, cache):
     url = server.url("net.pth")
-    with pytest.raises(UserError, match=r"announces 1,000,003 bytes, expected 5"):
+    with pytest.raises(UsageError, match=r"announces 1,000,003 bytes, expected 5"):
         fetch(Address(url, SHA256, 5), pause=lambda _: None)
     assert names(cache) == {".lock"}
 
 
 def test_a_body_longer_than_expected_is_cut(server, cache):
     url = server.url("net.pth", no_length=True)
-    with pytest.raises(UserError, match="more than its 5 bytes"):
+    with pytest.raises(UsageError, match="more than its 5 bytes"):
         fetch(Address(url, None, 5), trust=True, pause=lambda _: None)
     assert names(cache) == {".lock"}
 
@@ -218,14 +218,14 @@ def test_no_length_at_all(server):
 
 
 def test_a_shorter_body_than_announced_is_cut_not_kept(server, cache):
-    with pytest.raises(UserError, match="connection ended"):
+    with pytest.raises(UsageError, match="connection ended"):
         get(server.url("net.pth", content=CONTENT[:500], says=1000, etag=None, cuts=[500] * 20))
     assert not cached_path(server.url("net.pth")).exists()
 
 
 @pytest.mark.parametrize("status", [404, 403, 410])
 def test_refused_at_once(status, server):
-    with pytest.raises(UserError, match=str(status)):
+    with pytest.raises(UsageError, match=str(status)):
         get(server.url("net.pth", status=[status]))
     assert len(server.requests) == 1
 
@@ -237,7 +237,7 @@ def test_a_server_that_stumbles_is_asked_again(status, server):
 
 
 def test_a_server_that_only_stumbles(server):
-    with pytest.raises(UserError, match="HTTP 500"):
+    with pytest.raises(UsageError, match="HTTP 500"):
         get(server.url("net.pth", status=[500] * 50))
 
 
@@ -246,14 +246,14 @@ def test_redirects_are_followed_but_not_in_a_circle(server):
     assert get(url).read_bytes() == CONTENT
     loop = server.url("c.pth", status=[302] * 50, to="/d.pth")
     server.url("d.pth", status=[302] * 50, to="/c.pth")
-    with pytest.raises(UserError, match="circle"):
+    with pytest.raises(UsageError, match="circle"):
         get(loop)
-    with pytest.raises(UserError, match="not allowed"):
+    with pytest.raises(UsageError, match="not allowed"):
         get(server.url("e.pth", status=[302], to="file:///etc/passwd"))
 
 
 def test_a_web_page_is_no_file(server):
-    with pytest.raises(UserError, match="web page"):
+    with pytest.raises(UsageError, match="web page"):
         get(server.url("net.pth", type="text/html; charset=utf-8"))
 
 
@@ -261,38 +261,38 @@ def test_slow_is_waited_for_and_silence_is_not(server, monkeypatch):
     assert get(server.url("slow.pth", pause=0.02)).read_bytes() == CONTENT
     monkeypatch.setattr(download, "_TIMEOUT", 0.15)
     monkeypatch.setattr(download, "_TRIES", 1)
-    with pytest.raises(UserError, match="timed out"):
+    with pytest.raises(UsageError, match="timed out"):
         get(server.url("silent.pth", pause=0.6, etag=None))
 
 
 def test_nobody_there():
-    with pytest.raises(UserError, match="cannot be fetched"):
+    with pytest.raises(UsageError, match="cannot be fetched"):
         get("http://127.0.0.1:9/net.pth")
 
 
 @pytest.mark.parametrize("url", ["ftp://x/y.pth", "file:///etc/passwd"])
 def test_only_the_web(url):
-    with pytest.raises(UserError, match="only http"):
+    with pytest.raises(UsageError, match="only http"):
         get(url)
 
 
 def test_an_unknown_hash_needs_trust_and_is_recorded(server):
     url = server.url("net.pth")
-    with pytest.raises(UserError, match="--trust"):
+    with pytest.raises(UsageError, match="--trust"):
         get(url, None)
     assert server.requests == []
     path = get(url, None, trust=True)
     assert "trusted" in path.with_name(path.name + ".json").read_text()
     assert get(url, None) == path  # once taken, what lies here is known
     path.write_bytes(b"changed on the disk")
-    with pytest.raises(UserError, match="--trust"):
+    with pytest.raises(UsageError, match="--trust"):
         get(url, None)
     assert not path.exists()
 
 
 def test_the_beginning_of_a_hash_is_enough(server):
     assert get(server.url("net.pth"), SHA256[:8]).read_bytes() == CONTENT
-    with pytest.raises(UserError, match="expected 00000000"):
+    with pytest.raises(UsageError, match="expected 00000000"):
         get(server.url("other.pth"), "00000000")
 
 
@@ -310,7 +310,7 @@ def test_no_room(server, tmp_path, monkeypatch):
         pytest.skip("no small disk can be mounted here")
     try:
         monkeypatch.setenv("XDG_CACHE_HOME", str(small))
-        with pytest.raises(UserError, match="no room in"):
+        with pytest.raises(UsageError, match="no room in"):
             get(server.url("net.pth"))
         assert names(small / "cutmix-transfer") == {".lock"}
     finally:

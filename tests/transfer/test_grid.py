@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Result, Run
 from transfer import grid
 from transfer.grid import Cell, look
@@ -148,7 +148,7 @@ def test_names_of_folders():
     # x with seed 0 would lie where x-seed0 does
     assert grid.labels(["x.pth", "x-seed0.pth", "x-seed1.pth"], prints[:3]) == [
         f"x-{prints[0][:8]}", "x-seed0", "x-seed1"]  # fmt: skip
-    with pytest.raises(UserError, match=r"a/x.pth and b/x.pth have the fingerprint 1111"):
+    with pytest.raises(UsageError, match=r"a/x.pth and b/x.pth have the fingerprint 1111"):
         grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16] * 2)
 
 

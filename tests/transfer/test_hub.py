@@ -10,7 +10,7 @@ import timm
 import torch
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.conftest import ROOT
 from tests.transfer.formats.making import save, tame
 from transfer import hub
@@ -94,7 +94,7 @@ def test_hugging_face_s_cache_needs_no_network(net, tmp_path, monkeypatch):
     found = hub.resolve("hf:owner/net")
     assert found.fingerprint() == net.fingerprint()
     assert found.provenance.source == "hf:owner/net"
-    with pytest.raises(UserError, match="hf:owner/other cannot be had"):
+    with pytest.raises(UsageError, match="hf:owner/other cannot be had"):
         hub.resolve("hf:owner/other")
 
 
@@ -122,14 +122,14 @@ def test_a_released_name_tells_what_its_file_does_not(cached, tmp_path):
     found = hub.resolve("cutmix-resnet152")
     assert found.spec.arch == "resnet152"
     assert found.provenance.source == "cutmix-resnet152"
-    assert found.arm == "cutmix-resnet152"
+    assert found.method == "cutmix-resnet152"
     assert "CutMix-PyTorch" in found.provenance.stated["conventions"]
 
 
 def test_addresses_know_their_hash():
     digits = "a" * 64
     assert hub._address(f"https://x/y#sha256={digits}") == Address("https://x/y", digits)
-    with pytest.raises(UserError, match="64"):
+    with pytest.raises(UsageError, match="64"):
         hub._address("https://x/y#sha256=abc")
 
 

@@ -17,7 +17,7 @@ import yaml
 from huggingface_hub import ModelCard
 
 from pretrain.backbone import Backbone, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import Result, Run
 from tests.transfer.formats.making import tame
 from transfer import hub, release
@@ -98,7 +98,7 @@ def test_a_release_comes_back_through_the_list(net, file, served, capsys, monkey
     monkeypatch.setattr(hub, "LIST", out / "entry.yaml")
     found = hub.resolve("ours-1")
     assert found.fingerprint() == net.fingerprint()
-    assert found.arm == "cutmix"
+    assert found.method == "cutmix"
     assert hub.resolve(str(out)).fingerprint() == net.fingerprint()
     model = timm.create_model(f"local-dir:{out}", pretrained=True)
     assert torch.equal(model.state_dict()["fc.weight"], net.weights["fc.weight"])
@@ -267,5 +267,5 @@ def test_a_copy_is_whole_or_absent(tmp_path):
         release.copy_whole(tmp_path / "a", tmp_path / "b")
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert os.listdir(tmp_path / "b") == ["y"]
-    with pytest.raises(UserError):
+    with pytest.raises(UsageError):
         release.refuse_insane(tmp_path / "b" / "y")

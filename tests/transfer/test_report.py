@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE, Result
 from transfer.captioning.page import write_page
 from transfer.captioning.records import CaptionedImage
@@ -26,7 +26,7 @@ from transfer.report.results import Finished, Found, Unfinished
 from transfer.statistics import paired, smallest_sign_flip_p, t_tails
 
 
-def result(task: str, arm: str, seed: int, value: float, **config) -> Result:
+def result(task: str, method: str, seed: int, value: float, **config) -> Result:
     keys = {
         "pretrain": ("top1", "top1_best"),
         "detection": ("AP50", "AP"),
@@ -38,10 +38,10 @@ def result(task: str, arm: str, seed: int, value: float, **config) -> Result:
         metric=keys[0],
         metrics=dict.fromkeys(keys, value),
         backbone={
-            "name": f"net, {arm}",
+            "name": f"net, {method}",
             "arch": "net",
-            "arm": arm,
-            "fingerprint": f"{arm}{seed}",
+            "method": method,
+            "fingerprint": f"{method}{seed}",
             "recipe": "r",
             "dataset": "d",
             "epochs": 3,
@@ -51,7 +51,7 @@ def result(task: str, arm: str, seed: int, value: float, **config) -> Result:
         seed=seed,
         seconds=1.0,
         environment={},
-        config={"name": "r", "epochs": 3, "seed": seed, "mixing": {"method": arm}, **config},
+        config={"name": "r", "epochs": 3, "seed": seed, "mixing": {"method": method}, **config},
     )
 
 
@@ -92,7 +92,7 @@ def test_a_replicate_is_a_pretraining_seed():
 
 
 def test_differences_are_between_runs_of_the_same_seed():
-    """Seeds differ by 10, the arms by 1 +- 0.1: pairing finds what the means hide."""
+    """Seeds differ by 10, the methods by 1 +- 0.1: pairing finds what the means hide."""
     runs = []
     for seed, gain in enumerate((0.9, 1.0, 1.1)):
         runs.append(result("pretrain", "none", seed, 50.0 + 10 * seed))
@@ -148,19 +148,21 @@ def test_p_values_of_random_cases_are_scipy_s():
 
 def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
     two = [
-        result("pretrain", arm, seed, value + seed * gain)
-        for arm, value, gain in (("none", 50, 1.0), ("cutmix", 51, 1.2))
+        result("pretrain", method, seed, value + seed * gain)
+        for method, value, gain in (("none", 50, 1.0), ("cutmix", 51, 1.2))
         for seed in (0, 1)
     ]
     assert "(n=2, too few, could find " in lines(two)["*cutmix - none*"][0]
     assert "n = 2 is too few pairs for a test" in report(two)
     assert "cannot fall below p = 0.5" in report(two)
-    third = [result("pretrain", arm, 2, value) for arm, value in (("none", 53), ("cutmix", 53))]
+    third = [
+        result("pretrain", method, 2, value) for method, value in (("none", 53), ("cutmix", 53))
+    ]
     assert "too few" not in report(two + third)
     # the same difference three times: there is no spread, so there is no t
     same = [
-        result("pretrain", arm, seed, value + seed)
-        for arm, value in (("none", 50), ("cutmix", 51))
+        result("pretrain", method, seed, value + seed)
+        for method, value in (("none", 50), ("cutmix", 51))
         for seed in (0, 1, 2)
     ]
     assert "(n=3, no spread, could find 0.0)" in lines(same)["*cutmix - none*"][0]
@@ -191,11 +193,11 @@ def test_the_plain_arm_is_compared_with_random_weights_and_engines_stand_apart()
     table = lines(
         [
             replace(
-                result("detection", arm, seed, value + seed, engine=engine, scratch=scratch),
+                result("detection", method, seed, value + seed, engine=engine, scratch=scratch),
                 data={"name": "d", "train": 10, "splits": ["a", "b"], "notes": ["c"]},
             )
             for engine in ("torchvision", "detectron2")
-            for arm, value, scratch in (("none", 60, False), ("from scratch", 50, True))
+            for method, value, scratch in (("none", 60, False), ("from scratch", 50, True))
             for seed in (0, 1)
         ]
     )
@@ -225,8 +227,8 @@ def test_last_and_best_epoch_stand_beside_each_other():
 def test_recipes_that_differ_in_the_arm_are_compared():
     """cifar10_resnet18_baseline and cifar10_resnet18_cutmix differ in nothing but the mixing."""
     runs = []
-    for arm, word, value in (("none", "baseline", 94.0), ("cutmix", "cutmix", 96.0)):
-        run = result("pretrain", arm, 0, value, name=f"r18_{word}")
+    for method, word, value in (("none", "baseline", 94.0), ("cutmix", "cutmix", 96.0)):
+        run = result("pretrain", method, 0, value, name=f"r18_{word}")
         runs.append(replace(run, backbone={**run.backbone, "recipe": f"r18_{word}"}))
     table = lines(runs)
     assert table["*cutmix - none*"] == ["*+2.0*", "*+2.0*"]
@@ -234,7 +236,7 @@ def test_recipes_that_differ_in_the_arm_are_compared():
 
 
 def test_backbones_that_do_not_say_their_seed():
-    runs = [result("detection", arm, 0, 60.0) for arm in ("timm:a", "timm:b")]
+    runs = [result("detection", method, 0, 60.0) for method in ("timm:a", "timm:b")]
     runs = [replace(run, backbone={**run.backbone, "seed": None}) for run in runs]
     runs.append(result("detection", "timm:a", 4, 62.0))
     assert lines(runs)["net, timm:a"][0] == "61.0 ± 1.4 (n=2)"
@@ -244,9 +246,9 @@ def test_cells_of_a_grid_that_are_not_done_stand_in_the_table():
     done = found(result("detection", "none", 0, 60.0))
     lost = [
         Unfinished(
-            "detection", result("detection", arm, seed, 0).backbone, seed, folder, state, why
+            "detection", result("detection", method, seed, 0).backbone, seed, folder, state, why
         )
-        for arm, seed, folder, state, why in (
+        for method, seed, folder, state, why in (
             ("cutmix", 0, "c0", "failed", "no | memory"),
             ("none", 1, "n1", "missing", None),
         )
@@ -284,8 +286,8 @@ def test_the_paper_s_values_are_the_paper_s():
 
 def test_a_dot_is_filled_where_three_pairs_exclude_zero():
     runs = [
-        result("pretrain", arm, seed, value + seed + 0.01 * seed * (arm == "none"))
-        for arm, value in (("none", 50), ("cutmix", 52))
+        result("pretrain", method, seed, value + seed + 0.01 * seed * (method == "none"))
+        for method, value in (("none", 50), ("cutmix", 52))
         for seed in range(3)
     ]
 
@@ -330,8 +332,8 @@ def test_csv_holds_every_run_and_every_cell_unrounded():
 
 def test_expected_numbers(tmp_path):
     runs = [
-        result("pretrain", arm, seed, value + seed)
-        for arm, value in (("none", 50), ("cutmix", 52))
+        result("pretrain", method, seed, value + seed)
+        for method, value in (("none", 50), ("cutmix", 52))
         for seed in (0, 1)
     ]
     table = tabulate(found(*runs, result("captioning", "none", 0, 0.249)))
@@ -342,14 +344,14 @@ def test_expected_numbers(tmp_path):
         return [outcome.holds for outcome in compare(read_expected(file), table)]
 
     head = "tolerance: 0.1\nrows:\n"
-    row = "- {task: pretrain, arm: cutmix, metric: top1, "
+    row = "- {task: pretrain, method: cutmix, metric: top1, "
     assert outcomes(f"{head}{row}value: 52.4}}\n{row}value: 52.35}}") == [True, False]
     assert outcomes(f"{head}{row}value: 52.0, tolerance: 0.5, n: 2}}") == [True]
     assert outcomes(f"{head}{row}value: 52.5, n: 3}}") == [False]
     assert outcomes(f"{head}{row}value: 2.0, against: none, n: 2}}") == [True]
     assert outcomes(f"{head}{row}value: 2.0, against: mixup}}") == [False]  # not measured
-    assert outcomes(f"{head}- {{task: detection, arm: none, metric: AP50, value: 1}}") == [False]
-    assert outcomes(f"{head}- {{task: captioning, arm: none, metric: CIDEr, value: 24.9}}") == [
+    assert outcomes(f"{head}- {{task: detection, method: none, metric: AP50, value: 1}}") == [False]
+    assert outcomes(f"{head}- {{task: captioning, method: none, metric: CIDEr, value: 24.9}}") == [
         True
     ]
 
@@ -362,29 +364,38 @@ def test_expected_numbers(tmp_path):
         ("rows: []", "nothing would be checked"),
         ("rows: [{}]\nmore: 1", "unknown ['more']"),
         ("rows: [3]", "row 1: 3 is no mapping"),
-        ("rows: [{task: pretrain, arm: a, metric: top1, value: 1}]", "tolerance missing"),
+        ("rows: [{task: pretrain, method: a, metric: top1, value: 1}]", "tolerance missing"),
         (
-            "rows: [{task: pretrain, arm: a, metric: top1, value: .nan, tolerance: 1}]",
+            "rows: [{task: pretrain, method: a, metric: top1, value: .nan, tolerance: 1}]",
             "value is nan",
         ),
-        ("rows: [{task: pretrain, arm: a, metric: top1, value: 1, tolerance: -1}]", "at least 0"),
         (
-            "rows: [{task: pretrain, arm: a, metric: top1, value: yes, tolerance: 1}]",
+            "rows: [{task: pretrain, method: a, metric: top1, value: 1, tolerance: -1}]",
+            "at least 0",
+        ),
+        (
+            "rows: [{task: pretrain, method: a, metric: top1, value: yes, tolerance: 1}]",
             "value is True",
         ),
-        ("rows: [{task: pretrain, arm: 3, metric: top1, value: 1, tolerance: 1}]", "arm is 3"),
-        ("rows: [{task: x, arm: a, metric: top1, value: 1, tolerance: 1}]", "task 'x'; known"),
         (
-            "rows: [{task: pretrain, arm: a, metric: x, value: 1, tolerance: 1}]",
+            "rows: [{task: pretrain, method: 3, metric: top1, value: 1, tolerance: 1}]",
+            "method is 3",
+        ),
+        ("rows: [{task: x, method: a, metric: top1, value: 1, tolerance: 1}]", "task 'x'; known"),
+        (
+            "rows: [{task: pretrain, method: a, metric: x, value: 1, tolerance: 1}]",
             "metric 'x'; known",
         ),
-        ("rows: [{task: pretrain, arm: a, metric: top1, value: 1, tolerance: 1, n: 0}]", "n is 0"),
-        ("rows: [{task: pretrain, arm: a, metrik: top1}]", "unknown ['metrik']"),
+        (
+            "rows: [{task: pretrain, method: a, metric: top1, value: 1, tolerance: 1, n: 0}]",
+            "n is 0",
+        ),
+        ("rows: [{task: pretrain, method: a, metrik: top1}]", "unknown ['metrik']"),
     ],
 )
 def test_malformed_expectations_are_refused(text, said, tmp_path):
     (tmp_path / "e.yaml").write_text(text)
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UsageError, match=re.escape(said)):
         read_expected(tmp_path / "e.yaml")
 
 
@@ -393,8 +404,8 @@ def test_an_expectation_that_fits_several_numbers_is_refused(tmp_path):
         found(result("pretrain", "none", 0, 1.0), result("pretrain", "none", 0, 2.0, batch=8))
     )
     file = tmp_path / "e.yaml"
-    file.write_text("rows: [{task: pretrain, arm: none, metric: top1, value: 1, tolerance: 1}]")
-    with pytest.raises(UserError, match="fits 2 numbers"):
+    file.write_text("rows: [{task: pretrain, method: none, metric: top1, value: 1, tolerance: 1}]")
+    with pytest.raises(UsageError, match="fits 2 numbers"):
         compare(read_expected(file), table)
 
 
@@ -407,7 +418,7 @@ def test_the_text_between_markers_is_replaced_and_nothing_else(tmp_path):
     assert not replace_between(file, "new\nlines")  # in step already
     for text in ("none", "<!-- /report --> <!-- report -->", "<!-- report -->" * 2):
         file.write_text(text)
-        with pytest.raises(UserError, match="one line <!-- report -->"):
+        with pytest.raises(UsageError, match="one line <!-- report -->"):
             replace_between(file, "x")
         assert file.read_text() == text
 
@@ -419,14 +430,14 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         images.append(CaptionedImage(number, tmp_path / f"{number}.png", (f"thing <{number}>",)))
     wanted = References({image.image_id: image.captions for image in images})
     runs = []
-    for arm in ("none", "cutmix"):
-        folder = tmp_path / arm
+    for method in ("none", "cutmix"):
+        folder = tmp_path / method
         folder.mkdir()
-        said = {image.image_id: f"{arm} sees {image.image_id}" for image in images}
+        said = {image.image_id: f"{method} sees {image.image_id}" for image in images}
         rows = [{"image_id": key, "caption": text} for key, text in said.items()]
         (folder / "captions.json").write_text(json.dumps(rows))
-        write_page(folder / "captions.html", images, said, wanted.score(said), arm)
-        runs.append(Finished(result("captioning", arm, 0, 0.0), arm, folder))
+        write_page(folder / "captions.html", images, said, wanted.score(said), method)
+        runs.append(Finished(result("captioning", method, 0, 0.0), method, folder))
     table = tabulate(Found(tuple(runs)))
     shown = examples(table, table.settings[0], 3)
     assert [example.name for example in shown] == ["0", "1", "3"]
@@ -436,8 +447,8 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         assert [text for _, text in example.captions] == [
             f"none sees {example.name}", f"cutmix sees {example.name}"
         ]  # fmt: skip
-    # another pretraining of the same arm is another captioner
-    facts = {**runs[1].result.backbone, "variant": "aaaa1111", "fingerprint": "x"}
+    # another pretraining of the same method is another captioner
+    facts = {**runs[1].result.backbone, "recipe_hash": "aaaa1111", "fingerprint": "x"}
     other = replace(runs[1], result=replace(runs[1].result, backbone=facts), folder="other")
     table = tabulate(Found((*runs, other)))
     (example,) = examples(table, table.settings[0], 1)
@@ -445,21 +456,21 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
 
 
 def test_pretrainings_of_one_name_and_seed_that_differ_are_never_averaged():
-    """--optimizer.lr changes neither the recipe's name nor the arm: the variant says it."""
+    """--optimizer.lr changes neither the recipe's name nor the method: the recipe_hash says it."""
     plain = result("detection", "none", 0, 60.0)
     one = result("detection", "cutmix", 0, 61.0)
     two = result("detection", "cutmix", 0, 71.0)
     one, two = (
-        replace(run, backbone={**run.backbone, "variant": digits, "fingerprint": digits})
+        replace(run, backbone={**run.backbone, "recipe_hash": digits, "fingerprint": digits})
         for run, digits in ((one, "aaaa1111"), (two, "bbbb2222"))
     )
     table = lines([plain, one, two])
-    told = "net, cutmix (r, 3 epochs on d, variant {})"
+    told = "net, cutmix (r, 3 epochs on d, recipe_hash {})"
     assert table[told.format("aaaa1111")][0] == "61.0"
     assert table[told.format("bbbb2222")][0] == "71.0"
     assert table[f"*{told.format('bbbb2222')} - none*"][0] == "*+11.0*"
     assert not any("cutmix" in name.split(" - ")[1] for name in table if " - " in name)
-    both = replace(plain, backbone={**two.backbone, "arm": "none", "variant": "cccc3333"})
+    both = replace(plain, backbone={**two.backbone, "method": "none", "recipe_hash": "cccc3333"})
     shown = [name for name in lines([plain, both, one]) if " - " in name]
     assert len(shown) == 2  # with each of the two plain ones, and these told apart
 
@@ -501,14 +512,18 @@ def test_small_p_values_are_scipy_s_to_their_last_digits():
 
 def test_a_single_pair_has_no_chart():
     """Nothing but itself would scale its axis; the table has it."""
-    runs = [result("pretrain", arm, 0, value) for arm, value in (("none", 50), ("cutmix", 52))]
+    runs = [
+        result("pretrain", method, 0, value) for method, value in (("none", 50), ("cutmix", 52))
+    ]
     table = tabulate(found(*runs))
     assert forests(table) == []
     text = page(table, found(*runs))
     assert "Single pairs are no evidence: they stand in the table only." in text
     assert "Right of zero" not in text
     assert 'id="table-differences"' in text
-    more = [result("pretrain", arm, 1, value) for arm, value in (("none", 51), ("cutmix", 54))]
+    more = [
+        result("pretrain", method, 1, value) for method, value in (("none", 51), ("cutmix", 54))
+    ]
     text = page(tabulate(found(*runs, *more)), found(*runs, *more))
     assert "Right of zero" in text
     assert "Single pairs" not in text

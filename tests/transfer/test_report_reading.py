@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.transfer.test_report import result
 from transfer.report import read, read_results
 
@@ -47,7 +47,7 @@ BAD = {
     "infinite": (changed(metrics={"top1": 1}).replace('"top1": 1', '"top1": 1e999'), "is inf"),
     "huge": (changed(metrics={"top1": 10**400}), "no finite number"),
     "backbone": (changed(backbone={"name": "x"}), "backbone has no arch"),
-    "arm": (changed(backbone=GOOD["backbone"] | {"arm": None}), "backbone.arm is None"),
+    "method": (changed(backbone=GOOD["backbone"] | {"method": None}), "backbone.method is None"),
     "seed": (changed(backbone=GOOD["backbone"] | {"seed": "0"}), "backbone.seed is '0'"),
     "epochs": (changed(backbone=GOOD["backbone"] | {"epochs": [3]}), "backbone.epochs is [3]"),
     "data": (changed(data={"train": 3}), "data has no name"),
@@ -133,8 +133,8 @@ def test_a_locked_folder_is_named(tmp_path, monkeypatch):
     assert found.complaints == ("locked: Permission denied",)
 
 
-def cell(arm: str, state: str, folder: str, **more) -> dict:
-    backbone = GOOD["backbone"] | {"arm": arm}
+def cell(method: str, state: str, folder: str, **more) -> dict:
+    backbone = GOOD["backbone"] | {"method": method}
     cell = {"task": "pretrain", "backbone": backbone, "seed": 0, "folder": folder}
     return cell | {"state": state, "why": None} | more
 
@@ -178,10 +178,10 @@ def test_a_grid_without_a_result_is_something_to_report(tmp_path):
 
 
 def test_nothing_to_report(tmp_path):
-    with pytest.raises(UserError, match="no result"):
+    with pytest.raises(UsageError, match="no result"):
         read_results(tmp_path)
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         read_results(tmp_path / "none")
     put(tmp_path, "a", "{")
-    with pytest.raises(UserError, match=r"Left out:\n  a/result.json: cannot be read"):
+    with pytest.raises(UsageError, match=r"Left out:\n  a/result.json: cannot be read"):
         read_results(tmp_path)

@@ -19,9 +19,9 @@ from pretrain.data.crops import RandomResizedCrop
 from pretrain.data.folders import open_folder
 from pretrain.data.pixels import Pixels
 from pretrain.engine import train_step
-from pretrain.preparation import Gear, Prepared
+from pretrain.setup import Gear, PretrainSetup
 from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
-from pretrain.training import Loader, make_fabric, parts_of
+from pretrain.training import Loader, make_fabric, micro_batches
 from tools.benchmarks._timing import wait
 
 
@@ -78,13 +78,13 @@ def our_side(options: argparse.Namespace, loader: Any) -> Callable[[Any], None]:
     model.train()
     none: Any = None
     gear = Gear(network, model, wrapped, none, None, loader, loader, our_pixels(options))
-    ready = Prepared(none, spec, network, 1000, "cutmix")
+    setup = PretrainSetup(none, spec, network, 1000, "cutmix")
     count = [0]
 
     def one(batch: Any) -> None:
         count[0] += 1
-        parts = parts_of(count[0], [batch], loader, fabric, 0)
-        train_step(gear, ready, config, fabric, count[0], parts)
+        parts = micro_batches(count[0], [batch], loader, fabric, 0)
+        train_step(gear, setup, config, fabric, count[0], parts)
         wait(options.device)
 
     return one

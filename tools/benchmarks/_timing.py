@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools.command import ROOT
 
 
@@ -51,12 +51,12 @@ def in_new_process(command: Sequence[str]) -> str:
     """What a command prints; this project can be imported there.
 
     Raises:
-        UserError: it failed; the message ends with its own words.
+        UsageError: it failed; the message ends with its own words.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
-        raise UserError(f"a process failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
+        raise UsageError(f"a process failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
     return done.stdout
 
 

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 _PARTS = ("search", "epochs", "words")
 _SIZES = {"NIC 100/300": (100, 300), "NIC 512/512": (512, 512)}
@@ -49,11 +49,11 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     parts = options.parts.split(",")
     if unknown := set(parts) - set(_PARTS):
-        raise UserError(f"--parts: there is no {', '.join(unknown)}; there are {_PARTS}.")
+        raise UsageError(f"--parts: there is no {', '.join(unknown)}; there are {_PARTS}.")
     if "epochs" in parts and options.data is None:
-        raise UserError("the part epochs needs --data DIR.")
+        raise UsageError("the part epochs needs --data DIR.")
     if "words" in parts and options.captions is None:
-        raise UserError("the part words needs --captions FILE.")
+        raise UsageError("the part words needs --captions FILE.")
 
     import torch
 
@@ -144,12 +144,12 @@ def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> l
     from torch import Tensor
 
     from pretrain.backbone import Backbone, BackboneSpec, Provenance
-    from pretrain.training import Batches, make_fabric
+    from pretrain.training import BatchSampler, make_fabric
     from tools.benchmarks._timing import take_turns
     from transfer.captioning.config import CaptioningConfig, DatasetConfig, ModelConfig
     from transfer.captioning.decoder import caption_loss
-    from transfer.captioning.preparation import prepare
     from transfer.captioning.sentences import FeatureBatches, trimmed
+    from transfer.captioning.setup import build
     from transfer.encoder import Encoder
     from transfer.feature_cache import FeatureCache, Features, Pictures
 
@@ -158,22 +158,20 @@ def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> l
     encoder = Encoder(backbone, "pooled")
     model = ModelConfig(embed_size=embed, hidden_size=hidden)
     dataset = DatasetConfig(min_count=1)
-    ready = prepare(
-        backbone, CaptioningConfig(data=str(options.data), dataset=dataset, model=model)
-    )
-    paths = [image.path for image in ready.data.train[: options.images]]
-    chosen = ready.image_of < len(paths)
-    words, image_of = ready.words[chosen], ready.image_of[chosen]
+    setup = build(backbone, CaptioningConfig(data=str(options.data), dataset=dataset, model=model))
+    paths = [image.path for image in setup.data.train[: options.images]]
+    chosen = setup.image_of < len(paths)
+    words, image_of = setup.words[chosen], setup.image_of[chosen]
     pictures = Pictures(paths, backbone.preprocess())
-    batches = Batches(len(words), batch_size=20, seed=0, shuffle=True, drop_last=True)
-    optimizer = torch.optim.Adam(ready.decoder.parameters())
+    batches = BatchSampler(len(words), batch_size=20, seed=0, shuffle=True, drop_last=True)
+    optimizer = torch.optim.Adam(setup.decoder.parameters())
 
     @torch.no_grad()
     def encoded(numbers: Any) -> Tensor:
         return encoder(torch.stack([pictures[number][1] for number in numbers]))
 
     def step(seen: Tensor, said: Tensor) -> None:
-        caption_loss(ready.decoder(seen, said), said, 0.0)[0].backward()
+        caption_loss(setup.decoder(seen, said), said, 0.0)[0].backward()
         optimizer.step()
         optimizer.zero_grad()
 

@@ -25,7 +25,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools.benchmarks._timing import in_new_process, table, take_turns
 from tools.command import ROOT
 
@@ -221,7 +221,7 @@ def _ratios(sides: Mapping[str, Side], rounds: int) -> str:
     first = next(iter(found.values()))
     apart = max(abs(other[key] - first[key]) for other in found.values() for key in first)
     if apart > 1e-9:
-        raise UserError(f"the sides differ by {apart:.1e}: {found}")
+        raise UsageError(f"the sides differ by {apart:.1e}: {found}")
     best = take_turns(sides, rounds)
     slow = next(iter(best.values()))
     rows = [[name, f"{value:.3f}", f"{slow / value:.1f}"] for name, value in best.items()]
@@ -279,9 +279,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="Default: 3.")
     options = parser.parse_args(argv)
     if options.rounds < 1:
-        raise UserError(f"--rounds is {options.rounds}; it must be at least 1")
+        raise UsageError(f"--rounds is {options.rounds}; it must be at least 1")
     if util.find_spec("pycocoevalcap") is None:
-        raise UserError("the other side is missing: pip install pycocoevalcap 'snowballstemmer<3'")
+        raise UsageError("the other side is missing: pip install pycocoevalcap 'snowballstemmer<3'")
     if shutil.which("java") is None:
-        raise UserError("the other side needs Java: there is no program java on the PATH")
+        raise UsageError("the other side needs Java: there is no program java on the PATH")
     return options

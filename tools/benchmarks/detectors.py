@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
 
 SIDES = (
@@ -118,11 +118,11 @@ def _ours(
     from pretrain.training import make_fabric
     from transfer.detection.config import DetectorConfig, SolverConfig
     from transfer.detection.faster_rcnn import LOSSES
-    from transfer.detection.preparation import build, make_optimizer
+    from transfer.detection.setup import build_model, make_optimizer
 
     spec = BackboneSpec(arch=options.arch, num_classes=2)
     backbone = Backbone.of(_calm(spec.create(2, 0)), spec, Provenance())
-    network: Any = build(backbone, DetectorConfig(rois=options.rois), options.classes, engine)
+    network: Any = build_model(backbone, DetectorConfig(rois=options.rois), options.classes, engine)
     if engine == "detectron2":  # other weights propose other regions, at another cost
         network.model.load_state_dict(_stock(options)[0].state_dict())
     fabric = make_fabric(options.device)
@@ -257,5 +257,5 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     options = parser.parse_args(argv)
     if options.arch not in {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}:
-        raise UserError(f"--arch is {options.arch}; both libraries have resnet18 to resnet152.")
+        raise UsageError(f"--arch is {options.arch}; both libraries have resnet18 to resnet152.")
     return options

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools.benchmarks._timing import hardware, in_new_process, table
 from transfer.formats.writing import SUFFIX, Format
 
@@ -108,7 +108,7 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=3, help="Default: 3.")
     options = parser.parse_args(argv)
     if options.rounds < 1:
-        raise UserError(f"--rounds is {options.rounds}; it must be at least 1")
+        raise UsageError(f"--rounds is {options.rounds}; it must be at least 1")
     lacking = {to for to in ("onnx",) if find_spec(to) is None}
     if not options.python and find_spec("detectron2") is None:
         lacking.add("detectron2")

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns
 
 PARTS = ("mixing", "loader", "step", "pipeline", "memory")
@@ -279,9 +279,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
         parser.add_argument(f"--{name}", type=int, default=value, help=f"Default: {value}.")
     options = parser.parse_args(argv)
     if not options.images.is_dir():
-        raise UserError(f"there is no folder {options.images}.")
+        raise UsageError(f"there is no folder {options.images}.")
     for name in numbers:
         least = 0 if name == "workers" else 1
         if getattr(options, name) < least:
-            raise UserError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
+            raise UsageError(f"--{name} is {getattr(options, name)}; it must be at least {least}")
     return options

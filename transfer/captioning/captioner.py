@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pretrain import torch_file
 from pretrain.audit import place
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.attention import Attention
 from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.nic import Nic
@@ -57,7 +57,7 @@ class Captioner:
         """(encoder, decoder) in evaluation mode, every weight placed.
 
         Raises:
-            UserError: the weights do not fit: the vocabulary or the widths are another model's.
+            UsageError: the weights do not fit: the vocabulary or the widths are another model's.
         """
         encoder = Encoder(self.backbone, view_of(self.model))
         width = encoder.shape(self.backbone)[-1]
@@ -88,18 +88,18 @@ class Captioner:
         """Read a captioner, from its file or from the folder of its run.
 
         Raises:
-            UserError: no such file, no captioner, or parts that do not belong together.
+            UsageError: no such file, no captioner, or parts that do not belong together.
         """
         file = path / "captioner.pth" if path.is_dir() else path
         if path.is_dir() and not file.exists():
-            raise UserError(
+            raise UsageError(
                 f"{path} holds no captioner.pth: it is no finished captioning run. "
                 "python tools/finetune_cap.py makes one."
             )
         content = torch_file.read(file)
         found = content.get("format") if isinstance(content, dict) else None
         if found != FORMAT:
-            raise UserError(f"{file} has format {found!r}; a captioner ({FORMAT!r}) is needed.")
+            raise UsageError(f"{file} has format {found!r}; a captioner ({FORMAT!r}) is needed.")
         try:
             captioner = Captioner(
                 backbone=Backbone.of_content({"format": "backbone/1", **content["backbone"]}, file),
@@ -110,6 +110,6 @@ class Captioner:
             )
             with torch.random.fork_rng(devices=[]):
                 captioner.build()
-        except (KeyError, TypeError, AttributeError, UserError) as error:
-            raise UserError(f"{file} is damaged or put together from two: {error}") from error
+        except (KeyError, TypeError, AttributeError, UsageError) as error:
+            raise UsageError(f"{file} is damaged or put together from two: {error}") from error
         return captioner

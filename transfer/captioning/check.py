@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from pretrain.errors import UserError
-from pretrain.findings import Finding, decoded, ok, wrong
+from pretrain.check_results import CheckResult, decoded, ok, wrong
+from pretrain.errors import UsageError
 from transfer.captioning.coco import read_coco, splits
 
 # images of the releases (cocodataset.org)
 _EXPECTED = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
 
 
-def check_coco(root: Path, sample: int) -> list[Finding]:
+def check_coco(root: Path, sample: int) -> list[CheckResult]:
     """Every captions file and the images it names.
 
     Args:
@@ -19,18 +19,18 @@ def check_coco(root: Path, sample: int) -> list[Finding]:
     """
     try:
         names = splits(root)
-    except UserError as error:
+    except UsageError as error:
         if not root.is_dir():
             raise
         return [wrong(str(error))]
     if not names:
         return [wrong(f"{root}/annotations has no captions_*.json")]
-    found: list[Finding] = []
+    found: list[CheckResult] = []
     for name in names:
         left_out: list[str] = []
         try:
             images = read_coco(root, name, tell=left_out.append)
-        except UserError as error:
+        except UsageError as error:
             found.append(wrong(f"{name}: {error}"))
             continue
         finally:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.layouts import (
     captions_file,
@@ -35,10 +35,10 @@ def open_captions(root: Path, config: DatasetConfig) -> Captions:
     """The data set in a folder.
 
     Raises:
-        UserError: no such folder or layout, an entry that makes no sense, an empty split.
+        UsageError: no such folder or layout, an entry that makes no sense, an empty split.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; images with captions are needed.")
+        raise UsageError(f"there is no folder {root}; images with captions are needed.")
     layout = _layout(root) if config.layout == "auto" else config.layout
     if config.splits is not None:
         layout = "karpathy"
@@ -51,7 +51,7 @@ def open_captions(root: Path, config: DatasetConfig) -> Captions:
     found = readers[layout](root, config)
     for split in ("train", "val"):
         if not getattr(found, split):
-            raise UserError(f"{root}: the {split} split is empty.")
+            raise UsageError(f"{root}: the {split} split is empty.")
     return found
 
 
@@ -65,7 +65,7 @@ def _layout(root: Path) -> str:
     if captions_file(root) is not None:
         return "folder"
     held = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
-    raise UserError(
+    raise UsageError(
         f"{root} has no captions that are known (it holds {held}). Expected one of: "
         "annotations/captions_SPLIT.json (MS-COCO), dataset_*.json (Karpathy), "
         "*.token or *.token.txt (Flickr), captions.json beside the images."
@@ -78,8 +78,8 @@ def _open_coco(root: Path, config: DatasetConfig) -> Captions:
     test = config.test or (tests[0] if len(tests) == 1 else None)
     names = (train, val, *([test] if test else []))
     if len(set(names)) < len(names):
-        raise UserError(f"the splits {', '.join(names)} are not different ones.")
-    return Captions(root.name, *(read_coco(root, name, config.max_broken) for name in names))
+        raise UsageError(f"the splits {', '.join(names)} are not different ones.")
+    return Captions(root.name, *(read_coco(root, name, config.max_corrupt) for name in names))
 
 
 def choose_splits(root: Path, train: str | None, val: str | None) -> tuple[str, str]:
@@ -88,22 +88,22 @@ def choose_splits(root: Path, train: str | None, val: str | None) -> tuple[str, 
 
 
 def read_coco(
-    root: Path, split: str, max_broken: int = 0, tell: Callable[[str], None] = say
+    root: Path, split: str, max_corrupt: int = 0, tell: Callable[[str], None] = log
 ) -> tuple[CaptionedImage, ...]:
     """The images of a split that have captions, in the order of the file.
 
     Args:
         root: see the head of this file.
         split: such as train2017.
-        max_broken: images that may be missing.
+        max_corrupt: images that may be missing.
         tell: takes a line for each kind of entry that is left out.
 
     Raises:
-        UserError: the file is missing, broken or not of this layout, or images are missing.
+        UsageError: the file is missing, broken or not of this layout, or images are missing.
     """
     path = root / "annotations" / f"captions_{split}.json"
     if split not in splits(root):
-        raise UserError(
+        raise UsageError(
             f"there is no file {path}; the splits there are {', '.join(splits(root)) or 'none'}."
         )
     content = _content(path)
@@ -125,7 +125,7 @@ def read_coco(
             left_out.add("annotations of images that are not listed", entry)
         else:
             sentences[entry["image_id"]].append(entry["caption"])
-    return assemble(path, sentences, places, left_out, max_broken=max_broken, tell=tell)
+    return assemble(path, sentences, places, left_out, max_corrupt=max_corrupt, tell=tell)
 
 
 def _has(entry: Any, key: str, value: str) -> bool:
@@ -138,29 +138,29 @@ def _content(path: Path) -> dict[str, list[Any]]:
     try:
         content = json.loads(path.read_text(encoding="utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}. It may be cut short.") from error
+        raise UsageError(f"{path} is no JSON: {error}. It may be cut short.") from error
     lists = [content.get(key) if isinstance(content, dict) else None
              for key in ("images", "annotations")]  # fmt: skip
     if not all(isinstance(held, list) for held in lists):
-        raise UserError(f"{path} is no COCO captions file; expected {expected}.")
+        raise UsageError(f"{path} is no COCO captions file; expected {expected}.")
     return content
 
 
 def splits(root: Path) -> list[str]:
-    """Splits that have captions; UserError where this is no MS-COCO tree."""
+    """Splits that have captions; UsageError where this is no MS-COCO tree."""
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; an MS-COCO tree is needed.")
+        raise UsageError(f"there is no folder {root}; an MS-COCO tree is needed.")
     folder = root / "annotations"
     if not folder.is_dir():
         held = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
-        raise UserError(f"{root} is no MS-COCO tree: it has no annotations (it holds {held}).")
+        raise UsageError(f"{root} is no MS-COCO tree: it has no annotations (it holds {held}).")
     return sorted(path.stem.removeprefix("captions_") for path in folder.glob("captions_*.json"))
 
 
 def _only(root: Path, beginning: str) -> str:
     found = [split for split in splits(root) if split.startswith(beginning)]
     if len(found) != 1:
-        raise UserError(
+        raise UsageError(
             f"{root}/annotations has {len(found)} captions files whose split begins with "
             f"{beginning!r} ({', '.join(splits(root)) or 'none at all'}); name one by "
             f"--dataset.{beginning} SPLIT."

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrain.errors import UserError, at_least
+from pretrain.errors import UsageError, at_least
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class DatasetConfig:
     """MS-COCO: split scored once, at the end; null takes the one that begins with test, if any."""
     splits: str | None = None
     """Karpathy's JSON (dataset_coco.json); null looks for one in the folder."""
-    held_out: float = 0.1
+    val_fraction: float = 0.1
     """Share of the images that is not trained on, where the data has no splits of its own."""
     image_size: int | None = None
     """Side of the encoder's input in pixels; null takes the size the backbone was trained at."""
@@ -29,16 +29,16 @@ class DatasetConfig:
     """A word seen fewer times in the training captions is unknown."""
     max_words: int = 30
     """A training caption is cut behind so many words."""
-    max_broken: int = 0
+    max_corrupt: int = 0
     """Images that may be missing or broken, and are then named and left out."""
 
     def __post_init__(self) -> None:
         """Refuse sizes out of range."""
         if self.image_size is not None and self.image_size < 8:
-            raise UserError(f"dataset.image_size is {self.image_size}; it must be at least 8")
-        if not 0 < self.held_out < 1:
-            raise UserError(f"dataset.held_out is {self.held_out}; it must lie in (0, 1)")
-        at_least("dataset", self, min_count=1, max_words=1, max_broken=0)
+            raise UsageError(f"dataset.image_size is {self.image_size}; it must be at least 8")
+        if not 0 < self.val_fraction < 1:
+            raise UsageError(f"dataset.val_fraction is {self.val_fraction}; it must lie in (0, 1)")
+        at_least("dataset", self, min_count=1, max_words=1, max_corrupt=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +64,7 @@ class ModelConfig:
         """Refuse widths below one."""
         at_least("model", self, embed_size=1, hidden_size=1, attention_size=1, coverage=0)
         if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+            raise UsageError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class EncoderConfig:
         if self.from_epoch is not None:
             at_least("encoder", self, from_epoch=0)
         if not self.lr > 0:
-            raise UserError(f"encoder.lr is {self.lr}; it must be above 0")
+            raise UsageError(f"encoder.lr is {self.lr}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,11 +103,11 @@ class AdamConfig:
     def __post_init__(self) -> None:
         """Refuse a learning rate that cannot learn."""
         if not self.lr > 0:
-            raise UserError(f"adam.lr is {self.lr}; it must be above 0")
+            raise UsageError(f"adam.lr is {self.lr}; it must be above 0")
         if self.clip is not None and not self.clip > 0:
-            raise UserError(f"adam.clip is {self.clip}; it must be above 0 or null")
+            raise UsageError(f"adam.clip is {self.clip}; it must be above 0 or null")
         if not 0 <= self.decay_rate < 1:
-            raise UserError(f"adam.decay_rate is {self.decay_rate}; it must lie in [0, 1)")
+            raise UsageError(f"adam.decay_rate is {self.decay_rate}; it must lie in [0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ class CaptioningConfig:
             at_least("", self, patience=1)
         start = self.encoder.from_epoch
         if start is not None and start >= self.epochs:
-            raise UserError(
+            raise UsageError(
                 f"encoder.from_epoch is {start}, but the run ends after {self.epochs} epochs. Give "
                 "a smaller one, or null for a frozen encoder."
             )

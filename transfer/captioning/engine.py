@@ -10,20 +10,27 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import Course, Part, memory_in_words
+from pretrain.training import MicroBatch, TrainLoop, out_of_memory_hint
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.decode import beam_search, images_at_once
 from transfer.captioning.decoder import Decoder, caption_loss
 from transfer.captioning.page import sections, write_page
 from transfer.captioning.pictures import looks_of
-from transfer.captioning.preparation import Gear, Prepared, Split, equip, feature_batches, prepare
 from transfer.captioning.records import Id
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
+from transfer.captioning.setup import (
+    CaptioningSetup,
+    Gear,
+    Split,
+    build,
+    feature_batches,
+    setup_training,
+)
 
 
 def finetune(
@@ -48,10 +55,10 @@ def finetune(
         stop_after: stop after this step of the run, resumable.
 
     Raises:
-        UserError: the configuration or the data cannot be used.
+        UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    with memory_in_words(fabric, config.batch_size, config.accumulate, "captions"):
+    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, "captions"):
         return _finetune(backbone, config, run, fabric, stop_after)
 
 
@@ -63,16 +70,16 @@ def _finetune(
     stop_after: int | None,
 ) -> Result:
     # ---- set up
-    ready = prepare(backbone, config)
+    setup = build(backbone, config)
     begun = plain(config), backbone.fingerprint()
     run.refuse(*begun)
-    _refuse_other_words(ready, run)
-    gear = equip(ready, config, fabric)
+    _refuse_other_words(setup, run)
+    gear = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(*begun)
-        write_text(run.folder / "vocabulary.json", json.dumps(ready.vocabulary.words))
+        write_text(run.folder / "vocabulary.json", json.dumps(setup.vocabulary.words))
     fabric.barrier()
-    course = Course(
+    loop = TrainLoop(
         run,
         fabric,
         gear.decoder,
@@ -88,42 +95,42 @@ def _finetune(
     wanted = References({image.image_id: image.captions for image in gear.val.images})
 
     # ---- train
-    with course.running(f"captioner from {backbone.name}"):
-        for epoch in course.epochs():
+    with loop.running(f"captioner from {backbone.name}"):
+        for epoch in loop.epochs():
             if fabric.broadcast(_is_stale(run, config.patience)):
-                say(f"no better CIDEr in {config.patience} epochs: stopped after epoch {epoch}")
+                log(f"no better CIDEr in {config.patience} epochs: stopped after epoch {epoch}")
                 break
             trained = config.encoder.from_epoch is not None and epoch >= config.encoder.from_epoch
             gear.decoder.train()
-            for _, parts in course.steps(epoch):
-                course.sums += train_step(gear, config, fabric, parts, trained)
-            (loss, likelihood), speed = course.means(), course.speed
+            for _, parts in loop.steps(epoch):
+                loop.sums += train_step(gear, config, fabric, parts, trained)
+            (loss, likelihood), speed = loop.means(), loop.speed
             record = {"loss": loss, "likelihood": likelihood, "lr": _rate(gear)}
             with fabric.rank_zero_first():  # the others wait for however long that takes
                 if fabric.is_global_zero:
-                    said = _tell(gear, ready, config, fabric, trained)
+                    said = _tell(gear, setup, config, fabric, trained)
                     scores = wanted.score(said).corpus
                     record |= {f"val_{name}": value for name, value in scores.items()}
-                    _keep_best(run, record, gear, ready, config, trained)
-            course.finish_epoch({**record, "captions_per_second": round(speed, 1)})
+                    _keep_best(run, record, gear, setup, config, trained)
+            loop.finish_epoch({**record, "captions_per_second": round(speed, 1)})
             if fabric.is_global_zero:
-                say(
+                log(
                     f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  BLEU-4 "
                     f"{100 * record['val_Bleu_4']:.1f}  CIDEr {100 * record['val_CIDEr']:.1f}  "
                     f"{speed:.0f} captions/s"
                 )
 
     # ---- score what is kept, and leave it, the page and, last, the result
-    seconds = round(course.seconds, 1)
+    seconds = round(loop.seconds, 1)
     result = None
     with fabric.rank_zero_first():
         if fabric.is_global_zero:
-            result = _finish(run, gear, ready, config, fabric, backbone, seconds)
+            result = _finish(run, gear, setup, config, fabric, backbone, seconds)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
 def train_step(
-    gear: Gear, config: CaptioningConfig, fabric: Fabric, parts: Iterable[Part], trained: bool
+    gear: Gear, config: CaptioningConfig, fabric: Fabric, parts: Iterable[MicroBatch], trained: bool
 ) -> Tensor:
     """One optimiser step from its micro-batches; the batches hold images where `trained`.
 
@@ -155,7 +162,7 @@ def tell(
     decoder: Decoder,
     batches: Iterable[Tensor],
     split: Split,
-    ready: Prepared,
+    setup: CaptioningSetup,
     config: CaptioningConfig,
     width: int,
 ) -> dict[Id, str]:
@@ -173,13 +180,13 @@ def tell(
         )
         rows += found.words.tolist()
     return {
-        image.image_id: ready.vocabulary.decode(row)
+        image.image_id: setup.vocabulary.decode(row)
         for image, row in zip(split.images, rows, strict=True)
     }
 
 
 def _tell(
-    gear: Gear, ready: Prepared, config: CaptioningConfig, fabric: Fabric, trained: bool
+    gear: Gear, setup: CaptioningSetup, config: CaptioningConfig, fabric: Fabric, trained: bool
 ) -> dict[Id, str]:
     """The captions of an epoch: width 1, on val."""
     decoder = gear.decoder.module.eval()
@@ -187,11 +194,11 @@ def _tell(
 
     def batches(split: Split) -> Iterable[Tensor]:
         return feature_batches(
-            split, 100, gear.features, encoder, ready.backbone, fabric, config.workers
+            split, 100, gear.features, encoder, setup.backbone, fabric, config.workers
         )
 
     decoder.settle(batches(gear.settling))
-    return tell(decoder, batches(gear.val), gear.val, ready, config, 1)
+    return tell(decoder, batches(gear.val), gear.val, setup, config, 1)
 
 
 def _of_page(split: Split, scores: Scores[Id]) -> Split:
@@ -217,20 +224,20 @@ def _keep_best(
     run: Run,
     record: dict[str, Any],
     gear: Gear,
-    ready: Prepared,
+    setup: CaptioningSetup,
     config: CaptioningConfig,
     trained: bool,
 ) -> None:
     if any(record["val_CIDEr"] <= before["val_CIDEr"] for before in run.read_log()):
         return
-    backbone = ready.backbone
+    backbone = setup.backbone
     if trained:
         backbone = _trained_backbone(gear, backbone)
     captioner = Captioner(
         backbone=backbone,
         model=config.model,
         decoding=config.decoding,
-        vocabulary=ready.vocabulary,
+        vocabulary=setup.vocabulary,
         weights=gear.decoder.module.state_dict(),
     )
     captioner.save(run.checkpoint.with_name("best.pth"))
@@ -246,10 +253,10 @@ def _trained_backbone(gear: Gear, backbone: Backbone) -> Backbone:
     return Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
 
 
-def _refuse_other_words(ready: Prepared, run: Run) -> None:
+def _refuse_other_words(setup: CaptioningSetup, run: Run) -> None:
     path = run.folder / "vocabulary.json"
-    if path.exists() and json.loads(path.read_text()) != list(ready.vocabulary.words):
-        raise UserError(
+    if path.exists() and json.loads(path.read_text()) != list(setup.vocabulary.words):
+        raise UsageError(
             f"{run.folder} was started with another vocabulary: the training captions have changed "
             "since. Give the same data, or another --out."
         )
@@ -258,29 +265,29 @@ def _refuse_other_words(ready: Prepared, run: Run) -> None:
 def _finish(
     run: Run,
     gear: Gear,
-    ready: Prepared,
+    setup: CaptioningSetup,
     config: CaptioningConfig,
     fabric: Fabric,
     backbone: Backbone,
     seconds: float,
 ) -> Result:
-    log = run.read_log()
-    last, best = log[-1], max(log, key=lambda record: record["val_CIDEr"])
+    history = run.read_log()
+    last, best = history[-1], max(history, key=lambda record: record["val_CIDEr"])
     captioner = Captioner.load(run.checkpoint.with_name("best.pth"))
     encoder, decoder = captioner.build()
     decoder.to(fabric.device)
-    frozen = captioner.backbone.fingerprint() == ready.backbone.fingerprint()
+    frozen = captioner.backbone.fingerprint() == setup.backbone.fingerprint()
     split, name = (gear.test, "test") if gear.test.images else (gear.val, "val")
 
     def batches(part: Split, size: int) -> Iterable[Tensor]:
         trained = None if frozen else encoder.to(fabric.device)
         return feature_batches(
-            part, size, gear.features, trained, ready.backbone, fabric, config.workers
+            part, size, gear.features, trained, setup.backbone, fabric, config.workers
         )
 
     width = config.decoding.beam
     size = images_at_once(width)
-    said = tell(decoder, batches(split, size), split, ready, config, width)
+    said = tell(decoder, batches(split, size), split, setup, config, width)
     meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
     wanted = References({image.image_id: image.captions for image in split.images}, meteor=meteor)
     scores = wanted.score(said)
@@ -307,10 +314,10 @@ def _finish(
         },
         backbone=backbone.describe(),
         data={
-            "name": ready.data.name,
-            "train": len(ready.data.train),
+            "name": setup.data.name,
+            "train": len(setup.data.train),
             name: len(split.images),
-            "words": len(ready.vocabulary),
+            "words": len(setup.vocabulary),
         },
         seed=config.seed,
         config=plain(config),

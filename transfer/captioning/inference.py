@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from lightning.fabric import Fabric
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from pretrain.progress import bar
 from pretrain.training import Loader
@@ -21,15 +21,15 @@ def image_files(folder: Path) -> list[Path]:
     """The pictures in a folder, by name.
 
     Raises:
-        UserError: no such folder, or no picture in it.
+        UsageError: no such folder, or no picture in it.
     """
     if folder.is_file():
-        raise UserError(f"{folder} is a file; give the folder of the pictures.")
+        raise UsageError(f"{folder} is a file; give the folder of the pictures.")
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}.")
+        raise UsageError(f"there is no folder {folder}.")
     found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise UserError(f"{folder} holds no picture; supported are {', '.join(SUFFIXES)}.")
+        raise UsageError(f"{folder} holds no picture; supported are {', '.join(SUFFIXES)}.")
     return found
 
 

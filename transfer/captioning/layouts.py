@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
-from pretrain.progress import say
+from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.records import (
     CaptionedImage,
@@ -63,13 +63,13 @@ def open_karpathy(root: Path, config: DatasetConfig) -> Captions:
     """Karpathy's split of the images in `root`, of MS-COCO 2014 or 2017, or of Flickr."""
     path = Path(config.splits) if config.splits else karpathy_file(root)
     if path is None:
-        raise UserError(
+        raise UsageError(
             f"{root} has no dataset_*.json of Karpathy's. Name it by --dataset.splits FILE."
         )
     content = _json(path)
     entries = content.get("images") if isinstance(content, dict) else None
     if not isinstance(entries, list):
-        raise UserError(
+        raise UsageError(
             f"{path} is no split of Karpathy's; expected "
             '{"images": [{"filename", "split", "sentences": [{"raw"}]}]}.'
         )
@@ -91,7 +91,7 @@ def open_karpathy(root: Path, config: DatasetConfig) -> Captions:
     for split, held in places.items():
         if held or split != "test":
             found[split] = assemble(
-                f"{path}, {split}", sentences, held, left_out, max_broken=config.max_broken
+                f"{path}, {split}", sentences, held, left_out, max_corrupt=config.max_corrupt
             )
             left_out = LeftOut(path)
     return Captions(path.stem.removeprefix("dataset_"), **found)
@@ -110,7 +110,7 @@ def open_flickr(root: Path, config: DatasetConfig) -> Captions:
     """Flickr8k with its lists, Flickr30k cut by hash."""
     path = token_file(root)
     if path is None:
-        raise UserError(f"{root} has no token file (*.token, *.token.txt).")
+        raise UsageError(f"{root} has no token file (*.token, *.token.txt).")
     left_out = LeftOut(path)
     sentences: dict[Id, list[object]] = defaultdict(list)
     for number, line in enumerate(_text(path).splitlines(), 1):
@@ -122,13 +122,13 @@ def open_flickr(root: Path, config: DatasetConfig) -> Captions:
             left_out.add("lines that are not NAME#NUMBER, tab, sentence", f"line {number}: {line}")
     folder = _images_of(root, _FLICKR_FOLDERS)
     places: dict[Id, Path] = {image: folder / str(image) for image in sentences}
-    images = assemble(path, sentences, places, left_out, max_broken=config.max_broken)
+    images = assemble(path, sentences, places, left_out, max_corrupt=config.max_corrupt)
     lists = {
         split: sorted(root.glob(f"*{word}Images.txt"))
         for split, word in (("train", "train"), ("val", "dev"), ("test", "test"))
     }
     if not all(lists.values()):
-        return _cut(root.name, images, config.held_out)
+        return _cut(root.name, images, config.val_fraction)
     by_name = {str(image.image_id): image for image in images}
     chosen: dict[str, tuple[CaptionedImage, ...]] = {}
     for split, (found, *_) in lists.items():
@@ -138,7 +138,7 @@ def open_flickr(root: Path, config: DatasetConfig) -> Captions:
             if name not in by_name:
                 unknown.add("names without an image or captions", name)
         for line in unknown.lines():
-            say(line)
+            log(line)
         chosen[split] = tuple(by_name[name] for name in names if name in by_name)
     return Captions(root.name, **chosen)
 
@@ -147,7 +147,7 @@ def open_folder(root: Path, config: DatasetConfig) -> Captions:
     """One captions file beside the images, cut by hash."""
     path = captions_file(root)
     if path is None:
-        raise UserError(
+        raise UsageError(
             f"{root} has no captions file: captions.json (or .jsonl, .csv, .tsv) is needed."
         )
     found = read_references(path)
@@ -158,8 +158,8 @@ def open_folder(root: Path, config: DatasetConfig) -> Captions:
         names = [name, *(f"{image_id}{suffix}" for suffix in SUFFIXES)]
         places[image_id] = folders.first([folder / name for name in names]) or folder / name
     sentences: dict[Id, Sequence[object]] = {i: found.captions[i] for i in found.captions}
-    images = assemble(path, sentences, places, LeftOut(path), max_broken=config.max_broken)
-    return _cut(root.name, images, config.held_out)
+    images = assemble(path, sentences, places, LeftOut(path), max_corrupt=config.max_corrupt)
+    return _cut(root.name, images, config.val_fraction)
 
 
 def _images_of(root: Path, more: tuple[str, ...]) -> Path:
@@ -170,18 +170,18 @@ def _images_of(root: Path, more: tuple[str, ...]) -> Path:
 def _cut(name: str, images: tuple[CaptionedImage, ...], share: float) -> Captions:
     """Train and val by a hash of the id: the same images whatever else is in the folder."""
 
-    def held_out(image: CaptionedImage) -> bool:
+    def hold_out(image: CaptionedImage) -> bool:
         digest = hashlib.sha256(str(image.image_id).encode("utf-8", "surrogatepass")).digest()
         return int.from_bytes(digest[:8], "big") < share * 2**64
 
-    val = tuple(filter(held_out, images))
-    train = tuple(image for image in images if not held_out(image))
+    val = tuple(filter(hold_out, images))
+    train = tuple(image for image in images if not hold_out(image))
     if not train or not val:
-        raise UserError(
+        raise UsageError(
             f"{name}: of {len(images)} images, {len(val)} would be held out by "
-            f"--dataset.held_out {share}. Give another share, or more images."
+            f"--dataset.val_fraction {share}. Give another share, or more images."
         )
-    say(f"{name} has no splits of its own: {len(val):,} of {len(images):,} images are held out")
+    log(f"{name} has no splits of its own: {len(val):,} of {len(images):,} images are held out")
     return Captions(name, train, val)
 
 
@@ -189,13 +189,13 @@ def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text in UTF-8: {error}.") from error
+        raise UsageError(f"{path} is no text in UTF-8: {error}.") from error
 
 
 def _json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}.") from None
+        raise UsageError(f"there is no file {path}.") from None
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no JSON: {error}. It may be cut short.") from error
+        raise UsageError(f"{path} is no JSON: {error}. It may be cut short.") from error

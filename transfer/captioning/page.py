@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import write_text
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import Scores
@@ -193,6 +193,6 @@ def _picture(image: Shown) -> str:
     content = image.picture.read_bytes()
     kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
     if kind is None:
-        raise UserError(f"{image.picture} is no picture that a browser shows (JPEG, PNG, ...).")
+        raise UsageError(f"{image.picture} is no picture that a browser shows (JPEG, PNG, ...).")
     data = base64.b64encode(content).decode()
     return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(image.caption)}">'

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 
 Id = int | str
 
@@ -76,8 +76,8 @@ def assemble(
     places: Mapping[Id, Path],
     left_out: LeftOut,
     *,
-    max_broken: int,
-    tell: Callable[[str], None] = say,
+    max_corrupt: int,
+    tell: Callable[[str], None] = log,
 ) -> tuple[CaptionedImage, ...]:
     """The images that have sentences, in the order of `places`; tells what is left out.
 
@@ -86,11 +86,11 @@ def assemble(
         sentences: by image; what is no text or empty is left out.
         places: by image, the file where it should lie.
         left_out: what the reader of the file has left out already.
-        max_broken: how many of the files may be missing.
+        max_corrupt: how many of the files may be missing.
         tell: takes a line for each kind of entry that is left out.
 
     Raises:
-        UserError: no image with a sentence, or too many images missing.
+        UsageError: no image with a sentence, or too many images missing.
     """
     folders = Folders()
     images, missing, wanted = [], [], 0
@@ -113,11 +113,11 @@ def assemble(
     for line in left_out.lines():
         tell(line)
     if not wanted:
-        raise UserError(f"{source} has no image with a caption.")
-    if missing and (len(missing) > max_broken or not images):
-        raise UserError(
+        raise UsageError(f"{source} has no image with a caption.")
+    if missing and (len(missing) > max_corrupt or not images):
+        raise UsageError(
             f"{len(missing):,} of {wanted:,} images of {source} are not there, the first is "
-            f"{missing[0]}. Complete them, or give --dataset.max_broken {len(missing)} to train "
+            f"{missing[0]}. Complete them, or give --dataset.max_corrupt {len(missing)} to train "
             "and score without them."
         )
     return tuple(images)

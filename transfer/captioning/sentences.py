@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pretrain.images import decode
-from pretrain.training import Batches, Loader
+from pretrain.training import BatchSampler, Loader
 from transfer.captioning.vocabulary import PAD
 from transfer.feature_cache import Features
 
@@ -37,7 +37,9 @@ class FeatureBatches:
         batches: which samples when.
     """
 
-    def __init__(self, features: Features, image_of: Ints, words: Ints, batches: Batches) -> None:
+    def __init__(
+        self, features: Features, image_of: Ints, words: Ints, batches: BatchSampler
+    ) -> None:
         self.features, self.image_of, self.words = features, image_of, words
         self.batches = batches
 
@@ -82,7 +84,7 @@ class Sentences:
     ) -> None:
         self._frozen, self._pixels, self._from_epoch = frozen, pixels, from_epoch
         source: Any = frozen or pixels
-        self.batches: Batches = source.batches
+        self.batches: BatchSampler = source.batches
         self.broken: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -94,5 +96,5 @@ class Sentences:
         source: Any = self._frozen if epoch < self._from_epoch else self._pixels
         return source.epoch(epoch, first)
 
-    def share_broken(self) -> None:
+    def share_corrupt(self) -> None:
         """As Loader's; every process has looked at every image."""

@@ -10,7 +10,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.words import Captions, Words
 
 PAD, START, END, UNKNOWN = range(4)
@@ -47,7 +47,7 @@ class Vocabulary:
     def __post_init__(self) -> None:
         """Refuse what is no vocabulary of ours."""
         if self.words[: len(SPECIAL)] != SPECIAL or len(set(self.words)) < len(self.words):
-            raise UserError(
+            raise UsageError(
                 f"this is no vocabulary of a captioner: it begins with {self.words[:4]}; expected "
                 f"{SPECIAL} and then each word once."
             )
@@ -92,7 +92,7 @@ def build_vocabulary(cut: Cut, min_count: int) -> Vocabulary:
     )
     kept = [(count, word) for count, word in kept if word not in SPECIAL]
     if not kept:
-        raise UserError(
+        raise UsageError(
             f"no word stands {min_count} times in the training captions ({len(counts)} words in "
             "all). Give a smaller --dataset.min_count."
         )

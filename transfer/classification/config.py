@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrain.errors import UserError, at_least
+from pretrain.errors import UsageError, at_least
 
 MODES = ("linear", "knn", "full")
 """What can be measured, in the order in which it is run."""
@@ -19,7 +19,7 @@ class DatasetConfig:
     """Folder of the validation images; null looks for val, valid or validation."""
     test: str | None = None
     """Folder of the test images; null looks for test."""
-    held_out: float = 0.2
+    val_fraction: float = 0.2
     """Share held out by a hash of the file's name: of the data where it has no splits, and of the
     training images where penalty and k have no images of their own to be chosen on."""
     image_size: int | None = None
@@ -28,18 +28,18 @@ class DatasetConfig:
     """Evaluation resizes the short side to image_size / crop_pct; null takes the backbone's own."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """For resizing; null takes the backbone's own."""
-    max_broken: int = 0
+    max_corrupt: int = 0
     """Images that may be broken, and are then named and left out."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        if not 0 < self.held_out < 1:
-            raise UserError(f"dataset.held_out is {self.held_out}; it must lie in (0, 1)")
+        if not 0 < self.val_fraction < 1:
+            raise UsageError(f"dataset.val_fraction is {self.val_fraction}; it must lie in (0, 1)")
         if self.image_size is not None and self.image_size < 8:
-            raise UserError(f"dataset.image_size is {self.image_size}; it must be at least 8")
+            raise UsageError(f"dataset.image_size is {self.image_size}; it must be at least 8")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise UserError(f"dataset.crop_pct is {self.crop_pct}; it must lie in (0, 1]")
-        at_least("dataset", self, max_broken=0)
+            raise UsageError(f"dataset.crop_pct is {self.crop_pct}; it must lie in (0, 1]")
+        at_least("dataset", self, max_corrupt=0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +59,9 @@ class LinearConfig:
         """Refuse an empty path and penalties that are none."""
         values = list(self.penalties)
         if not values or not min(values) > 0:
-            raise UserError(f"linear.penalties is {values}; give one or more, all above 0")
+            raise UsageError(f"linear.penalties is {values}; give one or more, all above 0")
         if not self.tolerance > 0:
-            raise UserError(f"linear.tolerance is {self.tolerance}; it must be above 0")
+            raise UsageError(f"linear.tolerance is {self.tolerance}; it must be above 0")
         at_least("linear", self, max_iterations=1)
 
 
@@ -79,9 +79,9 @@ class KnnConfig:
         """Refuse neighbours that cannot be counted."""
         values = list(self.ks)
         if not values or min(values) < 1:
-            raise UserError(f"knn.ks is {values}; give one or more, all at least 1")
+            raise UsageError(f"knn.ks is {values}; give one or more, all at least 1")
         if not self.temperature > 0.01:
-            raise UserError(f"knn.temperature is {self.temperature}; it must be above 0.01")
+            raise UsageError(f"knn.temperature is {self.temperature}; it must be above 0.01")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,14 +108,14 @@ class SolverConfig:
         """Refuse rates that cannot learn."""
         for name in ("lr", "head_lr"):
             if not getattr(self, name) > 0:
-                raise UserError(f"solver.{name} is {getattr(self, name)}; it must be above 0")
+                raise UsageError(f"solver.{name} is {getattr(self, name)}; it must be above 0")
         if not 0 <= self.label_smoothing < 1:
             value = self.label_smoothing
-            raise UserError(f"solver.label_smoothing is {value}; it must lie in [0, 1)")
+            raise UsageError(f"solver.label_smoothing is {value}; it must lie in [0, 1)")
         if not 0 < self.min_scale <= 1:
-            raise UserError(f"solver.min_scale is {self.min_scale}; it must lie in (0, 1]")
+            raise UsageError(f"solver.min_scale is {self.min_scale}; it must lie in (0, 1]")
         if self.clip is not None and not self.clip > 0:
-            raise UserError(f"solver.clip is {self.clip}; it must be above 0, or null")
+            raise UsageError(f"solver.clip is {self.clip}; it must be above 0, or null")
         at_least("solver", self, weight_decay=0, warmup_epochs=0)
 
 
@@ -160,14 +160,14 @@ class ClassificationConfig:
         asked = [word.strip() for word in self.mode.split(",")]
         unknown = [word for word in asked if word not in MODES]
         if unknown:
-            raise UserError(
+            raise UsageError(
                 f"mode is {self.mode!r}; {unknown[0]!r} is none of {', '.join(MODES)} "
                 "(several with commas)"
             )
         object.__setattr__(self, "mode", ",".join(mode for mode in MODES if mode in asked))
         at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
         if self.solver.warmup_epochs > self.epochs:
-            raise UserError(
+            raise UsageError(
                 f"solver.warmup_epochs is {self.solver.warmup_epochs}, longer than the run of "
                 f"{self.epochs} epochs"
             )

@@ -13,23 +13,23 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import Stopped, UserError
-from pretrain.progress import bar, say
+from pretrain.errors import Stopped, UsageError
+from pretrain.progress import bar, log
 from pretrain.run import Result, Run, environment, plain, write_text
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.finetuning import fine_tune
 from transfer.classification.folders import Numbers
 from transfer.classification.neighbours import nearest, votes
 from transfer.classification.pictures import draw_confusion
-from transfer.classification.preparation import (
-    Frozen,
-    Prepared,
-    freeze,
-    prepare,
-    training_batches,
-)
 from transfer.classification.probe import Problem
 from transfer.classification.scores import confusion, mean_per_class, most_confused, top1
+from transfer.classification.setup import (
+    ClassificationSetup,
+    Frozen,
+    build,
+    freeze,
+    training_batches,
+)
 
 Found = tuple[dict[str, Any], Numbers, list[str]]
 """Metrics of a mode, its predictions for the scored images (-1: left out), files left out."""
@@ -59,30 +59,30 @@ def finetune(
         stop_after: stop after this step of fine-tuning, resumable.
 
     Raises:
-        UserError: the configuration or the data cannot be used.
+        UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     # ---- set up
-    ready = prepare(backbone, config)
+    setup = build(backbone, config)
     begun = plain(config), backbone.fingerprint()
     run.refuse(*begun)
-    _refuse_other_data(ready, run)
+    _refuse_other_data(setup, run)
     if "full" in config.modes:
-        training_batches(ready.data, config, fabric)  # refuses before anything is encoded
+        training_batches(setup.data, config, fabric)  # refuses before anything is encoded
     held = {mode: _kept(run, mode) for mode in config.modes}
     done: dict[str, Found] = {mode: found for mode, found in held.items() if found is not None}
     done = fabric.broadcast(done)
     frozen, started = None, time.monotonic()
     if any(mode not in done for mode in config.modes if mode != "full"):
-        frozen = freeze(ready, config, fabric)
+        frozen = freeze(setup, config, fabric)
     encoding = time.monotonic() - started
     if fabric.is_global_zero:
         run.start(*begun)
-        write_text(run.folder / "data.txt", ready.data.digest() + "\n")
-        for note in _notes(ready, config):
-            say(f"note: {note}")
+        write_text(run.folder / "data.txt", setup.data.digest() + "\n")
+        for note in _notes(setup, config):
+            log(f"note: {note}")
         for mode in done:
-            say(f"{_WORDS[mode]}: done before, {done[mode][0][f'{mode}_top1']:.2f} % top-1")
+            log(f"{_WORDS[mode]}: done before, {done[mode][0][f'{mode}_top1']:.2f} % top-1")
     fabric.barrier()
 
     # ---- measure, one mode after another
@@ -92,7 +92,7 @@ def finetune(
         started = time.monotonic()
         try:
             if mode == "full":
-                done[mode] = fine_tune(ready, config, run, fabric, stop_after)
+                done[mode] = fine_tune(setup, config, run, fabric, stop_after)
             else:
                 assert frozen is not None
                 measure = linear_probe if mode == "linear" else neighbours
@@ -105,12 +105,12 @@ def finetune(
         if fabric.is_global_zero:
             _keep(run, mode, done[mode])
             if mode != "full":
-                say(_said(mode, done[mode][0]))
+                log(_said(mode, done[mode][0]))
 
     # ---- leave predictions, the picture and, last, the result
     result = None
     if fabric.is_global_zero:
-        result = _finish(run, done, ready, config, fabric, backbone, encoding)
+        result = _finish(run, done, setup, config, fabric, backbone, encoding)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -145,7 +145,7 @@ def linear_probe(frozen: Frozen, config: ClassificationConfig) -> Found:
             advance(1)
     if unsolved or not best.converged:
         where = ", ".join(f"{value:g}" for value in unsolved or [best.penalty])
-        say(
+        log(
             f"note: the probe has not converged at penalty {where} in {options.max_iterations} "
             "iterations: give more by --linear.max_iterations"
         )
@@ -179,9 +179,9 @@ def neighbours(frozen: Frozen, config: ClassificationConfig) -> Found:
     ks = sorted({k for k in options.ks if k <= usable})
     if skipped := sorted({k for k in options.ks if k > usable}):
         words = ", ".join(map(str, skipped))
-        say(f"note: k = {words} skipped: there are {usable:,} neighbours while k is chosen")
+        log(f"note: k = {words} skipped: there are {usable:,} neighbours while k is chosen")
     if not ks:
-        raise UserError(f"no k of knn.ks is at most {usable}, the number of readable images")
+        raise UsageError(f"no k of knn.ks is at most {usable}, the number of readable images")
     with bar("nearest neighbours", 2, "searches") as advance:
         winners, truth = vote(data.fit, data.choose, ks)
         path = {k: _percent(won, truth) for k, won in winners.items()}
@@ -217,8 +217,8 @@ def _left_out(frozen: Frozen) -> list[str]:
     return sorted(frozen.data.names[number] for number in frozen.features.broken)
 
 
-def _notes(ready: Prepared, config: ClassificationConfig) -> list[str]:
-    data = ready.data
+def _notes(setup: ClassificationSetup, config: ClassificationConfig) -> list[str]:
+    data = setup.data
     shown = ", ".join(data.classes[:8]) + (", ..." if len(data.classes) > 8 else "")
     scored = f"{len(data.scored):,} of {data.scored_name} scored"
     counts = f"{len(data.train):,} training images; {scored}"
@@ -251,10 +251,10 @@ def _kept(run: Run, mode: str) -> Found | None:
     return content["metrics"], np.array(content["predicted"], np.int64), content["left_out"]
 
 
-def _refuse_other_data(ready: Prepared, run: Run) -> None:
+def _refuse_other_data(setup: ClassificationSetup, run: Run) -> None:
     path = run.folder / "data.txt"
-    if path.exists() and path.read_text(encoding="utf-8").strip() != ready.data.digest():
-        raise UserError(
+    if path.exists() and path.read_text(encoding="utf-8").strip() != setup.data.digest():
+        raise UsageError(
             f"{run.folder} was started on other images: files have come, gone or changed their "
             "class since. Give the same data, or another --out."
         )
@@ -263,20 +263,20 @@ def _refuse_other_data(ready: Prepared, run: Run) -> None:
 def _finish(
     run: Run,
     done: dict[str, Found],
-    ready: Prepared,
+    setup: ClassificationSetup,
     config: ClassificationConfig,
     fabric: Fabric,
     backbone: Backbone,
     encoding: float,
 ) -> Result:
-    data, headline = ready.data, config.modes[0]
+    data, headline = setup.data, config.modes[0]
     truth = data.labels[data.scored]
     matrix = confusion(done[headline][1], truth, len(data.classes))
     metrics: dict[str, Any] = {}
     for mode in config.modes:
         metrics |= done[mode][0]
     left_out = sorted({name for _, _, names in done.values() for name in names})
-    write_text(run.folder / "predictions.json", json.dumps(_predictions(done, ready), indent=1))
+    write_text(run.folder / "predictions.json", json.dumps(_predictions(done, setup), indent=1))
     where = f"{matrix.sum():,} images of {data.name}, {data.scored_name}"
     title = f"{_WORDS[headline]}, {backbone.name}: {top1(matrix):.1f} % right\n{where}"
     draw_confusion(matrix, data.classes, title, run.picture("confusion.png"))
@@ -308,9 +308,11 @@ def _finish(
     return result
 
 
-def _predictions(done: dict[str, Found], ready: Prepared) -> dict[str, dict[str, str | None]]:
+def _predictions(
+    done: dict[str, Found], setup: ClassificationSetup
+) -> dict[str, dict[str, str | None]]:
     """File below DIR -> its class, and what each mode takes it for; null: it could not be read."""
-    data = ready.data
+    data = setup.data
     found: dict[str, dict[str, str | None]] = {}
     for place, number in enumerate(data.scored):
         row: dict[str, str | None] = {"true": data.classes[data.labels[number]]}

@@ -15,13 +15,13 @@ from torchvision.transforms import v2
 
 from pretrain.backbone import Backbone, Provenance, classifier_patterns
 from pretrain.images import decode
-from pretrain.progress import bar, say
+from pretrain.progress import bar, log
 from pretrain.run import Run, environment, plain
-from pretrain.training import Course, Loader, derive, memory_in_words, schedule
+from pretrain.training import Loader, TrainLoop, derive, out_of_memory_hint, schedule
 from transfer.classification.config import ClassificationConfig, SolverConfig
 from transfer.classification.folders import Numbers
-from transfer.classification.preparation import Prepared, training_batches
 from transfer.classification.scores import confusion, mean_per_class, top1
+from transfer.classification.setup import ClassificationSetup, training_batches
 from transfer.feature_cache import Pictures
 
 
@@ -41,7 +41,7 @@ class Labelled:
 
 
 def fine_tune(
-    ready: Prepared,
+    setup: ClassificationSetup,
     config: ClassificationConfig,
     run: Run,
     fabric: Fabric,
@@ -56,11 +56,11 @@ def fine_tune(
         metrics; the predictions for the scored images, -1 for one left out; files left out.
 
     Raises:
-        UserError: too many broken images, or the training has diverged.
+        UsageError: too many broken images, or the training has diverged.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     # ---- set up
-    data, backbone, solver = ready.data, ready.backbone, config.solver
+    data, backbone, solver = setup.data, setup.backbone, config.solver
     network = _laid_out(backbone.build(len(data.classes), derive(config.seed, "weights")))
     optimizer = make_optimizer(network, solver)
     model, wrapped = fabric.setup(network, optimizer)
@@ -69,7 +69,7 @@ def fine_tune(
     loader = Loader(
         Labelled(paths, data.labels[data.train], crops),
         workers=config.workers,
-        max_broken=config.dataset.max_broken,
+        max_corrupt=config.dataset.max_corrupt,
         **training_batches(data, config, fabric),
     )
     rates = schedule(
@@ -79,7 +79,7 @@ def fine_tune(
         epochs=config.epochs,
         warmup_epochs=solver.warmup_epochs,
     )
-    course = Course(
+    loop = TrainLoop(
         run,
         fabric,
         model,
@@ -95,12 +95,12 @@ def fine_tune(
 
     # ---- train
     with (
-        memory_in_words(fabric, config.batch_size, config.accumulate),
-        course.running(f"fine-tuning {backbone.name}"),
+        out_of_memory_hint(fabric, config.batch_size, config.accumulate),
+        loop.running(f"fine-tuning {backbone.name}"),
     ):
-        for epoch in course.epochs():
+        for epoch in loop.epochs():
             model.train()
-            for _, parts in course.steps(epoch):
+            for _, parts in loop.steps(epoch):
                 for part in parts:
                     images, labels = part.batch
                     images = images.contiguous(memory_format=torch.channels_last)
@@ -110,15 +110,15 @@ def fine_tune(
                         loss = functional.cross_entropy(logits, labels, label_smoothing=smoothing)
                         fabric.backward(loss / config.accumulate)
                     right = (logits.argmax(1) == labels).float().mean()
-                    course.sums += torch.stack([loss.detach().float(), right])
+                    loop.sums += torch.stack([loss.detach().float(), right])
                 if solver.clip is not None:
                     fabric.clip_gradients(
                         model, wrapped, max_norm=solver.clip, error_if_nonfinite=False
                     )
                 wrapped.step()
                 wrapped.zero_grad(set_to_none=True)
-            (loss_mean, accuracy), speed = course.means(), course.speed
-            said, _ = predict(network, ready, data.val, config, fabric)
+            (loss_mean, accuracy), speed = loop.means(), loop.speed
+            said, _ = predict(network, setup, data.val, config, fabric)
             record = {
                 "lr": wrapped.param_groups[0]["lr"],
                 "loss": loss_mean,
@@ -127,29 +127,29 @@ def fine_tune(
                 "images_per_second": round(speed, 1),
             }
             if tested and fabric.is_global_zero and _is_best(run, record):
-                leading = _classifier(network, ready, config, epoch + 1, record, fabric)
+                leading = _classifier(network, setup, config, epoch + 1, record, fabric)
                 leading.save(run.checkpoint.with_name("best.pth"))
-            course.finish_epoch(record)
+            loop.finish_epoch(record)
             if fabric.is_global_zero:
-                say(
+                log(
                     f"epoch {epoch + 1}/{config.epochs}  loss {loss_mean:.3f}  "
                     f"{'val' if tested else data.scored_name} top-1 {record['val_top1']:.2f} %  "
                     f"{speed:.0f} images/s"
                 )
 
     # ---- score the last epoch, and the best
-    log = fabric.broadcast(run.read_log())
-    last, leader = log[-1], max(log, key=lambda record: record["val_top1"])
-    said, broken = predict(network, ready, data.scored, config, fabric)
+    history = fabric.broadcast(run.read_log())
+    last, leader = history[-1], max(history, key=lambda record: record["val_top1"])
+    said, broken = predict(network, setup, data.scored, config, fabric)
     truth = data.labels[data.scored]
     matrix = confusion(said, truth, len(data.classes))
     best_top1 = leader["val_top1"]
     if tested:
         best = Backbone.load(run.checkpoint.with_name("best.pth")).build().to(fabric.device)
-        held, _ = predict(_laid_out(best), ready, data.scored, config, fabric)
+        held, _ = predict(_laid_out(best), setup, data.scored, config, fabric)
         best_top1 = top1(confusion(held, truth, len(data.classes)))
     if fabric.is_global_zero:
-        classifier = _classifier(network, ready, config, config.epochs, last, fabric)
+        classifier = _classifier(network, setup, config, config.epochs, last, fabric)
         classifier.save(run.folder / "classifier.pth")
     metrics = {
         "full_top1": top1(matrix),
@@ -159,7 +159,7 @@ def fine_tune(
         "epochs": config.epochs,
         "loss": last["loss"],
         "images_per_second": last["images_per_second"],
-        "full_seconds": round(course.seconds, 1),
+        "full_seconds": round(loop.seconds, 1),
     }
     left_out = [data.names[data.train[number]] for number in loader.broken]
     return metrics, said, sorted({*left_out, *broken})
@@ -188,7 +188,7 @@ def make_optimizer(network: nn.Module, config: SolverConfig) -> torch.optim.Opti
 @torch.inference_mode()
 def predict(
     network: nn.Module,
-    ready: Prepared,
+    setup: ClassificationSetup,
     numbers: Numbers,
     config: ClassificationConfig,
     fabric: Fabric,
@@ -197,7 +197,7 @@ def predict(
 
     Args:
         network: not wrapped for training: each process sees its share, and knows all in the end.
-        ready: images and preprocessing.
+        setup: images and preprocessing.
         numbers: the images.
         config: batch size, workers, broken images.
         fabric: device, precision, processes.
@@ -206,14 +206,14 @@ def predict(
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
     loader = Loader(
-        Pictures([ready.data.paths[number] for number in numbers], ready.backbone.preprocess()),
+        Pictures([setup.data.paths[number] for number in numbers], setup.backbone.preprocess()),
         batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
         seed=0,
         workers=config.workers,
         shuffle=False,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        max_broken=config.dataset.max_broken,
+        max_corrupt=config.dataset.max_corrupt,
     )
     said = torch.zeros(len(numbers), dtype=torch.int64, device=fabric.device)
     was_training = network.training
@@ -227,9 +227,9 @@ def predict(
             said[places.to(fabric.device)] = logits.argmax(1) + 1
             advance(len(images))
     network.train(was_training)
-    loader.share_broken()
+    loader.share_corrupt()
     everywhere: Any = fabric.all_reduce(said, reduce_op="sum")
-    broken = [ready.data.names[numbers[place]] for place in loader.broken]
+    broken = [setup.data.names[numbers[place]] for place in loader.broken]
     return np.asarray(everywhere.cpu()) - 1, broken
 
 
@@ -244,14 +244,14 @@ def _is_best(run: Run, record: dict[str, Any]) -> bool:
 
 def _classifier(
     network: nn.Module,
-    ready: Prepared,
+    setup: ClassificationSetup,
     config: ClassificationConfig,
     epoch: int,
     record: dict[str, Any],
     fabric: Fabric,
 ) -> Backbone:
     """The fine-tuned network as a backbone file."""
-    facts, data, origin = environment(fabric.device), ready.data, ready.backbone
+    facts, data, origin = environment(fabric.device), setup.data, setup.backbone
     provenance = Provenance(
         recipe=plain(config),
         dataset=data.name,
@@ -263,7 +263,7 @@ def _classifier(
         commit=facts["commit"],
         versions=facts["versions"],
         created=facts["created"],
-        source=f"{origin.arm}, fine-tuned",
+        source=f"{origin.method}, fine-tuned",
         stated={"from": origin.describe()},
     )
     return Backbone.of(network, replace(origin.spec, num_classes=len(data.classes)), provenance)

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from transfer.classification.config import DatasetConfig
 
@@ -68,18 +68,18 @@ def open_data(root: Path, config: DatasetConfig) -> Data:
     the only other one, and a part held out where there are no splits.
 
     Raises:
-        UserError: no folder, no images, fewer than two classes, or splits of other classes.
+        UsageError: no folder, no images, fewer than two classes, or splits of other classes.
     """
     if not root.exists():
-        raise UserError(f"there is no folder {root}. Expected {root}/train/CLASS/*.jpg.")
+        raise UsageError(f"there is no folder {root}. Expected {root}/train/CLASS/*.jpg.")
     if not root.is_dir():
-        raise UserError(f"{root} is a file; a folder of images is needed.")
+        raise UsageError(f"{root} is a file; a folder of images is needed.")
     folders = {split: _split_folder(root, split, config) for split in _USUAL}
     listed = _Listed(root)
     if folders["train"] is None:
         _refuse_half(root, folders)
         everything = listed.add(root)
-        train, val = held_out(listed.names, listed.labels, everything, config.held_out, "val")
+        train, val = hold_out(listed.names, listed.labels, everything, config.val_fraction, "val")
         scored_name, test = "held out", _NONE
     else:
         parts = {split: listed.add(f) if f else _NONE for split, f in folders.items()}
@@ -88,13 +88,13 @@ def open_data(root: Path, config: DatasetConfig) -> Data:
         if not len(val):
             val, test = test, _NONE
         if not len(val):
-            train, val = held_out(listed.names, listed.labels, train, config.held_out, "val")
+            train, val = hold_out(listed.names, listed.labels, train, config.val_fraction, "val")
             scored_name = "held out"
     if not len(val):
-        raise UserError(f"{root}: no class has two images, so none can be held out.")
+        raise UsageError(f"{root}: no class has two images, so none can be held out.")
     fit, choose, chosen_on = train, val, "val"
     if not len(test):
-        fit, choose = held_out(listed.names, listed.labels, train, config.held_out, "choose")
+        fit, choose = hold_out(listed.names, listed.labels, train, config.val_fraction, "choose")
         chosen_on = "held out of train"
     return Data(
         name=root.resolve().name,
@@ -113,7 +113,7 @@ def open_data(root: Path, config: DatasetConfig) -> Data:
     )
 
 
-def held_out(
+def hold_out(
     names: Sequence[str],
     labels: Sequence[int],
     numbers: Numbers,
@@ -197,20 +197,20 @@ class _Listed:
     def _check(self, folder: Path, classes: list[str], images: dict[str, list[str]]) -> None:
         if not any(images.values()):
             held = sorted(entry.name for entry in os.scandir(folder))
-            raise UserError(
+            raise UsageError(
                 f"{folder} has no images in class folders; it holds {_few(held) or 'nothing'}. "
                 f"Expected {folder}/CLASS/*.jpg ({', '.join(SUFFIXES)})."
             )
         empty = [name for name in classes if not images[name]]
         if empty:
-            raise UserError(
+            raise UsageError(
                 f"{folder}: no images ({', '.join(SUFFIXES)}) in class {_few(empty)}. "
                 "Fill or remove these folders."
             )
         if self._first is None:
             self._first, self.classes = folder, tuple(classes)
             if len(classes) < 2:
-                raise UserError(
+                raise UsageError(
                     f"{folder} has one class, {classes[0]}; there is nothing to tell apart. "
                     "Two or more are needed."
                 )
@@ -222,7 +222,7 @@ class _Listed:
             if names
         ]
         if sides:
-            raise UserError(
+            raise UsageError(
                 f"{self._first} and {folder} name different classes: {'; '.join(sides)}. "
                 "Every split must have a folder with images for each class."
             )
@@ -233,14 +233,14 @@ def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
     if wanted is not None:
         if not (root / wanted).is_dir():
             held = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-            raise UserError(
+            raise UsageError(
                 f"dataset.{split} is {wanted}, but {root} has no such folder; it holds "
                 f"{_few(held) or 'none'}."
             )
         return root / wanted
     found = [name for name in _USUAL[split] if (root / name).is_dir()]
     if len(found) > 1:
-        raise UserError(
+        raise UsageError(
             f"{root} holds {' and '.join(found)}: name one of them by --dataset.{split}."
         )
     return root / found[0] if found else None
@@ -249,7 +249,7 @@ def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
 def _refuse_half(root: Path, folders: dict[str, Path | None]) -> None:
     """Where there is no training folder, no other split may be there either."""
     if others := [folder.name for folder in folders.values() if folder is not None]:
-        raise UserError(
+        raise UsageError(
             f"{root} holds {' and '.join(others)}, but no folder train. Add it, or name it by "
             "--dataset.train."
         )

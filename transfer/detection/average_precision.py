@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.records import Records
 
 THRESHOLDS = tuple(f"{0.5 + 0.05 * step:.2f}" for step in range(10))
@@ -90,7 +90,7 @@ def evaluate(
         rounding: as detectron2, scores to three digits and boxes to one before scoring.
 
     Raises:
-        UserError: an image or a category that the records do not have, or no number.
+        UsageError: an image or a category that the records do not have, or no number.
     """
     compared, ignored = compare(records, detections, rounding)
     table: dict[str, dict[str, dict[str, float | None]]] = {
@@ -156,9 +156,9 @@ def _arrays(
         flat = chain.from_iterable(held)
         boxes = np.fromiter(flat, np.float64).reshape(len(rows), 4)
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(_complaint(rows, image_of, label_of)) from error
+        raise UsageError(_complaint(rows, image_of, label_of)) from error
     if not (np.isfinite(score).all() and np.isfinite(boxes).all() and (boxes[:, 2:] >= 0).all()):
-        raise UserError(_complaint(rows, image_of, label_of))
+        raise UsageError(_complaint(rows, image_of, label_of))
     boxes[:, 2:] += boxes[:, :2]
     return image, label, boxes, score
 

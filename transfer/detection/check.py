@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pretrain.errors import UserError
-from pretrain.findings import Finding, decoded, note, ok, wrong
+from pretrain.check_results import CheckResult, decoded, note, ok, wrong
+from pretrain.errors import UsageError
 from transfer.detection.records import summary
 from transfer.detection.voc import read_voc, splits, trees_in
 
@@ -14,7 +14,7 @@ _EXPECTED = {
 }
 
 
-def check_voc(root: Path, sample: int) -> list[Finding]:
+def check_voc(root: Path, sample: int) -> list[CheckResult]:
     """One tree, or a VOCdevkit with VOC2007 and VOC2012 in it.
 
     Args:
@@ -22,16 +22,16 @@ def check_voc(root: Path, sample: int) -> list[Finding]:
         sample: images of each tree to decode.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}.")
+        raise UsageError(f"there is no folder {root}.")
     return [line for tree in trees_in(root) or [root] for line in _check_tree(tree, sample)]
 
 
-def _check_tree(root: Path, sample: int) -> list[Finding]:
-    found: list[Finding] = []
+def _check_tree(root: Path, sample: int) -> list[CheckResult]:
+    found: list[CheckResult] = []
     paths: set[Path] = set()
     try:
         names = splits(root)
-    except UserError as error:
+    except UsageError as error:
         return [wrong(str(error))]
     if not names:
         return [wrong(f"{root}/ImageSets/Main has no splits")]
@@ -39,7 +39,7 @@ def _check_tree(root: Path, sample: int) -> list[Finding]:
     for name in names:
         try:
             records = read_voc(root, name)
-        except UserError as error:
+        except UsageError as error:
             found.append(wrong(f"{root.name} {name}: {error}"))
             continue
         classes = tuple(sorted({*classes, *records.classes}))

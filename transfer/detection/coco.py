@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.records import Kind, Problem, Record, Records, refuse
 
 
@@ -32,7 +32,7 @@ def read_coco(
     classes: Sequence[str] | None = None,
     *,
     images: bool = True,
-    max_broken: int = 0,
+    max_corrupt: int = 0,
     other_classes: Literal["refuse", "drop"] = "refuse",
 ) -> Records:
     """Read a split. Arguments and errors are those of `voc.read_voc`.
@@ -73,9 +73,9 @@ def read_coco(
         else:
             records.append(_record(image, found or folders[0], things[image["id"]]))
     dropped: tuple[Kind, ...] = ("unknown class",) if other_classes == "drop" else ()
-    refuse(problems, f"{path}", max_broken=max_broken, dropped=dropped)
+    refuse(problems, f"{path}", max_corrupt=max_corrupt, dropped=dropped)
     if not records:
-        raise UserError(f"{path} lists no image that can be used.")
+        raise UsageError(f"{path} lists no image that can be used.")
     ids = {name: number for number, name in name_of.items()}
     free = max(name_of, default=0) + 1
     return Records(
@@ -95,7 +95,7 @@ def _places(root: Path, split: str) -> tuple[Path, list[Path]]:
     path = next((path for path in choices if path.is_file()), None)
     if path is None:
         there = ", ".join(splits(root)) or "none"
-        raise UserError(f"{root} has no split {split!r}; it has {there}.")
+        raise UsageError(f"{root} has no split {split!r}; it has {there}.")
     return path, [root / split, root / "images" / split, root / "images", root]
 
 
@@ -108,7 +108,7 @@ def _content(path: Path) -> Mapping[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         line = getattr(error, "lineno", 1)
-        raise UserError(f"{path}:{line}: broken annotation: it is no JSON ({error})") from error
+        raise UsageError(f"{path}:{line}: broken annotation: it is no JSON ({error})") from error
     needed = {
         "images": ("id", "file_name", "width", "height"),
         "categories": ("id", "name"),
@@ -117,15 +117,15 @@ def _content(path: Path) -> Mapping[str, Any]:
     for key, fields in needed.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
-            raise UserError(f"{path} is no instance file of MS-COCO's format: it has no {key!r}.")
+            raise UsageError(f"{path} is no instance file of MS-COCO's format: it has no {key!r}.")
         for number, entry in enumerate(entries):
             lacks = [f for f in fields if not isinstance(entry, dict) or f not in entry]
             if lacks:
-                raise UserError(f"{path}: number {number} of {key} has no {', '.join(lacks)}.")
+                raise UsageError(f"{path}: number {number} of {key} has no {', '.join(lacks)}.")
     ids = [image["id"] for image in content["images"]]
     if len(set(ids)) < len(ids):
         twice = next(one for place, one in enumerate(ids) if one in ids[:place])
-        raise UserError(f"{path} lists image {twice} twice.")
+        raise UsageError(f"{path} lists image {twice} twice.")
     return content
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.records import Records
 
 _NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
@@ -26,12 +26,12 @@ def evaluate_coco(
     Arguments are those of `average_precision.evaluate`, which finds what is wrong with them.
 
     Raises:
-        UserError: pycocotools is not installed.
+        UsageError: pycocotools is not installed.
     """
     try:
         from pycocotools.cocoeval import COCOeval
     except ImportError as error:
-        raise UserError("MS-COCO's AP needs pycocotools: pip install pycocotools.") from error
+        raise UsageError("MS-COCO's AP needs pycocotools: pip install pycocotools.") from error
     with redirect_stdout(io.StringIO()):  # it reports its own progress
         truth = ground_truth(records)
         if not detections:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrain.errors import UserError, at_least
+from pretrain.errors import UsageError, at_least
 
 Engine = Literal["detectron2", "torchvision"]
 
@@ -23,15 +23,15 @@ class VocConfig:
     """What to do with objects of none of the classes."""
     difficult: bool = True
     """Train on objects marked difficult too, as detectron2 and torchvision do."""
-    max_broken: int = 0
+    max_corrupt: int = 0
     """So many images may be broken or missing; they are named and left out."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be meant."""
-        at_least("voc", self, max_broken=0)
+        at_least("voc", self, max_corrupt=0)
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
-            raise UserError(f"voc.classes names {', '.join(twice)} twice")
+            raise UsageError(f"voc.classes names {', '.join(twice)} twice")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +54,9 @@ class ImagesConfig:
         at_least("images", self, short_side=1, long_side=1)
         if any(side < 1 for side in self.train_short_sides):
             sides = list(self.train_short_sides)
-            raise UserError(f"images.train_short_sides is {sides}; all must be at least 1")
+            raise UsageError(f"images.train_short_sides is {sides}; all must be at least 1")
         if not 0 <= self.flip <= 1:
-            raise UserError(f"images.flip is {self.flip}; it must lie in [0, 1]")
+            raise UsageError(f"images.flip is {self.flip}; it must lie in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class DetectorConfig:
     fpn_channels: int = 256
     head_channels: int = 1024
     """Width of the two fully connected layers of the box head; c4 has none."""
-    anchor_sides: tuple[float, ...] = (32, 64, 128, 256, 512)
+    anchor_sizes: tuple[float, ...] = (32, 64, 128, 256, 512)
     """Pixels; with fpn one for each level from stride 4 to 64, otherwise all on the one level."""
     proposals_before_nms: int = 2000
     """In training; with fpn of each level."""
@@ -92,13 +92,13 @@ class DetectorConfig:
         counts = ["fpn_channels", "head_channels", "proposals_before_nms", "proposals", "rois"]
         counts += ["test_proposals_before_nms", "test_proposals"]
         at_least("detector", self, **dict.fromkeys(counts, 1))
-        sides = list(self.anchor_sides)
+        sides = list(self.anchor_sizes)
         if not sides or min(sides) <= 0:
-            raise UserError(f"detector.anchor_sides is {sides}; all must be above 0")
+            raise UsageError(f"detector.anchor_sizes is {sides}; all must be above 0")
         if self.head == "fpn" and len(sides) != 5:
-            raise UserError(f"detector.anchor_sides is {sides}; with head fpn it must have five")
+            raise UsageError(f"detector.anchor_sizes is {sides}; with head fpn it must have five")
         if self.smooth_l1_beta < 0:
-            raise UserError(f"detector.smooth_l1_beta is {self.smooth_l1_beta}; it must be >= 0")
+            raise UsageError(f"detector.smooth_l1_beta is {self.smooth_l1_beta}; it must be >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,11 +125,11 @@ class SolverConfig:
     def __post_init__(self) -> None:
         """Refuse a learning rate that cannot learn."""
         if not self.lr > 0:
-            raise UserError(f"solver.lr is {self.lr}; it must be above 0")
+            raise UsageError(f"solver.lr is {self.lr}; it must be above 0")
         if self.lr_batch is not None:
             at_least("solver", self, lr_batch=1)
         if self.clip is not None and not self.clip > 0:
-            raise UserError(f"solver.clip is {self.clip}; it must be above 0, or null")
+            raise UsageError(f"solver.clip is {self.clip}; it must be above 0, or null")
 
     def peak(self, batch_size: int) -> float:
         """The peak learning rate of that batch."""
@@ -173,4 +173,4 @@ class DetectionConfig:
         """Refuse counts below one, and what one engine cannot do."""
         at_least("", self, epochs=1, batch_size=1, accumulate=1, score_every=0, workers=0, seed=0)
         if self.engine == "torchvision" and self.detector.head == "dc5":
-            raise UserError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4")
+            raise UsageError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4")

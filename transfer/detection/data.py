@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection import coco, voc
 from transfer.detection.config import VocConfig
 from transfer.detection.records import Records, summary
@@ -28,20 +28,20 @@ def open_data(root: Path, config: VocConfig) -> Data:
     """Read the splits that the configuration names, or those that are usual.
 
     Raises:
-        UserError: no such tree or split, or what the rules refuse.
+        UsageError: no such tree or split, or what the rules refuse.
     """
     train_split, test_split = voc.choose_splits(splits_of(root), config.train, config.test)
     read = read_split(root, train_split, config.classes or None, config)
     test = read_split(root, test_split, read.classes, config)
     train = read.to_train_on(difficult=config.difficult)
     if not len(train):
-        raise UserError(f"{root}, split {train_split}: no image has an object to learn.")
+        raise UsageError(f"{root}, split {train_split}: no image has an object to learn.")
     data = Data(root.resolve().name, train, test, train_split, test_split)
     return replace(data, notes=tuple(_notes(data, read, config)))
 
 
 def splits_of(root: Path) -> list[str]:
-    """Names of the splits of a tree of either layout; UserError where it is none."""
+    """Names of the splits of a tree of either layout; UsageError where it is none."""
     return coco.splits(root) or voc.splits(root)
 
 
@@ -60,7 +60,7 @@ def read_split(
         split,
         classes,
         images=images,
-        max_broken=config.max_broken,
+        max_corrupt=config.max_corrupt,
         other_classes=config.other_classes,
     )
 

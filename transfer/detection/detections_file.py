@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.records import Records
 
 
@@ -20,13 +20,13 @@ def read_detections(
         names: category number -> name, where entries have numbers.
 
     Raises:
-        UserError: no such file, no results list, or numbers that nothing explains.
+        UsageError: no such file, no results list, or numbers that nothing explains.
     """
     rows = _read_json(path)
     if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
-        raise UserError(f"{path} is an annotation file; a results list (of detections) is needed.")
+        raise UsageError(f"{path} is an annotation file; a results list (of detections) is needed.")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise UserError(f"{path} is no results list: it must be a JSON list of objects.")
+        raise UsageError(f"{path} is no results list: it must be a JSON list of objects.")
     if any("category" not in row and "category_id" in row for row in rows):
         rows = _named(path, rows, names or _numbers(records))
     ids = {record.image_id for record in records.images}
@@ -43,7 +43,7 @@ def read_names(path: Path) -> dict[int, str]:
             content = {one["id"]: one["name"] for one in content["categories"]}
         return {int(number): str(name) for number, name in content.items()}
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise UserError(
+        raise UsageError(
             f'{path} is no map of categories: {{"1": "cat", "2": "dog"}} or an MS-COCO file.'
         ) from error
 
@@ -51,7 +51,7 @@ def read_names(path: Path) -> dict[int, str]:
 def _numbers(records: Records) -> dict[int, str]:
     if not records.numbered:
         listed = ", ".join(f'"{k}": "{name}"' for k, name in enumerate(records.classes, 1))
-        raise UserError(
+        raise UsageError(
             "the detections have category_id, and Pascal VOC's classes have no numbers: say which "
             f"is which with --categories FILE, a JSON such as {{{listed[:120]}}}."
         )
@@ -64,7 +64,7 @@ def _named(path: Path, rows: Sequence[Any], names: Mapping[int, str]) -> list[di
         key = row.get("category_id")
         if "category" not in row and key not in names:
             known = ", ".join(f"{k} {name}" for k, name in list(names.items())[:20])
-            raise UserError(f"{path}: number {number} has category_id {key!r}; known are {known}.")
+            raise UsageError(f"{path}: number {number} has category_id {key!r}; known are {known}.")
         named.append(row if "category" in row else {**row, "category": names[key]})
     return named
 
@@ -88,7 +88,7 @@ def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise UserError(f"there is no file {path}.") from error
+        raise UsageError(f"there is no file {path}.") from error
     except ValueError as error:
         line = getattr(error, "lineno", 1)
-        raise UserError(f"{path}:{line}: it is no JSON ({error}).") from error
+        raise UsageError(f"{path}:{line}: it is no JSON ({error}).") from error

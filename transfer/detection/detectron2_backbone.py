@@ -25,7 +25,7 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer import hub
 from transfer.detection.trunk import STRIDES, Resting, frozen_parameters
 
@@ -42,7 +42,7 @@ class TimmBackbone(Resting, Detectron2Backbone):
         levels = [level for level in backbone.spec.levels() if level.stride in STRIDES]
         if tuple(level.stride for level in levels) != STRIDES:
             offered = [level.stride for level in backbone.spec.levels()]
-            raise UserError(
+            raise UsageError(
                 f"{backbone.spec.arch} has feature levels of stride {offered}; a detector needs "
                 f"{list(STRIDES)}."
             )
@@ -115,7 +115,7 @@ def configure(cfg: CfgNode, name: str, *, pyramid: bool = True) -> None:
 def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     """The levels alone, for detectron2's registry."""
     if "CUTMIX" not in cfg.MODEL:
-        raise UserError("the configuration names no backbone file: call configure(cfg, name).")
+        raise UsageError("the configuration names no backbone file: call configure(cfg, name).")
     backbone = hub.resolve(cfg.MODEL.CUTMIX.BACKBONE)
     spec = backbone.spec
     fed = {
@@ -126,10 +126,10 @@ def build_timm_backbone(cfg: CfgNode, input_shape: ShapeSpec) -> TimmBackbone:
     wrong = [f"{key} is {found}, not {wanted}" for key, (found, wanted) in fed.items()
              if found != wanted]  # fmt: skip
     if wrong:
-        raise UserError(f"{backbone.name} would be fed wrongly: {'; '.join(wrong)}.")
+        raise UsageError(f"{backbone.name} would be fed wrongly: {'; '.join(wrong)}.")
     norm = cfg.MODEL.RESNETS.NORM
     if norm not in ("FrozenBN", "BN"):
-        raise UserError(f"MODEL.RESNETS.NORM is {norm!r}; it must be FrozenBN or BN.")
+        raise UsageError(f"MODEL.RESNETS.NORM is {norm!r}; it must be FrozenBN or BN.")
     batch_norm = "frozen" if norm == "FrozenBN" else "trained"
     return TimmBackbone(backbone, cfg.MODEL.BACKBONE.FREEZE_AT, batch_norm)
 

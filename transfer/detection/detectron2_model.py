@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pretrain.audit import place
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.config import DetectorConfig
 from transfer.detection.detectron2_backbone import TimmBackbone, pyramid
 from transfer.detection.trunk import noise, own_levels, refuse_another
@@ -81,7 +81,7 @@ def build_detector(
     """A detector for `num_classes` classes. New parts are drawn from torch's ambient generator.
 
     Raises:
-        UserError: a head that detectron2 cannot build on this architecture.
+        UsageError: a head that detectron2 cannot build on this architecture.
     """
     is_stock = _is_stock(backbone)
     if not is_stock and config.head != "fpn":
@@ -114,7 +114,7 @@ def configuration(backbone: Backbone, config: DetectorConfig, num_classes: int) 
     model.BACKBONE.FREEZE_AT = config.freeze
     model.RESNETS.NORM = _NORMS[config.batch_norm]
     model.FPN.OUT_CHANNELS = config.fpn_channels
-    sides = [float(side) for side in config.anchor_sides]
+    sides = [float(side) for side in config.anchor_sizes]
     model.ANCHOR_GENERATOR.SIZES = [[s] for s in sides] if config.head == "fpn" else [sides]
     rpn, heads = model.RPN, model.ROI_HEADS
     rpn.PRE_NMS_TOPK_TRAIN = config.proposals_before_nms
@@ -141,7 +141,7 @@ def _described(backbone: Backbone, config: DetectorConfig) -> dict[str, Any]:
 def _is_stock(backbone: Backbone) -> bool:
     try:
         to_detectron2.residual_of(backbone)
-    except UserError:
+    except UsageError:
         return False
     return True
 
@@ -153,7 +153,7 @@ def _stock(cfg: CfgNode) -> Detectron2Backbone:
 
 def _pyramid(cfg: CfgNode, backbone: Backbone, config: DetectorConfig) -> FPN:
     if config.batch_norm == "sync":
-        raise UserError(
+        raise UsageError(
             f"detector.batch_norm sync is for the ResNets of detectron2, not {backbone.spec.arch}. "
             "Use frozen or trained, or --engine torchvision."
         )

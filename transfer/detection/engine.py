@@ -7,20 +7,20 @@ import torch
 from lightning.fabric import Fabric
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
-from pretrain.progress import say
+from pretrain.errors import UsageError
+from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import Course, memory_in_words, schedule
+from pretrain.training import TrainLoop, out_of_memory_hint, schedule
 from transfer.detection.average_precision import VocScores, evaluate
 from transfer.detection.config import DetectionConfig
 from transfer.detection.faster_rcnn import LOSSES
 from transfer.detection.inference import detect, save_detector
 from transfer.detection.pictures import draw_all
-from transfer.detection.preparation import (
-    Prepared,
+from transfer.detection.setup import (
+    DetectionSetup,
+    build,
     make_loader,
     make_optimizer,
-    prepare,
     resolved,
 )
 
@@ -45,14 +45,14 @@ def finetune(
         stop_after: stop after this step of the run, resumable.
 
     Raises:
-        UserError: the configuration or the data cannot be used.
+        UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     try:
-        with memory_in_words(fabric, config.batch_size, config.accumulate):
+        with out_of_memory_hint(fabric, config.batch_size, config.accumulate):
             return _finetune(backbone, resolved(config), run, fabric, stop_after)
     except FloatingPointError as error:  # detectron2's own word for it
-        raise UserError(
+        raise UsageError(
             f"training has diverged ({error}). Give a smaller --solver.lr, or --solver.clip 10."
         ) from error
 
@@ -61,17 +61,17 @@ def _finetune(
     given: Backbone, config: DetectionConfig, run: Run, fabric: Fabric, stop_after: int | None
 ) -> Result:
     # ---- set up
-    ready = prepare(given, config)
-    backbone, solver = ready.backbone, config.solver
-    loader = make_loader(ready, config, fabric)
+    setup = build(given, config)
+    backbone, solver = setup.backbone, config.solver
+    loader = make_loader(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(plain(config), given.fingerprint())
-        say(f"note: engine {config.engine}")
-        for note in ready.data.notes:
-            say(f"note: {note}")
+        log(f"note: engine {config.engine}")
+        for note in setup.data.notes:
+            log(f"note: {note}")
     fabric.barrier()
-    optimizer = make_optimizer(ready.model, solver, config.batch_size)
-    model, optimizer = fabric.setup(ready.model, optimizer)
+    optimizer = make_optimizer(setup.model, solver, config.batch_size)
+    model, optimizer = fabric.setup(setup.model, optimizer)
     rates = schedule(
         optimizer,
         solver.schedule,
@@ -80,7 +80,7 @@ def _finetune(
         warmup_epochs=solver.warmup_epochs,
         milestones=solver.milestones,
     )
-    course = Course(
+    loop = TrainLoop(
         run,
         fabric,
         model,
@@ -95,24 +95,24 @@ def _finetune(
 
     # ---- train
     found: tuple[list[dict[str, Any]], VocScores] | None = None
-    with course.running(f"detector from {backbone.name}"):
-        for epoch in course.epochs():
+    with loop.running(f"detector from {backbone.name}"):
+        for epoch in loop.epochs():
             model.train()
-            for _, parts in course.steps(epoch):
+            for _, parts in loop.steps(epoch):
                 for part in parts:
                     images, targets = part.batch
                     with fabric.no_backward_sync(model, enabled=not part.last):
                         parts_of_loss = model(images, targets)
                         losses = torch.stack([parts_of_loss[name] for name in LOSSES])
                         fabric.backward(losses.sum() / config.accumulate)
-                    course.sums += losses.detach().float()
+                    loop.sums += losses.detach().float()
                 if solver.clip is not None:
                     fabric.clip_gradients(
                         model, optimizer, max_norm=solver.clip, error_if_nonfinite=False
                     )
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-            means, speed = course.means(), course.speed
+            means, speed = loop.means(), loop.speed
             record: dict[str, Any] = {
                 "lr": optimizer.param_groups[0]["lr"],
                 "loss": sum(means),
@@ -121,54 +121,54 @@ def _finetune(
             }
             last = epoch + 1 == config.epochs
             if last or (config.score_every and (epoch + 1) % config.score_every == 0):
-                found = _score(model, ready, config, fabric)
+                found = _score(model, setup, config, fabric)
                 mean = found[1].mean
                 record |= {"AP50": mean["voc07"]["AP50"], "AP": mean["voc07"]["AP"]}
-            course.finish_epoch(record)
+            loop.finish_epoch(record)
             if fabric.is_global_zero:
                 score = f"  AP50 {record['AP50']:.1f}" if "AP50" in record else ""
-                say(
+                log(
                     f"epoch {epoch + 1}/{config.epochs}  loss {sum(means):.3f}{score}  "
                     f"{speed:.3g} images/s"
                 )
 
     # ---- score, and leave the detector, the pictures and, last, the result
     if found is None:  # stopped after the last epoch
-        found = _score(model, ready, config, fabric)
+        found = _score(model, setup, config, fabric)
     detections, scores = found
     result = None
     if fabric.is_global_zero:
         write_text(run.folder / "detections.json", json.dumps(detections))
-        classes = ready.data.train.classes
+        classes = setup.data.train.classes
         save_detector(run.folder / "detector.pth", model.module, backbone, config, classes)
-        draw_all(ready.data.test, detections, run, LOSSES)
-        seconds = round(course.seconds, 1)
-        result = _result(run, scores, ready, config, fabric, seconds, course.speed)
+        draw_all(setup.data.test, detections, run, LOSSES)
+        seconds = round(loop.seconds, 1)
+        result = _result(run, scores, setup, config, fabric, seconds, loop.speed)
         run.finish(result)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
 def _score(
-    model: Any, ready: Prepared, config: DetectionConfig, fabric: Fabric
+    model: Any, setup: DetectionSetup, config: DetectionConfig, fabric: Fabric
 ) -> tuple[list[dict[str, Any]], VocScores]:
     """Detections in the test split and their scores, in every process."""
     detections = detect(
         model,
-        ready.data.test.images,
-        ready.data.train.classes,
+        setup.data.test.images,
+        setup.data.train.classes,
         config.images,
         fabric,
         batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
         workers=config.workers,
-        max_broken=config.voc.max_broken,
+        max_corrupt=config.voc.max_corrupt,
     )
-    return detections, evaluate(ready.data.test, detections)
+    return detections, evaluate(setup.data.test, detections)
 
 
 def _result(
     run: Run,
     scores: VocScores,
-    ready: Prepared,
+    setup: DetectionSetup,
     config: DetectionConfig,
     fabric: Fabric,
     seconds: float,
@@ -176,7 +176,7 @@ def _result(
 ) -> Result:
     scored = [record for record in run.read_log() if "AP50" in record]
     best = max(scored, key=lambda record: record["AP50"])
-    data = ready.data
+    data = setup.data
     return Result(
         task="detection",
         metric="AP50",
@@ -188,7 +188,7 @@ def _result(
             "epochs": config.epochs,
             "images_per_second": round(speed, 2),
         },
-        backbone=ready.backbone.describe(),
+        backbone=setup.backbone.describe(),
         data={
             "name": data.name,
             "train": len(data.train),

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.image_list import ImageList
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.config import DetectorConfig
 from transfer.detection.regions import (
     Anchors,
@@ -72,18 +72,18 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
     New parts are drawn from torch's ambient generator.
     """
     if config.head == "dc5":
-        raise UserError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4.")
+        raise UsageError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4.")
     trunk: PyramidTrunk | C4Trunk
     sides: list[tuple[float, ...]]
     head: TwoLayers | LastStage
     if config.head == "fpn":
         trunk = PyramidTrunk(backbone, config)
-        sides = [(side,) for side in config.anchor_sides]
+        sides = [(side,) for side in config.anchor_sizes]
         pooler = Pooler([str(k) for k in range(len(STRIDES))], STRIDES, 7)
         head = TwoLayers(config.fpn_channels * 7**2, config.head_channels)
     else:
         trunk = C4Trunk(backbone, config)
-        sides = [config.anchor_sides]
+        sides = [config.anchor_sizes]
         pooler = Pooler(["0"], trunk.strides, 14)
         head = LastStage(backbone, config)
     anchors = Anchors(sides, trunk.strides)

@@ -14,9 +14,9 @@ from torch import nn
 from pretrain import torch_file
 from pretrain.audit import place
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
-from pretrain.progress import bar, say
+from pretrain.progress import bar, log
 from pretrain.run import plain
 from pretrain.training import Loader
 from transfer.detection.annotations import size_of
@@ -26,9 +26,9 @@ from transfer.detection.config import (
     Engine,
     ImagesConfig,
 )
-from transfer.detection.preparation import build, unfrozen
 from transfer.detection.records import Record
 from transfer.detection.samples import Samples, collate
+from transfer.detection.setup import build_model, unfrozen
 
 FORMAT = "detector/2"
 
@@ -68,15 +68,17 @@ def load_detector(path: Path) -> Detector:
     """Read a detector file, or the one in the folder of a run.
 
     Raises:
-        UserError: no such file, no detector, damaged, or of a library that is not installed.
+        UsageError: no such file, no detector, damaged, or of a library that is not installed.
     """
     file = path / "detector.pth" if path.is_dir() else path
     if not file.exists():
-        raise UserError(f"there is no detector {file}: give the folder of a finished run.")
+        raise UsageError(f"there is no detector {file}: give the folder of a finished run.")
     content = torch_file.read(file)
     found = content.get("format") if isinstance(content, dict) else None
     if found != FORMAT:
-        raise UserError(f"{file} is no detector of this project: format {found!r}, not {FORMAT!r}.")
+        raise UsageError(
+            f"{file} is no detector of this project: format {found!r}, not {FORMAT!r}."
+        )
     try:
         spec = BackboneSpec(**content["spec"])
         config, classes = content["config"], tuple(content["classes"])
@@ -84,10 +86,10 @@ def load_detector(path: Path) -> Detector:
         images, engine = ImagesConfig(**_tuples(config["images"])), config["engine"]
         detector = unfrozen(detector) if config["scratch"] else detector
         backbone = Backbone.of(spec.create(spec.num_classes, 0), spec, Provenance())
-        model = build(backbone, detector, len(classes), engine)
+        model = build_model(backbone, detector, len(classes), engine)
         place(model, content["state_dict"])
     except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} is damaged: {error!r}.") from error
+        raise UsageError(f"{file} is damaged: {error!r}.") from error
     return Detector(
         model=model.eval(),
         classes=classes,
@@ -113,7 +115,7 @@ def detect(
     *,
     batch_size: int = 1,
     workers: int = 0,
-    max_broken: int = 0,
+    max_corrupt: int = 0,
 ) -> list[dict[str, Any]]:
     """Detections of every image as a COCO-style results list.
 
@@ -129,7 +131,7 @@ def detect(
         collate=collate,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        max_broken=max_broken,
+        max_corrupt=max_corrupt,
     )
     model.eval()
     found: list[tuple[int, list[dict[str, Any]]]] = []
@@ -152,7 +154,7 @@ def records_of_images(path: Path) -> list[Record]:
     """An image, or those of a folder, without objects.
 
     Raises:
-        UserError: nothing there, or two files of one name but for the ending.
+        UsageError: nothing there, or two files of one name but for the ending.
     """
     if path.is_dir():
         files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
@@ -161,13 +163,13 @@ def records_of_images(path: Path) -> list[Record]:
     sizes = [(file, size_of(file)) for file in files]
     usable = [(file, size) for file, size in sizes if size is not None]
     if not usable:
-        raise UserError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
+        raise UsageError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
     names = [file.stem for file, _ in usable]
     if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"{path} has two images called {twice}; they would be one image_id.")
+        raise UsageError(f"{path} has two images called {twice}; they would be one image_id.")
     for file, size in sizes:
         if size is None:
-            say(f"left out: {file} is no image, or cut short")
+            log(f"left out: {file} is no image, or cut short")
     none = np.zeros(0, dtype=bool)
     return [
         Record(

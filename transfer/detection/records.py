@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 Kind = Literal[
     "broken annotation",
@@ -126,22 +126,22 @@ def _chosen(record: Record, wanted: np.ndarray) -> Record:
 
 
 def refuse(
-    problems: Iterable[Problem], source: str, *, max_broken: int = 0, dropped: Sequence[Kind] = ()
+    problems: Iterable[Problem], source: str, *, max_corrupt: int = 0, dropped: Sequence[Kind] = ()
 ) -> None:
     """Raise where a problem stands that the rules do not let pass, and name them all, or the first.
 
     Args:
         problems: what was met.
         source: the tree and split, for the message.
-        max_broken: so many images may be broken; they are then left out.
+        max_corrupt: so many images may be broken; they are then left out.
         dropped: kinds that the user wants dropped instead.
 
     Raises:
-        UserError: with file and line of each, and what can be done.
+        UsageError: with file and line of each, and what can be done.
     """
     refused = [p for p in problems if RULES[p.kind] == "refused" and p.kind not in dropped]
     images = [p for p in refused if p.kind in _OF_AN_IMAGE]
-    if len(images) <= max_broken:
+    if len(images) <= max_corrupt:
         refused = [p for p in refused if p not in images]
     if not refused:
         return
@@ -150,13 +150,13 @@ def refuse(
     ways = []
     if any(p.kind in _OF_AN_IMAGE for p in refused):
         count = len({p.where.rsplit(":", 1)[0] for p in images})
-        ways.append(f"mend them, or leave so many images out with --voc.max_broken {count}")
+        ways.append(f"mend them, or leave so many images out with --voc.max_corrupt {count}")
     if any(p.kind == "unknown class" for p in refused):
         ways.append(
             "mend the names, or give the classes wanted with --voc.classes and drop the others "
             "with --voc.other_classes drop"
         )
-    raise UserError(f"{source} cannot be used:{listed}{more}\n{'; '.join(ways).capitalize()}.")
+    raise UsageError(f"{source} cannot be used:{listed}{more}\n{'; '.join(ways).capitalize()}.")
 
 
 def summary(problems: Sequence[Problem], examples: int = 2) -> list[str]:

@@ -13,7 +13,7 @@ from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.config import DetectorConfig
 from transfer.formats.proof import TOLERANCE
 
@@ -82,7 +82,7 @@ class LastStage(Resting):
         network: Any = backbone.build()
         stage = getattr(network, "layer4", None)
         if stage is None:
-            raise UserError(
+            raise UsageError(
                 f"{backbone.spec.arch} has no last stage that could work on regions: head c4 needs "
                 "a ResNet, ResNeXt or Wide ResNet. Use --detector.head fpn."
             )
@@ -99,11 +99,11 @@ class LastStage(Resting):
 
 
 def levels_of(backbone: Backbone, strides: tuple[int, ...]) -> tuple[list[int], list[int]]:
-    """Channels and timm's numbers of the levels at `strides`; UserError where one is missing."""
+    """Channels and timm's numbers of the levels at `strides`; UsageError where one is missing."""
     by_stride = {level.stride: level for level in backbone.spec.levels()}
     if not set(strides) <= set(by_stride):
         offered = [level.stride for level in backbone.spec.levels()]
-        raise UserError(
+        raise UsageError(
             f"{backbone.spec.arch} has feature levels of stride {offered}; the detector needs "
             f"{list(strides)}."
         )
@@ -128,7 +128,7 @@ def prove(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
     """Compare every level with the backbone's own; an image of noise, evaluation mode.
 
     Raises:
-        UserError: a level differs by more than 1e-4 of its largest value.
+        UsageError: a level differs by more than 1e-4 of its largest value.
     """
     image = noise()
     was_training = body.training
@@ -140,11 +140,11 @@ def prove(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
 
 
 def refuse_another(found: Tensor, wanted: Tensor, name: str, remedy: str) -> None:
-    """UserError where a level differs from the backbone's by more than the exports allow."""
+    """UsageError where a level differs from the backbone's by more than the exports allow."""
     scale = max(float(wanted.abs().max()), 1e-12)
     off = float((found - wanted).abs().max()) / scale
     if not off <= TOLERANCE:
-        raise UserError(
+        raise UsageError(
             f"{name} differs from the backbone's by {off:.1e} of its largest value. {remedy}"
         )
 

@@ -20,7 +20,7 @@ from typing import Literal
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.annotations import Annotation, Thing, lines_of_objects, read_all
 from transfer.detection.records import Kind, Problem, Record, Records, refuse
 
@@ -45,7 +45,7 @@ def read_voc(
     classes: Sequence[str] | None = None,
     *,
     images: bool = True,
-    max_broken: int = 0,
+    max_corrupt: int = 0,
     other_classes: Literal["refuse", "drop"] = "refuse",
     cached: bool = True,
 ) -> Records:
@@ -56,12 +56,12 @@ def read_voc(
         split: the name of a file in ImageSets/Main, without .txt.
         classes: class names in order of their labels; None takes the sorted names of this split.
         images: look for each image and its size; scoring alone needs none.
-        max_broken: images that may be broken and are then left out.
+        max_corrupt: images that may be broken and are then left out.
         other_classes: what to do with objects that are of none of `classes`.
         cached: see annotations.read_all.
 
     Raises:
-        UserError: what the rules of `records.RULES` refuse, with file and line.
+        UsageError: what the rules of `records.RULES` refuse, with file and line.
     """
     entries, problems = _listed(root, split)
     pictures = _pictures(entries) if images else {}
@@ -84,9 +84,9 @@ def read_voc(
         records.append(record)
         problems += met
     dropped: tuple[Kind, ...] = ("unknown class",) if other_classes == "drop" else ()
-    refuse(problems, f"{root}, split {split},", max_broken=max_broken, dropped=dropped)
+    refuse(problems, f"{root}, split {split},", max_corrupt=max_corrupt, dropped=dropped)
     if not records:
-        raise UserError(f"{root}, split {split}: no image is left, all {len(entries)} are broken.")
+        raise UsageError(f"{root}, split {split}: no image is left, all {len(entries)} are broken.")
     return Records(classes=tuple(classes), images=tuple(records), problems=tuple(problems))
 
 
@@ -108,7 +108,7 @@ def choose_splits(names: Sequence[str], train: str | None, test: str | None) -> 
     test = test or called("test") or called("val") or called("valid")
     if train is None or test is None:
         said = ", ".join(names) or "none"
-        raise UserError(
+        raise UsageError(
             f"there are the splits {said}: say which to train on and which to score on with "
             "--voc.train and --voc.test (several are joined by +)."
         )
@@ -128,16 +128,16 @@ def trees_in(root: Path) -> list[Path]:
 def splits(root: Path) -> list[str]:
     """Names of the splits, with TREE/ in front in a folder of trees.
 
-    Class-wise lists (cat_train.txt) are left out; UserError where this is no Pascal VOC tree.
+    Class-wise lists (cat_train.txt) are left out; UsageError where this is no Pascal VOC tree.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; a Pascal VOC tree is needed.")
+        raise UsageError(f"there is no folder {root}; a Pascal VOC tree is needed.")
     if not is_tree(root) and (trees := trees_in(root)):
         return [f"{tree.name}/{name}" for tree in trees for name in splits(tree)]
     for needed in ("Annotations", "ImageSets/Main"):
         if not (root / needed).is_dir():
             held = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
-            raise UserError(
+            raise UsageError(
                 f"{root} is no Pascal VOC tree: it has no {needed} (it holds {held}). "
                 f"{_REMEDY.get(needed, '')}".rstrip()
             )
@@ -163,7 +163,7 @@ def _listed(root: Path, split: str) -> tuple[list[_Entry], list[Problem]]:
         if not path.is_file():
             near = difflib.get_close_matches(part, there, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise UserError(
+            raise UsageError(
                 f"{root} has no split {part!r}; it has {', '.join(there) or 'none'}.{hint}"
             )
         before, folder = len(entries) + len(problems), str(tree / "Annotations")
@@ -175,7 +175,7 @@ def _listed(root: Path, split: str) -> tuple[list[_Entry], list[Problem]]:
             else:
                 entries[tree, image_id] = entry
         if len(entries) + len(problems) == before:
-            raise UserError(f"{path} is empty.")
+            raise UsageError(f"{path} is empty.")
     return list(entries.values()), problems
 
 
@@ -197,7 +197,7 @@ def _pictures(entries: Sequence[_Entry]) -> dict[tuple[Path, str], Path]:
     for tree in {entry.tree for entry in entries}:
         folder = tree / "JPEGImages"
         if not folder.is_dir():
-            raise UserError(f"{tree} is no Pascal VOC tree: it has no JPEGImages.")
+            raise UsageError(f"{tree} is no Pascal VOC tree: it has no JPEGImages.")
         there = set(os.listdir(folder))
         for entry in entries:
             names = (f"{entry.image_id}{suffix}" for suffix in _SUFFIXES)

@@ -16,7 +16,7 @@ import timm
 import torch
 
 from pretrain.backbone import FORMAT, Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import register
 from transfer.formats import passports
 from transfer.formats.archives import read_npz
@@ -38,7 +38,7 @@ def read(path: str | Path, given: Given = Given()) -> Backbone:  # noqa: B008  (
         given: what the file does not say of itself.
 
     Raises:
-        UserError: not understood, not complete, or not saying how its network is fed.
+        UsageError: not understood, not complete, or not saying how its network is fed.
     """
     file = locate(Path(path))
     opened = open_file(file)
@@ -67,7 +67,7 @@ def locate(path: Path) -> Path:
     for name in _IN_A_FOLDER:
         if (path / name).is_file():
             return path / name
-    raise UserError(
+    raise UsageError(
         f"the folder {path} has no backbone.pth, so it is no finished pretraining run, and no "
         "model.safetensors, so timm has not written it. Give a backbone file."
     )
@@ -86,7 +86,7 @@ def is_ours(opened: Opened) -> bool:
 
 def _refuse_given(given: Given, opened: Opened) -> None:
     if given != Given():
-        raise UserError(
+        raise UsageError(
             f"{opened.path} says itself what it is: leave --arch, --source, --mean, --std, "
             "--channels and --prefix away."
         )
@@ -107,19 +107,19 @@ def _with_passport(opened: Opened, passport: passports.Passport) -> Backbone:
             continue
         try:
             fitted, _ = fit(renamed | beside, spec.arch, spec.model_args)
-        except UserError as error:
+        except UsageError as error:
             refusal = refusal or str(error)
             continue
         backbone = Backbone(spec=spec, provenance=passport.provenance, weights=fitted)
         head = timm.get_pretrained_cfg_value(spec.arch, "classifier")
         found = fitted.get(f"{head}.weight", torch.empty(0)).shape[0]
         if found != spec.num_classes:
-            raise UserError(
+            raise UsageError(
                 f"{opened.path}: its passport names {spec.num_classes} classes, the file has "
                 f"{found}."
             )
         return backbone
-    raise UserError(
+    raise UsageError(
         f"{opened.path} is damaged: its weights are not what its passport says. {refusal}"
     )
 

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.formats.files import Opened
 from transfer.formats.sources import Given
 
@@ -17,14 +17,14 @@ def read_npz(opened: Opened, given: Given) -> Backbone:
     the network is counted.
 
     Raises:
-        UserError: no --arch, no conventions, an architecture without such a reader, or not whole.
+        UsageError: no --arch, no conventions, an architecture without such a reader, or not whole.
     """
     path, arch = opened.path, given.arch
     if arch is None:
-        raise UserError(f"{path} is a NumPy archive: give --arch, the timm architecture it is of.")
+        raise UsageError(f"{path} is a NumPy archive: give --arch, the timm architecture it is of.")
     convention = given.convention(arch)
     if convention is None:
-        raise UserError(
+        raise UsageError(
             f"{path} does not say how its network is fed. Give --source or --mean, --std."
         )
     classes = _classes(opened)
@@ -39,21 +39,21 @@ def read_npz(opened: Opened, given: Given) -> Backbone:
     )
     network: Any = spec.create(classes, seed=0)
     if not hasattr(network, "load_pretrained"):
-        raise UserError(f"timm has no reader of NumPy archives for {arch}.")
+        raise UsageError(f"timm has no reader of NumPy archives for {arch}.")
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.fill_(float("nan"))
     try:
         network.load_pretrained(str(path))
     except (KeyError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
-        raise UserError(f"{path} does not fit {arch}: {error}") from error
+        raise UsageError(f"{path} does not fit {arch}: {error}") from error
     empty = [name for name, value in network.named_parameters() if bool(value.isnan().any())]
     if empty:
-        raise UserError(f"{path} does not fill {arch}: {len(empty)} tensors, first {empty[0]}.")
+        raise UsageError(f"{path} does not fill {arch}: {len(empty)} tensors, first {empty[0]}.")
     held = sum(array.size for array in opened.content.values())
     placed = sum(parameter.numel() for parameter in network.parameters())
     if held != placed:
-        raise UserError(
+        raise UsageError(
             f"{path} holds {held:,} numbers, {arch} has {placed:,}: not all were placed."
         )
     stated = {"container": "npz", "names": f"timm's own reader of {arch}",

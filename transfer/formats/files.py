@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from pretrain import safe_pickle, torch_file
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAX_HEADER = 16 * 2**20  # bytes; the largest known networks need 0.3 million
@@ -75,12 +75,12 @@ def open_file(path: Path) -> Opened:
     """Read a checkpoint file of any container.
 
     Raises:
-        UserError: no such file, cut short, lying about its sizes, holding code, or unknown.
+        UsageError: no such file, cut short, lying about its sizes, holding code, or unknown.
     """
     if path.is_dir():
-        raise UserError(f"{path} is a folder; a file is needed.")
+        raise UsageError(f"{path} is a folder; a file is needed.")
     if not path.exists():
-        raise UserError(f"there is no file {path}.")
+        raise UsageError(f"there is no file {path}.")
     size = path.stat().st_size
     with open(path, "rb") as handle:
         head = handle.read(64)
@@ -98,7 +98,7 @@ def open_file(path: Path) -> Opened:
         container = "safetensors"
         content, metadata = _open_safetensors(path, size)
     else:
-        raise UserError(_unknown(path, head, size))
+        raise UsageError(_unknown(path, head, size))
     _bound(path, size, content)
     return Opened(path, container, content, sha256(path), size, metadata)
 
@@ -113,10 +113,10 @@ def _load_torch(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals(_INERT):  # type: ignore[arg-type]
             return torch_file.read(path)
-    except (UserError, PermissionError):
+    except (UsageError, PermissionError):
         raise
     except Exception as error:  # torch trusts its input: a torn file ends in any error there is
-        raise UserError(
+        raise UsageError(
             f"{path} ({path.stat().st_size:,} bytes) is damaged ({type(error).__name__}: {error}). "
             "Copy or download it again."
         ) from error
@@ -131,22 +131,22 @@ def _open_zip(path: Path, size: int) -> tuple[str, Any]:
             with np.load(path, allow_pickle=False) as archive:
                 return "npz", {name: archive[name] for name in archive.files}
         except (ValueError, OSError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
-            raise UserError(
+            raise UsageError(
                 f"{path} is a damaged NumPy archive, or holds Python objects ({error})."
             ) from error
-    raise UserError(
+    raise UsageError(
         f"{path} is a zip archive, but neither of torch nor of NumPy (it holds "
         f"{', '.join(names[:5]) or 'nothing'}). Unpack it and give the checkpoint inside."
     )
 
 
 def _check_zip(path: Path, size: int) -> list[str]:
-    """Names of the members; UserError where a member is packed, doubled or larger than the file."""
+    """Names of the members; UsageError where a member is packed, doubled or larger than the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, struct.error) as error:
-        raise UserError(
+        raise UsageError(
             f"{path} ({size:,} bytes) is cut short or damaged ({error}). Copy or download it again."
         ) from error
     names = [member.filename for member in members]
@@ -155,16 +155,16 @@ def _check_zip(path: Path, size: int) -> list[str]:
     announced = sum(member.file_size for member in members)
     limit = 4 * size if npz else size
     if packed and not npz:
-        raise UserError(
+        raise UsageError(
             f"{path} holds packed members ({packed[0]}), which torch never writes. It was not read."
         )
     if len(members) > _MAX_MEMBERS or announced > limit:
-        raise UserError(
+        raise UsageError(
             f"{path} ({size:,} bytes) announces {len(members):,} members of {announced:,} bytes: "
             "more than it can hold. It was not read."
         )
     if len(set(names)) != len(names):
-        raise UserError(f"{path} holds two members of one name. It was not read.")
+        raise UsageError(f"{path} holds two members of one name. It was not read.")
     return names
 
 
@@ -172,7 +172,7 @@ def _open_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
     with open(path, "rb") as handle:
         (length,) = struct.unpack("<Q", handle.read(8))
         if length > min(size - 8, _MAX_HEADER):
-            raise UserError(
+            raise UsageError(
                 f"{path} ({size:,} bytes) announces a header of {length:,} bytes: it is cut short "
                 "or no safetensors file. Copy or download it again."
             )
@@ -196,7 +196,7 @@ def _open_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
         safetensors.SafetensorError,
     ) as error:
         words = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(
+        raise UsageError(
             f"{path} ({size:,} bytes) is a damaged safetensors file ({words}). Copy or download "
             "it again."
         ) from error
@@ -217,7 +217,7 @@ def _bound(path: Path, size: int, content: Any) -> None:
         elif isinstance(value, np.ndarray):
             total += value.nbytes
         if total > 4 * size + 2**20 or entries > 20 * _MAX_TENSORS + size // 2:
-            raise UserError(
+            raise UsageError(
                 f"{path} ({size:,} bytes) announces more tensors than it holds. It was not read."
             )
 

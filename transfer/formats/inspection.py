@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import register
 from transfer.formats import files, passports, reading, to_detectron2
 from transfer.formats.files import Opened
@@ -43,7 +43,7 @@ def inspect(path: Path, given: Given, name: str | None = None) -> Inspected:
         name: what the user called it, where that is no path.
 
     Raises:
-        UserError: not understood at all.
+        UsageError: not understood at all.
     """
     from transfer.formats import is_ours, locate, read
 
@@ -72,7 +72,7 @@ def inspect(path: Path, given: Given, name: str | None = None) -> Inspected:
         )
     try:
         backbone = reading.finish(found, opened)
-    except UserError as error:  # NaN: the other facts are still worth a line
+    except UsageError as error:  # NaN: the other facts are still worth a line
         return Inspected((*_of_file(opened), *lines), (), (str(error),))
     return _inspected(opened, backbone, (*lines, *_of_backbone(backbone, name)), questions)
 
@@ -148,7 +148,7 @@ def _fed(backbone: Backbone) -> str:
 def _trained(backbone: Backbone) -> str:
     provenance = backbone.provenance
     known = {
-        "by": backbone.arm if provenance.recipe else None,
+        "by": backbone.method if provenance.recipe else None,
         "on": provenance.dataset,
         "epochs": provenance.epochs,
         "seed": provenance.seed,
@@ -167,7 +167,7 @@ def _fits(backbone: Backbone) -> str:
     try:
         heads = to_detectron2.heads_of(backbone, None)
         uses.append(f"stock detectron2 ({', '.join(heads)})")
-    except UserError:
+    except UsageError:
         pass
     return ", ".join(uses)
 

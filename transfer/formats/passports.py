@@ -13,7 +13,7 @@ import timm
 import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.spec import create_model, is_plain
 from transfer.formats.files import Opened
 from transfer.formats.reading import Beside
@@ -48,7 +48,7 @@ def find(opened: Opened) -> Passport | None:
     """The passport in or beside a file; None where it has none.
 
     Raises:
-        UserError: it has one that is damaged.
+        UsageError: it has one that is damaged.
     """
     content: Any = None
     if KEY in opened.metadata:
@@ -64,13 +64,13 @@ def find(opened: Opened) -> Passport | None:
         return None
     try:
         if content["format"] != FORMAT:
-            raise UserError(f"format {content['format']!r}, expected {FORMAT!r}")
+            raise UsageError(f"format {content['format']!r}, expected {FORMAT!r}")
         spec = BackboneSpec(**content["spec"])
         known = {entry.name for entry in fields(Provenance)}
         said = {key: value for key, value in content["provenance"].items() if key in known}
         return Passport(spec, Provenance(**said))
-    except (UserError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{opened.path}: its passport is damaged ({error}).") from error
+    except (UsageError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{opened.path}: its passport is damaged ({error}).") from error
 
 
 def _beside(path: Path) -> dict[str, Any] | None:
@@ -90,7 +90,7 @@ def timm_config(path: Path) -> Beside | None:
     """What timm's config.json says; None where there is none or it is another program's.
 
     Raises:
-        UserError: timm wrote it, but for no architecture of this timm.
+        UsageError: timm wrote it, but for no architecture of this timm.
     """
     if not path.is_file() or path.stat().st_size > _MAX_JSON:
         return None
@@ -100,14 +100,14 @@ def timm_config(path: Path) -> Beside | None:
     arch: str = content["architecture"]
     own: Any = content.get("pretrained_cfg") or content
     if not timm.is_model(arch):
-        raise UserError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
+        raise UsageError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
     arguments = content.get("model_args") or {}
     if not isinstance(arguments, dict) or not is_plain(arguments):
-        raise UserError(f"{path}: model_args are {arguments!r}; plain values are needed.")
+        raise UsageError(f"{path}: model_args are {arguments!r}; plain values are needed.")
     try:
         convention = of_timm(arch, own, f"timm's config.json in {path.parent}")
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise UserError(f"{path} is no configuration of timm ({error}).") from error
+        raise UsageError(f"{path} is no configuration of timm ({error}).") from error
     labels = content.get("label_names") or own.get("label_names")
     good = isinstance(labels, list) and all(isinstance(label, str) for label in labels)
     return Beside(arch, _beyond_defaults(arch, arguments), convention, labels if good else None)
@@ -129,7 +129,7 @@ def _json(text: str, path: Path) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: the JSON in it is damaged ({error}).") from error
+        raise UsageError(f"{path}: the JSON in it is damaged ({error}).") from error
 
 
 def text(passport: dict[str, Any]) -> str:

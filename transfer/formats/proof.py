@@ -15,7 +15,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.spec import create_model
 
 TOLERANCE = 1e-4
@@ -143,7 +143,7 @@ def normalised(backbone: Backbone, image: Tensor) -> Tensor:
     return image[None]
 
 
-class Unproved(UserError):
+class Unproved(UsageError):
     """The export is not the same function: nothing was written."""
 
     def __init__(self, proofs: list[Proof]) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pretrain.audit import place
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.spec import create_model
 from transfer.formats.architectures import CAFFE, infer, strides_are_open
 from transfer.formats.files import Opened
@@ -58,7 +58,7 @@ def understand(opened: Opened, given: Given, beside: Beside | None = None) -> Re
         beside: what timm's config.json in the same folder says of it.
 
     Raises:
-        UserError: names or shapes that fit no network, with both sides listed.
+        UsageError: names or shapes that fit no network, with both sides listed.
     """
     unwrapped = unwrap(opened.content, opened.path, given.prefix)
     known = known_file(opened.sha256)
@@ -74,14 +74,14 @@ def understand(opened: Opened, given: Given, beside: Beside | None = None) -> Re
     own = beside.convention if beside is not None else own
     said = given.convention(arch)
     if said and own and _differ(said, own):
-        raise UserError(
+        raise UsageError(
             f"{opened.path} says of itself: mean {own.mean}, std {own.std}, {own.channels} "
             f"({own.origin}). What was given contradicts it: leave it away."
         )
     convention = own or said
     if convention is not None:
         if given.source == "timm" and given.arch is None and own is None:
-            raise UserError(
+            raise UsageError(
                 f"--source timm needs --arch: several of timm's networks have the shapes of {arch}."
             )
         arch = _settle_strides(arch, convention, given, opened)
@@ -103,13 +103,13 @@ def understand(opened: Opened, given: Given, beside: Beside | None = None) -> Re
 
 
 def finish(reading: Reading, opened: Opened) -> Backbone:
-    """The backbone; UserError where its conventions are unknown or its numbers are no numbers."""
+    """The backbone; UsageError where its conventions are unknown or its numbers are no numbers."""
     convention = reading.convention
     if convention is None:
-        raise UserError(unknown_convention(opened, reading))
+        raise UsageError(unknown_convention(opened, reading))
     bad = [name for name, tensor in reading.weights.items() if not bool(tensor.isfinite().all())]
     if bad:
-        raise UserError(
+        raise UsageError(
             f"{opened.path} holds NaN or infinite numbers in {len(bad)} tensors ({bad[0]}, ...): "
             "the training it is from has diverged, or the file is damaged."
         )
@@ -173,17 +173,17 @@ def _identify(
         try:
             complete, filled = fit(renamed, arch, arguments)
             return complete, title, arch, arguments, filled
-        except UserError as error:
+        except UsageError as error:
             refusals.append(f"as {arch} under the names of {title}: {error}")
         if hint is not None and (filtered := _timm_filter(renamed, arch)) is not None:
             try:
                 complete, filled = fit(filtered, arch, arguments)
                 return complete, f"timm's own filter of {arch}", arch, arguments, filled
-            except UserError:
+            except UsageError:
                 pass
     if refusals:
-        raise UserError(f"{opened.path} is not understood. " + refusals[0])
-    raise UserError(
+        raise UsageError(f"{opened.path} is not understood. " + refusals[0])
+    raise UsageError(
         f"{opened.path}: which network its {len(weights)} tensors belong to cannot be told from "
         f"their names ({', '.join(sorted(weights)[:4])}, ...). Give --arch, a timm architecture; "
         "where only some names belong to it, also --prefix. A backbone file that says so itself: "
@@ -198,7 +198,7 @@ def fit(
     """Weights in the network's order and dtypes, all of them; and what was filled in.
 
     Raises:
-        UserError: a name on one side only, another shape, or numbers of another kind.
+        UsageError: a name on one side only, another shape, or numbers of another kind.
     """
     _, classifier = _ends(arch)
     head = weights.get(f"{classifier}.weight")
@@ -242,7 +242,7 @@ def _fill(
 def _cast(name: str, tensor: Tensor, wanted: torch.dtype) -> Tensor:
     """Floats to float32, contiguous, in storage of their own."""
     if wanted.is_floating_point != tensor.is_floating_point():
-        raise UserError(f"{name} holds {tensor.dtype}; {wanted} is needed")
+        raise UsageError(f"{name} holds {tensor.dtype}; {wanted} is needed")
     tensor = tensor.detach().to(torch.float32 if wanted.is_floating_point else wanted)
     tensor = tensor.contiguous()
     owned = tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
@@ -256,7 +256,7 @@ def _ends(arch: str) -> tuple[str, str]:
     own = described(arch)
     first, head = own.first_conv or "", own.classifier or ""
     if isinstance(first, (tuple, list)) or isinstance(head, (tuple, list)):
-        raise UserError(f"{arch} has several stems or classifiers, which is not supported")
+        raise UsageError(f"{arch} has several stems or classifiers, which is not supported")
     return f"{first}.weight", head
 
 
@@ -268,21 +268,21 @@ def _differ(one: Convention, other: Convention) -> bool:
 def _settle_strides(arch: str, convention: Convention, given: Given, opened: Opened) -> str:
     """resnet50 or resnet50_caffe: the same shapes, told apart by the source alone."""
     if convention.stride is None and strides_are_open(arch):
-        raise UserError(
+        raise UsageError(
             f"{opened.path}: a {arch} may have its strides in the 3x3 convolutions (torchvision, "
             f"timm) or in the 1x1 (MSRA, Caffe). Give --arch {arch} or --arch {CAFFE[arch]}."
         )
     if convention.stride == "1x1" and arch in CAFFE:
         if given.arch is not None:
-            raise UserError(
+            raise UsageError(
                 f"--arch {arch} has its strides in the 3x3 convolutions, {convention.origin} in "
                 f"the 1x1: give --arch {CAFFE[arch]}, or leave --arch away."
             )
         return CAFFE[arch]
     if convention.stride == "1x1" and ("next" in arch or "wide" in arch):
-        raise UserError(f"{opened.path}: a {arch} with its strides in the 1x1 is not supported.")
+        raise UsageError(f"{opened.path}: a {arch} with its strides in the 1x1 is not supported.")
     if convention.stride == "3x3" and arch in CAFFE.values():
-        raise UserError(
+        raise UsageError(
             f"--arch {arch} has its strides in the 1x1 convolutions, {convention.origin} in the "
             "3x3: give another --arch, or leave it away."
         )

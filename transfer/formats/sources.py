@@ -15,7 +15,7 @@ import timm
 import torchvision
 from timm.data.config import resolve_data_config
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
 
 Three = tuple[float, float, float]
@@ -101,16 +101,16 @@ class Given:
     def __post_init__(self) -> None:
         """Refuse half of a convention, another scale, and two answers to one question."""
         if (self.mean is None) != (self.std is None):
-            raise UserError("--mean and --std go together: give both, or --source.")
+            raise UsageError("--mean and --std go together: give both, or --source.")
         if self.mean is not None and self.source is not None:
-            raise UserError("--source states mean and std already: give it, or --mean and --std.")
+            raise UsageError("--source states mean and std already: give it, or --mean and --std.")
         if self.source is not None and self.source not in (*SOURCES, "timm"):
-            raise UserError(
+            raise UsageError(
                 f"--source is {self.source!r}; it must be one of {', '.join((*SOURCES, 'timm'))}."
             )
         for name, value in (("mean", self.mean), ("std", self.std)):
             if value is not None and (len(value) != 3 or not all(0 <= x <= 1 for x in value)):
-                raise UserError(
+                raise UsageError(
                     f"--{name} is {tuple(value)}; it must be three numbers (red, green, blue) for "
                     "pixels in [0, 1]: divide those of 0 to 255 by 255."
                 )
@@ -145,11 +145,11 @@ def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = ""
     """From timm's own description: of an architecture, or of a file (config.json, arguments)."""
     if config is None:
         if not timm.is_model(arch):
-            raise UserError(f"--source timm: timm knows no architecture {arch!r}.")
+            raise UsageError(f"--source timm: timm knows no architecture {arch!r}.")
         config = described(arch).to_dict()
     settled = resolve_data_config(dict(config), pretrained_cfg=dict(config))
     if len(settled["mean"]) != 3 or settled["input_size"][1] != settled["input_size"][2]:
-        raise UserError(f"{arch} is fed {settled['input_size']}; square RGB images are needed.")
+        raise UsageError(f"{arch} is fed {settled['input_size']}; square RGB images are needed.")
     return Convention(
         mean=tuple(settled["mean"]),
         std=tuple(settled["std"]),
@@ -219,7 +219,7 @@ def of_torchvision(arch: str, weights: Any) -> Convention:
     """From a torchvision weights entry and its own transforms."""
     preset = weights.transforms()
     if not hasattr(preset, "crop_size"):
-        raise UserError(f"torchvision's {arch} does not say how it is fed.")
+        raise UsageError(f"torchvision's {arch} does not say how it is fed.")
     return Convention(
         mean=tuple(preset.mean),
         std=tuple(preset.std),

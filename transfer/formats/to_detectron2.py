@@ -20,7 +20,7 @@ import yaml
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.formats import passports
 from transfer.formats.architectures import CAFFE, RESIDUAL, Residual
 from transfer.formats.names import DETECTRON2
@@ -57,21 +57,21 @@ _IMAGE = (160, 224)  # multiples of 32: detectron2 pads nothing
 
 
 def residual_of(backbone: Backbone) -> tuple[Residual, bool]:
-    """Its ResNet, and whether strides lie in the 1x1; UserError where detectron2 lacks it."""
+    """Its ResNet, and whether strides lie in the 1x1; UsageError where detectron2 lacks it."""
     arch = backbone.spec.arch
     plain = {caffe: stock for stock, caffe in CAFFE.items()}.get(arch, arch)
     kind = RESIDUAL.get(plain)
     strange = set(backbone.spec.model_args) - _HARMLESS
     if kind is None or kind.stem != "7x7" or kind.squeeze or kind.layers not in _DEPTHS:
-        raise UserError(
+        raise UsageError(
             f"stock detectron2 has no {arch}: it knows ResNet-18 to 152, ResNeXt and Wide ResNet. "
             "transfer.detection.detectron2_backbone registers a backbone for timm's other "
             "architectures (README, 'Use it in detectron2')."
         )
     if kind.block == "bottleneck" and kind.layers == (2, 2, 2, 2):
-        raise UserError(f"stock detectron2 has no {arch}: its bottlenecks begin at depth 50.")
+        raise UsageError(f"stock detectron2 has no {arch}: its bottlenecks begin at depth 50.")
     if strange:
-        raise UserError(
+        raise UsageError(
             f"{arch} was built with {sorted(strange)}, which detectron2 cannot be told. Train it "
             "without, or use transfer.detection.detectron2_backbone."
         )
@@ -82,15 +82,15 @@ def heads_of(backbone: Backbone, wanted: Sequence[Head] | None) -> tuple[Head, .
     """The heads that will be written.
 
     Raises:
-        UserError: a head that detectron2 would build from other blocks than the backbone's.
+        UsageError: a head that detectron2 would build from other blocks than the backbone's.
     """
     kind, _ = residual_of(backbone)
     possible: tuple[Head, ...] = HEADS if kind.block == "bottleneck" else ("fpn",)
     for head in wanted or ():
         if head not in HEADS:
-            raise UserError(f"--heads has {head!r}; it must be of {', '.join(HEADS)}.")
+            raise UsageError(f"--heads has {head!r}; it must be of {', '.join(HEADS)}.")
         if head not in possible:
-            raise UserError(
+            raise UsageError(
                 f"--heads {head}: detectron2's {head.upper()} builds its last stage of bottlenecks "
                 f"only (and dilates no others), {backbone.spec.arch} has basic blocks: it would "
                 "train from other weights and say nothing. Use fpn."
@@ -255,7 +255,7 @@ def prove(
         python: the interpreter of the environment with detectron2; None is this one.
 
     Raises:
-        UserError: detectron2 refuses what was written.
+        UsageError: detectron2 refuses what was written.
     """
     image = raw_image(*_IMAGE)
     with tempfile.TemporaryDirectory() as folder:
@@ -276,12 +276,12 @@ def prove(
                 text=True,
             )
         except OSError as error:
-            raise UserError(f"--python {python} cannot be run: {error}") from error
+            raise UsageError(f"--python {python} cannot be run: {error}") from error
         if done.returncode == 3:
             return None
         if done.returncode != 0:
             last = done.stderr.strip().splitlines()[-1:] or ["no message"]
-            raise UserError(f"detectron2 refused the exported files: {last[0]}")
+            raise UsageError(f"detectron2 refused the exported files: {last[0]}")
         with np.load(out) as found:
             theirs = {name: found[name] for name in found.files}
     version = str(theirs.pop("version"))

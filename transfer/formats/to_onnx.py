@@ -9,7 +9,7 @@ from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.formats import passports
 from transfer.formats.proof import (
     Proof,
@@ -46,12 +46,12 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
     """Input `pixels`, outputs `res2` and so on; any number and size of images.
 
     Raises:
-        UserError: onnx is missing, or the network cannot be traced.
+        UsageError: onnx is missing, or the network cannot be traced.
     """
     try:
         import onnx
     except ImportError as error:
-        raise UserError("--to onnx needs the packages onnx and onnxruntime: pip install them "
+        raise UsageError("--to onnx needs the packages onnx and onnxruntime: pip install them "
                         "(pip install -e '.[export]').") from error  # fmt: skip
     names = list(level_names(backbone))
     image = raw_image(*_size(backbone))[None]
@@ -71,7 +71,7 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
             )
         except Exception as error:  # a tracer meets whatever a network's code raises
             first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UserError(f"{backbone.spec.arch} cannot be written as ONNX: {first}") from error
+            raise UsageError(f"{backbone.spec.arch} cannot be written as ONNX: {first}") from error
     passport = onnx.ModelProto()
     entry = passport.metadata_props.add()
     entry.key, entry.value = passports.KEY, json.dumps(passports.issue(backbone, None))
@@ -96,7 +96,7 @@ def prove_onnx(backbone: Backbone, path: Path) -> Proof | None:
         found = session.run(None, {"pixels": image[None].numpy()})
     except Exception as error:  # its exceptions have no common base
         first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
+        raise UsageError(
             f"onnxruntime refuses the graph of {backbone.spec.arch}, on an image of another width "
             f"than it was traced with: {first}"
         ) from error

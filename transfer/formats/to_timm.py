@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import NAMES
 from pretrain.spec import create_model
 from transfer.formats import passports
@@ -41,7 +41,7 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
     """`model.safetensors` and `config.json`, written by timm itself.
 
     Raises:
-        UserError: an architecture that timm alone cannot build.
+        UsageError: an architecture that timm alone cannot build.
     """
     spec = backbone.spec
     refuse_ours(backbone)
@@ -71,9 +71,9 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
 
 
 def refuse_ours(backbone: Backbone) -> None:
-    """Raise UserError for an architecture that timm alone cannot build."""
+    """Raise UsageError for an architecture that timm alone cannot build."""
     if backbone.spec.arch in NAMES:
-        raise UserError(
+        raise UsageError(
             f"timm has no {backbone.spec.arch}: it is this project's own. Export --to safetensors "
             "or backbone, which this project reads."
         )
@@ -160,11 +160,11 @@ def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
 
 
 def torchvision_network(backbone: Backbone, device: str = "cpu") -> nn.Module:
-    """Torchvision's ResNet of this shape; UserError where it has none."""
+    """Torchvision's ResNet of this shape; UsageError where it has none."""
     spec = backbone.spec
     kind = RESIDUAL.get(spec.arch)
     if kind is None or kind.stem != "7x7" or kind.squeeze or kind.pooled:
-        raise UserError(
+        raise UsageError(
             f"torchvision's ResNet cannot be {spec.arch}: it knows ResNet, ResNeXt and Wide ResNet "
             "with the stride in the 3x3. Export --to timm or safetensors."
         )

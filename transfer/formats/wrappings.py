@@ -13,7 +13,7 @@ import timm
 import torch
 from torch import Tensor
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.formats.files import Arguments
 from transfer.formats.sources import SOURCES, Convention, described, of_mm_config, of_timm
 
@@ -57,17 +57,17 @@ def unwrap(content: Any, path: Path, prefix: str | None = None) -> Unwrapped:
     """Find the weights in a file's content.
 
     Raises:
-        UserError: no mapping of names to tensors in it.
+        UsageError: no mapping of names to tensors in it.
     """
     if not isinstance(content, Mapping) or not content:
-        raise UserError(
+        raise UsageError(
             f"{path} holds {_kind(content)}; a mapping from names to tensors is needed. "
             "Save model.state_dict() in the program it is from."
         )
     place = next((key for key in _PLACES if _is_weights(content.get(key))), None)
     inner = content if place is None else content[place]
     if not _is_weights(inner):
-        raise UserError(
+        raise UsageError(
             f"{path} holds no weights that are known here. Its keys: "
             f"{', '.join(sorted(map(str, content))[:10])}. Save model.state_dict() in the "
             "program it is from."
@@ -107,7 +107,7 @@ def _strip(
         left = sorted(name for name in weights if not name.startswith(prefix))
         weights = {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
         if not weights:
-            raise UserError(
+            raise UsageError(
                 f"--prefix {prefix}: no name in {path} begins so; they are "
                 f"{', '.join(left[:5])}, ..."
             )
@@ -125,13 +125,13 @@ def _tensor(name: str, value: Any, path: Path) -> Tensor:
         try:
             value = torch.from_numpy(value if value.flags.writeable else value.copy())
         except TypeError as error:
-            raise UserError(f"{path}: {name} is an array of {value.dtype}: no weights.") from error
+            raise UsageError(f"{path}: {name} is an array of {value.dtype}: no weights.") from error
     if not isinstance(value, Tensor):
-        raise UserError(
+        raise UsageError(
             f"{path}: {name} is {_kind(value)} among tensors. Save model.state_dict() alone."
         )
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
-        raise UserError(
+        raise UsageError(
             f"{path}: {name} is a {value.layout} tensor of {value.dtype}; dense real numbers are "
             "needed. Convert it in the program it is from."
         )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.models import register
 from pretrain.run import write_text
 from transfer.formats import passports, to_detectron2, to_onnx, to_timm
@@ -59,7 +59,7 @@ def write(
             proved the mapping of this architecture.
 
     Raises:
-        UserError: the format cannot hold this network, or the proof does not hold.
+        UsageError: the format cannot hold this network, or the proof does not hold.
     """
     path = Path(path)
     check(backbone, to, path, heads)
@@ -99,7 +99,7 @@ def write(
                 backbone.save(file)
                 again = Backbone.load(file).fingerprint()
                 if again != backbone.fingerprint():
-                    raise UserError(f"{path} would read back as {again}; nothing was written.")
+                    raise UsageError(f"{path} would read back as {again}; nothing was written.")
                 os.replace(file, path)
                 return Written((path,), (), ("read back: the same fingerprint",))
 
@@ -108,14 +108,14 @@ def check(backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | No
     """Refuse what cannot be written, before anything is."""
     register()
     if to not in FORMATS:
-        raise UserError(f"--to has {to!r}; it must be of {', '.join(FORMATS)}.")
+        raise UsageError(f"--to has {to!r}; it must be of {', '.join(FORMATS)}.")
     if path.exists():
-        raise UserError(f"{path} exists. Give another --out, or remove it.")
+        raise UsageError(f"{path} exists. Give another --out, or remove it.")
     wanted = SUFFIX[to]
     if wanted and path.suffix != wanted:
-        raise UserError(f"--out is {path}; a file for {to} ends in {wanted}.")
+        raise UsageError(f"--out is {path}; a file for {to} ends in {wanted}.")
     if to == "timm" and path.suffix in set(SUFFIX.values()) - {""}:
-        raise UserError(f"--out is {path}; timm's layout is a folder: give a name without ending.")
+        raise UsageError(f"--out is {path}; timm's layout is a folder: give a name without ending.")
     match to:
         case "detectron2":
             to_detectron2.heads_of(backbone, heads)
@@ -154,7 +154,7 @@ def _with_companion(backbone: Backbone, file: Path, path: Path, proof: Proof) ->
     """A bare file and FILE.json, which says what it is as long as its hash fits."""
     companion = path.with_suffix(".json")
     if companion.exists():
-        raise UserError(f"{companion} exists. Give another --out, or remove it.")
+        raise UsageError(f"{companion} exists. Give another --out, or remove it.")
     passport = passports.issue(backbone, [proof.plain()], sha256=sha256(file))
     write_text(companion, passports.text(passport))
     os.replace(file, path)
@@ -166,7 +166,7 @@ def _onnx(backbone: Backbone, path: Path, draft: Path, unproved: bool) -> Writte
     to_onnx.write_onnx(backbone, file)
     proof = to_onnx.prove_onnx(backbone, file)
     if proof is None and not unproved:
-        raise UserError(
+        raise UsageError(
             "onnxruntime is missing, so the graph cannot be proved: pip install onnxruntime, or "
             "give --unproved."
         )
@@ -189,7 +189,7 @@ def _detectron2(
     finals = {head: path.with_name(f"{path.stem}-{head}.yaml") for head in chosen}
     for final in finals.values():
         if final.exists():
-            raise UserError(f"{final} exists. Give another --out, or remove it.")
+            raise UsageError(f"{final} exists. Give another --out, or remove it.")
     weights = draft / path.name
     configs = {head: draft / final.name for head, final in finals.items()}
 
@@ -212,7 +212,7 @@ def _detectron2(
         note = "UNPROVED: detectron2 is missing, and no test has proved this architecture"
         put(note, note + ".")
     else:
-        raise UserError(
+        raise UsageError(
             f"detectron2 cannot be imported, and no test of this project has proved {arch} "
             "against it. Give --python, the interpreter of an environment that has it, or "
             "--unproved."

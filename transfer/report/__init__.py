@@ -40,7 +40,7 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
     """Every result below `folder`, and a complaint for each thing that is left out.
 
     Raises:
-        UserError: no such folder, or no result in it.
+        UsageError: no such folder, or no result in it.
     """
     found = read(folder)
     return [run.result for run in found.runs], list(found.complaints)

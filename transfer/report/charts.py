@@ -39,14 +39,14 @@ class Chart:
 
 
 def forests(table: Table) -> list[Chart]:
-    """One chart for each short column in which arms share several seeds.
+    """One chart for each short column in which methods share several seeds.
 
     A single pair has no interval, so that nothing but itself would scale its axis.
     """
     charts: list[Chart] = []
     for column in table.columns:
         found = [
-            (f"{row.arm} - {other.arm}", table.label(row, other), difference)
+            (f"{row.method} - {other.method}", table.label(row, other), difference)
             for row, other in table.comparisons
             if (difference := table.difference(row, other, column)) is not None
             and difference.half_width is not None
@@ -101,11 +101,11 @@ def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: 
 def curves(table: Table) -> list[Chart]:
     """One chart for each setting of which a run has logged its score at least twice."""
     charts = []
-    arms = list(dict.fromkeys(["none", *(row.arm for row in table.rows)]))
+    methods = list(dict.fromkeys(["none", *(row.method for row in table.rows)]))
     for number, setting in enumerate(table.settings, 1):
         lines = _lines(setting.task, table.runs[setting])
         if any(len(points) > 1 for _, points in lines):
-            charts.append(_curve(table, setting, number, lines, arms, f"curve-{number}"))
+            charts.append(_curve(table, setting, number, lines, methods, f"curve-{number}"))
     return charts
 
 
@@ -149,7 +149,7 @@ def _curve(
     setting: Setting,
     number: int,
     lines: Sequence[tuple[Row, Points]],
-    arms: Sequence[str],
+    methods: Sequence[str],
     name: str,
 ) -> Chart:
     every = [point for _, points in lines for point in points]
@@ -158,8 +158,8 @@ def _curve(
     room = (high - low) * 0.05 or 1.0
     low, high = low - room, high + room
     rows = list(dict.fromkeys(row for row, _ in lines))
-    styles = _styles(rows, arms)
-    names = {row: f"{row.arch}, {row.arm}" for row in rows}
+    styles = _styles(rows, methods)
+    names = {row: f"{row.arch}, {row.method}" for row in rows}
     for row in rows:
         if sum(names[row] == other for other in names.values()) > 1:
             names[row] = table.name(row)
@@ -197,11 +197,11 @@ def _curve(
     return Chart(setting.task, head, chart, " ".join([head, *map(table.name, rows)]))
 
 
-def _styles(rows: Sequence[Row], arms: Sequence[str]) -> dict[Row, str]:
-    """An arm looks alike in every chart, unless it stands twice in one."""
+def _styles(rows: Sequence[Row], methods: Sequence[str]) -> dict[Row, str]:
+    """An method looks alike in every chart, unless it stands twice in one."""
     styles: dict[Row, str] = {}
     for row in rows:
-        number = arms.index(row.arm)
+        number = methods.index(row.method)
         while f"a{number % STYLES}" in styles.values() and len(styles) < STYLES:
             number += 1
         styles[row] = f"a{number % STYLES}"

@@ -2,14 +2,14 @@
 
     tolerance: 0.5                  # for rows without their own; in the unit of the table
     rows:
-      - {task: pretrain, arm: cutmix, metric: top1_best, value: 85.4, tolerance: 0.3, n: 3}
-      - {task: pretrain, arm: cutmix, against: none, metric: top1_best, value: -0.7}
+      - {task: pretrain, method: cutmix, metric: top1_best, value: 85.4, tolerance: 0.3, n: 3}
+      - {task: pretrain, method: cutmix, against: none, metric: top1_best, value: -0.7}
 
 `metric` is the key in result.json, `value` the number as the table shows it (captioning scores in
-percent). With `against` it is the paired difference to that arm. `n`, where given, must be the
+percent). With `against` it is the paired difference to that method. `n`, where given, must be the
 number of pretrainings (of pairs). `arch`, `recipe`, `data`, `engine` choose where several rows or
 columns fit: `recipe` and `data` of the column, as the legend of the table names them; `pretraining`
-is the recipe of the backbone, `variant` the digest that tells its rows apart.
+is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart.
 """
 
 import math
@@ -19,12 +19,12 @@ from typing import Any
 
 import yaml
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.report.metrics import METRICS
 from transfer.report.table import Column, Row, Table
 
-_NEEDED = ("task", "arm", "metric", "value")
-_CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "variant")
+_NEEDED = ("task", "method", "metric", "value")
+_CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "recipe_hash")
 _ALLOWED = (*_NEEDED, "tolerance", "n", "against", *_CHOOSING)
 
 
@@ -33,7 +33,7 @@ class Expected:
     """One number that a table should hold."""
 
     task: str
-    arm: str
+    method: str
     metric: str
     value: float
     tolerance: float
@@ -44,14 +44,14 @@ class Expected:
     data: str | None = None
     engine: str | None = None
     pretraining: str | None = None
-    variant: str | None = None
+    recipe_hash: str | None = None
 
     @property
     def title(self) -> str:
         """As a message names it."""
-        arm = f"{self.arm} - {self.against}" if self.against else self.arm
+        method = f"{self.method} - {self.against}" if self.against else self.method
         chosen = [f"{key} {getattr(self, key)}" for key in _CHOOSING if getattr(self, key)]
-        return ", ".join([f"{self.task} {self.metric}", arm, *chosen])
+        return ", ".join([f"{self.task} {self.metric}", method, *chosen])
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ def read_expected(path: Path) -> list[Expected]:
     """The rows of a file.
 
     Raises:
-        UserError: no such file, no YAML, or rows that say too little, too much or nonsense.
+        UsageError: no such file, no YAML, or rows that say too little, too much or nonsense.
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UserError(f"--check {path}: cannot be read as YAML: {error}") from error
+        raise UsageError(f"--check {path}: cannot be read as YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise UserError(
+        raise UsageError(
             f"--check {path}: expected a mapping with a list `rows`, see docs/report.md."
         )
     if unknown := [key for key in content if key not in ("rows", "tolerance")]:
-        raise UserError(f"--check {path}: unknown {unknown}; allowed are rows, tolerance.")
+        raise UsageError(f"--check {path}: unknown {unknown}; allowed are rows, tolerance.")
     if not content["rows"]:
-        raise UserError(f"--check {path}: rows is empty, so nothing would be checked.")
+        raise UsageError(f"--check {path}: rows is empty, so nothing would be checked.")
     return [
         _expected(row, content.get("tolerance"), f"--check {path}: row {number}")
         for number, row in enumerate(content["rows"], 1)
@@ -90,34 +90,34 @@ def compare(expected: list[Expected], table: Table) -> list[Outcome]:
     """Each row with what the table holds.
 
     Raises:
-        UserError: a row fits several numbers, so that it says nothing about any.
+        UsageError: a row fits several numbers, so that it says nothing about any.
     """
     return [_compare(one, table) for one in expected]
 
 
 def _expected(row: Any, tolerance: Any, where: str) -> Expected:
     if not isinstance(row, dict):
-        raise UserError(f"{where}: {row!r} is no mapping.")
+        raise UsageError(f"{where}: {row!r} is no mapping.")
     if unknown := [key for key in row if key not in _ALLOWED]:
-        raise UserError(f"{where}: unknown {unknown}; allowed are {', '.join(_ALLOWED)}.")
+        raise UsageError(f"{where}: unknown {unknown}; allowed are {', '.join(_ALLOWED)}.")
     held = {"tolerance": tolerance} | row
     if missing := [key for key in (*_NEEDED, "tolerance") if held.get(key) is None]:
-        raise UserError(f"{where}: {', '.join(missing)} missing.")
+        raise UsageError(f"{where}: {', '.join(missing)} missing.")
     for key, value in held.items():
         if key in ("value", "tolerance"):
             if not _is_number(value) or (key == "tolerance" and value < 0):
                 kind = "a number" if key == "value" else "a number of at least 0"
-                raise UserError(f"{where}: {key} is {value!r}, expected {kind}.")
+                raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
         elif key == "n":
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UserError(f"{where}: n is {value!r}, expected a number of pretrainings.")
+                raise UsageError(f"{where}: n is {value!r}, expected a number of pretrainings.")
         elif not isinstance(value, str):
-            raise UserError(f"{where}: {key} is {value!r}, expected a text (in quotes).")
+            raise UsageError(f"{where}: {key} is {value!r}, expected a text (in quotes).")
     if held["task"] not in METRICS:
-        raise UserError(f"{where}: task {held['task']!r}; known are {', '.join(METRICS)}.")
+        raise UsageError(f"{where}: task {held['task']!r}; known are {', '.join(METRICS)}.")
     known = [metric.key for metric in METRICS[held["task"]]]
     if held["metric"] not in known:
-        raise UserError(f"{where}: metric {held['metric']!r}; known are {', '.join(known)}.")
+        raise UsageError(f"{where}: metric {held['metric']!r}; known are {', '.join(known)}.")
     return Expected(**held)
 
 
@@ -127,7 +127,7 @@ def _compare(expected: Expected, table: Table) -> Outcome:
         if _fits_column(expected, column):
             found += _numbers(expected, table, column)
     if len(found) > 1:
-        raise UserError(
+        raise UsageError(
             f"--check: {expected.title} fits {len(found)} numbers of the table; choose one by "
             f"{', '.join(_CHOOSING)}."
         )
@@ -148,14 +148,14 @@ def _numbers(expected: Expected, table: Table, column: Column) -> list[tuple[flo
     """(value, n) of every row, or pair of rows, that fits."""
     found = []
     for row in table.rows:
-        if not _fits_row(expected, row, expected.arm):
+        if not _fits_row(expected, row, expected.method):
             continue
         if expected.against is None:
             cell = table.cell(row, column)
             found += [(cell.mean, cell.n)] if cell.n else []
             continue
         for other in table.rows:
-            if (row, other) in table.comparisons and other.arm == expected.against:
+            if (row, other) in table.comparisons and other.method == expected.against:
                 difference = table.difference(row, other, column)
                 found += [(difference.mean, difference.n)] if difference else []
     return found
@@ -171,12 +171,12 @@ def _fits_column(expected: Expected, column: Column) -> bool:
     )
 
 
-def _fits_row(expected: Expected, row: Row, arm: str) -> bool:
+def _fits_row(expected: Expected, row: Row, method: str) -> bool:
     return (
-        row.arm == arm
+        row.method == method
         and expected.arch in (None, row.arch)
         and expected.pretraining in (None, row.recipe)
-        and expected.variant in (None, row.variant)
+        and expected.recipe_hash in (None, row.recipe_hash)
     )
 
 

@@ -37,7 +37,7 @@ def runs_csv(found: Found) -> str:
 
 
 def cells_csv(table: Table) -> str:
-    """One line per arm and column, and per difference: what the pages show, unrounded."""
+    """One line per method and column, and per difference: what the pages show, unrounded."""
     lines = []
     for row in table.rows:
         for column in table.columns:
@@ -48,7 +48,7 @@ def cells_csv(table: Table) -> str:
         for column in table.columns:
             found = table.difference(row, other, column)
             facts = _column(column) | _row(row)
-            facts |= {"against": other.arm, "against_variant": other.variant}
+            facts |= {"against": other.method, "against_variant": other.recipe_hash}
             lines.append(facts | _difference(found))
     return _csv(lines)
 
@@ -73,7 +73,12 @@ def _column(column: Column) -> dict[str, Any]:
 
 
 def _row(row: Row) -> dict[str, Any]:
-    facts = {"arch": row.arch, "arm": row.arm, "pretraining": row.recipe, "variant": row.variant}
+    facts = {
+        "arch": row.arch,
+        "method": row.method,
+        "pretraining": row.recipe,
+        "recipe_hash": row.recipe_hash,
+    }
     return facts | {"pretraining_data": row.dataset, "pretraining_epochs": row.epochs}
 
 

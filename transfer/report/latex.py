@@ -45,10 +45,12 @@ def latex(table: Table) -> str:
     told = " ".join([legend, rules(table), *(f"{note}." for note in table.notes)])
     ours = _table(heads, [body, pairs], told, "transfer")
     shown = [column for column in paper.COLUMNS if column.main]
-    values = [[arm, *(paper.text(arm, column) for column in shown)] for arm in paper.PRINTED]
+    values = [
+        [method, *(paper.text(method, column) for column in shown)] for method in paper.PRINTED
+    ]
     gains = [
-        [f"{arm} - none", *(f"{paper.gain(arm, column):+.1f}" for column in shown)]
-        for arm in list(paper.PRINTED)[1:]
+        [f"{method} - none", *(f"{paper.gain(method, column):+.1f}" for column in shown)]
+        for method in list(paper.PRINTED)[1:]
     ]
     theirs = _table(
         [column.title for column in shown],

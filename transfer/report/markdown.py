@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import atomic
 from transfer.report import paper
 from transfer.report.results import Found
@@ -24,14 +24,14 @@ def replace_between(path: Path, text: str) -> bool:
     """Put `text` between the markers of a Markdown file; whether that changed it.
 
     Raises:
-        UserError: no such file, or not one pair of markers in it.
+        UsageError: no such file, or not one pair of markers in it.
     """
     try:
         old = path.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"--docs {path}: cannot be read as text ({error}).") from error
+        raise UsageError(f"--docs {path}: cannot be read as text ({error}).") from error
     if (old.count(BEGIN), old.count(END)) != (1, 1) or old.index(BEGIN) > old.index(END):
-        raise UserError(
+        raise UsageError(
             f"--docs {path}: it must hold one line {BEGIN} and, below it, one line {END}; the text "
             "between them is replaced."
         )
@@ -76,7 +76,7 @@ def _legend(table: Table, found: Found) -> str:
     for row, one, other, between in table.between_engines():
         if one.metric.main:
             detail = f" ({table.detail(row)})" if table.detail(row) else ""
-            head = f"[{one.number}] - [{other.number}], {_escape(row.arm + detail)}"
+            head = f"[{one.number}] - [{other.number}], {_escape(row.method + detail)}"
             told = f"{one.metric.title} *{difference_text(between)}*"
             pairs.setdefault(head, []).append(told)
     lines += [f"{head}: {', '.join(told)}" for head, told in pairs.items()]
@@ -88,11 +88,11 @@ def _paper() -> str:
     columns = [column for column in paper.COLUMNS if column.main]
     lines = [_line(["backbone", *(column.title for column in columns)])]
     lines.append("|---|" + "---:|" * len(columns))
-    for arm in paper.PRINTED:
-        lines.append(_line([arm, *(paper.text(arm, column) for column in columns)]))
-    for arm in list(paper.PRINTED)[1:]:
-        gains = (f"*{paper.gain(arm, column):+.1f}*" for column in columns)
-        lines.append(_line([f"*{arm} - none*", *gains]))
+    for method in paper.PRINTED:
+        lines.append(_line([method, *(paper.text(method, column) for column in columns)]))
+    for method in list(paper.PRINTED)[1:]:
+        gains = (f"*{paper.gain(method, column):+.1f}*" for column in columns)
+        lines.append(_line([f"*{method} - none*", *gains]))
     return f"The paper's own values ({paper.SOURCE}). {paper.SCALE}\n\n" + "\n".join(lines)
 
 

@@ -49,4 +49,4 @@ METRICS: dict[str, tuple[Metric, ...]] = {
 """By task; a column stands where at least one run of the setting holds the number."""
 
 SCRATCH = "from scratch"
-"""The arm that a task gives a network with random weights."""
+"""The method that a task gives a network with random weights."""

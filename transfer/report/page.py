@@ -117,7 +117,7 @@ def _differences(table: Table) -> str:
         if (found := table.difference(row, other, column)) is not None
     ]
     if not pairs:
-        return _nothing("No two arms that could be compared have a pretraining seed in common.")
+        return _nothing("No two methods that could be compared have a pretraining seed in common.")
     charts = forests(table)
     told = (
         "Right of zero is better. A bar is the 95 % interval; its dot is filled where at least "
@@ -145,27 +145,25 @@ def _curves(table: Table) -> str:
 
 
 def _precision_recall(table: Table) -> str:
-    alt = (
-        "Precision over recall of each class at an overlap of 0.5: {recipe} from {arm}, seed {seed}"
-    )
-    lead = "The detector of the smallest seed of each arm."
+    alt = "Precision over recall of each class at an overlap of 0.5: {recipe} from {method}, seed {seed}"
+    lead = "The detector of the smallest seed of each method."
     return _of_runs(table, "detection", "precision_recall.png", alt, 600, lead)
 
 
 def _confusion(table: Table) -> str:
-    alt = "Confusion matrix, classes said over classes shown: {recipe} from {arm}, seed {seed}"
-    lead = "The classifier of the smallest seed of each arm."
+    alt = "Confusion matrix, classes said over classes shown: {recipe} from {method}, seed {seed}"
+    lead = "The classifier of the smallest seed of each method."
     return _of_runs(table, "classification", "confusion.png", alt, 600, lead)
 
 
 def _mixed(table: Table) -> str:
-    alt = "A batch after mixing, with its labels: {recipe}, {arm}, seed {seed}"
-    lead = "A batch as the network saw it, of the smallest seed of each arm."
+    alt = "A batch after mixing, with its labels: {recipe}, {method}, seed {seed}"
+    lead = "A batch as the network saw it, of the smallest seed of each method."
     return _of_runs(table, "pretrain", "mixed_batch.png", alt, 720, lead)
 
 
 def _of_runs(table: Table, task: str, name: str, alt: str, width: int, lead: str) -> str:
-    """One picture of a run of each arm; see `drawn`."""
+    """One picture of a run of each method; see `drawn`."""
     shown, left = drawn(table, task, name, alt, width=width, limit=_MOST_BYTES)
     if not shown:
         kind = {"pretrain": "pretraining"}.get(task, task)
@@ -185,10 +183,10 @@ def _captions(table: Table) -> str:
                 f'<ul class="cards" data-task="captioning">{cards}</ul>'
             )
     if not blocks:
-        return _nothing("No two arms here have left captions of the same images.")
+        return _nothing("No two methods here have left captions of the same images.")
     return (
         "<p>The same images, spread evenly over the set whatever was said of them, as the "
-        "captioner of the smallest seed of each arm describes them.</p>" + "".join(blocks)
+        "captioner of the smallest seed of each method describes them.</p>" + "".join(blocks)
     )
 
 
@@ -197,8 +195,8 @@ def _example(example: Example) -> str:
     if example.picture is not None:
         picture = _image(example.picture)
     told = "".join(
-        f"<dt>{escape(arm)}</dt><dd>{escape(caption) or '<i>no words</i>'}</dd>"
-        for arm, caption in example.captions
+        f"<dt>{escape(method)}</dt><dd>{escape(caption) or '<i>no words</i>'}</dd>"
+        for method, caption in example.captions
     )
     references = "".join(f"<li>{escape(text)}</li>" for text in example.references)
     listed = f"<details><summary>References</summary><ul>{references}</ul></details>"

@@ -71,7 +71,7 @@ def value(text: str, number: float | str | None, task: str = "", kind: str = "")
 
 
 def summary(table: Table, anchors: dict[str, str]) -> str:
-    """Every arm and every metric; each number with where it comes from."""
+    """Every method and every metric; each number with where it comes from."""
     groups, heads = [head("backbone", rows=2)], []
     for number, mine in groupby(table.columns, key=lambda column: column.number):
         columns = list(mine)
@@ -85,7 +85,7 @@ def summary(table: Table, anchors: dict[str, str]) -> str:
         heads += [head(column.metric.title, setting.task) for column in columns]
     body = [
         row(
-            f"{one.arch}, {one.arm}",
+            f"{one.arch}, {one.method}",
             (
                 _cell(table.cell(one, column), column, f"p{number}-{place}", anchors)
                 for place, column in enumerate(table.columns)
@@ -108,7 +108,7 @@ def differences(table: Table) -> str:
         for column in table.columns:
             found = table.difference(one, other, column)
             if found is not None:
-                label = f"{one.arm} - {other.arm}"
+                label = f"{one.method} - {other.method}"
                 body.append(_difference(label, table.pair_detail(one, other), column, found))
     told = (
         "Paired by pretraining seed, in points. “could find” is the smallest true difference that "
@@ -118,7 +118,7 @@ def differences(table: Table) -> str:
 
 
 def in_their_shape(table: Table) -> str:
-    """Our means in the columns of the paper, and below them the gain on the plain arm."""
+    """Our means in the columns of the paper, and below them the gain on the plain method."""
     places: list[tuple[str, str, Column | None]] = []
     for wanted in paper.COLUMNS:
         mine = [
@@ -133,7 +133,7 @@ def in_their_shape(table: Table) -> str:
     )
     body = [
         row(
-            f"{one.arch}, {one.arm}",
+            f"{one.arch}, {one.method}",
             (_ours(table, one, task, column) for _, task, column in places),
             detail=table.detail(one),
         )
@@ -149,8 +149,8 @@ def theirs() -> str:
     """The paper's table, and its differences, in the shape of ours."""
     top = f"<tr>{''.join(map(head, ('backbone', *(c.title for c in paper.COLUMNS))))}</tr>"
     body = [
-        row(arm, (_theirs(arm, column) for column in paper.COLUMNS), words="paper")
-        for arm in paper.PRINTED
+        row(method, (_theirs(method, column) for column in paper.COLUMNS), words="paper")
+        for method in paper.PRINTED
     ]
     told = f"{escape(paper.SOURCE)}. {escape(paper.SCALE)}"
     return boxed("table-paper", told, top, body) + f"<p class='note'>{escape(paper.NOTE)}</p>"
@@ -198,16 +198,20 @@ def _ours(table: Table, one: Row, task: str, column: Column | None) -> str:
         return value(f'<span class="missing">{escape(words)}</span>', None, task)
     small = "" if cell.n == 1 else f" <small>± {cell.deviation:.1f}, n={cell.n}</small>"
     for ours, plain in table.comparisons:
-        if ours == one and plain.arm == "none" and (gain := table.difference(one, plain, column)):
+        if (
+            ours == one
+            and plain.method == "none"
+            and (gain := table.difference(one, plain, column))
+        ):
             small += f"<small>{gain.mean:+.1f}</small>"
     return value(f"{cell.mean:.1f}{small}", cell.mean, task, "number")
 
 
-def _theirs(arm: str, column: paper.Column) -> str:
-    mark = "?" if (arm, column.key) == paper.DOUBTFUL else ""
-    more = "" if arm == "none" else f"<small>{paper.gain(arm, column):+.1f}</small>"
-    text = f"{paper.text(arm, column)}{mark}{more}"
-    return value(text, paper.value(arm, column), column.task, "number")
+def _theirs(method: str, column: paper.Column) -> str:
+    mark = "?" if (method, column.key) == paper.DOUBTFUL else ""
+    more = "" if method == "none" else f"<small>{paper.gain(method, column):+.1f}</small>"
+    text = f"{paper.text(method, column)}{mark}{more}"
+    return value(text, paper.value(method, column), column.task, "number")
 
 
 def _of(task: str) -> str:

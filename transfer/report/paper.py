@@ -42,7 +42,7 @@ COLUMNS = (
     Column("CIDEr", "captioning", "CIDEr"),
 )
 
-# arm -> as printed: top-1 error, Faster R-CNN mAP, BLEU-1 to 4, METEOR, ROUGE, CIDEr
+# method -> as printed: top-1 error, Faster R-CNN mAP, BLEU-1 to 4, METEOR, ROUGE, CIDEr
 PRINTED: dict[str, tuple[float, ...]] = {
     "none": (23.68, 75.6, 61.4, 43.8, 31.4, 22.9, 22.8, 44.7, 71.2),
     "mixup": (22.58, 73.9, 61.6, 44.1, 31.6, 23.2, 22.9, 47.9, 72.2),
@@ -52,17 +52,17 @@ PRINTED: dict[str, tuple[float, ...]] = {
 DOUBTFUL = ("none", "ROUGE_L")
 
 
-def value(arm: str, column: Column) -> float:
+def value(method: str, column: Column) -> float:
     """In our unit: accuracy for the error, the rest as printed."""
-    printed = PRINTED[arm][COLUMNS.index(column)]
+    printed = PRINTED[method][COLUMNS.index(column)]
     return round(100 - printed, 2) if column.key == "top1_best" else printed
 
 
-def text(arm: str, column: Column) -> str:
+def text(method: str, column: Column) -> str:
     """With the paper's decimals."""
-    return f"{value(arm, column):.{2 if column.key == 'top1_best' else 1}f}"
+    return f"{value(method, column):.{2 if column.key == 'top1_best' else 1}f}"
 
 
-def gain(arm: str, column: Column) -> float:
+def gain(method: str, column: Column) -> float:
     """Against the paper's baseline."""
-    return round(value(arm, column) - value("none", column), 2)
+    return round(value(method, column) - value("none", column), 2)

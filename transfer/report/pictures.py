@@ -53,7 +53,7 @@ class Example:
 def drawn(
     table: Table, task: str, name: str, alt: str, *, width: int, limit: int
 ) -> tuple[list[Drawn], int]:
-    """pictures/`name` of one run of each arm and setting, and how many more there are.
+    """pictures/`name` of one run of each method and setting, and how many more there are.
 
     It is the run of the smallest seed; what cannot be read is left out.
 
@@ -61,7 +61,7 @@ def drawn(
         table: with its runs.
         task: whose runs are looked at.
         name: of the file.
-        alt: what it shows, with {arm}, {recipe} and {seed} to be filled in.
+        alt: what it shows, with {method}, {recipe} and {seed} to be filled in.
         width: the largest, in pixels.
         limit: bytes that the pictures may have together.
     """
@@ -81,13 +81,13 @@ def drawn(
         if room < 0:
             return found, len(chosen) - place
         recipe = run.result.config.get("name", "?")
-        facts = {"arm": run.result.backbone["name"], "recipe": recipe, "seed": run.result.seed}
+        facts = {"method": run.result.backbone["name"], "recipe": recipe, "seed": run.result.seed}
         found.append(Drawn(run, replace(picture, alt=alt.format(**facts))))
     return found, 0
 
 
 def examples(table: Table, setting: Setting, count: int) -> list[Example]:
-    """The same images as several arms describe them, where at least two arms have captions.
+    """The same images as several methods describe them, where at least two methods have captions.
 
     Of each row it is the run of the smallest seed. Pictures and references are those of the runs'
     own pages (captions.html).
@@ -96,13 +96,13 @@ def examples(table: Table, setting: Setting, count: int) -> list[Example]:
     for run in sorted(table.runs[setting], key=lambda run: run.result.seed):
         if run.path is not None:
             chosen_runs.setdefault(row_of(run.result.backbone), run)
-    plain_first = sorted(chosen_runs, key=lambda row: (row.arm != "none", table.name(row)))
-    arms = {table.name(row): chosen_runs[row] for row in plain_first}
-    said = {arm: _captions(Path(run.path or ".")) for arm, run in arms.items()}
-    said = {arm: captions for arm, captions in said.items() if captions}
+    plain_first = sorted(chosen_runs, key=lambda row: (row.method != "none", table.name(row)))
+    methods = {table.name(row): chosen_runs[row] for row in plain_first}
+    said = {method: _captions(Path(run.path or ".")) for method, run in methods.items()}
+    said = {method: captions for method, captions in said.items() if captions}
     if len(said) < 2:
         return []
-    pages = [_page(Path(arms[arm].path or ".")) for arm in said]
+    pages = [_page(Path(methods[method].path or ".")) for method in said]
     shared = set.intersection(*(set(captions) for captions in said.values()))
     on_all = shared.intersection(*(page.spread for page in pages))
     names = [name for name in pages[0].spread if name in on_all]
@@ -111,7 +111,7 @@ def examples(table: Table, setting: Setting, count: int) -> list[Example]:
     found = []
     for name in dict.fromkeys(chosen):
         source, references = pages[0].found.get(name, ("", ()))
-        captions = tuple((arm, captions[name]) for arm, captions in said.items())
+        captions = tuple((method, captions[name]) for method, captions in said.items())
         picture = _small(_decoded(source), 320)
         if picture is not None:
             picture = replace(picture, alt=f"image {name}, described below")

@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.run import RESULT_FORMAT, Result
 from transfer.report.metrics import METRICS
 
@@ -27,7 +27,7 @@ _ENTRIES: dict[str, tuple[tuple[str, tuple[type, ...]], ...]] = {
     "backbone": (
         ("name", (str,)),
         ("arch", (str,)),
-        ("arm", (str,)),
+        ("method", (str,)),
         ("fingerprint", (str,)),
         ("recipe", (str, type(None))),
         ("dataset", (str, type(None))),
@@ -95,10 +95,10 @@ def read(folder: Path) -> Found:
     Links to folders are followed; a folder is read once, however many ways lead to it.
 
     Raises:
-        UserError: no such folder, or nothing to report in it.
+        UsageError: no such folder, or nothing to report in it.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}.")
+        raise UsageError(f"there is no folder {folder}.")
     complaints: list[str] = []
     runs, grids = [], []
     for place, kind in _walk(folder, complaints):
@@ -120,7 +120,7 @@ def read(folder: Path) -> Found:
     ]
     if not runs and not unfinished:
         told = "".join(f"\n  {line}" for line in complaints)
-        raise UserError(
+        raise UsageError(
             f"{folder} holds no result.json that can be read: no run in it is finished."
             + (f" Left out:{told}" if told else "")
         )
@@ -213,7 +213,7 @@ def _check_entries(held: Any, entries: Any, name: str) -> None:
 
 def _check_variant(backbone: dict[str, Any]) -> None:
     """Results of before it was there do not have one."""
-    _check(backbone.get("variant"), (str, type(None)), "backbone.variant")
+    _check(backbone.get("recipe_hash"), (str, type(None)), "backbone.recipe_hash")
 
 
 def _check(value: Any, types: tuple[type, ...], name: str) -> None:

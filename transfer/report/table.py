@@ -1,6 +1,6 @@
 """Grouping: which runs are replicates of each other, and which may stand in one column.
 
-A row is a backbone arm (architecture, mixing method, pretraining recipe and data); a column is a
+A row is a backbone method (architecture, mixing method, pretraining recipe and data); a column is a
 metric under one setting, so runs of different recipes, data or sizes never share one. A replicate
 is a pretraining seed: several fine-tunings from one seed are averaged into one value first, and n
 counts pretrainings. Backbones that differ though they say the same of themselves are in no cell.
@@ -55,23 +55,23 @@ class Row:
     """What backbones must share to be replicates of each other."""
 
     arch: str
-    arm: str
+    method: str
     recipe: str | None
     dataset: str | None
     epochs: float | None
-    variant: str | None = None
+    recipe_hash: str | None = None
     """Over the whole pretraining recipe; None where a result does not say."""
 
     @property
     def family(self) -> str | None:
-        """The recipe without the arm: imagenet_resnet50 for imagenet_resnet50_cutmix."""
-        return _family(self.recipe, self.arm)
+        """The recipe without the method: imagenet_resnet50 for imagenet_resnet50_cutmix."""
+        return _family(self.recipe, self.method)
 
     def is_rival(self, other: "Row") -> bool:
-        """Alike but for the arm."""
+        """Alike but for the method."""
         mine = (self.arch, self.family, self.dataset, self.epochs)
         alike = mine == (other.arch, other.family, other.dataset, other.epochs)
-        return alike and self.arm != other.arm
+        return alike and self.method != other.method
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """The measurements of one arm in one column."""
+    """The measurements of one method in one column."""
 
     values: dict[Seed, float]
     """In the unit shown, by pretraining seed; empty where nothing was measured."""
@@ -133,40 +133,42 @@ class Table:
     def name(self, row: Row) -> str:
         """As short as it can be told apart from the other rows."""
         more = self.detail(row)
-        return f"{row.arch}, {row.arm}" + (f" ({more})" if more else "")
+        return f"{row.arch}, {row.method}" + (f" ({more})" if more else "")
 
     def detail(self, row: Row) -> str:
-        """What tells it apart from rows of the same architecture and arm; empty for an only one."""
-        same = [one for one in self.rows if (one.arch, one.arm) == (row.arch, row.arm)]
+        """What tells it apart from rows of the same architecture and method; empty for an only one."""
+        same = [one for one in self.rows if (one.arch, one.method) == (row.arch, row.method)]
         if len(same) == 1:
             return ""
         told = f"{row.recipe}, {row.epochs} epochs on {row.dataset}"
-        alike = [one for one in same if replace(one, variant=row.variant) == row]
-        return f"{told}, variant {row.variant or 'unknown'}" if len(alike) > 1 else told
+        alike = [one for one in same if replace(one, recipe_hash=row.recipe_hash) == row]
+        return f"{told}, recipe_hash {row.recipe_hash or 'unknown'}" if len(alike) > 1 else told
 
     def pair_detail(self, row: Row, other: Row) -> str:
-        """What tells a comparison apart from others of the same two arms."""
-        rivals = [two for one, two in self.comparisons if one == row and two.arm == other.arm]
+        """What tells a comparison apart from others of the same two methods."""
+        rivals = [two for one, two in self.comparisons if one == row and two.method == other.method]
         against = f"against {self.detail(other)}" if len(rivals) > 1 else ""
         return ", ".join(filter(None, (self.detail(row), against)))
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
-        """Every arm with the plain one, and the plain one with random weights."""
+        """Every method with the plain one, and the plain one with random weights."""
         return tuple(
             (row, other) for row in self.rows for other in self.rows if _is_compared(row, other)
         )
 
     def label(self, row: Row, other: Row) -> str:
         """A comparison as a table shows it."""
-        short = f"{row.arm} - {other.arm}"
+        short = f"{row.method} - {other.method}"
         alike = [
-            one for one in self.comparisons if (one[0].arm, one[1].arm) == (row.arm, other.arm)
+            one
+            for one in self.comparisons
+            if (one[0].method, one[1].method) == (row.method, other.method)
         ]
         if len(alike) == 1:
             return short
         rivals = [two for one, two in alike if one == row]
-        return f"{self.name(row)} - {self.name(other) if len(rivals) > 1 else other.arm}"
+        return f"{self.name(row)} - {self.name(other) if len(rivals) > 1 else other.method}"
 
     def difference(self, row: Row, other: Row, column: Column) -> Difference | None:
         """Row minus other, over the pretraining seeds that both have; None without a pair."""
@@ -275,7 +277,7 @@ def _ambiguous(runs: Sequence[Finished]) -> dict[Seed, list[Finished]]:
 def _note(row: Row, setting: Setting, seed: Seed, runs: Sequence[Finished]) -> str:
     told = ", ".join(f"{run.folder} ({run.result.backbone['fingerprint']})" for run in runs)
     return (
-        f"in no cell: {setting.task} from {row.arch}, {row.arm}, pretraining seed "
+        f"in no cell: {setting.task} from {row.arch}, {row.method}, pretraining seed "
         f"{'unknown' if seed is None else seed}: different backbones that nothing tells apart: "
         f"{told}"
     )
@@ -290,8 +292,8 @@ def _metrics_of(setting: Setting, held: set[str]) -> list[Metric]:
 
 def row_of(backbone: dict[str, Any]) -> Row:
     """The row of a backbone, by what a result says about it."""
-    facts = {key: backbone[key] for key in ("arch", "arm", "recipe", "dataset", "epochs")}
-    return Row(**facts, variant=backbone.get("variant"))
+    facts = {key: backbone[key] for key in ("arch", "method", "recipe", "dataset", "epochs")}
+    return Row(**facts, recipe_hash=backbone.get("recipe_hash"))
 
 
 def setting_of(result: Result) -> Setting:
@@ -302,8 +304,8 @@ def setting_of(result: Result) -> Setting:
     digest = hashlib.sha256(json.dumps([rest, sizes], sort_keys=True).encode()).hexdigest()[:8]
     counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
     recipe = str(config.get("name", "?"))
-    if result.task == "pretrain":  # whose rows are the arms
-        recipe = _family(recipe, result.backbone["arm"]) or recipe
+    if result.task == "pretrain":  # whose rows are the methods
+        recipe = _family(recipe, result.backbone["method"]) or recipe
     data = f"{result.data['name']} ({counts})" if counts else result.data["name"]
     return Setting(result.task, recipe, data, str(config.get("engine", "")), digest)
 
@@ -314,10 +316,10 @@ def _settings_of(cell: Unfinished, places: dict[str, Setting]) -> list[Setting]:
     return list(beside) or [Setting(cell.task, "unknown", "no run finished", "", "")]
 
 
-def _family(recipe: str | None, arm: str) -> str | None:
+def _family(recipe: str | None, method: str) -> str | None:
     if recipe is None:
         return None
-    words = (arm, *_PLAIN) if arm in _PLAIN else (arm,)
+    words = (method, *_PLAIN) if method in _PLAIN else (method,)
     for word in words:
         if recipe.endswith((f"_{word}", f"-{word}")):
             return recipe[: -len(word) - 1]
@@ -325,11 +327,11 @@ def _family(recipe: str | None, arm: str) -> str | None:
 
 
 def _row_order(row: Row) -> tuple[Any, ...]:
-    more = str(row.recipe), str(row.dataset), row.epochs or 0, row.variant or ""
-    return (row.arch, row.arm != "none", row.arm, *more)
+    more = str(row.recipe), str(row.dataset), row.epochs or 0, row.recipe_hash or ""
+    return (row.arch, row.method != "none", row.method, *more)
 
 
 def _is_compared(row: Row, other: Row) -> bool:
-    if row.arm == "none":
-        return other.arm == SCRATCH and other.arch == row.arch
-    return row.arm != SCRATCH and other.arm == "none" and row.is_rival(other)
+    if row.method == "none":
+        return other.method == SCRATCH and other.arch == row.arch
+    return row.method != SCRATCH and other.method == "none" and row.is_rival(other)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import Stopped, UserError
+from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 from transfer.classification import engine
@@ -23,7 +23,7 @@ from transfer.classification.config import (
 )
 from transfer.classification.finetuning import make_optimizer
 from transfer.classification.folders import open_data
-from transfer.classification.preparation import prepare
+from transfer.classification.setup import build
 
 CPU = make_fabric("cpu")
 
@@ -170,10 +170,10 @@ def test_without_a_test_split_the_probe_is_fitted_again_on_all_of_train(
     assert not (tmp_path / "classifier.pth").exists()
     # the same figures from a tree whose val is called test: fitted on train, scored once
     assert not {"full_top1", "epochs"} & result.metrics.keys()
-    from transfer.classification.preparation import freeze
     from transfer.classification.probe import Problem
+    from transfer.classification.setup import freeze
 
-    frozen = freeze(prepare(small, options), options, CPU)
+    frozen = freeze(build(small, options), options, CPU)
     data = frozen.data
     problem = Problem(*frozen.part(data.train)[:2], 10, "squared", torch.device("cpu"))
     again = problem.solve(result.metrics["linear_penalty"], 1e-6, 1000)
@@ -219,7 +219,7 @@ def test_a_run_goes_on_with_its_own_images_only(three, small, cache, tmp_path):
     with pytest.raises(Stopped):
         engine.finetune(small, options, Run(tmp_path / "run"), CPU, stop_after=1)
     next((tmp_path / "tree/train/ring").iterdir()).unlink()
-    with pytest.raises(UserError, match="started on other images"):
+    with pytest.raises(UsageError, match="started on other images"):
         engine.finetune(small, options, Run(tmp_path / "run"), CPU)
 
 
@@ -294,10 +294,10 @@ def test_broken_pictures_stop_the_run_or_are_named(three, small, cache, tmp_path
         path.write_bytes(b"no picture")
     run = tmp_path / "run"
     options = config(tmp_path / "tree", cache)
-    with pytest.raises(UserError, match=r"2 of 30 images cannot be read.*max_broken 2"):
+    with pytest.raises(UsageError, match=r"2 of 30 images cannot be read.*max_corrupt 2"):
         engine.finetune(small, options, Run(run), CPU)
     assert not run.exists()
-    options = replace(options, dataset=DatasetConfig(max_broken=2))
+    options = replace(options, dataset=DatasetConfig(max_corrupt=2))
     result = engine.finetune(small, options, Run(run), CPU)
     assert result.metrics["images_left_out"] == 2
     assert len(result.metrics["left_out"]) == 2
@@ -307,8 +307,8 @@ def test_broken_pictures_stop_the_run_or_are_named(three, small, cache, tmp_path
     assert "left out (2 of at most 2)" in capsys.readouterr().err
     for path in (tmp_path / "tree/test/star").iterdir():
         path.write_bytes(b"no picture")
-    options = replace(options, dataset=DatasetConfig(max_broken=9))
-    with pytest.raises(UserError, match="no test image of class star can be read"):
+    options = replace(options, dataset=DatasetConfig(max_corrupt=9))
+    with pytest.raises(UsageError, match="no test image of class star can be read"):
         engine.finetune(small, options, Run(tmp_path / "other"), CPU)
 
 
@@ -333,7 +333,7 @@ def test_what_cannot_be_run_is_refused_before_anything_is_computed(
     changes, said, three, small, tmp_path
 ):
     options = config(three, str(tmp_path / "cache"), **changes)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         engine.finetune(small, options, Run(tmp_path / "run"), CPU)
     assert list(tmp_path.iterdir()) == []
 
@@ -345,9 +345,9 @@ def test_one_image_a_class_leaves_nothing_to_choose_on(three, small, cache, tmp_
             for path in sorted(folder.iterdir())[:count]:
                 shutil.copy(path, tmp_path / split / folder.name)
     options = config(tmp_path, cache, batch_size=2, knn=KnnConfig(ks=(1,)))
-    with pytest.raises(UserError, match=r"no class of .* has two training images"):
-        prepare(small, options)
-    assert len(prepare(small, replace(options, mode="full")).data.train) == 3
+    with pytest.raises(UsageError, match=r"no class of .* has two training images"):
+        build(small, options)
+    assert len(build(small, replace(options, mode="full")).data.train) == 3
 
 
 @pytest.mark.parametrize(
@@ -360,23 +360,23 @@ def test_one_image_a_class_leaves_nothing_to_choose_on(three, small, cache, tmp_
         (lambda: LinearConfig(penalties=()), "give one or more"),
         (lambda: KnnConfig(ks=(0,)), "all at least 1"),
         (lambda: KnnConfig(temperature=0), "temperature is 0"),
-        (lambda: DatasetConfig(held_out=1.0), "held_out is 1.0"),
+        (lambda: DatasetConfig(val_fraction=1.0), "val_fraction is 1.0"),
         (lambda: DatasetConfig(crop_pct=2.0), "crop_pct is 2.0"),
         (lambda: SolverConfig(head_lr=0), "head_lr is 0"),
         (lambda: SolverConfig(min_scale=0), "min_scale is 0"),
     ],
 )
 def test_mistakes_in_a_configuration(make, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         make()
 
 
 def test_the_recipe_s_preprocessing_is_what_the_network_sees(three, small, cache):
     options = DatasetConfig(image_size=48, crop_pct=0.5, interpolation="bicubic")
-    seen = prepare(small, config(three, cache, dataset=options)).backbone
+    seen = build(small, config(three, cache, dataset=options)).backbone
     assert seen.spec.input_size == (3, 48, 48)
     assert (seen.spec.crop_pct, seen.spec.interpolation) == (0.5, "bicubic")
-    assert prepare(small, config(three, cache)).backbone is small
+    assert build(small, config(three, cache)).backbone is small
     assert small.preprocess(train=True, min_scale=0.3).transforms[0].scale == (0.3, 1.0)
 
 
@@ -386,5 +386,5 @@ def test_a_network_without_a_pooled_feature_is_refused(three, cache, monkeypatch
     monkeypatch.setattr(Encoder, "shape", lambda *_: (8, 2, 2))
     spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=2)
     backbone = Backbone.of(spec.create(2, 0), spec, Provenance())
-    with pytest.raises(UserError, match="no single feature to classify by"):
-        prepare(backbone, config(three, cache))
+    with pytest.raises(UsageError, match="no single feature to classify by"):
+        build(backbone, config(three, cache))

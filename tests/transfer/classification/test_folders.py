@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.classification.config import DatasetConfig
-from transfer.classification.folders import held_out, open_data
+from transfer.classification.folders import open_data
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -48,7 +48,7 @@ def test_without_one_a_part_of_train_chooses_and_val_is_scored_once(tmp_path, ot
 
 def test_without_splits_a_part_is_held_out_and_the_splits_are_apart(tmp_path):
     root = tree(tmp_path, *(f"{c}/{n}.png" for c in ("cat", "dog") for n in range(40)))
-    data = open_data(root, DatasetConfig(held_out=0.3))
+    data = open_data(root, DatasetConfig(val_fraction=0.3))
     assert data.scored_name == "held out"
     parts = [set(part.tolist()) for part in (data.fit, data.choose, data.scored)]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 80
@@ -60,15 +60,15 @@ def test_what_is_held_out_is_a_function_of_class_and_name(tmp_path):
     """The numbers are pinned: another division would be another data set."""
     some = [f"train/{c}/{n}.jpg" for c in ("cat", "dog") for n in range(12)]
     labels = [0] * 12 + [1] * 12
-    stay, out = held_out(some, labels, np.arange(24), 0.25, "val")
+    stay, out = hold_out(some, labels, np.arange(24), 0.25, "val")
     assert out.tolist() == PINNED
     assert sorted([*stay, *out]) == list(range(24))
     # elsewhere, in another order, and beside other images: the same
     moved = [f"elsewhere/{name}" for name in reversed(some)] + ["x/cat/new.jpg"] * 3
-    where = held_out(moved, labels[::-1] + [0] * 3, np.arange(24), 0.25, "val")[1]
+    where = hold_out(moved, labels[::-1] + [0] * 3, np.arange(24), 0.25, "val")[1]
     assert sorted(moved[n].split("/", 1)[1] for n in where) == sorted(some[n] for n in out)
-    assert held_out(some, labels, np.arange(24), 0.25, "choose")[1].tolist() != out.tolist()
-    more = held_out(some, labels, np.arange(24), 0.5, "val")[1]
+    assert hold_out(some, labels, np.arange(24), 0.25, "choose")[1].tolist() != out.tolist()
+    more = hold_out(some, labels, np.arange(24), 0.5, "val")[1]
     assert set(out) < set(more)
 
 
@@ -78,7 +78,7 @@ PINNED = [10, 13, 14, 15, 16, 19]
 def test_every_class_of_two_is_on_both_sides():
     for share in (1e-9, 0.5, 1 - 1e-9):
         labels = [0, 0, 1, 2, 2, 2, 2, 0]
-        stay, out = held_out([f"c/{n}.jpg" for n in range(8)], labels, np.arange(8), share, "val")
+        stay, out = hold_out([f"c/{n}.jpg" for n in range(8)], labels, np.arange(8), share, "val")
         for side in (stay, out):
             assert {0, 2} <= {labels[n] for n in side}
         assert 2 in stay  # alone in its class
@@ -102,19 +102,19 @@ def test_every_class_of_two_is_on_both_sides():
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(tmp_path, files, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         open_data(tree(tmp_path, *files), DatasetConfig())
 
 
 def test_folders_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UsageError, match="there is no folder"):
         open_data(tmp_path / "none", DatasetConfig())
     file = tmp_path / "file"
     file.write_text("")
-    with pytest.raises(UserError, match="is a file"):
+    with pytest.raises(UsageError, match="is a file"):
         open_data(file, DatasetConfig())
     usual(tmp_path / "tree", "train", "val", "mine")
-    with pytest.raises(UserError, match=r"dataset\.val is other.*holds mine, train, val"):
+    with pytest.raises(UsageError, match=r"dataset\.val is other.*holds mine, train, val"):
         open_data(tmp_path / "tree", DatasetConfig(val="other"))
     data = open_data(tmp_path / "tree", DatasetConfig(val="mine"))
     assert names(data, data.scored)[0] == "mine/a/0.jpg"
@@ -134,6 +134,6 @@ def test_the_digest_follows_names_and_splits(tmp_path):
     usual(tmp_path, "train", "val")
     begun = open_data(tmp_path, DatasetConfig()).digest()
     assert open_data(tmp_path, DatasetConfig()).digest() == begun
-    assert open_data(tmp_path, DatasetConfig(held_out=0.4)).digest() != begun
+    assert open_data(tmp_path, DatasetConfig(val_fraction=0.4)).digest() != begun
     shutil.move(tmp_path / "train/a/3.jpg", tmp_path / "train/b/13.jpg")
     assert open_data(tmp_path, DatasetConfig()).digest() != begun

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.average_precision import THRESHOLDS, best_overlaps, compare, evaluate
 from transfer.detection.records import Record, Records
 from transfer.detection.voc import read_voc
@@ -201,9 +201,9 @@ def test_equal_scores_keep_their_order():
 
 def test_unknown_image_or_class_is_named():
     truth = records({"a": [("cat", BOX, False)]})
-    with pytest.raises(UserError, match="'b'"):
+    with pytest.raises(UsageError, match="'b'"):
         evaluate(truth, [found("b", "cat", BOX, 1)])
-    with pytest.raises(UserError, match="'horse'"):
+    with pytest.raises(UsageError, match="'horse'"):
         evaluate(truth, [found("a", "horse", BOX, 1)])
 
 
@@ -221,9 +221,9 @@ def test_unknown_image_or_class_is_named():
 def test_what_is_no_detection_is_named(change):
     truth = records({"a": [("cat", BOX, False)]})
     good = found("a", "cat", BOX, 1)
-    with pytest.raises(UserError, match=r"number 1 of the detections is .* it must have image_id"):
+    with pytest.raises(UsageError, match=r"number 1 of the detections is .* it must have image_id"):
         evaluate(truth, [good, {**good, **change}])
-    with pytest.raises(UserError, match="number 1 of the detections"):  # eight numbers in all
+    with pytest.raises(UsageError, match="number 1 of the detections"):  # eight numbers in all
         evaluate(truth, [good, {**good, "bbox": [1, 2, 3]}, {**good, "bbox": [1, 2, 3, 4, 5]}])
 
 

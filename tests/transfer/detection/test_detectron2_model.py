@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection.config import DetectorConfig, ImagesConfig
 from transfer.detection.faster_rcnn import LOSSES, build_detector
 from transfer.detection.samples import resize, resized
@@ -19,7 +19,7 @@ from transfer.detection import detectron2_model
 SMALL = DetectorConfig(
     fpn_channels=16,
     head_channels=32,
-    anchor_sides=(16, 32, 64, 128, 256),
+    anchor_sizes=(16, 32, 64, 128, 256),
     proposals_before_nms=100,
     proposals=60,
     test_proposals_before_nms=100,
@@ -72,7 +72,7 @@ def carry(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
 def test_equal_weights_are_the_same_detector(arch, head, beta):
     config = replace(SMALL, head=head, smooth_l1_beta=beta)
     if head == "c4":
-        config = replace(config, anchor_sides=(32, 64), proposals=20, test_proposals=20)
+        config = replace(config, anchor_sizes=(32, 64), proposals=20, test_proposals=20)
     backbone = make(arch)
     torch.manual_seed(0)
     ours = build_detector(backbone, config, 4)
@@ -119,14 +119,14 @@ def test_equal_weights_are_the_same_detector(arch, head, beta):
 
 def test_heads_that_detectron2_would_build_from_other_blocks_are_refused():
     for arch in ("resnet18", "resnet34"):
-        with pytest.raises(UserError, match="basic blocks"):
+        with pytest.raises(UsageError, match="basic blocks"):
             detectron2_model.build_detector(make(arch), replace(SMALL, head="c4"), 3)
-    with pytest.raises(UserError, match="stock detectron2 has no resnet10t"):
+    with pytest.raises(UsageError, match="stock detectron2 has no resnet10t"):
         detectron2_model.build_detector(make("resnet10t"), replace(SMALL, head="c4"), 3)
 
 
 def test_dc5_takes_a_step():
-    config = replace(SMALL, head="dc5", anchor_sides=(32, 64), proposals=20, rois=16)
+    config = replace(SMALL, head="dc5", anchor_sizes=(32, 64), proposals=20, rois=16)
     detector = detectron2_model.build_detector(make("resnet50"), config, 3).train()
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     target = {"boxes": torch.tensor([[5.0, 8, 40, 60]]), "labels": torch.tensor([2])}

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import Stopped, UserError
+from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 from transfer.detection import engine
@@ -25,17 +25,17 @@ from transfer.detection.config import DetectionConfig, DetectorConfig, ImagesCon
 from transfer.detection.data import open_data
 from transfer.detection.faster_rcnn import LOSSES, build_detector
 from transfer.detection.inference import detect, load_detector
-from transfer.detection.preparation import make_optimizer, prepare
 from transfer.detection.records import Record
 from transfer.detection.regions import Anchors, Pooler
 from transfer.detection.samples import Samples, flip, grouped_order
+from transfer.detection.setup import build, make_optimizer
 from transfer.detection.trunk import STRIDES, PyramidTrunk, prove
 from transfer.detection.voc import read_voc
 
 SMALL = DetectorConfig(
     fpn_channels=16,
     head_channels=32,
-    anchor_sides=(20, 40, 80, 160, 320),
+    anchor_sizes=(20, 40, 80, 160, 320),
     proposals_before_nms=100,
     proposals=50,
     test_proposals=50,
@@ -173,16 +173,16 @@ def test_frozen_norms_keep_their_fused_activations(arch):
                     {k: v for k, v in child.state_dict().items() if "num_batches" not in k}
                 )
                 setattr(module, name, frozen)
-    with pytest.raises(UserError, match="of the frozen network differs from the backbone's"):
+    with pytest.raises(UsageError, match="of the frozen network differs from the backbone's"):
         prove(body, held, [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize("head", ["fpn", "c4"])
 def test_frozen_means_that_nothing_moves(backbone, head):
     for freeze, moving in ((2, "layer2"), (1, "layer1"), (0, "conv1")):
-        sides = SMALL.anchor_sides if head == "fpn" else (32.0,)
+        sides = SMALL.anchor_sizes if head == "fpn" else (32.0,)
         detector = build_detector(
-            backbone, replace(SMALL, head=head, freeze=freeze, anchor_sides=sides), 2
+            backbone, replace(SMALL, head=head, freeze=freeze, anchor_sizes=sides), 2
         ).train()
         optimizer = make_optimizer(detector, SolverConfig(lr=0.1), 2)
         image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
@@ -239,9 +239,9 @@ def test_architectures_that_lack_what_a_head_needs_are_refused():
         spec = BackboneSpec(arch=arch, num_classes=2)
         return Backbone.of(spec.create(2, 0), spec, Provenance())
 
-    with pytest.raises(UserError, match=r"stride \[16.*needs \[4, 8, 16, 32\]"):
+    with pytest.raises(UsageError, match=r"stride \[16.*needs \[4, 8, 16, 32\]"):
         build_detector(held("vit_tiny_patch16_224"), SMALL, 3)
-    with pytest.raises(UserError, match=r"regnety_002 has no last stage.*--detector\.head fpn"):
+    with pytest.raises(UsageError, match=r"regnety_002 has no last stage.*--detector\.head fpn"):
         build_detector(held("regnety_002"), replace(SMALL, head="c4"), 3)
 
 
@@ -273,7 +273,7 @@ def test_the_paper_protocol_takes_a_step(worlds):
     """C4 of a ResNet with basic blocks: detectron2 cannot build it, torchvision's parts can."""
     spec = BackboneSpec(arch="resnet18", num_classes=3)
     held = Backbone.of(spec.create(3, 0), spec, Provenance())
-    changes = replace(SMALL, head="c4", anchor_sides=(16, 32, 64), proposals=20, rois=8)
+    changes = replace(SMALL, head="c4", anchor_sizes=(16, 32, 64), proposals=20, rois=8)
     detector = build_detector(held, changes, 3).train()
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     target = {"boxes": torch.tensor([[5.0, 8, 40, 60]]), "labels": torch.tensor([2])}
@@ -338,9 +338,9 @@ def test_the_detector_file_finds_the_same(first, worlds, backbone_file):
     for row, other in zip(rows, wanted, strict=True):
         np.testing.assert_allclose(row["bbox"], other["bbox"], atol=0.02)
         assert min(row["bbox"]) >= 0
-    with pytest.raises(UserError, match="no detector of this project: format 'backbone/1'"):
+    with pytest.raises(UsageError, match="no detector of this project: format 'backbone/1'"):
         load_detector(backbone_file)
-    with pytest.raises(UserError, match=r"format 'detector/2'; a backbone .* is needed"):
+    with pytest.raises(UsageError, match=r"format 'detector/2'; a backbone .* is needed"):
         Backbone.load(folder / "detector.pth")
 
 
@@ -379,12 +379,12 @@ def test_boxes_come_back_in_pixels_of_the_file(worlds):
 
 
 def test_from_scratch_nothing_is_frozen(backbone, worlds):
-    ready = prepare(backbone, config(worlds["detection"], scratch=True, seed=3))
-    assert ready.backbone.arm == "from scratch"
-    assert ready.backbone.describe()["seed"] == 3
-    assert all(parameter.requires_grad for parameter in ready.model.parameters())
+    setup = build(backbone, config(worlds["detection"], scratch=True, seed=3))
+    assert setup.backbone.method == "from scratch"
+    assert setup.backbone.describe()["seed"] == 3
+    assert all(parameter.requires_grad for parameter in setup.model.parameters())
     name = "trunk.body.model.layer1.0.conv1.weight"
-    assert not torch.equal(ready.model.state_dict()[name], backbone.weights[name[17:]])
+    assert not torch.equal(setup.model.state_dict()[name], backbone.weights[name[17:]])
 
 
 def test_a_curve_of_the_score(backbone, worlds, tmp_path):
@@ -433,7 +433,7 @@ def test_stopped_and_resumed_equals_uninterrupted(first, worlds, backbone, tmp_p
 def test_another_backbone_is_not_resumed(first, worlds, backbone, tmp_path):
     run = Run(tmp_path / "run")
     run.start(engine.plain(config(worlds["detection"])), "0123456789abcdef")
-    with pytest.raises(UserError, match=r"another backbone .*0123456789abcdef"):
+    with pytest.raises(UsageError, match=r"another backbone .*0123456789abcdef"):
         engine.finetune(backbone, config(worlds["detection"]), run, make_fabric("cpu"))
 
 

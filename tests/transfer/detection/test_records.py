@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.detection import annotations, coco, voc
 from transfer.detection.config import VocConfig
 from transfer.detection.data import open_data
@@ -78,7 +78,7 @@ def test_splits_are_chosen_without_leaks():
     assert choose_splits(four, None, "val") == ("train", "val")
     assert choose_splits(four, "val", None) == ("val", "test")
     assert choose_splits(["train2017", "val2017"], None, None) == ("train2017", "val2017")
-    with pytest.raises(UserError, match=r"splits VOC2007/train, VOC2007/val.*--voc\.train"):
+    with pytest.raises(UsageError, match=r"splits VOC2007/train, VOC2007/val.*--voc\.train"):
         choose_splits(["VOC2007/train", "VOC2007/val"], None, None)
 
 
@@ -93,7 +93,7 @@ def test_trees_are_joined(tree):
     assert voc.splits(tree.parent) == [
         "VOC2007/train", "VOC2007/val", "VOC2012/train", "VOC2012/val"
     ]  # fmt: skip
-    with pytest.raises(UserError, match=r"no split 'VOC2012/vall'.*Did you mean VOC2012/val\?"):
+    with pytest.raises(UsageError, match=r"no split 'VOC2012/vall'.*Did you mean VOC2012/val\?"):
         read_voc(tree.parent, "VOC2007/train+VOC2012/vall")
 
 
@@ -152,16 +152,16 @@ def test_trees_as_users_give_them(trouble, words, tree):
             written = classes[0]
             classes[0] += "s"
             words = f"'{written}' is none of .*did you mean '{written}s'"
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         read_voc(tree, split, classes)
 
 
 def test_every_fault_is_listed_and_can_be_left_out(tree):
     for number in (1, 3):
         (tree / "Annotations" / f"train_00000{number}.xml").write_text("<annotation>")
-    with pytest.raises(UserError, match=r"000001\.xml:1.*\n.*000003\.xml:1.*\n.*max_broken 2"):
-        read_voc(tree, "train", max_broken=1)
-    held = read_voc(tree, "train", max_broken=2)
+    with pytest.raises(UsageError, match=r"000001\.xml:1.*\n.*000003\.xml:1.*\n.*max_corrupt 2"):
+        read_voc(tree, "train", max_corrupt=1)
+    held = read_voc(tree, "train", max_corrupt=2)
     assert len(held) == 8
     assert summary(held.problems) == [
         f"2 x broken annotation (left out, as asked): {tree}/Annotations/train_000001.xml:1, "
@@ -268,7 +268,7 @@ def test_notes_for_the_reader(tree):
     assert "classes (found in train)" in notes[0]
     assert any("1 images are both trained on and scored" in note for note in notes)
     named = replace(VocConfig(), classes=("nothing",), other_classes="drop")
-    with pytest.raises(UserError, match="no image has an object to learn"):
+    with pytest.raises(UsageError, match="no image has an object to learn"):
         open_data(tree, named)
 
 
@@ -344,7 +344,7 @@ def test_real_coco_images(unpacked):
 )
 def test_coco_files_as_users_give_them(break_it, words, instances):
     change(instances, break_it)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         coco.read_coco(instances, "train2017")
 
 

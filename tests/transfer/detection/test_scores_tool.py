@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.transfer.detection.test_average_precision import BOX, FAR, found, records
 from tools import score_detections
 from tools.command import end
@@ -74,9 +74,9 @@ def test_categories_by_number(tmp_path):
     path = write(tmp_path / "r.json", [row])
     (read,) = read_detections(path, truth, {5: "cat"})
     assert (read["category"], read["image_id"]) == ("cat", "000007")
-    with pytest.raises(UserError, match=r"--categories FILE.*\"1\": \"cat\", \"2\": \"dog\""):
+    with pytest.raises(UsageError, match=r"--categories FILE.*\"1\": \"cat\", \"2\": \"dog\""):
         read_detections(path, truth)
-    with pytest.raises(UserError, match="number 0 has category_id 5; known are 4 cat"):
+    with pytest.raises(UsageError, match="number 0 has category_id 5; known are 4 cat"):
         read_detections(path, truth, {4: "cat"})
 
 
@@ -84,7 +84,7 @@ def test_maps_of_categories(tmp_path):
     plain = write(tmp_path / "a.json", {"1": "cat"})
     coco = write(tmp_path / "b.json", {"categories": [{"id": 1, "name": "cat"}]})
     assert read_names(plain) == read_names(coco) == {1: "cat"}
-    with pytest.raises(UserError, match="no map of categories"):
+    with pytest.raises(UsageError, match="no map of categories"):
         read_names(write(tmp_path / "c.json", ["cat"]))
 
 

@@ -14,7 +14,7 @@ import torch
 import yaml
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import decode
 from tests.conftest import ROOT
 from tests.transfer.formats.making import dump, msra, tame
@@ -272,13 +272,13 @@ def test_the_registered_backbone_is_the_same_function(arch, photo, tmp_path):
     assert compare(arch, {name: ours[name] for name in LEVELS}, theirs).holds
     assert list(pyramid) == ["p2", "p3", "p4", "p5", "p6"]
     cfg.INPUT.FORMAT = "BGR"
-    with pytest.raises(UserError, match=r"INPUT\.FORMAT is BGR"):
+    with pytest.raises(UsageError, match=r"INPUT\.FORMAT is BGR"):
         build_model(cfg)
 
 
 @pytest.mark.parametrize("head", ["c4", "dc5"])
 def test_basic_blocks_are_refused_where_detectron2_would_build_others(head, tmp_path):
-    with pytest.raises(UserError, match="bottlenecks"):
+    with pytest.raises(UsageError, match="bottlenecks"):
         write(tame("resnet18"), "detectron2", tmp_path / "r.pkl", heads=[head])
     assert os.listdir(tmp_path) == []
 
@@ -294,7 +294,7 @@ def test_basic_blocks_are_refused_where_detectron2_would_build_others(head, tmp_
     ],
 )
 def test_what_stock_detectron2_lacks_is_refused(arch, options, said, tmp_path):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         write(tame(arch, **options), "detectron2", tmp_path / "r.pkl")
     assert os.listdir(tmp_path) == []
 
@@ -309,7 +309,7 @@ def test_without_detectron2_a_proved_mapping_is_named_and_others_are_asked_for(
     assert to_detectron2.PROVED_COMMIT in (tmp_path / "r-fpn.yaml").read_text()
     assert read(tmp_path / "r.pkl").fingerprint() == backbone.fingerprint()
     monkeypatch.setattr(to_detectron2, "PROVED", frozenset())
-    with pytest.raises(UserError, match="--unproved"):
+    with pytest.raises(UsageError, match="--unproved"):
         write(backbone, "detectron2", tmp_path / "s.pkl")
     assert sorted(os.listdir(tmp_path)) == ["r-fpn.yaml", "r.pkl"]
     written = write(backbone, "detectron2", tmp_path / "s.pkl", unproved=True)
@@ -325,7 +325,7 @@ def test_the_probe_needs_nothing_of_ours():
 
 
 def test_a_wrong_interpreter_is_named(tmp_path):
-    with pytest.raises(UserError, match="cannot be run"):
+    with pytest.raises(UsageError, match="cannot be run"):
         write(tame("resnet18"), "detectron2", tmp_path / "r.pkl", python=str(tmp_path / "none"))
     assert os.listdir(tmp_path) == []
 

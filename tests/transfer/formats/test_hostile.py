@@ -17,7 +17,7 @@ import safetensors.torch
 import torch
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.transfer.formats.making import cutmix_release, tame
 from transfer.formats import Given, read
 from transfer.formats.inspection import inspect
@@ -323,14 +323,14 @@ def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
         try:
             found = read(path, Given(source="cutmix-cifar") if number % 2 else Given())
             assert all(bool(t.isfinite().all()) for t in found.weights.values()), name
-        except UserError as error:
+        except UsageError as error:
             said[name] = str(error).replace(str(path), "PATH")
         except Exception as error:  # the very thing that must not be
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         try:
             if number % 3 == 0:
                 inspect(path, Given()).text()
-        except UserError:
+        except UsageError:
             pass
         except Exception as error:
             raise AssertionError(f"inspecting {name}: {type(error).__name__}: {error}") from error
@@ -348,7 +348,7 @@ def test_code_is_refused_in_words(net, tmp_path):
         "c.pkl": pickle.dumps(Trap(tmp_path / "x")),
     }.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match="can run code"):
+        with pytest.raises(UsageError, match="can run code"):
             read(tmp_path / name)
     assert not (tmp_path / "x").exists()
 
@@ -367,7 +367,7 @@ def test_files_that_grow_are_refused_before_they_do(net, tmp_path):
     before = peak_kib()
     for name, (content, said) in files.items():
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=said):
+        with pytest.raises(UsageError, match=said):
             read(tmp_path / name, Given(source="cutmix-cifar"))
     assert peak_kib() - before < 100_000
 
@@ -384,5 +384,5 @@ def test_files_that_grow_are_refused_before_they_do(net, tmp_path):
 )
 def test_what_people_try_is_answered(content, said, tmp_path):
     (tmp_path / "f.pth").write_bytes(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         read(tmp_path / "f.pth")

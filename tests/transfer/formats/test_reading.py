@@ -13,7 +13,7 @@ import torch
 from timm.models import save_for_hf
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.transfer.formats.making import (
     cutmix_release,
     detectron2_torchvision,
@@ -176,14 +176,14 @@ def test_msra_s_files(protocol, blobs, deep, tmp_path):
         momentum = {"conv1_w_momentum": content["conv1_w"], "lr": np.float32(0.02)}
         content = {"blobs": {**content, **momentum}, "cfg": "TRAIN: {}"}
     path = dump(tmp_path / "R-50.pkl", content, protocol)
-    with pytest.raises(UserError, match="--source"):
+    with pytest.raises(UsageError, match="--source"):
         read(path)
     found = read(path, Given(source="msra"))
     assert found.spec.arch == "resnet50_caffe"
     assert same_weights(found, fold(deep))  # BGR turned round, statistics filled in
     assert found.spec.std == (1 / 255, 1 / 255, 1 / 255)
     assert "running statistics" in found.provenance.stated["filled"]
-    with pytest.raises(UserError, match="resnet50_caffe"):
+    with pytest.raises(UsageError, match="resnet50_caffe"):
         read(path, Given(source="msra", arch="resnet50"))
 
 
@@ -238,14 +238,14 @@ def test_timm_s_folder(kind, net, tmp_path):
 def test_a_bare_safetensors_file(net, tmp_path):
     safetensors.torch.save_file(dict(net.weights), tmp_path / "n.safetensors")
     assert same_weights(read(tmp_path / "n.safetensors", TORCHVISION), net)
-    with pytest.raises(UserError, match="does not say how the network is fed"):
+    with pytest.raises(UsageError, match="does not say how the network is fed"):
         read(tmp_path / "n.safetensors")
 
 
 def test_other_architectures_by_name(tmp_path):
     net = tame("convnext_atto")
     path = save(tmp_path / "c.pth", {"model": dict(net.weights)})
-    with pytest.raises(UserError, match="--arch"):
+    with pytest.raises(UsageError, match="--arch"):
         read(path)
     assert same_weights(read(path, Given(arch="convnext_atto", source="timm")), net)
 
@@ -298,13 +298,13 @@ def test_numpy_archives_that_timm_reads(tmp_path):
     given = Given(arch="resnetv2_50x1_bit", source="timm")
     found = read(path, given)
     assert same_weights(found, net)
-    with pytest.raises(UserError, match="--arch"):
+    with pytest.raises(UsageError, match="--arch"):
         read(path)
     np.savez(path, **{key: value for key, value in arrays.items() if "unit02/b" not in key})
-    with pytest.raises(UserError, match="does not fi"):
+    with pytest.raises(UsageError, match="does not fi"):
         read(path, given)
     np.savez(path, **arrays, surplus=np.zeros(3))
-    with pytest.raises(UserError, match="not all were placed"):
+    with pytest.raises(UsageError, match="not all were placed"):
         read(path, given)
 
 
@@ -320,7 +320,7 @@ def test_files_that_libraries_list_by_hash_are_known(net, tmp_path, monkeypatch)
     monkeypatch.setitem(sources._known_files(), digits, entry)
     found = read(path)
     assert found.provenance.source == known.name
-    with pytest.raises(UserError, match="contradicts"):
+    with pytest.raises(UsageError, match="contradicts"):
         read(path, Given(source="cutmix-cifar"))
 
 
@@ -335,20 +335,20 @@ def test_files_that_libraries_list_by_hash_are_known(net, tmp_path, monkeypatch)
     ],
 )
 def test_wrong_answers_are_refused(given, said):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         Given(**given)
 
 
 def test_strides_are_asked_for_where_only_numbers_are_given(deep, tmp_path):
     path = save(tmp_path / "r.pth", dict(deep.weights))
     numbers = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    with pytest.raises(UserError, match="--arch resnet50 or --arch resnet50_caffe"):
+    with pytest.raises(UsageError, match="--arch resnet50 or --arch resnet50_caffe"):
         read(path, Given(**numbers))
     assert read(path, Given(**numbers, arch="resnet50")).spec.arch == "resnet50"
     assert read(path, Given(**numbers, arch="resnet50_caffe")).spec.arch == "resnet50_caffe"
-    with pytest.raises(UserError, match="needs --arch"):
+    with pytest.raises(UsageError, match="needs --arch"):
         read(path, Given(source="timm"))
-    with pytest.raises(UserError, match="3x3"):
+    with pytest.raises(UsageError, match="3x3"):
         read(path, Given(source="torchvision", arch="resnet50_caffe"))
 
 
@@ -364,7 +364,7 @@ def test_weights_that_do_not_fit_list_both_sides(change, net, tmp_path):
     if change == "renamed":
         weights["layer1.0.bn2.wait"] = weights.pop("layer1.0.bn2.weight")
     path = save(tmp_path / "x.pth", weights)
-    with pytest.raises(UserError, match=r"(layer3.0.conv1|layer5.0.conv1|\(511,\)|bn2.wait)"):
+    with pytest.raises(UsageError, match=r"(layer3.0.conv1|layer5.0.conv1|\(511,\)|bn2.wait)"):
         read(path, TORCHVISION)
 
 
@@ -374,7 +374,7 @@ def test_old_files_without_counters(net, tmp_path):
     assert found.provenance.stated["filled"] == ["num_batches_tracked"]
     assert int(found.weights["bn1.num_batches_tracked"]) == 0
     del weights["layer1.0.bn1.running_mean"]  # one alone is damage, not age
-    with pytest.raises(UserError, match=r"layer1\.0\.bn1\.running_mean"):
+    with pytest.raises(UsageError, match=r"layer1\.0\.bn1\.running_mean"):
         read(save(tmp_path / "cut.pth", weights), TORCHVISION)
 
 
@@ -393,12 +393,12 @@ def test_a_prefix_names_the_network_among_others(net, tmp_path):
     content = {f"student.{name}": tensor for name, tensor in net.weights.items()}
     content["criterion.weight"] = torch.ones(3)
     path = save(tmp_path / "s.pth", {"state_dict": content})
-    with pytest.raises(UserError, match="--prefix"):
+    with pytest.raises(UsageError, match="--prefix"):
         read(path, TORCHVISION)
     found = read(path, Given(source="torchvision", prefix="student."))
     assert same_weights(found, net)
     assert found.provenance.stated["left"] == ["criterion.weight"]
-    with pytest.raises(UserError, match="no name in"):
+    with pytest.raises(UsageError, match="no name in"):
         read(path, Given(source="torchvision", prefix="teacher."))
 
 
@@ -412,15 +412,15 @@ def test_other_floats_become_float32(dtype, net, tmp_path):
 
 def test_a_file_of_ours_says_itself(backbone_file, tmp_path):
     assert read(backbone_file).fingerprint() == Backbone.load(backbone_file).fingerprint()
-    with pytest.raises(UserError, match="leave --arch"):
+    with pytest.raises(UsageError, match="leave --arch"):
         read(backbone_file, Given(source="torchvision"))
 
 
 def test_folders_that_hold_nothing(tmp_path):
-    with pytest.raises(UserError, match=r"no backbone\.pth"):
+    with pytest.raises(UsageError, match=r"no backbone\.pth"):
         read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
-    with pytest.raises(UserError, match=r"model\.safetensors"):
+    with pytest.raises(UsageError, match=r"model\.safetensors"):
         read(tmp_path)
 
 

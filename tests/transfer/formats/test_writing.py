@@ -11,7 +11,7 @@ from PIL import Image
 from timm.data import create_transform, resolve_data_config
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.transfer.formats.making import tame
 from transfer.formats import Given, proof, read, to_timm, write, writing
 
@@ -46,7 +46,7 @@ def test_out_and_back_is_the_same_backbone(to, name, files, net, tmp_path):
     again = read(tmp_path / name)
     assert again.fingerprint() == net.fingerprint()
     assert again.provenance.seed == net.provenance.seed
-    with pytest.raises(UserError, match="exists"):
+    with pytest.raises(UsageError, match="exists"):
         write(net, to, tmp_path / name)
 
 
@@ -87,7 +87,7 @@ def test_our_own_architectures_travel_where_they_can(tmp_path):
     write(net, "safetensors", tmp_path / "p.safetensors")
     assert read(tmp_path / "p.safetensors").fingerprint() == net.fingerprint()
     for to, name in (("timm", "p"), ("torchvision", "p.pth"), ("detectron2", "p.pkl")):
-        with pytest.raises(UserError, match="pyramidnet110_a64"):
+        with pytest.raises(UsageError, match="pyramidnet110_a64"):
             write(net, to, tmp_path / name)
     assert left(tmp_path) == ["p.safetensors"]
 
@@ -184,7 +184,7 @@ def test_what_proves_nothing_does_not_hold():
     ],
 )
 def test_mistakes_leave_nothing(to, name, said, net, tmp_path):
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UsageError, match=said):
         write(net, to, tmp_path / "new" / name)
     assert left(tmp_path) == []
 
@@ -203,7 +203,7 @@ def test_a_companion_is_believed_only_for_its_own_file(net, tmp_path):
     write(net, "torchvision", tmp_path / "a.pth")
     other = tame("resnet18", seed=1)
     torch.save(dict(other.weights), tmp_path / "a.pth")
-    with pytest.raises(UserError, match="does not say how the network is fed"):
+    with pytest.raises(UsageError, match="does not say how the network is fed"):
         read(tmp_path / "a.pth")
     assert read(tmp_path / "a.pth", Given(source="torchvision")).spec.mean != net.spec.mean
 
@@ -221,10 +221,10 @@ def test_a_passport_that_does_not_fit_its_weights(net, tmp_path):
         passport = json.loads(metadata["cutmix_transfer"])
         passport["spec"] |= change
         save_file(weights, path, {"cutmix_transfer": json.dumps(passport)})
-        with pytest.raises(UserError, match=r"r\.safetensors"):
+        with pytest.raises(UsageError, match=r"r\.safetensors"):
             read(path)
     save_file(weights, path, {"cutmix_transfer": "{"})
-    with pytest.raises(UserError, match="JSON in it is damaged"):
+    with pytest.raises(UsageError, match="JSON in it is damaged"):
         read(path)
 
 

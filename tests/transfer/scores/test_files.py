@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.files import choose, read_ids, read_references, read_results
 
 COCO = {
@@ -99,15 +99,15 @@ def test_results(tmp_path):
 )
 def test_files_that_cannot_be_read(name, content, words, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         read_references(tmp_path / name)
 
 
 def test_files_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match=r"there is no file .*a\.json"):
+    with pytest.raises(UsageError, match=r"there is no file .*a\.json"):
         read_references(tmp_path / "a.json")
     (tmp_path / "b.json").mkdir()
-    with pytest.raises(UserError, match=r"b\.json is a folder"):
+    with pytest.raises(UsageError, match=r"b\.json is a folder"):
         read_results(tmp_path / "b.json")
 
 
@@ -115,14 +115,14 @@ def test_results_with_two_captions_of_an_image(tmp_path):
     path = tmp_path / "a.json"
     path.write_text('[{"image_id": 7, "caption": "a"}, {"image_id": "7", "caption": "a"}]')
     with pytest.raises(
-        UserError, match="1 of 1 ids do not have one caption, the first is '7' with 2"
+        UsageError, match="1 of 1 ids do not have one caption, the first is '7' with 2"
     ):
         read_results(path)
     path.write_text('{"7": []}')
-    with pytest.raises(UserError, match="the first is '7' with 0"):
+    with pytest.raises(UsageError, match="the first is '7' with 0"):
         read_results(path)
     path.write_text("[]")
-    with pytest.raises(UserError, match="holds no captions"):
+    with pytest.raises(UsageError, match="holds no captions"):
         read_results(path)
 
 
@@ -133,17 +133,17 @@ def test_which_images_are_scored(tmp_path):
     assert list(choose(references, {"3": "c", "1": "a", "2": "b"})) == ["1", "2", "3"]
     assert list(choose(references, {"3": "c", "1": "a"}, subset=True)) == ["1", "3"]
     assert list(choose(references, {"3": "c", "1": "a", "9": "?"}, ids=["3", "1"])) == ["3", "1"]
-    with pytest.raises(UserError, match=r"1 of 3 images have no caption .* id '2'\. .* --subset"):
+    with pytest.raises(UsageError, match=r"1 of 3 images have no caption .* id '2'\. .* --subset"):
         choose(references, {"1": "a", "3": "c"})
     with pytest.raises(
-        UserError, match=r"1 of 2 ids in the results are not in .* '9'; ids there look like '1'"
+        UsageError, match=r"1 of 2 ids in the results are not in .* '9'; ids there look like '1'"
     ):
         choose(references, {"1": "a", "9": "x"}, subset=True)
-    with pytest.raises(UserError, match=r"1 of 2 ids asked for have no references .* '9'"):
+    with pytest.raises(UsageError, match=r"1 of 2 ids asked for have no references .* '9'"):
         choose(references, {"1": "a"}, ids=["1", "9"])
-    with pytest.raises(UserError, match="none of the 2 images has a caption in the results"):
+    with pytest.raises(UsageError, match="none of the 2 images has a caption in the results"):
         choose(references, {"1": "a"}, ids=["2", "3"], subset=True)
-    with pytest.raises(UserError, match="1 of 2 images have no caption in the results"):
+    with pytest.raises(UsageError, match="1 of 2 images have no caption in the results"):
         choose(references, {"1": "a"}, ids=["1", "2"])
 
 
@@ -157,5 +157,5 @@ def test_lists_of_ids(tmp_path):
         ("b.txt", "\n", "holds no ids"),
     ):
         (tmp_path / name).write_text(text)
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UsageError, match=words):
             read_ids(tmp_path / name)

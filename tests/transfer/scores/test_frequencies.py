@@ -6,7 +6,7 @@ from collections import defaultdict
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores import DocumentFrequencies, References
 from transfer.captioning.scores.tokens import tokenize
 
@@ -64,7 +64,7 @@ class Evil:
 
 def test_files_that_hold_something_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"no file .*none\.p"):
+    with pytest.raises(UsageError, match=r"no file .*none\.p"):
         DocumentFrequencies.read(tmp_path / "none.p")
     for name, content in (
         ("evil.p", pickle.dumps({"document_frequency": Evil(), "ref_len": 1.0})),
@@ -77,8 +77,8 @@ def test_files_that_hold_something_else(tmp_path, monkeypatch):
         ("zero.p", field_file(tmp_path / "df.p", ref_len=0.0).read_bytes()),
     ):
         (tmp_path / name).write_bytes(content)
-        with pytest.raises(UserError, match=f"{name} holds no document frequencies"):
+        with pytest.raises(UsageError, match=f"{name} holds no document frequencies"):
             DocumentFrequencies.read(tmp_path / name)
     assert not (tmp_path / "evil").exists()
-    with pytest.raises(UserError, match="no captions"):
+    with pytest.raises(UsageError, match="no captions"):
         DocumentFrequencies.count({})

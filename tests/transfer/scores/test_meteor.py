@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.conftest import ROOT
 from transfer.captioning.scores import Meteor, References, score
 from transfer.captioning.scores.meteor.align import Match, align
@@ -243,9 +243,9 @@ def test_where_there_is_no_data(tmp_path, monkeypatch):
     from transfer.captioning.scores.meteor import data
 
     monkeypatch.setattr(data.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"no pycocoevalcap .* pip install pycocoevalcap"):
+    with pytest.raises(UsageError, match=r"no pycocoevalcap .* pip install pycocoevalcap"):
         Meteor.open()
-    with pytest.raises(UserError, match=r"no METEOR folder: it has no meteor-1.5.jar"):
+    with pytest.raises(UsageError, match=r"no METEOR folder: it has no meteor-1.5.jar"):
         Meteor.open(tmp_path)
 
 
@@ -265,7 +265,9 @@ def test_another_stemmer_is_refused(stems, words, tiny, monkeypatch):
 
     Data.open(tiny)
     monkeypatch.setattr(data, "stem_words", stems or missing)
-    with pytest.raises(UserError, match=f"{words}.* pip install pycocoevalcap 'snowballstemmer<3'"):
+    with pytest.raises(
+        UsageError, match=f"{words}.* pip install pycocoevalcap 'snowballstemmer<3'"
+    ):
         Data.open(tiny)
     if data.find_folder() is not None:
         assert words in str(data.why_not())
@@ -278,11 +280,11 @@ def test_where_the_data_is_something_else(tmp_path, monkeypatch):
     table.parent.mkdir()
     table.write_bytes(b"")
     jar.write_bytes(b"no jar")
-    with pytest.raises(UserError, match="is no jar"):
+    with pytest.raises(UsageError, match="is no jar"):
         Meteor.open(tmp_path)
     with zipfile.ZipFile(jar, "w") as archive:
         archive.writestr("function/english.words", "a\nthe\n")
-    with pytest.raises(UserError, match=r"does not hold METEOR 1\.5's data"):
+    with pytest.raises(UsageError, match=r"does not hold METEOR 1\.5's data"):
         Meteor.open(tmp_path)
     assert not [path for path in (tmp_path / "cache").rglob("*") if path.is_file()]
 
@@ -292,7 +294,7 @@ def test_a_cache_that_cannot_be_written(tiny, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said: list[str] = []
-    with pytest.raises(UserError, match=r"cannot be written into .* Set XDG_CACHE_HOME"):
+    with pytest.raises(UsageError, match=r"cannot be written into .* Set XDG_CACHE_HOME"):
         Data.open(tiny, said.append)
     assert not said
 

@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from tests.transfer.scores.reference import why_not
 from transfer.captioning.scores import References, score
 from transfer.captioning.scores.meteor.jar import MeteorJar
@@ -42,7 +42,9 @@ def program(tmp_path, monkeypatch):
 
 def test_a_jar_that_hangs_is_ended(program):
     jar = MeteorJar(program("exec sleep 30"), timeout=0.3)
-    with pytest.raises(UserError, match=r"took longer than 0\.3 seconds for 1 lines and was ended"):
+    with pytest.raises(
+        UsageError, match=r"took longer than 0\.3 seconds for 1 lines and was ended"
+    ):
         score({1: ["a"]}, {1: "a"}, meteor=jar)
 
 
@@ -57,15 +59,15 @@ def test_a_jar_that_hangs_is_ended(program):
     ],
 )
 def test_a_jar_that_does_not_answer(script, words, program):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         score({1: ["a"]}, {1: "a"}, meteor=MeteorJar(program(script)))
 
 
 def test_where_there_is_no_java_or_no_jar(tmp_path, program, monkeypatch):
     folder = program("exit 0")
     (folder / "meteor-1.5.jar").unlink()
-    with pytest.raises(UserError, match=r"no meteor-1\.5\.jar in .* pip install"):
+    with pytest.raises(UsageError, match=r"no meteor-1\.5\.jar in .* pip install"):
         MeteorJar(folder)
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(UserError, match="there is no Java"):
+    with pytest.raises(UsageError, match="there is no Java"):
         MeteorJar(folder)

@@ -6,7 +6,7 @@ import random
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores import DocumentFrequencies, References, Tally, score
 from transfer.captioning.scores.rouge import lcs_lengths
 from transfer.captioning.scores.words import Words
@@ -207,18 +207,20 @@ def test_frequencies_belong_to_the_prepared_references():
     ],
 )
 def test_what_cannot_be_scored_is_said(references, hypotheses, words):
-    with pytest.raises(UserError, match=words):
+    with pytest.raises(UsageError, match=words):
         score(references, hypotheses)
 
 
 def test_a_tally_takes_one_caption_an_image():
     tally = Tally(References({1: ["a"], 2: ["b"]}))
-    with pytest.raises(UserError, match="no captions"):
+    with pytest.raises(UsageError, match="no captions"):
         tally.scores()
     tally.add({1: "a"})
     tally.add({})
-    with pytest.raises(UserError, match="1 of 2 images have a caption already, the first has id 1"):
+    with pytest.raises(
+        UsageError, match="1 of 2 images have a caption already, the first has id 1"
+    ):
         tally.add({2: "b", 1: "a"})
     assert list(tally.scores().per_image) == [1]
-    with pytest.raises(UserError, match="2 ids were given for 1 captions"):
+    with pytest.raises(UsageError, match="2 ids were given for 1 captions"):
         References({1: ["a"]}).cider_d([1, 1], ["a"])

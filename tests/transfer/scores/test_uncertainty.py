@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores import References
 from transfer.captioning.scores.summary import Rows, corpus_scores
 from transfer.captioning.scores.uncertainty import _drawn, _scores_of, compare, intervals
@@ -77,5 +77,5 @@ def test_p_is_uniform_where_nothing_differs(rows):
 
 
 def test_pairs_need_the_same_images(rows):
-    with pytest.raises(UserError, match="300 images cannot be paired with 299"):
+    with pytest.raises(UsageError, match="300 images cannot be paired with 299"):
         compare(rows[0], rows[1].take(np.arange(299)), 10, seed=0)

@@ -11,7 +11,7 @@ scoring again and again against the same references, and for rewards: `Reference
 
 from collections.abc import Mapping, Sequence
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.frequencies import DocumentFrequencies
 from transfer.captioning.scores.meteor import Meteor
 from transfer.captioning.scores.references import (
@@ -52,10 +52,10 @@ def score(
         meteor: computes METEOR too, such as `Meteor.open()`.
 
     Raises:
-        UserError: no hypotheses, one without a reference, or something that is no text.
+        UsageError: no hypotheses, one without a reference, or something that is no text.
     """
     check_captions(list(hypotheses), list(hypotheses.values()), references)
     wanted = {image_id: references[image_id] for image_id in hypotheses}
     if not wanted:
-        raise UserError("there are no captions to score")
+        raise UsageError("there are no captions to score")
     return References(wanted, frequencies=frequencies, meteor=meteor).score(hypotheses)

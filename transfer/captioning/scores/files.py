@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 
 _ID_NAMES = ("image_id", "id", "image")
 _EXPECTED = 'expected {"image_id": ID, "caption": "..."}'
@@ -39,14 +39,14 @@ def read_references(path: Path) -> CaptionFile:
     """The reference captions of each image.
 
     Raises:
-        UserError: no file, no such format, or an image without captions; the message names the
+        UsageError: no file, no such format, or an image without captions; the message names the
             entry.
     """
     found = _read(path)
     if not found.captions:
-        raise UserError(f"{path} holds no captions.")
+        raise UsageError(f"{path} holds no captions.")
     if bare := [image_id for image_id, captions in found.captions.items() if not captions]:
-        raise UserError(
+        raise UsageError(
             f"{path}: {len(bare)} of {len(found.captions)} ids have no captions, the first is "
             f"{bare[0]!r}."
         )
@@ -57,13 +57,13 @@ def read_results(path: Path) -> dict[str, str]:
     """The one caption of each image.
 
     Raises:
-        UserError: as `read_references`, and where an id stands twice.
+        UsageError: as `read_references`, and where an id stands twice.
     """
     found = _read(path).captions
     if not found:
-        raise UserError(f"{path} holds no captions.")
+        raise UsageError(f"{path} holds no captions.")
     if several := [image_id for image_id, captions in found.items() if len(captions) != 1]:
-        raise UserError(
+        raise UsageError(
             f"{path}: {len(several)} of {len(found)} ids do not have one caption, the first is "
             f"{several[0]!r} with {len(found[several[0]])}. Results hold one caption an image."
         )
@@ -76,12 +76,12 @@ def read_ids(path: Path) -> list[str]:
     if path.name.removesuffix(".gz").endswith(".json"):
         content = _json(path, text)
         if not isinstance(content, list):
-            raise UserError(f"{path} is no list of ids but {_kind(content)}.")
+            raise UsageError(f"{path} is no list of ids but {_kind(content)}.")
         ids = [_id(path, f"entry {place}", value) for place, value in enumerate(content)]
     else:
         ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
-        raise UserError(f"{path} holds no ids.")
+        raise UsageError(f"{path} holds no ids.")
     return list(dict.fromkeys(ids))
 
 
@@ -102,37 +102,37 @@ def choose(
         name: what a message calls the results.
 
     Raises:
-        UserError: images without a caption, or captions without references.
+        UsageError: images without a caption, or captions without references.
     """
     wanted = references.captions
     if ids is not None:
         if lone := [image_id for image_id in ids if image_id not in wanted]:
-            raise UserError(
+            raise UsageError(
                 f"{len(lone)} of {len(ids)} ids asked for have no references in {references.path}, "
                 f"the first is {lone[0]!r}."
             )
         wanted = {image_id: wanted[image_id] for image_id in ids}
     elif lone := [image_id for image_id in results if image_id not in wanted]:
-        raise UserError(
+        raise UsageError(
             f"{len(lone)} of {len(results)} ids in {name} are not in {references.path}, the first "
             f"is {lone[0]!r}; ids there look like {next(iter(wanted))!r}."
         )
     if missing := [image_id for image_id in wanted if image_id not in results]:
         if not subset:
-            raise UserError(
+            raise UsageError(
                 f"{len(missing)} of {len(wanted)} images have no caption in {name}, the first has "
                 f"id {missing[0]!r}. Give captions for all, or --subset to score those that have "
                 "one."
             )
         if len(missing) == len(wanted):
-            raise UserError(f"none of the {len(wanted)} images has a caption in {name}.")
+            raise UsageError(f"none of the {len(wanted)} images has a caption in {name}.")
         wanted = {image_id: texts for image_id, texts in wanted.items() if image_id in results}
     return wanted
 
 
 def _read(path: Path) -> CaptionFile:
     if path.is_dir():
-        raise UserError(f"{path} is a folder; expected a file of captions.")
+        raise UsageError(f"{path} is a folder; expected a file of captions.")
     name = path.name.removesuffix(".gz")
     readers: dict[str, Callable[[Path, str], CaptionFile]] = {
         ".json": _read_json,
@@ -142,7 +142,7 @@ def _read(path: Path) -> CaptionFile:
         ".tsv": _read_table,
     }
     if Path(name).suffix not in readers:
-        raise UserError(
+        raise UsageError(
             f"{path}: expected a name that ends in {', '.join(readers)} (or these .gz)."
         )
     return readers[Path(name).suffix](path, _text(path))
@@ -155,23 +155,23 @@ def _text(path: Path) -> str:
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
     except FileNotFoundError:
-        raise UserError(f"there is no file {path}.") from None
+        raise UsageError(f"there is no file {path}.") from None
     except IsADirectoryError:
-        raise UserError(f"{path} is a folder; expected a file of captions.") from None
+        raise UsageError(f"{path} is a folder; expected a file of captions.") from None
     except UnicodeDecodeError as error:
-        raise UserError(
+        raise UsageError(
             f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. "
             "Save it as UTF-8."
         ) from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} cannot be unpacked: {error}.") from error
+        raise UsageError(f"{path} cannot be unpacked: {error}.") from error
 
 
 def _json(path: Path, text: str, place: str = "") -> Any:
     try:
         return json.loads(text, object_pairs_hook=_no_key_twice)
     except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}{place} is no JSON: {error}.") from error
+        raise UsageError(f"{path}{place} is no JSON: {error}.") from error
 
 
 def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -189,7 +189,9 @@ def _read_json(path: Path, text: str) -> CaptionFile:
     if isinstance(content, list):
         return _collect(path, ((f"entry {place}", entry) for place, entry in enumerate(content)))
     if not isinstance(content, dict):
-        raise UserError(f"{path} holds {_kind(content)}; expected captions by id, or COCO's lists.")
+        raise UsageError(
+            f"{path} holds {_kind(content)}; expected captions by id, or COCO's lists."
+        )
     if isinstance(entries := content.get("annotations"), list):
         named = [(f"annotation {place}", entry) for place, entry in enumerate(entries)]
         found = _collect(path, iter(named))
@@ -223,7 +225,7 @@ def _read_table(path: Path, text: str) -> CaptionFile:
         names = [name.strip() for name in next(reader, [])]
         id_name = next((name for name in _ID_NAMES if name in names), None)
         if id_name is None or "caption" not in names:
-            raise UserError(
+            raise UsageError(
                 f"{path}: the first line names the columns {', '.join(names) or '(none)'}; "
                 "expected image_id (or id, image) and caption."
             )
@@ -232,13 +234,13 @@ def _read_table(path: Path, text: str) -> CaptionFile:
             if not row:
                 continue
             if len(row) != len(names):
-                raise UserError(
+                raise UsageError(
                     f"{path}, line {reader.line_num}: {len(row)} columns, but the first line names "
                     f"{len(names)}. A caption with a {delimiter!r} inside needs quotes."
                 )
             captions.setdefault(row[columns[0]].strip(), []).append(row[columns[1]])
     except csv.Error as error:
-        raise UserError(f"{path}, line {reader.line_num}: {error}.") from error
+        raise UsageError(f"{path}, line {reader.line_num}: {error}.") from error
     return CaptionFile(path, captions)
 
 
@@ -247,11 +249,11 @@ def _collect(path: Path, entries: Iterator[tuple[str, Any]]) -> CaptionFile:
     captions: dict[str, list[str]] = {}
     for place, entry in entries:
         if not isinstance(entry, dict):
-            raise UserError(f"{path}, {place}: {_kind(entry)}; {_EXPECTED}.")
+            raise UsageError(f"{path}, {place}: {_kind(entry)}; {_EXPECTED}.")
         key = next((name for name in _ID_NAMES if name in entry), None)
         text = next((name for name in ("caption", "captions") if name in entry), None)
         if key is None or text is None:
-            raise UserError(f"{path}, {place} has {', '.join(entry) or 'nothing'}; {_EXPECTED}.")
+            raise UsageError(f"{path}, {place} has {', '.join(entry) or 'nothing'}; {_EXPECTED}.")
         image_id = _id(path, place, entry[key])
         captions.setdefault(image_id, []).extend(_texts(path, place, entry[text]))
     return CaptionFile(path, captions)
@@ -259,14 +261,14 @@ def _collect(path: Path, entries: Iterator[tuple[str, Any]]) -> CaptionFile:
 
 def _id(path: Path, place: str, value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UserError(f"{path}, {place}: the id is {value!r:.60}; expected a number or a text.")
+        raise UsageError(f"{path}, {place}: the id is {value!r:.60}; expected a number or a text.")
     return str(value)
 
 
 def _texts(path: Path, place: str, value: Any) -> list[str]:
     texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UserError(
+        raise UsageError(
             f"{path}, {place}: the caption is {value!r:.60}; expected a text or a list of texts."
         )
     return texts

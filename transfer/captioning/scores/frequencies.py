@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Floats, Ints, changes, find_sorted
 from transfer.captioning.scores.cider import weights
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
@@ -74,7 +74,7 @@ class DocumentFrequencies:
         words = Words()
         flat = [caption for captions in corpus.values() for caption in captions]
         if not flat:
-            raise UserError("the corpus for document frequencies has no captions.")
+            raise UsageError("the corpus for document frequencies has no captions.")
         counts = np.array([len(captions) for captions in corpus.values()])
         ngrams = count_ngrams(words.split(words.cut(flat, tokenized)))
         image = np.repeat(np.arange(len(counts)), counts)
@@ -89,7 +89,7 @@ class DocumentFrequencies:
         tuples, strings and numbers is unpickled.
 
         Raises:
-            UserError: no file, or another content.
+            UsageError: no file, or another content.
         """
         try:
             with open(path, "rb") as handle:
@@ -100,10 +100,10 @@ class DocumentFrequencies:
             rows = [tuple(map(str, ngram)) for ngram in counts]
             values = np.array([float(value) for value in counts.values()])
         except FileNotFoundError:
-            raise UserError(f"there is no file {path}.") from None
+            raise UsageError(f"there is no file {path}.") from None
         # the pickle machine trusts its input: a torn stream ends in any of these
         except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
-            raise UserError(
+            raise UsageError(
                 f"{path} holds no document frequencies ({type(error).__name__}: {error}); expected "
                 'a pickle of {"document_frequency": {(word, ...): images}, "ref_len": images}.'
             ) from error

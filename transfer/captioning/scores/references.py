@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores import bleu, cider
 from transfer.captioning.scores.arrays import Floats, Ints
 from transfer.captioning.scores.frequencies import DocumentFrequencies
@@ -50,7 +50,7 @@ class References(Generic[Id]):
             captioner's own words: add the end token to both sides as a word).
 
     Raises:
-        UserError: no images, an image without captions, or something that is no text.
+        UsageError: no images, an image without captions, or something that is no text.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class References(Generic[Id]):
         """Score one caption for each image, or for some of the images.
 
         Raises:
-            UserError: no captions, one whose id has no references, or one that is no text.
+            UsageError: no captions, one whose id has no references, or one that is no text.
         """
         tally = Tally(self)
         tally.add(hypotheses)
@@ -182,10 +182,10 @@ class Tally(Generic[Id]):
         """Add captions of images that have none yet.
 
         Raises:
-            UserError: an image's second caption, one without references, or one that is no text.
+            UsageError: an image's second caption, one without references, or one that is no text.
         """
         if twice := [image_id for image_id in hypotheses if image_id in self._parts]:
-            raise UserError(
+            raise UsageError(
                 f"{len(twice)} of {len(hypotheses)} images have a caption already, the first has "
                 f"id {twice[0]!r}"
             )
@@ -197,7 +197,7 @@ class Tally(Generic[Id]):
     def rows(self) -> Rows:
         """The rows of all captions so far."""
         if not self._rows:
-            raise UserError("there are no captions to score")
+            raise UsageError("there are no captions to score")
         return Rows.join(self._rows)
 
     def scores(self) -> Scores[Id]:
@@ -206,32 +206,32 @@ class Tally(Generic[Id]):
 
 
 def check_references(references: Mapping[Id, Sequence[str]]) -> None:
-    """Raise UserError where there is nothing to compare with."""
+    """Raise UsageError where there is nothing to compare with."""
     if not references:
-        raise UserError("there are no references")
+        raise UsageError("there are no references")
     for image_id, captions in references.items():
         if isinstance(captions, str) or not {*map(type, captions)} <= {str}:
-            raise UserError(
+            raise UsageError(
                 f"the references of id {image_id!r} are {captions!r:.80}; expected a list of texts"
             )
         if not captions:
-            raise UserError(f"id {image_id!r} has no reference captions")
+            raise UsageError(f"id {image_id!r} has no reference captions")
 
 
 def check_captions(
     ids: Sequence[Id], captions: Sequence[str], references: Mapping[Id, object]
 ) -> None:
-    """Raise UserError where captions cannot be scored."""
+    """Raise UsageError where captions cannot be scored."""
     if len(ids) != len(captions):
-        raise UserError(f"{len(ids)} ids were given for {len(captions)} captions")
+        raise UsageError(f"{len(ids)} ids were given for {len(captions)} captions")
     if lone := [image_id for image_id in ids if image_id not in references]:
         known = f"; ids of references look like {next(iter(references))!r}" if references else ""
-        raise UserError(
+        raise UsageError(
             f"{len(lone)} of {len(ids)} captions have no reference, the first has id {lone[0]!r}"
             f"{known}"
         )
     if not {*map(type, captions)} <= {str}:
         place = next(place for place, text in enumerate(captions) if type(text) is not str)
-        raise UserError(
+        raise UsageError(
             f"the caption of id {ids[place]!r} is {captions[place]!r:.80}; expected one text"
         )

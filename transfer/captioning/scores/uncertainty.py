@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Floats
 from transfer.captioning.scores.bleu import bleu
 from transfer.captioning.scores.meteor.score import corpus_scores as meteor_scores
@@ -57,10 +57,10 @@ def compare(one: Rows, other: Rows, draws: int, seed: int) -> dict[str, Differen
     the score.
 
     Raises:
-        UserError: the rows are of different numbers of images.
+        UsageError: the rows are of different numbers of images.
     """
     if len(one) != len(other):
-        raise UserError(f"{len(one)} images cannot be paired with {len(other)}")
+        raise UsageError(f"{len(one)} images cannot be paired with {len(other)}")
     first, second = corpus_scores(one), corpus_scores(other)
     drawn_one = _scores_of(one, _drawn(len(one), draws, seed))
     drawn_other = _scores_of(other, _drawn(len(one), draws, seed))

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Ints
 from transfer.captioning.scores.meteor.build import Phrases, build, stem_words
 from transfer.captioning.scores.meteor.store import Arrays, read_arrays, write_arrays
@@ -65,38 +65,38 @@ class Data:
         self.phrases = Phrases(arrays["phrases_4"], arrays["phrases_6"], arrays["phrases_7"])
 
     @staticmethod
-    def open(folder: Path | None = None, say: Callable[[str], None] = lambda text: None) -> "Data":
+    def open(folder: Path | None = None, log: Callable[[str], None] = lambda text: None) -> "Data":
         """Read the index of METEOR's data; make it where the cache has none.
 
         Args:
             folder: holds meteor-1.5.jar and data/paraphrase-en.gz; None takes that of an installed
                 pycocoevalcap.
-            say: told before the index is made, which takes some ten seconds.
+            log: called before the index is made, which takes some ten seconds.
 
         Raises:
-            UserError: no data, data of another version, no stemmer, or a cache that cannot be
+            UsageError: no data, data of another version, no stemmer, or a cache that cannot be
                 written; the message says what to do.
         """
         folder = folder or find_folder()
         if folder is None:
-            raise UserError(f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}")
+            raise UsageError(f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}")
         jar, table = _files(folder)
         for path in (jar, table):
             if not path.exists():
-                raise UserError(f"{folder} is no METEOR folder: it has no {path.name}.")
+                raise UsageError(f"{folder} is no METEOR folder: it has no {path.name}.")
         digest = _digest(jar, table)
         if (reason := _why_no_stemmer()) is not None:
-            raise UserError(reason)
+            raise UsageError(reason)
         path = cache_folder() / f"{_FORMAT.replace('/', '-')}-{digest:08x}.bin"
         try:
             return Data(*read_arrays(path))
         except (OSError, ValueError, KeyError):
             _check_can_write(path.parent)
-            say(f"indexing METEOR's data once, into {path}")
+            log(f"indexing METEOR's data once, into {path}")
         try:
             write_arrays(path, *build(jar, table))
         except (zipfile.BadZipFile, EOFError, zlib.error, KeyError, ValueError) as error:
-            raise UserError(f"{folder} does not hold METEOR 1.5's data: {error}") from error
+            raise UsageError(f"{folder} does not hold METEOR 1.5's data: {error}") from error
         return Data(*read_arrays(path))
 
     def find(self, words: Sequence[str]) -> Ints:
@@ -177,7 +177,7 @@ def _check_can_write(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(
+        raise UsageError(
             f"METEOR's index cannot be written into {folder} ({error.strerror}). Set "
             "XDG_CACHE_HOME to a folder that can be written."
         ) from error
@@ -193,7 +193,7 @@ def _digest(jar: Path, table: Path) -> int:
         with zipfile.ZipFile(jar) as archive:
             parts = [f"{entry.filename} {entry.CRC}" for entry in archive.infolist()]
     except zipfile.BadZipFile as error:
-        raise UserError(f"{jar} is no jar: {error}") from error
+        raise UsageError(f"{jar} is no jar: {error}") from error
     with open(table, "rb") as handle:
         handle.seek(-min(8, table.stat().st_size), os.SEEK_END)
         parts.append(handle.read().hex())

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Ints
 from transfer.captioning.scores.meteor.data import HOW_TO_GET_IT, find_folder
 from transfer.captioning.scores.meteor.score import COLUMNS
@@ -22,19 +22,19 @@ class MeteorJar:
         timeout: seconds that one scoring may take; loading the table alone takes some ten.
 
     Raises:
-        UserError: no Java, or no jar.
+        UsageError: no Java, or no jar.
     """
 
     def __init__(self, folder: Path | None = None, timeout: float = 600) -> None:
         self._java = shutil.which("java")
         if self._java is None:
-            raise UserError(
+            raise UsageError(
                 "there is no Java on this machine (no program java on the PATH). METEOR does not "
                 "need it: leave the jar out, and it is computed here."
             )
         folder = folder or find_folder()
         if folder is None or not (folder / "meteor-1.5.jar").exists():
-            raise UserError(f"there is no meteor-1.5.jar in {folder}. {HOW_TO_GET_IT}")
+            raise UsageError(f"there is no meteor-1.5.jar in {folder}. {HOW_TO_GET_IT}")
         self._folder, self._timeout = folder, timeout
 
     def prepare(self, captions: Captions, names: Sequence[str], sizes: Ints) -> "JarReferences":
@@ -46,7 +46,7 @@ class MeteorJar:
         """The jar's answer to each line of its -stdio protocol.
 
         Raises:
-            UserError: it takes longer than the time-out, or ends otherwise than it should.
+            UsageError: it takes longer than the time-out, or ends otherwise than it should.
         """
         command = [str(self._java), "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", "meteor-1.5.jar"]
         command += ["-", "-", "-stdio", "-l", "en", "-norm"]
@@ -61,14 +61,14 @@ class MeteorJar:
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise UserError(
+            raise UsageError(
                 f"METEOR's jar took longer than {self._timeout:g} seconds for {len(lines)} lines "
                 "and was ended. Give it more time, or leave the jar out."
             ) from error
         answers = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
         if done.returncode or len(answers) < len(lines):
             said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
-            raise UserError(
+            raise UsageError(
                 f"METEOR's jar answered {len(answers)} of {len(lines)} lines and ended with code "
                 f"{done.returncode}; it said: {said[0]}"
             )
@@ -94,7 +94,7 @@ class JarReferences:
             rows = np.array([[float(word) for word in line.split()] for line in answers])
             return rows.reshape(len(lines), COLUMNS).astype(np.int64)
         except ValueError as error:
-            raise UserError(f"METEOR's jar gave no counts but {answers[0]!r:.80}") from error
+            raise UsageError(f"METEOR's jar gave no counts but {answers[0]!r:.80}") from error
 
 
 def _texts(captions: Captions, names: Sequence[str]) -> list[str]:

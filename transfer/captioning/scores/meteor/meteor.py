@@ -33,10 +33,10 @@ class Meteor:
 
     @staticmethod
     def open(
-        folder: Path | None = None, say: Callable[[str], None] = lambda text: None
+        folder: Path | None = None, log: Callable[[str], None] = lambda text: None
     ) -> "Meteor":
-        """See `Data.open`: UserError where there is no data."""
-        return Meteor(Data.open(folder, say))
+        """See `Data.open`: UsageError where there is no data."""
+        return Meteor(Data.open(folder, log))
 
     def prepare(self, captions: Captions, names: Sequence[str], sizes: Ints) -> "MeteorReferences":
         """Prepare references.

@@ -6,48 +6,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.images import decode
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One line of a report."""
 
     state: Literal["ok", "wrong", "note"]
     text: str
 
 
-def ok(text: str) -> Finding:
+def ok(text: str) -> CheckResult:
     """As it should be."""
-    return Finding("ok", text)
+    return CheckResult("ok", text)
 
 
-def wrong(text: str) -> Finding:
+def wrong(text: str) -> CheckResult:
     """The task cannot run, or not on the whole data set."""
-    return Finding("wrong", text)
+    return CheckResult("wrong", text)
 
 
-def note(text: str) -> Finding:
+def note(text: str) -> CheckResult:
     """Worth knowing."""
-    return Finding("note", text)
+    return CheckResult("note", text)
 
 
-def counted(found: int, expected: int, what: str) -> Finding:
+def counted(found: int, expected: int, what: str) -> CheckResult:
     """`found` of something that should be `expected`."""
     if found == expected:
         return ok(f"{found:,} {what}")
     return wrong(f"{found:,} {what}, {expected:,} expected")
 
 
-def decoded(paths: Sequence[Path | str], sample: int, where: str) -> Finding:
+def decoded(paths: Sequence[Path | str], sample: int, where: str) -> CheckResult:
     """Whether a sample of the images can be read, the same sample each time."""
     chosen = sorted(random.Random(0).sample(range(len(paths)), min(sample, len(paths))))
     broken = []
     for place in chosen:
         try:
             decode(Path(paths[place]))
-        except UserError as error:
+        except UsageError as error:
             broken.append(str(error))
     if not broken:
         return ok(f"{len(chosen):,} images of {where} decoded")

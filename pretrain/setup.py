@@ -17,20 +17,20 @@ from pretrain.config import PretrainConfig
 from pretrain.data import Data, Images, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.progress import bar
-from pretrain.training import Batches, Loader, ResidentLoader, derive, schedule
+from pretrain.training import BatchSampler, InMemoryLoader, Loader, derive, schedule
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PretrainSetup:
     """Data and network, before anything is on a device."""
 
     data: Data
     spec: BackboneSpec
     network: nn.Module
     steps_per_epoch: int
-    arm: str
+    method: str
     """What is mixed: cutmix, none, cutmix+mixup."""
 
     @property
@@ -55,8 +55,8 @@ class Gear:
     optimizer: torch.optim.Optimizer
     rates: Scheduler
     ema: ModelEmaV3 | None
-    train: Loader | ResidentLoader
-    val: Loader | ResidentLoader
+    train: Loader | InMemoryLoader
+    val: Loader | InMemoryLoader
     pixels: Pixels
 
     @property
@@ -65,14 +65,14 @@ class Gear:
         return self.network if self.ema is None else self.ema.module
 
 
-def prepare(config: PretrainConfig, init: Backbone | None = None) -> Prepared:
+def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup:
     """Open the data and build the network; every mistake a user can make shows here.
 
     Raises:
-        UserError: what cannot be used, and why.
+        UsageError: what cannot be used, and why.
     """
     if config.data is None:
-        raise UserError("no data: give --data DIR")
+        raise UsageError("no data: give --data DIR")
     data = open_data(Path(config.data), config.dataset)
     size, num_classes = config.dataset.image_size, len(data.train.classes)
     spec = BackboneSpec(
@@ -95,36 +95,36 @@ def prepare(config: PretrainConfig, init: Backbone | None = None) -> Prepared:
         network = init.build(None if same else num_classes, seed)
     known = [str(name) for name in list_optimizers()]
     if config.optimizer.name not in known:
-        raise UserError(
+        raise UsageError(
             f"optimizer.name is {config.optimizer.name!r}; timm has {', '.join(sorted(known))}"
         )
     methods = [config.mixing, *config.mixing.others]
     steps = len(data.train) // config.batch_size
-    return Prepared(data, spec, network, steps, "+".join(method.method for method in methods))
+    return PretrainSetup(data, spec, network, steps, "+".join(method.method for method in methods))
 
 
 def _check_init(config: PretrainConfig, init: Backbone) -> None:
     same_args = init.spec.model_args == config.model.args
     if init.spec.arch != config.model.arch or not same_args:
-        raise UserError(
+        raise UsageError(
             f"--init is a {init.spec.arch} {init.spec.model_args or ''}, the recipe trains a "
             f"{config.model.arch} {config.model.args or ''}. Give --model.arch {init.spec.arch} or "
             "a backbone of that architecture."
         )
 
 
-def equip(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Gear:
+def setup_training(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric) -> Gear:
     """Put everything on the device.
 
     Raises:
-        UserError: the batch cannot be cut so, the optimiser takes no such arguments.
+        UsageError: the batch cannot be cut so, the optimiser takes no such arguments.
     """
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
     size = config.dataset.image_size
     padded = config.dataset.crop == "padded"
     pixels = Pixels(
-        mean=ready.spec.mean,
-        std=ready.spec.std,
+        mean=setup.spec.mean,
+        std=setup.spec.std,
         pad=size // 8 if padded else 0,
         flip=config.dataset.flip,
         color_jitter=config.dataset.color_jitter,
@@ -132,9 +132,9 @@ def equip(ready: Prepared, config: PretrainConfig, fabric: Fabric) -> Gear:
         memory_format=layout,
     )
     if config.sync_batch_norm and fabric.device.type != "cuda":
-        raise UserError("sync_batch_norm is true, but torch has it for CUDA only. Leave it off.")
-    train, val = _loaders(ready, config, fabric)
-    network = ready.network.to(memory_format=layout)  # type: ignore[call-overload]
+        raise UsageError("sync_batch_norm is true, but torch has it for CUDA only. Leave it off.")
+    train, val = _loaders(setup, config, fabric)
+    network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
     if config.sync_batch_norm and fabric.world_size > 1:
         network = convert_sync_batchnorm(network)
     optimizer = _optimizer(network, config)
@@ -168,12 +168,12 @@ def _optimizer(network: nn.Module, config: PretrainConfig) -> torch.optim.Optimi
             **options.args,
         )
     except TypeError as error:
-        raise UserError(f"optimizer.args do not fit {options.name}: {error}") from error
+        raise UsageError(f"optimizer.args do not fit {options.name}: {error}") from error
 
 
 def _loaders(
-    ready: Prepared, config: PretrainConfig, fabric: Fabric
-) -> tuple[Loader | ResidentLoader, Loader | ResidentLoader]:
+    setup: PretrainSetup, config: PretrainConfig, fabric: Fabric
+) -> tuple[Loader | InMemoryLoader, Loader | InMemoryLoader]:
     """Training and validation; each process its share of both."""
     options, size = config.dataset, config.dataset.image_size
     share = {"rank": fabric.global_rank, "ranks": fabric.world_size}
@@ -194,8 +194,8 @@ def _loaders(
         **share,
     }
     crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
-    train = Transformed(ready.data.train, crop)
-    val = Transformed(ready.data.val, centre_crop(size, options.crop_pct))
+    train = Transformed(setup.data.train, crop)
+    val = Transformed(setup.data.val, centre_crop(size, options.crop_pct))
     if options.cache:
         return (
             _resident(train, training, config, fabric),
@@ -203,7 +203,7 @@ def _loaders(
         )
     reading: dict[str, Any] = {
         "workers": config.workers,
-        "max_broken": options.max_broken,
+        "max_corrupt": options.max_corrupt,
         "collate": collate,
         "pin_memory": fabric.device.type == "cuda",
     }
@@ -212,9 +212,9 @@ def _loaders(
 
 def _resident(
     samples: Transformed, how: dict[str, Any], config: PretrainConfig, fabric: Fabric
-) -> ResidentLoader:
+) -> InMemoryLoader:
     """Every image decoded once, on the device where half of its free memory is enough."""
-    Batches(len(samples), **how)  # refuses what cannot be cut before anything is decoded
+    BatchSampler(len(samples), **how)  # refuses what cannot be cut before anything is decoded
     reading = Loader(
         samples,
         batch_size=256,
@@ -222,7 +222,7 @@ def _resident(
         workers=config.workers,
         shuffle=False,
         collate=collate,
-        max_broken=config.dataset.max_broken,
+        max_corrupt=config.dataset.max_corrupt,
     )
     parts: list[tuple[Tensor, Tensor]] = []
     with bar("decoding", len(samples), "images", shown=fabric.is_global_zero) as advance:
@@ -231,7 +231,9 @@ def _resident(
             advance(len(labels))
     pixels, labels = (torch.cat(column) for column in zip(*parts, strict=True))
     # broken images are not there at all
-    loader = ResidentLoader(*_placed(pixels, labels, fabric.device), Batches(len(labels), **how))
+    loader = InMemoryLoader(
+        *_placed(pixels, labels, fabric.device), BatchSampler(len(labels), **how)
+    )
     loader.broken.update(reading.broken)
     return loader
 

@@ -10,9 +10,9 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
-from pretrain.progress import say
-from pretrain.training import Batches
+from pretrain.errors import UsageError
+from pretrain.progress import log
+from pretrain.training import BatchSampler
 from transfer.classification.config import ClassificationConfig, DatasetConfig
 from transfer.classification.folders import Data, Numbers, open_data
 from transfer.encoder import Encoder, at_size
@@ -20,7 +20,7 @@ from transfer.feature_cache import FeatureCache, Features
 
 
 @dataclass(frozen=True)
-class Prepared:
+class ClassificationSetup:
     """Data and backbone, before anything is on a device."""
 
     data: Data
@@ -29,39 +29,39 @@ class Prepared:
     num_features: int
 
 
-def prepare(backbone: Backbone, config: ClassificationConfig) -> Prepared:
+def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSetup:
     """List the images and look at the backbone; every mistake a user can make shows here.
 
     Raises:
-        UserError: what cannot be used, and why.
+        UsageError: what cannot be used, and why.
     """
     if config.data is None:
-        raise UserError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
+        raise UsageError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
     data = open_data(Path(config.data), config.dataset)
     if "full" in config.modes and len(data.train) < config.batch_size:
-        raise UserError(
+        raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
             "images. Give a smaller batch_size."
         )
     if config.modes != ["full"] and not len(data.choose):
-        raise UserError(
+        raise UsageError(
             f"no class of {data.name} has two training images, so nothing can be held out to "
             "choose penalty and k on. Add images, or a test split: then they are chosen on val."
         )
     least = min(config.knn.ks)
     if "knn" in config.modes and least > len(data.fit):
-        raise UserError(
+        raise UsageError(
             f"knn.ks is {list(config.knn.ks)}, but there are only {len(data.fit)} images to choose "
             f"among the neighbours of. Give a k of at most {len(data.fit)}."
         )
     backbone = _seen(backbone, config.dataset)
     shape = Encoder(backbone, "pooled").shape(backbone)
     if len(shape) != 1:
-        raise UserError(
+        raise UsageError(
             f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
             "Take a backbone with pooling."
         )
-    return Prepared(data, backbone, shape[0])
+    return ClassificationSetup(data, backbone, shape[0])
 
 
 def _seen(backbone: Backbone, config: DatasetConfig) -> Backbone:
@@ -79,7 +79,7 @@ def _seen(backbone: Backbone, config: DatasetConfig) -> Backbone:
 
 
 def training_batches(data: Data, config: ClassificationConfig, fabric: Fabric) -> dict[str, Any]:
-    """How the training images are cut into batches; UserError where that cannot be."""
+    """How the training images are cut into batches; UsageError where that cannot be."""
     how: dict[str, Any] = {
         "batch_size": config.batch_size,
         "seed": config.seed,
@@ -89,7 +89,7 @@ def training_batches(data: Data, config: ClassificationConfig, fabric: Fabric) -
         "rank": fabric.global_rank,
         "ranks": fabric.world_size,
     }
-    Batches(len(data.train), **how)
+    BatchSampler(len(data.train), **how)
     return how
 
 
@@ -108,28 +108,28 @@ class Frozen:
         return self.features.of(left).to(self.device), labels, left
 
 
-def freeze(ready: Prepared, config: ClassificationConfig, fabric: Fabric) -> Frozen:
+def freeze(setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric) -> Frozen:
     """Encode what is not in the cache.
 
     Raises:
-        UserError: too many broken images, or none left of a class. Features are kept.
+        UsageError: too many broken images, or none left of a class. Features are kept.
     """
-    data = ready.data
-    cache = FeatureCache(Path(config.cache), ready.backbone, "pooled")
+    data = setup.data
+    cache = FeatureCache(Path(config.cache), setup.backbone, "pooled")
     with fabric.rank_zero_first():  # the others find everything there
         features = cache.features(data.paths, fabric, workers=config.workers)
-    features.allow_broken(config.dataset.max_broken, tell=fabric.is_global_zero)
+    features.allow_corrupt(config.dataset.max_corrupt, tell=fabric.is_global_zero)
     broken = features.broken
     readable = features.places >= 0
     if not readable[data.choose].any():
-        raise UserError(
+        raise UsageError(
             "none of the images that penalty and k are chosen on can be read. "
             f"{next(iter(broken.values()))}"
         )
     for numbers, what in ((data.fit, "training"), (data.scored, data.scored_name)):
         gone = np.setdiff1d(data.labels[numbers], data.labels[numbers[readable[numbers]]])
         if len(gone):
-            raise UserError(
+            raise UsageError(
                 f"no {what} image of class {data.classes[gone[0]]} can be read. "
                 f"{next(iter(broken.values()))}"
             )
@@ -137,7 +137,7 @@ def freeze(ready: Prepared, config: ClassificationConfig, fabric: Fabric) -> Fro
         # equal files have one row
         both = np.intersect1d(features.places[data.train], features.places[data.scored])
         if count := int((both >= 0).sum()):
-            say(
+            log(
                 f"note: {count:,} images are both trained on and scored, byte for byte: the "
                 "figures say less than they seem to"
             )

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 from torchvision.datasets import CocoCaptions, ImageFolder, VOCDetection
 
-from pretrain import shapes
-from pretrain.shapes.scene import COLOURS, _mask
+from pretrain import synthetic
+from pretrain.synthetic.scene import COLOURS, _mask
 
 
 def digest(tree: Path) -> str:
@@ -22,11 +22,11 @@ def digest(tree: Path) -> str:
 
 
 MAKERS = {
-    "classification": lambda root, seed: shapes.classification(
+    "classification": lambda root, seed: synthetic.classification(
         root, train=20, val=10, size=32, seed=seed
     ),
-    "detection": lambda root, seed: shapes.detection(root, train=4, val=2, size=48, seed=seed),
-    "captions": lambda root, seed: shapes.captions(root, train=4, val=2, size=48, seed=seed),
+    "detection": lambda root, seed: synthetic.detection(root, train=4, val=2, size=48, seed=seed),
+    "captions": lambda root, seed: synthetic.captions(root, train=4, val=2, size=48, seed=seed),
 }
 
 
@@ -44,7 +44,7 @@ def test_a_tree_is_drawn_once(kind, tmp_path, monkeypatch):
     """The second run of a tool without data finds the first one's world."""
     tree = MAKERS[kind](tmp_path, 0)
     held = digest(tree)
-    monkeypatch.setattr(shapes.trees, "draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(synthetic.trees, "draw", lambda *_: pytest.fail("drawn again"))
     assert MAKERS[kind](tmp_path, 0) == tree
     assert digest(tree) == held
     assert [path.name for path in tmp_path.iterdir()] == [tree.name]
@@ -59,7 +59,7 @@ def test_a_tree_that_is_there_is_kept_and_a_torn_one_never_appears(tmp_path, mon
     def fail(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pretrain.shapes.trees._save", fail)
+    monkeypatch.setattr("pretrain.synthetic.trees._save", fail)
     with pytest.raises(KeyboardInterrupt):
         MAKERS["classification"](tmp_path / "torn", 0)
     assert list((tmp_path / "torn").iterdir()) == []
@@ -67,7 +67,7 @@ def test_a_tree_that_is_there_is_kept_and_a_torn_one_never_appears(tmp_path, mon
 
 def test_image_folder_reads_it(worlds):
     train = ImageFolder(worlds["classification"] / "train")
-    assert train.classes == sorted(shapes.SHAPES)
+    assert train.classes == sorted(synthetic.SHAPES)
     assert np.bincount(train.targets).tolist() == [6] * 10
     assert train[0][0].size == (32, 32)
 
@@ -78,7 +78,7 @@ def test_voc_detection_reads_it(worlds, monkeypatch, tmp_path):
     image, target = VOCDetection(tmp_path, year="2012", image_set="train")[0]
     things = target["annotation"]["object"]
     assert image.size == (64, 64)
-    assert {thing["name"] for thing in things} <= set(shapes.SHAPES)
+    assert {thing["name"] for thing in things} <= set(synthetic.SHAPES)
 
 
 def test_coco_captions_reads_it(worlds):
@@ -93,8 +93,10 @@ def test_coco_captions_reads_it(worlds):
 def test_boxes_are_tight_around_what_was_drawn():
     for number in range(30):
         rng = np.random.default_rng(number)
-        scene = shapes.make_scene(rng, shapes=["star", "ring", "arrow"], smallest=0.1, largest=0.2)
-        image, boxes = shapes.draw(scene, 64)
+        scene = synthetic.make_scene(
+            rng, synthetic=["star", "ring", "arrow"], smallest=0.1, largest=0.2
+        )
+        image, boxes = synthetic.draw(scene, 64)
         assert image.shape == (64, 64, 3)
         for thing, (left, top, right, bottom) in zip(scene.things, boxes, strict=True):
             mask = _mask(thing, 64) > 127
@@ -105,8 +107,8 @@ def test_boxes_are_tight_around_what_was_drawn():
 
 def test_things_do_not_cover_each_other():
     for number in range(50):
-        scene = shapes.make_scene(
-            np.random.default_rng(number), shapes=["circle"] * 5, smallest=0.06, largest=0.26
+        scene = synthetic.make_scene(
+            np.random.default_rng(number), synthetic=["circle"] * 5, smallest=0.06, largest=0.26
         )
         covered = sum((_mask(thing, 128) > 127).astype(int) for thing in scene.things)
         assert covered.max() == 1
@@ -116,9 +118,9 @@ def test_sentences_are_true():
     """Every shape and colour that is named is in the picture, and every sentence names a shape."""
     for number in range(200):
         rng = np.random.default_rng(number)
-        wanted = rng.choice(sorted(shapes.SHAPES), 2, replace=False).tolist()
-        scene = shapes.make_scene(rng, shapes=wanted, smallest=0.11, largest=0.3)
-        said = shapes.sentences(scene, rng)
+        wanted = rng.choice(sorted(synthetic.SHAPES), 2, replace=False).tolist()
+        scene = synthetic.make_scene(rng, shapes=wanted, smallest=0.11, largest=0.3)
+        said = synthetic.sentences(scene, rng)
         assert len(set(said)) == 5
         there = {(thing.colour, thing.shape) for thing in scene.things}
         for sentence in said:
@@ -126,7 +128,7 @@ def test_sentences_are_true():
             named = [
                 (colour, shape)
                 for colour, shape in itertools.pairwise(words)
-                if colour in COLOURS and shape in shapes.SHAPES
+                if colour in COLOURS and shape in synthetic.SHAPES
             ]
             assert named
             assert set(named) <= there
@@ -135,11 +137,11 @@ def test_sentences_are_true():
 def test_left_and_above_mean_what_they_say():
     for number in range(200):
         rng = np.random.default_rng(number)
-        scene = shapes.make_scene(rng, shapes=["star", "heart"], smallest=0.11, largest=0.25)
+        scene = synthetic.make_scene(rng, shapes=["star", "heart"], smallest=0.11, largest=0.25)
         if len(scene.things) < 2:
             continue
         star, heart = scene.things
-        for sentence in shapes.sentences(scene, rng):
+        for sentence in synthetic.sentences(scene, rng):
             if " to the left of " in sentence:
                 assert star.centre[0] < heart.centre[0]
             if " above " in sentence:
@@ -154,8 +156,8 @@ def test_pictures_are_ordinary_jpegs(worlds):
 def test_sizes_are_an_argument_and_part_of_the_name(tmp_path):
     """Smaller things cover fewer pixels; another range is another tree."""
     made = {"train": 10, "val": 1, "size": 32}
-    usual = shapes.classification(tmp_path, **made)
-    small = shapes.classification(tmp_path, **made, smallest=0.05, largest=0.06)
+    usual = synthetic.classification(tmp_path, **made)
+    small = synthetic.classification(tmp_path, **made, smallest=0.05, largest=0.06)
     assert usual.name == "classification1-32px-10+1-seed0"
     assert small.name == "classification1-32px-10+1-radius0.05to0.06-seed0"
     first = [np.asarray(Image.open(tree / "train/arrow/000000.jpg")) for tree in (usual, small)]

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pretrain.shapes.scene import Scene, Thing
+from pretrain.synthetic.scene import Scene, Thing
 
 _ADJECTIVE = {"plain": "", "striped": "striped ", "dotted": "dotted ", "checkered": "checkered "}
 _WITH = {
@@ -14,7 +14,7 @@ _WITH = {
 
 
 def sentences(scene: Scene, rng: np.random.Generator, count: int = 5) -> list[str]:
-    """`count` different sentences; UserError is impossible: every scene has enough to say."""
+    """`count` different sentences; UsageError is impossible: every scene has enough to say."""
     first = scene.things[0]
     said = (
         _about_two(first, scene.things[1], rng) if len(scene.things) > 1 else _about_one(first, rng)

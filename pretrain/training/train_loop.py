@@ -13,19 +13,19 @@ from lightning.fabric import Fabric
 from timm.scheduler.scheduler import Scheduler
 from torch import nn
 
-from pretrain.errors import Stopped, UserError
-from pretrain.progress import Advance, bar, say
+from pretrain.errors import Stopped, UsageError
+from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
-from pretrain.training.loader import Batches
+from pretrain.training.loader import BatchSampler
 from pretrain.training.seeds import derive, seed_ambient
 from pretrain.training.stopping import StopSignal
 
 
 class Source(Protocol):
-    """What gives the training batches: Loader, ResidentLoader, or a task's own."""
+    """What gives the training batches: Loader, InMemoryLoader, or a task's own."""
 
-    batches: Batches
+    batches: BatchSampler
     broken: dict[int, str]
 
     def __len__(self) -> int:
@@ -36,13 +36,13 @@ class Source(Protocol):
         """The micro-batches of `epoch` (from 0), beginning with step `first`."""
         ...
 
-    def share_broken(self) -> None:
+    def share_corrupt(self) -> None:
         """Let every process know what the others could not read."""
         ...
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """A micro-batch of a step."""
 
     number: int
@@ -53,19 +53,19 @@ class Part:
     """Of this process in this step."""
 
 
-class Course:
+class TrainLoop:
     """Where a run stands, and how it goes on.
 
     The loop itself stays in the engine:
 
-        with course.running("title"):
-            for epoch in course.epochs():
-                for step, parts in course.steps(epoch):
+        with loop.running("title"):
+            for epoch in loop.epochs():
+                for step, parts in loop.steps(epoch):
                     for part in parts:
                         ...forward, backward...
-                        course.sums += ...
+                        loop.sums += ...
                     ...one optimiser step...
-                course.finish_epoch({...})
+                loop.finish_epoch({...})
 
     Made with the checkpoint of a stopped run in the folder, it continues where that stood, to the
     same bits: state of network and optimiser, place in the epoch and its running sums are restored,
@@ -154,7 +154,7 @@ class Course:
         while self.epoch < self.num_epochs:
             yield self.epoch
 
-    def steps(self, epoch: int) -> Iterator[tuple[int, Iterator[Part]]]:
+    def steps(self, epoch: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
         """(step, its micro-batches) for the rest of `epoch`.
 
         Raises:
@@ -167,7 +167,7 @@ class Course:
         while parts := list(islice(batches, self.loader.batches.accumulate)):
             step = epoch * len(self.loader) + self.done
             self.rates.step_update(step)
-            yield step, parts_of(step, parts, self.loader, self.fabric, self.seed)
+            yield step, micro_batches(step, parts, self.loader, self.fabric, self.seed)
             self.done += 1
             self._clock = time.monotonic() - started
             if self._advance is not None:
@@ -186,13 +186,13 @@ class Course:
         """The sums over the micro-batches of the epoch, of all processes, divided by their number.
 
         Raises:
-            UserError: one is not finite: the training has diverged.
+            UsageError: one is not finite: the training has diverged.
         """
         batches = self.loader.batches
         total: Any = self.fabric.all_reduce(self.sums.clone(), reduce_op="sum")
         means: list[float] = (total / (batches.steps * batches.accumulate * batches.ranks)).tolist()
         if not all(map(math.isfinite, means)):
-            raise UserError(
+            raise UsageError(
                 f"the training loss is {means[0]} in epoch {self.epoch + 1}: it has diverged. "
                 "Give a smaller learning rate."
             )
@@ -204,7 +204,7 @@ class Course:
         Raises:
             Stopped: a stop signal came while the epoch was being scored.
         """
-        self.loader.share_broken()
+        self.loader.share_corrupt()
         self.epoch, self.done, self._clock = self.epoch + 1, 0, 0.0
         self.sums = torch.zeros_like(self.sums)
         if self.fabric.is_global_zero:
@@ -250,7 +250,7 @@ class Course:
         if state is None:
             return 0.0
         if state["data"] != self._data():
-            raise UserError(
+            raise UsageError(
                 f"{self.run.folder} was started on other data: {state['data']} there, "
                 f"{self._data()} here. Give the same data, or another --out."
             )
@@ -271,21 +271,21 @@ class Course:
             self.sums += sums.sum(0) * (math.prod(here.values()) / math.prod(there.values()))
         if self.fabric.is_global_zero:
             place = f"after epoch {self.epoch}, step {self.done} of the next"
-            say(f"resuming {self.run.folder} {place}")
+            log(f"resuming {self.run.folder} {place}")
             if here != there:
-                say(_changed(there, here, self.loader.batches.batch_size))
+                log(_changed(there, here, self.loader.batches.batch_size))
         return float(state["seconds"])
 
 
-def parts_of(
+def micro_batches(
     step: int, batches: list[Any], loader: Source, fabric: Fabric, seed: int
-) -> Iterator[Part]:
+) -> Iterator[MicroBatch]:
     """The micro-batches of a step, the ambient generators seeded for each by its place."""
     ranks, rank = loader.batches.ranks, loader.batches.rank
     for place, batch in enumerate(batches):
         number = place * ranks + rank
         seed_ambient(derive(seed, "step", step, number))
-        yield Part(number, fabric.to_device(batch), place + 1 == len(batches))
+        yield MicroBatch(number, fabric.to_device(batch), place + 1 == len(batches))
 
 
 def _scaler(fabric: Fabric) -> Any:

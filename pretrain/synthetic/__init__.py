@@ -4,9 +4,9 @@ Ten shapes in eight colours and four textures, at many sizes and places on clutt
 Every image is a function of (seed, split, number), so a tree is the same wherever it is drawn.
 """
 
-from pretrain.shapes.scene import SHAPES, Scene, Thing, draw, make_scene
-from pretrain.shapes.sentences import sentences
-from pretrain.shapes.trees import captions, classification, detection
+from pretrain.synthetic.scene import SHAPES, Scene, Thing, draw, make_scene
+from pretrain.synthetic.sentences import sentences
+from pretrain.synthetic.trees import captions, classification, detection
 
 __all__ = [
     "SHAPES",

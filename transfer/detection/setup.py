@@ -11,7 +11,7 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from pretrain.backbone import Backbone, Provenance
-from pretrain.errors import UserError
+from pretrain.errors import UsageError
 from pretrain.training import Loader, derive, seed_ambient
 from transfer.detection.config import DetectionConfig, DetectorConfig, Engine, SolverConfig
 from transfer.detection.data import Data, open_data
@@ -21,7 +21,7 @@ from transfer.detection.trunk import norms
 
 
 @dataclass(frozen=True)
-class Prepared:
+class DetectionSetup:
     """What can be known without a device."""
 
     backbone: Backbone
@@ -38,10 +38,10 @@ def resolved(config: DetectionConfig) -> DetectionConfig:
 
 
 def choose_engine(config: DetectionConfig) -> Engine:
-    """The library that trains; UserError where the one asked for is missing."""
+    """The library that trains; UsageError where the one asked for is missing."""
     installed = find_spec("detectron2") is not None
     if config.engine == "detectron2" and not installed:
-        raise UserError(
+        raise UsageError(
             "engine is detectron2, which is not installed here (its guide: "
             "https://github.com/facebookresearch/detectron2/blob/main/INSTALL.md). "
             "--engine torchvision needs nothing more and trains the same detector."
@@ -51,13 +51,13 @@ def choose_engine(config: DetectionConfig) -> Engine:
     return config.engine
 
 
-def prepare(backbone: Backbone, config: DetectionConfig) -> Prepared:
+def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     """Read the tree and build the detector; every mistake a user can make shows here."""
     if config.data is None:
-        raise UserError("no data: give --data DIR with a Pascal VOC tree")
+        raise UsageError("no data: give --data DIR with a Pascal VOC tree")
     data = open_data(Path(config.data), config.voc)
     if len(data.train) < config.batch_size:
-        raise UserError(
+        raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
             "images. Give a smaller batch_size."
         )
@@ -66,12 +66,12 @@ def prepare(backbone: Backbone, config: DetectionConfig) -> Prepared:
         backbone, detector = of_random_weights(backbone, config.seed), unfrozen(detector)
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
-        model = build(backbone, detector, len(data.train.classes), choose_engine(config))
+        model = build_model(backbone, detector, len(data.train.classes), choose_engine(config))
     samples = Samples(data.train.images, config.images, train=True)
-    return Prepared(backbone, data, model, samples, len(data.train) // config.batch_size)
+    return DetectionSetup(backbone, data, model, samples, len(data.train) // config.batch_size)
 
 
-def build(
+def build_model(
     backbone: Backbone, detector: DetectorConfig, num_classes: int, engine: Engine
 ) -> nn.Module:
     """The detector of one library or the other; both take and give the same."""
@@ -97,11 +97,11 @@ def unfrozen(detector: DetectorConfig) -> DetectorConfig:
     return replace(detector, freeze=0, batch_norm=norm)
 
 
-def make_loader(ready: Prepared, config: DetectionConfig, fabric: Fabric) -> Loader:
+def make_loader(setup: DetectionSetup, config: DetectionConfig, fabric: Fabric) -> Loader:
     """Batches of training images."""
-    order = partial(grouped_order, ready.data.train.images, config.batch_size, config.seed)
+    order = partial(grouped_order, setup.data.train.images, config.batch_size, config.seed)
     return Loader(
-        ready.samples,
+        setup.samples,
         shuffle=True,
         drop_last=True,
         collate=collate,
@@ -111,7 +111,7 @@ def make_loader(ready: Prepared, config: DetectionConfig, fabric: Fabric) -> Loa
         workers=config.workers,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        max_broken=config.voc.max_broken,
+        max_corrupt=config.voc.max_corrupt,
         order=order if config.images.group else None,
     )
 

@@ -13,8 +13,8 @@ from timm.scheduler.scheduler import Scheduler
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UserError
-from pretrain.training import Batches, Loader, derive, schedule, seed_ambient
+from pretrain.errors import UsageError
+from pretrain.training import BatchSampler, Loader, derive, schedule, seed_ambient
 from transfer.captioning.captioner import build_decoder, view_of
 from transfer.captioning.coco import CaptionedImage, Captions, open_captions
 from transfer.captioning.config import CaptioningConfig
@@ -27,7 +27,7 @@ _SETTLE_ON = 5000  # training images
 
 
 @dataclass(frozen=True)
-class Prepared:
+class CaptioningSetup:
     """Data and network, before anything is on a device."""
 
     data: Captions
@@ -72,14 +72,14 @@ class Split:
     """Of the images, among all of the run."""
 
 
-def prepare(backbone: Backbone, config: CaptioningConfig) -> Prepared:
+def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     """Read the data and build the decoder; every mistake a user can make shows here.
 
     Raises:
-        UserError: what cannot be used, and why.
+        UsageError: what cannot be used, and why.
     """
     if config.data is None:
-        raise UserError("no data: give --data DIR, a folder of images with captions")
+        raise UsageError("no data: give --data DIR, a folder of images with captions")
     data = open_captions(Path(config.data), config.dataset)
     backbone = at_size(backbone, config.dataset.image_size)
     sentences = [caption for image in data.train for caption in image.captions]
@@ -90,7 +90,7 @@ def prepare(backbone: Backbone, config: CaptioningConfig) -> Prepared:
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         decoder = build_decoder(width, len(vocabulary), config.model)
-    return Prepared(
+    return CaptioningSetup(
         data,
         backbone,
         vocabulary,
@@ -100,13 +100,13 @@ def prepare(backbone: Backbone, config: CaptioningConfig) -> Prepared:
     )
 
 
-def equip(ready: Prepared, config: CaptioningConfig, fabric: Fabric) -> Gear:
+def setup_training(setup: CaptioningSetup, config: CaptioningConfig, fabric: Fabric) -> Gear:
     """Encode what is not in the cache, and put everything on the device.
 
     Raises:
-        UserError: too many broken images, or the batch cannot be cut so. Features are kept.
+        UsageError: too many broken images, or the batch cannot be cut so. Features are kept.
     """
-    data = ready.data
+    data = setup.data
     how: dict[str, Any] = {
         "batch_size": config.batch_size,
         "seed": config.seed,
@@ -116,27 +116,27 @@ def equip(ready: Prepared, config: CaptioningConfig, fabric: Fabric) -> Gear:
         "rank": fabric.global_rank,
         "ranks": fabric.world_size,
     }
-    Batches(len(ready.words), **how)  # refuses what cannot be cut before anything is encoded
+    BatchSampler(len(setup.words), **how)  # refuses what cannot be cut before anything is encoded
     paths = [image.path for image in (*data.train, *data.val, *data.test)]
-    cache = FeatureCache(Path(config.cache), ready.backbone, view_of(config.model))
+    cache = FeatureCache(Path(config.cache), setup.backbone, view_of(config.model))
     with fabric.rank_zero_first():  # the others find everything there
         features = cache.features(paths, fabric, workers=config.workers)
-    features.allow_broken(config.dataset.max_broken, tell=fabric.is_global_zero)
+    features.allow_corrupt(config.dataset.max_corrupt, tell=fabric.is_global_zero)
     readable = features.places >= 0
-    kept = readable[ready.image_of]
-    words, image_of = ready.words[kept], ready.image_of[kept]
+    kept = readable[setup.image_of]
+    words, image_of = setup.words[kept], setup.image_of[kept]
     start = config.encoder.from_epoch
-    batches = Batches(len(words), **how)
+    batches = BatchSampler(len(words), **how)
     frozen = FeatureBatches(features, image_of, words, batches)
-    optimizer = torch.optim.Adam(ready.decoder.parameters(), lr=config.adam.lr)
+    optimizer = torch.optim.Adam(setup.decoder.parameters(), lr=config.adam.lr)
     encoder, pixels = None, None
     if start is not None:
-        network = Encoder(ready.backbone, view_of(config.model)).requires_grad_(True)
+        network = Encoder(setup.backbone, view_of(config.model)).requires_grad_(True)
         optimizer.add_param_group({"params": list(network.parameters()), "lr": config.encoder.lr})
         encoder = fabric.setup_module(network)
-        pairs = Pairs(paths, image_of, words, ready.backbone.preprocess())
+        pairs = Pairs(paths, image_of, words, setup.backbone.preprocess())
         pixels = Loader(pairs, workers=config.workers, collate=collate, **how)
-    decoder, wrapped = fabric.setup(ready.decoder, optimizer)
+    decoder, wrapped = fabric.setup(setup.decoder, optimizer)
     rates = schedule(
         wrapped,
         config.adam.schedule,

@@ -16,8 +16,8 @@ import numpy as np
 from PIL import Image
 
 from pretrain.progress import bar
-from pretrain.shapes.scene import SHAPES, draw, make_scene
-from pretrain.shapes.sentences import sentences
+from pretrain.synthetic.scene import SHAPES, draw, make_scene
+from pretrain.synthetic.sentences import sentences
 
 _VERSION = 1  # part of every name: another drawing is another data set
 _NAMES = sorted(SHAPES)
