@@ -1,0 +1,209 @@
+"""What a task is, written once: the grid, the report, releases and the tools read it here.
+
+A new task is a folder under transfer/ (its configuration, `build` and `finetune`), a tool, a recipe
+configs/TASK/demo.yaml, and one entry in TASKS. No torch at import: what needs it is named as
+"module:name", and `load` imports it where it is used.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from pretrain.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One number of a result, a column of the tables."""
+
+    key: str
+    """In `Result.metrics`."""
+    title: str
+    factor: float = 1
+    """From the unit of the result to the one shown."""
+    main: bool = True
+    """Also in the short tables: Markdown and LaTeX."""
+    always: bool = False
+    """Has a column, and is 'not measured', even where no run of the setting holds it."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a run logs after each epoch, to be drawn over the epochs."""
+
+    key: str
+    """Of a record of log.jsonl."""
+    title: str
+    factor: float = 1
+
+
+@dataclass(frozen=True)
+class DemoData:
+    """The synthetic shapes that a task takes where no data is given."""
+
+    draw: str
+    """The function of `pretrain.synthetic` that writes the data set: "module:name"."""
+    tool: Mapping[str, Any]
+    """Its arguments for the task's own tool and configs/TASK/demo.yaml: train, val, size, ..."""
+    grid: Mapping[str, Any]
+    """Its arguments for the embedded grid."""
+    recipe: str = "demo_tiny"
+    """Of the embedded grid, in configs/TASK."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One thing that a backbone is carried into, or its own training."""
+
+    name: str
+    """Names its package, its recipes' folder and `Result.task`."""
+    tool: str
+    """The script that runs it: a name in tools/, or a path."""
+    config: str
+    """Its configuration's dataclass, "module:name"."""
+    build: str
+    """(backbone, config) -> setup: reads the data and builds the network, so that every mistake of
+    a user shows before anything is trained. `setup.data_summary` is what the result says of the
+    data, as far as it is known by then."""
+    finetune: str
+    """(backbone, config, run, fabric, *, stop_after) -> Result."""
+    metrics: tuple[Metric, ...]
+    curve: Curve | None
+    demo: DemoData
+    resolve: str | None = None
+    """config -> config with what the machine decides filled in, such as the library that trains."""
+    pictures: tuple["Picture", ...] = ()
+    """Of a run that the report shows."""
+    examples: str | None = None
+    """A module with what the report shows beside the tables: examples side by side."""
+
+    def metric(self, key: str) -> Metric | None:
+        """The metric of that key in `Result.metrics`."""
+        return next((metric for metric in self.metrics if metric.key == key), None)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture that each run of a task leaves, shown once for each method."""
+
+    file: str
+    """In RUN/pictures."""
+    alt: str
+    """With {recipe}, {method}, {seed}."""
+    width: int
+    """As shown, in CSS pixels."""
+    lead: str
+
+
+PRETRAIN = Task(
+    name="pretrain",
+    tool="pretrain.py",
+    config="pretrain.config:PretrainConfig",
+    build="pretrain.setup:build",
+    finetune="pretrain.engine:pretrain",
+    metrics=(
+        Metric("top1", "top-1 %, last", always=True),
+        Metric("top1_best", "top-1 %, best"),
+    ),
+    curve=Curve("top1", "top-1 % on validation"),
+    demo=DemoData(
+        draw="pretrain.synthetic:classification",
+        tool={"train": 5000, "val": 1000, "size": 64},
+        grid={"train": 5000, "val": 1000, "size": 64},
+        recipe="demo_short",
+    ),
+)
+"""A row of every table, no transfer task: it makes the backbone."""
+
+_FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1, "largest": 0.2}
+
+TASKS: tuple[Task, ...] = (
+    Task(
+        name="classification",
+        tool="finetune_cls.py",
+        config="transfer.classification.config:ClassificationConfig",
+        build="transfer.classification.setup:build",
+        finetune="transfer.classification.engine:finetune",
+        metrics=(
+            Metric("linear_top1", "linear %"),
+            Metric("knn_top1", "k-NN %"),
+            Metric("full_top1", "fine-tuned %"),
+            Metric("full_top1_best", "fine-tuned %, best"),
+        ),
+        curve=Curve("val_top1", "top-1 % on validation"),
+        demo=DemoData(
+            draw="pretrain.synthetic:classification",
+            tool=_FEW_IMAGES,
+            grid=_FEW_IMAGES,
+        ),
+    ),
+    Task(
+        name="detection",
+        tool="finetune_det.py",
+        config="transfer.detection.config:DetectionConfig",
+        build="transfer.detection.setup:build",
+        finetune="transfer.detection.engine:finetune",
+        resolve="transfer.detection.setup:resolved",
+        metrics=(
+            Metric("AP50", "AP50", always=True),
+            Metric("AP50_best", "AP50, best", main=False),
+            Metric("AP", "AP"),
+        ),
+        curve=Curve("AP50", "AP50"),
+        demo=DemoData(
+            draw="pretrain.synthetic:detection",
+            tool={"train": 1000, "val": 300, "size": 128},
+            grid={"train": 500, "val": 200, "size": 96},
+        ),
+    ),
+    Task(
+        name="captioning",
+        tool="finetune_cap.py",
+        config="transfer.captioning.config:CaptioningConfig",
+        build="transfer.captioning.setup:build",
+        finetune="transfer.captioning.engine:finetune",
+        metrics=(
+            Metric("Bleu_1", "BLEU-1", 100, main=False),
+            Metric("Bleu_2", "BLEU-2", 100, main=False),
+            Metric("Bleu_3", "BLEU-3", 100, main=False),
+            Metric("Bleu_4", "BLEU-4", 100),
+            Metric("METEOR", "METEOR", 100),
+            Metric("ROUGE_L", "ROUGE-L", 100, main=False),
+            Metric("CIDEr", "CIDEr", 100, always=True),
+            Metric("val_CIDEr_last", "CIDEr on val, last", 100, main=False),
+            Metric("val_CIDEr_best", "CIDEr on val, best", 100, main=False),
+        ),
+        curve=Curve("val_CIDEr", "CIDEr on validation", 100),
+        demo=DemoData(
+            draw="pretrain.synthetic:captions",
+            tool={"train": 4000, "val": 500, "size": 96},
+            grid={"train": 1500, "val": 300, "size": 96},
+        ),
+    ),
+)
+"""The transfer tasks, in the order of the report. Read at each call: `from transfer import task`,
+`task.TASKS`."""
+
+
+def names() -> list[str]:
+    """Of the transfer tasks."""
+    return [task.name for task in TASKS]
+
+
+def by_name(name: str) -> Task:
+    """A task, or pretraining.
+
+    Raises:
+        UsageError: there is no such task.
+    """
+    for task in (PRETRAIN, *TASKS):
+        if task.name == name:
+            return task
+    raise UsageError(f"there is no task {name!r}; there are {', '.join(['pretrain', *names()])}.")
+
+
+def load(reference: str) -> Any:
+    """What "module:name" names."""
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)
