@@ -38,6 +38,13 @@ CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints", "cache")
 """Top-level fields of a configuration that do not make another run."""
 
 
+def rename_backbone_keys(backbone: Any) -> Any:
+    """The description of a backbone in result/1 and grid/1, with today's keys."""
+    if not isinstance(backbone, dict):
+        return backbone
+    return {_RENAMED.get(key, key): value for key, value in backbone.items()}
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
     """Yield a temporary name beside `path`; on success it becomes `path`, otherwise it is removed.
@@ -103,18 +110,29 @@ class Result:
             content = json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read as JSON: {error}") from error
+        try:
+            return Result.parse(content)
+        except UsageError as error:
+            raise UsageError(f"{path} {error}") from error
+
+    @staticmethod
+    def parse(content: Any) -> "Result":
+        """Take a result from what its file holds; result/1 is converted.
+
+        Raises:
+            UsageError: another format, missing or unknown fields. Their types are not checked.
+        """
         found = content.get("format") if isinstance(content, dict) else None
         if found == "result/1":
-            backbone = {_RENAMED.get(key, key): value for key, value in content["backbone"].items()}
+            backbone = rename_backbone_keys(content.get("backbone"))
             content |= {"format": RESULT_FORMAT, "backbone": backbone}
         elif found != RESULT_FORMAT:
             raise UsageError(
-                f"{path} is no result of this project: format {found!r}, expected {RESULT_FORMAT!r}"
+                f"is no result of this project (format {found!r}, expected {RESULT_FORMAT!r})"
             )
         names = {field.name for field in fields(Result)}
         if set(content) != names:
-            difference = sorted(set(content) ^ names)
-            raise UsageError(f"{path}: missing or unknown fields {difference}")
+            raise UsageError(f"has missing or unknown fields {sorted(set(content) ^ names)}")
         return Result(**content)
 
 
