@@ -52,6 +52,55 @@ class DemoData:
     """Of the embedded grid, in configs/TASK."""
 
 
+@dataclass(frozen=True)
+class Picture:
+    """A picture that each run of a task leaves; the report shows it once for each method."""
+
+    file: str
+    """In RUN/pictures."""
+    section: str
+    """Identifier of its section on the report's page."""
+    title: str
+    """Of that section."""
+    lead: str
+    """What stands above the pictures."""
+    alt: str
+    """What it shows, for who cannot see it; with {recipe}, {method}, {seed}."""
+    width: int
+    """As shown, in CSS pixels."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input, and what the network of one run answered."""
+
+    answer: str
+    picture: bytes = b""
+    """An image file; empty where there is none."""
+    references: tuple[str, ...] = ()
+    is_typical: bool = False
+    """Chosen without a look at its score."""
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The same inputs as the networks of several methods answer them: a section of the report."""
+
+    files: tuple[str, ...]
+    """In RUN: what `read` takes."""
+    read: str
+    """"module:function": the contents of the files, bytes (empty where one cannot be read) ->
+    {name of the input: Example}, empty where the run has left none."""
+    section: str
+    """Identifier of its section on the report's page."""
+    title: str
+    """Of that section."""
+    lead: str
+    """What stands above the examples."""
+    missing: str
+    """What stands there if no two methods have any."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """One thing that a backbone is carried into, or its own training."""
@@ -73,27 +122,12 @@ class Task:
     demo: DemoData
     resolve: str | None = None
     """config -> config with what the machine decides filled in, such as the library that trains."""
-    pictures: tuple["Picture", ...] = ()
-    """Of a run that the report shows."""
-    examples: str | None = None
-    """A module with what the report shows beside the tables: examples side by side."""
+    pictures: tuple[Picture, ...] = ()
+    examples: Examples | None = None
 
     def metric(self, key: str) -> Metric | None:
         """The metric of that key in `Result.metrics`."""
         return next((metric for metric in self.metrics if metric.key == key), None)
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture that each run of a task leaves, shown once for each method."""
-
-    file: str
-    """In RUN/pictures."""
-    alt: str
-    """With {recipe}, {method}, {seed}."""
-    width: int
-    """As shown, in CSS pixels."""
-    lead: str
 
 
 PRETRAIN = Task(
@@ -112,6 +146,16 @@ PRETRAIN = Task(
         tool={"train": 5000, "val": 1000, "size": 64},
         grid={"train": 5000, "val": 1000, "size": 64},
         recipe="demo_short",
+    ),
+    pictures=(
+        Picture(
+            "mixed_batch.png",
+            section="mixed",
+            title="What pretraining saw",
+            lead="A batch as the network saw it, of the smallest seed of each method.",
+            alt="A batch after mixing, with its labels: {recipe}, {method}, seed {seed}",
+            width=720,
+        ),
     ),
 )
 """A row of every table, no transfer task: it makes the backbone."""
@@ -137,6 +181,17 @@ TASKS: tuple[Task, ...] = (
             tool=_FEW_IMAGES,
             grid=_FEW_IMAGES,
         ),
+        pictures=(
+            Picture(
+                "confusion.png",
+                section="confusion",
+                title="Confusion",
+                lead="The classifier of the smallest seed of each method.",
+                alt="Confusion matrix, predicted over true classes: {recipe} from {method}, "
+                "seed {seed}",
+                width=600,
+            ),
+        ),
     ),
     Task(
         name="detection",
@@ -155,6 +210,17 @@ TASKS: tuple[Task, ...] = (
             draw="pretrain.synthetic:detection",
             tool={"train": 1000, "val": 300, "size": 128},
             grid={"train": 500, "val": 200, "size": 96},
+        ),
+        pictures=(
+            Picture(
+                "precision_recall.png",
+                section="precision-recall",
+                title="Precision and recall",
+                lead="The detector of the smallest seed of each method.",
+                alt="Precision over recall of each class at an overlap of 0.5: {recipe} from "
+                "{method}, seed {seed}",
+                width=600,
+            ),
         ),
     ),
     Task(
@@ -179,6 +245,15 @@ TASKS: tuple[Task, ...] = (
             draw="pretrain.synthetic:captions",
             tool={"train": 4000, "val": 500, "size": 96},
             grid={"train": 1500, "val": 300, "size": 96},
+        ),
+        examples=Examples(
+            files=("captions.json", "captions.html"),
+            read="transfer.captioning.examples:read_examples",
+            section="captions",
+            title="Captions side by side",
+            lead="The same images, spread evenly over the set whatever their captions, as the "
+            "captioner of the smallest seed of each method describes them.",
+            missing="No two methods here have left captions of the same images.",
         ),
     ),
 )
