@@ -96,7 +96,7 @@ def test_from_the_tool_to_the_score_in_six_short_files():
         "transfer/detection/engine.py",
         "transfer/detection/voc.py",
         "transfer/detection/faster_rcnn.py",
-        "transfer/detection/samples.py",
+        "transfer/detection/dataset.py",
         "transfer/detection/average_precision.py",
     ]
     assert len(way) <= 6

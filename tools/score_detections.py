@@ -70,7 +70,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         default="none",
         help="Round scores and boxes first, as detectron2's evaluator does.",
     )
-    parser.add_argument("--max-broken", type=int, default=0, help="Images that may be left out.")
+    parser.add_argument("--max-corrupt", type=int, default=0, help="Images that may be left out.")
     parser.add_argument(
         "--other-classes",
         choices=["refuse", "drop"],

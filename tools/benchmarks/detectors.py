@@ -100,11 +100,11 @@ def make(name: str, options: argparse.Namespace) -> Callable[[], None]:
 def _batch(options: argparse.Namespace) -> tuple[list[Any], list[dict[str, Any]]]:
     from transfer.detection.config import ImagesConfig, VocConfig
     from transfer.detection.data import open_data
-    from transfer.detection.samples import Samples, collate
+    from transfer.detection.dataset import DetectionDataset, collate
 
     data = open_data(options.data, VocConfig())
     images = ImagesConfig(short_side=options.size, long_side=2 * options.size)
-    samples = Samples(data.train.images, images, train=False)
+    samples = DetectionDataset(data.train.images, images, train=False)
     return collate([samples[k] for k in range(options.batch)])
 
 

@@ -25,7 +25,7 @@ _PARALLEL = 400  # images a process should at least look up; files alone are rea
 
 
 @dataclass(frozen=True)
-class Thing:
+class ObjectAnnotation:
     """An object as it is written: 1-based, inclusive corners."""
 
     name: str
@@ -47,7 +47,7 @@ class Annotation:
     width: int
     height: int
     """As written; 0 where nothing is."""
-    things: tuple[Thing, ...]
+    things: tuple[ObjectAnnotation, ...]
     trouble: str | None = None
     """Why it could not be read, a line number and a colon in front where there is one."""
     image: tuple[int, int] | None = None
@@ -129,7 +129,7 @@ def _whole(text: str | None) -> int:
         return 0
 
 
-def _thing(element: ElementTree.Element) -> Thing:
+def _thing(element: ElementTree.Element) -> ObjectAnnotation:
     inner = {child.tag: child for child in element}
     name = (inner["name"].text or "").strip() if "name" in inner else ""
     if not name:
@@ -150,7 +150,7 @@ def _thing(element: ElementTree.Element) -> Thing:
         corners.append(value)
     left, top, right, bottom = corners
     difficult, truncated = (_flag(inner.get(tag)) for tag in ("difficult", "truncated"))
-    return Thing(name, left, top, right, bottom, difficult, truncated)
+    return ObjectAnnotation(name, left, top, right, bottom, difficult, truncated)
 
 
 def _flag(element: ElementTree.Element | None) -> bool:
@@ -233,7 +233,7 @@ def _from_cache(path: Path, count: int) -> list[Annotation | None] | None:
             Annotation(
                 width,
                 height,
-                tuple(Thing(names[number], *rest) for number, *rest in things),
+                tuple(ObjectAnnotation(names[number], *rest) for number, *rest in things),
                 trouble,
                 None if image is None else tuple(image),
             )

@@ -46,7 +46,7 @@ class VocScores:
 
 
 @dataclass(frozen=True)
-class Compared:
+class ClassMatches:
     """A class's detections in order of falling score, each with the object that it overlaps most.
 
     Objects are numbered through all images of the records.
@@ -110,7 +110,7 @@ def evaluate(
 
 def compare(
     records: Records, detections: Sequence[Mapping[str, Any]], rounding: bool = False
-) -> tuple[dict[str, Compared], np.ndarray]:
+) -> tuple[dict[str, ClassMatches], np.ndarray]:
     """{class: its detections beside its objects}, and for each object whether it is left out.
 
     Arguments and errors are those of `evaluate`.
@@ -132,7 +132,7 @@ def compare(
             boxes[found], image[found], true_boxes[true], true_image[true]
         )
         target = true[target] if len(true) else target
-        compared[name] = Compared(found, overlap, target, true, int((~ignored[true]).sum()))
+        compared[name] = ClassMatches(found, overlap, target, true, int((~ignored[true]).sum()))
     return compared, ignored
 
 

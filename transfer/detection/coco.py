@@ -14,7 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from pretrain.errors import UsageError
-from transfer.detection.records import Kind, Problem, Record, Records, refuse
+from transfer.detection.records import DataIssue, Kind, Record, Records, refuse
 
 
 def splits(root: Path) -> list[str]:
@@ -46,14 +46,14 @@ def read_coco(
     name_of = {category["id"]: str(category["name"]) for category in categories}
     classes = tuple(classes or name_of.values())
     label_of = {name: label for label, name in enumerate(classes)}
-    problems: list[Problem] = []
+    problems: list[DataIssue] = []
     things: dict[Any, list[tuple]] = {image["id"]: [] for image in content["images"]}
     sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
     for entry in content["annotations"]:
         where = f"{path}: annotation {entry.get('id', '?')}"
         if entry.get("image_id") not in things:
             text = f"there is no image {entry.get('image_id')!r}"
-            problems.append(Problem("broken annotation", where, text))
+            problems.append(DataIssue("broken annotation", where, text))
         elif (met := _trouble(where, entry, name_of, label_of)) is not None:
             problems.append(met)
         else:
@@ -69,7 +69,7 @@ def read_coco(
         where = f"{path}: image {image['id']}"
         if images and found is None:
             text = f"there is no {folders[0] / image['file_name']}"
-            problems.append(Problem("no image", where, text))
+            problems.append(DataIssue("no image", where, text))
         else:
             records.append(_record(image, found or folders[0], things[image["id"]]))
     dropped: tuple[Kind, ...] = ("unknown class",) if other_classes == "drop" else ()
@@ -131,35 +131,35 @@ def _content(path: Path) -> Mapping[str, Any]:
 
 def _trouble(
     where: str, entry: Mapping[str, Any], name_of: Mapping[Any, str], label_of: Mapping[str, int]
-) -> Problem | None:
+) -> DataIssue | None:
     category, box = entry.get("category_id"), entry.get("bbox")
     if category not in name_of:
-        return Problem("unknown class", where, f"the file has no category {category!r}")
+        return DataIssue("unknown class", where, f"the file has no category {category!r}")
     if name_of[category] not in label_of:
         allowed = ", ".join(label_of)
-        return Problem("unknown class", where, f"{name_of[category]!r} is none of {allowed}")
+        return DataIssue("unknown class", where, f"{name_of[category]!r} is none of {allowed}")
     numbers = isinstance(box, list) and len(box) == 4
     if not numbers or not all(isinstance(v, (int, float)) and np.isfinite(v) for v in box or ()):
-        return Problem("broken annotation", where, f"bbox is {box!r}, not x, y, width, height")
+        return DataIssue("broken annotation", where, f"bbox is {box!r}, not x, y, width, height")
     return None
 
 
 def _box(
     where: str, entry: Mapping[str, Any], width: int, height: int
-) -> tuple[tuple[float, ...] | None, Problem | None]:
+) -> tuple[tuple[float, ...] | None, DataIssue | None]:
     left, top, across, down = entry["bbox"]
     shown = f"{left:g}, {top:g}, {across:g}, {down:g}"
     if across <= 0 or down <= 0:
-        return None, Problem("box without area", where, shown)
+        return None, DataIssue("box without area", where, shown)
     box = (left, top, left + across, top + down)
     cut = (max(left, 0), max(top, 0), min(box[2], width), min(box[3], height))
     if cut[2] <= cut[0] or cut[3] <= cut[1]:
         text = f"{shown} of {width} x {height}"
-        return None, Problem("box outside the image", where, text)
+        return None, DataIssue("box outside the image", where, text)
     # sums like 0.1 + 0.2 cross the edge by rounding alone
     over = max(abs(a - b) for a, b in zip(box, cut, strict=True)) > 0.01
     text = f"{shown} of {width} x {height}"
-    return cut, Problem("box over the edge", where, text) if over else None
+    return cut, DataIssue("box over the edge", where, text) if over else None
 
 
 def _record(image: Mapping[str, Any], path: Path, things: Sequence[tuple]) -> Record:

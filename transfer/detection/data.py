@@ -11,7 +11,7 @@ from transfer.detection.records import Records, summary
 
 
 @dataclass(frozen=True)
-class Data:
+class DetectionData:
     """Training and test records of one tree."""
 
     name: str
@@ -24,7 +24,7 @@ class Data:
     """For the reader of the run: classes, problems, what was left out."""
 
 
-def open_data(root: Path, config: VocConfig) -> Data:
+def open_data(root: Path, config: VocConfig) -> DetectionData:
     """Read the splits that the configuration names, or those that are usual.
 
     Raises:
@@ -36,7 +36,7 @@ def open_data(root: Path, config: VocConfig) -> Data:
     train = read.to_train_on(difficult=config.difficult)
     if not len(train):
         raise UsageError(f"{root}, split {train_split}: no image has an object to learn.")
-    data = Data(root.resolve().name, train, test, train_split, test_split)
+    data = DetectionData(root.resolve().name, train, test, train_split, test_split)
     return replace(data, notes=tuple(_notes(data, read, config)))
 
 
@@ -65,7 +65,7 @@ def read_split(
     )
 
 
-def _notes(data: Data, read: Records, config: VocConfig) -> list[str]:
+def _notes(data: DetectionData, read: Records, config: VocConfig) -> list[str]:
     """About a tree of which `read` was read for training."""
     how = "as given" if config.classes else f"found in {data.train_split}"
     notes = [f"{len(read.classes)} classes ({how}): {', '.join(read.classes)}"]

@@ -27,13 +27,13 @@ from torch import Tensor
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from transfer import hub
-from transfer.detection.trunk import STRIDES, Resting, frozen_parameters
+from transfer.detection.body import STRIDES, FrozenBatchNormModule, frozen_parameters
 
 NAMES = ("res2", "res3", "res4", "res5")
 PLAIN, PYRAMID = "build_timm_backbone", "build_timm_fpn_backbone"
 
 
-class TimmBackbone(Resting, Detectron2Backbone):
+class TimmBackbone(FrozenBatchNormModule, Detectron2Backbone):
     """The levels at strides 4 to 32 as `res2` to `res5`, its first parts and norms frozen."""
 
     def __init__(self, backbone: Backbone, freeze_at: int, batch_norm: str) -> None:

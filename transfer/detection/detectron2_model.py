@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from pretrain.audit import place
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
+from transfer.detection.body import noise, own_levels, verify_level
 from transfer.detection.config import DetectorConfig
 from transfer.detection.detectron2_backbone import TimmBackbone, pyramid
-from transfer.detection.trunk import noise, own_levels, refuse_another
 from transfer.formats import to_detectron2
 from transfer.formats.proof import level_names
 
@@ -189,4 +189,4 @@ def _prove(model: GeneralizedRCNN, backbone: Backbone, config: DetectorConfig) -
         wanted["res5"] = to_detectron2.dilated_res5(backbone, wanted["res4"])
     for name, level in found.items():
         where = f"{backbone.name}: level {name} in detectron2"
-        refuse_another(level, wanted[name], where, "Use --engine torchvision.")
+        verify_level(level, wanted[name], where, "Use --engine torchvision.")

@@ -9,17 +9,17 @@ from torchvision.models.detection.image_list import ImageList
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
+from transfer.detection.body import STRIDES, C4Trunk, PyramidTrunk, Res5Head
 from transfer.detection.config import DetectorConfig
 from transfer.detection.regions import (
+    RPN,
     Anchors,
-    BoxHeads,
+    BoxHead,
     BoxPredictor,
-    Pooler,
-    ProposalHead,
-    Proposals,
-    TwoLayers,
+    Float32RPNHead,
+    RoIPooler,
+    TwoFCBoxHead,
 )
-from transfer.detection.trunk import STRIDES, C4Trunk, LastStage, PyramidTrunk
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 _DIVISOR = 32  # images are padded to multiples of it
@@ -33,7 +33,7 @@ class FasterRCNN(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, trunk: nn.Module, proposals: Proposals, heads: BoxHeads
+        self, backbone: Backbone, trunk: nn.Module, proposals: RPN, heads: BoxHead
     ) -> None:
         super().__init__()
         self.mean: Tensor
@@ -75,21 +75,21 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         raise UsageError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4.")
     trunk: PyramidTrunk | C4Trunk
     sides: list[tuple[float, ...]]
-    head: TwoLayers | LastStage
+    head: TwoFCBoxHead | Res5Head
     if config.head == "fpn":
         trunk = PyramidTrunk(backbone, config)
         sides = [(side,) for side in config.anchor_sizes]
-        pooler = Pooler([str(k) for k in range(len(STRIDES))], STRIDES, 7)
-        head = TwoLayers(config.fpn_channels * 7**2, config.head_channels)
+        pooler = RoIPooler([str(k) for k in range(len(STRIDES))], STRIDES, 7)
+        head = TwoFCBoxHead(config.fpn_channels * 7**2, config.head_channels)
     else:
         trunk = C4Trunk(backbone, config)
         sides = [config.anchor_sizes]
-        pooler = Pooler(["0"], trunk.strides, 14)
-        head = LastStage(backbone, config)
+        pooler = RoIPooler(["0"], trunk.strides, 14)
+        head = Res5Head(backbone, config)
     anchors = Anchors(sides, trunk.strides)
-    proposals = Proposals(
+    proposals = RPN(
         anchors,
-        ProposalHead(trunk.out_channels, anchors.num_anchors_per_location()[0]),
+        Float32RPNHead(trunk.out_channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
@@ -102,7 +102,7 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         nms_thresh=0.7,
         beta=config.smooth_l1_beta,
     )
-    heads = BoxHeads(
+    heads = BoxHead(
         pooler,
         head,
         BoxPredictor(head.out_channels, num_classes + 1),

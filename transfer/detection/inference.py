@@ -26,8 +26,8 @@ from transfer.detection.config import (
     Engine,
     ImagesConfig,
 )
+from transfer.detection.dataset import DetectionDataset, collate
 from transfer.detection.records import Record
-from transfer.detection.samples import Samples, collate
 from transfer.detection.setup import build_model, unfrozen
 
 FORMAT = "detector/2"
@@ -123,7 +123,7 @@ def detect(
     looks at its share of the images; all of them return the whole list, in order of the records.
     """
     loader = Loader(
-        Samples(records, images, train=False),
+        DetectionDataset(records, images, train=False),
         batch_size=batch_size,
         seed=0,
         shuffle=False,

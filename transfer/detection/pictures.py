@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from pretrain.images import decode
 from pretrain.run import Run, save_figure
 from transfer.detection.average_precision import average_precision, compare, curve
-from transfer.detection.mistakes import draw_mistakes, rectangle
+from transfer.detection.error_types import draw_errors, rectangle
 from transfer.detection.records import Record, Records
 
 _COLOURS = (
@@ -33,7 +33,7 @@ def draw_all(
     """Every picture of a finished run."""
     draw_detections(records, detections, run.picture("detections.png"))
     draw_precision_recall(records, detections, run.picture("precision_recall.png"))
-    draw_mistakes(records, detections, run.picture("mistakes.png"))
+    draw_errors(records, detections, run.picture("mistakes.png"))
     draw_curve(run.read_log(), losses, run.picture("curve.png"))
 
 

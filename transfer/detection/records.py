@@ -46,7 +46,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True, order=True)
-class Problem:
+class DataIssue:
     """One thing that is wrong on disk."""
 
     kind: Kind
@@ -89,7 +89,7 @@ class Records:
     """MS-COCO's number of each class; 1, 2, ... where the data has none."""
     numbered: bool = True
     """False where the data has no numbers of its own."""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[DataIssue, ...] = ()
     """What was met while reading, and dealt with by the rules."""
 
     def __post_init__(self) -> None:
@@ -126,7 +126,11 @@ def _chosen(record: Record, wanted: np.ndarray) -> Record:
 
 
 def refuse(
-    problems: Iterable[Problem], source: str, *, max_corrupt: int = 0, dropped: Sequence[Kind] = ()
+    problems: Iterable[DataIssue],
+    source: str,
+    *,
+    max_corrupt: int = 0,
+    dropped: Sequence[Kind] = (),
 ) -> None:
     """Raise where a problem stands that the rules do not let pass, and name them all, or the first.
 
@@ -159,7 +163,7 @@ def refuse(
     raise UsageError(f"{source} cannot be used:{listed}{more}\n{'; '.join(ways).capitalize()}.")
 
 
-def summary(problems: Sequence[Problem], examples: int = 2) -> list[str]:
+def summary(problems: Sequence[DataIssue], examples: int = 2) -> list[str]:
     """A line for each kind: how many, by which rule dealt with, and the first of them."""
     lines = []
     for kind, count in Counter(problem.kind for problem in problems).items():

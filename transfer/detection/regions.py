@@ -62,7 +62,7 @@ def _spread(cell: Tensor, size: torch.Size, stride: int) -> Tensor:
     return (shifts[:, None] + cell).reshape(-1, 4)
 
 
-class Pooler(nn.Module):
+class RoIPooler(nn.Module):
     """Regions from the level that suits their size (FPN paper, equation 1), or the only one."""
 
     def __init__(self, names: Sequence[str], strides: Sequence[int], size: int) -> None:
@@ -95,7 +95,7 @@ class Pooler(nn.Module):
         return roi_align(level, regions, size, 1 / stride, sampling_ratio=0, aligned=True)
 
 
-class ProposalHead(RPNHead):
+class Float32RPNHead(RPNHead):
     """torchvision's, its outputs in float32 under mixed precision."""
 
     def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
@@ -104,7 +104,7 @@ class ProposalHead(RPNHead):
         return [o.float() for o in objectness], [c.float() for c in corrections]
 
 
-class Proposals(RegionProposalNetwork):
+class RPN(RegionProposalNetwork):
     """torchvision's region proposal network with a loss of the given beta.
 
     Both losses are divided by the anchors asked for in all images, as detectron2 does.
@@ -136,7 +136,7 @@ class Proposals(RegionProposalNetwork):
         return found / count, boxes / count
 
 
-class BoxHeads(RoIHeads):
+class BoxHead(RoIHeads):
     """torchvision's box head with a loss of the given beta."""
 
     def __init__(self, *arguments: Any, beta: float, **named: Any) -> None:
@@ -175,7 +175,7 @@ class BoxHeads(RoIHeads):
         return self.box_predictor(self.box_head(self.box_roi_pool(features, proposals, shapes)))
 
 
-class TwoLayers(nn.Module):
+class TwoFCBoxHead(nn.Module):
     """The pyramid's box head; initialised as detectron2's (`c2_xavier_fill`)."""
 
     def __init__(self, channels: int, width: int) -> None:

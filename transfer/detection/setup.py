@@ -13,11 +13,11 @@ from torch import nn
 from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
 from pretrain.training import Loader, derive, seed_ambient
+from transfer.detection.body import batch_norms
 from transfer.detection.config import DetectionConfig, DetectorConfig, Engine, SolverConfig
-from transfer.detection.data import Data, open_data
+from transfer.detection.data import DetectionData, open_data
+from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, collate
 from transfer.detection.faster_rcnn import build_detector
-from transfer.detection.samples import Samples, collate, grouped_order
-from transfer.detection.trunk import norms
 
 
 @dataclass(frozen=True)
@@ -26,9 +26,9 @@ class DetectionSetup:
 
     backbone: Backbone
     """As given, or its architecture with random weights."""
-    data: Data
+    data: DetectionData
     model: nn.Module
-    samples: Samples
+    samples: DetectionDataset
     steps_per_epoch: int
 
 
@@ -67,7 +67,7 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         model = build_model(backbone, detector, len(data.train.classes), choose_engine(config))
-    samples = Samples(data.train.images, config.images, train=True)
+    samples = DetectionDataset(data.train.images, config.images, train=True)
     return DetectionSetup(backbone, data, model, samples, len(data.train) // config.batch_size)
 
 
@@ -99,7 +99,7 @@ def unfrozen(detector: DetectorConfig) -> DetectorConfig:
 
 def make_loader(setup: DetectionSetup, config: DetectionConfig, fabric: Fabric) -> Loader:
     """Batches of training images."""
-    order = partial(grouped_order, setup.data.train.images, config.batch_size, config.seed)
+    order = partial(aspect_ratio_order, setup.data.train.images, config.batch_size, config.seed)
     return Loader(
         setup.samples,
         shuffle=True,
@@ -120,7 +120,7 @@ def make_optimizer(
     model: nn.Module, config: SolverConfig, batch_size: int
 ) -> torch.optim.Optimizer:
     """Of everything that is not frozen; norms are not decayed, as in detectron2."""
-    resting = {id(value) for module in norms(model) for value in module.parameters()}
+    resting = {id(value) for module in batch_norms(model) for value in module.parameters()}
     free = [value for value in model.parameters() if value.requires_grad]
     groups: list[dict[str, Any]] = [
         {"params": [value for value in free if id(value) not in resting]},

@@ -21,8 +21,8 @@ from typing import Literal
 import numpy as np
 
 from pretrain.errors import UsageError
-from transfer.detection.annotations import Annotation, Thing, lines_of_objects, read_all
-from transfer.detection.records import Kind, Problem, Record, Records, refuse
+from transfer.detection.annotations import Annotation, ObjectAnnotation, lines_of_objects, read_all
+from transfer.detection.records import DataIssue, Kind, Record, Records, refuse
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 
@@ -152,11 +152,11 @@ _REMEDY = {
 }
 
 
-def _listed(root: Path, split: str) -> tuple[list[_Entry], list[Problem]]:
+def _listed(root: Path, split: str) -> tuple[list[_Entry], list[DataIssue]]:
     """The images of a split, each once."""
     there = splits(root)
     entries: dict[tuple[Path, str], _Entry] = {}
-    problems: list[Problem] = []
+    problems: list[DataIssue] = []
     for part in split.split("+"):
         tree, name = (root, part) if is_tree(root) else (root / Path(part).parent, Path(part).name)
         path = tree / "ImageSets" / "Main" / f"{name}.txt"
@@ -171,7 +171,9 @@ def _listed(root: Path, split: str) -> tuple[list[_Entry], list[Problem]]:
             entry = _Entry(tree, image_id, where, f"{folder}/{image_id}.xml")
             if (tree, image_id) in entries:
                 first = entries[tree, image_id].where
-                problems.append(Problem("image listed twice", where, f"{image_id}, as in {first}"))
+                problems.append(
+                    DataIssue("image listed twice", where, f"{image_id}, as in {first}")
+                )
             else:
                 entries[tree, image_id] = entry
         if len(entries) + len(problems) == before:
@@ -209,18 +211,18 @@ def _pictures(entries: Sequence[_Entry]) -> dict[tuple[Path, str], Path]:
 
 def _trouble(
     entry: _Entry, path: Path | None, annotation: Annotation | None, images: bool
-) -> list[Problem]:
+) -> list[DataIssue]:
     """What keeps an image out altogether."""
     if annotation is None:
-        return [Problem("no annotation", entry.where, f"there is no {entry.annotation}")]
+        return [DataIssue("no annotation", entry.where, f"there is no {entry.annotation}")]
     if annotation.trouble is not None:
         line, _, text = annotation.trouble.partition(": ")
-        return [Problem("broken annotation", f"{entry.annotation}:{line}", text)]
+        return [DataIssue("broken annotation", f"{entry.annotation}:{line}", text)]
     if images and path is None:
         wanted = entry.tree / "JPEGImages" / f"{entry.image_id}.jpg"
-        return [Problem("no image", entry.where, f"there is no {wanted}")]
+        return [DataIssue("no image", entry.where, f"there is no {wanted}")]
     if images and annotation.image is None:
-        return [Problem("unreadable image", str(path), "it is no image, or cut short")]
+        return [DataIssue("unreadable image", str(path), "it is no image, or cut short")]
     return []
 
 
@@ -230,9 +232,9 @@ def _clash(entries: Sequence[_Entry]) -> bool:
 
 def _record(
     entry: _Entry, path: Path, annotation: Annotation, label_of: dict[str, int], clash: bool
-) -> tuple[Record, list[Problem]]:
+) -> tuple[Record, list[DataIssue]]:
     """The record, and what its objects lack."""
-    problems: list[Problem] = []
+    problems: list[DataIssue] = []
     written = (annotation.width, annotation.height)
     width, height = annotation.image or written
     lines: list[int] = []
@@ -240,19 +242,19 @@ def _record(
     def met(kind: Kind, number: int, text: str) -> None:
         nonlocal lines
         lines = lines or lines_of_objects(Path(entry.annotation).read_bytes())
-        problems.append(Problem(kind, f"{entry.annotation}:{lines[number]}", text))
+        problems.append(DataIssue(kind, f"{entry.annotation}:{lines[number]}", text))
 
     if annotation.image is not None and written not in ((width, height), (0, 0)):
         turned = " (turned: are the boxes those of the turned image?)"
         problems.append(
-            Problem(
+            DataIssue(
                 "size of another image",
                 entry.annotation,
                 f"{written[0]} x {written[1]} is written, the image is {width} x {height}"
                 + (turned if written == (height, width) else ""),
             )
         )
-    kept: list[tuple[tuple[float, ...], Thing]] = []
+    kept: list[tuple[tuple[float, ...], ObjectAnnotation]] = []
     seen: set[tuple] = set()
     for number, thing in enumerate(annotation.things):
         box = (thing.xmin - 1, thing.ymin - 1, thing.xmax, thing.ymax)

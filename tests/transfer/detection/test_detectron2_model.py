@@ -9,8 +9,8 @@ import torch
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from transfer.detection.config import DetectorConfig, ImagesConfig
+from transfer.detection.dataset import output_shape, resize
 from transfer.detection.faster_rcnn import LOSSES, build_detector
-from transfer.detection.samples import resize, resized
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed")
 
@@ -143,10 +143,10 @@ def test_images_are_resized_as_detectron2_does():
         height, width = (int(n) for n in draw.integers(20, 400, 2))
         short, long = int(draw.integers(20, 300)), int(draw.integers(300, 500))
         wanted = ResizeShortestEdge.get_output_shape(height, width, short, long)
-        assert resized(height, width, short, long) == wanted
+        assert output_shape(height, width, short, long) == wanted
     image = draw.integers(0, 256, (50, 81, 3), dtype=np.uint8)
     resizing = ResizeShortestEdge(37, 500).get_transform(image)
-    size = resized(50, 81, 37, ImagesConfig().long_side)
+    size = output_shape(50, 81, 37, ImagesConfig().long_side)
     ours = resize(torch.from_numpy(image.transpose(2, 0, 1)), size)
     assert np.array_equal(ours.numpy().transpose(1, 2, 0), resizing.apply_image(image))
 

@@ -21,15 +21,15 @@ from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 from transfer.detection import engine
 from transfer.detection.average_precision import evaluate
+from transfer.detection.body import STRIDES, PyramidTrunk, verify_body
 from transfer.detection.config import DetectionConfig, DetectorConfig, ImagesConfig, SolverConfig
 from transfer.detection.data import open_data
+from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, flip
 from transfer.detection.faster_rcnn import LOSSES, build_detector
 from transfer.detection.inference import detect, load_detector
 from transfer.detection.records import Record
-from transfer.detection.regions import Anchors, Pooler
-from transfer.detection.samples import Samples, flip, grouped_order
+from transfer.detection.regions import Anchors, RoIPooler
 from transfer.detection.setup import build, make_optimizer
-from transfer.detection.trunk import STRIDES, PyramidTrunk, prove
 from transfer.detection.voc import read_voc
 
 SMALL = DetectorConfig(
@@ -73,7 +73,7 @@ def test_flip_moves_boxes_with_their_pixels():
 def test_sizes_and_flips_follow_the_ambient_seed(worlds):
     records = read_voc(worlds["detection"], "train").images
     images = ImagesConfig(train_short_sides=(32, 48), long_side=100)
-    samples = Samples(records, images, train=True)
+    samples = DetectionDataset(records, images, train=True)
     seen = Counter()
     for seed in range(40):
         torch.manual_seed(seed)
@@ -83,8 +83,8 @@ def test_sizes_and_flips_follow_the_ambient_seed(worlds):
         seen[image.shape[1], round(float(target["boxes"][0, 0]), 3)] += 1
     assert {size for size, _ in seen} == {32, 48}
     assert len(seen) == 4  # both sizes, turned and not
-    still = Samples(records, images, train=False)[0][0]
-    assert torch.equal(still, Samples(records, images, train=False)[0][0])
+    still = DetectionDataset(records, images, train=False)[0][0]
+    assert torch.equal(still, DetectionDataset(records, images, train=False)[0][0])
 
 
 def test_boxes_follow_their_image(worlds):
@@ -92,7 +92,7 @@ def test_boxes_follow_their_image(worlds):
     records = read_voc(worlds["detection"], "train").images
     for index, record in enumerate(records):
         images = ImagesConfig(short_side=128, flip=0)
-        image, target = Samples(records, images, train=True)[index]
+        image, target = DetectionDataset(records, images, train=True)[index]
         assert image.shape == (3, 128, 128)
         assert target["scale"].tolist() == [2, 2]
         np.testing.assert_allclose(target["boxes"].numpy(), 2 * record.boxes, rtol=1e-6)
@@ -110,7 +110,7 @@ def test_a_box_over_the_whole_image_ends_at_its_edges(tmp_path, shape):
         boxes=np.array([[0.0, 0.0, width, height]]),
         labels=np.zeros(1, np.int64),
     )
-    image, target = Samples([whole], ImagesConfig(short_side=9, flip=0), train=False)[0]
+    image, target = DetectionDataset([whole], ImagesConfig(short_side=9, flip=0), train=False)[0]
     assert sorted(image.shape[1:]) == [9, 13]  # 13.43 before rounding
     assert (image.shape[2] > image.shape[1]) == (width > height)
     edges = [0, 0, image.shape[2], image.shape[1]]
@@ -128,7 +128,7 @@ def of_shapes(shapes: list[tuple[int, int]]) -> list[Record]:
 
 def test_batches_are_of_one_shape_and_every_image_comes_once():
     records = of_shapes([(40, 30)] * 22 + [(30, 40)] * 11)
-    orders = [grouped_order(records, 4, seed=1, epoch=epoch) for epoch in (0, 1)]
+    orders = [aspect_ratio_order(records, 4, seed=1, epoch=epoch) for epoch in (0, 1)]
     for order in orders:
         assert sorted(order) == list(range(33))
         batches = [order[k : k + 4] for k in range(0, 28, 4)]
@@ -137,8 +137,8 @@ def test_batches_are_of_one_shape_and_every_image_comes_once():
         assert {True} in kinds
         assert {False} in kinds
     assert orders[0] != orders[1]
-    assert orders[0] == grouped_order(records, 4, seed=1, epoch=0)
-    assert grouped_order(of_shapes([(40, 30)] * 3), 4, 0, 0) != []
+    assert orders[0] == aspect_ratio_order(records, 4, seed=1, epoch=0)
+    assert aspect_ratio_order(of_shapes([(40, 30)] * 3), 4, 0, 0) != []
 
 
 # ---------------------------------------------------------------------------------------- detector
@@ -174,7 +174,7 @@ def test_frozen_norms_keep_their_fused_activations(arch):
                 )
                 setattr(module, name, frozen)
     with pytest.raises(UsageError, match="of the frozen network differs from the backbone's"):
-        prove(body, held, [1, 2, 3, 4])
+        verify_body(body, held, [1, 2, 3, 4])
 
 
 @pytest.mark.parametrize("head", ["fpn", "c4"])
@@ -262,7 +262,7 @@ def test_anchors_keep_their_stride_and_are_not_rounded():
 
 def test_regions_come_from_the_level_of_their_size():
     levels = {str(k): torch.full((1, 1, 512 >> k, 512 >> k), float(k)) for k in range(4)}
-    pooler = Pooler(list(levels), STRIDES, 2)
+    pooler = RoIPooler(list(levels), STRIDES, 2)
     sides = torch.tensor([20.0, 111, 113, 223, 225, 447, 449, 2000])
     boxes = torch.stack([torch.zeros(8), torch.zeros(8), sides, sides], 1)
     found = pooler(levels, [boxes], [(2048, 2048)]).mean((1, 2, 3)).round()

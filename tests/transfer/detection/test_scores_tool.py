@@ -10,7 +10,7 @@ import pytest
 from pretrain.errors import UsageError
 from tests.transfer.detection.test_average_precision import BOX, FAR, found, records
 from tools import score_detections
-from tools.command import end
+from tools.command import run_main
 from transfer.detection.coco_average_precision import evaluate_coco
 from transfer.detection.detections_file import read_detections, read_names
 from transfer.detection.voc import read_voc
@@ -96,10 +96,10 @@ def call(*words, capsys, code: int | None = None) -> str:
         score_detections.main([str(word) for word in words])
 
     if code is None:
-        end(tool)
+        run_main(tool)
         return capsys.readouterr().out
     with pytest.raises(SystemExit) as stop:
-        end(tool)
+        run_main(tool)
     assert stop.value.code == code
     return capsys.readouterr().err
 

@@ -20,7 +20,7 @@ from transfer.formats.proof import TOLERANCE
 STRIDES = (4, 8, 16, 32)
 
 
-class Resting(nn.Module):
+class FrozenBatchNormModule(nn.Module):
     """A module whose frozen BatchNorm keeps its statistics in training mode.
 
     In place: converters to FrozenBatchNorm2d would drop the activations that timm fuses into its
@@ -31,16 +31,16 @@ class Resting(nn.Module):
         super().__init__()
         self.frozen_norm = batch_norm == "frozen"
 
-    def train(self, mode: bool = True) -> "Resting":
+    def train(self, mode: bool = True) -> "FrozenBatchNormModule":
         """Training mode for all but frozen norms."""
         super().train(mode)
         if self.frozen_norm:
-            for module in norms(self):
+            for module in batch_norms(self):
                 module.eval()
         return self
 
 
-class PyramidTrunk(Resting):
+class PyramidTrunk(FrozenBatchNormModule):
     """The backbone's levels at strides 4 to 32 and the feature pyramid on them."""
 
     strides = (*STRIDES, 64)
@@ -58,7 +58,7 @@ class PyramidTrunk(Resting):
         return self.pyramid(levels)
 
 
-class C4Trunk(Resting):
+class C4Trunk(FrozenBatchNormModule):
     """The backbone up to stride 16; its last stage works on regions (`LastStage`)."""
 
     strides = (16,)
@@ -74,7 +74,7 @@ class C4Trunk(Resting):
         return {"0": self.body(images)[0]}
 
 
-class LastStage(Resting):
+class Res5Head(FrozenBatchNormModule):
     """The backbone's last stage on regions, then their mean: C4's box head."""
 
     def __init__(self, backbone: Backbone, config: DetectorConfig) -> None:
@@ -119,12 +119,12 @@ def frozen_body(backbone: Backbone, indices: list[int], config: DetectorConfig) 
     frozen_norm = config.batch_norm == "frozen"
     for parameter in frozen_parameters(body, config.freeze, frozen_norm):
         parameter.requires_grad_(False)
-    prove(body, backbone, indices)
+    verify_body(body, backbone, indices)
     return body
 
 
 @torch.no_grad()
-def prove(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
+def verify_body(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
     """Compare every level with the backbone's own; an image of noise, evaluation mode.
 
     Raises:
@@ -136,10 +136,10 @@ def prove(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
     body.train(was_training)
     for index, level in zip(indices, found, strict=True):
         name = f"{backbone.name}: level {index} of the frozen network"
-        refuse_another(level, wanted[index], name, "This architecture cannot be frozen so.")
+        verify_level(level, wanted[index], name, "This architecture cannot be frozen so.")
 
 
-def refuse_another(found: Tensor, wanted: Tensor, name: str, remedy: str) -> None:
+def verify_level(found: Tensor, wanted: Tensor, name: str, remedy: str) -> None:
     """UsageError where a level differs from the backbone's by more than the exports allow."""
     scale = max(float(wanted.abs().max()), 1e-12)
     off = float((found - wanted).abs().max()) / scale
@@ -161,7 +161,7 @@ def own_levels(backbone: Backbone, image: Tensor) -> list[Tensor]:
     return backbone.feature_network(indices).eval()(image)
 
 
-def norms(module: nn.Module) -> list[nn.Module]:
+def batch_norms(module: nn.Module) -> list[nn.Module]:
     """Every BatchNorm in a module, timm's with fused activation too."""
     return [
         inner for inner in module.modules() if isinstance(inner, nn.modules.batchnorm._BatchNorm)
@@ -180,5 +180,5 @@ def frozen_parameters(body: nn.Module, freeze: int, frozen_norm: bool) -> list[n
         names = {name for part, held in groups.items() if part < freeze for name in held}
         kept = [value for name, value in model.named_parameters() if name in names]
     if frozen_norm:
-        kept += [value for module in norms(body) for value in module.parameters()]
+        kept += [value for module in batch_norms(body) for value in module.parameters()]
     return kept

@@ -16,7 +16,7 @@ from transfer.detection.records import Record
 
 
 @dataclass(frozen=True)
-class Samples:
+class DetectionDataset:
     """A sample is (image uint8 RGB (3, H, W), target).
 
     The target holds "boxes" (K, 4) and "labels" (K,) from 1, "index" of the record, and "scale"
@@ -37,7 +37,9 @@ class Samples:
             sides = self.images.train_short_sides
             short_side = sides[int(torch.randint(len(sides), ()))]
         image = decode(record.path)
-        size = resized(int(image.shape[1]), int(image.shape[2]), short_side, self.images.long_side)
+        size = output_shape(
+            int(image.shape[1]), int(image.shape[2]), short_side, self.images.long_side
+        )
         scale = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]])
         image = resize(image, size)
         boxes = torch.from_numpy(record.boxes).float() * scale.repeat(2)
@@ -48,7 +50,7 @@ class Samples:
         return image, target
 
 
-def resized(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
+def output_shape(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
     """Height and width with the wanted short side, or the largest allowed long one.
 
     detectron2's rule and rounding (ResizeShortestEdge).
@@ -83,7 +85,9 @@ def collate(samples: list[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
     return list(images), list(targets)
 
 
-def grouped_order(records: Sequence[Record], batch_size: int, seed: int, epoch: int) -> list[int]:
+def aspect_ratio_order(
+    records: Sequence[Record], batch_size: int, seed: int, epoch: int
+) -> list[int]:
     """Every record once, in batches of wide images or of tall ones, in random order.
 
     A function of (seed, epoch). What fills no batch of its kind is put together at the end.

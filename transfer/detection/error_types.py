@@ -18,7 +18,7 @@ _THRESHOLD = 0.5
 
 
 @dataclass(frozen=True)
-class Mistake:
+class DetectionError:
     """A box and why it is shown."""
 
     image: int
@@ -30,7 +30,7 @@ class Mistake:
 
 def false_positives(
     records: Records, detections: Sequence[Mapping[str, Any]], most: int
-) -> list[Mistake]:
+) -> list[DetectionError]:
     """The surest detections that are no hit at an overlap of 0.5, and what each of them is.
 
     A second box on a found object is told from one that overlaps too little, from one of another
@@ -38,7 +38,7 @@ def false_positives(
     """
     compared, ignored = compare(records, detections)
     number = {record.image_id: place for place, record in enumerate(records.images)}
-    wrong: list[tuple[float, Mistake]] = []
+    wrong: list[tuple[float, DetectionError]] = []
     for name, one in compared.items():
         hit, counted = one.hits(_THRESHOLD, ignored)
         for place in np.flatnonzero(counted & ~hit)[:most]:
@@ -48,7 +48,7 @@ def false_positives(
             image = number[row["image_id"]]
             why = _why(records, image, box, name, float(one.overlap[place]))
             text = f"{name} {row['score']:.2f}: {why}"
-            wrong.append((row["score"], Mistake(image, box, text)))
+            wrong.append((row["score"], DetectionError(image, box, text)))
     wrong.sort(key=lambda pair: -pair[0])
     return [mistake for _, mistake in wrong[:most]]
 
@@ -66,27 +66,31 @@ def _why(records: Records, image: int, box: tuple[float, ...], name: str, overla
     return f"overlaps {overlap:.2f}" if overlap > 0.1 else "nothing there"
 
 
-def misses(records: Records, detections: Sequence[Mapping[str, Any]], most: int) -> list[Mistake]:
+def false_negatives(
+    records: Records, detections: Sequence[Mapping[str, Any]], most: int
+) -> list[DetectionError]:
     """The largest objects that no detection hits at an overlap of 0.5; difficult ones left out."""
     compared, ignored = compare(records, detections)
     image = np.repeat(np.arange(len(records)), [len(r.labels) for r in records.images])
     boxes = np.concatenate([r.boxes for r in records.images])
-    missed: list[tuple[float, Mistake]] = []
+    missed: list[tuple[float, DetectionError]] = []
     for name, one in compared.items():
         hit, _ = one.hits(_THRESHOLD, ignored)
         for thing in np.setdiff1d(one.objects[~ignored[one.objects]], one.target[hit]):
             left, top, right, bottom = boxes[thing].tolist()
-            mistake = Mistake(int(image[thing]), (left, top, right, bottom), f"missed {name}")
+            mistake = DetectionError(
+                int(image[thing]), (left, top, right, bottom), f"missed {name}"
+            )
             missed.append(((right - left) * (bottom - top), mistake))
     missed.sort(key=lambda pair: -pair[0])
     return [mistake for _, mistake in missed[:most]]
 
 
-def draw_mistakes(
+def draw_errors(
     records: Records, detections: Sequence[Mapping[str, Any]], path: Path, most: int = 8
 ) -> None:
     """False positives above, misses below, in their surroundings; the true boxes are dashed."""
-    rows = (false_positives(records, detections, most), misses(records, detections, most))
+    rows = (false_positives(records, detections, most), false_negatives(records, detections, most))
     figure = Figure(figsize=(1.9 * most, 4.6), layout="constrained")
     figure.suptitle(
         "surest false positives (above) and largest misses (below); ground truth dashed",
