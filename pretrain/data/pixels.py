@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.mixing.mixed import send
+from pretrain.mixing.mixed import to_device
 
 # of the RGB pixels of ImageNet in [0, 1] (Krizhevsky et al., 2012), as in the official code
 _EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
@@ -69,7 +69,7 @@ class Pixels:
         return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
     def _column(self, values: list[float], device: torch.device) -> Tensor:
-        return send(torch.tensor(values, dtype=torch.float32), device)[:, None, None]
+        return to_device(torch.tensor(values, dtype=torch.float32), device)[:, None, None]
 
     def _coloured(self, images: Tensor, changes: np.ndarray, noise: np.ndarray | None) -> Tensor:
         """Colour jitter and PCA lighting of the official code (clovaai, utils.py).
@@ -83,7 +83,7 @@ class Pixels:
         device = images.device
 
         def row(values: np.ndarray) -> Tensor:
-            return send(torch.from_numpy(values.astype(np.float32)), device)
+            return to_device(torch.from_numpy(values.astype(np.float32)), device)
 
         mean, std = (self._column(list(v), device) for v in (self.mean, self.std))
         pixels = images.mul(std).add_(mean)
@@ -108,7 +108,7 @@ def padded_crop(images: Tensor, pad: int, draw: np.random.Generator) -> Tensor:
             cropped[place] = padded[place, :, top : top + height, left : left + width]
         return cropped
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, 3, tops, lefts, H, W), a view
-    top, left = send(torch.from_numpy(corners.T.copy()), images.device)
+    top, left = to_device(torch.from_numpy(corners.T.copy()), images.device)
     return windows[torch.arange(count, device=images.device), :, top, left]
 
 
@@ -118,5 +118,5 @@ def _flip(images: Tensor, flipped: np.ndarray) -> Tensor:
         for place in np.flatnonzero(flipped).tolist():
             mixed[place] = images[place].flip(2)
         return mixed
-    mask = send(torch.from_numpy(flipped), images.device)[:, None, None, None]
+    mask = to_device(torch.from_numpy(flipped), images.device)[:, None, None, None]
     return torch.where(mask, images.flip(3), images)

@@ -1,12 +1,11 @@
 """CutMix and its family: pure functions on batches, randomness passed in."""
 
 from pretrain.mixing.boxes import official_boxes, paper_boxes
-from pretrain.mixing.choice import Choice
 from pretrain.mixing.cutmix import CutMix, paste
 from pretrain.mixing.cutout import Cutout
 from pretrain.mixing.mixed import Granularity, Mix, Mixed, Partner, unmixed
 from pretrain.mixing.mixup import Mixup
-from pretrain.mixing.recipe import mix_at
+from pretrain.mixing.schedule import Choice, mix_at
 
 __all__ = [
     "Choice",

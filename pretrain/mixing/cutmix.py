@@ -12,48 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.mixing.boxes import inside, official_boxes, paper_boxes
-from pretrain.mixing.mixed import (
-    Granularity,
-    Mixed,
-    Partner,
-    blend,
-    check,
-    numpy_generator,
-    plan,
-    send,
-    soft,
-)
+from pretrain.mixing.boxes import box_mask, official_boxes, paper_boxes
+from pretrain.mixing.mixed import Mixed, PairedMix, blend_labels, numpy_generator, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
-class CutMix:
+class CutMix(PairedMix):
     """CutMix; one box for the batch is the paper's."""
 
-    alpha: float = 1.0
-    """lam ~ Beta(alpha, alpha)."""
-    probability: float = 1.0
-    """Chance that a draw (of the batch, pair or sample) mixes at all."""
     box: Literal["paper", "official"] = "paper"
-    granularity: Granularity = "batch"
-    """Who shares a draw: see `plan`."""
-    partner: Partner = "any"
-    """Whether an image may meet itself: see `plan`."""
-
-    def __post_init__(self) -> None:
-        """Refuse what no draw allows."""
-        check(self.alpha, self.probability)
+    """How the box is drawn: see `boxes`."""
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix."""
-        draw = numpy_generator(generator)
-        who = plan(len(images), self.granularity, self.partner, self.probability, draw)
-        lam = draw.beta(self.alpha, self.alpha, who.groups)
-        rule = paper_boxes if self.box == "paper" else official_boxes
-        boxes = who.spread(rule(lam, images.shape[-2], images.shape[-1], draw), 0)
-        return paste(images, labels, num_classes, boxes, torch.from_numpy(who.partner))
+        rng = numpy_generator(generator)
+        pairs, lam = self.draw_pairs(len(images), rng)
+        draw_boxes = paper_boxes if self.box == "paper" else official_boxes
+        boxes = pairs.spread(draw_boxes(lam, images.shape[-2], images.shape[-1], rng), 0)
+        return paste(images, labels, num_classes, boxes, torch.from_numpy(pairs.partner))
 
 
 def paste(
@@ -68,25 +46,24 @@ def paste(
     height, width = images.shape[-2:]
     area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
     lam = torch.from_numpy((1 - area / (height * width)).astype(np.float32))
-    source = send(partner, images.device)
-    targets = blend(soft(labels, num_classes), source, send(lam, images.device))
-    own = images[: len(boxes)]
-    if not area.any():
-        return Mixed(own, targets, lam, partner)
-    if images.device.type == "cpu":  # slices copy nothing but the box
-        mixed = own.clone()
-        rows = zip(boxes.tolist(), partner.tolist(), strict=True)
-        for index, ((top, left, bottom, right), other) in enumerate(rows):
-            mixed[index, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
-    elif (boxes == boxes[:1]).all():  # one launch for one box
-        mixed = own.clone()
-        top, left, bottom, right = boxes[0].tolist()
-        mixed[:, :, top:bottom, left:right] = images[source, :, top:bottom, left:right]
-    else:
-        mixed = _paste_by_mask(images, boxes, source)
+    source, weight = to_device(partner, images.device), to_device(lam, images.device)
+    targets = blend_labels(labels, num_classes, source, weight)
+    mixed = own = images[: len(boxes)]
+    if area.any():
+        if images.device.type == "cpu":  # slices copy nothing but the box
+            mixed = own.clone()
+            rows = zip(boxes.tolist(), partner.tolist(), strict=True)
+            for index, ((top, left, bottom, right), other) in enumerate(rows):
+                mixed[index, :, top:bottom, left:right] = images[other, :, top:bottom, left:right]
+        elif (boxes == boxes[:1]).all():  # one launch for one box
+            mixed = own.clone()
+            top, left, bottom, right = boxes[0].tolist()
+            mixed[:, :, top:bottom, left:right] = images[source, :, top:bottom, left:right]
+        else:
+            mixed = _paste_by_mask(images, boxes, source)
     return Mixed(mixed, targets, lam, partner)
 
 
 def _paste_by_mask(images: Tensor, boxes: np.ndarray, partner: Tensor) -> Tensor:
     """As the loop over samples, without one launch per sample."""
-    return torch.where(inside(boxes, images), images[partner], images[: len(boxes)])
+    return torch.where(box_mask(boxes, images), images[partner], images[: len(boxes)])

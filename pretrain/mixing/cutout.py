@@ -1,14 +1,14 @@
 """Cutout (DeVries and Taylor, 2017): a square of each image is zeroed; the label stays whole."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.errors import UsageError
-from pretrain.mixing.boxes import inside
-from pretrain.mixing.mixed import Mixed, check, numpy_generator, unmixed
+from pretrain.mixing.boxes import box_mask
+from pretrain.mixing.mixed import Mixed, check_probability, numpy_generator, unmixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,23 +27,22 @@ class Cutout:
         """Refuse a square larger than the image."""
         if not 0 < self.side <= 1:
             raise UsageError(f"mixing.side is {self.side}; it must lie in (0, 1]")
-        check(1.0, self.probability)
+        check_probability(self.probability)
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix. Every lam is 1 and every image its own partner."""
-        draw = numpy_generator(generator)
-        whole = unmixed(images, labels, num_classes)
+        rng = numpy_generator(generator)
         size = np.array(images.shape[-2:])
         side = np.rint(self.side * size).astype(np.int64)
-        low = draw.integers(0, size, (len(images), 2)) - side // 2
+        low = rng.integers(0, size, (len(images), 2)) - side // 2
         boxes = np.concatenate([np.clip(low, 0, size), np.clip(low + side, 0, size)], axis=1)
-        boxes[draw.random(len(images)) >= self.probability] = 0
+        boxes[rng.random(len(images)) >= self.probability] = 0
+        cut = images.clone()
         if images.device.type == "cpu":
-            cut = images.clone()
             for image, (top, left, bottom, right) in zip(cut, boxes.tolist(), strict=True):
                 image[:, top:bottom, left:right] = 0
         else:
-            cut = images.clone().masked_fill_(inside(boxes, images), 0)
-        return Mixed(cut, whole.targets, whole.lam, whole.partner)
+            cut.masked_fill_(box_mask(boxes, images), 0)
+        return replace(unmixed(images, labels, num_classes), images=cut)

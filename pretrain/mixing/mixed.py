@@ -1,4 +1,4 @@
-"""What every mix takes and gives, and who is mixed with whom.
+"""What every mixing method takes and gives, and who is mixed with whom.
 
 N images in, M rows out (M = N, but for granularity "half"), C channels, H height, W width,
 K classes.
@@ -51,8 +51,8 @@ class Mix(Protocol):
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Who meets whom: row i of the result is image i with its partner, by draw `group[i]`."""
+class MixPairs:
+    """Who is mixed with whom: row i of the result is image i with `partner[i]`."""
 
     partner: np.ndarray
     """(M,) rows of the input."""
@@ -61,24 +61,19 @@ class Plan:
     mixed: np.ndarray
     """(groups,) whether that draw mixes at all."""
 
-    @property
-    def groups(self) -> int:
-        """Number of draws."""
-        return len(self.mixed)
-
     def spread(self, drawn: np.ndarray, unmixed: float) -> np.ndarray:
         """Draws (groups, ...) to rows (M, ...), `unmixed` where a draw does not mix."""
         shape = (-1,) + (1,) * (drawn.ndim - 1)
         return np.where(self.mixed.reshape(shape), drawn, unmixed)[self.group]
 
 
-def plan(
+def mix_pairs(
     count: int,
     granularity: Granularity,
     partner: Partner,
     probability: float,
-    draw: np.random.Generator,
-) -> Plan:
+    rng: np.random.Generator,
+) -> MixPairs:
     """Pair the images of a batch.
 
     Args:
@@ -92,29 +87,48 @@ def plan(
         partner: any: a permutation, in which an image may meet itself (the paper); other: a random
             cycle, in which it cannot. For pair and half only the middle of an odd batch is alone.
         probability: chance that a draw mixes.
-        draw: the only source of randomness.
+        rng: the only source of randomness.
     """
+    rows = np.arange((count + 1) // 2 if granularity == "half" else count)
     if granularity in ("pair", "half"):
-        group = np.arange((count + 1) // 2)
-        rows = group if granularity == "half" else np.arange(count)
         partners = count - 1 - rows
         group = np.minimum(rows, partners)
     else:
-        order = draw.permutation(count)
-        if partner == "any":
-            partners = order
-        else:
+        partners = order = rng.permutation(count)
+        if partner == "other":
             partners = np.empty_like(order)
             partners[order] = np.roll(order, 1)
-        group = np.zeros(count, np.int64) if granularity == "batch" else np.arange(count)
-    mixed = draw.random(int(group.max()) + 1) < probability
-    return Plan(partners, group, mixed)
+        group = np.zeros_like(rows) if granularity == "batch" else rows
+    return MixPairs(partners, group, rng.random(int(group.max()) + 1) < probability)
 
 
-def check(alpha: float, probability: float) -> None:
-    """Raise UsageError outside alpha > 0 and 0 <= probability <= 1."""
-    if not alpha > 0:
-        raise UsageError(f"mixing.alpha is {alpha}; it must be above 0")
+@dataclass(frozen=True, kw_only=True)
+class PairedMix:
+    """The options of a method that mixes pairs of images. The defaults are the papers'."""
+
+    alpha: float = 1.0
+    """lam ~ Beta(alpha, alpha). The CutMix paper used 1.0 for Mixup too; 0.2 is common there."""
+    probability: float = 1.0
+    """Chance that a draw (of the batch, pair or sample) mixes at all."""
+    granularity: Granularity = "batch"
+    """Who shares a draw: see `mix_pairs`."""
+    partner: Partner = "any"
+    """Whether an image may meet itself: see `mix_pairs`."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no draw allows."""
+        if not self.alpha > 0:
+            raise UsageError(f"mixing.alpha is {self.alpha}; it must be above 0")
+        check_probability(self.probability)
+
+    def draw_pairs(self, count: int, rng: np.random.Generator) -> tuple[MixPairs, np.ndarray]:
+        """Pair `count` images, and draw lam (groups,) for them."""
+        pairs = mix_pairs(count, self.granularity, self.partner, self.probability, rng)
+        return pairs, rng.beta(self.alpha, self.alpha, len(pairs.mixed))
+
+
+def check_probability(probability: float) -> None:
+    """Raise UsageError outside [0, 1]."""
     if not 0 <= probability <= 1:
         raise UsageError(f"mixing.probability is {probability}; it must lie in [0, 1]")
 
@@ -124,14 +138,12 @@ def numpy_generator(generator: torch.Generator) -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=generator)))
 
 
-def soft(labels: Tensor, num_classes: int) -> Tensor:
+def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
     """Labels (N,) or (N, K) as rows of weights (N, K), float32."""
-    if labels.ndim == 2:
-        return labels.float()
-    return functional.one_hot(labels, num_classes).float()
+    return (labels if labels.ndim == 2 else functional.one_hot(labels, num_classes)).float()
 
 
-def send(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A host tensor on the device, without waiting for what the device is at.
 
     On Apple's GPUs such a copy may read memory that is already in other use (pytorch 83015).
@@ -139,13 +151,13 @@ def send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=device.type != "mps")
 
 
-def blend(targets: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
+def blend_labels(labels: Tensor, num_classes: int, partner: Tensor, lam: Tensor) -> Tensor:
     """Lam * own + (1 - lam) * partner's, row by row (paper, equation 1); all on one device."""
-    weight = lam[:, None]
+    targets, weight = soft_labels(labels, num_classes), lam[:, None]
     return weight * targets[: len(lam)] + (1 - weight) * targets[partner]
 
 
 def unmixed(images: Tensor, labels: Tensor, num_classes: int) -> Mixed:
     """The batch as it is, not copied: every lam 1, every image its own partner."""
     count = len(images)
-    return Mixed(images, soft(labels, num_classes), torch.ones(count), torch.arange(count))
+    return Mixed(images, soft_labels(labels, num_classes), torch.ones(count), torch.arange(count))

@@ -1,18 +1,92 @@
 """Networks that timm lacks, under names that timm knows once `register` was called."""
 
-from pretrain.models import caffe_resnet, cifar_resnet, pyramidnet
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-# what a program with timm alone cannot build
-NAMES = frozenset().union(
-    *(module.default_cfgs for module in (caffe_resnet, cifar_resnet, pyramidnet))
-)
+from timm.models import generate_default_cfgs, is_model, register_model
+from timm.models._builder import build_model_with_cfg
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import nn
+
+from pretrain.models.pyramidnet import PyramidNet
+from pretrain.models.resnet import CaffeResNet, CifarResNet
+
+_COMMON = {"interpolation": "bilinear", "first_conv": "conv1", "classifier": "fc"}
+_CIFAR10 = {
+    **_COMMON,
+    "input_size": (3, 32, 32),
+    "pool_size": (4, 4),
+    "crop_pct": 1.0,
+    "mean": (0.4914, 0.4822, 0.4465),
+    "std": (0.2470, 0.2435, 0.2616),
+    "num_classes": 10,
+}
+_CIFAR100 = {
+    **_CIFAR10,
+    "pool_size": (8, 8),
+    "mean": (125.3 / 255, 123.0 / 255, 113.9 / 255),
+    "std": (63.0 / 255, 62.1 / 255, 66.7 / 255),
+    "num_classes": 100,
+}
+# what MSRA's files expect, as detectron2 feeds them: 0 to 255, the mean taken off, not scaled
+_CAFFE = {
+    **_COMMON,
+    "input_size": (3, 224, 224),
+    "pool_size": (7, 7),
+    "crop_pct": 0.875,
+    "mean": (123.675 / 255, 116.28 / 255, 103.53 / 255),
+    "std": (1 / 255, 1 / 255, 1 / 255),
+    "num_classes": 1000,
+}
+
+
+def _pyramidnet(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # timm writes into it
+    return build_model_with_cfg(PyramidNet, name, pretrained, feature_cfg=levels, **options)
+
+
+_cifar_resnet = partial(build_model_with_cfg, CifarResNet)
+_caffe_resnet = partial(build_model_with_cfg, CaffeResNet, block=Bottleneck)
+# name -> how timm feeds it, what builds it, with which arguments
+_NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, Any]]] = {
+    # 0.56, 1.16 and 1.30 GMACs for an image of 32x32
+    "resnet18_cifar": (_CIFAR10, _cifar_resnet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
+    "resnet34_cifar": (_CIFAR10, _cifar_resnet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
+    "resnet50_cifar": (_CIFAR10, _cifar_resnet, {"block": Bottleneck, "layers": (3, 4, 6, 3)}),
+    "resnet50_caffe": (_CAFFE, _caffe_resnet, {"layers": (3, 4, 6, 3)}),
+    "resnet101_caffe": (_CAFFE, _caffe_resnet, {"layers": (3, 4, 23, 3)}),
+    "resnet152_caffe": (_CAFFE, _caffe_resnet, {"layers": (3, 8, 36, 3)}),
+    # any depth, alpha and block; the paper's CIFAR network (26.8 M parameters); its light one
+    # (table 6; 1.7 M)
+    "pyramidnet": (_CIFAR100, _pyramidnet, {}),
+    "pyramidnet200_a240": (_CIFAR100, _pyramidnet, {"depth": 200, "alpha": 240}),
+    "pyramidnet110_a64": (_CIFAR100, _pyramidnet, {"depth": 110, "alpha": 64}),
+}
+# the name under which timm looks for them
+default_cfgs = generate_default_cfgs({name: dict(row[0]) for name, row in _NETWORKS.items()})
+
+NAMES = frozenset(_NETWORKS)
+"""What a program with timm alone cannot build."""
 
 
 def register() -> None:
     """Give timm our architectures; `timm.create_model(name)` builds them afterwards."""
-    cifar_resnet.register_cifar_resnets()
-    caffe_resnet.register_caffe_resnets()
-    pyramidnet.register_pyramidnets()
+    for name in _NETWORKS:
+        if not is_model(name):
+            register_model(_entrypoint(name))
+
+
+def _entrypoint(name: str) -> Callable[..., nn.Module]:
+    """A function as timm registers it, by its own name."""
+    _, build, arguments = _NETWORKS[name]
+
+    def create(pretrained: bool = False, **options: Any) -> nn.Module:
+        network: nn.Module = build(name, pretrained, **{**arguments, **options})
+        return network
+
+    create.__name__ = name
+    return create
 
 
 __all__ = ["NAMES", "register"]

@@ -12,29 +12,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
-from timm.models import generate_default_cfgs, is_model, register_model
-from timm.models._builder import build_model_with_cfg
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.errors import UsageError
-
-_CONFIG = {
-    "input_size": (3, 32, 32),
-    "pool_size": (8, 8),
-    "crop_pct": 1.0,
-    "interpolation": "bilinear",
-    "mean": (125.3 / 255, 123.0 / 255, 113.9 / 255),
-    "std": (63.0 / 255, 62.1 / 255, 66.7 / 255),
-    "first_conv": "conv1",
-    "classifier": "fc",
-    "num_classes": 100,
-}
-# the name under which timm looks for them
-default_cfgs = generate_default_cfgs(
-    {name: dict(_CONFIG) for name in ("pyramidnet", "pyramidnet200_a240", "pyramidnet110_a64")}
-)
 
 
 class Block(nn.Module):
@@ -45,12 +27,12 @@ class Block(nn.Module):
         channels = [inputs, width, width, 4 * width] if bottleneck else [inputs, width, width]
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         strided = 2 if bottleneck else 1  # the first 3x3
-        for place, kernel in enumerate(kernels, 1):
-            before, after = channels[place - 1], channels[place]
-            step = stride if place == strided else 1
-            self.add_module(f"bn{place}", nn.BatchNorm2d(before))
+        for number, kernel in enumerate(kernels, 1):
+            before, after = channels[number - 1], channels[number]
+            step = stride if number == strided else 1
+            self.add_module(f"bn{number}", nn.BatchNorm2d(before))
             self.add_module(
-                f"conv{place}",
+                f"conv{number}",
                 nn.Conv2d(before, after, kernel, step, padding=kernel // 2, bias=False),
             )
         self.add_module(f"bn{len(kernels) + 1}", nn.BatchNorm2d(channels[-1]))
@@ -60,10 +42,10 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H/stride, W/stride), C' >= C."""
         shortcut = self.halve(x)
-        for place in range(1, self.num_convs + 1):
-            x = getattr(self, f"bn{place}")(x)
-            x = functional.relu(x) if place > 1 else x
-            x = getattr(self, f"conv{place}")(x)
+        for number in range(1, self.num_convs + 1):
+            x = getattr(self, f"bn{number}")(x)
+            x = functional.relu(x) if number > 1 else x
+            x = getattr(self, f"conv{number}")(x)
         x = getattr(self, f"bn{self.num_convs + 1}")(x)
         more = x.shape[1] - shortcut.shape[1]
         return x + functional.pad(shortcut, (0, 0, 0, 0, 0, more))
@@ -95,9 +77,9 @@ class PyramidNet(nn.Module):
         global_pool: str = "avg",
     ) -> None:
         super().__init__()
-        per_stage, odd = divmod(depth - 2, 9 if bottleneck else 6)
+        unit = 9 if bottleneck else 6
+        per_stage, odd = divmod(depth - 2, unit)
         if odd or not 0 < per_stage <= 200:
-            unit = 9 if bottleneck else 6
             raise UsageError(f"a PyramidNet's depth is {unit} n + 2, and not {depth}")
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
@@ -105,10 +87,10 @@ class PyramidNet(nn.Module):
         self.feature_info = []
         for stage in (1, 2, 3):
             blocks = []
-            for place in range(per_stage):
+            for number in range(per_stage):
                 # added up as the release does: round() sees the same float
                 width = width + alpha / (3 * per_stage * 1.0)
-                stride = 2 if stage > 1 and place == 0 else 1
+                stride = 2 if stage > 1 and number == 0 else 1
                 blocks.append(Block(channels, round(width), stride, bottleneck))
                 channels = round(width) * (4 if bottleneck else 1)
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
@@ -155,14 +137,14 @@ class PyramidNet(nn.Module):
         intermediates_only: bool = False,
     ) -> Any:
         """Timm's way to feature levels: the outputs of the stages `indices`, of 0 to 2."""
-        wanted, last = feature_take_indices(3, indices if indices is None else list(indices))  # type: ignore[arg-type]
+        kept, last = feature_take_indices(3, indices if indices is None else list(indices))  # type: ignore[arg-type]
         x = self.bn1(self.conv1(x))
         levels = []
-        for place, stage in enumerate((self.layer1, self.layer2, self.layer3)):
-            if stop_early and place > last:
+        for index, stage in enumerate((self.layer1, self.layer2, self.layer3)):
+            if stop_early and index > last:
                 break
             x = stage(x)
-            if place in wanted:
+            if index in kept:
                 levels.append(x)
         if intermediates_only:
             return levels
@@ -181,30 +163,3 @@ class PyramidNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Normalised images (N, 3, H, W) to logits (N, K)."""
         return self.forward_head(self.forward_features(x))
-
-
-def pyramidnet(pretrained: bool = False, **options: Any) -> nn.Module:
-    """Any depth, alpha and block, given as arguments."""
-    return _build("pyramidnet", pretrained, options)
-
-
-def pyramidnet200_a240(pretrained: bool = False, **options: Any) -> nn.Module:
-    """The paper's CIFAR network: depth 200, alpha 240, bottlenecks; 26.8 M parameters."""
-    return _build("pyramidnet200_a240", pretrained, {"depth": 200, "alpha": 240} | options)
-
-
-def pyramidnet110_a64(pretrained: bool = False, **options: Any) -> nn.Module:
-    """The paper's light CIFAR network (table 6): depth 110, alpha 64, bottlenecks; 1.7 M."""
-    return _build("pyramidnet110_a64", pretrained, {"depth": 110, "alpha": 64} | options)
-
-
-def _build(name: str, pretrained: bool, options: dict[str, Any]) -> nn.Module:
-    levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}
-    return build_model_with_cfg(PyramidNet, name, pretrained, feature_cfg=levels, **options)
-
-
-def register_pyramidnets() -> None:
-    """Register the functions above by their names."""
-    for build in (pyramidnet, pyramidnet200_a240, pyramidnet110_a64):
-        if not is_model(build.__name__):
-            register_model(build)

@@ -21,7 +21,7 @@ from pretrain.mixing import (
     paste,
 )
 from pretrain.mixing.cutmix import _paste_by_mask
-from pretrain.mixing.mixed import plan
+from pretrain.mixing.mixed import mix_pairs
 
 CLASSES = 5
 METHODS = [
@@ -106,7 +106,7 @@ def test_who_meets_whom_is_timm_s(granularity, count, monkeypatch):
         (image.numpy().copy(), int(label)) for image, label in zip(images, labels, strict=True)
     ]
     wanted, targets = theirs(pairs)
-    who = plan(count, granularity, "any", 1.0, np.random.default_rng(0))
+    who = mix_pairs(count, granularity, "any", 1.0, np.random.default_rng(0))
     flip = torch.arange(count).flip(0)[: len(wanted)]
     if granularity in ("pair", "half"):  # otherwise ours is a permutation, theirs the flip
         assert who.partner.tolist() == flip.tolist()
@@ -120,21 +120,21 @@ def test_nobody_meets_himself_where_that_is_asked(count):
     met = set()
     for seed in range(60):
         for granularity in ("batch", "sample"):
-            who = plan(count, granularity, "other", 1.0, np.random.default_rng(seed))
+            who = mix_pairs(count, granularity, "other", 1.0, np.random.default_rng(seed))
             assert sorted(who.partner.tolist()) == list(range(count))
             assert (who.partner != np.arange(count)).all()
             met.add(int(who.partner[0]))
     assert met == set(range(1, count))
-    alone = plan(1, "batch", "other", 1.0, np.random.default_rng(0))
+    alone = mix_pairs(1, "batch", "other", 1.0, np.random.default_rng(0))
     assert alone.partner.tolist() == [0]
 
 
 def test_pairs_are_each_other_s_partners_and_half_has_no_image_twice():
     for count in (1, 2, 7, 8):
-        pair = plan(count, "pair", "any", 1.0, np.random.default_rng(0))
+        pair = mix_pairs(count, "pair", "any", 1.0, np.random.default_rng(0))
         assert (pair.partner[pair.partner] == np.arange(count)).all()
         assert (pair.group[pair.partner] == pair.group).all()
-        half = plan(count, "half", "any", 1.0, np.random.default_rng(0))
+        half = mix_pairs(count, "half", "any", 1.0, np.random.default_rng(0))
         assert len(half.partner) == (count + 1) // 2
         seen = [*range(len(half.partner)), *half.partner[: count // 2]]
         assert len(set(seen)) == len(seen)
@@ -296,7 +296,7 @@ def share_mixed(options: MixingConfig, epoch: float) -> float:
 
 
 def test_a_schedule_is_a_function_of_the_epoch():
-    ramp = MixingConfig(granularity="sample", ramp_epochs=10, off_epoch=18)
+    ramp = MixingConfig(granularity="sample", ramp=10, off_after=18)
     assert share_mixed(ramp, 0) == 0
     assert share_mixed(ramp, 5) == pytest.approx(0.5, abs=0.15)
     assert share_mixed(ramp, 10) > 0.9
@@ -304,7 +304,7 @@ def test_a_schedule_is_a_function_of_the_epoch():
     assert share_mixed(ramp, 18) == 0
     both = MixingConfig(others=[MethodConfig(method="mixup", weight=3.0)])
     assert mix_at(both, 0.0).weights == (1.0, 3.0)
-    for wrong in ({"ramp_epochs": -1.0}, {"off_epoch": -1.0}):
+    for wrong in ({"ramp": -1.0}, {"off_after": -1.0}):
         with pytest.raises(UsageError, match=next(iter(wrong))):
             MixingConfig(**wrong)
 
