@@ -1,9 +1,190 @@
-"""The configuration of a pretraining run. No torch at import: `--help` is instant."""
+"""What the trainers share of their configurations, and the configuration of pretraining.
 
+No torch at import: `--help` is instant. A duration is a number of epochs, or a text with its unit:
+`120000 steps`, `960000 images`, `1.5 epochs`; `steps_of` turns all of them into optimizer steps.
+"""
+
+import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pretrain.errors import UsageError, at_least
+
+Duration = float | str
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+_DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(epoch|step|image)s?\s*", re.I)
+
+
+def parse_duration(name: str, value: Duration) -> tuple[float, str]:
+    """(number, "epoch", "step" or "image") of a duration.
+
+    Args:
+        name: of the option, for the message.
+        value: a number of epochs, or a text with a unit.
+
+    Raises:
+        UsageError: a unit that is none, or a negative number.
+    """
+    if isinstance(value, str):
+        if match := _DURATION.fullmatch(value):
+            return float(match[1]), match[2].lower()
+        raise UsageError(
+            f"{name} is {value!r}; give a number of epochs, or a number with its unit: "
+            "'120000 steps', '960000 images', '2 epochs'"
+        )
+    if not value >= 0:
+        raise UsageError(f"{name} is {value}; it must be at least 0")
+    return float(value), "epoch"
+
+
+def steps_of(value: Duration, *, steps_per_epoch: int, batch_size: int) -> int:
+    """Optimizer steps of a duration, rounded to the nearest."""
+    number, unit = parse_duration("duration", value)
+    return round(number * {"epoch": steps_per_epoch, "step": 1, "image": 1 / batch_size}[unit])
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """One of timm's optimizers and its schedule.
+
+    The defaults are the paper's for pretraining: SGD with Nesterov momentum, weight decay on every
+    parameter.
+    """
+
+    name: str = "sgd"
+    """Any of timm's optimizers: sgd has Nesterov momentum, momentum is SGD without, adam, adamw."""
+    lr: float = 0.1
+    """Peak learning rate, for the whole batch_size."""
+    lr_batch: int | None = None
+    """lr is multiplied by batch_size / lr_batch (linear scaling); null takes lr as it stands."""
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    no_decay: Literal["nothing", "norms", "norms_and_biases"] = "nothing"
+    """What is not decayed: nothing is left out (the official code), normalization layers
+    (detectron2), or these and all biases (timm's habit)."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Plain values passed to the optimizer, such as {betas: [0.9, 0.95]}."""
+    schedule: Literal["step", "cosine", "poly", "tanh", "constant"] = "step"
+    """Times decay_rate at each milestone, one of timm's curves down to min_lr, or constant."""
+    milestones: tuple[Duration, ...] = (75, 150, 225)
+    """Durations from the start, for the step schedule."""
+    decay_rate: float = 0.1
+    """Factor at a milestone."""
+    min_lr: float = 0.0
+    """End of the curves."""
+    warmup: Duration = 0.0
+    """Duration of the linear rise from a thousandth of the peak."""
+    clip_norm: float | None = None
+    """Largest norm of the gradient; null for no limit."""
+    ema: float | None = None
+    """Decay a step of an exponential moving average of the weights, such as 0.9999, which is then
+    what is evaluated and kept; null for none. It begins smaller, as timm's warm-up."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates that cannot learn."""
+        if not self.lr > 0:
+            raise UsageError(f"optimizer.lr is {self.lr}; it must be above 0")
+        if not 0 <= self.decay_rate < 1:
+            raise UsageError(f"optimizer.decay_rate is {self.decay_rate}; it must lie in [0, 1)")
+        at_least("optimizer", self, weight_decay=0, min_lr=0, momentum=0)
+        if self.lr_batch is not None:
+            at_least("optimizer", self, lr_batch=1)
+        for value in (*self.milestones, self.warmup):
+            parse_duration("optimizer.warmup or milestones", value)
+        if self.clip_norm is not None and not self.clip_norm > 0:
+            raise UsageError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0 or null")
+        if self.ema is not None and not 0 < self.ema < 1:
+            raise UsageError(f"optimizer.ema is {self.ema}; it must lie in (0, 1) or be null")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How samples are read: nothing here changes a bit of the result."""
+
+    workers: int = 2
+    """Loader processes, for each training process; 0 reads in the training process."""
+    prefetch: int = 2
+    """Batches that each loader process reads ahead."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative counts."""
+        at_least("loader", self, workers=0, prefetch=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointsConfig:
+    """What a run leaves on the way: the state for resuming always, after every epoch."""
+
+    every_steps: int = 0
+    """Save the state also after every so many steps; 0 only after epochs."""
+    best: bool = True
+    """Keep the network of the best epoch so far: checkpoints/best.pth."""
+    every_epochs: int = 0
+    """Keep the network of every so many epochs: checkpoints/epoch-0010.pth; 0 for none."""
+
+    def __post_init__(self) -> None:
+        """Refuse negative periods."""
+        at_least("checkpoints", self, every_steps=0, every_epochs=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainerConfig:
+    """What every trainer has."""
+
+    name: str = "custom"
+    """Name of the recipe: runs with another name stand in another table."""
+    data: str | None = None
+    """Folder with the data; without it synthetic shapes are drawn and used."""
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
+    epochs: int | None = 300
+    """Length of the run; null where duration gives it."""
+    duration: str | None = None
+    """Length of the run with its unit, such as '120000 steps' or '960000 images', in place of
+    epochs."""
+    batch_size: int = 256
+    """Samples in an optimizer step, over all processes."""
+    accumulate: int = 1
+    """Micro-batches in a step: the batch is cut into so many (times the processes), which need
+    less memory."""
+    precision: Precision = "32-true"
+    compile: bool = False
+    """torch.compile the network: a minute or more before the first step, faster on a GPU."""
+    tensorboard: bool = False
+    """Curves in RUN/tensorboard, beside log.jsonl (needs the extra of that name)."""
+    deterministic: bool = False
+    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
+    seed: int = 0
+    """The one seed: weights, order, augmentation and dropout follow from it."""
+
+    def __post_init__(self) -> None:
+        """Refuse counts below one and contradictions."""
+        at_least("", self, batch_size=1, accumulate=1, seed=0)
+        if self.duration is not None:
+            if not parse_duration("duration", self.duration)[0] > 0:
+                raise UsageError(f"duration is {self.duration!r}; it must be above 0")
+            object.__setattr__(self, "epochs", None)
+        elif self.epochs is None:
+            raise UsageError("epochs is null; give --epochs, or --duration '120000 steps'")
+        else:
+            at_least("", self, epochs=1)
+        length = self.duration if self.epochs is None else float(self.epochs)
+        (warmup, unit), (total, of) = (
+            parse_duration("optimizer.warmup", self.optimizer.warmup),
+            parse_duration("duration", length or 0),
+        )
+        if unit == of and warmup > total:
+            raise UsageError(
+                f"optimizer.warmup is {self.optimizer.warmup}, longer than the run of {length} "
+                f"{'epochs' if self.epochs else ''}".rstrip()
+            )
+
+    def steps(self, steps_per_epoch: int, duration: Duration | None = None) -> int:
+        """Optimizer steps of a duration, or of the whole run."""
+        if duration is None:
+            duration = self.duration or float(self.epochs or 0)
+        return steps_of(duration, steps_per_epoch=steps_per_epoch, batch_size=self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,128 +286,47 @@ class MixingConfig(MethodConfig):
 
     others: list[MethodConfig] = field(default_factory=list)
     """Further methods: for each batch one is drawn by the weights."""
-    ramp_epochs: float = 0.0
-    """The probability rises from 0 over so many epochs (the paper's Scheduled CutMix: all)."""
-    off_epoch: float | None = None
-    """From this epoch on nothing is mixed; null mixes to the end."""
+    ramp: Duration = 0.0
+    """The probability rises from 0 over this duration (the paper's Scheduled CutMix: all)."""
+    off_after: Duration | None = None
+    """From here on nothing is mixed; null mixes to the end."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that goes backwards, and chances that are none."""
         super().__post_init__()
         if not sum(method.weight for method in (self, *self.others)) > 0:
             raise UsageError("mixing.weight is 0 for every method; one must be above 0")
-        if self.ramp_epochs < 0:
-            raise UsageError(f"mixing.ramp_epochs is {self.ramp_epochs}; it must be at least 0")
-        if self.off_epoch is not None and self.off_epoch < 0:
-            raise UsageError(f"mixing.off_epoch is {self.off_epoch}; it must be at least 0")
+        parse_duration("mixing.ramp", self.ramp)
+        if self.off_after is not None:
+            parse_duration("mixing.off_after", self.off_after)
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """The defaults are the paper's: SGD with Nesterov momentum, weight decay on every parameter."""
-
-    name: str = "sgd"
-    """Any of timm's optimisers; its sgd has Nesterov momentum."""
-    lr: float = 0.1
-    """Peak learning rate, for the whole batch_size."""
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    decay_norm_and_bias: bool = True
-    """Weight decay on norms and biases too, as the official code; false is today's habit."""
-    args: dict[str, Any] = field(default_factory=dict)
-    """Plain values passed to the optimiser, such as {betas: [0.9, 0.95]}."""
-    schedule: Literal["step", "cosine", "poly", "tanh", "constant"] = "step"
-    """Times decay_rate at each milestone, or one of timm's curves down to min_lr."""
-    milestones: tuple[float, ...] = (75, 150, 225)
-    """Epochs of the step schedule."""
-    decay_rate: float = 0.1
-    """Factor at a milestone."""
-    min_lr: float = 0.0
-    """End of the curves."""
-    warmup_epochs: float = 0.0
-    """Epochs of linear rise to the peak."""
-    label_smoothing: float = 0.0
-    clip_norm: float | None = None
-    """Largest norm of the gradient; null for no limit."""
-    ema: float | None = None
-    """Decay a step of an exponential moving average of the weights, such as 0.9999, which is then
-    what is evaluated and kept; null for none. It begins smaller, as timm's warm-up."""
-
-    def __post_init__(self) -> None:
-        """Refuse rates that cannot learn."""
-        if not self.lr > 0:
-            raise UsageError(f"optimizer.lr is {self.lr}; it must be above 0")
-        for name in ("label_smoothing", "decay_rate"):
-            if not 0 <= getattr(self, name) < 1:
-                value = getattr(self, name)
-                raise UsageError(f"optimizer.{name} is {value}; it must lie in [0, 1)")
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UsageError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0 or null")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise UsageError(f"optimizer.ema is {self.ema}; it must lie in (0, 1) or be null")
-
-
-@dataclass(frozen=True, kw_only=True)
-class CheckpointsConfig:
-    """What a run leaves on the way: the state for resuming always, after every epoch."""
-
-    every_steps: int = 0
-    """Save the state also after every so many steps; 0 only after epochs."""
-    best: bool = True
-    """Keep the backbone of the best epoch so far: checkpoints/best.pth."""
-    every_epochs: int = 0
-    """Keep the backbone of every so many epochs: checkpoints/epoch-0010.pth; 0 for none."""
-
-    def __post_init__(self) -> None:
-        """Refuse negative periods."""
-        at_least("checkpoints", self, every_steps=0, every_epochs=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class PretrainConfig:
+class PretrainConfig(TrainerConfig):
     """One pretraining run. The defaults are the paper's for ImageNet (section 4.1.1)."""
 
     name: str = "imagenet_cutmix"
-    """Name of the recipe: runs with another name stand in another table."""
-    data: str | None = None
-    """Folder with the data; without it the shape world is drawn and used."""
     init: str | None = None
     """A backbone to start from (its classifier is kept where the classes are as many)."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
-    epochs: int = 300
-    batch_size: int = 256
-    """Images in an optimiser step, over all processes."""
-    accumulate: int = 1
-    """Forward and backward passes in a step: the batch is cut into so many (times the processes),
-    each mixed by itself."""
-    workers: int = 2
-    """Loader processes, for each training process; any number gives the same bits."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    label_smoothing: float = 0.0
     channels_last: bool = True
     """Memory layout of images and weights: faster, other rounding."""
-    compile: bool = False
-    """torch.compile the network: a minute or more before the first step, faster on a GPU."""
     sync_batch_norm: bool = False
     """BatchNorm statistics over all processes (CUDA)."""
-    deterministic: bool = False
-    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
-    tensorboard: bool = False
-    """Curves in RUN/tensorboard, beside log.jsonl (needs the extra of that name)."""
-    seed: int = 0
-    """The one seed: weights, order, augmentation, mixing and dropout follow from it."""
 
     def __post_init__(self) -> None:
-        """Refuse counts below one and contradictions."""
-        at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
-        if self.optimizer.warmup_epochs > self.epochs:
-            raise UsageError(
-                f"optimizer.warmup_epochs is {self.optimizer.warmup_epochs}, longer "
-                f"than the run of {self.epochs} epochs"
-            )
+        """Refuse what no target allows."""
+        super().__post_init__()
+        check_label_smoothing(self.label_smoothing)
+
+
+def check_label_smoothing(value: float) -> None:
+    """Raise UsageError for a share that is none."""
+    if not 0 <= value < 1:
+        raise UsageError(f"label_smoothing is {value}; it must lie in [0, 1)")
 
 
 def _share(name: str, value: float) -> None:

@@ -10,11 +10,10 @@ from lightning.fabric import Fabric
 from pretrain.config import PretrainConfig
 from pretrain.engine import train_step
 from pretrain.run import peak_memory_mib
-from pretrain.setup import Gear, PretrainSetup, setup_training
-from pretrain.training import micro_batches, out_of_memory_hint
+from pretrain.setup import Loaders, PretrainSetup, setup_training
+from pretrain.training import TrainState, micro_batches, out_of_memory_hint
 
 _STEPS = 10
-_AHEAD = 2  # batches that a loader process reads before they are asked for
 
 
 @dataclass(frozen=True)
@@ -37,36 +36,43 @@ def project(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric) -> Pro
     Raises:
         UsageError: as the run itself would.
     """
-    what = f"images of {config.dataset.image_size} pixels"
-    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, what):
-        gear = setup_training(setup, config, fabric)
-        gear.model.train()
-        clock = _measure(gear, setup, config, fabric)
+    images = f"images of {config.dataset.image_size} pixels"
+    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, images):
+        state, loaders = setup_training(setup, config, fabric)
+        state.model.train()
+        clock = _measure(state, loaders, setup, config, fabric)
     steps = len(clock) - 1
     seconds = (clock[-1] - clock[0]) / steps
-    networks = 1 if gear.ema is None else 2
+    networks = 1 if state.ema is None else 2
     validation = networks * len(setup.data.val) / config.batch_size * seconds / 3
+    total = config.steps(setup.steps_per_epoch)
+    epochs = -(-total // setup.steps_per_epoch)
     return Projection(
         steps=steps,
         seconds_per_step=seconds,
         images_per_second=config.batch_size / seconds,
-        hours=config.epochs * (setup.steps_per_epoch * seconds + validation) / 3600,
+        hours=(total * seconds + epochs * validation) / 3600,
         memory_mib=peak_memory_mib(fabric.device),
     )
 
 
 def _measure(
-    gear: Gear, setup: PretrainSetup, config: PretrainConfig, fabric: Fabric
+    state: TrainState,
+    loaders: Loaders,
+    setup: PretrainSetup,
+    config: PretrainConfig,
+    fabric: Fabric,
 ) -> list[float]:
     """The clock before the first measured step and behind each."""
-    batches, accumulate = gear.train.epoch(0), gear.train.batches.accumulate
+    loader, accumulate = loaders.train, config.accumulate
+    batches = loader.epoch(0)
     clock: list[float] = []
 
     def step(number: int) -> bool:
         taken = list(islice(batches, accumulate))
         if len(taken) == accumulate:
-            parts = micro_batches(number, taken, gear.train, fabric, config.seed)
-            train_step(gear, setup, config, fabric, number, parts)
+            cut = micro_batches(number, taken, loader, fabric, config.seed)
+            train_step(state, loaders, setup, config, fabric, number, cut)
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize(fabric.device)
             clock.append(time.monotonic())
@@ -75,11 +81,11 @@ def _measure(
     began = time.monotonic()
     step(0)
     # what the loader has read ahead meanwhile would make it look faster than it is
-    spare = len(gear.train) - 1 - _STEPS
-    ahead = min(max(spare, 0), -(-_AHEAD * config.workers // accumulate))
+    spare = len(loader) - 1 - _STEPS
+    ahead = min(max(spare, 0), -(-config.loader.prefetch * config.loader.workers // accumulate))
     for _ in islice(batches, ahead * accumulate):
         pass
-    clock[:] = [time.monotonic()] if len(gear.train) > 1 else [began, clock[0]]
+    clock[:] = [time.monotonic()] if len(loader) > 1 else [began, clock[0]]
     for number in range(1, _STEPS + 1):
         if not step(number):
             break

@@ -34,7 +34,7 @@ RESULT_FORMAT = "result/2"
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
-CHANGEABLE = ("workers", "accumulate", "tensorboard", "checkpoints", "cache")
+CHANGEABLE = ("loader", "workers", "accumulate", "tensorboard", "checkpoints", "cache")
 """Top-level fields of a configuration that do not make another run."""
 
 
@@ -261,6 +261,10 @@ class Run:
             except ValueError:
                 break
         return records
+
+    def is_best(self, key: str, value: float) -> bool:
+        """Whether `value` is above that of `key` in every epoch logged so far that has one."""
+        return all(value > record[key] for record in self.read_log() if key in record)
 
     def cut_log(self, epochs: int) -> None:
         """Keep only the first `epochs` epochs: what a checkpoint to be resumed has seen."""

@@ -7,19 +7,24 @@ from typing import Any
 import torch
 from lightning.fabric import Fabric
 from timm.layers.norm_act import convert_sync_batchnorm
-from timm.optim._optim_factory import create_optimizer_v2, list_optimizers
-from timm.scheduler.scheduler import Scheduler
-from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.config import PretrainConfig
-from pretrain.data import Data, Images, Transformed, collate, open_data
+from pretrain.data import Data, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UsageError
 from pretrain.progress import bar
-from pretrain.training import BatchSampler, InMemoryLoader, Loader, derive, schedule
+from pretrain.training import (
+    BatchSampler,
+    InMemoryLoader,
+    Loader,
+    TrainState,
+    check_optimizer,
+    derive,
+    make_train_state,
+)
 
 
 @dataclass(frozen=True)
@@ -34,35 +39,28 @@ class PretrainSetup:
     """What is mixed: cutmix, none, cutmix+mixup."""
 
     @property
-    def train(self) -> Images:
-        """The training images."""
-        return self.data.train
-
-    @property
-    def parameters(self) -> int:
+    def num_parameters(self) -> int:
         """Of the network."""
         return sum(parameter.numel() for parameter in self.network.parameters())
 
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What the result says of the data."""
+        return {
+            "name": self.data.name,
+            "train": len(self.data.train),
+            "val": len(self.data.val),
+            "classes": len(self.data.train.classes),
+        }
+
 
 @dataclass(frozen=True)
-class Gear:
-    """What a step needs, on the device."""
+class Loaders:
+    """The images of a process, and what is done to them on the device."""
 
-    network: nn.Module
-    """The plain module."""
-    model: Any
-    """The same as Fabric (and torch.compile) wrapped it."""
-    optimizer: torch.optim.Optimizer
-    rates: Scheduler
-    ema: ModelEmaV3 | None
     train: Loader | InMemoryLoader
     val: Loader | InMemoryLoader
     pixels: Pixels
-
-    @property
-    def kept(self) -> nn.Module:
-        """What is evaluated and becomes the backbone: the averaged weights, if there are such."""
-        return self.network if self.ema is None else self.ema.module
 
 
 def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup:
@@ -89,46 +87,39 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
     if init is None:
         network = spec.create(num_classes, seed)
     else:
-        _check_init(config, init)
+        if (init.spec.arch, init.spec.model_args) != (config.model.arch, config.model.args):
+            raise UsageError(
+                f"--init is a {init.spec.arch} {init.spec.model_args or ''}, the recipe trains a "
+                f"{config.model.arch} {config.model.args or ''}. Give --model.arch "
+                f"{init.spec.arch} or a backbone of that architecture."
+            )
         names = init.provenance.classes
         same = init.spec.num_classes == num_classes and names in (None, list(data.train.classes))
         network = init.build(None if same else num_classes, seed)
-    known = [str(name) for name in list_optimizers()]
-    if config.optimizer.name not in known:
-        raise UsageError(
-            f"optimizer.name is {config.optimizer.name!r}; timm has {', '.join(sorted(known))}"
-        )
+    check_optimizer(config.optimizer)
     methods = [config.mixing, *config.mixing.others]
     steps = len(data.train) // config.batch_size
     return PretrainSetup(data, spec, network, steps, "+".join(method.method for method in methods))
 
 
-def _check_init(config: PretrainConfig, init: Backbone) -> None:
-    same_args = init.spec.model_args == config.model.args
-    if init.spec.arch != config.model.arch or not same_args:
-        raise UsageError(
-            f"--init is a {init.spec.arch} {init.spec.model_args or ''}, the recipe trains a "
-            f"{config.model.arch} {config.model.args or ''}. Give --model.arch {init.spec.arch} or "
-            "a backbone of that architecture."
-        )
-
-
-def setup_training(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric) -> Gear:
-    """Put everything on the device.
+def setup_training(
+    setup: PretrainSetup, config: PretrainConfig, fabric: Fabric
+) -> tuple[TrainState, Loaders]:
+    """Put everything that a step needs on the device.
 
     Raises:
-        UsageError: the batch cannot be cut so, the optimiser takes no such arguments.
+        UsageError: the batch cannot be cut so, the optimizer does not take its arguments, or images
+            that were to be kept in memory cannot be read.
     """
     layout = torch.channels_last if config.channels_last else torch.contiguous_format
-    size = config.dataset.image_size
-    padded = config.dataset.crop == "padded"
+    options = config.dataset
     pixels = Pixels(
         mean=setup.spec.mean,
         std=setup.spec.std,
-        pad=size // 8 if padded else 0,
-        flip=config.dataset.flip,
-        color_jitter=config.dataset.color_jitter,
-        lighting=config.dataset.lighting,
+        pad=options.image_size // 8 if options.crop == "padded" else 0,
+        flip=options.flip,
+        color_jitter=options.color_jitter,
+        lighting=options.lighting,
         memory_format=layout,
     )
     if config.sync_batch_norm and fabric.device.type != "cuda":
@@ -137,38 +128,8 @@ def setup_training(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric)
     network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
     if config.sync_batch_norm and fabric.world_size > 1:
         network = convert_sync_batchnorm(network)
-    optimizer = _optimizer(network, config)
-    compiled: Any = torch.compile(network) if config.compile else network
-    model, wrapped = fabric.setup(compiled, optimizer)
-    rates = schedule(
-        wrapped,
-        config.optimizer.schedule,
-        steps_per_epoch=len(train),
-        epochs=config.epochs,
-        warmup_epochs=config.optimizer.warmup_epochs,
-        milestones=config.optimizer.milestones,
-        decay_rate=config.optimizer.decay_rate,
-        min_lr=config.optimizer.min_lr,
-    )
-    decay = config.optimizer.ema
-    ema = None if decay is None else ModelEmaV3(network, decay=decay, use_warmup=True)
-    return Gear(network, model, wrapped, rates, ema, train, val, pixels)
-
-
-def _optimizer(network: nn.Module, config: PretrainConfig) -> torch.optim.Optimizer:
-    options = config.optimizer
-    try:
-        return create_optimizer_v2(
-            network,
-            opt=options.name,
-            lr=options.lr,
-            momentum=options.momentum,
-            weight_decay=options.weight_decay,
-            filter_bias_and_bn=not options.decay_norm_and_bias,
-            **options.args,
-        )
-    except TypeError as error:
-        raise UsageError(f"optimizer.args do not fit {options.name}: {error}") from error
+    state = make_train_state(network, config, fabric, steps_per_epoch=len(train))
+    return state, Loaders(train, val, pixels)
 
 
 def _loaders(
@@ -176,41 +137,37 @@ def _loaders(
 ) -> tuple[Loader | InMemoryLoader, Loader | InMemoryLoader]:
     """Training and validation; each process its share of both."""
     options, size = config.dataset, config.dataset.image_size
-    share = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+    shared = {"seed": config.seed, "rank": fabric.global_rank, "ranks": fabric.world_size}
     training: dict[str, Any] = {
         "batch_size": config.batch_size,
         "shuffle": True,
         "drop_last": True,
         "accumulate": config.accumulate,
-        "seed": config.seed,
-        **share,
+        **shared,
     }
     # as many images as a training step has in memory at once
     micro = config.batch_size // (config.accumulate * fabric.world_size)
-    validation: dict[str, Any] = {
-        "batch_size": max(1, micro),
-        "shuffle": False,
-        "seed": config.seed,
-        **share,
-    }
+    validation: dict[str, Any] = {"batch_size": max(1, micro), "shuffle": False, **shared}
     crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
-    train = Transformed(setup.data.train, crop)
-    val = Transformed(setup.data.val, centre_crop(size, options.crop_pct))
+    splits = (
+        (Transformed(setup.data.train, crop), training),
+        (Transformed(setup.data.val, centre_crop(size, options.crop_pct)), validation),
+    )
     if options.cache:
-        return (
-            _resident(train, training, config, fabric),
-            _resident(val, validation, config, fabric),
-        )
+        resident = [_in_memory(images, how, config, fabric) for images, how in splits]
+        return resident[0], resident[1]
     reading: dict[str, Any] = {
-        "workers": config.workers,
+        "workers": config.loader.workers,
+        "prefetch": config.loader.prefetch,
         "max_corrupt": options.max_corrupt,
         "collate": collate,
         "pin_memory": fabric.device.type == "cuda",
     }
-    return Loader(train, **training, **reading), Loader(val, **validation, **reading)
+    loaders = [Loader(images, **how, **reading) for images, how in splits]
+    return loaders[0], loaders[1]
 
 
-def _resident(
+def _in_memory(
     samples: Transformed, how: dict[str, Any], config: PretrainConfig, fabric: Fabric
 ) -> InMemoryLoader:
     """Every image decoded once, on the device where half of its free memory is enough."""
@@ -219,28 +176,22 @@ def _resident(
         samples,
         batch_size=256,
         seed=config.seed,
-        workers=config.workers,
+        workers=config.loader.workers,
         shuffle=False,
         collate=collate,
         max_corrupt=config.dataset.max_corrupt,
     )
-    parts: list[tuple[Tensor, Tensor]] = []
+    batches: list[tuple[Tensor, Tensor]] = []
     with bar("decoding", len(samples), "images", shown=fabric.is_global_zero) as advance:
         for images, labels in reading.epoch(0):
-            parts.append((images, labels))
+            batches.append((images, labels))
             advance(len(labels))
-    pixels, labels = (torch.cat(column) for column in zip(*parts, strict=True))
+    images, labels = (torch.cat(column) for column in zip(*batches, strict=True))
+    if fabric.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(fabric.device)
+        if images.numel() < free // 2:
+            images, labels = images.to(fabric.device), labels.to(fabric.device)
     # broken images are not there at all
-    loader = InMemoryLoader(
-        *_placed(pixels, labels, fabric.device), BatchSampler(len(labels), **how)
-    )
+    loader = InMemoryLoader(images, labels, BatchSampler(len(labels), **how))
     loader.broken.update(reading.broken)
     return loader
-
-
-def _placed(pixels: Tensor, labels: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        if pixels.numel() < free // 2:
-            return pixels.to(device), labels.to(device)
-    return pixels, labels

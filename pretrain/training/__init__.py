@@ -1,10 +1,18 @@
-"""What every loop of ours needs once: seeds, batches, schedules, stopping and resuming, devices."""
+"""What every training loop needs: seeds, batches, optimizers, resuming, devices."""
 
-from pretrain.training.devices import Device, Precision, make_fabric, out_of_memory_hint
+from pretrain.training.checkpoint import save_epoch
+from pretrain.training.devices import Device, make_fabric, out_of_memory_hint
 from pretrain.training.loader import BatchSampler, InMemoryLoader, Loader, Samples
-from pretrain.training.schedule import schedule
+from pretrain.training.optimizer import check_optimizer, make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, generator, seed_ambient
-from pretrain.training.train_loop import MicroBatch, TrainLoop, micro_batches
+from pretrain.training.train_loop import (
+    MicroBatch,
+    TrainLoop,
+    TrainState,
+    make_train_state,
+    micro_batches,
+    optimizer_step,
+)
 
 __all__ = [
     "BatchSampler",
@@ -12,14 +20,19 @@ __all__ = [
     "InMemoryLoader",
     "Loader",
     "MicroBatch",
-    "Precision",
     "Samples",
     "TrainLoop",
+    "TrainState",
+    "check_optimizer",
     "derive",
     "generator",
     "make_fabric",
+    "make_lr_scheduler",
+    "make_optimizer",
+    "make_train_state",
     "micro_batches",
+    "optimizer_step",
     "out_of_memory_hint",
-    "schedule",
+    "save_epoch",
     "seed_ambient",
 ]

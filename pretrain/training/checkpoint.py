@@ -1,16 +1,19 @@
-"""What resuming needs, in a file that is whole or absent."""
+"""What resuming needs, and the networks kept on the way, in files that are complete or absent."""
 
 import warnings
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
 from pretrain import torch_file
+from pretrain.config import CheckpointsConfig
 from pretrain.errors import UsageError
+from pretrain.run import Run
 
-CHECKPOINT_FORMAT = "checkpoint/1"
+CHECKPOINT_FORMAT = "checkpoint/2"
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> None:
@@ -24,7 +27,11 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
         return None
     state = torch_file.read(path)
     if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        raise UsageError(f"{path} is no checkpoint of this project ({CHECKPOINT_FORMAT!r}).")
+        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+        raise UsageError(
+            f"{path} is no checkpoint of this version (format {found!r}, expected "
+            f"{CHECKPOINT_FORMAT!r}). Give another --out to begin anew."
+        )
     here, there = _facts(device), state["facts"]
     changed = [
         f"{fact} {there.get(fact)}, now {here.get(fact)}"
@@ -38,6 +45,36 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
             stacklevel=2,
         )
     return state
+
+
+class Artifact(Protocol):
+    """A backbone, a detector, a captioner: what a run leaves for others."""
+
+    def save(self, path: Path) -> None:
+        """Write it, complete or not at all."""
+        ...
+
+
+def save_epoch(
+    run: Run,
+    options: CheckpointsConfig,
+    epoch: int,
+    is_best: bool,
+    make: Callable[[], Artifact],
+) -> None:
+    """Keep the network of an epoch where it is the best so far, or its turn has come.
+
+    Args:
+        run: the folder.
+        options: what is kept.
+        epoch: from 1.
+        is_best: so far.
+        make: the network as a file of its kind has it.
+    """
+    if options.best and is_best:
+        make().save(run.checkpoint.with_name("best.pth"))
+    if options.every_epochs and epoch % options.every_epochs == 0:
+        make().save(run.checkpoint.with_name(f"epoch-{epoch:04d}.pth"))
 
 
 def _facts(device: torch.device) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Literal
 import torch
 from lightning.fabric import Fabric
 
+from pretrain.config import Precision
 from pretrain.errors import UsageError
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def make_fabric(

@@ -158,6 +158,7 @@ class Loader:
         seed: int,
         workers: int,
         shuffle: bool,
+        prefetch: int = 2,
         drop_last: bool = False,
         collate: Callable[[list[Any]], Any] = default_collate,
         accumulate: int = 1,
@@ -175,6 +176,7 @@ class Loader:
             seed: of order and of what the samples draw.
             workers: processes that read; 0 reads in this one.
             shuffle: the order of training.
+            prefetch: batches that each of the workers reads ahead.
             drop_last: leave out the step that is not full.
             collate: list of samples -> batch.
             accumulate: micro-batches in a step of one process.
@@ -207,6 +209,7 @@ class Loader:
             num_workers=workers,
             collate_fn=_Collate(collate, fill=shuffle),
             persistent_workers=workers > 0,
+            prefetch_factor=prefetch if workers > 0 else None,
             worker_init_fn=_leave_signals_to_parent,
             pin_memory=pinned,
             generator=torch.Generator(),  # the loader's own draw stays off the ambient generator

@@ -1,9 +1,29 @@
-"""The way through a run: its epochs and steps, resumable after each of them, on any ranks."""
+"""From micro-batches to updated weights, and the way through a run: resumable after each step.
+
+The loop of every trainer, which stays in its engine:
+
+    state = make_train_state(network, config, fabric, steps_per_epoch=len(loader))
+    loop = TrainLoop(run, fabric, state, loader, config, num_metrics=2)
+    loop.resume()
+    with loop.running("title"):
+        for epoch in loop.epochs():
+            for step, micro_batches in loop.steps(epoch):
+                state.lr_scheduler.step_update(step)
+                metrics = optimizer_step(state, fabric, micro_batches, loss_function, step)
+                loop.finish_step(metrics)
+                loop.checkpoint()
+            loop.finish_epoch({...})
+            loop.checkpoint()
+
+The state of network and optimizer, the place in the epoch and its running sums are restored, and
+everything else is a function of seed, epoch and step: so a run that was stopped continues to the
+same bits, on any division of the batch over processes and micro-batches up to rounding.
+"""
 
 import math
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
@@ -11,13 +31,17 @@ from typing import Any, Protocol
 import torch
 from lightning.fabric import Fabric
 from timm.scheduler.scheduler import Scheduler
-from torch import nn
+from timm.utils.model_ema import ModelEmaV3
+from torch import Tensor, nn
 
+from pretrain.config import TrainerConfig
+from pretrain.curves import Curves
 from pretrain.errors import Stopped, UsageError
 from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
 from pretrain.training.loader import BatchSampler
+from pretrain.training.optimizer import make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, seed_ambient
 from pretrain.training.stopping import StopSignal
 
@@ -43,91 +67,185 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """A micro-batch of a step."""
+    """The part of a step that goes through the network at once."""
 
     number: int
     """Its place in the whole step, over all processes: what is drawn for it depends on this."""
-    batch: Any
+    data: Any
     """On the device."""
     last: bool
     """Of this process in this step."""
 
 
-class TrainLoop:
-    """Where a run stands, and how it goes on.
+@dataclass(frozen=True)
+class TrainState:
+    """What an optimizer step changes, on the device."""
 
-    The loop itself stays in the engine:
+    network: nn.Module
+    """The plain module."""
+    model: Any
+    """The same as Fabric wrapped it; its gradients are clipped."""
+    optimizer: torch.optim.Optimizer
+    lr_scheduler: Scheduler
+    ema: ModelEmaV3 | None
+    clip_norm: float | None
+    accumulate: int
+    """Micro-batches of this process in a step."""
+    more_models: tuple[Any, ...] = ()
+    """Further parts of the network that Fabric wrapped by themselves."""
 
-        with loop.running("title"):
-            for epoch in loop.epochs():
-                for step, parts in loop.steps(epoch):
-                    for part in parts:
-                        ...forward, backward...
-                        loop.sums += ...
-                    ...one optimiser step...
-                loop.finish_epoch({...})
+    @property
+    def averaged(self) -> nn.Module:
+        """What is evaluated and kept: the averaged weights, if there are such."""
+        return self.network if self.ema is None else self.ema.module
 
-    Made with the checkpoint of a stopped run in the folder, it continues where that stood, to the
-    same bits: state of network and optimiser, place in the epoch and its running sums are restored,
-    and everything else is a function of seed, epoch and step.
+    @property
+    def lr(self) -> float:
+        """Of the first group."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+
+def make_train_state(
+    network: nn.Module,
+    config: TrainerConfig,
+    fabric: Fabric,
+    *,
+    steps_per_epoch: int,
+    lr_of: Callable[[str], float | None] = lambda name: None,
+    parts: Sequence[nn.Module] = (),
+    compiled: Sequence[nn.Module] = (),
+) -> TrainState:
+    """Optimizer, schedule, average and what Fabric wraps.
+
+    Args:
+        network: all that is trained.
+        config: of any trainer.
+        fabric: device, precision and processes.
+        steps_per_epoch: optimizer steps.
+        lr_of: a parameter's name -> its own peak rate, or None for the optimizer's.
+        parts: of the network, wrapped each by itself where it is not called as one; the first is
+            the state's `model`.
+        compiled: parts that torch.compile takes, if not the whole network.
     """
+    options = config.optimizer
+    optimizer = make_optimizer(network, options, config.batch_size, lr_of)
+    if config.compile:
+        for module in compiled or [network]:
+            module.compile()
+    first, *others = parts or [network]
+    model, wrapped = fabric.setup(first, optimizer)
+    return TrainState(
+        network=network,
+        model=model,
+        optimizer=wrapped,
+        lr_scheduler=make_lr_scheduler(
+            wrapped,
+            options,
+            config.steps(steps_per_epoch),
+            lambda duration: config.steps(steps_per_epoch, duration),
+        ),
+        ema=None if options.ema is None else ModelEmaV3(network, options.ema, use_warmup=True),
+        clip_norm=options.clip_norm,
+        accumulate=config.accumulate,
+        more_models=tuple(fabric.setup_module(module) for module in others),
+    )
+
+
+def optimizer_step(
+    state: TrainState,
+    fabric: Fabric,
+    micro_batches: Iterable[MicroBatch],
+    loss_function: Callable[[MicroBatch], tuple[Tensor, Tensor]],
+    step: int,
+) -> Tensor:
+    """One step of the optimizer: forward and backward of each micro-batch, then the update.
+
+    Args:
+        state: what is changed.
+        fabric: device, precision and processes.
+        micro_batches: of this process.
+        loss_function: micro-batch -> loss (scalar, mean over the micro-batch) and metrics (M,).
+        step: of the run, for the average's warm-up.
+
+    Returns:
+        (M,): the metrics summed over the micro-batches.
+    """
+    total: Tensor | None = None
+    for micro_batch in micro_batches:
+        with ExitStack() as unsynchronized:
+            for model in (state.model, *state.more_models):
+                waits = fabric.no_backward_sync(model, enabled=not micro_batch.last)
+                unsynchronized.enter_context(waits)
+            loss, metrics = loss_function(micro_batch)
+            fabric.backward(loss / state.accumulate)
+        metrics = metrics.detach().float()
+        total = metrics if total is None else total + metrics
+    assert total is not None
+    if state.clip_norm is not None:
+        # not finite: with fp16 the scaler skips the step, otherwise the epoch's loss shows it
+        fabric.clip_gradients(
+            state.model, state.optimizer, max_norm=state.clip_norm, error_if_nonfinite=False
+        )
+    state.optimizer.step()
+    state.optimizer.zero_grad(set_to_none=True)
+    if state.ema is not None:
+        state.ema.update(state.network, step=step)
+    return total
+
+
+class TrainLoop:
+    """Where a run stands, and how it goes on; see the module."""
 
     def __init__(
         self,
         run: Run,
         fabric: Fabric,
-        model: nn.Module,
-        optimizer: torch.optim.Optimizer,
-        rates: Scheduler,
+        state: TrainState,
         loader: Source,
+        config: TrainerConfig,
         *,
-        epochs: int,
-        seed: int,
-        num_sums: int,
-        also: Mapping[str, nn.Module] | None = None,
-        save_every: int = 0,
+        num_metrics: int,
         stop_after: int | None = None,
+        extra_state: Mapping[str, nn.Module] | None = None,
     ) -> None:
-        """Restore the checkpoint of the run, if there is one.
+        """Begin at the first step.
 
         Args:
             run: the folder; started.
             fabric: device and processes.
-            model: as Fabric set it up.
-            optimizer: likewise.
-            rates: learning rates by step.
+            state: what is trained.
             loader: the training data.
-            epochs: of the whole run.
-            seed: of what libraries draw in a step.
-            num_sums: running sums over the micro-batches of an epoch.
-            also: further modules whose state is kept, by name (an average of the weights).
-            save_every: save after so many steps within an epoch too; 0 never.
+            config: of any trainer: length, seed, checkpoints, TensorBoard.
+            num_metrics: running sums over the micro-batches of an epoch.
             stop_after: stop after this step of the run, resumable; None goes to the end.
+            extra_state: further modules whose state is kept, by name.
         """
-        self.run, self.fabric, self.loader, self.rates = run, fabric, loader, rates
-        self.model, self.optimizer, self.also = model, optimizer, dict(also or {})
-        self.num_epochs, self.seed = epochs, seed
+        self.run, self.fabric, self.state, self.loader = run, fabric, state, loader
+        self.config = config
+        self.num_steps = config.steps(len(loader))
+        self.num_epochs = -(-self.num_steps // len(loader))
         self.epoch = self.done = 0  # epochs, and steps in the next one
-        self.sums = torch.zeros(num_sums, device=fabric.device)
-        """Added to by the loop in each micro-batch; cleared by `finish_epoch`."""
-        self._save_every, self._stop_after = save_every, stop_after
+        self.sums = torch.zeros(num_metrics, device=fabric.device)
+        """Of the metrics over the micro-batches of this epoch."""
+        self._extra_state = dict(extra_state or {})
+        if state.ema is not None:
+            self._extra_state["ema"] = state.ema.module
+        self._stop_after = stop_after
         self._clock = 0.0  # seconds of this epoch's steps
-        seconds = self._restore()
-        if fabric.is_global_zero:
-            run.cut_log(self.epoch)
-        self._started = time.monotonic() - seconds
+        self._started = self._epoch_started = time.monotonic()
         self._stop = StopSignal(fabric)
         self._advance: Advance | None = None
-
-    @property
-    def num_steps(self) -> int:
-        """Of the whole run."""
-        return self.num_epochs * len(self.loader)
+        self._curves: Curves | None = None
 
     @property
     def steps_done(self) -> int:
         """Of the whole run."""
-        return self.epoch * len(self.loader) + self.done
+        return min(self.epoch * len(self.loader) + self.done, self.num_steps)
+
+    @property
+    def steps_in_epoch(self) -> int:
+        """Of this epoch: the last one of a run that is given in steps may be shorter."""
+        return min(len(self.loader), self.num_steps - self.epoch * len(self.loader))
 
     @property
     def seconds(self) -> float:
@@ -137,17 +255,35 @@ class TrainLoop:
     @property
     def speed(self) -> float:
         """Samples per second in this epoch's steps, over all processes."""
-        return self.done * self.loader.batches.batch_size / max(self._clock, 1e-9)
+        return self.done * self.config.batch_size / max(self._clock, 1e-9)
+
+    def is_due(self, period: int) -> bool:
+        """Whether a multiple of `period` steps lies in this epoch; at its end always the last."""
+        start = self.epoch * len(self.loader)
+        end = start + self.steps_in_epoch
+        return end == self.num_steps or (period > 0 and start // period != end // period)
+
+    def resume(self) -> None:
+        """Take up RUN/checkpoints/last.pth, if there is one.
+
+        Raises:
+            UsageError: it is of other data.
+        """
+        seconds = self._restore()
+        if self.fabric.is_global_zero:
+            self.run.cut_log(self.epoch)
+        self._started = time.monotonic() - seconds
 
     @contextmanager
     def running(self, title: str) -> Iterator[None]:
         """A progress bar in samples; stop signals wait for the end of a step."""
-        size = self.loader.batches.batch_size
-        done = self.steps_done * size
-        shown = self.fabric.is_global_zero
-        with self._stop, bar(title, self.num_steps * size, "samples", done, shown) as advance:
+        size, zero = self.config.batch_size, self.fabric.is_global_zero
+        self._curves = Curves(self.run, self.config.tensorboard and zero, self.steps_done)
+        done, total = self.steps_done * size, self.num_steps * size
+        with self._stop, bar(title, total, "samples", done, zero) as advance:
             self._advance = advance
             yield
+        self._curves.close()
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left, from 0."""
@@ -155,64 +291,78 @@ class TrainLoop:
             yield self.epoch
 
     def steps(self, epoch: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
-        """(step, its micro-batches) for the rest of `epoch`.
+        """(step of the run, its micro-batches) for the rest of `epoch`.
 
         Raises:
-            Stopped: a stop signal came; the checkpoint holds everything up to the last step.
+            Stopped: the run stands at `stop_after` already.
         """
         if self._stop_after is not None and self.steps_done >= self._stop_after:
             raise Stopped(str(self.run.folder), f"step {self.steps_done} of {self.num_steps}", 0)
-        started = time.monotonic() - self._clock
+        self._epoch_started = time.monotonic() - self._clock
         batches = self.loader.epoch(epoch, self.done)
-        while parts := list(islice(batches, self.loader.batches.accumulate)):
+        while self.done < self.steps_in_epoch:
+            taken = list(islice(batches, self.loader.batches.accumulate))
+            if not taken:
+                return
             step = epoch * len(self.loader) + self.done
-            self.rates.step_update(step)
-            yield step, micro_batches(step, parts, self.loader, self.fabric, self.seed)
-            self.done += 1
-            self._clock = time.monotonic() - started
-            if self._advance is not None:
-                self._advance(
-                    self.loader.batches.batch_size, f"epoch {epoch + 1}/{self.num_epochs}"
-                )
-            number = self._stop.agreed()
-            if number is not None or step + 1 == self._stop_after:
-                self._save()
-                done = f"step {step + 1} of {self.num_steps}"
-                raise Stopped(str(self.run.folder), done, number or 0)
-            if self._save_every and (step + 1) % self._save_every == 0:
-                self._save()
+            yield step, micro_batches(step, taken, self.loader, self.fabric, self.config.seed)
+
+    def finish_step(self, metrics: Tensor) -> None:
+        """Count a step and add up its metrics, which are sums over its micro-batches."""
+        self.sums += metrics
+        self.done += 1
+        self._clock = time.monotonic() - self._epoch_started
+        if self._advance is not None:
+            self._advance(self.config.batch_size, f"epoch {self.epoch + 1}/{self.num_epochs}")
+        if self._curves is not None:
+            self._curves.step(self.steps_done, self.state.lr, metrics / self.config.accumulate)
 
     def means(self) -> list[float]:
-        """The sums over the micro-batches of the epoch, of all processes, divided by their number.
+        """The metrics of the epoch, the mean over the micro-batches of all processes.
 
         Raises:
             UsageError: one is not finite: the training has diverged.
         """
         batches = self.loader.batches
+        count = self.steps_in_epoch * batches.accumulate * batches.ranks
         total: Any = self.fabric.all_reduce(self.sums.clone(), reduce_op="sum")
-        means: list[float] = (total / (batches.steps * batches.accumulate * batches.ranks)).tolist()
+        means: list[float] = (total / count).tolist()
         if not all(map(math.isfinite, means)):
             raise UsageError(
                 f"the training loss is {means[0]} in epoch {self.epoch + 1}: it has diverged. "
-                "Give a smaller learning rate."
+                "Give a smaller --optimizer.lr, or --optimizer.clip_norm 10."
             )
         return means
 
-    def finish_epoch(self, record: dict[str, Any]) -> None:
-        """Log the epoch and save the state after it.
-
-        Raises:
-            Stopped: a stop signal came while the epoch was being scored.
-        """
+    def finish_epoch(self, record: Mapping[str, Any]) -> None:
+        """Count an epoch and log its record, in log.jsonl and for TensorBoard."""
         self.loader.share_corrupt()
+        if self._curves is not None:
+            self._curves.epoch(self.steps_done, dict(record))
         self.epoch, self.done, self._clock = self.epoch + 1, 0, 0.0
         self.sums = torch.zeros_like(self.sums)
         if self.fabric.is_global_zero:
             self.run.log({"epoch": self.epoch, "step": self.steps_done, **record})
-        self._save()
-        number = self._stop.agreed_now()
-        if number is not None and self.epoch < self.num_epochs:
-            raise Stopped(str(self.run.folder), f"epoch {self.epoch} of {self.num_epochs}", number)
+
+    def checkpoint(self) -> None:
+        """Save the state after an epoch, where its period has come, or where the run is stopped.
+
+        Raises:
+            Stopped: a stop signal came, or the step of `stop_after`; the same call continues.
+        """
+        between_epochs, done, every = self.done == 0, self.steps_done, self.config.checkpoints
+        number = None if between_epochs else self._stop.agreed()
+        stops = number is not None or (not between_epochs and done == self._stop_after)
+        if between_epochs or stops or (every.every_steps and done % every.every_steps == 0):
+            self._save()
+        if between_epochs:
+            number = self._stop.agreed_now()
+            stops = number is not None and self.epoch < self.num_epochs
+        if stops:
+            place = f"epoch {self.epoch} of {self.num_epochs}"
+            if not between_epochs:
+                place = f"step {done} of {self.num_steps}"
+            raise Stopped(str(self.run.folder), place, number or 0)
 
     def _layout(self) -> dict[str, int]:
         batches = self.loader.batches
@@ -236,10 +386,12 @@ class TrainLoop:
                 "layout": self._layout(),
                 "data": self._data(),
                 "broken": dict(self.loader.broken),
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "model": self.state.model.state_dict(),
+                "optimizer": self.state.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
-                "also": {name: module.state_dict() for name, module in self.also.items()},
+                "extra_state": {
+                    name: module.state_dict() for name, module in self._extra_state.items()
+                },
             }
             save_checkpoint(self.run.checkpoint, state, self.fabric.device)
         self.fabric.barrier()
@@ -254,10 +406,10 @@ class TrainLoop:
                 f"{self.run.folder} was started on other data: {state['data']} there, "
                 f"{self._data()} here. Give the same data, or another --out."
             )
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        for name, module in self.also.items():
-            module.load_state_dict(state["also"][name])
+        self.state.model.load_state_dict(state["model"])
+        self.state.optimizer.load_state_dict(state["optimizer"])
+        for name, module in self._extra_state.items():
+            module.load_state_dict(state["extra_state"][name])
         if (scaler := _scaler(self.fabric)) is not None and state["scaler"]:
             scaler.load_state_dict(state["scaler"])
         self.epoch, self.done = state["epoch"], state["done"]
@@ -273,12 +425,12 @@ class TrainLoop:
             place = f"after epoch {self.epoch}, step {self.done} of the next"
             log(f"resuming {self.run.folder} {place}")
             if here != there:
-                log(_changed(there, here, self.loader.batches.batch_size))
+                log(_changed(there, here, self.config.batch_size))
         return float(state["seconds"])
 
 
 def micro_batches(
-    step: int, batches: list[Any], loader: Source, fabric: Fabric, seed: int
+    step: int, batches: Sequence[Any], loader: Source, fabric: Fabric, seed: int
 ) -> Iterator[MicroBatch]:
     """The micro-batches of a step, the ambient generators seeded for each by its place."""
     ranks, rank = loader.batches.ranks, loader.batches.rank
@@ -293,18 +445,16 @@ def _scaler(fabric: Fabric) -> Any:
     return getattr(fabric.strategy.precision, "scaler", None)
 
 
-def _changed(there: dict[str, int], here: dict[str, int], batch_size: int) -> str:
+def _changed(there: Mapping[str, int], here: Mapping[str, int], batch_size: int) -> str:
     """What another division of the batch means for the run."""
-
-    def words(layout: dict[str, int]) -> tuple[str, int]:
-        micro = batch_size // (layout["processes"] * layout["accumulate"])
-        return (
-            f"{layout['processes']} process(es) x {layout['accumulate']} accumulated x {micro} "
-            "images",
-            micro,
+    (before, old), (now, new) = (
+        (
+            f"{layout['processes']} process(es) x {layout['accumulate']} accumulated x "
+            f"{batch_size // math.prod(layout.values())} images",
+            batch_size // math.prod(layout.values()),
         )
-
-    (before, old), (now, new) = words(there), words(here)
+        for layout in (there, here)
+    )
     if old == new:
         return f"the batch was {before}, now {now}: the same steps, but for rounding."
     return (

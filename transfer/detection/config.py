@@ -3,14 +3,19 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pretrain.config import Duration, LoaderConfig, OptimizerConfig, TrainerConfig, parse_duration
 from pretrain.errors import UsageError, at_least
 
 Engine = Literal["detectron2", "torchvision"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class VocConfig:
-    """What is read of a tree: Pascal VOC's layout, a folder of such trees, or MS-COCO's."""
+class DatasetConfig:
+    """What is read of a tree, and the sizes and flips of its images.
+
+    A tree is Pascal VOC's layout, a folder of such trees, or MS-COCO's. The same pixels go into
+    either library.
+    """
 
     train: str | None = None
     """Split for training, or several joined by +, such as VOC2007/trainval+VOC2012/trainval; null
@@ -25,19 +30,6 @@ class VocConfig:
     """Train on objects marked difficult too, as detectron2 and torchvision do."""
     max_corrupt: int = 0
     """So many images may be broken or missing; they are named and left out."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be meant."""
-        at_least("voc", self, max_corrupt=0)
-        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
-        if twice:
-            raise UsageError(f"voc.classes names {', '.join(twice)} twice")
-
-
-@dataclass(frozen=True, kw_only=True)
-class ImagesConfig:
-    """Sizes, flips and grouping; the same pixels go into either library."""
-
     short_side: int = 800
     """In scoring, images are resized so that the short side has so many pixels (PIL, bilinear)."""
     long_side: int = 1333
@@ -46,17 +38,20 @@ class ImagesConfig:
     """In training one of these is drawn for each image; empty takes short_side."""
     flip: float = 0.5
     """Chance of a horizontal flip in training."""
-    group: bool = True
+    aspect_ratio_grouping: bool = True
     """A step has wide images or tall ones, so that less is padded."""
 
     def __post_init__(self) -> None:
-        """Refuse sizes below one and a chance out of range."""
-        at_least("images", self, short_side=1, long_side=1)
+        """Refuse sizes below one, a chance out of range, and a class named twice."""
+        at_least("dataset", self, max_corrupt=0, short_side=1, long_side=1)
+        twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
+        if twice:
+            raise UsageError(f"dataset.classes names {', '.join(twice)} twice")
         if any(side < 1 for side in self.train_short_sides):
             sides = list(self.train_short_sides)
-            raise UsageError(f"images.train_short_sides is {sides}; all must be at least 1")
+            raise UsageError(f"dataset.train_short_sides is {sides}; all must be at least 1")
         if not 0 <= self.flip <= 1:
-            raise UsageError(f"images.flip is {self.flip}; it must lie in [0, 1]")
+            raise UsageError(f"dataset.flip is {self.flip}; it must lie in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,75 +97,32 @@ class DetectorConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolverConfig:
-    """The optimiser and its schedule."""
+class DetectionConfig(TrainerConfig):
+    """One detection run. The optimizer's defaults are detectron2's."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with momentum 0.9, or AdamW."""
-    lr: float = 0.02
-    """Peak learning rate, of a batch of lr_batch images."""
-    lr_batch: int | None = None
-    """The rate is multiplied by batch_size / lr_batch; null takes it as it stands."""
-    weight_decay: float = 1e-4
-    """Of all weights but those of norms."""
-    schedule: Literal["cosine", "step"] = "step"
-    """Cosine to zero, or times 0.1 at each milestone."""
-    milestones: tuple[float, ...] = ()
-    """Epochs of the step schedule."""
-    warmup_epochs: float = 0.0
-    """Epochs of linear rise to the peak, from a thousandth."""
-    clip: float | None = None
-    """Largest norm of the gradient; null for no limit."""
-
-    def __post_init__(self) -> None:
-        """Refuse a learning rate that cannot learn."""
-        if not self.lr > 0:
-            raise UsageError(f"solver.lr is {self.lr}; it must be above 0")
-        if self.lr_batch is not None:
-            at_least("solver", self, lr_batch=1)
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"solver.clip is {self.clip}; it must be above 0, or null")
-
-    def peak(self, batch_size: int) -> float:
-        """The peak learning rate of that batch."""
-        return self.lr if self.lr_batch is None else self.lr * batch_size / self.lr_batch
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionConfig:
-    """One detection run."""
-
-    name: str = "custom"
-    """Name of the recipe: runs with another name stand in another table."""
     backbone: str | None = None
     """A backbone file, or the folder of a pretraining run."""
-    scratch: bool = False
+    random_init: bool = False
     """Take the backbone's architecture and preprocessing with random weights: what it was worth."""
-    data: str | None = None
-    """A Pascal VOC or MS-COCO tree; without it the shape world is drawn and used."""
     engine: Literal["auto", "detectron2", "torchvision"] = "auto"
     """The library that trains; auto takes detectron2 where it is installed."""
-    voc: VocConfig = field(default_factory=VocConfig)
-    images: ImagesConfig = field(default_factory=ImagesConfig)
+    dataset: DatasetConfig = field(default_factory=DatasetConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    solver: SolverConfig = field(default_factory=SolverConfig)
-    epochs: int = 12
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            name="momentum", lr=0.02, no_decay="norms", milestones=()
+        )
+    )
+    loader: LoaderConfig = field(default_factory=LoaderConfig)
+    epochs: int | None = 12
     batch_size: int = 8
-    """Images in an optimiser step, over all processes."""
-    accumulate: int = 1
-    """Micro-batches that make a step: more of them need less memory."""
-    score_every: int = 0
-    """Score the test split after so many epochs too, for a learning curve; 0 only at the end."""
-    workers: int = 2
-    """Loader processes; any number gives the same bits."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    deterministic: bool = False
-    """On CUDA, algorithms that give the same bits each time."""
-    seed: int = 0
-    """The one seed: heads, order, flips and sampling follow from it."""
+    score_every: Duration = 0.0
+    """Score the test split each time so much has been trained (at the end of the epoch in which it
+    falls), for a learning curve; 0 only at the end."""
 
     def __post_init__(self) -> None:
         """Refuse counts below one, and what one engine cannot do."""
-        at_least("", self, epochs=1, batch_size=1, accumulate=1, score_every=0, workers=0, seed=0)
+        super().__post_init__()
+        parse_duration("score_every", self.score_every)
         if self.engine == "torchvision" and self.detector.head == "dc5":
             raise UsageError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4")

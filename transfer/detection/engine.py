@@ -1,28 +1,33 @@
 """Detection transfer, from a backbone to its average precision. Reads top to bottom."""
 
 import json
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
+from torch import Tensor
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import TrainLoop, out_of_memory_hint, schedule
-from transfer.detection.average_precision import VocScores, evaluate
+from pretrain.training import (
+    MicroBatch,
+    TrainLoop,
+    TrainState,
+    optimizer_step,
+    out_of_memory_hint,
+    save_epoch,
+)
+from transfer.detection.average_precision import VocScores
+from transfer.detection.average_precision import evaluate as score
 from transfer.detection.config import DetectionConfig
 from transfer.detection.faster_rcnn import LOSSES
-from transfer.detection.inference import detect, save_detector
+from transfer.detection.inference import DetectorFile, detect
 from transfer.detection.pictures import draw_all
-from transfer.detection.setup import (
-    DetectionSetup,
-    build,
-    make_loader,
-    make_optimizer,
-    resolved,
-)
+from transfer.detection.setup import DetectionSetup, build, resolved, setup_training
 
 
 def finetune(
@@ -51,9 +56,10 @@ def finetune(
     try:
         with out_of_memory_hint(fabric, config.batch_size, config.accumulate):
             return _finetune(backbone, resolved(config), run, fabric, stop_after)
-    except FloatingPointError as error:  # detectron2's own word for it
+    except FloatingPointError as error:  # detectron2's own message
         raise UsageError(
-            f"training has diverged ({error}). Give a smaller --solver.lr, or --solver.clip 10."
+            f"training has diverged ({error}). Give a smaller --optimizer.lr, or "
+            "--optimizer.clip_norm 10."
         ) from error
 
 
@@ -62,122 +68,118 @@ def _finetune(
 ) -> Result:
     # ---- set up
     setup = build(given, config)
-    backbone, solver = setup.backbone, config.solver
-    loader = make_loader(setup, config, fabric)
+    identity = plain(config), given.fingerprint()
+    run.refuse(*identity)
+    state, loader = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
-        run.start(plain(config), given.fingerprint())
+        run.start(*identity)
         log(f"note: engine {config.engine}")
         for note in setup.data.notes:
             log(f"note: {note}")
     fabric.barrier()
-    optimizer = make_optimizer(setup.model, solver, config.batch_size)
-    model, optimizer = fabric.setup(setup.model, optimizer)
-    rates = schedule(
-        optimizer,
-        solver.schedule,
-        steps_per_epoch=len(loader),
-        epochs=config.epochs,
-        warmup_epochs=solver.warmup_epochs,
-        milestones=solver.milestones,
-    )
     loop = TrainLoop(
-        run,
-        fabric,
-        model,
-        optimizer,
-        rates,
-        loader,
-        epochs=config.epochs,
-        seed=config.seed,
-        num_sums=len(LOSSES),
-        stop_after=stop_after,
+        run, fabric, state, loader, config, num_metrics=len(LOSSES), stop_after=stop_after
     )
+    loop.resume()
+    score_every = config.steps(len(loader), config.score_every)
 
     # ---- train
-    found: tuple[list[dict[str, Any]], VocScores] | None = None
-    with loop.running(f"detector from {backbone.name}"):
+    evaluated: tuple[list[dict[str, Any]], VocScores] | None = None
+    with loop.running(f"detector from {setup.backbone.name}"):
         for epoch in loop.epochs():
-            model.train()
-            for _, parts in loop.steps(epoch):
-                for part in parts:
-                    images, targets = part.batch
-                    with fabric.no_backward_sync(model, enabled=not part.last):
-                        parts_of_loss = model(images, targets)
-                        losses = torch.stack([parts_of_loss[name] for name in LOSSES])
-                        fabric.backward(losses.sum() / config.accumulate)
-                    loop.sums += losses.detach().float()
-                if solver.clip is not None:
-                    fabric.clip_gradients(
-                        model, optimizer, max_norm=solver.clip, error_if_nonfinite=False
-                    )
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-            means, speed = loop.means(), loop.speed
+            state.model.train()
+            for step, micro_batches in loop.steps(epoch):
+                state.lr_scheduler.step_update(step)
+                loop.finish_step(train_step(state, fabric, step, micro_batches))
+                loop.checkpoint()
+            losses = loop.means()
             record: dict[str, Any] = {
-                "lr": optimizer.param_groups[0]["lr"],
-                "loss": sum(means),
-                **dict(zip(LOSSES, means, strict=True)),
-                "images_per_second": round(speed, 2),
+                "lr": state.lr,
+                "loss": sum(losses),
+                **dict(zip(LOSSES, losses, strict=True)),
+                "images_per_second": round(loop.speed, 2),
             }
-            last = epoch + 1 == config.epochs
-            if last or (config.score_every and (epoch + 1) % config.score_every == 0):
-                found = _score(model, setup, config, fabric)
-                mean = found[1].mean
-                record |= {"AP50": mean["voc07"]["AP50"], "AP": mean["voc07"]["AP"]}
-            loop.finish_epoch(record)
+            if loop.is_due(score_every):
+                evaluated = evaluate(state, setup, config, fabric)
+                voc07 = evaluated[1].mean["voc07"]
+                record |= {"AP50": voc07["AP50"], "AP": voc07["AP"]}
             if fabric.is_global_zero:
-                score = f"  AP50 {record['AP50']:.1f}" if "AP50" in record else ""
+                is_best = "AP50" in record and run.is_best("AP50", record["AP50"])
+                make = partial(_detector, state, setup, config)
+                save_epoch(run, config.checkpoints, epoch + 1, is_best, make)
+                ap50 = f"  AP50 {record['AP50']:.1f}" if "AP50" in record else ""
                 log(
-                    f"epoch {epoch + 1}/{config.epochs}  loss {sum(means):.3f}{score}  "
-                    f"{speed:.3g} images/s"
+                    f"epoch {epoch + 1}/{loop.num_epochs}  loss {sum(losses):.3f}{ap50}  "
+                    f"{loop.speed:.3g} images/s"
                 )
+            loop.finish_epoch(record)
+            loop.checkpoint()
 
     # ---- score, and leave the detector, the pictures and, last, the result
-    if found is None:  # stopped after the last epoch
-        found = _score(model, setup, config, fabric)
-    detections, scores = found
+    if evaluated is None:  # stopped after the last epoch
+        evaluated = evaluate(state, setup, config, fabric)
     result = None
     if fabric.is_global_zero:
-        write_text(run.folder / "detections.json", json.dumps(detections))
-        classes = setup.data.train.classes
-        save_detector(run.folder / "detector.pth", model.module, backbone, config, classes)
-        draw_all(setup.data.test, detections, run, LOSSES)
-        seconds = round(loop.seconds, 1)
-        result = _result(run, scores, setup, config, fabric, seconds, loop.speed)
-        run.finish(result)
+        result = _finish(run, state, setup, config, fabric, evaluated, loop)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
-def _score(
-    model: Any, setup: DetectionSetup, config: DetectionConfig, fabric: Fabric
+def train_step(
+    state: TrainState, fabric: Fabric, step: int, micro_batches: Iterable[MicroBatch]
+) -> Tensor:
+    """One optimizer step from its micro-batches.
+
+    Returns (4,): the losses in the order of LOSSES, each summed over the micro-batches.
+    """
+
+    def loss_function(batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        losses = state.model(*batch.data)
+        stacked = torch.stack([losses[name] for name in LOSSES])
+        return stacked.sum(), stacked
+
+    return optimizer_step(state, fabric, micro_batches, loss_function, step)
+
+
+def evaluate(
+    state: TrainState, setup: DetectionSetup, config: DetectionConfig, fabric: Fabric
 ) -> tuple[list[dict[str, Any]], VocScores]:
-    """Detections in the test split and their scores, in every process."""
+    """Detections in the test split (COCO-style results) and their scores, in every process."""
     detections = detect(
-        model,
+        state.averaged,
         setup.data.test.images,
         setup.data.train.classes,
-        config.images,
+        config.dataset,
         fabric,
         batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
-        workers=config.workers,
-        max_corrupt=config.voc.max_corrupt,
+        workers=config.loader.workers,
+        max_corrupt=config.dataset.max_corrupt,
     )
-    return detections, evaluate(setup.data.test, detections)
+    return detections, score(setup.data.test, detections)
 
 
-def _result(
+def _detector(state: TrainState, setup: DetectionSetup, config: DetectionConfig) -> DetectorFile:
+    classes = setup.data.train.classes
+    return DetectorFile(state.averaged, setup.backbone, config, classes)
+
+
+def _finish(
     run: Run,
-    scores: VocScores,
+    state: TrainState,
     setup: DetectionSetup,
     config: DetectionConfig,
     fabric: Fabric,
-    seconds: float,
-    speed: float,
+    evaluated: tuple[list[dict[str, Any]], VocScores],
+    loop: TrainLoop,
 ) -> Result:
-    scored = [record for record in run.read_log() if "AP50" in record]
+    detections, scores = evaluated
+    write_text(run.folder / "detections.json", json.dumps(detections))
+    _detector(state, setup, config).save(run.folder / "detector.pth")
+    seconds = round(loop.seconds, 1)
+    draw_all(setup.data.test, detections, run, LOSSES)
+    history = run.read_log()
+    scored = [record for record in history if "AP50" in record]
     best = max(scored, key=lambda record: record["AP50"])
-    data = setup.data
-    return Result(
+    result = Result(
         task="detection",
         metric="AP50",
         metrics={
@@ -185,23 +187,18 @@ def _result(
             "AP50_best": best["AP50"],
             "best_epoch": best["epoch"],
             "scored_epochs": len(scored),
-            "epochs": config.epochs,
-            "images_per_second": round(speed, 2),
+            "epochs": history[-1]["epoch"],
+            "images_per_second": history[-1]["images_per_second"],
         },
         backbone=setup.backbone.describe(),
-        data={
-            "name": data.name,
-            "train": len(data.train),
-            "test": len(data.test),
-            "classes": len(data.train.classes),
-            "splits": [data.train_split, data.test_split],
-            "notes": list(data.notes),
-        },
+        data=setup.data_summary,
         seed=config.seed,
         config=plain(config),
         seconds=seconds,
         environment={**environment(fabric.device), "processes": fabric.world_size},
     )
+    run.finish(result)
+    return result
 
 
 def metrics_of(scores: VocScores) -> dict[str, Any]:

@@ -12,9 +12,15 @@ from torch import nn
 
 from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
-from pretrain.training import Loader, derive, seed_ambient
-from transfer.detection.body import batch_norms
-from transfer.detection.config import DetectionConfig, DetectorConfig, Engine, SolverConfig
+from pretrain.training import (
+    Loader,
+    TrainState,
+    check_optimizer,
+    derive,
+    make_train_state,
+    seed_ambient,
+)
+from transfer.detection.config import DetectionConfig, DetectorConfig, Engine
 from transfer.detection.data import DetectionData, open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, collate
 from transfer.detection.faster_rcnn import build_detector
@@ -30,6 +36,24 @@ class DetectionSetup:
     model: nn.Module
     samples: DetectionDataset
     steps_per_epoch: int
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the detector."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What the result says of the data."""
+        data = self.data
+        return {
+            "name": data.name,
+            "train": len(data.train),
+            "test": len(data.test),
+            "classes": len(data.train.classes),
+            "splits": [data.train_split, data.test_split],
+            "notes": list(data.notes),
+        }
 
 
 def resolved(config: DetectionConfig) -> DetectionConfig:
@@ -55,19 +79,20 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     """Read the tree and build the detector; every mistake a user can make shows here."""
     if config.data is None:
         raise UsageError("no data: give --data DIR with a Pascal VOC tree")
-    data = open_data(Path(config.data), config.voc)
+    data = open_data(Path(config.data), config.dataset)
     if len(data.train) < config.batch_size:
         raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
             "images. Give a smaller batch_size."
         )
+    check_optimizer(config.optimizer)
     detector = config.detector
-    if config.scratch:
+    if config.random_init:
         backbone, detector = of_random_weights(backbone, config.seed), unfrozen(detector)
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         model = build_model(backbone, detector, len(data.train.classes), choose_engine(config))
-    samples = DetectionDataset(data.train.images, config.images, train=True)
+    samples = DetectionDataset(data.train.images, config.dataset, train=True)
     return DetectionSetup(backbone, data, model, samples, len(data.train) // config.batch_size)
 
 
@@ -97,10 +122,15 @@ def unfrozen(detector: DetectorConfig) -> DetectorConfig:
     return replace(detector, freeze=0, batch_norm=norm)
 
 
-def make_loader(setup: DetectionSetup, config: DetectionConfig, fabric: Fabric) -> Loader:
-    """Batches of training images."""
+def setup_training(
+    setup: DetectionSetup, config: DetectionConfig, fabric: Fabric
+) -> tuple[TrainState, Loader]:
+    """The detector on its device, and batches of training images.
+
+    torch.compile takes the backbone alone: what follows has other shapes for each image.
+    """
     order = partial(aspect_ratio_order, setup.data.train.images, config.batch_size, config.seed)
-    return Loader(
+    loader = Loader(
         setup.samples,
         shuffle=True,
         drop_last=True,
@@ -108,26 +138,15 @@ def make_loader(setup: DetectionSetup, config: DetectionConfig, fabric: Fabric) 
         batch_size=config.batch_size,
         accumulate=config.accumulate,
         seed=config.seed,
-        workers=config.workers,
+        workers=config.loader.workers,
+        prefetch=config.loader.prefetch,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        max_corrupt=config.voc.max_corrupt,
-        order=order if config.images.group else None,
+        max_corrupt=config.dataset.max_corrupt,
+        order=order if config.dataset.aspect_ratio_grouping else None,
     )
-
-
-def make_optimizer(
-    model: nn.Module, config: SolverConfig, batch_size: int
-) -> torch.optim.Optimizer:
-    """Of everything that is not frozen; norms are not decayed, as in detectron2."""
-    resting = {id(value) for module in batch_norms(model) for value in module.parameters()}
-    free = [value for value in model.parameters() if value.requires_grad]
-    groups: list[dict[str, Any]] = [
-        {"params": [value for value in free if id(value) not in resting]},
-        {"params": [value for value in free if id(value) in resting], "weight_decay": 0.0},
-    ]
-    groups = [group for group in groups if group["params"]]
-    lr = config.peak(batch_size)
-    if config.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, lr=lr, momentum=0.9, weight_decay=config.weight_decay)
+    inner: Any = getattr(setup.model, "model", setup.model)  # detectron2's is inside of ours
+    state = make_train_state(
+        setup.model, config, fabric, steps_per_epoch=len(loader), compiled=[inner.backbone]
+    )
+    return state, loader
