@@ -1,6 +1,6 @@
-"""The frozen backbone as a probe or a captioner looks through it: one feature an image, or a grid.
+"""The frozen backbone as a probe or a captioner uses it: one feature an image, or a grid of them.
 
-N images, F channels, P places of the grid.
+N images, F channels, P positions of the grid.
 """
 
 from dataclasses import replace
@@ -12,41 +12,40 @@ from torch import Tensor, nn
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 
-View = Literal["pooled", "grid"]
+FeatureKind = Literal["pooled", "grid"]
 
 
-def at_size(backbone: Backbone, image_size: int | None) -> Backbone:
-    """The same backbone for square inputs of another side; None leaves it as it is."""
+def with_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
+    """The same backbone for square inputs of another size; None leaves it as it is."""
     if image_size is None or backbone.spec.input_size == (3, image_size, image_size):
         return backbone
-    spec = replace(backbone.spec, input_size=(3, image_size, image_size))
-    return Backbone(spec=spec, provenance=backbone.provenance, weights=backbone.weights)
+    return replace(backbone, spec=replace(backbone.spec, input_size=(3, image_size, image_size)))
 
 
 class Encoder(nn.Module):
-    """Normalised images (N, 3, H, W) to features (N, F), or (N, P, F) of the last level's places.
+    """Normalised images (N, 3, H, W) to features (N, F), or (N, P, F) of the last level's grid.
 
     The pooled feature is what the backbone's own classifier saw.
     """
 
-    def __init__(self, backbone: Backbone, view: View) -> None:
+    def __init__(self, backbone: Backbone, kind: FeatureKind) -> None:
         super().__init__()
-        if view == "pooled":
+        if kind == "pooled":
             self.network = backbone.build(num_classes=0)
         else:
             levels = backbone.spec.levels()
             if not levels:
                 raise UsageError(
-                    f"{backbone.spec.arch} has no maps to attend to. Use --model.kind nic."
+                    f"{backbone.spec.arch} has no feature maps to attend to. Use --model.kind nic."
                 )
             self.network = backbone.feature_network([levels[-1].index])
-        self.view = view
+        self.kind = kind
         self.requires_grad_(False)
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
-        if self.view == "pooled":
+        if self.kind == "pooled":
             return self.network(images)
         (level,) = self.network(images)
         return level.flatten(2).transpose(1, 2)
@@ -56,6 +55,6 @@ class Encoder(nn.Module):
         return super().train(False)
 
     @torch.inference_mode()
-    def shape(self, backbone: Backbone) -> tuple[int, ...]:
-        """(F,) or (P, F): of one image's features."""
+    def feature_shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """(F,) or (P, F): of one image of the backbone's input size."""
         return tuple(self(torch.zeros(1, *backbone.spec.input_size))[0].shape)

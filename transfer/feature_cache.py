@@ -1,13 +1,13 @@
 """Features of a frozen encoder, each image encoded once and kept on disk.
 
-    CACHE/files.json                   what each file held when it was last read (size, times, hash)
-    CACHE/FINGERPRINT-HxW-VIEW/
+    CACHE/files.json                   of each file as last read: size, times, hash of the content
+    CACHE/FINGERPRINT-HxW-KIND/
         meta.json                      what the rows are
         rows.bin                       features, row behind row
         index.bin                      16 bytes a row: hash of the image file it was made from
 
 A row is found by the content of the image file; the folder's name by the backbone's fingerprint
-(weights and preprocessing), the input size and the view. So anything that changes, changes the row
+(weights and preprocessing), the input size and the kind. So anything that changes, changes the row
 that is asked for. Rows reach the disk before their index entries: a kill loses the rows of the last
 moments, and rows.bin being shorter than index.bin says that the file has been cut.
 """
@@ -17,7 +17,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ from pretrain.images import decode
 from pretrain.progress import bar, log
 from pretrain.run import write_text
 from pretrain.training import Loader
-from transfer.encoder import Encoder, View
+from transfer.encoder import Encoder, FeatureKind
 
-_DIGEST = 16
-_SAVE_EVERY = 20.0  # seconds between two savings on the way
+_DIGEST_SIZE = 16
+_SAVE_EVERY = 20.0  # seconds between two writes while encoding
 _SETTLED = 2_000_000_000  # ns: a file younger than that may change within its time stamp
 
 
@@ -49,88 +49,79 @@ class Features:
 
     rows: NDArray[Any]
     """(R, F) float32 or (R, P, F) float16, mapped from the file."""
-    places: NDArray[np.int64]
+    row_of: NDArray[np.int64]
     """Row of each image; -1 where the image cannot be read."""
-    broken: dict[int, str]
-    """Number of an image that cannot be read -> why."""
+    corrupt: dict[int, str]
+    """Index of an image that cannot be read -> why."""
 
-    def of(self, images: NDArray[np.int64]) -> Tensor:
-        """The features of images by their number, float32, in memory of their own."""
-        return torch.from_numpy(self.rows[self.places[images]].astype(np.float32, copy=False))
+    def select(self, images: NDArray[np.int64]) -> Tensor:
+        """The features of images by their index, float32, in memory of their own."""
+        return torch.from_numpy(self.rows[self.row_of[images]].astype(np.float32, copy=False))
 
-    def allow_corrupt(self, most: int, tell: bool) -> None:
-        """Raise UsageError where more than `most` images cannot be read; or tell which are left out.
+    def check_corrupt(self, max_corrupt: int, verbose: bool) -> None:
+        """Raise UsageError where more than `max_corrupt` images cannot be read.
 
         Args:
-            most: dataset.max_corrupt.
-            tell: whether this process speaks.
+            max_corrupt: dataset.max_corrupt.
+            verbose: log which are left out.
         """
-        if len(self.broken) > most:
+        count = len(self.corrupt)
+        if count > max_corrupt:
             raise UsageError(
-                f"{len(self.broken):,} of {len(self.places):,} images cannot be read. The first: "
-                f"{next(iter(self.broken.values()))} The features of the others are kept; "
-                f"--dataset.max_corrupt {len(self.broken)} goes on without these."
+                f"{count:,} of {len(self.row_of):,} images cannot be read. The first: "
+                f"{next(iter(self.corrupt.values()))} The features of the others are kept; "
+                f"--dataset.max_corrupt {count} goes on without these."
             )
-        for message in self.broken.values() if tell else ():
-            log(f"left out ({len(self.broken)} of at most {most}): {message}")
+        for message in self.corrupt.values() if verbose else ():
+            log(f"left out ({count} of at most {max_corrupt}): {message}")
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """What a loader reads: (number, normalised image) of image files."""
+class ImageDataset:
+    """(index, normalised image) of image files."""
 
     paths: Sequence[Path]
     transform: Callable[[Tensor], Tensor]
+    keep_corrupt: bool = False
+    """A file that cannot be read is (index, why) and not a UsageError; see collate_readable."""
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
-        return index, self.transform(decode(self.paths[index]))
-
-
-@dataclass(frozen=True)
-class ReadablePictures:
-    """The same, where a file that cannot be read is (number, why)."""
-
-    pictures: Pictures
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor | str]:
+    def __getitem__(self, index: int) -> tuple[int, Any]:
         try:
-            return self.pictures[index]
+            return index, self.transform(decode(self.paths[index]))
         except UsageError as error:
+            if not self.keep_corrupt:
+                raise
             return index, str(error)
 
 
-Readable = tuple[list[int], Tensor | None, dict[int, str]]
-
-
-def readable(samples: list[tuple[int, Tensor | str]]) -> Readable:
-    """Numbers and images (N, 3, H, W) of what can be read, and why the rest cannot."""
-    good = [(number, image) for number, image in samples if not isinstance(image, str)]
-    broken = {number: why for number, why in samples if isinstance(why, str)}
-    images = torch.stack([image for _, image in good]) if good else None
-    return [number for number, _ in good], images, broken
+def collate_readable(
+    samples: list[tuple[int, Any]],
+) -> tuple[list[int], Tensor | None, dict[int, str]]:
+    """Indices and images (N, 3, H, W) of what can be read, and why the rest cannot."""
+    images = {index: image for index, image in samples if isinstance(image, Tensor)}
+    corrupt = {index: why for index, why in samples if isinstance(why, str)}
+    return list(images), torch.stack([*images.values()]) if images else None, corrupt
 
 
 class FeatureCache:
     """The features of one encoder at one input size."""
 
-    def __init__(self, root: Path, backbone: Backbone, view: View) -> None:
+    def __init__(self, root: Path, backbone: Backbone, kind: FeatureKind) -> None:
         """Nothing is read or written yet.
 
         Args:
             root: the cache's folder, for encoders of all kinds.
             backbone: with the input size it is to have.
-            view: see Encoder.
+            kind: see Encoder.
         """
+        self.root, self.backbone, self.kind = root, backbone, kind
         _, height, width = backbone.spec.input_size
-        self.root, self.backbone, self.view = root, backbone, view
-        self.folder = root / f"{backbone.fingerprint()}-{height}x{width}-{view}"
-        self.dtype = np.dtype(np.float32 if view == "pooled" else np.float16)
+        self.folder = root / f"{backbone.fingerprint()}-{height}x{width}-{kind}"
+        self.dtype = np.dtype(np.float32 if kind == "pooled" else np.float16)
+        self._rows, self._index = self.folder / "rows.bin", self.folder / "index.bin"
 
     def features(
         self, paths: Sequence[Path], fabric: Fabric, *, workers: int, batch_size: int = 50
@@ -143,123 +134,97 @@ class FeatureCache:
             workers: loader processes.
             batch_size: images at once.
         """
-        digests = digests_of(paths, self.root / "files.json")
-        encoder = Encoder(self.backbone, self.view)
-        shape = encoder.shape(self.backbone)
-        broken: dict[int, str] = {}
-        with self._alone():
-            known = self._known(shape)
-            first: dict[bytes, int] = {}
-            for number, digest in enumerate(digests):
-                if digest is not None and digest not in known:
-                    first.setdefault(digest, number)
-            if first:
-                images = list(first.values())
-                self._encode(
-                    encoder, [paths[i] for i in images], [digests[i] for i in images], shape,
-                    fabric, workers, batch_size,
-                )  # fmt: skip
-                known = self._known(shape)
-        for number, digest in enumerate(digests):
-            if digest is None or digest not in known:
-                try:
-                    decode(paths[number])
-                except UsageError as error:
-                    broken[number] = str(error)
-        places = np.array([known.get(d, -1) if d else -1 for d in digests], np.int64)
-        rows = self._mapped(shape, len(known))
-        return Features(rows, places, broken)
+        digests = hash_files(paths, self.root / "files.json")
+        encoder = Encoder(self.backbone, self.kind)
+        shape = encoder.feature_shape(self.backbone)
+        with self._lock():
+            row_of = self._read_index(shape)
+            missing = {
+                digest: path
+                for digest, path in zip(digests, paths, strict=True)
+                if digest is not None and digest not in row_of
+            }
+            if missing:
+                self._encode(encoder, missing, fabric, workers, batch_size)
+                row_of = self._read_index(shape)
+        rows: NDArray[Any] = np.zeros((0, *shape), self.dtype)
+        if row_of:
+            rows = np.memmap(self._rows, self.dtype, "r", shape=(len(row_of), *shape))
+        features = Features(rows, np.array([row_of.get(d, -1) for d in digests], np.int64), {})
+        for image in np.flatnonzero(features.row_of < 0).tolist():
+            try:
+                decode(paths[image])
+            except UsageError as error:
+                features.corrupt[image] = str(error)
+        return features
 
-    def _mapped(self, shape: tuple[int, ...], count: int) -> NDArray[Any]:
-        if not count:
-            return np.zeros((0, *shape), self.dtype)
-        return np.memmap(self._rows, self.dtype, "r", shape=(count, *shape))
-
-    @property
-    def _rows(self) -> Path:
-        return self.folder / "rows.bin"
-
-    @property
-    def _index(self) -> Path:
-        return self.folder / "index.bin"
-
-    def _known(self, shape: tuple[int, ...]) -> dict[bytes, int]:
-        """Hash of an image -> its row, of the rows that are whole."""
+    def _read_index(self, shape: tuple[int, ...]) -> dict[bytes | None, int]:
+        """Hash of an image -> its row, of the rows that are complete; what lies behind is cut."""
         meta = {"format": "features/1", "backbone": self.backbone.fingerprint(),
-                "input_size": list(self.backbone.spec.input_size), "view": self.view,
+                "input_size": list(self.backbone.spec.input_size), "view": self.kind,
                 "shape": list(shape), "dtype": self.dtype.name}  # fmt: skip
         path = self.folder / "meta.json"
-        try:
-            held = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            held = None
-        if held != meta:
-            if self._rows.exists():
+        if _read_json(path) != meta:
+            if self._rows.stat().st_size:
                 log(f"{self.folder} is damaged (meta.json); its images are encoded again")
-            for old in (self._rows, self._index):
-                old.unlink(missing_ok=True)
+            for file in (self._rows, self._index):
+                file.unlink()  # and not truncated: another process may have it mapped
+                file.touch()
             write_text(path, json.dumps(meta))
-            return {}
         size = int(np.prod(shape)) * self.dtype.itemsize
-        index = self._index.read_bytes() if self._index.exists() else b""
-        promised = len(index) // _DIGEST
-        whole = min(promised, (self._rows.stat().st_size if self._rows.exists() else 0) // size)
-        if whole < promised:
+        index = self._index.read_bytes()
+        promised = len(index) // _DIGEST_SIZE
+        complete = min(promised, self._rows.stat().st_size // size)
+        if complete < promised:
             log(
-                f"{self._rows} is cut short: {promised - whole:,} of {promised:,} rows are gone "
+                f"{self._rows} is cut short: {promised - complete:,} of {promised:,} rows are gone "
                 "and are encoded again"
             )
-        # what lies behind the whole rows is of a run that was killed, or torn
-        for file, length in ((self._index, whole * _DIGEST), (self._rows, whole * size)):
-            if file.exists() and file.stat().st_size > length:
-                os.truncate(file, length)
-        return {index[_DIGEST * row : _DIGEST * (row + 1)]: row for row in range(whole)}
+        # what lies behind the complete rows is of a run that was killed, or torn
+        os.truncate(self._index, complete * _DIGEST_SIZE)
+        os.truncate(self._rows, complete * size)
+        starts = range(0, complete * _DIGEST_SIZE, _DIGEST_SIZE)
+        return {index[start : start + _DIGEST_SIZE]: row for row, start in enumerate(starts)}
 
     @torch.inference_mode()
     def _encode(
         self,
         encoder: Encoder,
-        paths: Sequence[Path],
-        digests: Sequence[bytes | None],
-        shape: tuple[int, ...],
+        missing: Mapping[bytes, Path],
         fabric: Fabric,
         workers: int,
         batch_size: int,
     ) -> None:
-        """Append the rows of images; what is done by then is kept, however it ends."""
+        """Append the rows of images; what is encoded by then is kept, however it ends."""
+        digests, paths = list(missing), list(missing.values())
         network = encoder.to(fabric.device)
         loader = Loader(
-            ReadablePictures(Pictures(paths, self.backbone.preprocess())),
+            ImageDataset(paths, self.backbone.preprocess(), keep_corrupt=True),
             batch_size=batch_size,
             seed=0,
             workers=workers,
             shuffle=False,
-            collate=readable,
+            collate=collate_readable,
         )
-        waiting: list[tuple[bytes, bytes]] = []
+        entries: list[tuple[bytes, bytes]] = []
         saved = time.monotonic()
         try:
             with bar(f"encoding images with {self.backbone.name}", len(paths), "images") as advance:
-                for numbers, images, _ in loader.epoch(0):
+                for indices, images, _ in loader.epoch(0):
                     if images is None:
                         continue
                     # always as many: an image's last bits depend on the size of its batch
-                    missing = batch_size - len(images)
-                    filled = torch.cat([images, images[:1].expand(missing, *images.shape[1:])])
-                    told = network(filled.to(fabric.device))[: len(images)]
-                    features = told.float().cpu().numpy()
-                    assert features.shape[1:] == shape
-                    names = [digests[number] or b"" for number in numbers]
-                    rows = features.astype(self.dtype)
-                    waiting += [
-                        (name, row.tobytes()) for name, row in zip(names, rows, strict=True)
-                    ]
-                    advance(len(names))
+                    padding = images[:1].expand(batch_size - len(images), -1, -1, -1)
+                    features = network(torch.cat([images, padding]).to(fabric.device))
+                    rows = features[: len(images)].float().cpu().numpy().astype(self.dtype)
+                    for index, row in zip(indices, rows, strict=True):
+                        entries.append((digests[index], row.tobytes()))
+                    advance(len(indices))
                     if time.monotonic() - saved > _SAVE_EVERY:
-                        self._append(waiting)
-                        waiting, saved = [], time.monotonic()
+                        self._append(entries)
+                        entries, saved = [], time.monotonic()
         finally:
-            self._append(waiting)
+            self._append(entries)
 
     def _append(self, entries: list[tuple[bytes, bytes]]) -> None:
         """Rows first, then what makes them valid."""
@@ -270,7 +235,7 @@ class FeatureCache:
                 os.fsync(handle.fileno())
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _lock(self) -> Iterator[None]:
         """One process at a time reads the index and appends; the lock ends with the process."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / ".lock", "ab") as handle:
@@ -279,10 +244,12 @@ class FeatureCache:
             except OSError:
                 log(f"waiting for another process that encodes into {self.folder} ...")
                 fcntl.lockf(handle, fcntl.LOCK_EX)
+            self._rows.touch()
+            self._index.touch()
             yield
 
 
-def digests_of(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
+def hash_files(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
     """A hash of each file's content, None for a file that cannot be read.
 
     A file whose size and times of change are as they were is not read again, unless it had been
@@ -292,39 +259,42 @@ def digests_of(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
         paths: the files.
         memory: a JSON file that remembers; made anew where it is damaged.
     """
-    try:
-        known = json.loads(memory.read_text(encoding="utf-8"))
-        known = known if isinstance(known, dict) else {}
-    except (OSError, ValueError):
-        known = {}
-    names = [str(path.absolute()) for path in paths]
+    known = _read_json(memory)
+    new: dict[str, list[Any]] = {}
 
-    def read(place: int) -> tuple[bytes | None, list[Any] | None]:
+    def digest(path: Path) -> bytes | None:
+        name = str(path.absolute())
         try:
-            stat = os.stat(names[place])
-            held = known.get(names[place])
+            stat = os.stat(path)
             # the second time is the file system's own: a copy that keeps its age has another
-            seen = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            if isinstance(held, list) and held[:-1] == seen:
-                return bytes.fromhex(held[-1]), None
-            content = paths[place].read_bytes()
+            version = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
+            entry = known.get(name)
+            if isinstance(entry, list) and entry[:-1] == version:
+                return bytes.fromhex(entry[-1])
+            content = hashlib.blake2b(path.read_bytes(), digest_size=_DIGEST_SIZE).digest()
         except OSError:
-            return None, None
-        digest = hashlib.blake2b(content, digest_size=_DIGEST).digest()
-        settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED
-        return digest, [*seen, digest.hex()] if settled else None
+            return None
+        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
+            new[name] = [*version, content.hex()]
+        return content
 
-    found: list[bytes | None] = []
-    new = {}
+    digests = []
     with (
         bar("reading images", len(paths), "files") as advance,
         ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
     ):
-        for place, (digest, entry) in enumerate(pool.map(read, range(len(paths)), chunksize=64)):
-            found.append(digest)
+        for one in pool.map(digest, paths):
+            digests.append(one)
             advance(1)
-            if entry is not None:
-                new[names[place]] = entry
     if new:
         write_text(memory, json.dumps(known | new))
-    return found
+    return digests
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a file; an empty one where there is none, or no JSON."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -17,12 +17,17 @@ from pretrain.errors import Stopped, UsageError
 from pretrain.progress import bar, log
 from pretrain.run import Result, Run, environment, plain, write_text
 from transfer.classification.config import ClassificationConfig
+from transfer.classification.confusion import (
+    confusion_matrix,
+    draw_confusion,
+    mean_per_class,
+    most_confused,
+    top1,
+)
 from transfer.classification.finetuning import fine_tune
-from transfer.classification.folders import Numbers
-from transfer.classification.neighbours import nearest, votes
-from transfer.classification.pictures import draw_confusion
-from transfer.classification.probe import Problem
-from transfer.classification.scores import confusion, mean_per_class, most_confused, top1
+from transfer.classification.folders import Indices
+from transfer.classification.knn import find_neighbours, vote_classes
+from transfer.classification.probe import SoftmaxRegression
 from transfer.classification.setup import (
     ClassificationSetup,
     Frozen,
@@ -31,7 +36,7 @@ from transfer.classification.setup import (
     training_batches,
 )
 
-Found = tuple[dict[str, Any], Numbers, list[str]]
+Found = tuple[dict[str, Any], Indices, list[str]]
 """Metrics of a mode, its predictions for the scored images (-1: left out), files left out."""
 
 _WORDS = {"linear": "linear probe", "knn": "k-NN", "full": "full fine-tuning"}
@@ -49,7 +54,7 @@ def finetune(
 
     Leaves RUN/modes/MODE.json as each mode ends, RUN/predictions.json, a confusion picture, with
     full fine-tuning RUN/classifier.pth and, last, the result. What is chosen (penalty, k) is never
-    chosen on the scored images: see `folders.open_data`.
+    chosen on the scored images: see `folders.open_image_folders`.
 
     Args:
         backbone: what is measured.
@@ -120,16 +125,16 @@ def linear_probe(frozen: Frozen, config: ClassificationConfig) -> Found:
     device = torch.device("cpu") if frozen.device.type == "mps" else frozen.device
     classes = len(data.classes)
 
-    def problem(numbers: Numbers) -> Problem:
+    def problem(numbers: Indices) -> SoftmaxRegression:
         features, labels, _ = frozen.part(numbers)
-        return Problem(features, labels, classes, options.penalty, device)
+        return SoftmaxRegression(features, labels, classes, options.penalty, device)
 
     fitted = problem(data.fit)
     features, labels, _ = frozen.part(data.choose)
     path, best, unsolved = {}, None, []
     penalties = sorted(set(options.penalties), reverse=True)
     with bar("linear probe", len(penalties) + 1, "fits") as advance:
-        for probe in fitted.path(penalties, options.tolerance, options.max_iterations):
+        for probe in fitted.solve_path(penalties, options.tolerance, options.max_iterations):
             right = _percent(probe.predict(features.to(device)).cpu(), labels)
             path[probe.penalty] = right
             unsolved += [] if probe.converged else [probe.penalty]
@@ -168,14 +173,14 @@ def neighbours(frozen: Frozen, config: ClassificationConfig) -> Found:
     data, options = frozen.data, config.knn
     classes = len(data.classes)
 
-    def vote(bank: Numbers, queries: Numbers, ks: list[int]) -> tuple[dict[int, Tensor], Tensor]:
+    def vote(bank: Indices, queries: Indices, ks: list[int]) -> tuple[dict[int, Tensor], Tensor]:
         features, labels, _ = frozen.part(bank)
         asked, truth, _ = frozen.part(queries)
-        similarities, rows = nearest(features, asked, max(ks))
+        similarities, rows = find_neighbours(features, asked, max(ks))
         how = options.vote, options.temperature
-        return votes(similarities, labels[rows], classes, ks, *how), truth
+        return vote_classes(similarities, labels[rows], classes, ks, *how), truth
 
-    usable = int((frozen.features.places[data.fit] >= 0).sum())
+    usable = int((frozen.features.row_of[data.fit] >= 0).sum())
     ks = sorted({k for k in options.ks if k <= usable})
     if skipped := sorted({k for k in options.ks if k > usable}):
         words = ", ".join(map(str, skipped))
@@ -204,17 +209,17 @@ def _percent(said: Tensor, truth: Tensor) -> float:
     return 100 * float((said == truth).double().mean())
 
 
-def _scored(frozen: Frozen, numbers: Numbers, said: Tensor) -> tuple[Any, Numbers]:
+def _scored(frozen: Frozen, numbers: Indices, said: Tensor) -> tuple[Any, Indices]:
     """The confusion matrix, and predictions for all scored images: -1 where one is broken."""
     data = frozen.data
     everything = np.full(len(data.paths), -1, np.int64)
     everything[numbers] = said.numpy()
     predicted = everything[data.scored]
-    return confusion(predicted, data.labels[data.scored], len(data.classes)), predicted
+    return confusion_matrix(predicted, data.labels[data.scored], len(data.classes)), predicted
 
 
 def _left_out(frozen: Frozen) -> list[str]:
-    return sorted(frozen.data.names[number] for number in frozen.features.broken)
+    return sorted(frozen.data.names[number] for number in frozen.features.corrupt)
 
 
 def _notes(setup: ClassificationSetup, config: ClassificationConfig) -> list[str]:
@@ -271,7 +276,7 @@ def _finish(
 ) -> Result:
     data, headline = setup.data, config.modes[0]
     truth = data.labels[data.scored]
-    matrix = confusion(done[headline][1], truth, len(data.classes))
+    matrix = confusion_matrix(done[headline][1], truth, len(data.classes))
     metrics: dict[str, Any] = {}
     for mode in config.modes:
         metrics |= done[mode][0]

@@ -19,10 +19,10 @@ from pretrain.progress import bar, log
 from pretrain.run import Run, environment, plain
 from pretrain.training import Loader, TrainLoop, derive, out_of_memory_hint, schedule
 from transfer.classification.config import ClassificationConfig, SolverConfig
-from transfer.classification.folders import Numbers
-from transfer.classification.scores import confusion, mean_per_class, top1
+from transfer.classification.confusion import confusion_matrix, mean_per_class, top1
+from transfer.classification.folders import Indices
 from transfer.classification.setup import ClassificationSetup, training_batches
-from transfer.feature_cache import Pictures
+from transfer.feature_cache import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Labelled:
     """What a loader reads in training: (image, label)."""
 
     paths: Sequence[Path]
-    labels: Numbers
+    labels: Indices
     transform: v2.Compose
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ def fine_tune(
     run: Run,
     fabric: Fabric,
     stop_after: int | None = None,
-) -> tuple[dict[str, Any], Numbers, list[str]]:
+) -> tuple[dict[str, Any], Indices, list[str]]:
     """Train the whole network, watching `val` after each epoch.
 
     Leaves RUN/classifier.pth (the last epoch; a backbone file with its classifier) and, where there
@@ -123,7 +123,7 @@ def fine_tune(
                 "lr": wrapped.param_groups[0]["lr"],
                 "loss": loss_mean,
                 "train_top1": 100 * accuracy,
-                "val_top1": top1(confusion(said, data.labels[data.val], len(data.classes))),
+                "val_top1": top1(confusion_matrix(said, data.labels[data.val], len(data.classes))),
                 "images_per_second": round(speed, 1),
             }
             if tested and fabric.is_global_zero and _is_best(run, record):
@@ -142,12 +142,12 @@ def fine_tune(
     last, leader = history[-1], max(history, key=lambda record: record["val_top1"])
     said, broken = predict(network, setup, data.scored, config, fabric)
     truth = data.labels[data.scored]
-    matrix = confusion(said, truth, len(data.classes))
+    matrix = confusion_matrix(said, truth, len(data.classes))
     best_top1 = leader["val_top1"]
     if tested:
         best = Backbone.load(run.checkpoint.with_name("best.pth")).build().to(fabric.device)
         held, _ = predict(_laid_out(best), setup, data.scored, config, fabric)
-        best_top1 = top1(confusion(held, truth, len(data.classes)))
+        best_top1 = top1(confusion_matrix(held, truth, len(data.classes)))
     if fabric.is_global_zero:
         classifier = _classifier(network, setup, config, config.epochs, last, fabric)
         classifier.save(run.folder / "classifier.pth")
@@ -189,10 +189,10 @@ def make_optimizer(network: nn.Module, config: SolverConfig) -> torch.optim.Opti
 def predict(
     network: nn.Module,
     setup: ClassificationSetup,
-    numbers: Numbers,
+    numbers: Indices,
     config: ClassificationConfig,
     fabric: Fabric,
-) -> tuple[Numbers, list[str]]:
+) -> tuple[Indices, list[str]]:
     """(classes (N,) of images in their order, -1 for one left out; files left out).
 
     Args:
@@ -206,7 +206,7 @@ def predict(
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)
     loader = Loader(
-        Pictures([setup.data.paths[number] for number in numbers], setup.backbone.preprocess()),
+        ImageDataset([setup.data.paths[number] for number in numbers], setup.backbone.preprocess()),
         batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
         seed=0,
         workers=config.workers,

@@ -1,4 +1,4 @@
-"""Image folders: DIR/{train,val,test}/CLASS/*.jpg, or DIR/CLASS/*.jpg, and what is held out.
+"""Image folders: DIR/{train,val,test}/CLASS/*.jpg, or DIR/CLASS/*.jpg, and how they are split.
 
 A class is a folder that is not hidden; its images are the files in it (not in folders below) whose
 names end as `pretrain.images.SUFFIXES` say. What is held out is decided by a hash of CLASS/NAME:
@@ -19,53 +19,52 @@ from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from transfer.classification.config import DatasetConfig
 
-Numbers = NDArray[np.int64]
+Indices = NDArray[np.int64]
 
-_USUAL = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
-_NONE = np.zeros(0, np.int64)
+_FOLDERS = {"train": ("train",), "val": ("val", "valid", "validation"), "test": ("test",)}
 
 
 @dataclass(frozen=True, eq=False)
-class Data:
-    """Labelled images. A split is the numbers of its images."""
+class ClassificationData:
+    """Labelled images. A split is the indices of its images."""
 
     name: str
     classes: tuple[str, ...]
-    """In alphabetical order; a label is a position here."""
+    """In alphabetical order; a label is an index into it."""
     paths: tuple[Path, ...]
     """Of all images."""
     names: tuple[str, ...]
-    """The same below DIR, with /."""
-    labels: Numbers
-    train: Numbers
-    fit: Numbers
+    """The same relative to DIR, with /."""
+    labels: Indices
+    train: Indices
+    fit: Indices
     """Training images that penalties and k are tried on, and `choose` what they are chosen by."""
-    choose: Numbers
-    val: Numbers
+    choose: Indices
+    val: Indices
     """What fine-tuning is watched on."""
-    scored: Numbers
-    """What the figures are of."""
+    scored: Indices
+    """What the metrics are computed on."""
     scored_name: str
     """test, val, or `held out`."""
     chosen_on: str
     """val, or `held out of train`."""
     notes: tuple[str, ...]
-    """For the reader of the run."""
+    """To be logged."""
 
     def digest(self) -> str:
         """16 hex digits over names, labels and splits (not over the pixels)."""
-        found = hashlib.sha256("\n".join(self.names).encode())
+        sha = hashlib.sha256("\n".join(self.names).encode())
         for part in (self.labels, self.train, self.fit, self.choose, self.val, self.scored):
-            found.update(b"|" + part.astype("<i8").tobytes())
-        return found.hexdigest()[:16]
+            sha.update(b"|" + part.astype("<i8").tobytes())
+        return sha.hexdigest()[:16]
 
 
-def open_data(root: Path, config: DatasetConfig) -> Data:
-    """List the images and divide them.
+def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
+    """List the images and split them.
 
-    With a test split, penalty and k are chosen on val and the figures are of test. Without, they
-    are chosen on a part held out of train, and the figures are of val: the test split where that is
-    the only other one, and a part held out where there are no splits.
+    With a test split, penalty and k are chosen on val and the metrics are computed on test.
+    Without, they are chosen on a part held out of train, and the metrics are computed on val: the
+    test split where that is the only other one, and a part held out where there are no splits.
 
     Raises:
         UsageError: no folder, no images, fewer than two classes, or splits of other classes.
@@ -74,187 +73,156 @@ def open_data(root: Path, config: DatasetConfig) -> Data:
         raise UsageError(f"there is no folder {root}. Expected {root}/train/CLASS/*.jpg.")
     if not root.is_dir():
         raise UsageError(f"{root} is a file; a folder of images is needed.")
-    folders = {split: _split_folder(root, split, config) for split in _USUAL}
-    listed = _Listed(root)
-    if folders["train"] is None:
-        _refuse_half(root, folders)
-        everything = listed.add(root)
-        train, val = hold_out(listed.names, listed.labels, everything, config.val_fraction, "val")
-        scored_name, test = "held out", _NONE
-    else:
-        parts = {split: listed.add(f) if f else _NONE for split, f in folders.items()}
-        train, val, test = parts["train"], parts["val"], parts["test"]
-        scored_name = "test" if len(test) else "val"
-        if not len(val):
-            val, test = test, _NONE
-        if not len(val):
-            train, val = hold_out(listed.names, listed.labels, train, config.val_fraction, "val")
-            scored_name = "held out"
-    if not len(val):
-        raise UsageError(f"{root}: no class has two images, so none can be held out.")
-    fit, choose, chosen_on = train, val, "val"
-    if not len(test):
-        fit, choose = hold_out(listed.names, listed.labels, train, config.val_fraction, "choose")
+    folders = {split: f for split in _FOLDERS if (f := _split_folder(root, split, config))}
+    if folders and "train" not in folders:
+        raise UsageError(
+            f"{root} holds {' and '.join(folder.name for folder in folders.values())}, but no "
+            "folder train. Add it, or name it by --dataset.train."
+        )
+    folders.setdefault("train", root)  # class folders alone are split below
+
+    classes: tuple[str, ...] = ()
+    paths: list[Path] = []
+    labels: list[int] = []
+    notes: list[str] = []
+    splits = {}
+    for split, folder in folders.items():
+        images, other_files = _list_class_folders(folder)
+        if split == "train":
+            classes = tuple(images)
+            if len(classes) < 2:
+                raise UsageError(
+                    f"{folder} has one class, {classes[0]}; there is nothing to tell apart. "
+                    "Two or more are needed."
+                )
+        elif classes != tuple(images):
+            here, train_only = sorted({*images} - {*classes}), sorted({*classes} - {*images})
+            sides = [f"only {folder} has {_shorten(here)}"] if here else []
+            sides += [f"only {folders['train']} has {_shorten(train_only)}"] if train_only else []
+            raise UsageError(
+                f"{folders['train']} and {folder} name different classes: {'; '.join(sides)}. "
+                "Every split must have a folder with images for each class."
+            )
+        start = len(paths)
+        for label, files in enumerate(images.values()):
+            paths += files
+            labels += [label] * len(files)
+        splits[split] = np.arange(start, len(paths))
+        if other_files:
+            notes.append(
+                f"{folder}: {len(other_files):,} files are no images by their names "
+                f"({', '.join(SUFFIXES)}), the first is {other_files[0]}"
+            )
+
+    names = [path.relative_to(root).as_posix() for path in paths]
+    train, *others = splits.values()
+    scored_name = [*splits][-1]
+    if not others:
+        train, held_out = hold_out(names, labels, train, config.val_fraction, "val")
+        others, scored_name = [held_out], "held out"
+        if not len(held_out):
+            raise UsageError(f"{root}: no class has two images, so none can be held out.")
+    fit, choose, chosen_on = train, others[0], "val"
+    if len(others) == 1:
+        fit, choose = hold_out(names, labels, train, config.val_fraction, "choose")
         chosen_on = "held out of train"
-    return Data(
+    return ClassificationData(
         name=root.resolve().name,
-        classes=listed.classes,
-        paths=tuple(listed.paths),
-        names=tuple(listed.names),
-        labels=np.array(listed.labels, np.int64),
+        classes=classes,
+        paths=tuple(paths),
+        names=tuple(names),
+        labels=np.array(labels, np.int64),
         train=train,
         fit=fit,
         choose=choose,
-        val=val,
-        scored=test if len(test) else val,
+        val=others[0],
+        scored=others[-1],
         scored_name=scored_name,
         chosen_on=chosen_on,
-        notes=tuple(listed.notes),
+        notes=tuple(notes),
     )
 
 
 def hold_out(
     names: Sequence[str],
     labels: Sequence[int],
-    numbers: Numbers,
-    share: float,
+    indices: Indices,
+    fraction: float,
     purpose: Literal["val", "choose"],
-) -> tuple[Numbers, Numbers]:
-    """Divide images: (those that stay, those that are held out).
+) -> tuple[Indices, Indices]:
+    """Split images: (those that stay, those that are held out).
 
-    Held out is where a hash of `purpose` and the last two parts of the name lies below `share`. A
-    class of two or more images is on both sides: where the hash does not see to it, the image
+    Held out is where a hash of `purpose` and the last two parts of the name lies below `fraction`.
+    A class of two or more images is on both sides: where the hash does not see to it, the image
     nearest to the other side changes over. A class of one image stays.
 
     Args:
         names: of all images, .../CLASS/NAME.
         labels: their classes.
-        numbers: the images to divide.
-        share: in (0, 1).
+        indices: the images to split.
+        fraction: in (0, 1).
         purpose: other purposes hold out other images.
     """
-    places = np.array([_place(names[number], purpose) for number in numbers])
-    out = places < share
-    of_class = np.array([labels[number] for number in numbers])
-    order = np.argsort(of_class, kind="stable")
-    bounds = np.flatnonzero(np.diff(of_class[order])) + 1
-    for members in np.split(order, bounds):
-        if len(members) == 1:
-            out[members] = False
-        elif not out[members].any():
-            out[members[places[members].argmin()]] = True
-        elif out[members].all():
-            out[members[places[members].argmax()]] = False
-    return numbers[~out], numbers[out]
+    hashes = np.array([_hash(names[index], purpose) for index in indices])
+    classes = np.array([labels[index] for index in indices])
+    out = np.zeros(len(indices), bool)
+    order = np.lexsort((hashes, classes))
+    for members in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
+        below = int((hashes[members] < fraction).sum())
+        out[members[: min(max(below, 1), len(members) - 1)]] = True
+    return indices[~out], indices[out]
 
 
-def _place(name: str, purpose: str) -> float:
+def _hash(name: str, purpose: str) -> float:
     """A number in [0, 1) that depends on nothing but the purpose and CLASS/NAME."""
-    below = "/".join(name.split("/")[-2:])
-    text = f"{purpose}/{below}".encode("utf-8", "surrogateescape")
+    class_and_name = "/".join(name.split("/")[-2:])
+    text = f"{purpose}/{class_and_name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
 
 
-class _Listed:
-    """Images of the splits so far, which must all name the same classes."""
-
-    def __init__(self, root: Path) -> None:
-        self.root = root
-        self.classes: tuple[str, ...] = ()
-        self.paths: list[Path] = []
-        self.names: list[str] = []
-        self.labels: list[int] = []
-        self.notes: list[str] = []
-        self._first: Path | None = None
-
-    def add(self, folder: Path) -> Numbers:
-        """List a folder with class folders; the numbers of its images."""
-        classes = sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != ".")
-        images, others = {}, []
-        for name in classes:
-            entries = sorted(e.name for e in os.scandir(folder / name) if e.is_file())
-            images[name] = [entry for entry in entries if entry.lower().endswith(SUFFIXES)]
-            others += [
-                f"{name}/{entry}"
-                for entry in entries
-                if not entry.lower().endswith(SUFFIXES) and entry[0] != "."
-            ]
-        self._check(folder, classes, images)
-        begun = len(self.paths)
-        for label, name in enumerate(classes):
-            for entry in images[name]:
-                path = folder / name / entry
-                self.paths.append(path)
-                self.names.append(path.relative_to(self.root).as_posix())
-                self.labels.append(label)
-        if others:
-            self.notes.append(
-                f"{folder}: {len(others):,} files are no images by their names "
-                f"({', '.join(SUFFIXES)}), the first is {others[0]}"
-            )
-        return np.arange(begun, len(self.paths))
-
-    def _check(self, folder: Path, classes: list[str], images: dict[str, list[str]]) -> None:
-        if not any(images.values()):
-            held = sorted(entry.name for entry in os.scandir(folder))
-            raise UsageError(
-                f"{folder} has no images in class folders; it holds {_few(held) or 'nothing'}. "
-                f"Expected {folder}/CLASS/*.jpg ({', '.join(SUFFIXES)})."
-            )
-        empty = [name for name in classes if not images[name]]
-        if empty:
-            raise UsageError(
-                f"{folder}: no images ({', '.join(SUFFIXES)}) in class {_few(empty)}. "
-                "Fill or remove these folders."
-            )
-        if self._first is None:
-            self._first, self.classes = folder, tuple(classes)
-            if len(classes) < 2:
-                raise UsageError(
-                    f"{folder} has one class, {classes[0]}; there is nothing to tell apart. "
-                    "Two or more are needed."
-                )
-            return
-        here, there = set(classes), set(self.classes)
-        sides = [
-            f"only {side} has {_few(sorted(names))}"
-            for side, names in ((folder, here - there), (self._first, there - here))
-            if names
-        ]
-        if sides:
-            raise UsageError(
-                f"{self._first} and {folder} name different classes: {'; '.join(sides)}. "
-                "Every split must have a folder with images for each class."
-            )
-
-
 def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
-    wanted = getattr(config, split)
-    if wanted is not None:
-        if not (root / wanted).is_dir():
-            held = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+    named = getattr(config, split)
+    if named is not None:
+        if not (root / named).is_dir():
+            existing = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
             raise UsageError(
-                f"dataset.{split} is {wanted}, but {root} has no such folder; it holds "
-                f"{_few(held) or 'none'}."
+                f"dataset.{split} is {named}, but {root} has no such folder; it holds "
+                f"{_shorten(existing) or 'none'}."
             )
-        return root / wanted
-    found = [name for name in _USUAL[split] if (root / name).is_dir()]
-    if len(found) > 1:
+        return root / named
+    existing = [name for name in _FOLDERS[split] if (root / name).is_dir()]
+    if len(existing) > 1:
         raise UsageError(
-            f"{root} holds {' and '.join(found)}: name one of them by --dataset.{split}."
+            f"{root} holds {' and '.join(existing)}: name one of them by --dataset.{split}."
         )
-    return root / found[0] if found else None
+    return root / existing[0] if existing else None
 
 
-def _refuse_half(root: Path, folders: dict[str, Path | None]) -> None:
-    """Where there is no training folder, no other split may be there either."""
-    if others := [folder.name for folder in folders.values() if folder is not None]:
+def _list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
+    """Images of each class, in alphabetical order, and CLASS/NAME of other files."""
+    images: dict[str, list[Path]] = {}
+    other_files = []
+    for name in sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != "."):
+        images[name] = []
+        for file in sorted(e.name for e in os.scandir(folder / name) if e.is_file()):
+            if file.lower().endswith(SUFFIXES):
+                images[name].append(folder / name / file)
+            elif file[0] != ".":
+                other_files.append(f"{name}/{file}")
+    if not any(images.values()):
+        existing = sorted(entry.name for entry in os.scandir(folder))
         raise UsageError(
-            f"{root} holds {' and '.join(others)}, but no folder train. Add it, or name it by "
-            "--dataset.train."
+            f"{folder} has no images in class folders; it holds {_shorten(existing) or 'nothing'}. "
+            f"Expected {folder}/CLASS/*.jpg ({', '.join(SUFFIXES)})."
         )
+    if empty := [name for name, files in images.items() if not files]:
+        raise UsageError(
+            f"{folder}: no images ({', '.join(SUFFIXES)}) in class {_shorten(empty)}. "
+            "Fill or remove these folders."
+        )
+    return images, other_files
 
 
-def _few(names: Sequence[str], most: int = 5) -> str:
+def _shorten(names: Sequence[str], most: int = 5) -> str:
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more

@@ -14,8 +14,8 @@ from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.training import BatchSampler
 from transfer.classification.config import ClassificationConfig, DatasetConfig
-from transfer.classification.folders import Data, Numbers, open_data
-from transfer.encoder import Encoder, at_size
+from transfer.classification.folders import ClassificationData, Indices, open_image_folders
+from transfer.encoder import Encoder, with_image_size
 from transfer.feature_cache import FeatureCache, Features
 
 
@@ -23,7 +23,7 @@ from transfer.feature_cache import FeatureCache, Features
 class ClassificationSetup:
     """Data and backbone, before anything is on a device."""
 
-    data: Data
+    data: ClassificationData
     backbone: Backbone
     """With the input size and the resizing of this run."""
     num_features: int
@@ -37,7 +37,7 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
     """
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
-    data = open_data(Path(config.data), config.dataset)
+    data = open_image_folders(Path(config.data), config.dataset)
     if "full" in config.modes and len(data.train) < config.batch_size:
         raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
@@ -55,7 +55,7 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
             f"among the neighbours of. Give a k of at most {len(data.fit)}."
         )
     backbone = _seen(backbone, config.dataset)
-    shape = Encoder(backbone, "pooled").shape(backbone)
+    shape = Encoder(backbone, "pooled").feature_shape(backbone)
     if len(shape) != 1:
         raise UsageError(
             f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
@@ -66,7 +66,7 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
 
 def _seen(backbone: Backbone, config: DatasetConfig) -> Backbone:
     """The backbone with the preprocessing that the recipe asks for."""
-    backbone = at_size(backbone, config.image_size)
+    backbone = with_image_size(backbone, config.image_size)
     own = backbone.spec
     spec = replace(
         own,
@@ -78,7 +78,9 @@ def _seen(backbone: Backbone, config: DatasetConfig) -> Backbone:
     return Backbone(spec=spec, provenance=backbone.provenance, weights=backbone.weights)
 
 
-def training_batches(data: Data, config: ClassificationConfig, fabric: Fabric) -> dict[str, Any]:
+def training_batches(
+    data: ClassificationData, config: ClassificationConfig, fabric: Fabric
+) -> dict[str, Any]:
     """How the training images are cut into batches; UsageError where that cannot be."""
     how: dict[str, Any] = {
         "batch_size": config.batch_size,
@@ -97,15 +99,15 @@ def training_batches(data: Data, config: ClassificationConfig, fabric: Fabric) -
 class Frozen:
     """Features of the images that could be read, by split."""
 
-    data: Data
+    data: ClassificationData
     features: Features
     device: torch.device
 
-    def part(self, numbers: Numbers) -> tuple[Tensor, Tensor, Numbers]:
+    def part(self, numbers: Indices) -> tuple[Tensor, Tensor, Indices]:
         """Features (N, F) on the device, labels (N,) on the CPU, and the numbers that are left."""
-        left = numbers[self.features.places[numbers] >= 0]
+        left = numbers[self.features.row_of[numbers] >= 0]
         labels = torch.from_numpy(self.data.labels[left])
-        return self.features.of(left).to(self.device), labels, left
+        return self.features.select(left).to(self.device), labels, left
 
 
 def freeze(setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric) -> Frozen:
@@ -118,9 +120,9 @@ def freeze(setup: ClassificationSetup, config: ClassificationConfig, fabric: Fab
     cache = FeatureCache(Path(config.cache), setup.backbone, "pooled")
     with fabric.rank_zero_first():  # the others find everything there
         features = cache.features(data.paths, fabric, workers=config.workers)
-    features.allow_corrupt(config.dataset.max_corrupt, tell=fabric.is_global_zero)
-    broken = features.broken
-    readable = features.places >= 0
+    features.check_corrupt(config.dataset.max_corrupt, verbose=fabric.is_global_zero)
+    broken = features.corrupt
+    readable = features.row_of >= 0
     if not readable[data.choose].any():
         raise UsageError(
             "none of the images that penalty and k are chosen on can be read. "
@@ -135,7 +137,7 @@ def freeze(setup: ClassificationSetup, config: ClassificationConfig, fabric: Fab
             )
     if fabric.is_global_zero:
         # equal files have one row
-        both = np.intersect1d(features.places[data.train], features.places[data.scored])
+        both = np.intersect1d(features.row_of[data.train], features.row_of[data.scored])
         if count := int((both >= 0).sum()):
             log(
                 f"note: {count:,} images are both trained on and scored, byte for byte: the "

@@ -22,7 +22,7 @@ from transfer.classification.config import (
     SolverConfig,
 )
 from transfer.classification.finetuning import make_optimizer
-from transfer.classification.folders import open_data
+from transfer.classification.folders import open_image_folders
 from transfer.classification.setup import build
 
 CPU = make_fabric("cpu")
@@ -122,16 +122,16 @@ def test_a_run_leaves_what_it_promises(first, three):
 def test_the_probe_is_chosen_on_val_and_ties_go_to_the_stronger(first, three, small, cache):
     """By a penalty path of which every member is solved apart, on features that are made anew."""
     result, _ = first
-    data = open_data(three, DatasetConfig())
+    data = open_image_folders(three, DatasetConfig())
     from pretrain.images import decode
-    from transfer.classification.probe import Problem
+    from transfer.classification.probe import SoftmaxRegression
 
     network, see = small.build(0).eval(), small.preprocess()
     with torch.no_grad():
         features = torch.cat([network(see(decode(path))[None]) for path in data.paths])
     labels = torch.from_numpy(data.labels)
     train, val, test = (torch.from_numpy(n) for n in (data.train, data.choose, data.scored))
-    problem = Problem(features[train], labels[train], 3, "squared", torch.device("cpu"))
+    problem = SoftmaxRegression(features[train], labels[train], 3, "squared", torch.device("cpu"))
     scores = {}
     for penalty in (1e-1, 1e-3):
         probe = problem.solve(penalty, 1e-6, 1000)
@@ -170,12 +170,12 @@ def test_without_a_test_split_the_probe_is_fitted_again_on_all_of_train(
     assert not (tmp_path / "classifier.pth").exists()
     # the same figures from a tree whose val is called test: fitted on train, scored once
     assert not {"full_top1", "epochs"} & result.metrics.keys()
-    from transfer.classification.probe import Problem
+    from transfer.classification.probe import SoftmaxRegression
     from transfer.classification.setup import freeze
 
     frozen = freeze(build(small, options), options, CPU)
     data = frozen.data
-    problem = Problem(*frozen.part(data.train)[:2], 10, "squared", torch.device("cpu"))
+    problem = SoftmaxRegression(*frozen.part(data.train)[:2], 10, "squared", torch.device("cpu"))
     again = problem.solve(result.metrics["linear_penalty"], 1e-6, 1000)
     assert result.metrics["linear_objective"] == pytest.approx(again.objective, abs=1e-7)
 
@@ -252,7 +252,7 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
     from pretrain.images import decode
 
     network, see = best.build().eval(), best.preprocess()
-    data = open_data(three, DatasetConfig())
+    data = open_image_folders(three, DatasetConfig())
     with torch.no_grad():
         said = [int(network(see(decode(data.paths[n]))[None]).argmax()) for n in data.scored]
     right = 100 * float(np.mean(np.array(said) == data.labels[data.scored]))
@@ -383,7 +383,7 @@ def test_the_recipe_s_preprocessing_is_what_the_network_sees(three, small, cache
 def test_a_network_without_a_pooled_feature_is_refused(three, cache, monkeypatch):
     from transfer.encoder import Encoder
 
-    monkeypatch.setattr(Encoder, "shape", lambda *_: (8, 2, 2))
+    monkeypatch.setattr(Encoder, "feature_shape", lambda *_: (8, 2, 2))
     spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=2)
     backbone = Backbone.of(spec.create(2, 0), spec, Provenance())
     with pytest.raises(UsageError, match="no single feature to classify by"):

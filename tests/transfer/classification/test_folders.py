@@ -8,7 +8,7 @@ import pytest
 
 from pretrain.errors import UsageError
 from transfer.classification.config import DatasetConfig
-from transfer.classification.folders import open_data
+from transfer.classification.folders import hold_out, open_image_folders
 
 
 def tree(root: Path, *names: str) -> Path:
@@ -27,7 +27,7 @@ def usual(root: Path, *splits: str, images: int = 10) -> Path:
 
 
 def test_with_a_test_split_val_chooses_and_test_is_scored(tmp_path):
-    data = open_data(usual(tmp_path, "train", "valid", "test"), DatasetConfig())
+    data = open_image_folders(usual(tmp_path, "train", "valid", "test"), DatasetConfig())
     assert names(data, data.fit) == names(data, data.train)
     assert all(name.startswith("valid/") for name in names(data, data.choose))
     assert all(name.startswith("test/") for name in names(data, data.scored))
@@ -38,7 +38,7 @@ def test_with_a_test_split_val_chooses_and_test_is_scored(tmp_path):
 
 @pytest.mark.parametrize("other", ["val", "validation", "test"])
 def test_without_one_a_part_of_train_chooses_and_val_is_scored_once(tmp_path, other):
-    data = open_data(usual(tmp_path, "train", other), DatasetConfig())
+    data = open_image_folders(usual(tmp_path, "train", other), DatasetConfig())
     assert all(name.startswith(f"{other}/") for name in names(data, data.scored))
     assert sorted([*data.fit, *data.choose]) == data.train.tolist()
     assert len(data.choose)
@@ -48,7 +48,7 @@ def test_without_one_a_part_of_train_chooses_and_val_is_scored_once(tmp_path, ot
 
 def test_without_splits_a_part_is_held_out_and_the_splits_are_apart(tmp_path):
     root = tree(tmp_path, *(f"{c}/{n}.png" for c in ("cat", "dog") for n in range(40)))
-    data = open_data(root, DatasetConfig(val_fraction=0.3))
+    data = open_image_folders(root, DatasetConfig(val_fraction=0.3))
     assert data.scored_name == "held out"
     parts = [set(part.tolist()) for part in (data.fit, data.choose, data.scored)]
     assert sum(map(len, parts)) == len(set().union(*parts)) == 80
@@ -85,7 +85,7 @@ def test_every_class_of_two_is_on_both_sides():
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
+    ("files", "message"),
     [
         ([], "no images in class folders; it holds nothing"),
         (["a.jpg", "b.jpg"], "no images in class folders; it holds a.jpg, b.jpg"),
@@ -101,29 +101,29 @@ def test_every_class_of_two_is_on_both_sides():
         (["val/a/1.jpg", "val/b/1.jpg"], "holds val, but no folder train"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_meant_is_refused(tmp_path, files, said):
-    with pytest.raises(UsageError, match=said):
-        open_data(tree(tmp_path, *files), DatasetConfig())
+def test_what_cannot_be_meant_is_refused(tmp_path, files, message):
+    with pytest.raises(UsageError, match=message):
+        open_image_folders(tree(tmp_path, *files), DatasetConfig())
 
 
 def test_folders_that_are_not_there(tmp_path):
     with pytest.raises(UsageError, match="there is no folder"):
-        open_data(tmp_path / "none", DatasetConfig())
+        open_image_folders(tmp_path / "none", DatasetConfig())
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UsageError, match="is a file"):
-        open_data(file, DatasetConfig())
+        open_image_folders(file, DatasetConfig())
     usual(tmp_path / "tree", "train", "val", "mine")
     with pytest.raises(UsageError, match=r"dataset\.val is other.*holds mine, train, val"):
-        open_data(tmp_path / "tree", DatasetConfig(val="other"))
-    data = open_data(tmp_path / "tree", DatasetConfig(val="mine"))
+        open_image_folders(tmp_path / "tree", DatasetConfig(val="other"))
+    data = open_image_folders(tmp_path / "tree", DatasetConfig(val="mine"))
     assert names(data, data.scored)[0] == "mine/a/0.jpg"
 
 
 def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path):
     usual(tmp_path, "train", "val")
     tree(tmp_path, "train/a/notes.bmp", "train/a/.DS_Store", "train/.cache/1.jpg")
-    data = open_data(tmp_path, DatasetConfig())
+    data = open_image_folders(tmp_path, DatasetConfig())
     (note,) = data.notes
     assert "1 files are no images by their names" in note
     assert "a/notes.bmp" in note
@@ -132,8 +132,8 @@ def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path):
 
 def test_the_digest_follows_names_and_splits(tmp_path):
     usual(tmp_path, "train", "val")
-    begun = open_data(tmp_path, DatasetConfig()).digest()
-    assert open_data(tmp_path, DatasetConfig()).digest() == begun
-    assert open_data(tmp_path, DatasetConfig(val_fraction=0.4)).digest() != begun
+    before = open_image_folders(tmp_path, DatasetConfig()).digest()
+    assert open_image_folders(tmp_path, DatasetConfig()).digest() == before
+    assert open_image_folders(tmp_path, DatasetConfig(val_fraction=0.4)).digest() != before
     shutil.move(tmp_path / "train/a/3.jpg", tmp_path / "train/b/13.jpg")
-    assert open_data(tmp_path, DatasetConfig()).digest() != begun
+    assert open_image_folders(tmp_path, DatasetConfig()).digest() != before

@@ -8,10 +8,16 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
-from transfer.classification.neighbours import nearest, votes
-from transfer.classification.pictures import draw_confusion, shown
-from transfer.classification.probe import Problem
-from transfer.classification.scores import confusion, mean_per_class, most_confused, top1
+from transfer.classification.confusion import (
+    confusion_matrix,
+    draw_confusion,
+    mean_per_class,
+    most_confused,
+    most_confused_classes,
+    top1,
+)
+from transfer.classification.knn import find_neighbours, vote_classes
+from transfer.classification.probe import SoftmaxRegression
 
 PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 CPU = torch.device("cpu")
@@ -29,8 +35,8 @@ def objective(v, x, y, classes, lam, kind):
     weight, bias = v[:-classes].reshape(classes, -1), v[-classes:]
     logits = x @ weight.T + bias
     logits -= logits.max(1, keepdims=True)
-    told = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    wrong = np.exp(told)
+    log_probabilities = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+    wrong = np.exp(log_probabilities)
     wrong[np.arange(len(y)), y] -= 1
     wrong /= len(y)
     squares = (weight**2).sum()
@@ -38,37 +44,37 @@ def objective(v, x, y, classes, lam, kind):
         size, slope = squares, 2 * weight
     else:
         size, slope = math.sqrt(squares), weight / max(math.sqrt(squares), 1e-300)
-    loss = -told[np.arange(len(y)), y].mean() + lam * size
+    loss = -log_probabilities[np.arange(len(y)), y].mean() + lam * size
     return loss, np.concatenate([(wrong.T @ x + lam * slope).ravel(), wrong.sum(0)])
 
 
 def scipy_optimum(x, y, classes, lam, kind) -> float:
     start = np.random.default_rng(1).normal(0, 0.01, classes * (x.shape[1] + 1))
     options = {"maxiter": 20_000, "maxfun": 10**6, "ftol": 1e-15, "gtol": 1e-9, "maxcor": 30}
-    found = minimize(
+    result = minimize(
         objective, start, (x, y, classes, lam, kind), "L-BFGS-B", True, options=options
     )
-    return float(found.fun)
+    return float(result.fun)
 
 
 @pytest.mark.parametrize("kind", ["squared", "norm"])
 @pytest.mark.parametrize("size", [(60, 5, 3), (150, 30, 4), (20, 40, 3)])
 def test_the_probe_is_the_optimum_that_scipy_finds(kind, size):
     x, y = case(sum(size), *size)
-    problem = Problem(torch.from_numpy(x), torch.from_numpy(y), size[2], kind, CPU)
-    probes = list(problem.path(PATH, 1e-6, 1000))
+    problem = SoftmaxRegression(torch.from_numpy(x), torch.from_numpy(y), size[2], kind, CPU)
+    probes = list(problem.solve_path(PATH, 1e-6, 1000))
     assert [probe.penalty for probe in probes] == sorted(PATH, reverse=True)
     for probe in probes:
         assert probe.converged
-        found = np.concatenate([probe.weight.numpy().ravel(), probe.bias.numpy()])
-        own = objective(found, x, y, size[2], probe.penalty, kind)[0]
+        parameters = np.concatenate([probe.weight.numpy().ravel(), probe.bias.numpy()])
+        own = objective(parameters, x, y, size[2], probe.penalty, kind)[0]
         assert own == pytest.approx(probe.objective, abs=1e-9)  # back in the given coordinates
-        wanted = scipy_optimum(x, y, size[2], probe.penalty, kind)
+        expected = scipy_optimum(x, y, size[2], probe.penalty, kind)
         if probe.weight.any():
-            assert abs(own - wanted) < 1e-6
+            assert abs(own - expected) < 1e-6
         else:  # SciPy stalls at the kink; here is the proof that zero is the optimum
-            assert own < wanted + 1e-9
-            slope = objective(found, x, y, size[2], 0.0, kind)[1]
+            assert own < expected + 1e-9
+            slope = objective(parameters, x, y, size[2], 0.0, kind)[1]
             assert np.linalg.norm(slope[: -size[2]]) <= probe.penalty
             assert np.abs(slope[-size[2] :]).max() < 1e-12
         logits = x @ probe.weight.numpy().T + probe.bias.numpy()
@@ -77,7 +83,7 @@ def test_the_probe_is_the_optimum_that_scipy_finds(kind, size):
 
 def test_a_norm_that_no_direction_pays_for_gives_zero_weights():
     x, y = case(0, 50, 4, 3)
-    problem = Problem(torch.from_numpy(x), torch.from_numpy(y), 3, "norm", CPU)
+    problem = SoftmaxRegression(torch.from_numpy(x), torch.from_numpy(y), 3, "norm", CPU)
     probe = problem.solve(100.0, 1e-6, 100)
     assert not probe.weight.any()
     assert probe.converged
@@ -88,9 +94,9 @@ def test_a_norm_that_no_direction_pays_for_gives_zero_weights():
 
 def test_blocks_change_nothing_and_too_few_iterations_are_said(monkeypatch):
     x, y = case(2, 60, 5, 3)
-    problem = Problem(torch.from_numpy(x), torch.from_numpy(y), 3, "squared", CPU)
+    problem = SoftmaxRegression(torch.from_numpy(x), torch.from_numpy(y), 3, "squared", CPU)
     whole = problem.solve(1e-3, 1e-6, 1000)
-    monkeypatch.setattr("transfer.classification.probe._BLOCK", 21)  # seven rows
+    monkeypatch.setattr("transfer.classification.probe._CHUNK", 21)  # seven rows
     parts = problem.solve(1e-3, 1e-6, 1000)
     torch.testing.assert_close(parts.weight, whole.weight, rtol=0, atol=1e-4)
     assert (
@@ -104,34 +110,34 @@ def test_blocks_change_nothing_and_too_few_iterations_are_said(monkeypatch):
 
 def naive(bank, labels, queries, classes, k, how, temperature) -> list[int]:
     """One image after another, as one would write it down."""
-    said = []
+    predictions = []
     for query in queries:
         cosines = [float(query @ row / (query.norm() * row.norm())) for row in bank]
         order = sorted(range(len(bank)), key=lambda n: (-cosines[n], n))[:k]
         count = Counter()
         for n in order:
             count[labels[n]] += math.exp(cosines[n] / temperature) if how == "weighted" else 1
-        said.append(max(range(classes), key=lambda c: (count[c], -c)))
-    return said
+        predictions.append(max(range(classes), key=lambda c: (count[c], -c)))
+    return predictions
 
 
-def said(bank, labels, queries, classes, ks, how, temperature=0.07):
-    similarities, rows = nearest(bank, queries, max(ks))
+def predict(bank, labels, queries, classes, ks, how, temperature=0.07):
+    similarities, rows = find_neighbours(bank, queries, max(ks))
     held = torch.tensor(labels)[rows]
-    return votes(similarities, held, classes, ks, how, temperature)
+    return vote_classes(similarities, held, classes, ks, how, temperature)
 
 
 @pytest.mark.parametrize("how", ["weighted", "majority"])
 def test_neighbours_equal_a_loop(how, monkeypatch):
-    monkeypatch.setattr("transfer.classification.neighbours._BLOCK", 130)  # three queries at once
+    monkeypatch.setattr("transfer.classification.knn._CHUNK", 130)  # three queries at once
     draw = torch.Generator().manual_seed(0)
     bank = torch.randn(40, 6, generator=draw)
     queries = torch.randn(25, 6, generator=draw)
     labels = torch.randint(0, 4, (40,), generator=draw).tolist()
     ks = [1, 2, 3, 8, 40]
-    found = said(bank, labels, queries, 4, ks, how)
+    results = predict(bank, labels, queries, 4, ks, how)
     for k in ks:
-        assert found[k].tolist() == naive(bank, labels, queries, 4, k, how, 0.07), k
+        assert results[k].tolist() == naive(bank, labels, queries, 4, k, how, 0.07), k
 
 
 def test_equal_neighbours_go_by_their_place_and_equal_votes_by_class():
@@ -143,19 +149,19 @@ def test_equal_neighbours_go_by_their_place_and_equal_votes_by_class():
     labels = draw.integers(0, 3, 60).tolist()
     ks = [1, 2, 4, 7, 20, 31]
     for how in ("weighted", "majority"):
-        found = said(bank, labels, queries, 3, ks, how)
+        results = predict(bank, labels, queries, 3, ks, how)
         for k in ks:
-            assert found[k].tolist() == naive(bank, labels, queries, 3, k, how, 0.07), (how, k)
-    found = said(torch.ones(4, 2), [2, 1, 2, 1], torch.ones(1, 2), 3, [1, 2, 4], "majority")
-    assert [found[k].item() for k in (1, 2, 4)] == [2, 1, 1]
+            assert results[k].tolist() == naive(bank, labels, queries, 3, k, how, 0.07), (how, k)
+    results = predict(torch.ones(4, 2), [2, 1, 2, 1], torch.ones(1, 2), 3, [1, 2, 4], "majority")
+    assert [results[k].item() for k in (1, 2, 4)] == [2, 1, 1]
 
 
 def test_the_temperature_decides_between_one_near_and_two_far():
     bank = torch.tensor([[1.0, 0.0], [0.8, 0.6], [0.8, 0.6]])
     query = torch.tensor([[1.0, 0.0]])
-    assert said(bank, [1, 0, 0], query, 2, [3], "weighted", 0.07)[3].item() == 1
-    assert said(bank, [1, 0, 0], query, 2, [3], "weighted", 10.0)[3].item() == 0
-    assert said(bank, [1, 0, 0], query, 2, [3], "majority")[3].item() == 0
+    assert predict(bank, [1, 0, 0], query, 2, [3], "weighted", 0.07)[3].item() == 1
+    assert predict(bank, [1, 0, 0], query, 2, [3], "weighted", 10.0)[3].item() == 0
+    assert predict(bank, [1, 0, 0], query, 2, [3], "majority")[3].item() == 0
 
 
 # ---------------------------------------------------------------------------------------- scores
@@ -163,8 +169,8 @@ def test_the_temperature_decides_between_one_near_and_two_far():
 
 def test_scores_by_hand():
     truth = np.array([0, 0, 0, 0, 1, 1, 2, 2, 2])
-    told = np.array([0, 0, 1, -1, 0, 1, 1, 1, 2])
-    matrix = confusion(told, truth, 4)
+    predictions = np.array([0, 0, 1, -1, 0, 1, 1, 1, 2])
+    matrix = confusion_matrix(predictions, truth, 4)
     assert matrix.tolist() == [[2, 1, 0, 0], [1, 1, 0, 0], [0, 2, 1, 0], [0, 0, 0, 0]]
     assert top1(matrix) == pytest.approx(100 * 4 / 8)
     assert mean_per_class(matrix) == pytest.approx(100 * (2 / 3 + 1 / 2 + 1 / 3) / 3)
@@ -182,8 +188,8 @@ def test_of_many_classes_the_most_confused_are_shown(tmp_path):
     matrix = np.diag(np.full(60, 9))
     matrix[50, 3] = matrix[3, 40] = 5
     matrix[10, 11] = 4
-    assert {3, 10, 11, 40, 50} <= set(shown(matrix))
-    assert len(shown(matrix)) <= 30
-    assert shown(matrix[:50, :50]) == list(range(50))
+    assert {3, 10, 11, 40, 50} <= set(most_confused_classes(matrix))
+    assert len(most_confused_classes(matrix)) <= 30
+    assert most_confused_classes(matrix[:50, :50]) == list(range(50))
     draw_confusion(matrix, [f"class {n}" for n in range(60)], "x", tmp_path / "a.png")
     assert (tmp_path / "a.png").stat().st_size > 5000
