@@ -19,8 +19,8 @@ from transfer.captioning.layouts import _cut
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import tokenize
 from transfer.captioning.vocabulary import END, PAD, UNKNOWN, Cut, Vocabulary, build_vocabulary
-from transfer.encoder import Encoder, at_size
-from transfer.feature_cache import FeatureCache, digests_of
+from transfer.encoder import Encoder, with_image_size
+from transfer.feature_cache import FeatureCache, hash_files
 
 
 def test_reads_what_is_on_disk(worlds):
@@ -240,12 +240,12 @@ def test_features_are_those_of_the_backbone(backbone, pictures, tmp_path):
     level = backbone.features(images)[-1]
     _, pooled = features(backbone, pictures, tmp_path, workers=1)
     everything = np.arange(len(pictures))
-    torch.testing.assert_close(pooled.of(everything), level.mean((2, 3)))
+    torch.testing.assert_close(pooled.select(everything), level.mean((2, 3)))
     _, grid = features(backbone, pictures, tmp_path, "grid")
     wanted = level.flatten(2).transpose(1, 2)
-    torch.testing.assert_close(grid.of(everything), wanted, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(grid.select(everything), wanted, atol=1e-3, rtol=1e-3)
     encoder = Encoder(backbone, "grid")
-    assert grid.of(everything).shape == (12, *encoder.shape(backbone))
+    assert grid.select(everything).shape == (12, *encoder.feature_shape(backbone))
     assert not any(module.training for module in encoder.train().modules())  # statistics stay
 
 
@@ -254,17 +254,18 @@ def test_what_changes_is_encoded_again_and_nothing_else(backbone, pictures, tmp_
     features(backbone, pictures[:8], tmp_path)
     _, more = features(backbone, pictures, tmp_path)
     assert encoded == [8, 4]
-    assert torch.equal(first.of(np.arange(8)), more.of(np.arange(8)))
-    before = more.of(np.arange(12))
+    assert torch.equal(first.select(np.arange(8)), more.select(np.arange(8)))
+    before = more.select(np.arange(12))
     shutil.copy(pictures[0], pictures[1])  # the content of another: its row is there already
     _, changed = features(backbone, pictures, tmp_path)
     assert encoded == [8, 4]
-    assert torch.equal(changed.of(np.array([1])), before[:1])
-    features(at_size(backbone, 96), pictures, tmp_path)
+    assert torch.equal(changed.select(np.array([1])), before[:1])
+    features(with_image_size(backbone, 96), pictures, tmp_path)
     features(backbone, pictures, tmp_path, "grid")
     assert encoded == [8, 4, 11, 11]
     assert torch.equal(
-        features(backbone, pictures, tmp_path)[1].of(np.arange(12)), changed.of(np.arange(12))
+        features(backbone, pictures, tmp_path)[1].select(np.arange(12)),
+        changed.select(np.arange(12)),
     )
     # one weight moved: another backbone, which finds nothing of the first's
     weights = {name: tensor.clone() for name, tensor in backbone.weights.items()}
@@ -272,7 +273,7 @@ def test_what_changes_is_encoded_again_and_nothing_else(backbone, pictures, tmp_
     other = Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
     _, theirs = features(other, pictures, tmp_path)
     assert encoded == [8, 4, 11, 11, 11]
-    assert not torch.equal(theirs.of(np.arange(12)), changed.of(np.arange(12)))
+    assert not torch.equal(theirs.select(np.arange(12)), changed.select(np.arange(12)))
     features(backbone, pictures, tmp_path)  # and the first's are still there
     assert encoded == [8, 4, 11, 11, 11]
 
@@ -294,24 +295,24 @@ def test_what_is_encoded_before_a_stop_is_kept(backbone, pictures, tmp_path, enc
     _, found = features(backbone, pictures, tmp_path)
     assert encoded == [12, 7]
     _, alone = features(backbone, pictures, tmp_path / "other")
-    torch.testing.assert_close(found.of(np.arange(12)), alone.of(np.arange(12)))
+    torch.testing.assert_close(found.select(np.arange(12)), alone.select(np.arange(12)))
 
 
 def test_a_cache_cut_short_is_told_and_mended(backbone, pictures, tmp_path, encoded, capsys):
     cache, first = features(backbone, pictures, tmp_path)
-    wanted = first.of(np.arange(12)).clone()
+    wanted = first.select(np.arange(12)).clone()
     size = cache._rows.stat().st_size
     with open(cache._rows, "r+b") as handle:
         handle.truncate(size // 2 + 7)
     _, again = features(backbone, pictures, tmp_path)
     assert "cut short: 6 of 12 rows are gone" in capsys.readouterr().err
-    torch.testing.assert_close(again.of(np.arange(12)), wanted)
+    torch.testing.assert_close(again.select(np.arange(12)), wanted)
     assert encoded == [12, 6]
     # a kill between rows and index: rows that no entry promises
     with open(cache._rows, "ab") as handle:
         handle.write(b"x" * 999)
     _, again = features(backbone, pictures, tmp_path)
-    torch.testing.assert_close(again.of(np.arange(12)), wanted)
+    torch.testing.assert_close(again.select(np.arange(12)), wanted)
     assert encoded == [12, 6]
     (cache.folder / "meta.json").write_text("{")
     features(backbone, pictures, tmp_path)
@@ -323,8 +324,8 @@ def test_a_broken_image_in_the_middle_keeps_the_others(backbone, pictures, tmp_p
     pictures[5].write_bytes(b"no picture")
     pictures[7].unlink()
     _, found = features(backbone, pictures, tmp_path)
-    assert sorted(found.broken) == [5, 7]
-    assert (found.places < 0).nonzero()[0].tolist() == [5, 7]
+    assert sorted(found.corrupt) == [5, 7]
+    assert (found.row_of < 0).nonzero()[0].tolist() == [5, 7]
     features(backbone, pictures, tmp_path)
     assert encoded == [11, 1]  # only what cannot be read is tried again
 
@@ -332,32 +333,32 @@ def test_a_broken_image_in_the_middle_keeps_the_others(backbone, pictures, tmp_p
 def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path, monkeypatch):
     path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
     path.write_bytes(b"one")
-    (one,) = digests_of([path], memory)
+    (one,) = hash_files([path], memory)
     assert not memory.exists()  # too young to be remembered
     monkeypatch.setattr(feature_cache, "_SETTLED", -1)
-    digests_of([path], memory)
+    hash_files([path], memory)
     assert memory.exists()
     path.write_bytes(b"two")
-    (two,) = digests_of([path], memory)
+    (two,) = hash_files([path], memory)
     assert one != two
     memory.write_text("nonsense")
-    assert digests_of([path, Path("none.jpg")], memory) == [two, None]
+    assert hash_files([path, Path("none.jpg")], memory) == [two, None]
 
 
 def test_another_file_of_the_same_age_is_read_again(tmp_path, monkeypatch):
     monkeypatch.setattr(feature_cache, "_SETTLED", -1)
     path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
     path.write_bytes(b"one")
-    (one,) = digests_of([path], memory)
+    (one,) = hash_files([path], memory)
     monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read again"))
-    assert digests_of([path], memory) == [one]
+    assert hash_files([path], memory) == [one]
     monkeypatch.undo()
     other = tmp_path / "b.jpg"
     other.write_bytes(b"two")
     stamp = path.stat().st_mtime_ns
     os.utime(other, ns=(stamp, stamp))
     other.replace(path)
-    assert digests_of([path], memory) != [one]
+    assert hash_files([path], memory) != [one]
 
 
 def test_features_do_not_depend_on_what_is_encoded_beside_them(
@@ -373,6 +374,6 @@ def test_features_do_not_depend_on_what_is_encoded_beside_them(
     _, whole = features(backbone, pictures, tmp_path / "whole")
     for part in (pictures[:3], pictures[:8], pictures):
         _, pieces = features(backbone, part, tmp_path / "pieces")
-    assert np.array_equal(whole.rows[whole.places], pieces.rows[pieces.places])
+    assert np.array_equal(whole.rows[whole.row_of], pieces.rows[pieces.row_of])
     # the last bits depend on the size of a batch, though not on every machine
     assert set(sizes) == {1, 5}  # 1: the shape of a row

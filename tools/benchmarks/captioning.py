@@ -151,7 +151,7 @@ def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> l
     from transfer.captioning.sentences import FeatureBatches, trimmed
     from transfer.captioning.setup import build
     from transfer.encoder import Encoder
-    from transfer.feature_cache import FeatureCache, Features, Pictures
+    from transfer.feature_cache import FeatureCache, Features, ImageDataset
 
     spec = BackboneSpec(arch="resnet50", num_classes=1000)
     backbone = Backbone.of(spec.create(1000, 0), spec, Provenance())
@@ -162,7 +162,7 @@ def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> l
     paths = [image.path for image in setup.data.train[: options.images]]
     chosen = setup.image_of < len(paths)
     words, image_of = setup.words[chosen], setup.image_of[chosen]
-    pictures = Pictures(paths, backbone.preprocess())
+    pictures = ImageDataset(paths, backbone.preprocess())
     batches = BatchSampler(len(words), batch_size=20, seed=0, shuffle=True, drop_last=True)
     optimizer = torch.optim.Adam(setup.decoder.parameters())
 

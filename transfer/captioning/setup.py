@@ -1,6 +1,5 @@
 """What a configuration comes to: data, vocabulary and decoder, then everything a step needs."""
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,58 +8,60 @@ from typing import Any
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from timm.scheduler.scheduler import Scheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from pretrain.training import BatchSampler, Loader, derive, schedule, seed_ambient
-from transfer.captioning.captioner import build_decoder, view_of
-from transfer.captioning.coco import CaptionedImage, Captions, open_captions
+from pretrain.training import (
+    BatchSampler,
+    Loader,
+    TrainState,
+    check_optimizer,
+    derive,
+    make_train_state,
+    seed_ambient,
+)
+from transfer.captioning.batches import CaptionBatches, ImageCaptionDataset, collate
+from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.sentences import FeatureBatches, Ints, Pairs, Sentences, collate
-from transfer.captioning.vocabulary import Cut, Vocabulary, build_vocabulary
-from transfer.encoder import Encoder, at_size
-from transfer.feature_cache import FeatureCache, Features, Pictures
+from transfer.captioning.layouts import open_captions
+from transfer.captioning.records import CaptionDataset, CaptionedImage
+from transfer.captioning.vocabulary import Ints, Vocabulary, build_vocabulary, tokenize_captions
+from transfer.encoder import Encoder, with_image_size
+from transfer.feature_cache import FeatureCache, Features, ImageDataset
 
-_SETTLE_ON = 5000  # training images
+_BATCH_NORM_IMAGES = 5000
 
 
 @dataclass(frozen=True)
 class CaptioningSetup:
     """Data and network, before anything is on a device."""
 
-    data: Captions
+    data: CaptionDataset
     backbone: Backbone
     """With the input size of this run."""
     vocabulary: Vocabulary
     words: Ints
-    """(S, T) of the training sentences."""
+    """(S, T) of the training captions."""
     image_of: Ints
-    """(S,) number of each one's image among the training images."""
+    """(S,) index of each one's image among the training images."""
     decoder: Any
     """A decoder.Decoder, an nn.Module."""
 
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What the result says of the data."""
+        data = self.data
+        sizes = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
+        return {"name": data.name, **sizes, "words": len(self.vocabulary)}
 
-@dataclass(frozen=True)
-class Gear:
-    """What a step needs, on the device."""
 
-    encoder: Any
-    """As Fabric wrapped it; None where it stays frozen."""
-    decoder: Any
-    """As Fabric wrapped it."""
-    optimizer: torch.optim.Optimizer
-    rates: Scheduler
-    train: Sentences
-    features: Features
-    """Of all images: train, val, test."""
-    settling: "Split"
-    """Some of the training images, for `Decoder.settle`."""
-    val: "Split"
-    test: "Split"
-    left_out: int
-    """Images that could not be read."""
+class CaptioningNetwork(nn.Module):
+    """The decoder, and the encoder where it is trained: what an average is kept of."""
+
+    def __init__(self, decoder: nn.Module, encoder: Encoder | None) -> None:
+        super().__init__()
+        self.decoder, self.encoder = decoder, encoder
 
 
 @dataclass(frozen=True)
@@ -68,8 +69,21 @@ class Split:
     """Images to caption."""
 
     images: tuple[CaptionedImage, ...]
-    numbers: Ints
+    indices: Ints
     """Of the images, among all of the run."""
+
+
+@dataclass(frozen=True)
+class CaptioningData:
+    """Batches to train on, and what is captioned."""
+
+    train: CaptionBatches
+    features: Features
+    """Of all images: train, val, test."""
+    batch_norm: Split
+    """Some of the training images, for `Decoder.recalibrate_batch_norm`."""
+    val: Split
+    test: Split
 
 
 def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
@@ -80,13 +94,13 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     """
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder of images with captions")
+    check_optimizer(config.optimizer)
     data = open_captions(Path(config.data), config.dataset)
-    backbone = at_size(backbone, config.dataset.image_size)
-    sentences = [caption for image in data.train for caption in image.captions]
-    cut = Cut.of(sentences)
-    vocabulary = build_vocabulary(cut, config.dataset.min_count)
+    backbone = with_image_size(backbone, config.dataset.image_size)
+    captions = tokenize_captions([text for image in data.train for text in image.captions])
+    vocabulary = build_vocabulary(captions, config.dataset.min_count)
     counts = [len(image.captions) for image in data.train]
-    width = Encoder(backbone, view_of(config.model)).shape(backbone)[-1]
+    width = Encoder(backbone, feature_kind(config.model)).feature_shape(backbone)[-1]
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         decoder = build_decoder(width, len(vocabulary), config.model)
@@ -94,20 +108,22 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         data,
         backbone,
         vocabulary,
-        vocabulary.encode(cut, config.dataset.max_words),
+        vocabulary.encode(captions, config.dataset.max_words),
         np.repeat(np.arange(len(counts)), counts),
         decoder,
     )
 
 
-def setup_training(setup: CaptioningSetup, config: CaptioningConfig, fabric: Fabric) -> Gear:
+def setup_training(
+    setup: CaptioningSetup, config: CaptioningConfig, fabric: Fabric
+) -> tuple[TrainState, CaptioningData]:
     """Encode what is not in the cache, and put everything on the device.
 
     Raises:
         UsageError: too many broken images, or the batch cannot be cut so. Features are kept.
     """
     data = setup.data
-    how: dict[str, Any] = {
+    batching: dict[str, Any] = {
         "batch_size": config.batch_size,
         "seed": config.seed,
         "shuffle": True,
@@ -116,61 +132,56 @@ def setup_training(setup: CaptioningSetup, config: CaptioningConfig, fabric: Fab
         "rank": fabric.global_rank,
         "ranks": fabric.world_size,
     }
-    BatchSampler(len(setup.words), **how)  # refuses what cannot be cut before anything is encoded
+    BatchSampler(len(setup.words), **batching)  # refuses before anything is encoded
     paths = [image.path for image in (*data.train, *data.val, *data.test)]
-    cache = FeatureCache(Path(config.cache), setup.backbone, view_of(config.model))
+    cache = FeatureCache(Path(config.cache), setup.backbone, feature_kind(config.model))
     with fabric.rank_zero_first():  # the others find everything there
-        features = cache.features(paths, fabric, workers=config.workers)
-    features.allow_corrupt(config.dataset.max_corrupt, tell=fabric.is_global_zero)
-    readable = features.places >= 0
+        features = cache.features(paths, fabric, workers=config.loader.workers)
+    features.check_corrupt(config.dataset.max_corrupt, verbose=fabric.is_global_zero)
+    readable = features.row_of >= 0
     kept = readable[setup.image_of]
     words, image_of = setup.words[kept], setup.image_of[kept]
-    start = config.encoder.from_epoch
-    batches = BatchSampler(len(words), **how)
-    frozen = FeatureBatches(features, image_of, words, batches)
-    optimizer = torch.optim.Adam(setup.decoder.parameters(), lr=config.adam.lr)
-    encoder, pixels = None, None
-    if start is not None:
-        network = Encoder(setup.backbone, view_of(config.model)).requires_grad_(True)
-        optimizer.add_param_group({"params": list(network.parameters()), "lr": config.encoder.lr})
-        encoder = fabric.setup_module(network)
-        pairs = Pairs(paths, image_of, words, setup.backbone.preprocess())
-        pixels = Loader(pairs, workers=config.workers, collate=collate, **how)
-    decoder, wrapped = fabric.setup(setup.decoder, optimizer)
-    rates = schedule(
-        wrapped,
-        config.adam.schedule,
+    batches = BatchSampler(len(words), **batching)
+    if config.encoder.from_epoch is None:
+        encoder, parts = None, [setup.decoder]
+        train = CaptionBatches(features, image_of, words, batches)
+    else:
+        encoder = Encoder(setup.backbone, feature_kind(config.model)).requires_grad_(True)
+        parts = [setup.decoder, encoder]
+        pixels = Loader(
+            ImageCaptionDataset(paths, image_of, words, setup.backbone.preprocess()),
+            workers=config.loader.workers,
+            prefetch=config.loader.prefetch,
+            collate=collate,
+            **batching,
+        )
+        start = config.encoder.from_epoch
+        train = CaptionBatches(
+            features, image_of, words, batches, pixels=pixels, pixels_from=start
+        )
+    state = make_train_state(
+        CaptioningNetwork(setup.decoder, encoder),
+        config,
+        fabric,
         steps_per_epoch=batches.steps,
-        epochs=config.epochs,
-        milestones=config.adam.milestones,
-        decay_rate=config.adam.decay_rate,
+        lr_of=lambda name: config.encoder.lr if name.startswith("encoder.") else None,
+        parts=parts,
+        compiled=parts,
     )
-    bounds = np.cumsum([0, len(data.train), len(data.val), len(data.test)])
-    splits = []
-    for place, images in enumerate((data.train[:_SETTLE_ON], data.val, data.test)):
-        numbers = np.arange(bounds[place], bounds[place] + len(images))
-        numbers = numbers[readable[numbers]]
-        splits.append(Split(tuple(images[n - bounds[place]] for n in numbers), numbers))
-    until = config.epochs if start is None else start
-    return Gear(
-        encoder,
-        decoder,
-        wrapped,
-        rates,
-        Sentences(frozen, pixels, until),
-        features,
-        splits[0],
-        splits[1],
-        splits[2],
-        len(features.broken),
-    )
+    splits, first = [], 0
+    for images, most in ((data.train, _BATCH_NORM_IMAGES), (data.val, None), (data.test, None)):
+        indices = np.arange(first, first + len(images[:most]))
+        indices = indices[readable[indices]]
+        splits.append(Split(tuple(images[index - first] for index in indices), indices))
+        first += len(images)
+    return state, CaptioningData(train, features, *splits)
 
 
 def feature_batches(
     split: Split,
     size: int,
     features: Features,
-    encoder: Encoder | None,
+    encoder: nn.Module | None,
     backbone: Backbone,
     fabric: Fabric,
     workers: int,
@@ -187,13 +198,11 @@ def feature_batches(
         workers: loader processes.
     """
     if encoder is None:
-        for part in range(math.ceil(len(split.numbers) / size)):
-            numbers = split.numbers[part * size : (part + 1) * size]
-            yield features.of(numbers).to(fabric.device)
+        for first in range(0, len(split.indices), size):
+            yield features.select(split.indices[first : first + size]).to(fabric.device)
         return
-    paths = [image.path for image in split.images]
     loader = Loader(
-        Pictures(paths, backbone.preprocess()),
+        ImageDataset([image.path for image in split.images], backbone.preprocess()),
         batch_size=size,
         seed=0,
         workers=workers,
@@ -201,5 +210,5 @@ def feature_batches(
     )
     for _, images in loader.epoch(0):
         with torch.inference_mode():  # not over the yield: it would reach into the caller
-            told = encoder(images.to(fabric.device)).float()
-        yield told
+            encoded = encoder(images.to(fabric.device)).float()
+        yield encoded
