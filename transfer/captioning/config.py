@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pretrain.config import LoaderConfig, OptimizerConfig, TrainerConfig
 from pretrain.errors import UsageError, at_least
 
 
@@ -86,31 +87,6 @@ class EncoderConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdamConfig:
-    """Adam and its schedule."""
-
-    lr: float = 1e-3
-    """Peak learning rate of the decoder."""
-    schedule: Literal["cosine", "step", "constant"] = "constant"
-    """Cosine to zero, times decay_rate at each milestone, or constant."""
-    milestones: tuple[float, ...] = ()
-    """Epochs of the step schedule."""
-    decay_rate: float = 0.1
-    """Factor at a milestone."""
-    clip: float | None = 5.0
-    """Largest norm of the gradient; null for no limit."""
-
-    def __post_init__(self) -> None:
-        """Refuse a learning rate that cannot learn."""
-        if not self.lr > 0:
-            raise UsageError(f"adam.lr is {self.lr}; it must be above 0")
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"adam.clip is {self.clip}; it must be above 0 or null")
-        if not 0 <= self.decay_rate < 1:
-            raise UsageError(f"adam.decay_rate is {self.decay_rate}; it must lie in [0, 1)")
-
-
-@dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
     """How the sentences of the end are found; after each epoch the search has width 1."""
 
@@ -129,46 +105,44 @@ class DecodingConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CaptioningConfig:
+class CaptioningConfig(TrainerConfig):
     """One captioning run."""
 
-    name: str = "custom"
-    """Name of the recipe: runs with another name stand in another table."""
     backbone: str | None = None
     """A backbone file, or the folder of a pretraining run."""
-    data: str | None = None
-    """A folder of images with captions; without it the shape world is drawn and used."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    adam: AdamConfig = field(default_factory=AdamConfig)
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(
+            name="adam",
+            lr=1e-3,
+            weight_decay=0.0,
+            schedule="constant",
+            milestones=(),
+            clip_norm=5.0,
+        )
+    )
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    epochs: int = 20
+    loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(workers=1))
+    epochs: int | None = 20
     patience: int | None = None
     """Stop when so many epochs have not raised the CIDEr; null trains all epochs."""
     batch_size: int = 20
-    """Captions in an optimiser step, over all processes."""
-    accumulate: int = 1
-    """Forward and backward passes in a step."""
+    """Captions in an optimizer step, over all processes."""
     meteor: Literal["auto", "off"] = "auto"
     """METEOR at the end, where pycocoevalcap is installed."""
     cache: str = "runs/features"
     """Folder of the features of frozen encoders, shared by runs."""
-    workers: int = 1
-    """Loader processes for the images; any number gives the same bits."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    deterministic: bool = False
-    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
-    seed: int = 0
-    """The one seed: weights, order and dropout follow from it."""
 
     def __post_init__(self) -> None:
         """Refuse counts below one and contradictions."""
-        at_least("", self, epochs=1, batch_size=2, accumulate=1, workers=0, seed=0)
+        super().__post_init__()
+        at_least("", self, batch_size=2)
         if self.patience is not None:
             at_least("", self, patience=1)
         start = self.encoder.from_epoch
-        if start is not None and start >= self.epochs:
+        if start is not None and self.epochs is not None and start >= self.epochs:
             raise UsageError(
                 f"encoder.from_epoch is {start}, but the run ends after {self.epochs} epochs. Give "
                 "a smaller one, or null for a frozen encoder."

@@ -1,9 +1,9 @@
-"""Captioning transfer, from a backbone to the scores of its sentences. Reads top to bottom."""
+"""Captioning transfer, from a backbone to the scores of its captions. Reads top to bottom."""
 
 import json
 from collections.abc import Iterable
-from contextlib import ExitStack
-from typing import Any
+from dataclasses import replace
+from functools import partial
 
 import torch
 from lightning.fabric import Fabric
@@ -13,19 +13,27 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import MicroBatch, TrainLoop, out_of_memory_hint
+from pretrain.training import (
+    MicroBatch,
+    TrainLoop,
+    TrainState,
+    optimizer_step,
+    out_of_memory_hint,
+    save_epoch,
+)
+from transfer.captioning.attention_maps import attention_maps
+from transfer.captioning.beam_search import images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.decode import beam_search, images_at_once
-from transfer.captioning.decoder import Decoder, caption_loss
+from transfer.captioning.decoder import caption_loss
+from transfer.captioning.inference import generate_captions
 from transfer.captioning.page import sections, write_page
-from transfer.captioning.pictures import looks_of
 from transfer.captioning.records import Id
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
 from transfer.captioning.setup import (
+    CaptioningData,
     CaptioningSetup,
-    Gear,
     Split,
     build,
     feature_batches,
@@ -63,149 +71,139 @@ def finetune(
 
 
 def _finetune(
-    backbone: Backbone,
-    config: CaptioningConfig,
-    run: Run,
-    fabric: Fabric,
-    stop_after: int | None,
+    given: Backbone, config: CaptioningConfig, run: Run, fabric: Fabric, stop_after: int | None
 ) -> Result:
     # ---- set up
-    setup = build(backbone, config)
-    begun = plain(config), backbone.fingerprint()
-    run.refuse(*begun)
-    _refuse_other_words(setup, run)
-    gear = setup_training(setup, config, fabric)
+    setup = build(given, config)
+    identity = plain(config), given.fingerprint()
+    run.refuse(*identity)
+    _refuse_other_vocabulary(setup, run)
+    state, data = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
-        run.start(*begun)
+        run.start(*identity)
         write_text(run.folder / "vocabulary.json", json.dumps(setup.vocabulary.words))
     fabric.barrier()
     loop = TrainLoop(
         run,
         fabric,
-        gear.decoder,
-        gear.optimizer,
-        gear.rates,
-        gear.train,
-        epochs=config.epochs,
-        seed=config.seed,
-        num_sums=2,
-        also={} if gear.encoder is None else {"encoder": gear.encoder},
+        state,
+        data.train,
+        config,
+        num_metrics=2,
         stop_after=stop_after,
+        extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
     )
-    wanted = References({image.image_id: image.captions for image in gear.val.images})
+    loop.resume()
+    references = References({image.image_id: image.captions for image in data.val.images})
 
     # ---- train
-    with loop.running(f"captioner from {backbone.name}"):
+    with loop.running(f"captioner from {given.name}"):
         for epoch in loop.epochs():
             if fabric.broadcast(_is_stale(run, config.patience)):
                 log(f"no better CIDEr in {config.patience} epochs: stopped after epoch {epoch}")
                 break
-            trained = config.encoder.from_epoch is not None and epoch >= config.encoder.from_epoch
-            gear.decoder.train()
-            for _, parts in loop.steps(epoch):
-                loop.sums += train_step(gear, config, fabric, parts, trained)
-            (loss, likelihood), speed = loop.means(), loop.speed
-            record = {"loss": loss, "likelihood": likelihood, "lr": _rate(gear)}
+            start = config.encoder.from_epoch
+            trains_encoder = start is not None and epoch >= start
+            state.model.train()
+            for step, micro_batches in loop.steps(epoch):
+                state.lr_scheduler.step_update(step)
+                metrics = train_step(state, config, fabric, step, micro_batches, trains_encoder)
+                loop.finish_step(metrics)
+                loop.checkpoint()
+            loss, likelihood = loop.means()
+            record = {
+                "loss": loss,
+                "likelihood": likelihood,
+                "lr": state.lr,
+                "captions_per_second": round(loop.speed, 1),
+            }
             with fabric.rank_zero_first():  # the others wait for however long that takes
                 if fabric.is_global_zero:
-                    said = _tell(gear, setup, config, fabric, trained)
-                    scores = wanted.score(said).corpus
-                    record |= {f"val_{name}": value for name, value in scores.items()}
-                    _keep_best(run, record, gear, setup, config, trained)
-            loop.finish_epoch({**record, "captions_per_second": round(speed, 1)})
-            if fabric.is_global_zero:
-                log(
-                    f"epoch {epoch + 1}/{config.epochs}  loss {loss:.3f}  BLEU-4 "
-                    f"{100 * record['val_Bleu_4']:.1f}  CIDEr {100 * record['val_CIDEr']:.1f}  "
-                    f"{speed:.0f} captions/s"
-                )
+                    scores = evaluate(
+                        state, data, setup, config, fabric, references, trains_encoder
+                    )
+                    record |= {f"val_{name}": value for name, value in scores.corpus.items()}
+                    is_best = run.is_best("val_CIDEr", record["val_CIDEr"])
+                    make = partial(_captioner, state, setup, config, trains_encoder)
+                    # the best is what is scored in the end, so it is kept in any case
+                    options = replace(config.checkpoints, best=True)
+                    save_epoch(run, options, epoch + 1, is_best, make)
+                    log(
+                        f"epoch {epoch + 1}/{loop.num_epochs}  loss {loss:.3f}  BLEU-4 "
+                        f"{100 * record['val_Bleu_4']:.1f}  CIDEr "
+                        f"{100 * record['val_CIDEr']:.1f}  {loop.speed:.0f} captions/s"
+                    )
+            loop.finish_epoch(record)
+            loop.checkpoint()
 
     # ---- score what is kept, and leave it, the page and, last, the result
     seconds = round(loop.seconds, 1)
     result = None
     with fabric.rank_zero_first():
         if fabric.is_global_zero:
-            result = _finish(run, gear, setup, config, fabric, backbone, seconds)
+            result = _finish(run, data, setup, config, fabric, given, seconds)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
 def train_step(
-    gear: Gear, config: CaptioningConfig, fabric: Fabric, parts: Iterable[MicroBatch], trained: bool
+    state: TrainState,
+    config: CaptioningConfig,
+    fabric: Fabric,
+    step: int,
+    micro_batches: Iterable[MicroBatch],
+    trains_encoder: bool,
 ) -> Tensor:
-    """One optimiser step from its micro-batches; the batches hold images where `trained`.
+    """One optimizer step from its micro-batches, which hold images where `trains_encoder`.
 
     Returns (2,): loss and negative log-likelihood of a word, each summed over the micro-batches.
     """
-    sums = torch.zeros(2, device=fabric.device)
-    for part in parts:
-        features, words = part.batch
-        with ExitStack() as unsynchronised:
-            for module in filter(None, (gear.decoder, gear.encoder if trained else None)):
-                waits = fabric.no_backward_sync(module, enabled=not part.last)
-                unsynchronised.enter_context(waits)
-            seen = gear.encoder(features) if trained else features
-            told = gear.decoder(seen, words)
-            loss, likelihood = caption_loss(told, words, config.model.coverage)
-            fabric.backward(loss / config.accumulate)
-        sums += torch.stack([loss.detach(), likelihood.detach()]).float()
-    if config.adam.clip is not None:
-        # not finite: with fp16 the scaler skips the step, otherwise the epoch's loss says so
-        fabric.clip_gradients(
-            gear.decoder, gear.optimizer, max_norm=config.adam.clip, error_if_nonfinite=False
+
+    def loss_function(batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        features, words = batch.data
+        if trains_encoder:
+            features = state.more_models[0](features)
+        output = state.model(features, words)
+        loss, likelihood = caption_loss(output, words, config.model.coverage)
+        return loss, torch.stack([loss.detach(), likelihood.detach()])
+
+    return optimizer_step(state, fabric, micro_batches, loss_function, step)
+
+
+def evaluate(
+    state: TrainState,
+    data: CaptioningData,
+    setup: CaptioningSetup,
+    config: CaptioningConfig,
+    fabric: Fabric,
+    references: References[Id],
+    trains_encoder: bool,
+) -> Scores[Id]:
+    """Scores of the epoch's captions of `val`, of beam width 1."""
+    network = state.averaged
+    decoder = network.decoder.eval()
+    encoder = network.encoder if trains_encoder else None
+
+    def batches(split: Split) -> Iterable[Tensor]:
+        return feature_batches(
+            split, 100, data.features, encoder, setup.backbone, fabric, config.loader.workers
         )
-    gear.optimizer.step()
-    gear.optimizer.zero_grad(set_to_none=True)
-    return sums
+
+    decoder.recalibrate_batch_norm(batches(data.batch_norm))
+    return references.score(predict(decoder, batches(data.val), data.val, setup, config, width=1))
 
 
-def tell(
-    decoder: Decoder,
+def predict(
+    decoder: torch.nn.Module,
     batches: Iterable[Tensor],
     split: Split,
     setup: CaptioningSetup,
     config: CaptioningConfig,
-    width: int,
+    width: int | None = None,
 ) -> dict[Id, str]:
     """A caption for each image of a split, from its features in order."""
-    rows: list[list[int]] = []
-    for features in batches:
-        options = config.decoding
-        found = beam_search(
-            decoder,
-            features,
-            width,
-            options.max_length,
-            length_normalisation=options.length_normalisation,
-            block_ngrams=options.block_ngrams,
-        )
-        rows += found.words.tolist()
-    return {
-        image.image_id: setup.vocabulary.decode(row)
-        for image, row in zip(split.images, rows, strict=True)
-    }
-
-
-def _tell(
-    gear: Gear, setup: CaptioningSetup, config: CaptioningConfig, fabric: Fabric, trained: bool
-) -> dict[Id, str]:
-    """The captions of an epoch: width 1, on val."""
-    decoder = gear.decoder.module.eval()
-    encoder = gear.encoder.module if trained else None
-
-    def batches(split: Split) -> Iterable[Tensor]:
-        return feature_batches(
-            split, 100, gear.features, encoder, setup.backbone, fabric, config.workers
-        )
-
-    decoder.settle(batches(gear.settling))
-    return tell(decoder, batches(gear.val), gear.val, setup, config, 1)
-
-
-def _of_page(split: Split, scores: Scores[Id]) -> Split:
-    """The images of the page."""
-    chosen = {image.image_id for part in sections(split.images, scores).values() for image in part}
-    places = [n for n, image in enumerate(split.images) if image.image_id in chosen]
-    return Split(tuple(split.images[n] for n in places), split.numbers[places])
+    captions = generate_captions(decoder, batches, setup.vocabulary, config.decoding, width)
+    ids = [image.image_id for image in split.images]
+    return dict(zip(ids, captions, strict=True))
 
 
 def _is_stale(run: Run, patience: int | None) -> bool:
@@ -216,44 +214,32 @@ def _is_stale(run: Run, patience: int | None) -> bool:
     return bool(cider) and len(cider) - 1 - cider.index(max(cider)) >= patience
 
 
-def _rate(gear: Gear) -> float:
-    return float(gear.optimizer.param_groups[0]["lr"])
-
-
-def _keep_best(
-    run: Run,
-    record: dict[str, Any],
-    gear: Gear,
-    setup: CaptioningSetup,
-    config: CaptioningConfig,
-    trained: bool,
-) -> None:
-    if any(record["val_CIDEr"] <= before["val_CIDEr"] for before in run.read_log()):
-        return
-    backbone = setup.backbone
-    if trained:
-        backbone = _trained_backbone(gear, backbone)
-    captioner = Captioner(
+def _captioner(
+    state: TrainState, setup: CaptioningSetup, config: CaptioningConfig, trains_encoder: bool
+) -> Captioner:
+    """The captioner of this moment; a trained encoder becomes its backbone."""
+    backbone, network = setup.backbone, state.averaged
+    if trains_encoder:  # the classifier saw no training, and stays as it was
+        trained = {
+            name.removeprefix("model."): tensor.cpu()
+            for name, tensor in network.encoder.network.state_dict().items()
+        }
+        unknown = [name for name in trained if name not in backbone.weights]
+        assert not unknown, unknown
+        weights = {
+            name: trained.get(name, tensor).clone() for name, tensor in backbone.weights.items()
+        }
+        backbone = Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
+    return Captioner(
         backbone=backbone,
         model=config.model,
         decoding=config.decoding,
         vocabulary=setup.vocabulary,
-        weights=gear.decoder.module.state_dict(),
+        weights=network.decoder.state_dict(),
     )
-    captioner.save(run.checkpoint.with_name("best.pth"))
 
 
-def _trained_backbone(gear: Gear, backbone: Backbone) -> Backbone:
-    """The backbone with the encoder's weights; its classifier, which saw no training, as it was."""
-    own = {name: tensor.cpu() for name, tensor in gear.encoder.module.network.state_dict().items()}
-    names = {name.removeprefix("model."): tensor for name, tensor in own.items()}
-    unknown = [name for name in names if name not in backbone.weights]
-    assert not unknown, unknown
-    weights = {name: names.get(name, tensor).clone() for name, tensor in backbone.weights.items()}
-    return Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
-
-
-def _refuse_other_words(setup: CaptioningSetup, run: Run) -> None:
+def _refuse_other_vocabulary(setup: CaptioningSetup, run: Run) -> None:
     path = run.folder / "vocabulary.json"
     if path.exists() and json.loads(path.read_text()) != list(setup.vocabulary.words):
         raise UsageError(
@@ -264,11 +250,11 @@ def _refuse_other_words(setup: CaptioningSetup, run: Run) -> None:
 
 def _finish(
     run: Run,
-    gear: Gear,
+    data: CaptioningData,
     setup: CaptioningSetup,
     config: CaptioningConfig,
     fabric: Fabric,
-    backbone: Backbone,
+    given: Backbone,
     seconds: float,
 ) -> Result:
     history = run.read_log()
@@ -276,27 +262,29 @@ def _finish(
     captioner = Captioner.load(run.checkpoint.with_name("best.pth"))
     encoder, decoder = captioner.build()
     decoder.to(fabric.device)
-    frozen = captioner.backbone.fingerprint() == setup.backbone.fingerprint()
-    split, name = (gear.test, "test") if gear.test.images else (gear.val, "val")
+    is_frozen = captioner.backbone.fingerprint() == setup.backbone.fingerprint()
+    split, name = (data.test, "test") if data.test.images else (data.val, "val")
 
-    def batches(part: Split, size: int) -> Iterable[Tensor]:
-        trained = None if frozen else encoder.to(fabric.device)
+    def batches(images: Split, size: int) -> Iterable[Tensor]:
+        trained = None if is_frozen else encoder.to(fabric.device)
+        workers = config.loader.workers
         return feature_batches(
-            part, size, gear.features, trained, setup.backbone, fabric, config.workers
+            images, size, data.features, trained, setup.backbone, fabric, workers
         )
 
-    width = config.decoding.beam
-    size = images_at_once(width)
-    said = tell(decoder, batches(split, size), split, setup, config, width)
+    size = images_at_once(config.decoding.beam)
+    captions = predict(decoder, batches(split, size), split, setup, config)
     meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
-    wanted = References({image.image_id: image.captions for image in split.images}, meteor=meteor)
-    scores = wanted.score(said)
-    rows = [{"image_id": image_id, "caption": caption} for image_id, caption in said.items()]
+    references = {image.image_id: image.captions for image in split.images}
+    scores = References(references, meteor=meteor).score(captions)
+    rows = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
     captioner.save(run.folder / "captioner.pth")
     write_text(run.folder / "captions.json", json.dumps(rows))
-    shown = _of_page(split, scores)
-    looks = looks_of(captioner, decoder, shown.images, said, batches(shown, 50))
-    write_page(run.folder / "captions.html", split.images, said, scores, backbone.name, looks=looks)
+    chosen = {image.image_id for part in sections(split.images, scores).values() for image in part}
+    places = [n for n, image in enumerate(split.images) if image.image_id in chosen]
+    shown = Split(tuple(split.images[n] for n in places), split.indices[places])
+    maps = attention_maps(captioner, decoder, shown.images, captions, batches(shown, 50))
+    write_page(run.folder / "captions.html", split.images, captions, scores, given.name, maps)
     result = Result(
         task="captioning",
         metric="CIDEr",
@@ -308,17 +296,12 @@ def _finish(
             "best_epoch": best["epoch"],
             "epochs": last["epoch"],
             "loss": last["loss"],
-            # one sentence for all images is the classic failure
-            "different_captions": len(set(said.values())),
-            "images_left_out": gear.left_out,
+            # one caption for all images is the classic failure
+            "different_captions": len(set(captions.values())),
+            "images_left_out": len(data.features.corrupt),
         },
-        backbone=backbone.describe(),
-        data={
-            "name": setup.data.name,
-            "train": len(setup.data.train),
-            name: len(split.images),
-            "words": len(setup.vocabulary),
-        },
+        backbone=given.describe(),
+        data={**setup.data_summary, name: len(split.images)},
         seed=config.seed,
         config=plain(config),
         seconds=seconds,

@@ -50,10 +50,9 @@ class CaptioningSetup:
 
     @property
     def data_summary(self) -> dict[str, Any]:
-        """What the result says of the data."""
-        data = self.data
-        sizes = {"train": len(data.train), "val": len(data.val), "test": len(data.test)}
-        return {"name": data.name, **sizes, "words": len(self.vocabulary)}
+        """What the result says of the data, beside the images that were scored."""
+        sizes = {"train": len(self.data.train), "words": len(self.vocabulary)}
+        return {"name": self.data.name, **sizes}
 
 
 class CaptioningNetwork(nn.Module):
@@ -156,9 +155,7 @@ def setup_training(
             **batching,
         )
         start = config.encoder.from_epoch
-        train = CaptionBatches(
-            features, image_of, words, batches, pixels=pixels, pixels_from=start
-        )
+        train = CaptionBatches(features, image_of, words, batches, pixels=pixels, pixels_from=start)
     state = make_train_state(
         CaptioningNetwork(setup.decoder, encoder),
         config,
