@@ -1,4 +1,4 @@
-"""A scene of the shape world and its picture. Lengths are shares of the image side in [0, 1]."""
+"""A scene of synthetic shapes and its picture. Lengths are shares of the image side in [0, 1]."""
 
 import math
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ _OVERSAMPLING = 4  # edges are drawn so much larger and averaged down
 
 
 @dataclass(frozen=True, kw_only=True)
-class Thing:
-    """One object."""
+class SceneObject:
+    """One shape in a scene."""
 
     shape: str
     colour: str
@@ -41,7 +41,7 @@ class Thing:
 class Scene:
     """What is in a picture; `clutter` seeds its background."""
 
-    things: tuple[Thing, ...]
+    objects: tuple[SceneObject, ...]
     clutter: int
 
 
@@ -68,33 +68,20 @@ def _crescent() -> np.ndarray:
     meeting = outer[-1]
     bend = math.atan2(meeting[1], meeting[0] - 0.5) % (2 * math.pi)
     radius = math.hypot(meeting[0] - 0.5, meeting[1])
-    return np.concatenate([outer, _arc(bend, 2 * math.pi - bend, radius, 0.5)]) + np.array(
-        [0.12, 0]
-    )
+    inner = _arc(bend, 2 * math.pi - bend, radius, 0.5)
+    return np.concatenate([outer, inner]) + np.array([0.12, 0])
 
 
-_CROSS = [
-    (-1, -1 / 3),
-    (-1 / 3, -1 / 3),
-    (-1 / 3, -1),
-    (1 / 3, -1),
-    (1 / 3, -1 / 3),
-    (1, -1 / 3),
-    (1, 1 / 3),
-    (1 / 3, 1 / 3),
-    (1 / 3, 1),
-    (-1 / 3, 1),
-    (-1 / 3, 1 / 3),
-    (-1, 1 / 3),
-]
 _ARROW = [(1, 0), (0.15, -0.8), (0.15, -0.3), (-1, -0.3), (-1, 0.3), (0.15, 0.3), (0.15, 0.8)]
+# one arm and the corners beside it, clockwise
+_CROSS = np.array([(-1, -1), (-1, -3), (1, -3), (1, -1), (3, -1), (3, 1)]) / 3
 
 # name -> outline, and the hole in it where there is one; unit size, y downwards
 SHAPES: dict[str, tuple[np.ndarray, ...]] = {
     "arrow": (np.array(_ARROW),),
     "circle": (_arc(0, 2 * math.pi, 0.95),),
     "crescent": (_crescent(),),
-    "cross": (np.array(_CROSS),),
+    "cross": (np.concatenate([_CROSS, -_CROSS]),),
     "heart": (_heart(),),
     "ring": (_arc(0, 2 * math.pi), _arc(0, 2 * math.pi, 0.55)),
     "semicircle": (_arc(math.pi, 2 * math.pi) + np.array([0, 0.5]),),
@@ -105,26 +92,22 @@ SHAPES: dict[str, tuple[np.ndarray, ...]] = {
 
 
 def make_scene(
-    rng: np.random.Generator,
-    *,
-    shapes: list[str],
-    smallest: float,
-    largest: float,
+    rng: np.random.Generator, *, shapes: list[str], smallest: float, largest: float
 ) -> Scene:
-    """Place things of these shapes (the first one always fits) so that they hardly touch.
+    """Place objects of these shapes (the first one always fits) so that they hardly touch.
 
     Args:
         rng: the only source of chance.
-        shapes: wanted shapes in order; a later one that finds no room is left out.
+        shapes: in order; a later one that finds no room is left out.
         smallest: least radius, share of the side; sizes are uniform in the logarithm.
         largest: greatest radius.
     """
-    things: list[Thing] = []
+    objects: list[SceneObject] = []
     for shape in shapes:
         for _ in range(20):
             radius = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
             x, y = rng.uniform(radius * 1.15, 1 - radius * 1.15, 2).tolist()
-            thing = Thing(
+            item = SceneObject(
                 shape=shape,
                 colour=str(rng.choice(list(COLOURS))),
                 texture=str(rng.choice(TEXTURES, p=(0.4, 0.2, 0.2, 0.2))),
@@ -133,60 +116,55 @@ def make_scene(
                 angle=float(rng.uniform(-0.4, 0.4)),
                 stretch=float(rng.uniform(0.85, 1.15)),
             )
-            if all(_apart(thing, other) for other in things):
-                things.append(thing)
+            if all(_apart(item, other) for other in objects):
+                objects.append(item)
                 break
-    return Scene(things=tuple(things), clutter=int(rng.integers(2**32)))
+    return Scene(objects=tuple(objects), clutter=int(rng.integers(2**32)))
 
 
-def _apart(one: Thing, other: Thing) -> bool:
+def _apart(one: SceneObject, other: SceneObject) -> bool:
     gap = max(abs(a - b) for a, b in zip(one.centre, other.centre, strict=True))
     return gap > one.radius + other.radius
 
 
-def draw(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
+def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     """Draw a scene.
 
     Returns:
-        image (size, size, 3) uint8 RGB; boxes (things, 4) int64 left, top, right, bottom in
+        image (size, size, 3) uint8 RGB; boxes (objects, 4) int64 left, top, right, bottom in
         pixels, 0-based, half-open, tight around the drawn pixels.
     """
     rng = np.random.default_rng(scene.clutter)
     image = _background(rng, size)
-    boxes = np.zeros((len(scene.things), 4), dtype=np.int64)
-    for number, thing in enumerate(scene.things):
-        mask = _mask(thing, size)
-        paint = Image.fromarray(_paint(thing, size, rng))
-        image.paste(paint, (0, 0), Image.fromarray(mask))
+    boxes = np.zeros((len(scene.objects), 4), dtype=np.int64)
+    for number, item in enumerate(scene.objects):
+        mask = _mask(item, size)
+        image.paste(Image.fromarray(_paint(item, size, rng)), (0, 0), Image.fromarray(mask))
         rows, columns = np.flatnonzero((mask > 127).any(1)), np.flatnonzero((mask > 127).any(0))
         boxes[number] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     noise = rng.normal(0, 6, (size, size, 1))
     return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8), boxes
 
 
-def _mask(thing: Thing, size: int) -> np.ndarray:
-    """How much of each pixel the thing covers: (size, size) uint8."""
-    turn = np.array(
-        [
-            [math.cos(thing.angle), math.sin(thing.angle)],
-            [-math.sin(thing.angle), math.cos(thing.angle)],
-        ]
-    )
-    scale = thing.radius * np.array([math.sqrt(thing.stretch), 1 / math.sqrt(thing.stretch)])
+def _mask(item: SceneObject, size: int) -> np.ndarray:
+    """How much of each pixel the object covers: (size, size) uint8."""
+    cos, sin = math.cos(item.angle), math.sin(item.angle)
+    turn = np.array([[cos, sin], [-sin, cos]])
+    scale = item.radius * np.array([math.sqrt(item.stretch), 1 / math.sqrt(item.stretch)])
     canvas = Image.new("L", (size * _OVERSAMPLING, size * _OVERSAMPLING))
     pen = ImageDraw.Draw(canvas)
-    for outline, fill in zip(SHAPES[thing.shape], (255, 0), strict=False):
-        points = (outline * scale @ turn + thing.centre) * size * _OVERSAMPLING
+    for outline, fill in zip(SHAPES[item.shape], (255, 0), strict=False):
+        points = (outline * scale @ turn + item.centre) * size * _OVERSAMPLING
         pen.polygon([tuple(point) for point in points.tolist()], fill=fill)
     return np.asarray(canvas.reduce(_OVERSAMPLING))
 
 
-def _paint(thing: Thing, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The thing's colour and texture over the whole picture: (size, size, 3) uint8."""
-    colour = np.array(COLOURS[thing.colour]) + rng.normal(0, 10, 3)
+def _paint(item: SceneObject, size: int, rng: np.random.Generator) -> np.ndarray:
+    """The object's colour and texture over the whole picture: (size, size, 3) uint8."""
+    colour = np.array(COLOURS[item.colour]) + rng.normal(0, 10, 3)
     other = colour * 0.45 if colour.mean() > 90 else colour + 110
     y, x = np.mgrid[:size, :size].astype(float)
-    period = max(4.0, thing.radius * size * rng.uniform(0.4, 0.6))
+    period = max(4.0, item.radius * size * rng.uniform(0.4, 0.6))
     angle = rng.uniform(0, math.pi)
     u = (x * math.cos(angle) + y * math.sin(angle)) / period
     v = (y * math.cos(angle) - x * math.sin(angle)) / period
@@ -195,9 +173,9 @@ def _paint(thing: Thing, size: int, rng: np.random.Generator) -> np.ndarray:
         "striped": u % 1 < 0.45,
         "dotted": (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.09,
         "checkered": (u % 1 < 0.5) ^ (v % 1 < 0.5),
-    }[thing.texture]
+    }[item.texture]
     paint = np.where(second[:, :, None], other, colour)
-    shade = 1 + 0.12 * (y - thing.centre[1] * size) / size
+    shade = 1 + 0.12 * (y - item.centre[1] * size) / size
     return np.clip(paint * shade[:, :, None], 0, 255).astype(np.uint8)
 
 
@@ -205,9 +183,8 @@ def _background(rng: np.random.Generator, size: int) -> Image.Image:
     """Soft colour fields, strokes and scraps: nothing that is a shape, much that is in the way."""
     cells = int(rng.integers(2, 7))
     field = rng.uniform(70, 190) + rng.uniform(-45, 45, (cells, cells, 3))  # muted, any brightness
-    image = Image.fromarray(np.clip(field, 0, 255).astype(np.uint8)).resize(
-        (size, size), Image.Resampling.BICUBIC
-    )
+    small = Image.fromarray(np.clip(field, 0, 255).astype(np.uint8))
+    image = small.resize((size, size), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image)
     for _ in range(int(rng.integers(4, 12))):
         colour = tuple(rng.integers(20, 236, 3).tolist())

@@ -1,8 +1,8 @@
-"""Five varied sentences about a scene of one or two things, all of them true."""
+"""Five varied sentences about a scene of one or two objects, all of them true."""
 
 import numpy as np
 
-from pretrain.synthetic.scene import Scene, Thing
+from pretrain.synthetic.scene import Scene, SceneObject
 
 _ADJECTIVE = {"plain": "", "striped": "striped ", "dotted": "dotted ", "checkered": "checkered "}
 _WITH = {
@@ -13,67 +13,65 @@ _WITH = {
 }
 
 
-def sentences(scene: Scene, rng: np.random.Generator, count: int = 5) -> list[str]:
-    """`count` different sentences; UsageError is impossible: every scene has enough to say."""
-    first = scene.things[0]
-    said = (
-        _about_two(first, scene.things[1], rng) if len(scene.things) > 1 else _about_one(first, rng)
-    )
-    order = rng.permutation(len(said))[:count]
-    return [said[number][0].upper() + said[number][1:] + "." for number in sorted(order)]
+def describe_scene(scene: Scene, rng: np.random.Generator, count: int = 5) -> list[str]:
+    """`count` different sentences, of the six that any scene gives."""
+    first, *others = scene.objects
+    phrases = _about_two(first, others[0], rng) if others else _about_one(first, rng)
+    order = rng.permutation(len(phrases))[:count]
+    return [phrases[number][0].upper() + phrases[number][1:] + "." for number in sorted(order)]
 
 
-def _about_one(thing: Thing, rng: np.random.Generator) -> list[str]:
-    full, pattern, short = _full(thing, rng), _pattern(thing, rng), _short(thing)
-    place = _place(thing)
+def _about_one(item: SceneObject, rng: np.random.Generator) -> list[str]:
+    full, pattern, short = _full(item, rng), _pattern(item, rng), _short(item)
+    where = _where(item)
     return [
-        f"{_a(full)} {place}",
-        f"there is {_a(pattern)} {place}",
+        f"{_a(full)} {where}",
+        f"there is {_a(pattern)} {where}",
         f"{_a(short)} on a cluttered background",
         f"the picture shows {_a(full)}",
-        f"{_a(pattern)} lies {place} of the picture",
-        f"a single {short} can be seen {place}",
+        f"{_a(pattern)} lies {where} of the picture",
+        f"a single {short} can be seen {where}",
     ]
 
 
-def _about_two(one: Thing, two: Thing, rng: np.random.Generator) -> list[str]:
+def _about_two(one: SceneObject, two: SceneObject, rng: np.random.Generator) -> list[str]:
     relation = _relation(one, two)
     return [
         f"{_a(_full(one, rng))} {relation} {_a(_short(two))}",
         f"{_a(_short(two))} and {_a(_full(one, rng))}",
-        f"there is {_a(_pattern(one, rng))} {_place(one)} and {_a(_short(two))} {_place(two)}",
+        f"there is {_a(_pattern(one, rng))} {_where(one)} and {_a(_short(two))} {_where(two)}",
         f"the picture shows {_a(_short(one))} and {_a(_short(two))}",
         f"{_a(_short(one))} is {relation} {_a(_full(two, rng))}",
         f"two things: {_a(_pattern(two, rng))} and {_a(_short(one))}",
     ]
 
 
-def _size(thing: Thing, rng: np.random.Generator) -> str:
-    if thing.radius < 0.15:
+def _size(item: SceneObject, rng: np.random.Generator) -> str:
+    if item.radius < 0.15:
         return "small " if rng.random() < 0.7 else "little "
-    if thing.radius > 0.23:
+    if item.radius > 0.23:
         return "large " if rng.random() < 0.7 else "big "
     return ""
 
 
-def _short(thing: Thing) -> str:
-    return f"{thing.colour} {thing.shape}"
+def _short(item: SceneObject) -> str:
+    return f"{item.colour} {item.shape}"
 
 
-def _full(thing: Thing, rng: np.random.Generator) -> str:
-    return f"{_size(thing, rng)}{_ADJECTIVE[thing.texture]}{_short(thing)}"
+def _full(item: SceneObject, rng: np.random.Generator) -> str:
+    return f"{_size(item, rng)}{_ADJECTIVE[item.texture]}{_short(item)}"
 
 
-def _pattern(thing: Thing, rng: np.random.Generator) -> str:
-    return f"{_size(thing, rng)}{_short(thing)}{_WITH[thing.texture]}"
+def _pattern(item: SceneObject, rng: np.random.Generator) -> str:
+    return f"{_size(item, rng)}{_short(item)}{_WITH[item.texture]}"
 
 
 def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
-def _place(thing: Thing) -> str:
-    x, y = thing.centre
+def _where(item: SceneObject) -> str:
+    x, y = item.centre
     across = "left" if x < 0.38 else "right" if x > 0.62 else ""
     down = "top" if y < 0.38 else "bottom" if y > 0.62 else ""
     if not across and not down:
@@ -83,7 +81,7 @@ def _place(thing: Thing) -> str:
     return f"on the {across} side" if across else f"at the {down}"
 
 
-def _relation(one: Thing, two: Thing) -> str:
+def _relation(one: SceneObject, two: SceneObject) -> str:
     across, down = two.centre[0] - one.centre[0], two.centre[1] - one.centre[1]
     if abs(across) > abs(down):
         return "to the left of" if across > 0 else "to the right of"

@@ -1,6 +1,6 @@
-"""The shape world on disk: an image folder, a Pascal VOC tree, an MS-COCO captions tree.
+"""Synthetic shapes on disk: an image folder, a Pascal VOC tree, an MS-COCO captions tree.
 
-A tree is drawn beside its final name and renamed, so it is whole or absent; a tree that is there
+A tree is drawn beside its final name and renamed, so it is complete or absent; a tree that exists
 is used as it is. The name says what it holds.
 """
 
@@ -8,31 +8,23 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 from PIL import Image
 
 from pretrain.progress import bar
-from pretrain.synthetic.scene import SHAPES, draw, make_scene
-from pretrain.synthetic.sentences import sentences
+from pretrain.synthetic.scene import SHAPES, draw_scene, make_scene
+from pretrain.synthetic.sentences import describe_scene
 
 _VERSION = 1  # part of every name: another drawing is another data set
 _NAMES = sorted(SHAPES)
 _SMALLEST, _LARGEST = 0.18, 0.42  # radius of what is to be classified
 
-
-@dataclass(frozen=True)
-class _Split:
-    name: str
-    count: int
-    number: int  # its place in the seeds
-
-
-_Numbers = Iterator[tuple[_Split, int]]
-"""The images to draw."""
+_Samples = Iterator[tuple[str, int, np.random.Generator]]
+"""The images to draw: split, number, source of chance."""
 
 
 def classification(
@@ -45,99 +37,105 @@ def classification(
     smallest: float = _SMALLEST,
     largest: float = _LARGEST,
 ) -> Path:
-    """An image folder TREE/{train,val}/SHAPE/*.jpg, one thing an image, as many of each shape.
+    """An image folder TREE/{train,val}/SHAPE/*.jpg, one object an image, as many of each shape.
 
-    A thing's radius lies between `smallest` and `largest`, shares of the side.
+    An object's radius lies between `smallest` and `largest`, shares of the side.
     """
-    splits = (_Split("train", train, 0), _Split("val", val, 1))
 
-    def fill(tree: Path, numbers: _Numbers) -> None:
-        for split, number in numbers:
+    def fill(tree: Path, samples: _Samples) -> None:
+        for split, number, rng in samples:
             shape = _NAMES[number % len(_NAMES)]
-            rng = _rng(seed, split, number, task=0)
             scene = make_scene(rng, shapes=[shape], smallest=smallest, largest=largest)
-            folder = tree / split.name / shape
-            folder.mkdir(parents=True, exist_ok=True)
-            _save(draw(scene, size)[0], folder / f"{number:06d}.jpg")
+            _save(draw_scene(scene, size)[0], tree / split / shape / f"{number:06d}.jpg")
 
     usual = (smallest, largest) == (_SMALLEST, _LARGEST)
     sizes = "" if usual else f"-radius{smallest}to{largest}"
     name = f"classification{_VERSION}-{size}px-{train}+{val}{sizes}-seed{seed}"
-    return _drawn(root / name, splits, fill)
+    return _draw_tree(root / name, {"train": train, "val": val}, [seed, 0], fill)
 
 
 def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
-    """A Pascal VOC tree with one to five things an image; tiny ones are marked difficult."""
-    splits = (_Split("train", train, 0), _Split("val", val, 1))
+    """A Pascal VOC tree with one to five objects an image; tiny ones are marked difficult."""
+    splits = {"train": train, "val": val}
 
-    def fill(tree: Path, numbers: _Numbers) -> None:
-        for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
+    def fill(tree: Path, samples: _Samples) -> None:
+        for folder in ("Annotations", "ImageSets/Main"):
             (tree / folder).mkdir(parents=True)
-        for split in splits:
-            ids = "".join(f"{split.name}_{number:06d}\n" for number in range(split.count))
-            (tree / f"ImageSets/Main/{split.name}.txt").write_text(ids, encoding="utf-8")
-        for split, number in numbers:
-            rng = _rng(seed, split, number, task=1)
+        for split, count in splits.items():
+            ids = "".join(f"{split}_{number:06d}\n" for number in range(count))
+            (tree / f"ImageSets/Main/{split}.txt").write_text(ids, encoding="utf-8")
+        for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 6))).tolist()
             scene = make_scene(rng, shapes=shapes, smallest=0.06, largest=0.26)
-            image, boxes = draw(scene, size)
-            image_id = f"{split.name}_{number:06d}"
+            image, boxes = draw_scene(scene, size)
+            image_id = f"{split}_{number:06d}"
             _save(image, tree / "JPEGImages" / f"{image_id}.jpg")
-            found = [(thing.shape, box) for thing, box in zip(scene.things, boxes, strict=True)]
-            annotation = _voc_annotation(image_id, size, found)
+            annotation = _voc_annotation(image_id, size, [o.shape for o in scene.objects], boxes)
             annotation.write(tree / "Annotations" / f"{image_id}.xml", encoding="utf-8")
 
-    return _drawn(root / f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}", splits, fill)
+    return _draw_tree(
+        root / f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}", splits, [seed, 1], fill
+    )
 
 
 def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
-    """An MS-COCO captions tree, one or two things and five sentences an image."""
-    splits = (_Split("train", train, 0), _Split("val", val, 1))
+    """An MS-COCO captions tree, one or two objects and five sentences an image."""
+    splits = {"train": train, "val": val}
     name = f"coco{_VERSION}-{size}px-{train}+{val}-seed{seed}"
 
-    def fill(tree: Path, numbers: _Numbers) -> None:
-        (tree / "annotations").mkdir(parents=True)
-        content: dict[str, dict[str, list]] = {
-            split.name: {"images": [], "annotations": []} for split in splits
+    def fill(tree: Path, samples: _Samples) -> None:
+        content: dict[str, dict[str, Any]] = {
+            split: {"info": {"description": name}, "licenses": [], "images": [], "annotations": []}
+            for split in splits
         }
-        for split, number in numbers:
-            rng = _rng(seed, split, number, task=2)
+        for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 3)), replace=False).tolist()
             scene = make_scene(rng, shapes=shapes, smallest=0.11, largest=0.32)
-            image_id = number + 1 + 1_000_000 * split.number
+            image_id = number + 1 + 1_000_000 * (split == "val")
             file_name = f"{image_id:012d}.jpg"
-            (tree / f"{split.name}2017").mkdir(exist_ok=True)
-            _save(draw(scene, size)[0], tree / f"{split.name}2017" / file_name)
-            held = content[split.name]
-            held["images"].append(
+            _save(draw_scene(scene, size)[0], tree / f"{split}2017" / file_name)
+            content[split]["images"].append(
                 {"id": image_id, "file_name": file_name, "width": size, "height": size}
             )
-            held["annotations"] += [
-                {"id": 10 * image_id + place, "image_id": image_id, "caption": sentence}
-                for place, sentence in enumerate(sentences(scene, rng))
+            content[split]["annotations"] += [
+                {"id": 10 * image_id + index, "image_id": image_id, "caption": sentence}
+                for index, sentence in enumerate(describe_scene(scene, rng))
             ]
+        (tree / "annotations").mkdir(parents=True)
         for split in splits:
-            info = {"info": {"description": name}, "licenses": []}
-            path = tree / "annotations" / f"captions_{split.name}2017.json"
-            path.write_text(json.dumps(info | content[split.name]), encoding="utf-8")
+            path = tree / "annotations" / f"captions_{split}2017.json"
+            path.write_text(json.dumps(content[split]), encoding="utf-8")
 
-    return _drawn(root / name, splits, fill)
-
-
-def _rng(seed: int, split: _Split, number: int, task: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence([seed, task, split.number, number]))
+    return _draw_tree(root / name, splits, [seed, 2], fill)
 
 
-def _drawn(path: Path, splits: tuple[_Split, ...], fill: Callable[[Path, _Numbers], None]) -> Path:
-    """`path`, filled unless it stands already."""
+def _draw_tree(
+    path: Path, splits: dict[str, int], seed: list[int], fill: Callable[[Path, _Samples], None]
+) -> Path:
+    """`path`, filled unless it exists.
+
+    Args:
+        path: the tree.
+        splits: name -> number of images.
+        seed: of the data set and of its kind.
+        fill: writes the samples into a folder.
+    """
     if path.exists():
         return path
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
+
+    def samples(advance: Callable[[int], None]) -> _Samples:
+        for index, (split, count) in enumerate(splits.items()):
+            for number in range(count):
+                sequence = np.random.SeedSequence([*seed, index, number])
+                yield split, number, np.random.default_rng(sequence)
+                advance(1)
+
     try:
-        with bar(f"drawing {path.name}", sum(s.count for s in splits), "images") as advance:
-            fill(temporary, _numbers(splits, advance))
+        with bar(f"drawing {path.name}", sum(splits.values()), "images") as advance:
+            fill(temporary, samples(advance))
         try:
             os.rename(temporary, path)
         except OSError:
@@ -148,40 +146,28 @@ def _drawn(path: Path, splits: tuple[_Split, ...], fill: Callable[[Path, _Number
     return path
 
 
-def _numbers(splits: tuple[_Split, ...], advance: Callable[[int], None]) -> _Numbers:
-    for split in splits:
-        for number in range(split.count):
-            yield split, number
-            advance(1)
-
-
 def _save(image: np.ndarray, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(image).save(path, quality=92)
 
 
 def _voc_annotation(
-    image_id: str, size: int, found: list[tuple[str, np.ndarray]]
+    image_id: str, size: int, names: list[str], boxes: np.ndarray
 ) -> ElementTree.ElementTree:
     """VOC's XML: boxes are 1-based and inclusive, so only left and top move by one."""
-    root = ElementTree.Element("annotation")
-
-    def add(parent: ElementTree.Element, tag: str, text: object) -> None:
-        ElementTree.SubElement(parent, tag).text = str(text)
-
-    add(root, "folder", "JPEGImages")
-    add(root, "filename", f"{image_id}.jpg")
-    extent = ElementTree.SubElement(root, "size")
-    for tag, value in (("width", size), ("height", size), ("depth", 3)):
-        add(extent, tag, value)
-    for name, (left, top, right, bottom) in found:
-        thing = ElementTree.SubElement(root, "object")
-        add(thing, "name", name)
-        add(thing, "pose", "Unspecified")
-        add(thing, "truncated", 0)
-        add(thing, "difficult", int(min(right - left, bottom - top) < size / 9))
-        box = ElementTree.SubElement(thing, "bndbox")
-        corners = (("xmin", left + 1), ("ymin", top + 1), ("xmax", right), ("ymax", bottom))
-        for tag, value in corners:
-            add(box, tag, value)
+    root = _element("annotation", folder="JPEGImages", filename=f"{image_id}.jpg")
+    root.append(_element("size", width=size, height=size, depth=3))
+    for name, (left, top, right, bottom) in zip(names, boxes.tolist(), strict=True):
+        difficult = int(min(right - left, bottom - top) < size / 9)
+        item = _element("object", name=name, pose="Unspecified", truncated=0, difficult=difficult)
+        item.append(_element("bndbox", xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom))
+        root.append(item)
     ElementTree.indent(root)
     return ElementTree.ElementTree(root)
+
+
+def _element(tag: str, **texts: object) -> ElementTree.Element:
+    element = ElementTree.Element(tag)
+    for name, text in texts.items():
+        ElementTree.SubElement(element, name).text = str(text)
+    return element

@@ -1,4 +1,4 @@
-"""The shape world is the same everywhere, and the field's own readers read it."""
+"""Synthetic shapes are the same everywhere, and other libraries' readers read them."""
 
 import hashlib
 import itertools
@@ -10,7 +10,8 @@ from PIL import Image
 from torchvision.datasets import CocoCaptions, ImageFolder, VOCDetection
 
 from pretrain import synthetic
-from pretrain.synthetic.scene import COLOURS, _mask
+from pretrain.synthetic.scene import COLOURS, _mask, draw_scene, make_scene
+from pretrain.synthetic.sentences import describe_scene
 
 
 def digest(tree: Path) -> str:
@@ -41,10 +42,10 @@ def test_a_function_of_the_seed(kind, tmp_path):
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_a_tree_is_drawn_once(kind, tmp_path, monkeypatch):
-    """The second run of a tool without data finds the first one's world."""
+    """The second run of a tool without data finds the first one's tree."""
     tree = MAKERS[kind](tmp_path, 0)
     held = digest(tree)
-    monkeypatch.setattr(synthetic.trees, "draw", lambda *_: pytest.fail("drawn again"))
+    monkeypatch.setattr(synthetic.trees, "draw_scene", lambda *_: pytest.fail("drawn again"))
     assert MAKERS[kind](tmp_path, 0) == tree
     assert digest(tree) == held
     assert [path.name for path in tmp_path.iterdir()] == [tree.name]
@@ -93,24 +94,22 @@ def test_coco_captions_reads_it(worlds):
 def test_boxes_are_tight_around_what_was_drawn():
     for number in range(30):
         rng = np.random.default_rng(number)
-        scene = synthetic.make_scene(
-            rng, synthetic=["star", "ring", "arrow"], smallest=0.1, largest=0.2
-        )
-        image, boxes = synthetic.draw(scene, 64)
+        scene = make_scene(rng, shapes=["star", "ring", "arrow"], smallest=0.1, largest=0.2)
+        image, boxes = draw_scene(scene, 64)
         assert image.shape == (64, 64, 3)
-        for thing, (left, top, right, bottom) in zip(scene.things, boxes, strict=True):
-            mask = _mask(thing, 64) > 127
+        for item, (left, top, right, bottom) in zip(scene.objects, boxes, strict=True):
+            mask = _mask(item, 64) > 127
             assert mask[top:bottom, left:right].sum() == mask.sum()
             for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]):
                 assert edge.any()
 
 
-def test_things_do_not_cover_each_other():
+def test_objects_do_not_cover_each_other():
     for number in range(50):
-        scene = synthetic.make_scene(
-            np.random.default_rng(number), synthetic=["circle"] * 5, smallest=0.06, largest=0.26
+        scene = make_scene(
+            np.random.default_rng(number), shapes=["circle"] * 5, smallest=0.06, largest=0.26
         )
-        covered = sum((_mask(thing, 128) > 127).astype(int) for thing in scene.things)
+        covered = sum((_mask(item, 128) > 127).astype(int) for item in scene.objects)
         assert covered.max() == 1
 
 
@@ -118,12 +117,12 @@ def test_sentences_are_true():
     """Every shape and colour that is named is in the picture, and every sentence names a shape."""
     for number in range(200):
         rng = np.random.default_rng(number)
-        wanted = rng.choice(sorted(synthetic.SHAPES), 2, replace=False).tolist()
-        scene = synthetic.make_scene(rng, shapes=wanted, smallest=0.11, largest=0.3)
-        said = synthetic.sentences(scene, rng)
-        assert len(set(said)) == 5
-        there = {(thing.colour, thing.shape) for thing in scene.things}
-        for sentence in said:
+        shapes = rng.choice(sorted(synthetic.SHAPES), 2, replace=False).tolist()
+        scene = make_scene(rng, shapes=shapes, smallest=0.11, largest=0.3)
+        captions = describe_scene(scene, rng)
+        assert len(set(captions)) == 5
+        there = {(item.colour, item.shape) for item in scene.objects}
+        for sentence in captions:
             words = sentence.lower().strip(".").split()
             named = [
                 (colour, shape)
@@ -137,11 +136,11 @@ def test_sentences_are_true():
 def test_left_and_above_mean_what_they_say():
     for number in range(200):
         rng = np.random.default_rng(number)
-        scene = synthetic.make_scene(rng, shapes=["star", "heart"], smallest=0.11, largest=0.25)
-        if len(scene.things) < 2:
+        scene = make_scene(rng, shapes=["star", "heart"], smallest=0.11, largest=0.25)
+        if len(scene.objects) < 2:
             continue
-        star, heart = scene.things
-        for sentence in synthetic.sentences(scene, rng):
+        star, heart = scene.objects
+        for sentence in describe_scene(scene, rng):
             if " to the left of " in sentence:
                 assert star.centre[0] < heart.centre[0]
             if " above " in sentence:
@@ -154,7 +153,7 @@ def test_pictures_are_ordinary_jpegs(worlds):
 
 
 def test_sizes_are_an_argument_and_part_of_the_name(tmp_path):
-    """Smaller things cover fewer pixels; another range is another tree."""
+    """Smaller objects cover fewer pixels; another range is another tree."""
     made = {"train": 10, "val": 1, "size": 32}
     usual = synthetic.classification(tmp_path, **made)
     small = synthetic.classification(tmp_path, **made, smallest=0.05, largest=0.06)
