@@ -169,15 +169,12 @@ class TrainerConfig:
             raise UsageError("epochs is null; give --epochs, or --duration '120000 steps'")
         else:
             at_least("", self, epochs=1)
-        length = self.duration if self.epochs is None else float(self.epochs)
-        (warmup, unit), (total, of) = (
-            parse_duration("optimizer.warmup", self.optimizer.warmup),
-            parse_duration("duration", length or 0),
-        )
-        if unit == of and warmup > total:
+        length = self.duration or f"{self.epochs} epochs"
+        warmup, unit = parse_duration("optimizer.warmup", self.optimizer.warmup)
+        total, unit_of_total = parse_duration("duration", length)
+        if unit == unit_of_total and warmup > total:
             raise UsageError(
-                f"optimizer.warmup is {self.optimizer.warmup}, longer than the run of {length} "
-                f"{'epochs' if self.epochs else ''}".rstrip()
+                f"optimizer.warmup is {self.optimizer.warmup}, longer than the run of {length}"
             )
 
     def steps(self, steps_per_epoch: int, duration: Duration | None = None) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.config import PretrainConfig
-from pretrain.data import Data, Transformed, collate, open_data
+from pretrain.data import ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UsageError
@@ -24,6 +24,7 @@ from pretrain.training import (
     check_optimizer,
     derive,
     make_train_state,
+    train_batching,
 )
 
 
@@ -31,7 +32,7 @@ from pretrain.training import (
 class PretrainSetup:
     """Data and network, before anything is on a device."""
 
-    data: Data
+    data: ImageSplits
     spec: BackboneSpec
     network: nn.Module
     steps_per_epoch: int
@@ -137,20 +138,18 @@ def _loaders(
 ) -> tuple[Loader | InMemoryLoader, Loader | InMemoryLoader]:
     """Training and validation; each process its share of both."""
     options, size = config.dataset, config.dataset.image_size
-    shared = {"seed": config.seed, "rank": fabric.global_rank, "ranks": fabric.world_size}
-    training: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "shuffle": True,
-        "drop_last": True,
-        "accumulate": config.accumulate,
-        **shared,
-    }
     # as many images as a training step has in memory at once
     micro = config.batch_size // (config.accumulate * fabric.world_size)
-    validation: dict[str, Any] = {"batch_size": max(1, micro), "shuffle": False, **shared}
+    validation = {
+        "batch_size": max(1, micro),
+        "shuffle": False,
+        "seed": config.seed,
+        "rank": fabric.global_rank,
+        "ranks": fabric.world_size,
+    }
     crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
     splits = (
-        (Transformed(setup.data.train, crop), training),
+        (Transformed(setup.data.train, crop), train_batching(config, fabric)),
         (Transformed(setup.data.val, centre_crop(size, options.crop_pct)), validation),
     )
     if options.cache:

@@ -2,7 +2,7 @@
 
 from pretrain.training.checkpoint import save_epoch
 from pretrain.training.devices import Device, make_fabric, out_of_memory_hint
-from pretrain.training.loader import BatchSampler, InMemoryLoader, Loader, Samples
+from pretrain.training.loader import BatchSampler, InMemoryLoader, Loader, Samples, train_batching
 from pretrain.training.optimizer import check_optimizer, make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, generator, seed_ambient
 from pretrain.training.train_loop import (
@@ -35,4 +35,5 @@ __all__ = [
     "out_of_memory_hint",
     "save_epoch",
     "seed_ambient",
+    "train_batching",
 ]

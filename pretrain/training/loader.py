@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, Protocol
 
 import torch
+from lightning.fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
+from pretrain.config import TrainerConfig
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.training.seeds import derive, generator, seed_ambient
@@ -90,6 +92,19 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
                 number = part * self.ranks + self.rank if self.shuffle else 0
                 start = step * size + number * micro
                 yield [(self.epoch, index) for index in order[start : start + micro]]
+
+
+def train_batching(config: TrainerConfig, fabric: Fabric) -> dict[str, Any]:
+    """The arguments of BatchSampler and Loader for the training of a process."""
+    return {
+        "batch_size": config.batch_size,
+        "seed": config.seed,
+        "shuffle": True,
+        "drop_last": True,
+        "accumulate": config.accumulate,
+        "rank": fabric.global_rank,
+        "ranks": fabric.world_size,
+    }
 
 
 class _Seeded(Dataset):

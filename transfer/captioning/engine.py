@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -25,7 +26,7 @@ from transfer.captioning.attention_maps import attention_maps
 from transfer.captioning.beam_search import images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.decoder import caption_loss
+from transfer.captioning.decoder import Decoder, caption_loss
 from transfer.captioning.inference import generate_captions
 from transfer.captioning.page import sections, write_page
 from transfer.captioning.records import Id
@@ -179,7 +180,7 @@ def evaluate(
     trains_encoder: bool,
 ) -> Scores[Id]:
     """Scores of the epoch's captions of `val`, of beam width 1."""
-    network = state.averaged
+    network: Any = state.averaged
     decoder = network.decoder.eval()
     encoder = network.encoder if trains_encoder else None
 
@@ -193,7 +194,7 @@ def evaluate(
 
 
 def predict(
-    decoder: torch.nn.Module,
+    decoder: Decoder,
     batches: Iterable[Tensor],
     split: Split,
     setup: CaptioningSetup,
@@ -218,7 +219,8 @@ def _captioner(
     state: TrainState, setup: CaptioningSetup, config: CaptioningConfig, trains_encoder: bool
 ) -> Captioner:
     """The captioner of this moment; a trained encoder becomes its backbone."""
-    backbone, network = setup.backbone, state.averaged
+    backbone: Backbone = setup.backbone
+    network: Any = state.averaged
     if trains_encoder:  # the classifier saw no training, and stays as it was
         trained = {
             name.removeprefix("model."): tensor.cpu()

@@ -20,6 +20,7 @@ from pretrain.training import (
     derive,
     make_train_state,
     seed_ambient,
+    train_batching,
 )
 from transfer.captioning.batches import CaptionBatches, ImageCaptionDataset, collate
 from transfer.captioning.captioner import build_decoder, feature_kind
@@ -122,15 +123,7 @@ def setup_training(
         UsageError: too many broken images, or the batch cannot be cut so. Features are kept.
     """
     data = setup.data
-    batching: dict[str, Any] = {
-        "batch_size": config.batch_size,
-        "seed": config.seed,
-        "shuffle": True,
-        "drop_last": True,
-        "accumulate": config.accumulate,
-        "rank": fabric.global_rank,
-        "ranks": fabric.world_size,
-    }
+    batching = train_batching(config, fabric)
     BatchSampler(len(setup.words), **batching)  # refuses before anything is encoded
     paths = [image.path for image in (*data.train, *data.val, *data.test)]
     cache = FeatureCache(Path(config.cache), setup.backbone, feature_kind(config.model))

@@ -3,6 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pretrain.config import (
+    LoaderConfig,
+    OptimizerConfig,
+    TrainerConfig,
+    check_label_smoothing,
+)
 from pretrain.errors import UsageError, at_least
 
 MODES = ("linear", "knn", "full")
@@ -28,6 +34,8 @@ class DatasetConfig:
     """Evaluation resizes the short side to image_size / crop_pct; null takes the backbone's own."""
     interpolation: Literal["bilinear", "bicubic"] | None = None
     """For resizing; null takes the backbone's own."""
+    min_scale: float = 0.08
+    """Least share of the image's area in a training crop of full fine-tuning."""
     max_corrupt: int = 0
     """Images that may be broken, and are then named and left out."""
 
@@ -39,6 +47,8 @@ class DatasetConfig:
             raise UsageError(f"dataset.image_size is {self.image_size}; it must be at least 8")
         if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
             raise UsageError(f"dataset.crop_pct is {self.crop_pct}; it must lie in (0, 1]")
+        if not 0 < self.min_scale <= 1:
+            raise UsageError(f"dataset.min_scale is {self.min_scale}; it must lie in (0, 1]")
         at_least("dataset", self, max_corrupt=0)
 
 
@@ -85,78 +95,46 @@ class KnnConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SolverConfig:
-    """Full fine-tuning: the optimiser, and a cosine to zero."""
+class FinetuneOptimizerConfig(OptimizerConfig):
+    """Of full fine-tuning: lr is the backbone's."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum 0.9, or AdamW."""
-    lr: float = 0.01
-    """Peak learning rate of the backbone."""
     head_lr: float = 0.1
-    """Of the new classifier."""
-    weight_decay: float = 1e-4
-    """Of all weights but biases and norms."""
-    warmup_epochs: float = 0.0
-    """Epochs of linear rise to the peak."""
-    label_smoothing: float = 0.0
-    min_scale: float = 0.08
-    """Least share of the image's area in a training crop."""
-    clip: float | None = None
-    """Largest norm of the gradient; null for no limit."""
+    """Peak learning rate of the new classifier."""
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot learn."""
-        for name in ("lr", "head_lr"):
-            if not getattr(self, name) > 0:
-                raise UsageError(f"solver.{name} is {getattr(self, name)}; it must be above 0")
-        if not 0 <= self.label_smoothing < 1:
-            value = self.label_smoothing
-            raise UsageError(f"solver.label_smoothing is {value}; it must lie in [0, 1)")
-        if not 0 < self.min_scale <= 1:
-            raise UsageError(f"solver.min_scale is {self.min_scale}; it must lie in (0, 1]")
-        if self.clip is not None and not self.clip > 0:
-            raise UsageError(f"solver.clip is {self.clip}; it must be above 0, or null")
-        at_least("solver", self, weight_decay=0, warmup_epochs=0)
+        super().__post_init__()
+        if not self.head_lr > 0:
+            raise UsageError(f"optimizer.head_lr is {self.head_lr}; it must be above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationConfig:
-    """One classification run."""
+class ClassificationConfig(TrainerConfig):
+    """One classification run. Length, batch, optimizer and precision are of full fine-tuning."""
 
-    name: str = "custom"
-    """Name of the recipe: runs with another name stand in another table."""
     backbone: str | None = None
     """A backbone file, or the folder of a pretraining run."""
-    data: str | None = None
-    """Image folders, DIR/{train,val,test}/CLASS/*.jpg or DIR/CLASS/*.jpg; without it the shape
-    world is drawn and used."""
     mode: str = "linear,knn,full"
     """What is measured: linear (a linear probe), knn (nearest neighbours), full (fine-tuning), or
     several with commas. The first of these that is asked for gives the headline."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     linear: LinearConfig = field(default_factory=LinearConfig)
     knn: KnnConfig = field(default_factory=KnnConfig)
-    solver: SolverConfig = field(default_factory=SolverConfig)
-    epochs: int = 30
-    """Of full fine-tuning."""
+    optimizer: FinetuneOptimizerConfig = field(
+        default_factory=lambda: FinetuneOptimizerConfig(
+            lr=0.01, no_decay="norms_and_biases", schedule="cosine", milestones=()
+        )
+    )
+    label_smoothing: float = 0.0
+    loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(workers=1))
+    epochs: int | None = 30
     batch_size: int = 64
-    """Images in an optimiser step, over all processes."""
-    accumulate: int = 1
-    """Forward and backward passes in a step."""
     cache: str = "runs/features"
     """Folder of the features of frozen encoders, shared by runs."""
-    workers: int = 1
-    """Loader processes; any number gives the same bits."""
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
-    """Of full fine-tuning; the probe is solved in float64."""
-    deterministic: bool = False
-    """Algorithms of CUDA that give the same bits each time: slower. A CPU needs nothing."""
-    seed: int = 0
-    """The one seed of fine-tuning: new classifier, order and crops. What is held out does not
-    depend on it."""
 
     def __post_init__(self) -> None:
         """Refuse unknown modes and counts below one; modes in their order, each once."""
+        super().__post_init__()
         asked = [word.strip() for word in self.mode.split(",")]
         unknown = [word for word in asked if word not in MODES]
         if unknown:
@@ -165,12 +143,7 @@ class ClassificationConfig:
                 "(several with commas)"
             )
         object.__setattr__(self, "mode", ",".join(mode for mode in MODES if mode in asked))
-        at_least("", self, epochs=1, batch_size=1, accumulate=1, workers=0, seed=0)
-        if self.solver.warmup_epochs > self.epochs:
-            raise UsageError(
-                f"solver.warmup_epochs is {self.solver.warmup_epochs}, longer than the run of "
-                f"{self.epochs} epochs"
-            )
+        check_label_smoothing(self.label_smoothing)
 
     @property
     def modes(self) -> list[str]:

@@ -19,6 +19,7 @@ from pretrain.training import (
     derive,
     make_train_state,
     seed_ambient,
+    train_batching,
 )
 from transfer.detection.config import DetectionConfig, DetectorConfig, Engine
 from transfer.detection.data import DetectionData, open_data
@@ -132,18 +133,12 @@ def setup_training(
     order = partial(aspect_ratio_order, setup.data.train.images, config.batch_size, config.seed)
     loader = Loader(
         setup.samples,
-        shuffle=True,
-        drop_last=True,
         collate=collate,
-        batch_size=config.batch_size,
-        accumulate=config.accumulate,
-        seed=config.seed,
         workers=config.loader.workers,
         prefetch=config.loader.prefetch,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
         max_corrupt=config.dataset.max_corrupt,
         order=order if config.dataset.aspect_ratio_grouping else None,
+        **train_batching(config, fabric),
     )
     inner: Any = getattr(setup.model, "model", setup.model)  # detectron2's is inside of ours
     state = make_train_state(

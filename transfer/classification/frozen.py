@@ -1,0 +1,173 @@
+"""What is measured on frozen features: the linear probe, and k nearest neighbours."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from lightning.fabric import Fabric
+from torch import Tensor
+
+from pretrain.errors import UsageError
+from pretrain.progress import bar, log
+from transfer.classification.config import ClassificationConfig
+from transfer.classification.confusion import confusion_matrix, mean_per_class, top1
+from transfer.classification.folders import ClassificationData, Indices
+from transfer.classification.knn import find_neighbours, vote_classes
+from transfer.classification.probe import SoftmaxRegression
+from transfer.classification.setup import ClassificationSetup
+from transfer.feature_cache import FeatureCache, Features
+
+
+@dataclass(frozen=True)
+class ModeResult:
+    """What one mode has measured."""
+
+    metrics: dict[str, Any]
+    predictions: Indices
+    """The class of each scored image; -1 for one left out."""
+    left_out: list[str]
+    """Files that cannot be read."""
+
+
+@dataclass(frozen=True)
+class FrozenFeatures:
+    """Features of the images that could be read, by split."""
+
+    data: ClassificationData
+    features: Features
+    device: torch.device
+
+    def select(self, indices: Indices) -> tuple[Tensor, Tensor, Indices]:
+        """Features (N, F) on the device, labels (N,) on the CPU, and the readable indices (N,)."""
+        readable = indices[self.features.row_of[indices] >= 0]
+        labels = torch.from_numpy(self.data.labels[readable])
+        return self.features.select(readable).to(self.device), labels, readable
+
+    def result(self, mode: str, predictions: Tensor, metrics: dict[str, Any]) -> ModeResult:
+        """Score predictions for the readable scored images."""
+        data = self.data
+        everything = np.full(len(data.paths), -1, np.int64)
+        everything[data.scored[self.features.row_of[data.scored] >= 0]] = predictions.numpy()
+        predicted = everything[data.scored]
+        matrix = confusion_matrix(predicted, data.labels[data.scored], len(data.classes))
+        scores = {f"{mode}_top1": top1(matrix), f"{mode}_mean_per_class": mean_per_class(matrix)}
+        left_out = sorted(data.names[index] for index in self.features.corrupt)
+        return ModeResult(scores | metrics, predicted, left_out)
+
+
+def encode(
+    setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric
+) -> FrozenFeatures:
+    """Encode what is not in the cache.
+
+    Raises:
+        UsageError: too many broken images, or none left of a class. Features are kept.
+    """
+    data = setup.data
+    cache = FeatureCache(Path(config.cache), setup.backbone, "pooled")
+    with fabric.rank_zero_first():  # the others find everything there
+        features = cache.features(data.paths, fabric, workers=config.loader.workers)
+    features.check_corrupt(config.dataset.max_corrupt, verbose=fabric.is_global_zero)
+    readable = features.row_of >= 0
+    first = next(iter(features.corrupt.values()), "")
+    if not readable[data.choose].any():
+        raise UsageError(
+            f"none of the images that penalty and k are chosen on can be read. {first}"
+        )
+    for indices, split in ((data.fit, "training"), (data.scored, data.scored_name)):
+        gone = np.setdiff1d(data.labels[indices], data.labels[indices[readable[indices]]])
+        if len(gone):
+            raise UsageError(
+                f"no {split} image of class {data.classes[gone[0]]} can be read. {first}"
+            )
+    # equal files have one row
+    both = np.intersect1d(features.row_of[data.train], features.row_of[data.scored])
+    if fabric.is_global_zero and (count := int((both >= 0).sum())):
+        log(
+            f"note: {count:,} images are both trained on and scored, byte for byte: the "
+            "figures say less than they seem to"
+        )
+    return FrozenFeatures(data, features, fabric.device)
+
+
+def linear_probe(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
+    """The penalty that is best on `choose`, then the probe at that penalty on `train`."""
+    data, options = frozen.data, config.linear
+    device = torch.device("cpu") if frozen.device.type == "mps" else frozen.device
+
+    def regression(indices: Indices) -> SoftmaxRegression:
+        features, labels, _ = frozen.select(indices)
+        return SoftmaxRegression(features, labels, len(data.classes), options.penalty, device)
+
+    features, labels, _ = frozen.select(data.choose)
+    path, best, unsolved = {}, None, []
+    penalties = sorted(set(options.penalties), reverse=True)
+    limits = options.tolerance, options.max_iterations
+    with bar("linear probe", len(penalties) + 1, "fits") as advance:
+        for probe in regression(data.fit).solve_path(penalties, *limits):
+            accuracy = _percent(probe.predict(features.to(device)).cpu(), labels)
+            path[probe.penalty] = accuracy
+            unsolved += [] if probe.converged else [probe.penalty]
+            # of equals the stronger, which was first
+            best = probe if best is None or accuracy > path[best.penalty] else best
+            advance(1, f"penalty {probe.penalty:g}: {accuracy:.1f} %")
+        assert best is not None
+        if data.fit is not data.train:
+            best = regression(data.train).solve(best.penalty, *limits, best)
+            advance(1)
+    if unsolved or not best.converged:
+        penalty = ", ".join(f"{value:g}" for value in unsolved or [best.penalty])
+        log(
+            f"note: the probe has not converged at penalty {penalty} in {options.max_iterations} "
+            "iterations: give more by --linear.max_iterations"
+        )
+    features, _, _ = frozen.select(data.scored)
+    metrics = {
+        "linear_penalty": best.penalty,
+        "linear_path": {f"{value:g}": round(top, 2) for value, top in sorted(path.items())},
+        "linear_converged": best.converged and not unsolved,
+        "linear_iterations": best.iterations,
+        "linear_objective": best.objective,
+    }
+    return frozen.result("linear", best.predict(features.to(device)).cpu(), metrics)
+
+
+def knn(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
+    """The k that is best on `choose` with neighbours of `fit`, then that k with all of `train`."""
+    data, options = frozen.data, config.knn
+
+    def vote(bank: Indices, queries: Indices, ks: list[int]) -> tuple[dict[int, Tensor], Tensor]:
+        features, labels, _ = frozen.select(bank)
+        query_features, query_labels, _ = frozen.select(queries)
+        similarities, rows = find_neighbours(features, query_features, max(ks))
+        votes = vote_classes(
+            similarities, labels[rows], len(data.classes), ks, options.vote, options.temperature
+        )
+        return votes, query_labels
+
+    usable = int((frozen.features.row_of[data.fit] >= 0).sum())
+    ks = sorted({k for k in options.ks if k <= usable})
+    if skipped := sorted({k for k in options.ks if k > usable}):
+        values = ", ".join(map(str, skipped))
+        log(f"note: k = {values} skipped: there are {usable:,} neighbours while k is chosen")
+    if not ks:
+        raise UsageError(f"no k of knn.ks is at most {usable}, the number of readable images")
+    with bar("nearest neighbours", 2, "searches") as advance:
+        votes, labels = vote(data.fit, data.choose, ks)
+        path = {k: _percent(predictions, labels) for k, predictions in votes.items()}
+        best = max(ks, key=lambda k: (path[k], k))
+        advance(1)
+        votes, _ = vote(data.train, data.scored, [best])
+        advance(1)
+    metrics = {
+        "knn_k": best,
+        "knn_path": {str(k): round(top, 2) for k, top in path.items()},
+        "knn_skipped": skipped,
+    }
+    return frozen.result("knn", votes[best], metrics)
+
+
+def _percent(predictions: Tensor, labels: Tensor) -> float:
+    return 100 * float((predictions == labels).double().mean())
