@@ -1,4 +1,4 @@
-"""What a look at a data set on disk has found: whole, or what is wrong with it, in words."""
+"""What a check of a data set on disk gives: complete, or what is wrong with it."""
 
 import random
 from collections.abc import Sequence
@@ -33,24 +33,24 @@ def note(text: str) -> CheckResult:
     return CheckResult("note", text)
 
 
-def counted(found: int, expected: int, what: str) -> CheckResult:
-    """`found` of something that should be `expected`."""
-    if found == expected:
-        return ok(f"{found:,} {what}")
-    return wrong(f"{found:,} {what}, {expected:,} expected")
+def counted(count: int, expected: int, what: str) -> CheckResult:
+    """`count` of something that should be `expected`."""
+    if count == expected:
+        return ok(f"{count:,} {what}")
+    return wrong(f"{count:,} {what}, {expected:,} expected")
 
 
 def decoded(paths: Sequence[Path | str], sample: int, where: str) -> CheckResult:
     """Whether a sample of the images can be read, the same sample each time."""
     chosen = sorted(random.Random(0).sample(range(len(paths)), min(sample, len(paths))))
-    broken = []
-    for place in chosen:
+    errors = []
+    for index in chosen:
         try:
-            decode(Path(paths[place]))
+            decode(Path(paths[index]))
         except UsageError as error:
-            broken.append(str(error))
-    if not broken:
+            errors.append(str(error))
+    if not errors:
         return ok(f"{len(chosen):,} images of {where} decoded")
-    more = f" and {len(broken) - 3} more" if len(broken) > 3 else ""
-    listed = "".join(f"\n        {line}" for line in broken[:3])
-    return wrong(f"{len(broken)} of {len(chosen):,} images of {where} are broken{more}:{listed}")
+    more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
+    lines = "".join(f"\n        {line}" for line in errors[:3])
+    return wrong(f"{len(errors)} of {len(chosen):,} images of {where} are broken{more}:{lines}")

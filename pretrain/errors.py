@@ -1,4 +1,6 @@
-"""The two ways a run ends early without being wrong about itself, and the commonest mistake."""
+"""The two ways a run ends early: an input that cannot be used, and a stop; and their messages."""
+
+from collections.abc import Sequence
 
 
 class UsageError(ValueError):
@@ -8,11 +10,17 @@ class UsageError(ValueError):
     """
 
 
+def shorten(names: Sequence[str], most: int = 5) -> str:
+    """The first names for a message: `a, b, c and 7 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def at_least(section: str, config: object, **least: float) -> None:
     """Raise UsageError for the first field of a configuration that lies below its bound.
 
     Args:
-        section: of the options, such as solver; empty at the top.
+        section: of the options, such as optimizer; empty at the top.
         config: with the fields.
         least: field -> the smallest value allowed.
     """

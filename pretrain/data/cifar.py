@@ -17,29 +17,27 @@ from pretrain.errors import UsageError
 
 
 @dataclass(frozen=True)
-class _Layout:
+class CifarLayout:
+    """Files of a data set, and the keys of what is in them."""
+
     folder: str
     train: tuple[str, ...]
-    test: tuple[str, ...]
+    test: str
     meta: str
     labels: str
     names: str
 
 
+_CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
 LAYOUTS = (
-    _Layout(
-        "cifar-10-batches-py",
-        tuple(f"data_batch_{number}" for number in range(1, 6)),
-        ("test_batch",),
-        "batches.meta",
-        "labels",
-        "label_names",
+    CifarLayout(
+        "cifar-10-batches-py", _CIFAR10_TRAIN, "test_batch", "batches.meta", "labels", "label_names"
     ),
-    _Layout("cifar-100-python", ("train",), ("test",), "meta", "fine_labels", "fine_label_names"),
+    CifarLayout("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names"),
 )
 
 
-def find_cifar(root: Path) -> tuple[Path, _Layout] | None:
+def find_cifar(root: Path) -> tuple[Path, CifarLayout] | None:
     """The folder of CIFAR's pickles at or below `root`, or None."""
     for layout in LAYOUTS:
         for folder in (root / layout.folder, root):
@@ -48,7 +46,7 @@ def find_cifar(root: Path) -> tuple[Path, _Layout] | None:
     return None
 
 
-def open_cifar(folder: Path, layout: _Layout) -> tuple[ImageArray, ImageArray]:
+def open_cifar(folder: Path, layout: CifarLayout) -> tuple[ImageArray, ImageArray]:
     """The training and test images.
 
     Raises:
@@ -58,32 +56,22 @@ def open_cifar(folder: Path, layout: _Layout) -> tuple[ImageArray, ImageArray]:
     classes = meta.get(layout.names) if isinstance(meta, dict) else None
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise UsageError(f"{folder / layout.meta} has no list {layout.names!r}.")
-    train, test = (
-        _split(folder, names, layout, tuple(classes)) for names in (layout.train, layout.test)
-    )
-    return train, test
+
+    def read(*names: str) -> ImageArray:
+        batches = [_read_batch(folder / name, layout, len(classes)) for name in names]
+        pixels, labels = map(np.concatenate, zip(*batches, strict=True))
+        return ImageArray(tuple(classes), torch.from_numpy(pixels), labels)
+
+    return read(*layout.train), read(layout.test)
 
 
-def _split(
-    folder: Path, names: tuple[str, ...], layout: _Layout, classes: tuple[str, ...]
-) -> ImageArray:
-    pixels, labels = zip(
-        *(_batch(folder / name, layout, len(classes)) for name in names), strict=True
-    )
-    rows = np.concatenate(pixels)
-    return ImageArray(
-        classes,
-        torch.from_numpy(rows.reshape(len(rows), 3, 32, 32)),
-        np.concatenate(labels),
-    )
-
-
-def _batch(path: Path, layout: _Layout, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def _read_batch(path: Path, layout: CifarLayout, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 3, 32, 32) and labels (N,) of a file."""
     content: Any = safe_pickle.load(path)
-    held = sorted(map(str, content)) if isinstance(content, dict) else type(content).__name__
-    pixels = content.get("data") if isinstance(content, dict) else None
-    labels = content.get(layout.labels) if isinstance(content, dict) else None
+    entries = content if isinstance(content, dict) else {}
+    pixels, labels = entries.get("data"), entries.get(layout.labels)
     if not isinstance(pixels, np.ndarray) or labels is None:
+        held = sorted(map(str, content)) if entries else type(content).__name__
         raise UsageError(
             f"{path} is no CIFAR batch: it holds {held}, not data and {layout.labels}."
         )
@@ -96,4 +84,4 @@ def _batch(path: Path, layout: _Layout, num_classes: int) -> tuple[np.ndarray, n
         raise UsageError(
             f"{path}: {layout.labels} must be {len(pixels)} numbers below {num_classes}."
         )
-    return pixels, numbers
+    return pixels.reshape(-1, 3, 32, 32), numbers

@@ -1,6 +1,6 @@
-"""Image folders as the field lays them out: ROOT/SPLIT/CLASS/*.jpg; ImageNet's are such, by synset.
+"""Image folders ROOT/SPLIT/CLASS/*.jpg; ImageNet's are such, by synset.
 
-ImageNet's validation images come in one folder without classes; their labels stand in a file (see
+ImageNet's validation images come in one folder without classes; their labels are in a file (see
 validation_labels).
 """
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pretrain.data.images import ImageFiles
 from pretrain.data.validation_labels import find_labels, read_labels
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES
 
 
@@ -25,27 +25,28 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
         UsageError: no such folder, no classes, a class without images.
     """
     folder = root / split
+    expected = f"{folder}/CLASS/*.jpg"
+    if root.exists() and not root.is_dir():
+        raise UsageError(f"{root} is a file; a folder with {split}/CLASS/*.jpg is needed.")
+    if not root.exists():
+        raise UsageError(f"there is no folder {root}. Expected {expected}.")
     if not folder.is_dir():
-        raise UsageError(_no_folder(root, split, option))
+        entries = ", ".join(sorted(os.listdir(root))[:6]) or "nothing"
+        other = f", or name the folder by {option} NAME" if option else ""
+        raise UsageError(
+            f"there is no folder {folder}; {root} holds {entries}. Expected {expected}{other}."
+        )
     classes = class_folders(folder)
     if not classes:
-        raise UsageError(f"{folder} has no class folders; expected {folder}/CLASS/*.jpg.")
-    paths: list[str] = []
-    labels: list[int] = []
-    empty = []
-    for label, name in enumerate(classes):
-        found = image_files(folder / name)
-        if not found:
-            empty.append(name)
-        paths += found
-        labels += [label] * len(found)
-    if empty:
+        raise UsageError(f"{folder} has no class folders; expected {expected}.")
+    files = [image_files(folder / name) for name in classes]
+    if empty := [name for name, paths in zip(classes, files, strict=True) if not paths]:
         raise UsageError(
-            f"{folder}: no images ({', '.join(SUFFIXES)}) in class {', '.join(empty[:5])}"
-            f"{f' and {len(empty) - 5} more' if len(empty) > 5 else ''}. "
+            f"{folder}: no images ({', '.join(SUFFIXES)}) in class {shorten(empty)}. "
             "Fill or remove these folders."
         )
-    return ImageFiles.of(classes, paths, labels)
+    labels = [label for label, paths in enumerate(files) for _ in paths]
+    return ImageFiles.of(classes, [path for paths in files for path in paths], labels)
 
 
 def open_flat(
@@ -63,18 +64,13 @@ def open_flat(
     Raises:
         UsageError: no labels, an image without one, a class that training does not have.
     """
-    folder = root / split
-    paths = image_files(folder)
-    path = find_labels(root, split, option) if labels is None else Path(labels)
-    of_image = read_labels(path, [Path(name).name for name in paths], classes)
-    place = {name: number for number, name in enumerate(classes)}
-    unknown = sorted(set(of_image) - set(place))
-    if unknown:
-        raise UsageError(
-            f"{path} names classes that {root} does not train on: {', '.join(unknown[:5])}"
-            f"{f' and {len(unknown) - 5} more' if len(unknown) > 5 else ''}."
-        )
-    return ImageFiles.of(list(classes), paths, [place[name] for name in of_image])
+    paths = image_files(root / split)
+    file = find_labels(root, split, option) if labels is None else Path(labels)
+    synsets = read_labels(file, [Path(path).name for path in paths], classes)
+    index = {name: number for number, name in enumerate(classes)}
+    if unknown := sorted(set(synsets) - set(index)):
+        raise UsageError(f"{file} names classes that {root} does not train on: {shorten(unknown)}.")
+    return ImageFiles.of(classes, paths, [index[name] for name in synsets])
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -98,31 +94,8 @@ def image_files(folder: Path) -> list[str]:
     )
 
 
-def validation_split(root: Path, wanted: str | None) -> str:
-    """The name of the validation folder: `wanted`, or `val`, or else `test`."""
-    if wanted is not None:
-        return wanted
-    return next((name for name in ("val", "test") if (root / name).is_dir()), "val")
-
-
-def check_same_classes(train: tuple[str, ...], val: tuple[str, ...]) -> None:
-    """Raise UsageError where the two splits do not name the same classes."""
-    if train != val:
-        only = sorted(set(train) ^ set(val))[:6]
-        raise UsageError(
-            f"training and validation folders name different classes: {only} stand on "
-            "one side only."
-        )
-
-
-def _no_folder(root: Path, split: str, option: str) -> str:
-    if not root.exists():
-        return f"there is no folder {root}. Expected {root}/{split}/CLASS/*.jpg."
-    if not root.is_dir():
-        return f"{root} is a file; a folder with {split}/CLASS/*.jpg is needed."
-    held = sorted(entry.name for entry in os.scandir(root))[:6]
-    return (
-        f"there is no folder {root / split}; {root} holds {', '.join(held) or 'nothing'}. "
-        f"Expected {root}/{split}/CLASS/*.jpg"
-        f"{f', or name the folder by {option} NAME' if option else ''}."
-    )
+def validation_split(root: Path, name: str | None) -> str:
+    """The name of the validation folder: `name`, or `val`, or else `test`."""
+    if name is not None:
+        return name
+    return next((split for split in ("val", "test") if (root / split).is_dir()), "val")

@@ -1,7 +1,7 @@
 """Labelled images, as files or as one array, and the samples that a loader reads."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -47,7 +47,7 @@ class ImageFiles:
     labels: np.ndarray
 
     @staticmethod
-    def of(classes: list[str], paths: list[str], labels: list[int]) -> "ImageFiles":
+    def of(classes: Sequence[str], paths: list[str], labels: list[int]) -> "ImageFiles":
         """From lists."""
         names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
         return ImageFiles(tuple(classes), names, np.array(labels, dtype=np.int64))

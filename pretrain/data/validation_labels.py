@@ -5,13 +5,13 @@
                                                 kit's meta.mat says which is which)
     imagenet_2012_validation_synset_labels.txt  TensorFlow's models: a synset a line
     LOC_val_solution.csv                        Kaggle: name,synset x y x y ...
-    val.txt                                     Caffe: name number, a place in the sorted synsets
+    val.txt                                     Caffe: name number, an index into the sorted synsets
 
 Files without names go by the sorted names of the images. Any file of one of these forms will do.
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.errors import UsageError
@@ -23,6 +23,7 @@ KNOWN = (
     "ILSVRC2012_validation_ground_truth.txt",
     "ILSVRC2012_devkit_t12/data/ILSVRC2012_validation_ground_truth.txt",
 )
+_NAME_AND_SYNSET, _NAME_AND_NUMBER = re.compile(r"([^,]+),\s*(n\d+)"), re.compile(r"(\S+)\s+(\d+)")
 
 
 def find_labels(root: Path, split: str, option: str = "") -> Path:
@@ -52,72 +53,64 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> lis
     if not path.is_file():
         raise UsageError(f"there is no label file {path}.")
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text file ({error.reason}).") from error
+    lines = [line for line in lines if line]
     if not lines:
         raise UsageError(f"{path} is empty.")
     if lines[0].lower().startswith("imageid,"):
-        return _by_name(path, lines[1:], names, re.compile(r"([^,]+),\s*(n\d+)"), str)
-    if all(re.fullmatch(r"\S+\s+\d+", line.strip()) for line in lines):
-
-        def at(number: str) -> str:
-            if int(number) >= len(classes):
-                raise UsageError(
-                    f"{path} has class number {number}, but there are {len(classes)} classes"
-                )
-            return classes[int(number)]
-
-        return _by_name(path, lines, names, re.compile(r"(\S+)\s+(\d+)"), at)
+        return _read_by_name(path, lines[1:], names, _NAME_AND_SYNSET)
+    if all(map(_NAME_AND_NUMBER.fullmatch, lines)):
+        numbers = [int(number) for number in _read_by_name(path, lines, names, _NAME_AND_NUMBER)]
+        if numbers and max(numbers) >= len(classes):
+            raise UsageError(
+                f"{path} has class number {max(numbers)}, but there are {len(classes)} classes"
+            )
+        return [classes[number] for number in numbers]
     if len(lines) != len(names):
         raise UsageError(
             f"{path} has {len(lines):,} labels for {len(names):,} images. A label file without "
             "names must have a line for each image."
         )
-    words = [line.strip() for line in lines]
-    if all(word.isdigit() for word in words):
-        synset_of = _ilsvrc_ids(path)
-        missing = sorted({word for word in words if int(word) not in synset_of})
-        if missing:
-            raise UsageError(f"{path} has the IDs {missing[:5]}, which meta.mat does not know.")
-        return [synset_of[int(word)] for word in words]
-    if all(re.fullmatch(r"n\d+", word) for word in words):
-        return words
+    if all(line.isdigit() for line in lines):
+        synset_of = _read_ilsvrc_ids(path)
+        if unknown := sorted({line for line in lines if int(line) not in synset_of}):
+            raise UsageError(f"{path} has the IDs {unknown[:5]}, which meta.mat does not know.")
+        return [synset_of[int(line)] for line in lines]
+    if all(re.fullmatch(r"n\d+", line) for line in lines):
+        return lines
     raise UsageError(
         f"{path} is no label file of a known form; its first line is {lines[0][:60]!r}. Known are: "
         "a synset a line, an ILSVRC2012 ID a line, `name number`, and Kaggle's CSV."
     )
 
 
-def _by_name(
-    path: Path,
-    lines: list[str],
-    names: Sequence[str],
-    form: re.Pattern[str],
-    synset: Callable[[str], str],
+def _read_by_name(
+    path: Path, lines: list[str], names: Sequence[str], form: re.Pattern[str]
 ) -> list[str]:
-    found = {}
+    """The second group of `form` for each of `names`, the first being the name."""
+    labels = {}
     for number, line in enumerate(lines, 1):
-        match = form.match(line.strip())
+        match = form.match(line)
         if match is None:
             raise UsageError(f"{path}, line {number}: {line[:60]!r} names no image and class")
-        found[Path(match[1]).stem] = match[2]
-    lacking = [name for name in names if Path(name).stem not in found]
-    if lacking:
+        labels[Path(match[1]).stem] = match[2]
+    if missing := [name for name in names if Path(name).stem not in labels]:
         raise UsageError(
-            f"{path} has no label for {len(lacking):,} of {len(names):,} images, such as "
-            f"{lacking[0]}."
+            f"{path} has no label for {len(missing):,} of {len(names):,} images, such as "
+            f"{missing[0]}."
         )
-    return [synset(found[Path(name).stem]) for name in names]
+    return [labels[Path(name).stem] for name in names]
 
 
-def _ilsvrc_ids(path: Path) -> dict[int, str]:
+def _read_ilsvrc_ids(path: Path) -> dict[int, str]:
     """ILSVRC2012 ID to synset, from the development kit's meta.mat beside the labels."""
     meta = path.with_name("meta.mat")
     if not meta.is_file():
         raise UsageError(
             f"{path} counts classes by ILSVRC2012 ID, and the table of the IDs, meta.mat of the "
-            f"development kit, does not lie beside it. Put it into {path.parent}, or use a list of "
+            f"development kit, is not beside it. Put it into {path.parent}, or use a list of "
             "synsets."
         )
     try:
