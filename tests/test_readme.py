@@ -11,7 +11,7 @@ from tools.command import load_config
 from transfer.captioning.config import CaptioningConfig
 from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig
-from transfer.report import markdown, read, tabulate
+from transfer.report import read_runs, tabulate, to_markdown
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -60,10 +60,10 @@ def test_files_that_are_linked_exist():
 
 
 def test_the_table_in_the_docs_is_that_of_the_committed_results():
-    found = read(ROOT / "docs" / "results" / "embedded_grid")
+    found = read_runs(ROOT / "docs" / "results" / "embedded_grid")
     assert len(found.runs) == 16
     assert not found.complaints
     text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     _, rest = text.split("<!-- report -->")
     table, _ = rest.split("<!-- /report -->")
-    assert table.strip() == markdown(tabulate(found), found).strip()
+    assert table.strip() == to_markdown(tabulate(found), found).strip()

@@ -22,7 +22,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError
 from pretrain.run import write_text
 from tools.command import run_main
-from transfer.report import files, markdown, read, tabulate
+from transfer.report import read_runs, render_files, tabulate, to_markdown
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
 
@@ -39,21 +39,21 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, metavar="FILE.md", help="A file with the markers.")
     parser.add_argument("--check", type=Path, metavar="FILE.yaml", help="Expected numbers.")
     options = parser.parse_args(argv)
-    expected = None if options.check is None else read_expected(options.check)
+    expected = [] if options.check is None else read_expected(options.check)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file; it must name a folder.")
 
-    found = read(options.runs)
-    for complaint in found.complaints:
+    run_set = read_runs(options.runs)
+    for complaint in run_set.complaints:
         print(f"left out: {complaint}", file=sys.stderr)
-    table = tabulate(found)
-    text = markdown(table, found)
-    outcomes = [] if expected is None else compare(expected, table)
+    table = tabulate(run_set)
+    text = to_markdown(table, run_set)
+    outcomes = compare(expected, table)
     print(text, end="")
     if options.docs is not None:  # first, since it may lack the markers
         replace_between(options.docs, text)
     if options.out is not None:
-        for name, content in files(table, found).items():
+        for name, content in render_files(table, run_set).items():
             write_text(options.out / name, content)
     for outcome in outcomes:
         print(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}", file=sys.stderr)

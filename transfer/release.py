@@ -26,7 +26,7 @@ from transfer.formats.files import sha256
 from transfer.formats.inspection import inspect
 from transfer.formats.sources import Given
 from transfer.grid import SCRIPTS, TASKS
-from transfer.report import report
+from transfer.report import results_to_markdown
 
 # what a backbone of our own making has no need of
 _FOREIGN_ONLY = ("source", "source_sha256", "stated")
@@ -251,7 +251,7 @@ def _worth(backbone: Backbone, results: Sequence[Result]) -> str:
     ours = [r for r in results if r.backbone.get("fingerprint") == backbone.fingerprint()]
     if not ours:
         return "No transfer of it has been measured.\n"
-    return report(list(results))
+    return results_to_markdown(list(results))
 
 
 def _provenance(backbone: Backbone) -> str:

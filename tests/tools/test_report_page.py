@@ -320,8 +320,8 @@ def test_the_page_as_text(page_file):
     assert "torn/result.json: cannot be read as JSON" in text
     assert "failed: detection from net, mixup" in text
     assert "a reference of 1 &lt;b&gt;" in text
-    # not the best ones of an method, but those that stand for the set
-    assert re.findall(r"<p class='note'>image (\d)</p>", text) == ["1", "2", "3", "4", "5", "6"]
+    # not the best ones of a method, but those that stand for the set
+    assert re.findall(r'<p class="note">image (\d)</p>', text) == ["1", "2", "3", "4", "5", "6"]
     summary = text.split('<table id="table-summary">')[1].split("</table>")[0]
     cells = re.findall(r'<td class="[a-z]*"[^>]*>(.*?)</td>', summary)
     # one pretraining has no deviation, three have
@@ -341,7 +341,7 @@ def test_a_page_of_a_single_backbone_says_what_it_lacks(tmp_path):
         "No detection run here has left",
         "No two methods here have left captions",
         "No pretraining run here has left",
-        "every cell has a result, and every file could be read",
+        "every job has a result, and every file could be read",
     ):
         assert words in text
     summary = text.split('<table id="table-summary">')[1].split("</table>")[0]

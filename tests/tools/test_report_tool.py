@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.transfer.test_report import result
-from tools.command import end
+from tools.command import run_main
 from tools.report import main
 
 
@@ -26,7 +26,7 @@ def runs(tmp_path):
 
 def code(*words: object) -> int:
     with pytest.raises(SystemExit) as ended:
-        end(lambda: main([str(word) for word in words]))
+        run_main(lambda: main([str(word) for word in words]))
     return int(ended.value.code or 0)
 
 

@@ -16,14 +16,22 @@ from pretrain.run import CHANGEABLE, Result
 from transfer.captioning.page import write_page
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References
-from transfer.report import files, markdown, page, paper, report, tabulate
+from transfer.report import (
+    paper,
+    render_files,
+    results_to_markdown,
+    tabulate,
+    to_html,
+    to_markdown,
+)
 from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
-from transfer.report.pictures import examples
+from transfer.report.pictures import compare_examples
 from transfer.report.provenance import digest
-from transfer.report.results import Finished, Found, Unfinished
-from transfer.statistics import paired, smallest_sign_flip_p, t_tails
+from transfer.report.results import FinishedRun, RunSet, UnfinishedRun
+from transfer.statistics import paired_difference, smallest_sign_flip_p, t_tails
+from transfer.task import by_name
 
 
 def result(task: str, method: str, seed: int, value: float, **config) -> Result:
@@ -55,13 +63,13 @@ def result(task: str, method: str, seed: int, value: float, **config) -> Result:
     )
 
 
-def found(*runs: Result) -> Found:
-    return Found(tuple(Finished(run, f"run{number}") for number, run in enumerate(runs)))
+def run_set(*runs: Result) -> RunSet:
+    return RunSet(tuple(FinishedRun(run, f"run{number}") for number, run in enumerate(runs)))
 
 
 def lines(results: list) -> dict[str, list[str]]:
     """{first cell: the other cells} of our own table."""
-    table = report(results).split("The paper's own")[0]
+    table = results_to_markdown(results).split("The paper's own")[0]
     rows = [line[2:-2].split(" | ") for line in table.splitlines() if line.startswith("|")]
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
@@ -118,7 +126,7 @@ def test_intervals_and_detectable_differences_are_scipy_s():
     draw = np.random.default_rng(0)
     for n in (2, 3, 4, 5, 8, 20):
         ours, plain = draw.normal(1, 2, n), draw.normal(0, 1, n)
-        found = paired(ours.tolist(), plain.tolist())
+        found = paired_difference(ours.tolist(), plain.tolist())
         test = stats.ttest_rel(ours, plain)
         wanted = test.confidence_interval(0.95)
         assert found.mean - found.half_width == pytest.approx(wanted.low, abs=1e-9)
@@ -127,7 +135,7 @@ def test_intervals_and_detectable_differences_are_scipy_s():
         shift = found.detectable * np.sqrt(n) / np.std(ours - plain, ddof=1)
         critical = stats.t.ppf(0.975, n - 1)
         assert power(shift, critical, n) == pytest.approx(0.8, abs=1e-4)
-    single = paired([2.0], [1.5])
+    single = paired_difference([2.0], [1.5])
     assert (single.mean, single.half_width, single.detectable, single.p) == (0.5, None, None, None)
 
 
@@ -137,7 +145,9 @@ def test_p_values_of_random_cases_are_scipy_s():
         n = int(draw.integers(3, 15))
         ours, plain = draw.normal(draw.normal(0, 2), 1, n), draw.normal(0, 1, n)
         wanted = stats.ttest_rel(ours, plain).pvalue
-        assert paired(ours.tolist(), plain.tolist()).p == pytest.approx(wanted, rel=1e-6, abs=1e-13)
+        assert paired_difference(ours.tolist(), plain.tolist()).p == pytest.approx(
+            wanted, rel=1e-6, abs=1e-13
+        )
     # and the reason for asking for three pairs: all signs alike, the exact test is at its best
     for n in (2, 3, 5):
         exact = stats.permutation_test(
@@ -153,12 +163,12 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         for seed in (0, 1)
     ]
     assert "(n=2, too few, could find " in lines(two)["*cutmix - none*"][0]
-    assert "n = 2 is too few pairs for a test" in report(two)
-    assert "cannot fall below p = 0.5" in report(two)
+    assert "n = 2 is too few pairs for a test" in results_to_markdown(two)
+    assert "cannot fall below p = 0.5" in results_to_markdown(two)
     third = [
         result("pretrain", method, 2, value) for method, value in (("none", 53), ("cutmix", 53))
     ]
-    assert "too few" not in report(two + third)
+    assert "too few" not in results_to_markdown(two + third)
     # the same difference three times: there is no spread, so there is no t
     same = [
         result("pretrain", method, seed, value + seed)
@@ -166,7 +176,9 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         for seed in (0, 1, 2)
     ]
     assert "(n=3, no spread, could find 0.0)" in lines(same)["*cutmix - none*"][0]
-    rounded = paired([0.3, 10.3, 100.3], [0.1, 10.1, 100.1])  # 0.2, but for the last bits
+    rounded = paired_difference(
+        [0.3, 10.3, 100.3], [0.1, 10.1, 100.1]
+    )  # 0.2, but for the last bits
     assert (round(rounded.mean, 9), rounded.p) == (0.2, None)
 
 
@@ -189,7 +201,7 @@ def test_captions_are_shown_in_percent():
     assert lines([result("captioning", "none", 0, 0.249)])["net, none"] == ["24.9", "24.9"]
 
 
-def test_the_plain_arm_is_compared_with_random_weights_and_engines_stand_apart():
+def test_the_plain_method_is_compared_with_random_weights_and_engines_stand_apart():
     table = lines(
         [
             replace(
@@ -209,8 +221,11 @@ def test_the_plain_arm_is_compared_with_random_weights_and_engines_stand_apart()
         for engine, values in (("torchvision", (60, 61, 62)), ("detectron2", (61, 62, 63)))
         for seed, value in enumerate(values)
     ]
-    assert "[1] - [2], none: AP50 *+1.0 ± 0.0 (n=3, no spread, could find 0.0)*" in report(both)
-    assert "[1] - [2]" not in report(both[:3])
+    assert (
+        "[1] - [2], none: AP50 *+1.0 ± 0.0 (n=3, no spread, could find 0.0)*"
+        in results_to_markdown(both)
+    )
+    assert "[1] - [2]" not in results_to_markdown(both[:3])
 
 
 def test_last_and_best_epoch_stand_beside_each_other():
@@ -224,7 +239,7 @@ def test_last_and_best_epoch_stand_beside_each_other():
     assert lines([run])["net, none"] == ["61.0", "80.0", "81.5"]  # no k-NN: it was not asked for
 
 
-def test_recipes_that_differ_in_the_arm_are_compared():
+def test_recipes_that_differ_in_the_method_are_compared():
     """cifar10_resnet18_baseline and cifar10_resnet18_cutmix differ in nothing but the mixing."""
     runs = []
     for method, word, value in (("none", "baseline", 94.0), ("cutmix", "cutmix", 96.0)):
@@ -232,7 +247,7 @@ def test_recipes_that_differ_in_the_arm_are_compared():
         runs.append(replace(run, backbone={**run.backbone, "recipe": f"r18_{word}"}))
     table = lines(runs)
     assert table["*cutmix - none*"] == ["*+2.0*", "*+2.0*"]
-    assert "recipe r18, data d" in report(runs)
+    assert "recipe r18, data d" in results_to_markdown(runs)
 
 
 def test_backbones_that_do_not_say_their_seed():
@@ -243,9 +258,9 @@ def test_backbones_that_do_not_say_their_seed():
 
 
 def test_cells_of_a_grid_that_are_not_done_stand_in_the_table():
-    done = found(result("detection", "none", 0, 60.0))
+    done = run_set(result("detection", "none", 0, 60.0))
     lost = [
-        Unfinished(
+        UnfinishedRun(
             "detection", result("detection", method, seed, 0).backbone, seed, folder, state, why
         )
         for method, seed, folder, state, why in (
@@ -255,16 +270,16 @@ def test_cells_of_a_grid_that_are_not_done_stand_in_the_table():
     ]
     lost = [replace(cell, siblings=frozenset({"run0", "c0", "n1"})) for cell in lost]
     alone = replace(lost[0], task="captioning", folder="x", siblings=frozenset({"x"}))
-    all_found = replace(done, unfinished=(*lost, alone))
-    table = tabulate(all_found)
-    text = markdown(table, all_found)
+    every_run = replace(done, unfinished=(*lost, alone))
+    table = tabulate(every_run)
+    text = to_markdown(table, every_run)
     assert "| net, none | 60.0; missing | 60.0; missing | not measured |" in text
     assert "| net, cutmix | failed | failed | failed |" in text
     assert (
         "failed: detection from net, cutmix, pretraining seed 0, seed 0 (c0): no \\| memory" in text
     )
     assert "(n1): not run yet" in text
-    rows = list(csv.DictReader(io.StringIO(files(table, all_found)["report.csv"])))
+    rows = list(csv.DictReader(io.StringIO(render_files(table, every_run)["report.csv"])))
     assert [row["state"] for row in rows] == ["done", "failed", "missing", "failed"]
 
 
@@ -277,7 +292,7 @@ def test_the_paper_s_values_are_the_paper_s():
     assert (paper.gain("mixup", ap), paper.gain("cutmix", ap)) == (-1.7, 1.1)
     assert (paper.value("none", cider), paper.gain("cutmix", cider)) == (71.2, 6.4)
     assert {len(row) for row in paper.PRINTED.values()} == {len(paper.COLUMNS)}
-    text = report([result("pretrain", "none", 0, 1.0)])
+    text = results_to_markdown([result("pretrain", "none", 0, 1.0)])
     ours, theirs = text.split("The paper's own values")
     assert "Full scale" in theirs
     assert "76.32" in theirs
@@ -292,7 +307,7 @@ def test_a_dot_is_filled_where_three_pairs_exclude_zero():
     ]
 
     def kinds(runs: list) -> list[str]:
-        return re.findall(r'circle class="(\w+)"', forests(tabulate(found(*runs)))[0].svg)
+        return re.findall(r'circle class="(\w+)"', forests(tabulate(run_set(*runs)))[0].svg)
 
     assert kinds(runs) == ["clear"]
     assert kinds([run for run in runs if run.seed < 2]) == ["open"]  # too few, however narrow
@@ -302,8 +317,8 @@ def test_a_dot_is_filled_where_three_pairs_exclude_zero():
 def test_names_cannot_break_a_table():
     nasty = result("pretrain", "a|b*_\n<script>", 0, 1.0)
     nasty = replace(nasty, data={"name": "50 % & $x$ #1 {\\input}", "train": 3})
-    table = tabulate(found(nasty))
-    texts = files(table, found(nasty))
+    table = tabulate(run_set(nasty))
+    texts = render_files(table, run_set(nasty))
     row = next(line for line in texts["report.md"].splitlines() if line.startswith("| net"))
     assert row == "| net, a\\|b\\*\\_ \\<script\\> | 1.0 | 1.0 |"
     tex = texts["report.tex"]
@@ -318,7 +333,7 @@ def test_names_cannot_break_a_table():
 def test_csv_holds_every_run_and_every_cell_unrounded():
     runs = [result("pretrain", "none", seed, 50 + seed / 3) for seed in (0, 1)]
     runs.append(replace(runs[0], environment={"device": "=HYPERLINK(1)", "versions": {"a": "1"}}))
-    texts = files(tabulate(found(*runs)), found(*runs))
+    texts = render_files(tabulate(run_set(*runs)), run_set(*runs))
     rows = list(csv.DictReader(io.StringIO(texts["report.csv"])))
     assert [row["metrics.top1"] for row in rows] == ["50.0", str(50 + 1 / 3), "50.0"]
     assert rows[2]["environment.device"] == "'=HYPERLINK(1)"
@@ -336,7 +351,7 @@ def test_expected_numbers(tmp_path):
         for method, value in (("none", 50), ("cutmix", 52))
         for seed in (0, 1)
     ]
-    table = tabulate(found(*runs, result("captioning", "none", 0, 0.249)))
+    table = tabulate(run_set(*runs, result("captioning", "none", 0, 0.249)))
     file = tmp_path / "expected.yaml"
 
     def outcomes(text: str) -> list[bool]:
@@ -401,7 +416,7 @@ def test_malformed_expectations_are_refused(text, said, tmp_path):
 
 def test_an_expectation_that_fits_several_numbers_is_refused(tmp_path):
     table = tabulate(
-        found(result("pretrain", "none", 0, 1.0), result("pretrain", "none", 0, 2.0, batch=8))
+        run_set(result("pretrain", "none", 0, 1.0), result("pretrain", "none", 0, 2.0, batch=8))
     )
     file = tmp_path / "e.yaml"
     file.write_text("rows: [{task: pretrain, method: none, metric: top1, value: 1, tolerance: 1}]")
@@ -437,22 +452,22 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         rows = [{"image_id": key, "caption": text} for key, text in said.items()]
         (folder / "captions.json").write_text(json.dumps(rows))
         write_page(folder / "captions.html", images, said, wanted.score(said), method)
-        runs.append(Finished(result("captioning", method, 0, 0.0), method, folder))
-    table = tabulate(Found(tuple(runs)))
-    shown = examples(table, table.settings[0], 3)
+        runs.append(FinishedRun(result("captioning", method, 0, 0.0), method, folder))
+    table = tabulate(RunSet(tuple(runs)))
+    shown = compare_examples(table, table.settings[0], by_name("captioning").examples, 3)
     assert [example.name for example in shown] == ["0", "1", "3"]
     for example in shown:
         assert example.picture is not None
         assert example.references == (f"thing <{example.name}>",)
-        assert [text for _, text in example.captions] == [
+        assert [text for _, text in example.answers] == [
             f"none sees {example.name}", f"cutmix sees {example.name}"
         ]  # fmt: skip
     # another pretraining of the same method is another captioner
     facts = {**runs[1].result.backbone, "recipe_hash": "aaaa1111", "fingerprint": "x"}
     other = replace(runs[1], result=replace(runs[1].result, backbone=facts), folder="other")
-    table = tabulate(Found((*runs, other)))
-    (example,) = examples(table, table.settings[0], 1)
-    assert len(example.captions) == 3
+    table = tabulate(RunSet((*runs, other)))
+    (example,) = compare_examples(table, table.settings[0], by_name("captioning").examples, 1)
+    assert len(example.answers) == 3
 
 
 def test_pretrainings_of_one_name_and_seed_that_differ_are_never_averaged():
@@ -465,7 +480,7 @@ def test_pretrainings_of_one_name_and_seed_that_differ_are_never_averaged():
         for run, digits in ((one, "aaaa1111"), (two, "bbbb2222"))
     )
     table = lines([plain, one, two])
-    told = "net, cutmix (r, 3 epochs on d, recipe_hash {})"
+    told = "net, cutmix (r, 3 epochs on d, recipe hash {})"
     assert table[told.format("aaaa1111")][0] == "61.0"
     assert table[told.format("bbbb2222")][0] == "71.0"
     assert table[f"*{told.format('bbbb2222')} - none*"][0] == "*+11.0*"
@@ -479,15 +494,15 @@ def test_backbones_that_nothing_tells_apart_are_in_no_cell_and_are_named():
     one, two = result("detection", "none", 0, 60.0), result("detection", "none", 0, 70.0)
     two = replace(two, backbone={**two.backbone, "fingerprint": "other"})
     third = result("detection", "none", 1, 64.0)
-    all_found = found(one, two, third)
-    table = tabulate(all_found)
+    every_run = run_set(one, two, third)
+    table = tabulate(every_run)
     assert lines([one, two, third])["net, none"][0] == "64.0"
     assert lines([one, two])["net, none"][0] == "not measured"
     (note,) = table.notes
     assert "run0 (none0), run1 (other)" in note
     assert "pretraining seed 0" in note
     for name in ("report.md", "report.html", "report.tex"):
-        assert "in no cell" in files(table, all_found)[name], name
+        assert "in no cell" in render_files(table, every_run)[name], name
 
 
 def test_what_may_change_on_resume_makes_no_other_column_and_no_other_configuration():
@@ -498,9 +513,9 @@ def test_what_may_change_on_resume_makes_no_other_column_and_no_other_configurat
         result("detection", "none", 1, 62.0, **changed),
     ]
     assert lines(runs)["net, none"][0] == "61.0 ± 1.4 (n=2)"
-    assert len(set(map(digest, found(*runs).runs))) == 1
+    assert len(set(map(digest, run_set(*runs).runs))) == 1
     runs.append(result("detection", "none", 2, 62.0, epochs=4))
-    assert len(set(map(digest, found(*runs).runs))) == 2
+    assert len(set(map(digest, run_set(*runs).runs))) == 2
 
 
 def test_small_p_values_are_scipy_s_to_their_last_digits():
@@ -515,15 +530,15 @@ def test_a_single_pair_has_no_chart():
     runs = [
         result("pretrain", method, 0, value) for method, value in (("none", 50), ("cutmix", 52))
     ]
-    table = tabulate(found(*runs))
+    table = tabulate(run_set(*runs))
     assert forests(table) == []
-    text = page(table, found(*runs))
+    text = to_html(table, run_set(*runs))
     assert "Single pairs are no evidence: they stand in the table only." in text
     assert "Right of zero" not in text
     assert 'id="table-differences"' in text
     more = [
         result("pretrain", method, 1, value) for method, value in (("none", 51), ("cutmix", 54))
     ]
-    text = page(tabulate(found(*runs, *more)), found(*runs, *more))
+    text = to_html(tabulate(run_set(*runs, *more)), run_set(*runs, *more))
     assert "Right of zero" in text
     assert "Single pairs" not in text

@@ -8,7 +8,7 @@ import pytest
 
 from pretrain.errors import UsageError
 from tests.transfer.test_report import result
-from transfer.report import read, read_results
+from transfer.report import read_results, read_runs
 
 GOOD = asdict(result("pretrain", "none", 0, 1.0))
 
@@ -62,7 +62,7 @@ def test_a_bad_file_is_one_line_and_left_out(name, tmp_path):
     text, said = BAD[name]
     put(tmp_path, "good", json.dumps(GOOD))
     put(tmp_path, f"bad/{name}", text)
-    found = read(tmp_path)
+    found = read_runs(tmp_path)
     assert [run.folder for run in found.runs] == ["good"]
     (line,) = found.complaints
     assert line.startswith(f"bad/{name}/result.json: ")
@@ -75,12 +75,12 @@ def test_what_a_run_keeps_for_itself_is_no_other_run(tmp_path):
     put(tmp_path, "a", json.dumps(GOOD))
     put(tmp_path, "a/checkpoints/old", json.dumps(GOOD))
     put(tmp_path, "a/detection", json.dumps(GOOD))  # but a run may lie inside another
-    assert [run.folder for run in read(tmp_path).runs] == ["a", "a/detection"]
+    assert [run.folder for run in read_runs(tmp_path).runs] == ["a", "a/detection"]
 
 
 def test_a_diverged_loss_does_not_hide_what_was_measured(tmp_path):
     put(tmp_path, "a", changed(metrics={"top1": 10.0, "val_loss": float("nan")}))
-    assert len(read(tmp_path).runs) == 1
+    assert len(read_runs(tmp_path).runs) == 1
 
 
 def test_links_are_followed_once_and_loops_are_named(tmp_path):
@@ -92,7 +92,7 @@ def test_links_are_followed_once_and_loops_are_named(tmp_path):
     (runs / "loop").symlink_to(runs)
     (runs / "self").symlink_to(runs / "self")
     (runs / "gone").symlink_to(tmp_path / "nowhere")
-    found = read(runs)
+    found = read_runs(runs)
     assert sorted(run.folder for run in found.runs) == ["b", "linked/a"]
     told = {line.split(":")[0]: line for line in found.complaints}
     assert sorted(told) == ["again", "loop", "self"]
@@ -109,7 +109,7 @@ def test_what_is_no_file_is_left_out(tmp_path):
     (tmp_path / "large").mkdir()
     with open(tmp_path / "large" / "result.json", "wb") as handle:
         handle.truncate(2**40)
-    found = read(tmp_path)
+    found = read_runs(tmp_path)
     assert len(found.runs) == 1
     told = {line.split("/")[0]: line for line in found.complaints}
     assert sorted(told) == ["folder", "gone", "large", "pipe"]
@@ -128,7 +128,7 @@ def test_a_locked_folder_is_named(tmp_path, monkeypatch):
         return listed(folder)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    found = read(tmp_path)
+    found = read_runs(tmp_path)
     assert [run.folder for run in found.runs] == ["good"]
     assert found.complaints == ("locked: Permission denied",)
 
@@ -154,7 +154,7 @@ def test_cells_of_a_grid(tmp_path):
     put(tmp_path / "grid", "runs/a", json.dumps(GOOD))
     put(tmp_path / "grid", "runs/a2", json.dumps(GOOD))
     (tmp_path / "grid" / "grid.json").write_text(json.dumps(grid))
-    found = read(tmp_path)
+    found = read_runs(tmp_path)
     assert [(one.folder, one.state, one.why) for one in found.unfinished] == [
         ("grid/runs/b", "missing", "its result.json is gone or cannot be read"),
         ("grid/runs/c", "failed", "exit code 1"),
@@ -167,14 +167,14 @@ def test_cells_of_a_grid(tmp_path):
         "grid/grid.json, cell 8",
     ]
     (tmp_path / "grid" / "grid.json").write_text('{"format": "grid/1", "cells": 3}')
-    assert read(tmp_path).complaints[0].startswith("grid/grid.json: cells is 3")
+    assert read_runs(tmp_path).complaints[0].startswith("grid/grid.json: cells is 3")
 
 
 def test_a_grid_without_a_result_is_something_to_report(tmp_path):
     grid = {"format": "grid/1", "cells": [cell("none", "failed", "a", why="no memory")]}
     (tmp_path / "grid.json").write_text(json.dumps(grid))
-    assert read(tmp_path).runs == ()
-    assert len(read(tmp_path).unfinished) == 1
+    assert read_runs(tmp_path).runs == ()
+    assert len(read_runs(tmp_path).unfinished) == 1
 
 
 def test_nothing_to_report(tmp_path):

@@ -1,15 +1,15 @@
 """The transfer table: result files to one table, as Markdown, a web page, CSV and LaTeX.
 
     results     reading a folder of runs
-    metrics     which numbers are shown
     table       rows, columns, replicates
     paper       the paper's own table
     words       cells, differences and rules in words
     markdown, latex, flat (CSV)
-    page        HTML, from page_tables, charts (svg), pictures, provenance, page.css, page.js
+    page        HTML (page.html, page.css, page.js), from charts (svg), pictures, provenance
     expectations   numbers that a table should hold
 
-No torch: it reads what runs have written.
+Which numbers, curves, pictures and examples are shown, transfer/task.py says. No torch: it reads
+what runs have written.
 """
 
 from collections.abc import Sequence
@@ -17,22 +17,22 @@ from pathlib import Path
 
 from pretrain.run import Result
 from transfer.report.flat import cells_csv, runs_csv
-from transfer.report.latex import latex
-from transfer.report.markdown import markdown
-from transfer.report.page import page
-from transfer.report.results import Finished, Found, read
+from transfer.report.latex import to_latex
+from transfer.report.markdown import to_markdown
+from transfer.report.page import to_html
+from transfer.report.results import FinishedRun, RunSet, read_runs
 from transfer.report.table import Table, tabulate
 
 __all__ = [
-    "Found",
+    "RunSet",
     "Table",
-    "files",
-    "markdown",
-    "page",
-    "read",
     "read_results",
-    "report",
+    "read_runs",
+    "render_files",
+    "results_to_markdown",
     "tabulate",
+    "to_html",
+    "to_markdown",
 ]
 
 
@@ -42,22 +42,22 @@ def read_results(folder: Path) -> tuple[list[Result], list[str]]:
     Raises:
         UsageError: no such folder, or no result in it.
     """
-    found = read(folder)
-    return [run.result for run in found.runs], list(found.complaints)
+    run_set = read_runs(folder)
+    return [run.result for run in run_set.runs], list(run_set.complaints)
 
 
-def report(results: Sequence[Result]) -> str:
+def results_to_markdown(results: Sequence[Result]) -> str:
     """The table of some results in Markdown."""
-    found = Found(tuple(Finished(result) for result in results))
-    return markdown(tabulate(found), found)
+    run_set = RunSet(tuple(FinishedRun(result) for result in results))
+    return to_markdown(tabulate(run_set), run_set)
 
 
-def files(table: Table, found: Found) -> dict[str, str]:
+def render_files(table: Table, run_set: RunSet) -> dict[str, str]:
     """{file name: content} of everything that --out writes."""
     return {
-        "report.md": markdown(table, found),
-        "report.html": page(table, found),
-        "report.csv": runs_csv(found),
+        "report.md": to_markdown(table, run_set),
+        "report.html": to_html(table, run_set),
+        "report.csv": runs_csv(run_set),
         "cells.csv": cells_csv(table),
-        "report.tex": latex(table),
+        "report.tex": to_latex(table),
     }

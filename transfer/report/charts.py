@@ -2,29 +2,24 @@
 
 import json
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
+from pretrain.errors import UsageError
+from transfer import task
 from transfer.report import svg
-from transfer.report.results import Finished
+from transfer.report.results import FinishedRun, is_number, read_bytes
 from transfer.report.table import Column, Row, Setting, Table, row_of
 from transfer.report.words import p_text
 from transfer.statistics import FEWEST, Difference
 
-# task -> key in log.jsonl, what it is, factor to the unit shown
-_LOGGED = {
-    "pretrain": ("top1", "top-1 % on validation", 1.0),
-    "classification": ("val_top1", "top-1 % on validation", 1.0),
-    "detection": ("AP50", "AP50", 1.0),
-    "captioning": ("val_CIDEr", "CIDEr on validation", 100.0),
-}
-_LARGEST_LOG = 16 * 2**20
 _MOST_POINTS = 200
 _MOST_RUNS = 8
 STYLES = 6
 """Line styles that page.css knows, from a0 to a5."""
+
+Points = list[tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,9 @@ def forests(table: Table) -> list[Chart]:
     charts: list[Chart] = []
     for column in table.columns:
         found = [
-            (f"{row.method} - {other.method}", table.label(row, other), difference)
-            for row, other in table.comparisons
-            if (difference := table.difference(row, other, column)) is not None
-            and difference.half_width is not None
+            (f"{row.method} - {other.method}", table.label(row, other), one)
+            for (row, other, of), one in table.differences.items()
+            if of == column and one.half_width is not None
         ]
         if column.metric.main and found:
             charts.append(_forest(column, found, f"forest-{len(charts)}"))
@@ -59,43 +53,36 @@ def forests(table: Table) -> list[Chart]:
 def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: str) -> Chart:
     """From (short label, full label, difference) of each comparison of several pairs."""
     reach = max(abs(one.mean) + (one.half_width or 0) for *_, one in found) * 1.08 or 1.0
-    shorts = [short for short, *_ in found]
+    often = Counter(short for short, *_ in found)
     left, right, row_height = 12, svg.WIDTH - 12, 46
     bottom = 8 + row_height * len(found)
 
-    def place(value: float) -> float:
+    def scale(value: float) -> float:
         return left + (value + reach) / (2 * reach) * (right - left)
 
-    body = [
-        svg.line(place(tick), 6, place(tick), bottom, "zero" if tick == 0 else "grid")
-        for tick in svg.ticks(-reach, reach)
-    ]
-    body += [
-        svg.text(place(tick), bottom + 14, f"{tick:+g}" if tick else "0", "tick", "middle")
-        for tick in svg.ticks(-reach, reach)
-    ]
-    told = []
+    body, texts = [], []
+    for tick in svg.ticks(-reach, reach):
+        x, text = scale(tick), f"{tick:+g}" if tick else "0"
+        body.append(svg.line(x, 6, x, bottom, "grid" if tick else "zero"))
+        body.append(svg.text(x, bottom + 14, text, "tick", "middle"))
     for number, (short, label, one) in enumerate(found):
         y = 22 + row_height * number
-        shown = short if shorts.count(short) == 1 else label
         half = one.half_width or 0.0
         value = f"{one.mean:+.1f} ± {half:.1f}, n={one.n}, {p_text(one)}"
         low, high = one.mean - half, one.mean + half
-        body += [svg.line(place(low), y + 14, place(high), y + 14, "interval")]
-        body += [
-            svg.line(place(end), y + 10, place(end), y + 18, "interval") for end in (low, high)
-        ]
         clear = one.n >= FEWEST and (low > 0 or high < 0)
-        body += [svg.dot(place(one.mean), y + 14, 5, "clear" if clear else "open")]
-        body += [svg.text(left, y, svg.shorten(shown, 26), "label")]
-        body += [svg.text(right, y, value, "value", "end")]
-        told.append(f"{label}: {value}")
+        body += [
+            svg.line(scale(low), y + 14, scale(high), y + 14, "interval"),
+            *(svg.line(scale(end), y + 10, scale(end), y + 18, "interval") for end in (low, high)),
+            svg.dot(scale(one.mean), y + 14, 5, "clear" if clear else "open"),
+            svg.text(left, y, svg.shorten(short if often[short] == 1 else label, 26), "label"),
+            svg.text(right, y, value, "value", "end"),
+        ]
+        texts.append(f"{label}: {value}")
     head = f"{column.head} {column.setting.task}, {column.setting.recipe}"
-    chart = svg.picture(
-        bottom + 22, f"Differences in {column.metric.title}", "; ".join(told) + ".", body, name
-    )
-    words = " ".join([head, *(label for _, label, _ in found)])
-    return Chart(column.setting.task, head, chart, words)
+    title = f"Differences in {column.metric.title}"
+    chart = svg.picture(bottom + 22, title, f"{'; '.join(texts)}.", body, name)
+    return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in found)]))
 
 
 def curves(table: Table) -> list[Chart]:
@@ -103,102 +90,95 @@ def curves(table: Table) -> list[Chart]:
     charts = []
     methods = list(dict.fromkeys(["none", *(row.method for row in table.rows)]))
     for number, setting in enumerate(table.settings, 1):
-        lines = _lines(setting.task, table.runs[setting])
-        if any(len(points) > 1 for _, points in lines):
-            charts.append(_curve(table, setting, number, lines, methods, f"curve-{number}"))
+        curve = task.by_name(setting.task).curve
+        lines = _lines(table.runs[setting], curve) if curve else []
+        if curve and any(len(points) > 1 for _, points in lines):
+            charts.append(_draw_curves(table, setting, number, curve, lines, methods))
     return charts
 
 
-Points = list[tuple[float, float]]
-
-
-def _lines(task: str, runs: Sequence[Finished]) -> list[tuple[Row, Points]]:
+def _lines(runs: Sequence[FinishedRun], curve: task.Curve) -> list[tuple[Row, Points]]:
     """The logged scores, of at most _MOST_RUNS runs of each row."""
-    taken: dict[Row, int] = {}
+    taken = Counter[Row]()
     lines = []
     for run in runs:
         row = row_of(run.result.backbone)
-        if run.path is None or taken.get(row, 0) >= _MOST_RUNS:
-            continue
-        if points := _logged(run.path / "log.jsonl", task):
-            taken[row] = taken.get(row, 0) + 1
+        if taken[row] < _MOST_RUNS and (points := _logged(run, curve)):
+            taken[row] += 1
             lines.append((row, points))
     return lines
 
 
-def _logged(path: Path, task: str) -> Points:
-    """(epoch, score) of a log, thinned out; a torn or foreign line ends it."""
-    key, _, factor = _LOGGED[task]
-    points = []
+def _logged(run: FinishedRun, curve: task.Curve) -> Points:
+    """(epoch, score) of a run's log, thinned out; a torn or foreign line ends it."""
+    points: Points = []
     try:
-        if not path.is_file() or path.stat().st_size > _LARGEST_LOG:
-            return []
-        for text in path.read_bytes().decode("utf-8", "replace").splitlines():
-            record = json.loads(text)
-            if isinstance(record, dict) and _is_number(record.get(key)):
-                if not _is_number(record.get("epoch")):
+        log = read_bytes(run.path / "log.jsonl") if run.path else b""
+        for line in log.decode("utf-8", "replace").splitlines():
+            record = json.loads(line)
+            if isinstance(record, dict) and is_number(record.get(curve.key)):
+                if not is_number(record.get("epoch")):
                     break
-                points.append((float(record["epoch"]), factor * float(record[key])))
-    except (OSError, ValueError, RecursionError):
+                points.append((float(record["epoch"]), curve.factor * float(record[curve.key])))
+    except (UsageError, ValueError, RecursionError):
         pass
     return points[:: math.ceil(len(points) / _MOST_POINTS)] if points else []
 
 
-def _curve(
+def _draw_curves(
     table: Table,
     setting: Setting,
     number: int,
+    curve: task.Curve,
     lines: Sequence[tuple[Row, Points]],
     methods: Sequence[str],
-    name: str,
 ) -> Chart:
-    every = [point for _, points in lines for point in points]
-    first, last = min(x for x, _ in every), max(x for x, _ in every)
-    low, high = min(y for _, y in every), max(y for _, y in every)
-    room = (high - low) * 0.05 or 1.0
-    low, high = low - room, high + room
+    epochs, scores = zip(*(point for _, points in lines for point in points), strict=True)
+    first, last, low, high = min(epochs), max(epochs), min(scores), max(scores)
+    margin = (high - low) * 0.05 or 1.0
+    low, high = low - margin, high + margin
     rows = list(dict.fromkeys(row for row, _ in lines))
     styles = _styles(rows, methods)
-    names = {row: f"{row.arch}, {row.method}" for row in rows}
-    for row in rows:
-        if sum(names[row] == other for other in names.values()) > 1:
-            names[row] = table.name(row)
+    often = Counter(row.title for row in rows)
     left, right, top = 38, svg.WIDTH - 10, 10 + 16 * len(rows)
     bottom = top + 170
 
-    def place(point: tuple[float, float]) -> tuple[float, float]:
-        x = (point[0] - first) / (last - first or 1)
-        y = (point[1] - low) / (high - low)
+    def scale(epoch: float, score: float) -> tuple[float, float]:
+        x = (epoch - first) / (last - first or 1)
+        y = (score - low) / (high - low)
         return left + x * (right - left), bottom - y * (bottom - top)
 
     body = []
     for tick in svg.ticks(low, high):
-        y = place((first, tick))[1]
-        body += [svg.line(left, y, right, y, "grid")]
-        body += [svg.text(left - 6, y + 4, f"{tick:g}", "tick", "end")]
+        _, y = scale(first, tick)
+        body.append(svg.line(left, y, right, y, "grid"))
+        body.append(svg.text(left - 6, y + 4, f"{tick:g}", "tick", "end"))
     for tick in svg.ticks(first, last) if last > first else [first]:
         if tick == int(tick):
-            body += [svg.text(place((tick, low))[0], bottom + 15, f"{tick:g}", "tick", "middle")]
-    body += [svg.text(right, bottom + 29, "epoch", "tick", "end")]
+            x, _ = scale(tick, low)
+            body.append(svg.text(x, bottom + 15, f"{tick:g}", "tick", "middle"))
+    body.append(svg.text(right, bottom + 29, "epoch", "tick", "end"))
     for row, points in lines:
-        body += [svg.polyline([place(point) for point in points], f"curve {styles[row]}")]
-        body += [svg.dot(*place(points[-1]), 2.5, f"end {styles[row]}")]
-    for place_in_list, row in enumerate(rows):
-        y = 10 + 16 * place_in_list
-        body += [svg.line(left, y, left + 26, y, f"curve {styles[row]}")]
-        body += [svg.text(left + 33, y + 4, svg.shorten(names[row], 42), "label")]
-    told = "; ".join(
+        line = [scale(*point) for point in points]
+        body.append(svg.polyline(line, f"curve {styles[row]}"))
+        body.append(svg.dot(*line[-1], 2.5, f"end {styles[row]}"))
+    for index, row in enumerate(rows):
+        y = 10 + 16 * index
+        label = row.title if often[row.title] == 1 else table.name(row)
+        body.append(svg.line(left, y, left + 26, y, f"curve {styles[row]}"))
+        body.append(svg.text(left + 33, y + 4, svg.shorten(label, 42), "label"))
+    texts = [
         f"{table.name(row)}: from {points[0][1]:.1f} to {points[-1][1]:.1f}"
         for row, points in lines
-    )
-    what = _LOGGED[setting.task][1]
-    head = f"{what} [{number}] {setting.task}, {setting.recipe}"
-    chart = svg.picture(bottom + 34, f"{what} over epochs", f"{told}.", body, name)
+    ]
+    head = f"{curve.title} [{number}] {setting.task}, {setting.recipe}"
+    title, description = f"{curve.title} over epochs", f"{'; '.join(texts)}."
+    chart = svg.picture(bottom + 34, title, description, body, f"curve-{number}")
     return Chart(setting.task, head, chart, " ".join([head, *map(table.name, rows)]))
 
 
 def _styles(rows: Sequence[Row], methods: Sequence[str]) -> dict[Row, str]:
-    """An method looks alike in every chart, unless it stands twice in one."""
+    """A method looks alike in every chart, unless it stands twice in one."""
     styles: dict[Row, str] = {}
     for row in rows:
         number = methods.index(row.method)
@@ -206,7 +186,3 @@ def _styles(rows: Sequence[Row], methods: Sequence[str]) -> dict[Row, str]:
             number += 1
         styles[row] = f"a{number % STYLES}"
     return styles
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)

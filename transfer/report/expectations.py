@@ -5,14 +5,14 @@
       - {task: pretrain, method: cutmix, metric: top1_best, value: 85.4, tolerance: 0.3, n: 3}
       - {task: pretrain, method: cutmix, against: none, metric: top1_best, value: -0.7}
 
-`metric` is the key in result.json, `value` the number as the table shows it (captioning scores in
+`metric` is the key in result.json, `value` the number as the table shows it (many scores are in
 percent). With `against` it is the paired difference to that method. `n`, where given, must be the
 number of pretrainings (of pairs). `arch`, `recipe`, `data`, `engine` choose where several rows or
 columns fit: `recipe` and `data` of the column, as the legend of the table names them; `pretraining`
 is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart.
 """
 
-import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,38 +20,42 @@ from typing import Any
 import yaml
 
 from pretrain.errors import UsageError
-from transfer.report.metrics import METRICS
-from transfer.report.table import Column, Row, Table
+from transfer import task
+from transfer.report.flat import cell_facts
+from transfer.report.results import is_number
+from transfer.report.table import Table
 
 _NEEDED = ("task", "method", "metric", "value")
 _CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "recipe_hash")
 _ALLOWED = (*_NEEDED, "tolerance", "n", "against", *_CHOOSING)
+_RENAMED = {"arm": "method", "variant": "recipe_hash"}
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Expected:
     """One number that a table should hold."""
 
-    task: str
-    method: str
-    metric: str
     value: float
     tolerance: float
-    n: int | None = None
-    against: str | None = None
-    arch: str | None = None
-    recipe: str | None = None
-    data: str | None = None
-    engine: str | None = None
-    pretraining: str | None = None
-    recipe_hash: str | None = None
+    n: int | None
+    chosen_by: dict[str, str]
+    """What its cell must have: task, method, metric, and more where given."""
 
     @property
     def title(self) -> str:
         """As a message names it."""
-        method = f"{self.method} - {self.against}" if self.against else self.method
-        chosen = [f"{key} {getattr(self, key)}" for key in _CHOOSING if getattr(self, key)]
-        return ", ".join([f"{self.task} {self.metric}", method, *chosen])
+        facts = self.chosen_by
+        against = f" - {facts['against']}" if "against" in facts else ""
+        more = [f"{key} {facts[key]}" for key in _CHOOSING if key in facts]
+        return ", ".join([f"{facts['task']} {facts['metric']}", facts["method"] + against, *more])
+
+    def fits(self, facts: dict[str, Any]) -> bool:
+        """Whether it is about the number of these `cell_facts`."""
+        facts = facts | {"data": (facts["data"], facts["data"].split(" (")[0])}
+        return facts["against"] == self.chosen_by.get("against") and all(
+            value in facts[key] if key == "data" else value == facts[key]
+            for key, value in self.chosen_by.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -81,9 +85,44 @@ def read_expected(path: Path) -> list[Expected]:
     if not content["rows"]:
         raise UsageError(f"--check {path}: rows is empty, so nothing would be checked.")
     return [
-        _expected(row, content.get("tolerance"), f"--check {path}: row {number}")
+        _parse_row(row, content.get("tolerance"), f"--check {path}: row {number}")
         for number, row in enumerate(content["rows"], 1)
     ]
+
+
+def _parse_row(row: Any, tolerance: Any, where: str) -> Expected:
+    if not isinstance(row, dict):
+        raise UsageError(f"{where}: {row!r} is no mapping.")
+    for old, new in _RENAMED.items():
+        if old in row:
+            raise UsageError(f"{where}: {old} is called {new} now.")
+    if unknown := [key for key in row if key not in _ALLOWED]:
+        raise UsageError(f"{where}: unknown {unknown}; allowed are {', '.join(_ALLOWED)}.")
+    row = {"tolerance": tolerance} | row
+    if missing := [key for key in (*_NEEDED, "tolerance") if row.get(key) is None]:
+        raise UsageError(f"{where}: {', '.join(missing)} missing.")
+    for key, value in row.items():
+        if key == "n":
+            right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            kind = "a number of pretrainings"
+        elif key == "value":
+            right, kind = is_number(value), "a number"
+        elif key == "tolerance":
+            right, kind = is_number(value) and value >= 0, "a number of at least 0"
+        else:
+            right, kind = isinstance(value, str), "a text (in quotes)"
+        if not right:
+            raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
+    metrics = {
+        one.name: [metric.key for metric in one.metrics] for one in (task.PRETRAIN, *task.TASKS)
+    }
+    if row["task"] not in metrics:
+        raise UsageError(f"{where}: task {row['task']!r}; known are {', '.join(metrics)}.")
+    known = metrics[row["task"]]
+    if row["metric"] not in known:
+        raise UsageError(f"{where}: metric {row['metric']!r}; known are {', '.join(known)}.")
+    value, tolerance, n = row.pop("value"), row.pop("tolerance"), row.pop("n", None)
+    return Expected(value, tolerance, n, row)
 
 
 def compare(expected: list[Expected], table: Table) -> list[Outcome]:
@@ -92,93 +131,33 @@ def compare(expected: list[Expected], table: Table) -> list[Outcome]:
     Raises:
         UsageError: a row fits several numbers, so that it says nothing about any.
     """
-    return [_compare(one, table) for one in expected]
+    numbers = list(_numbers(table))
+    return [_compare(one, numbers) for one in expected]
 
 
-def _expected(row: Any, tolerance: Any, where: str) -> Expected:
-    if not isinstance(row, dict):
-        raise UsageError(f"{where}: {row!r} is no mapping.")
-    if unknown := [key for key in row if key not in _ALLOWED]:
-        raise UsageError(f"{where}: unknown {unknown}; allowed are {', '.join(_ALLOWED)}.")
-    held = {"tolerance": tolerance} | row
-    if missing := [key for key in (*_NEEDED, "tolerance") if held.get(key) is None]:
-        raise UsageError(f"{where}: {', '.join(missing)} missing.")
-    for key, value in held.items():
-        if key in ("value", "tolerance"):
-            if not _is_number(value) or (key == "tolerance" and value < 0):
-                kind = "a number" if key == "value" else "a number of at least 0"
-                raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
-        elif key == "n":
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise UsageError(f"{where}: n is {value!r}, expected a number of pretrainings.")
-        elif not isinstance(value, str):
-            raise UsageError(f"{where}: {key} is {value!r}, expected a text (in quotes).")
-    if held["task"] not in METRICS:
-        raise UsageError(f"{where}: task {held['task']!r}; known are {', '.join(METRICS)}.")
-    known = [metric.key for metric in METRICS[held["task"]]]
-    if held["metric"] not in known:
-        raise UsageError(f"{where}: metric {held['metric']!r}; known are {', '.join(known)}.")
-    return Expected(**held)
+def _numbers(table: Table) -> Iterator[tuple[dict[str, Any], float, int]]:
+    """(`cell_facts`, value, n) of every number in the table."""
+    for (row, column), cell in table.cells.items():
+        if cell.n:
+            yield cell_facts(row, column), cell.mean, cell.n
+    for (row, other, column), between in table.differences.items():
+        yield cell_facts(row, column, other), between.mean, between.n
 
 
-def _compare(expected: Expected, table: Table) -> Outcome:
-    found: list[tuple[float, int]] = []
-    for column in table.columns:
-        if _fits_column(expected, column):
-            found += _numbers(expected, table, column)
-    if len(found) > 1:
+def _compare(one: Expected, numbers: list[tuple[dict[str, Any], float, int]]) -> Outcome:
+    fitting = [(value, n) for facts, value, n in numbers if one.fits(facts)]
+    if len(fitting) > 1:
         raise UsageError(
-            f"--check: {expected.title} fits {len(found)} numbers of the table; choose one by "
+            f"--check: {one.title} fits {len(fitting)} numbers of the table; choose one by "
             f"{', '.join(_CHOOSING)}."
         )
-    wanted = f"expected {expected.value:g} ± {expected.tolerance:g}"
-    if not found:
-        return Outcome(False, f"{expected.title}: not measured, {wanted}")
-    value, n = found[0]
-    off = value - expected.value
+    expected = f"expected {one.value:g} ± {one.tolerance:g}"
+    if not fitting:
+        return Outcome(False, f"{one.title}: not measured, {expected}")
+    ((value, n),) = fitting
+    off = value - one.value
+    text = f"{one.title}: {value:.4g}, {expected}, off by {off:+.2g}"
+    if one.n is not None and n != one.n:
+        return Outcome(False, f"{text}; n is {n}, expected {one.n}")
     # a number typed as the table shows it must not fail by the last bit
-    holds = abs(off) <= expected.tolerance + 1e-9
-    text = f"{expected.title}: {value:.4g}, {wanted}, off by {off:+.2g}"
-    if expected.n is not None and n != expected.n:
-        return Outcome(False, f"{text}; n is {n}, expected {expected.n}")
-    return Outcome(holds, text)
-
-
-def _numbers(expected: Expected, table: Table, column: Column) -> list[tuple[float, int]]:
-    """(value, n) of every row, or pair of rows, that fits."""
-    found = []
-    for row in table.rows:
-        if not _fits_row(expected, row, expected.method):
-            continue
-        if expected.against is None:
-            cell = table.cell(row, column)
-            found += [(cell.mean, cell.n)] if cell.n else []
-            continue
-        for other in table.rows:
-            if (row, other) in table.comparisons and other.method == expected.against:
-                difference = table.difference(row, other, column)
-                found += [(difference.mean, difference.n)] if difference else []
-    return found
-
-
-def _fits_column(expected: Expected, column: Column) -> bool:
-    setting = column.setting
-    return (
-        (setting.task, column.metric.key) == (expected.task, expected.metric)
-        and expected.recipe in (None, setting.recipe)
-        and expected.data in (None, setting.data, setting.data.split(" (")[0])
-        and expected.engine in (None, setting.engine)
-    )
-
-
-def _fits_row(expected: Expected, row: Row, method: str) -> bool:
-    return (
-        row.method == method
-        and expected.arch in (None, row.arch)
-        and expected.pretraining in (None, row.recipe)
-        and expected.recipe_hash in (None, row.recipe_hash)
-    )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return Outcome(abs(off) <= one.tolerance + 1e-9, text)

@@ -6,51 +6,71 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from transfer.report.results import Found
+from transfer.report.results import RunSet
 from transfer.report.table import Cell, Column, Row, Table, setting_of
-from transfer.statistics import Difference
 
+_NO_DIFFERENCE = {"state": "not measured", "n": 0}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def runs_csv(found: Found) -> str:
+def runs_csv(run_set: RunSet) -> str:
     """One line per run: folder, state, and every field of the result by its dotted name.
 
     Runs without a result stand below, with their state and reason. A text that a spreadsheet would
     take for a formula is preceded by an apostrophe.
     """
     lines = []
-    for run in found.runs:
+    for run in run_set.runs:
         result = run.result
-        setting = setting_of(result)
         line: dict[str, Any] = {"folder": run.folder, "state": "done", "why": None}
         line |= {"task": result.task, "metric": result.metric, "seed": result.seed}
-        line |= {"setting": setting.digest, "seconds": result.seconds}
+        line |= {"setting": setting_of(result).digest, "seconds": result.seconds}
         for part in ("backbone", "metrics", "data", "environment", "config"):
             line |= flatten(getattr(result, part), part)
         lines.append(line)
-    for cell in found.unfinished:
-        line = {"folder": cell.folder, "state": cell.state, "why": cell.why}
-        line |= {"task": cell.task, "seed": cell.seed} | flatten(cell.backbone, "backbone")
+    for job in run_set.unfinished:
+        line = {"folder": job.folder, "state": job.state, "why": job.why}
+        line |= {"task": job.task, "seed": job.seed} | flatten(job.backbone, "backbone")
         lines.append(line)
     return _csv(lines)
 
 
 def cells_csv(table: Table) -> str:
-    """One line per method and column, and per difference: what the pages show, unrounded."""
-    lines = []
-    for row in table.rows:
-        for column in table.columns:
-            facts = _column(column)
-            cell = table.cell(row, column)
-            lines.append(facts | _row(row) | {"against": None} | _cell(cell))
+    """One line per row and column, and per difference: what the pages show, unrounded."""
+    lines = [
+        cell_facts(row, column) | _cell(table.cells[row, column])
+        for row in table.rows
+        for column in table.columns
+    ]
     for row, other in table.comparisons:
         for column in table.columns:
-            found = table.difference(row, other, column)
-            facts = _column(column) | _row(row)
-            facts |= {"against": other.method, "against_variant": other.recipe_hash}
-            lines.append(facts | _difference(found))
+            between = table.differences.get((row, other, column))
+            measured = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
+            lines.append(cell_facts(row, column, other) | measured)
     return _csv(lines)
+
+
+def cell_facts(row: Row, column: Column, against: Row | None = None) -> dict[str, Any]:
+    """What tells a cell from the others, or a difference to the row `against`."""
+    setting = column.setting
+    facts = {
+        "task": setting.task,
+        "recipe": setting.recipe,
+        "data": setting.data,
+        "engine": setting.engine,
+        "setting": setting.digest,
+        "metric": column.metric.key,
+        "title": column.metric.title,
+        "arch": row.arch,
+        "method": row.method,
+        "pretraining": row.recipe,
+        "recipe_hash": row.recipe_hash,
+        "pretraining_data": row.dataset,
+        "pretraining_epochs": row.epochs,
+    }
+    if against is None:
+        return facts | {"against": None}
+    return facts | {"against": against.method, "against_recipe_hash": against.recipe_hash}
 
 
 def flatten(value: Any, name: str) -> dict[str, Any]:
@@ -63,23 +83,6 @@ def flatten(value: Any, name: str) -> dict[str, Any]:
     if isinstance(value, (list, dict)):
         value = json.dumps(value, ensure_ascii=False)
     return {name: value}
-
-
-def _column(column: Column) -> dict[str, Any]:
-    setting = column.setting
-    facts = {"task": setting.task, "recipe": setting.recipe, "data": setting.data}
-    facts |= {"engine": setting.engine, "setting": setting.digest}
-    return facts | {"metric": column.metric.key, "title": column.metric.title}
-
-
-def _row(row: Row) -> dict[str, Any]:
-    facts = {
-        "arch": row.arch,
-        "method": row.method,
-        "pretraining": row.recipe,
-        "recipe_hash": row.recipe_hash,
-    }
-    return facts | {"pretraining_data": row.dataset, "pretraining_epochs": row.epochs}
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
@@ -97,33 +100,16 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _difference(found: Difference | None) -> dict[str, Any]:
-    if found is None:
-        return {"state": "not measured", "n": 0}
-    return {
-        "state": "measured",
-        "n": found.n,
-        "mean": found.mean,
-        "half_width": found.half_width,
-        "detectable": found.detectable,
-        "p": found.p,
-    }
-
-
 def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
     lines = list(lines)
-    names = list(dict.fromkeys(name for line in lines for name in line))
     text = io.StringIO()
-    writer = csv.DictWriter(text, names, lineterminator="\n", restval="")
-    writer.writeheader()
-    for line in lines:
-        writer.writerow({name: _plain(value) for name, value in line.items()})
+    writer = csv.DictWriter(
+        text, dict.fromkeys(name for line in lines for name in line), lineterminator="\n"
+    )
+    writer.writeheader()  # None and what a line lacks become empty
+    writer.writerows({name: _plain(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 
 def _plain(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, str) and value.startswith(_FORMULA):
-        return "'" + value
-    return value
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from transfer.report import paper
 from transfer.report.table import Cell, Table
-from transfer.report.words import NO_PAIR, NOT_MEASURED, lost_text, p_text, rules
+from transfer.report.words import cell_text, difference_text, mean_text, p_text, rules, short_table
 from transfer.statistics import Difference
 
 _SPECIAL = str.maketrans(
@@ -24,41 +24,16 @@ _SPECIAL = str.maketrans(
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
-def latex(table: Table) -> str:
+def to_latex(table: Table) -> str:
     """Two tables to be read in by a document that uses booktabs."""
-    columns = [column for column in table.columns if column.metric.main]
-    heads = [f"{column.metric.title} [{column.number}]" for column in columns]
-    body = [
-        [table.name(row), *(_cell(table.cell(row, column)) for column in columns)]
-        for row in table.rows
-    ]
-    pairs = [
-        [
-            table.label(row, other),
-            *(_difference(table.difference(row, other, column)) for column in columns),
-        ]
-        for row, other in table.comparisons
-    ]
-    legend = " ".join(
-        f"[{number}] {setting.title}." for number, setting in enumerate(table.settings, 1)
-    )
-    told = " ".join([legend, rules(table), *(f"{note}." for note in table.notes)])
-    ours = _table(heads, [body, pairs], told, "transfer")
-    shown = [column for column in paper.COLUMNS if column.main]
-    values = [
-        [method, *(paper.text(method, column) for column in shown)] for method in paper.PRINTED
-    ]
-    gains = [
-        [f"{method} - none", *(f"{paper.gain(method, column):+.1f}" for column in shown)]
-        for method in list(paper.PRINTED)[1:]
-    ]
-    theirs = _table(
-        [column.title for column in shown],
-        [values, gains],
-        f"The paper's own values ({paper.SOURCE}). {paper.SCALE}",
-        "transfer-paper",
-    )
-    return "% needs \\usepackage{booktabs}\n" + ours + "\n" + theirs
+    titles, *parts = short_table(table, _cell, _difference)
+    legend = [f"[{number}] {setting.title}." for number, setting in enumerate(table.settings, 1)]
+    caption = " ".join([*legend, rules(table), *(f"{note}." for note in table.notes)])
+    ours = _table(titles, parts, caption, "transfer")
+    titles, *parts = paper.short_table()
+    caption = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
+    theirs = _table(titles, parts, caption, "transfer-paper")
+    return f"% needs \\usepackage{{booktabs}}\n{ours}\n{theirs}"
 
 
 def _table(heads: list[str], parts: Iterable[list[list[str]]], caption: str, label: str) -> str:
@@ -85,19 +60,14 @@ def _table(heads: list[str], parts: Iterable[list[list[str]]], caption: str, lab
 
 
 def _cell(cell: Cell) -> str:
-    if not cell.n:
-        return lost_text(cell.unfinished) or NOT_MEASURED
-    if cell.deviation is None:
-        return f"{cell.mean:.1f}"
-    return f"{cell.mean:.1f} ± {cell.deviation:.1f} (n={cell.n})"
+    return mean_text(cell) if cell.n else cell_text(cell)
 
 
-def _difference(found: Difference | None) -> str:
-    if found is None:
-        return NO_PAIR
-    if found.half_width is None:
-        return f"{found.mean:+.1f}"
-    return f"{found.mean:+.1f} ± {found.half_width:.1f} ({p_text(found)})"
+def _difference(one: Difference | None) -> str:
+    """Without n, which stands in the cells, and without what could be found."""
+    if one is None or one.half_width is None:
+        return difference_text(one)
+    return f"{one.mean:+.1f} ± {one.half_width:.1f} ({p_text(one)})"
 
 
 def _escape(text: str) -> str:

@@ -7,17 +7,27 @@ from pathlib import Path
 from pretrain.errors import UsageError
 from pretrain.run import atomic
 from transfer.report import paper
-from transfer.report.results import Found
+from transfer.report.results import RunSet
 from transfer.report.table import Table
-from transfer.report.words import cell_text, difference_text, rules, unfinished_lines
+from transfer.report.words import difference_text, rules, short_table, unfinished_lines
 
 BEGIN, END = "<!-- report -->", "<!-- /report -->"
 _SPECIAL = re.compile(r"[\\|`*\[\]<>$]|(?<!\w)_|_(?!\w)")  # an underscore inside a word is harmless
 
 
-def markdown(table: Table, found: Found) -> str:
+def to_markdown(table: Table, run_set: RunSet) -> str:
     """The table, what its columns are, what is missing, and the paper's values."""
-    return "\n\n".join([_ours(table), _legend(table, found), rules(table), _paper()]) + "\n"
+    titles, rows, pairs = short_table(table)
+    rows, pairs = ([[_escape(name), *cells] for name, *cells in part] for part in (rows, pairs))
+    return "\n\n".join(
+        [
+            _table(titles, rows, pairs),
+            _legend(table, run_set),
+            rules(table),
+            f"The paper's own values ({paper.SOURCE}). {paper.SCALE}",
+            _table(*paper.short_table()) + "\n",
+        ]
+    )
 
 
 def replace_between(path: Path, text: str) -> bool:
@@ -47,28 +57,15 @@ def replace_between(path: Path, text: str) -> bool:
     return True
 
 
-def _ours(table: Table) -> str:
-    columns = [column for column in table.columns if column.metric.main]
-    lines = [
-        _line(
-            [
-                "backbone",
-                *(_escape(column.metric.title) + f" [{column.number}]" for column in columns),
-            ]
-        )
-    ]
-    lines.append("|---|" + "---:|" * len(columns))
-    for row in table.rows:
-        cells = (cell_text(table.cell(row, column)) for column in columns)
-        lines.append(_line([_escape(table.name(row)), *cells]))
-    for row, other in table.comparisons:
-        found = (table.difference(row, other, column) for column in columns)
-        cells = (f"*{difference_text(one)}*" for one in found)
-        lines.append(_line([f"*{_escape(table.label(row, other))}*", *cells]))
-    return "\n".join(lines)
+def _table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], pairs: Sequence[Sequence[str]]
+) -> str:
+    italic = [[f"*{cell}*" for cell in pair] for pair in pairs]
+    lines = ["| " + " | ".join(cells) + " |" for cells in (["backbone", *titles], *rows, *italic)]
+    return "\n".join([lines[0], "|---|" + "---:|" * len(titles), *lines[1:]])
 
 
-def _legend(table: Table, found: Found) -> str:
+def _legend(table: Table, run_set: RunSet) -> str:
     lines = [
         f"[{number}] {_escape(setting.title)}" for number, setting in enumerate(table.settings, 1)
     ]
@@ -77,28 +74,12 @@ def _legend(table: Table, found: Found) -> str:
         if one.metric.main:
             detail = f" ({table.detail(row)})" if table.detail(row) else ""
             head = f"[{one.number}] - [{other.number}], {_escape(row.method + detail)}"
-            told = f"{one.metric.title} *{difference_text(between)}*"
-            pairs.setdefault(head, []).append(told)
-    lines += [f"{head}: {', '.join(told)}" for head, told in pairs.items()]
-    lines += [_escape(line) for line in (*unfinished_lines(found.unfinished), *table.notes)]
+            text = f"{one.metric.title} *{difference_text(between)}*"
+            pairs.setdefault(head, []).append(text)
+    lines += [f"{head}: {', '.join(texts)}" for head, texts in pairs.items()]
+    lines += [_escape(line) for line in (*unfinished_lines(run_set.unfinished), *table.notes)]
     return "  \n".join(lines)
-
-
-def _paper() -> str:
-    columns = [column for column in paper.COLUMNS if column.main]
-    lines = [_line(["backbone", *(column.title for column in columns)])]
-    lines.append("|---|" + "---:|" * len(columns))
-    for method in paper.PRINTED:
-        lines.append(_line([method, *(paper.text(method, column) for column in columns)]))
-    for method in list(paper.PRINTED)[1:]:
-        gains = (f"*{paper.gain(method, column):+.1f}*" for column in columns)
-        lines.append(_line([f"*{method} - none*", *gains]))
-    return f"The paper's own values ({paper.SOURCE}). {paper.SCALE}\n\n" + "\n".join(lines)
 
 
 def _escape(text: str) -> str:
     return _SPECIAL.sub(r"\\\g<0>", text.replace("\n", " "))
-
-
-def _line(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"

@@ -66,3 +66,14 @@ def text(method: str, column: Column) -> str:
 def gain(method: str, column: Column) -> float:
     """Against the paper's baseline."""
     return round(value(method, column) - value("none", column), 2)
+
+
+def short_table() -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Titles, [method, value, ...] and [comparison, gain, ...] of the short tables."""
+    columns = [column for column in COLUMNS if column.main]
+    values = [[method, *(text(method, column) for column in columns)] for method in PRINTED]
+    gains = [
+        [f"{method} - none", *(f"{gain(method, column):+.1f}" for column in columns)]
+        for method in list(PRINTED)[1:]
+    ]
+    return [column.title for column in columns], values, gains

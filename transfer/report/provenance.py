@@ -2,55 +2,38 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from html import escape
-from typing import Any
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import yaml
 
 from pretrain.run import CHANGEABLE
-from transfer.report.metrics import METRICS
-from transfer.report.results import Finished
-from transfer.report.table import Cell, Column
+from transfer import task
+from transfer.report.results import FinishedRun
+from transfer.report.table import Column
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
 _OF_A_RUN = ("seed", "data", "backbone", *CHANGEABLE)
-_MOST_BESIDE = 12
 
 
-def anchors_of(runs: Sequence[Finished]) -> dict[str, str]:
-    """{folder: identifier of its row in the appendix}."""
-    return {run.folder: f"run-{number}" for number, run in enumerate(runs, 1)}
+class Details(NamedTuple):
+    """What several runs share."""
+
+    summary: str
+    text: str
+    task: str = ""
+    digest: str = ""
 
 
-def digest(run: Finished) -> str:
+def digest(run: FinishedRun) -> str:
     """Over the configuration without seed, paths and what may change on resume."""
-    return _digest(_common(run))
+    text = json.dumps(_common(run), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
-def measured(
-    cell: Cell, column: Column, name: str, anchors: Mapping[str, str], more: str = ""
-) -> str:
-    """A number that leads to its runs, and says on hover or focus which they are (HTML).
-
-    Args:
-        cell: with at least one value.
-        column: of the cell.
-        name: an identifier, unique on the page.
-        anchors: rows of the appendix, by folder.
-        more: HTML behind the number.
-    """
-    shown = cell.runs[:_MOST_BESIDE]
-    told = "".join(f"<span>{_beside(run, column)}</span>" for run in shown)
-    if len(cell.runs) > len(shown):
-        told += f"<span>and {len(cell.runs) - len(shown)} more, in the appendix</span>"
-    return (
-        f'<a class="value" href="#{anchors[cell.runs[0].folder]}" aria-describedby="{name}">'
-        f'{cell.mean:.1f}</a>{more}<span id="{name}" hidden>{told}</span>'
-    )
-
-
-def _beside(run: Finished, column: Column) -> str:
+def source(run: FinishedRun, column: Column) -> tuple[str, str]:
+    """One of the values behind a mean, and what it was measured with."""
     result = run.result
     number = column.metric.factor * result.metrics[column.metric.key]
     epoch = result.metrics.get("best_epoch")
@@ -64,23 +47,43 @@ def _beside(run: Finished, column: Column) -> str:
     ]
     seed = result.backbone["seed"]
     head = f"{number:.2f}{best}, pretraining seed {'unknown' if seed is None else seed}"
-    return f"<b>{escape(head)}</b> {escape(run.folder)}<br>{escape(', '.join(facts))}"
+    return head, ", ".join(facts)
 
 
-def headline(run: Finished) -> str:
+def appendix(run: FinishedRun) -> list[tuple[str, Any]]:
+    """(text, what it is sorted by) of a run's cells in the appendix."""
+    result, facts = run.result, run.result.backbone
+    seed, when = facts["seed"], str(result.environment.get("created") or "unknown")
+    device = str(result.environment.get("device") or "unknown")
+    return [
+        (result.task, result.task),
+        (f"{facts['name']} ({facts['fingerprint']})", facts["name"]),
+        ("unknown" if seed is None else str(seed), seed),
+        (str(result.seed), result.seed),
+        (headline(run), headline(run)),
+        (digest(run), digest(run)),
+        (commit(run), commit(run)),
+        (device, None),
+        (duration(result.seconds), result.seconds),
+        (memory(run), result.environment.get("peak_memory_mib")),
+        (when[:16].replace("T", " "), when),
+    ]
+
+
+def headline(run: FinishedRun) -> str:
     """The short metrics of a run, and its best epoch."""
     metrics = run.result.metrics
-    told = [
+    texts = [
         f"{metric.title} {metric.factor * metrics[metric.key]:.2f}"
-        for metric in METRICS[run.result.task]
+        for metric in task.by_name(run.result.task).metrics
         if metric.main and metric.key in metrics
     ]
     if metrics.get("best_epoch") is not None:
-        told.append(f"best epoch {metrics['best_epoch']}")
-    return "; ".join(told)
+        texts.append(f"best epoch {metrics['best_epoch']}")
+    return "; ".join(texts)
 
 
-def commit(run: Finished) -> str:
+def commit(run: FinishedRun) -> str:
     """Seven letters and whether files were changed; 'unknown' outside a checkout."""
     environment = run.result.environment
     if not environment.get("commit"):
@@ -95,66 +98,57 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def memory(run: Finished) -> str:
+def memory(run: FinishedRun) -> str:
     """The peak."""
     peak = run.result.environment.get("peak_memory_mib")
     return f"{peak:,.0f} MiB" if isinstance(peak, (int, float)) else "memory unknown"
 
 
-def configs(runs: Iterable[Finished]) -> str:
-    """Each configuration once, with what differs from run to run (HTML)."""
-    groups: dict[str, list[Finished]] = {}
+def count(things: Sequence[Any] | int, noun: str) -> str:
+    """1 run, 2 runs."""
+    number = things if isinstance(things, int) else len(things)
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def configs(runs: Sequence[FinishedRun]) -> list[Details]:
+    """Each configuration once, with what differs from run to run."""
+    groups: dict[str, list[FinishedRun]] = defaultdict(list)
     for run in runs:
-        groups.setdefault(digest(run), []).append(run)
-    return "".join(_config(name, group) for name, group in groups.items())
+        groups[digest(run)].append(run)
+    details = []
+    for name, group in groups.items():
+        result = group[0].result
+        differing = [
+            f"# {run.folder}: "
+            + ", ".join(f"{key} {held[key]}" for key in _OF_A_RUN if key in held)
+            + "\n"
+            for run in group
+            for held in [run.result.config]
+        ]
+        summary = f"{result.task}, {result.config.get('name', '?')}, {count(group, 'run')}"
+        text = "".join(differing) + _yaml(_common(group[0]))
+        details.append(Details(summary, text, result.task, name))
+    return details
 
 
-def environments(runs: Iterable[Finished]) -> str:
-    """Each set of versions once, with the number of runs (HTML)."""
-    groups: dict[str, list[Finished]] = {}
+def environments(runs: Sequence[FinishedRun]) -> list[Details]:
+    """Each set of versions once, with the number of runs."""
+    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for run in runs:
         held = run.result.environment
         facts = {key: held.get(key) for key in ("device", "threads", "processes", "versions")}
-        groups.setdefault(_yaml(facts), []).append(run)
-    return "".join(
-        f"<details><summary>{escape(str(group[0].result.environment.get('device')))}, torch "
-        f"{escape(_torch(group[0]))}: {len(group)} {'run' if len(group) == 1 else 'runs'}"
-        f'</summary><pre tabindex="0">{escape(text)}</pre></details>'
-        for text, group in groups.items()
-    )
+        groups[_yaml(facts)].append(facts)
+    details = []
+    for text, group in groups.items():
+        versions = group[0]["versions"]
+        torch = versions.get("torch", "unknown") if isinstance(versions, dict) else "unknown"
+        summary = f"{group[0]['device']}, torch {torch}: {count(group, 'run')}"
+        details.append(Details(summary, text))
+    return details
 
 
-def _torch(run: Finished) -> str:
-    versions = run.result.environment.get("versions")
-    return str(versions.get("torch", "unknown")) if isinstance(versions, dict) else "unknown"
-
-
-def _config(name: str, group: Sequence[Finished]) -> str:
-    result = group[0].result
-    differing = "".join(
-        f"# {run.folder}: "
-        + ", ".join(
-            f"{key} {run.result.config[key]}" for key in _OF_A_RUN if key in run.result.config
-        )
-        + "\n"
-        for run in group
-    )
-    text = f"{differing}{_yaml(_common(group[0]))}"
-    count = f"{len(group)} {'run' if len(group) == 1 else 'runs'}"
-    head = f"{result.task}, {result.config.get('name', '?')}, {count}"
-    return (
-        f'<details id="config-{name}" data-task="{escape(result.task)}">'
-        f"<summary><code>{name}</code> {escape(head)}</summary>"
-        f'<pre tabindex="0">{escape(text)}</pre></details>'
-    )
-
-
-def _common(run: Finished) -> dict[str, Any]:
+def _common(run: FinishedRun) -> dict[str, Any]:
     return {key: value for key, value in run.result.config.items() if key not in _OF_A_RUN}
-
-
-def _digest(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _yaml(value: Any) -> str:

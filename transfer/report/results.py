@@ -1,4 +1,4 @@
-"""Reading: every run and every grid below a folder, and a word for each file that is left out.
+"""Reading: every run and every grid below a folder, and a line for each file that is left out.
 
 No torch, and no trust: a file may be torn, foreign, hostile, huge or unreadable, a folder may be
 locked or link to itself. Each such thing is one line, and the rest is read.
@@ -7,51 +7,61 @@ locked or link to itself. Each such thing is one line, and the rest is read.
 import json
 import math
 import os
+import reprlib
 import stat
-from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pretrain.errors import UsageError
-from pretrain.run import RESULT_FORMAT, Result
-from transfer.report.metrics import METRICS
+from pretrain.run import Result, rename_backbone_keys
+from transfer import task
 
-GRID_FORMAT = "grid/1"
+GRID_FORMAT = "grid/2"
+"""What is written; grid/1, which calls its jobs cells and has other keys in `backbone`, is read."""
 _LARGEST = 16 * 2**20  # bytes; our own files have ten thousand
 # folders of a run that hold no other run, and may hold much
-_CLOSED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
-_NUMBER = (int, float)
-# field of Result -> what it must hold: (name, allowed types) of its entries
-_ENTRIES: dict[str, tuple[tuple[str, tuple[type, ...]], ...]] = {
-    "backbone": (
-        ("name", (str,)),
-        ("arch", (str,)),
-        ("method", (str,)),
-        ("fingerprint", (str,)),
-        ("recipe", (str, type(None))),
-        ("dataset", (str, type(None))),
-        ("epochs", (*_NUMBER, type(None))),
-        ("seed", (int, type(None))),
-    ),
-    "data": (("name", (str,)),),
+_NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
+
+# field -> what it must hold
+_RESULT = {
+    "task": str,
+    "metric": str,
+    "metrics": dict,
+    "backbone": dict,
+    "data": dict,
+    "seed": int,
+    "config": dict,
+    "seconds": int | float,
+    "environment": dict,
 }
-_TYPES: dict[str, tuple[type, ...]] = {
-    "task": (str,),
-    "metric": (str,),
-    "metrics": (dict,),
-    "backbone": (dict,),
-    "data": (dict,),
-    "seed": (int,),
-    "config": (dict,),
-    "seconds": _NUMBER,
-    "environment": (dict,),
-    "format": (str,),
+_BACKBONE = {
+    "name": str,
+    "arch": str,
+    "method": str,
+    "fingerprint": str,
+    "recipe": str | None,
+    "dataset": str | None,
+    "epochs": int | float | None,
+    "seed": int | None,
 }
+_JOB = {"task": str, "backbone": dict, "seed": int, "folder": str, "state": str}
+_KINDS = {
+    str: "a text",
+    dict: "an object",
+    list: "a list",
+    int: "a whole number",
+    float: "a number",
+    type(None): "null",
+}
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = 60
 
 
 @dataclass(frozen=True)
-class Finished:
+class FinishedRun:
     """A run with a result."""
 
     result: Result
@@ -62,8 +72,8 @@ class Finished:
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A cell of a grid that has no result."""
+class UnfinishedRun:
+    """A run that a grid has planned and that has no result."""
 
     task: str
     backbone: dict[str, Any]
@@ -76,21 +86,17 @@ class Unfinished:
 
 
 @dataclass(frozen=True)
-class Found:
+class RunSet:
     """What lies below a folder."""
 
-    runs: tuple[Finished, ...]
-    unfinished: tuple[Unfinished, ...] = ()
+    runs: tuple[FinishedRun, ...]
+    unfinished: tuple[UnfinishedRun, ...] = ()
     complaints: tuple[str, ...] = ()
     """One line for each thing that was left out, beginning with its name."""
 
 
-class _LeftOut(Exception):
-    """Why a file is not read."""
-
-
-def read(folder: Path) -> Found:
-    """Every result.json below `folder`, and the unfinished cells of every grid.json.
+def read_runs(folder: Path) -> RunSet:
+    """Every result.json below `folder`, and what every grid.json says of unfinished runs.
 
     Links to folders are followed; a folder is read once, however many ways lead to it.
 
@@ -100,45 +106,64 @@ def read(folder: Path) -> Found:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
     complaints: list[str] = []
-    runs, grids = [], []
-    for place, kind in _walk(folder, complaints):
-        name = _join(place, kind)
+    runs, planned = [], []
+    for parent, name in _walk(folder, complaints):
+        file = _join(parent, name)
         try:
-            if kind == "result.json":
-                runs.append(Finished(_result(folder / name), place, folder / place))
+            content = _load(folder / file)
+            if name == "result.json":
+                runs.append(FinishedRun(_check_result(content), parent, folder / parent))
             else:
-                grids.append((place, _grid(folder / name)))
-        except _LeftOut as reason:
-            complaints.append(f"{name}: {reason}")
+                planned += _read_jobs(content, parent, complaints)
+        except RecursionError:
+            complaints.append(f"{file}: is nested too deeply")
+        except UsageError as error:
+            complaints.append(f"{file}: {error}")
     runs.sort(key=lambda run: run.folder)
-    done = {run.folder for run in runs}
-    unfinished = [
-        cell
-        for place, content in grids
-        for cell in _cells(content, place, complaints)
-        if cell.folder not in done
-    ]
+    finished = {run.folder for run in runs}
+    unfinished = tuple(run for run in planned if run.folder not in finished)
+    complaints = [_printable(line) for line in complaints]
     if not runs and not unfinished:
-        told = "".join(f"\n  {line}" for line in complaints)
         raise UsageError(
             f"{folder} holds no result.json that can be read: no run in it is finished."
-            + (f" Left out:{told}" if told else "")
+            + "\n  ".join([" Left out:" if complaints else "", *complaints])
         )
-    return Found(tuple(runs), tuple(unfinished), tuple(map(_one_line, complaints)))
+    return RunSet(tuple(runs), unfinished, tuple(complaints))
+
+
+def read_bytes(path: Path, largest: int = _LARGEST) -> bytes:
+    """The content of a regular file; UsageError where it is none, too large or unreadable."""
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            raise UsageError("is no file")
+        if facts.st_size > largest:
+            raise UsageError(f"has {facts.st_size:,} bytes; at most {largest:,} are read")
+        return path.read_bytes()
+    except OSError as error:
+        raise UsageError(error.strerror or str(error)) from error
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value of a JSON or YAML file is a finite number."""
+    try:
+        return not isinstance(value, bool) and math.isfinite(value)
+    except (TypeError, OverflowError):
+        return False
 
 
 def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
     """(folder, name) of the result.json and grid.json below; folders before links to folders."""
     waiting, links = ["."], list[str]()
-    seen: dict[tuple[int, int], str] = {}
-    held: list[str] = []
+    first_seen: dict[tuple[int, int], str] = {}
+    with_files: list[str] = []
     while waiting or links:
         here = waiting.pop() if waiting else links.pop(0)
         try:
             facts = os.stat(folder / here)
-            first = seen.setdefault((facts.st_dev, facts.st_ino), here)
+            first = first_seen.setdefault((facts.st_dev, facts.st_ino), here)
             if first != here:
-                if first == "." or any(f"{one}/".startswith(f"{first}/") for one in held):
+                if first == "." or any(f"{one}/".startswith(f"{first}/") for one in with_files):
                     complaints.append(f"{here}: links to {first}, which is read already")
                 continue
             with os.scandir(folder / here) as listing:
@@ -149,9 +174,9 @@ def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
         for entry in entries:
             try:
                 if entry.name in ("result.json", "grid.json"):
-                    held.append(here)
+                    with_files.append(here)
                     yield here, entry.name
-                elif entry.name not in _CLOSED and entry.is_dir():
+                elif entry.name not in _NOT_ENTERED and entry.is_dir():
                     (links if entry.is_symlink() else waiting).append(_join(here, entry.name))
             except OSError as error:  # a link that leads to itself
                 complaints.append(f"{_join(here, entry.name)}: {error.strerror}")
@@ -159,151 +184,105 @@ def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        facts = os.stat(path)
-        if not stat.S_ISREG(facts.st_mode):
-            raise _LeftOut("is no file")
-        if facts.st_size > _LARGEST:
-            raise _LeftOut(f"has {facts.st_size:,} bytes; a result has at most {_LARGEST:,}")
-        text = path.read_bytes().decode("utf-8")
+        text = read_bytes(path).decode("utf-8")
         content = json.loads(text)
         if "\\u" in text:  # half of a surrogate pair passes for JSON, and no file can hold it
             json.dumps(content, ensure_ascii=False).encode("utf-8")
-    except OSError as error:
-        raise _LeftOut(error.strerror or str(error)) from error
     except UnicodeError as error:
-        raise _LeftOut("holds bytes that are no text in UTF-8") from error
+        raise UsageError("holds bytes that are no text in UTF-8") from error
     except ValueError as error:
-        raise _LeftOut(f"cannot be read as JSON: {error}") from error
-    except RecursionError as error:
-        raise _LeftOut("is nested too deeply") from error
+        raise UsageError(f"cannot be read as JSON: {error}") from error
     if not isinstance(content, dict):
-        raise _LeftOut(f"holds {_kind(content)} where an object is expected")
+        kind = _KINDS.get(type(content), "a number").replace("whole ", "")
+        raise UsageError(f"holds {kind} where an object is expected")
     return content
 
 
-def _result(path: Path) -> Result:
-    content = _load(path)
-    if content.get("format") != RESULT_FORMAT:
-        raise _LeftOut(
-            f"is no result of this project (format {_short(content.get('format'))}, expected "
-            f"{RESULT_FORMAT!r})"
-        )
-    names = {field.name for field in fields(Result)}
-    if set(content) != names:
-        raise _LeftOut(f"missing or unknown fields {_short(sorted(set(content) ^ names))}")
-    for name, types in _TYPES.items():
-        _check(content[name], types, name)
-    for name, entries in _ENTRIES.items():
-        _check_entries(content[name], entries, name)
-    _check_variant(content["backbone"])
-    if content["task"] not in METRICS:
-        raise _LeftOut(f"task {_short(content['task'])}; known are {', '.join(METRICS)}")
-    for metric in METRICS[content["task"]]:
-        if metric.key in content["metrics"]:
-            _check(content["metrics"][metric.key], _NUMBER, f"metrics.{metric.key}")
-    return Result(**content)
+def _check_result(content: dict[str, Any]) -> Result:
+    result = Result.parse(content)
+    _check_fields(vars(result), _RESULT)
+    _check_backbone(result.backbone)
+    _check_fields(result.data, {"name": str}, "data")
+    keys = {metric.key for metric in _find_task(result.task).metrics} & set(result.metrics)
+    _check_fields(result.metrics, dict.fromkeys(sorted(keys), int | float), "metrics")
+    return result
 
 
-def _check_entries(held: Any, entries: Any, name: str) -> None:
-    for key, types in entries:
-        if key not in held:
-            raise _LeftOut(f"{name} has no {key}")
-        _check(held[key], types, f"{name}.{key}")
-
-
-def _check_variant(backbone: dict[str, Any]) -> None:
-    """Results of before it was there do not have one."""
-    _check(backbone.get("recipe_hash"), (str, type(None)), "backbone.recipe_hash")
-
-
-def _check(value: Any, types: tuple[type, ...], name: str) -> None:
-    if not isinstance(value, types) or isinstance(value, bool):
-        raise _LeftOut(f"{name} is {_short(value)}, expected {_words(types)}")
-    if isinstance(value, _NUMBER):
-        try:
-            finite = math.isfinite(float(value))
-        except OverflowError:
-            finite = False
-        if not finite:
-            raise _LeftOut(f"{name} is {_short(value)}, no finite number")
-
-
-def _grid(path: Path) -> dict[str, Any]:
-    content = _load(path)
-    if content.get("format") != GRID_FORMAT:
-        raise _LeftOut(
-            f"is no grid of this project (format {_short(content.get('format'))}, expected "
+def _read_jobs(
+    content: dict[str, Any], parent: str, complaints: list[str]
+) -> Iterator[UnfinishedRun]:
+    """The jobs of a grid, as if none had a result."""
+    noun = "cell" if content.get("format") == "grid/1" else "job"
+    if content.get("format") not in ("grid/1", GRID_FORMAT):
+        raise UsageError(
+            f"is no grid of this project (format {_SHORT.repr(content.get('format'))}, expected "
             f"{GRID_FORMAT!r})"
         )
-    _check(content.get("cells"), (list,), "cells")
-    return content
-
-
-def _cells(content: dict[str, Any], place: str, complaints: list[str]) -> Iterator[Unfinished]:
-    beside: dict[str, set[str]] = {}
-    for cell in content["cells"]:
-        if isinstance(cell, dict) and isinstance(cell.get("folder"), str):
-            beside.setdefault(str(cell.get("task")), set()).add(_join(place, cell["folder"]))
-    for number, cell in enumerate(content["cells"], 1):
+    _check_fields(content, {f"{noun}s": list})
+    siblings: dict[str, set[str]] = defaultdict(set)
+    for job in content[f"{noun}s"]:
+        if isinstance(job, dict) and isinstance(job.get("folder"), str):
+            siblings[str(job.get("task"))].add(_join(parent, job["folder"]))
+    for number, job in enumerate(content[f"{noun}s"], 1):
         try:
-            _check(cell, (dict,), "the cell")
-            for key, types in (("task", (str,)), ("backbone", (dict,)), ("folder", (str,))):
-                _check(cell.get(key), types, key)
-            _check(cell.get("seed"), (int,), "seed")
-            _check(cell.get("why"), (str, type(None)), "why")
-            _check_entries(cell["backbone"], _ENTRIES["backbone"], "backbone")
-            _check_variant(cell["backbone"])
-            if cell["task"] not in METRICS:
-                raise _LeftOut(f"task {_short(cell['task'])}; known are {', '.join(METRICS)}")
-            if cell.get("state") not in ("done", "failed", "missing"):
-                raise _LeftOut(f"state {_short(cell.get('state'))}")
-        except _LeftOut as reason:
-            complaints.append(f"{_join(place, 'grid.json')}, cell {number}: {reason}")
+            _check(job, dict, f"the {noun}")
+            _check_fields(job, _JOB)
+            _check(job.get("why"), str | None, "why")
+            backbone = rename_backbone_keys(job["backbone"])
+            _check_backbone(backbone)
+            _find_task(job["task"])
+            if job["state"] not in ("done", "failed", "missing"):
+                raise UsageError(f"state is {_SHORT.repr(job['state'])}")
+        except UsageError as error:
+            complaints.append(f"{_join(parent, 'grid.json')}, {noun} {number}: {error}")
             continue
-        # a cell said to be done has its result.json, or it is missing after all
-        state: Literal["failed", "missing"] = "failed" if cell["state"] == "failed" else "missing"
-        lost = "its result.json is gone or cannot be read" if cell["state"] == "done" else None
-        yield Unfinished(
-            cell["task"],
-            cell["backbone"],
-            cell["seed"],
-            _join(place, cell["folder"]),
-            state,
-            cell.get("why") or lost,
-            frozenset(beside[cell["task"]]),
+        # a job whose state is done has its result.json, or it is missing after all
+        lost = "its result.json is gone or cannot be read" if job["state"] == "done" else None
+        yield UnfinishedRun(
+            job["task"],
+            backbone,
+            job["seed"],
+            _join(parent, job["folder"]),
+            "failed" if job["state"] == "failed" else "missing",
+            job.get("why") or lost,
+            frozenset(siblings[job["task"]]),
         )
 
 
-def _join(place: str, name: str) -> str:
-    return os.path.normpath(name if place == "." else f"{place}/{name}")
+def _check_backbone(backbone: Mapping[str, Any]) -> None:
+    _check_fields(backbone, _BACKBONE, "backbone")
+    # results of before it was there do not have one
+    _check(backbone.get("recipe_hash"), str | None, "backbone.recipe_hash")
 
 
-def _words(types: tuple[type, ...]) -> str:
-    names = {
-        str: "a text",
-        dict: "an object",
-        list: "a list",
-        int: "a whole number",
-        float: "a number",
-        type(None): "null",
-    }
-    return " or ".join(names[kind] for kind in types)
+def _check_fields(content: Mapping[str, Any], kinds: Mapping[str, Any], parent: str = "") -> None:
+    for key, kind in kinds.items():
+        if key not in content:
+            raise UsageError(f"{parent} has no {key}".strip())
+        _check(content[key], kind, f"{parent}.{key}" if parent else key)
 
 
-def _kind(value: Any) -> str:
-    return {list: "a list", str: "a text", type(None): "null"}.get(type(value), "a number")
+def _check(value: Any, kind: Any, name: str) -> None:
+    if not isinstance(value, kind) or isinstance(value, bool):
+        expected = " or ".join(_KINDS[one] for one in get_args(kind) or (kind,))
+        raise UsageError(f"{name} is {_SHORT.repr(value)}, expected {expected}")
+    if isinstance(value, (int, float)) and not is_number(value):
+        raise UsageError(f"{name} is {_SHORT.repr(value)}, no finite number")
 
 
-def _short(value: Any) -> str:
-    """A value for a message, however long it is."""
-    try:
-        text = repr(value)
-    except (RecursionError, ValueError):  # a number of thousands of digits
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 60 else text[:57] + "..."
+def _find_task(name: str) -> task.Task:
+    known = {one.name: one for one in (task.PRETRAIN, *task.TASKS)}
+    if name not in known:
+        raise UsageError(f"task {_SHORT.repr(name)}; known are {', '.join(known)}")
+    return known[name]
 
 
-def _one_line(text: str) -> str:
-    """What a terminal and a table can show."""
+def _join(parent: str, name: str) -> str:
+    return os.path.normpath(name if parent == "." else f"{parent}/{name}")
+
+
+def _printable(text: str) -> str:
+    """One line of at most 280 letters, which a terminal and a table can show."""
     text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
+    return text if len(text) <= 280 else text[:277] + "..."

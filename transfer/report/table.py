@@ -1,9 +1,10 @@
 """Grouping: which runs are replicates of each other, and which may stand in one column.
 
-A row is a backbone method (architecture, mixing method, pretraining recipe and data); a column is a
-metric under one setting, so runs of different recipes, data or sizes never share one. A replicate
-is a pretraining seed: several fine-tunings from one seed are averaged into one value first, and n
-counts pretrainings. Backbones that differ though they say the same of themselves are in no cell.
+A row is what backbones have in common (architecture, mixing method, pretraining recipe and data); a
+column is a metric under one setting, so runs of different recipes, data or sizes never share one. A
+replicate is a pretraining seed: several fine-tunings from one seed are averaged into one value
+first, and n counts pretrainings. Backbones that differ though they say the same of themselves are
+in no cell.
 """
 
 import hashlib
@@ -13,19 +14,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from pretrain.run import CHANGEABLE, Result
-from transfer.report.metrics import METRICS, SCRATCH, Metric
-from transfer.report.results import Finished, Found, Unfinished
-from transfer.statistics import Difference, deviation, paired
+from transfer import task
+from transfer.report.results import FinishedRun, RunSet, UnfinishedRun
+from transfer.statistics import Difference, paired_difference
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
 _NOT_A_SETTING = frozenset(
-    {"seed", "data", "backbone", "scratch", "engine", "mixing", "name", "meteor", *CHANGEABLE}
-)
+    {"seed", "data", "backbone", "random_init", "scratch", "engine", "mixing", "name", "meteor"}
+).union(CHANGEABLE)
 _PLAIN = ("none", "baseline")
+RANDOM = "from scratch"
+"""The method of a network with random weights, as results have it."""
 
 Seed = int | None
 """Of a pretraining; None where a foreign backbone does not say."""
@@ -63,15 +66,19 @@ class Row:
     """Over the whole pretraining recipe; None where a result does not say."""
 
     @property
-    def family(self) -> str | None:
-        """The recipe without the method: imagenet_resnet50 for imagenet_resnet50_cutmix."""
-        return _family(self.recipe, self.method)
+    def title(self) -> str:
+        """Without what may be needed to tell it from others."""
+        return f"{self.arch}, {self.method}"
 
-    def is_rival(self, other: "Row") -> bool:
-        """Alike but for the method."""
-        mine = (self.arch, self.family, self.dataset, self.epochs)
-        alike = mine == (other.arch, other.family, other.dataset, other.epochs)
-        return alike and self.method != other.method
+    def is_compared_with(self, other: "Row") -> bool:
+        """Every method with the plain one of its recipe, the plain one with random weights."""
+        if self.method == "none":
+            return other.method == RANDOM and other.arch == self.arch
+        mine, theirs = (
+            (row.arch, _without_method(row.recipe, row.method), row.dataset, row.epochs)
+            for row in (self, other)
+        )
+        return self.method != RANDOM and other.method == "none" and mine == theirs
 
 
 @dataclass(frozen=True)
@@ -81,7 +88,7 @@ class Column:
     number: int
     """Of the setting, from 1."""
     setting: Setting
-    metric: Metric
+    metric: task.Metric
 
     @property
     def head(self) -> str:
@@ -91,12 +98,12 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """The measurements of one method in one column."""
+    """The measurements of one row in one column."""
 
     values: dict[Seed, float]
     """In the unit shown, by pretraining seed; empty where nothing was measured."""
-    runs: tuple[Finished, ...] = ()
-    unfinished: tuple[Unfinished, ...] = ()
+    runs: tuple[FinishedRun, ...] = ()
+    unfinished: tuple[UnfinishedRun, ...] = ()
 
     @property
     def n(self) -> int:
@@ -111,7 +118,7 @@ class Cell:
     @cached_property
     def deviation(self) -> float | None:
         """Standard deviation over pretrainings; one has none."""
-        return deviation(list(self.values.values())) if self.n > 1 else None
+        return stdev(self.values.values()) if self.n > 1 else None
 
 
 @dataclass(frozen=True)
@@ -122,64 +129,57 @@ class Table:
     settings: tuple[Setting, ...]
     columns: tuple[Column, ...]
     cells: dict[tuple[Row, Column], Cell]
-    runs: dict[Setting, tuple[Finished, ...]]
+    runs: dict[Setting, tuple[FinishedRun, ...]]
     notes: tuple[str, ...] = ()
     """One line for each seed that is in no cell, since several backbones have it."""
 
-    def cell(self, row: Row, column: Column) -> Cell:
-        """An empty one where nothing was measured."""
-        return self.cells.get((row, column), Cell({}))
-
     def name(self, row: Row) -> str:
         """As short as it can be told apart from the other rows."""
-        more = self.detail(row)
-        return f"{row.arch}, {row.method}" + (f" ({more})" if more else "")
+        detail = self.detail(row)
+        return f"{row.title} ({detail})" if detail else row.title
 
     def detail(self, row: Row) -> str:
-        """What tells it apart from rows of the same architecture and method; empty for an only one."""
-        same = [one for one in self.rows if (one.arch, one.method) == (row.arch, row.method)]
+        """What tells it apart from rows of the same title; empty for an only one."""
+        same = [one for one in self.rows if one.title == row.title]
         if len(same) == 1:
             return ""
-        told = f"{row.recipe}, {row.epochs} epochs on {row.dataset}"
+        text = f"{row.recipe}, {row.epochs} epochs on {row.dataset}"
         alike = [one for one in same if replace(one, recipe_hash=row.recipe_hash) == row]
-        return f"{told}, recipe_hash {row.recipe_hash or 'unknown'}" if len(alike) > 1 else told
-
-    def pair_detail(self, row: Row, other: Row) -> str:
-        """What tells a comparison apart from others of the same two methods."""
-        rivals = [two for one, two in self.comparisons if one == row and two.method == other.method]
-        against = f"against {self.detail(other)}" if len(rivals) > 1 else ""
-        return ", ".join(filter(None, (self.detail(row), against)))
+        return f"{text}, recipe hash {row.recipe_hash or 'unknown'}" if len(alike) > 1 else text
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
-        """Every method with the plain one, and the plain one with random weights."""
-        return tuple(
-            (row, other) for row in self.rows for other in self.rows if _is_compared(row, other)
-        )
+        """(row, the other that is subtracted from it)."""
+        pairs = ((row, other) for row in self.rows for other in self.rows)
+        return tuple((row, other) for row, other in pairs if row.is_compared_with(other))
+
+    def _has_rivals(self, row: Row, other: Row) -> bool:
+        """Whether `row` is compared with several rows of one method."""
+        rivals = [two for one, two in self.comparisons if one == row and two.method == other.method]
+        return len(rivals) > 1
+
+    def pair_detail(self, row: Row, other: Row) -> str:
+        """What tells a comparison apart from others of the same two methods."""
+        against = f"against {self.detail(other)}" if self._has_rivals(row, other) else ""
+        return ", ".join(filter(None, (self.detail(row), against)))
 
     def label(self, row: Row, other: Row) -> str:
         """A comparison as a table shows it."""
-        short = f"{row.method} - {other.method}"
-        alike = [
-            one
-            for one in self.comparisons
-            if (one[0].method, one[1].method) == (row.method, other.method)
-        ]
-        if len(alike) == 1:
-            return short
-        rivals = [two for one, two in alike if one == row]
-        return f"{self.name(row)} - {self.name(other) if len(rivals) > 1 else other.method}"
-
-    def difference(self, row: Row, other: Row, column: Column) -> Difference | None:
-        """Row minus other, over the pretraining seeds that both have; None without a pair."""
-        key = row, other, column
-        if key not in self._differences:
-            self._differences[key] = difference(self.cell(row, column), self.cell(other, column))
-        return self._differences[key]
+        methods = [(one.method, two.method) for one, two in self.comparisons]
+        if methods.count((row.method, other.method)) == 1:
+            return f"{row.method} - {other.method}"
+        subtracted = self.name(other) if self._has_rivals(row, other) else other.method
+        return f"{self.name(row)} - {subtracted}"
 
     @cached_property
-    def _differences(self) -> dict[tuple[Row, Row, Column], Difference | None]:
-        return {}
+    def differences(self) -> dict[tuple[Row, Row, Column], Difference]:
+        """Row minus other, over the pretraining seeds that both have; no entry without a pair."""
+        every = {
+            (row, other, column): difference(self.cells[row, column], self.cells[other, column])
+            for row, other in self.comparisons
+            for column in self.columns
+        }
+        return {key: one for key, one in every.items() if one is not None}
 
     def between_engines(self) -> Iterator[tuple[Row, Column, Column, Difference]]:
         """Each row that two libraries trained under one setting: the first minus the second."""
@@ -187,9 +187,9 @@ class Table:
             for one, other in combinations(self.columns, 2):
                 same = replace(one.setting, engine="") == replace(other.setting, engine="")
                 if same and one.metric == other.metric and one.number != other.number:
-                    found = difference(self.cell(row, one), self.cell(row, other))
-                    if found is not None:
-                        yield row, one, other, found
+                    between = difference(self.cells[row, one], self.cells[row, other])
+                    if between is not None:
+                        yield row, one, other, between
 
 
 def difference(cell: Cell, other: Cell) -> Difference | None:
@@ -197,56 +197,58 @@ def difference(cell: Cell, other: Cell) -> Difference | None:
     seeds = [seed for seed in cell.values if seed in other.values]
     if not seeds:
         return None
-    return paired([cell.values[seed] for seed in seeds], [other.values[seed] for seed in seeds])
+    return paired_difference(
+        [cell.values[seed] for seed in seeds], [other.values[seed] for seed in seeds]
+    )
 
 
-def tabulate(found: Found) -> Table:
+def tabulate(run_set: RunSet) -> Table:
     """Rows, columns and cells of what was read."""
-    runs: dict[tuple[Row, Setting], list[Finished]] = defaultdict(list)
-    places: dict[str, Setting] = {}
-    for run in found.runs:
-        setting = setting_of(run.result)
-        places[run.folder] = setting
+    runs: dict[tuple[Row, Setting], list[FinishedRun]] = defaultdict(list)
+    setting_of_folder: dict[str, Setting] = {}
+    for run in run_set.runs:
+        setting = setting_of_folder[run.folder] = setting_of(run.result)
         runs[row_of(run.result.backbone), setting].append(run)
-    lost: dict[tuple[Row, Setting], list[Unfinished]] = defaultdict(list)
-    for cell in found.unfinished:
-        for setting in _settings_of(cell, places):
-            lost[row_of(cell.backbone), setting].append(cell)
+    lost: dict[tuple[Row, Setting], list[UnfinishedRun]] = defaultdict(list)
+    for job in run_set.unfinished:
+        # the settings of the finished runs beside it; one of its own where there are none
+        beside = {setting_of_folder[name] for name in job.siblings if name in setting_of_folder}
+        for setting in beside or {Setting(job.task, "unknown", "no run finished", "", "")}:
+            lost[row_of(job.backbone), setting].append(job)
 
-    both = [*runs, *(key for key in lost if key not in runs)]
-    order = list(METRICS)
+    order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
     settings = sorted(
-        {setting for _, setting in both},
+        {setting for _, setting in (*runs, *lost)},
         key=lambda s: (order.index(s.task), s.recipe, s.data, s.engine, s.digest),
     )
-    rows = sorted({row for row, _ in both}, key=_row_order)
-    held = {setting: set[str]() for setting in settings}
-    for (_, setting), group in runs.items():
-        held[setting].update(*(run.result.metrics for run in group))
-    columns = [
-        Column(number, setting, metric)
-        for number, setting in enumerate(settings, 1)
-        for metric in _metrics_of(setting, held[setting])
-    ]
-    cells = {}
-    for column in columns:
-        for row in rows:
-            key = row, column.setting
-            if key in runs or key in lost:
-                cells[row, column] = _cell(runs.get(key, ()), lost.get(key, ()), column.metric)
-    by_setting = {
+    rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
+    runs_of = {
         setting: tuple(run for row in rows for run in runs.get((row, setting), ()))
         for setting in settings
     }
-    notes = tuple(
-        _note(row, setting, seed, told)
+    columns = [
+        Column(number, setting, metric)
+        for number, setting in enumerate(settings, 1)
+        for metric in _metrics_of(setting.task, runs_of[setting])
+    ]
+    cells = {
+        (row, column): _cell(
+            runs.get((row, column.setting), ()), lost.get((row, column.setting), ()), column.metric
+        )
+        for column in columns
+        for row in rows
+    }
+    notes = [
+        f"in no cell: {setting.task} from {row.title}, pretraining seed "
+        f"{'unknown' if seed is None else seed}: different backbones that nothing tells apart: "
+        + ", ".join(f"{run.folder} ({run.result.backbone['fingerprint']})" for run in ambiguous)
         for (row, setting), group in runs.items()
-        for seed, told in _ambiguous(group).items()
-    )
-    return Table(tuple(rows), tuple(settings), tuple(columns), cells, by_setting, notes)
+        for seed, ambiguous in _ambiguous(group).items()
+    ]
+    return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes))
 
 
-def _cell(runs: Sequence[Finished], lost: Sequence[Unfinished], metric: Metric) -> Cell:
+def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: task.Metric) -> Cell:
     ambiguous = _ambiguous(runs)
     measured = [
         run
@@ -262,9 +264,9 @@ def _cell(runs: Sequence[Finished], lost: Sequence[Unfinished], metric: Metric) 
     )
 
 
-def _ambiguous(runs: Sequence[Finished]) -> dict[Seed, list[Finished]]:
+def _ambiguous(runs: Sequence[FinishedRun]) -> dict[Seed, list[FinishedRun]]:
     """The runs of each pretraining seed that several backbones of a row have."""
-    by_seed: dict[Seed, list[Finished]] = defaultdict(list)
+    by_seed: dict[Seed, list[FinishedRun]] = defaultdict(list)
     for run in runs:
         by_seed[run.result.backbone["seed"]].append(run)
     return {
@@ -274,20 +276,11 @@ def _ambiguous(runs: Sequence[Finished]) -> dict[Seed, list[Finished]]:
     }
 
 
-def _note(row: Row, setting: Setting, seed: Seed, runs: Sequence[Finished]) -> str:
-    told = ", ".join(f"{run.folder} ({run.result.backbone['fingerprint']})" for run in runs)
-    return (
-        f"in no cell: {setting.task} from {row.arch}, {row.method}, pretraining seed "
-        f"{'unknown' if seed is None else seed}: different backbones that nothing tells apart: "
-        f"{told}"
-    )
-
-
-def _metrics_of(setting: Setting, held: set[str]) -> list[Metric]:
+def _metrics_of(name: str, runs: Sequence[FinishedRun]) -> list[task.Metric]:
     """Those that a run holds, and those that every run of the task should."""
-    known = METRICS[setting.task]
-    shown = [metric for metric in known if metric.key in held or metric.always]
-    return shown or list(known[:1])
+    metrics = task.by_name(name).metrics
+    held = {key for run in runs for key in run.result.metrics}
+    return [one for one in metrics if one.always or one.key in held] or list(metrics[:1])
 
 
 def row_of(backbone: dict[str, Any]) -> Row:
@@ -304,24 +297,16 @@ def setting_of(result: Result) -> Setting:
     digest = hashlib.sha256(json.dumps([rest, sizes], sort_keys=True).encode()).hexdigest()[:8]
     counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
     recipe = str(config.get("name", "?"))
-    if result.task == "pretrain":  # whose rows are the methods
-        recipe = _family(recipe, result.backbone["method"]) or recipe
+    if result.task == task.PRETRAIN.name:  # whose rows are the methods
+        recipe = _without_method(recipe, result.backbone["method"]) or recipe
     data = f"{result.data['name']} ({counts})" if counts else result.data["name"]
     return Setting(result.task, recipe, data, str(config.get("engine", "")), digest)
 
 
-def _settings_of(cell: Unfinished, places: dict[str, Setting]) -> list[Setting]:
-    """Those of the finished cells beside it; one of its own where there are none."""
-    beside = {places[folder] for folder in cell.siblings if folder in places}
-    return list(beside) or [Setting(cell.task, "unknown", "no run finished", "", "")]
-
-
-def _family(recipe: str | None, method: str) -> str | None:
-    if recipe is None:
-        return None
-    words = (method, *_PLAIN) if method in _PLAIN else (method,)
-    for word in words:
-        if recipe.endswith((f"_{word}", f"-{word}")):
+def _without_method(recipe: str | None, method: str) -> str | None:
+    """imagenet_resnet50 for imagenet_resnet50_cutmix."""
+    for word in (method, *_PLAIN) if method in _PLAIN else (method,):
+        if recipe is not None and recipe.endswith((f"_{word}", f"-{word}")):
             return recipe[: -len(word) - 1]
     return recipe
 
@@ -329,9 +314,3 @@ def _family(recipe: str | None, method: str) -> str | None:
 def _row_order(row: Row) -> tuple[Any, ...]:
     more = str(row.recipe), str(row.dataset), row.epochs or 0, row.recipe_hash or ""
     return (row.arch, row.method != "none", row.method, *more)
-
-
-def _is_compared(row: Row, other: Row) -> bool:
-    if row.method == "none":
-        return other.method == SCRATCH and other.arch == row.arch
-    return row.method != SCRATCH and other.method == "none" and row.is_rival(other)

@@ -1,7 +1,9 @@
 """What every page says in the same words: cells, differences, and the rules of n."""
 
-from transfer.report.metrics import METRICS
-from transfer.report.results import Unfinished
+from collections.abc import Callable
+
+from transfer import task
+from transfer.report.results import UnfinishedRun
 from transfer.report.table import Cell, Table
 from transfer.statistics import FEWEST, Difference, smallest_sign_flip_p
 
@@ -29,60 +31,74 @@ def too_few(n: int) -> str:
 
 def rules(table: Table) -> str:
     """The rules, and the reason for missing tests where there are some."""
-    few = {
-        found.n
-        for row, other in table.comparisons
-        for column in table.columns
-        if (found := table.difference(row, other, column)) and 1 < found.n < FEWEST
-    }
+    few = [one.n for one in table.differences.values() if 1 < one.n < FEWEST]
     return RULES + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
 
 
-def p_text(found: Difference) -> str:
+def p_text(one: Difference) -> str:
     """The p-value, or why there is none."""
-    if found.n < FEWEST:
+    if one.n < FEWEST:
         return "too few"
-    if found.p is None:
+    if one.p is None:
         return "no spread"
-    return "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
+    return "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
+
+
+def mean_text(cell: Cell) -> str:
+    """Mean, deviation where there is one, n where it is above one."""
+    if cell.deviation is None:
+        return f"{cell.mean:.1f}" if cell.n else NOT_MEASURED
+    return f"{cell.mean:.1f} ± {cell.deviation:.1f} (n={cell.n})"
 
 
 def cell_text(cell: Cell) -> str:
-    """Mean, deviation where there is one, n where it is above one, and what is missing."""
-    lost = lost_text(cell.unfinished)
-    if not cell.n:
-        return lost or NOT_MEASURED
-    if cell.deviation is None:
-        text = f"{cell.mean:.1f}"
-    else:
-        text = f"{cell.mean:.1f} ± {cell.deviation:.1f} (n={cell.n})"
-    return f"{text}; {lost}" if lost else text
+    """The mean, and what is missing."""
+    lost = lost_text(cell)
+    return f"{mean_text(cell)}; {lost}" if lost and cell.n else lost or mean_text(cell)
 
 
-def lost_text(cells: tuple[Unfinished, ...]) -> str:
-    """`1 failed, 2 missing`; without the number where there is one cell of one kind."""
-    counts = {state: sum(cell.state == state for cell in cells) for state in ("failed", "missing")}
-    if sum(counts.values()) == 1:
-        return next(state for state, count in counts.items() if count)
-    return ", ".join(f"{count} {state}" for state, count in counts.items() if count)
-
-
-def difference_text(found: Difference | None) -> str:
-    """Mean, interval, n, test and the smallest difference that could be found."""
-    if found is None:
-        return NO_PAIR
-    if found.half_width is None or found.detectable is None:
-        return f"{found.mean:+.1f}"
-    return (
-        f"{found.mean:+.1f} ± {found.half_width:.1f} (n={found.n}, {p_text(found)}, could find "
-        f"{found.detectable:.1f})"
+def lost_text(cell: Cell) -> str:
+    """`1 failed, 2 missing`; without the number where there is one job of one kind."""
+    states = [job.state for job in cell.unfinished]
+    if len(states) == 1:
+        return states[0]
+    return ", ".join(
+        f"{states.count(state)} {state}" for state in ("failed", "missing") if state in states
     )
 
 
-def unfinished_lines(cells: tuple[Unfinished, ...]) -> list[str]:
-    """One line for each cell of a grid that has no result."""
+def difference_text(one: Difference | None) -> str:
+    """Mean, interval, n, test and the smallest difference that could be found."""
+    if one is None:
+        return NO_PAIR
+    if one.half_width is None:
+        return f"{one.mean:+.1f}"
+    return (
+        f"{one.mean:+.1f} ± {one.half_width:.1f} (n={one.n}, {p_text(one)}, could find "
+        f"{one.detectable:.1f})"
+    )
+
+
+def short_table(
+    table: Table,
+    cell: Callable[[Cell], str] = cell_text,
+    difference: Callable[[Difference | None], str] = difference_text,
+) -> tuple[list[str], list[list[str]], list[list[str]]]:
+    """Titles, [row, cell, ...] and [comparison, difference, ...] of the main metrics."""
+    columns = [column for column in table.columns if column.metric.main]
+    rows = [[table.name(row), *(cell(table.cells[row, c]) for c in columns)] for row in table.rows]
+    pairs = [
+        [table.label(*pair), *(difference(table.differences.get((*pair, c))) for c in columns)]
+        for pair in table.comparisons
+    ]
+    return [column.head for column in columns], rows, pairs
+
+
+def unfinished_lines(jobs: tuple[UnfinishedRun, ...]) -> list[str]:
+    """One line for each job of a grid that has no result."""
+    order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
     return [
-        f"{cell.state}: {cell.task} from {cell.backbone['name']}, pretraining seed "
-        f"{cell.backbone['seed']}, seed {cell.seed} ({cell.folder}): {cell.why or 'not run yet'}"
-        for cell in sorted(cells, key=lambda cell: (list(METRICS).index(cell.task), cell.folder))
+        f"{job.state}: {job.task} from {job.backbone['name']}, pretraining seed "
+        f"{job.backbone['seed']}, seed {job.seed} ({job.folder}): {job.why or 'not run yet'}"
+        for job in sorted(jobs, key=lambda job: (order.index(job.task), job.folder))
     ]
