@@ -1,4 +1,4 @@
-"""Caption pictures with a trained captioner.
+"""Caption images with a trained captioner.
 
 python tools/caption.py --captioner RUN --images DIR [--out DIR]
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     add = parser.add_argument
     add("--captioner", type=Path, required=True, metavar="RUN", help="A captioning run, or file.")
-    add("--images", type=Path, required=True, metavar="DIR", help="A folder of pictures.")
+    add("--images", type=Path, required=True, metavar="DIR", help="A folder of images.")
     add("--out", type=Path, metavar="DIR", help="Where to write (default: DIR-captions).")
     add("--beam", type=int, metavar="K", help="Width of the search (default: the captioner's).")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
@@ -48,34 +48,31 @@ def main(argv: list[str] | None = None) -> None:
     from pretrain.training import make_fabric
     from transfer.captioning.captioner import Captioner
     from transfer.captioning.inference import caption_files, image_files
-    from transfer.captioning.page import Shown, write_pictures
+    from transfer.captioning.page import Figure, write_figures
 
     paths = image_files(options.images)
-    captioner = Captioner.load(options.captioner)
-    out = options.out or options.images.with_name(f"{options.images.resolve().name}-captions")
-    fabric = make_fabric(options.device)
-    said, broken = caption_files(
+    name = options.images.resolve().name
+    out = options.out or options.images.with_name(f"{name}-captions")
+    captioner, fabric = Captioner.load(options.captioner), make_fabric(options.device)
+    captions, corrupt = caption_files(
         captioner, paths, fabric, width=options.beam, workers=options.workers
     )
-    if broken and not options.skip_broken:
+    if corrupt and not options.skip_broken:
         raise UsageError(
-            f"{len(broken)} of {len(paths)} files cannot be read. The first: "
-            f"{next(iter(broken.values()))} --skip-broken captions the "
-            "others."
+            f"{len(corrupt)} of {len(paths)} files cannot be read. The first: "
+            f"{next(iter(corrupt.values()))} --skip-broken captions the others."
         )
-    for message in broken.values():
+    for message in corrupt.values():
         log(f"left out: {message}")
-    ids = _ids([paths[number] for number in said])
+    captioned = [paths[index] for index in captions]
     rows = [
         {"image_id": image_id, "caption": caption}
-        for image_id, caption in zip(ids, said.values(), strict=True)
+        for image_id, caption in zip(_ids(captioned), captions.values(), strict=True)
     ]
-    shown = [
-        Shown(paths[number].name, paths[number], text, (), {}) for number, text in said.items()
-    ]
+    figures = [Figure(paths[index].name, paths[index], text) for index, text in captions.items()]
+    figures = figures[:_ON_PAGE]
     write_text(out / "captions.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
-    title = f"Captions of {options.images.resolve().name}"
-    write_pictures(out / "captions.html", title, shown[:_ON_PAGE])
+    write_figures(out / "captions.html", f"Captions of {name}", {"": figures}, len(figures))
     for row in rows[:3]:
         print(f"{row['image_id']}: {row['caption']}")
     print(f"{len(rows):,} captions in {out}/captions.json, a page in {out}/captions.html")
@@ -83,11 +80,9 @@ def main(argv: list[str] | None = None) -> None:
 
 def _ids(paths: list[Path]) -> list[int] | list[str]:
     """The numbers of names such as COCO_val2014_000000391895.jpg, or else the names."""
-    numbers = [re.search(r"(?:^|_)(\d{12})$", path.stem) for path in paths]
-    found = [int(number[1]) for number in numbers if number]
-    if len(set(found)) == len(paths):
-        return found
-    return [path.name for path in paths]
+    matches = [re.search(r"(?:^|_)(\d{12})$", path.stem) for path in paths]
+    numbers = [int(match[1]) for match in matches if match]
+    return numbers if len(set(numbers)) == len(paths) else [path.name for path in paths]
 
 
 if __name__ == "__main__":

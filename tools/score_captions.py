@@ -219,12 +219,12 @@ def _write_page(
     wanted: Mapping[str, list[str]],
     scores: "Scores[str]",
 ) -> None:
-    from transfer.captioning.page import Shown, write_extremes
+    from transfer.captioning.page import Figure, write_figures
 
     ranked = sorted(said, key=lambda image_id: -scores.per_image[image_id]["CIDEr"])
     count = min(_SHOWN, len(ranked) // 2 or 1)
     shown = [
-        Shown(
+        Figure(
             f"image {image_id}",
             _picture(options.images, image_id, references.file_names.get(image_id)),
             said[image_id],
@@ -234,7 +234,8 @@ def _write_page(
         for image_id in (*ranked[:count], *ranked[::-1][: min(count, len(ranked) - count)])
     ]
     title = f"{options.results.name}: {count} best and worst of {len(ranked):,} captions by CIDEr"
-    write_extremes(options.page, title, scores.corpus, shown[:count], shown[count:])
+    halves = {"Best": shown[:count], "Worst": shown[count:]}
+    write_figures(options.page, title, halves, scores=scores.corpus)
     print(f"page     {options.page}")
 
 

@@ -13,12 +13,18 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from transfer import feature_cache
-from transfer.captioning.coco import choose_splits, open_captions, read_coco
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.layouts import _cut
+from transfer.captioning.layouts import choose_splits, open_captions, read_coco, split_by_hash
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import tokenize
-from transfer.captioning.vocabulary import END, PAD, UNKNOWN, Cut, Vocabulary, build_vocabulary
+from transfer.captioning.vocabulary import (
+    END,
+    PAD,
+    UNKNOWN,
+    Vocabulary,
+    build_vocabulary,
+    tokenize_captions,
+)
 from transfer.encoder import Encoder, with_image_size
 from transfer.feature_cache import FeatureCache, hash_files
 
@@ -42,12 +48,12 @@ def test_real_captions_become_the_numbers_of_their_words(shared):
     path = shared / "data" / "captions_val2017.json.gz"
     content = json.loads(gzip.decompress(path.read_bytes()))
     captions = [entry["caption"] for entry in content["annotations"][:4000]]
-    cut = Cut.of(captions)
-    held = build_vocabulary(cut, 5)
-    rows = held.encode(cut, 12)
+    tokenized = tokenize_captions(captions)
+    vocabulary = build_vocabulary(tokenized, 5)
+    rows = vocabulary.encode(tokenized, 12)
     for row, caption in zip(rows.tolist(), captions, strict=True):
         words = " ".join(tokenize(caption)).split()[:12]
-        numbers = [held._numbers.get(word, UNKNOWN) for word in words]
+        numbers = [vocabulary.numbers.get(word, UNKNOWN) for word in words]
         assert row == [*numbers, END, *[PAD] * (12 - len(words))]
 
 
@@ -120,13 +126,13 @@ def test_bad_entries_are_named_and_counted(worlds, tmp_path, capsys):
     images = read_coco(tree, "train2017", max_corrupt=1)
     assert len(images) == 11
     assert sum(len(image.captions) for image in images) == 55
-    said = capsys.readouterr().err
-    assert "left out 2 captions that are empty or no text, the first is \"image 1: '  '\"" in said
-    assert "left out 1 annotations of images that are not listed" in said
-    assert "left out 3 annotations without image_id or caption" in said
-    assert "left out 1 entries under images without id or file_name" in said
-    assert "left out 1 images without captions, the first is 77" in said
-    assert "left out 1 images whose file is missing" in said
+    logged = capsys.readouterr().err
+    assert "left out 2 captions that are empty or no text, the first is \"image 1: '  '\"" in logged
+    assert "left out 1 annotations of images that are not listed" in logged
+    assert "left out 3 annotations without image_id or caption" in logged
+    assert "left out 1 entries under images without id or file_name" in logged
+    assert "left out 1 images without captions, the first is 77" in logged
+    assert "left out 1 images whose file is missing" in logged
 
 
 def test_karpathy_s_split_of_either_year(worlds, tmp_path):
@@ -163,12 +169,12 @@ def test_flickr_s_tokens_and_lists(worlds, tmp_path, capsys):
     found = open_captions(tmp_path, DatasetConfig())
     assert [len(part) for part in (found.train, found.val, found.test)] == [6, 3, 3]
     assert found.train[0].captions == tuple(f"A dog {place}." for place in range(5))
-    said = capsys.readouterr().err
+    logged = capsys.readouterr().err
     (tmp_path / "Flickr_8k.devImages.txt").write_text("")
     with pytest.raises(UsageError, match="the val split is empty"):
         open_captions(tmp_path, DatasetConfig())
-    assert "1 lines that are not NAME#NUMBER" in said
-    assert "1 names without an image or captions, the first is 'gone.jpg'" in said
+    assert "1 lines that are not NAME#NUMBER" in logged
+    assert "1 names without an image or captions, the first is 'gone.jpg'" in logged
 
 
 def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
@@ -189,18 +195,18 @@ def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
 
 def test_the_share_held_out_is_the_one_asked_for():
     images = tuple(CaptionedImage(number, Path("x.jpg"), ("a",)) for number in range(4000))
-    assert 920 < len(_cut("x", images, 0.25).val) < 1080  # three deviations
+    assert 920 < len(split_by_hash("x", images, 0.25).val) < 1080  # three deviations
 
 
 def test_vocabulary_counts_and_comes_back():
-    cut = Cut.of(["A cat sat.", "a cat", "the cat"])
-    held = build_vocabulary(cut, min_count=2)
-    assert held.words == ("<pad>", "<start>", "<end>", "<unk>", "cat", "a")
-    rows = held.encode(Cut.of(["The cat, a cat!", "", "a"]), 3)
+    tokenized = tokenize_captions(["A cat sat.", "a cat", "the cat"])
+    vocabulary = build_vocabulary(tokenized, min_count=2)
+    assert vocabulary.words == ("<pad>", "<start>", "<end>", "<unk>", "cat", "a")
+    rows = vocabulary.encode(tokenize_captions(["The cat, a cat!", "", "a"]), 3)
     assert rows.tolist() == [[UNKNOWN, 4, 5, END], [END, PAD, PAD, PAD], [5, END, PAD, PAD]]
-    assert held.decode([5, 4, END, 4, PAD]) == "a cat"
+    assert vocabulary.decode([5, 4, END, 4, PAD]) == "a cat"
     with pytest.raises(UsageError, match="no word stands 9 times"):
-        build_vocabulary(Cut.of(["a"]), min_count=9)
+        build_vocabulary(tokenize_captions(["a"]), min_count=9)
     with pytest.raises(UsageError, match="no vocabulary of a captioner"):
         Vocabulary(("a", "b"))
 

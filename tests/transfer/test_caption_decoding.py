@@ -5,9 +5,9 @@ import torch
 
 from tools.benchmarks._naive_beam import one_by_one
 from transfer.captioning.attention import Attention
+from transfer.captioning.beam_search import _best_continuations, beam_search, sample
 from transfer.captioning.config import ModelConfig
-from transfer.captioning.decode import _best, beam_search, greedy, sample
-from transfer.captioning.decoder import Told, caption_loss
+from transfer.captioning.decoder import DecoderOutput, caption_loss
 from transfer.captioning.nic import Nic
 from transfer.captioning.vocabulary import END, PAD, START, UNKNOWN
 
@@ -44,7 +44,7 @@ def test_beam_search_equals_a_naive_one(kind, num_words, width, power, ngrams):
 class Table:
     """Logits by image and last word alone, of few values: full of exact ties."""
 
-    def begin(self, features):
+    def init_state(self, features):
         return (features,), (features.new_zeros(len(features), 1, 1),)
 
     def step(self, words, memory, state):
@@ -72,18 +72,18 @@ def test_of_equal_continuations_the_first_is_taken(num_words, width, power, ngra
 def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
     made, features = decoder(Nic, 150, seed=5)
     one, many = (beam_search(made, features, width, 8) for width in (1, 20))
-    assert torch.equal(one.words, greedy(made, features, 8))
+    assert torch.equal(one.words, sample(made, features, 8, temperature=0.0)[0][:, 0])
     assert (many.scores >= one.scores).all()
     assert (many.scores > one.scores).any()
 
 
 @pytest.mark.parametrize("num_words", [70, 128, 199, 700])
-def test_the_best_continuations_are_the_best(num_words):
+def test_the_best_continuations_are_the_best_continuations(num_words):
     logs = torch.randn(5, 3, num_words).log_softmax(-1)
     logs[2, 1, num_words - 1] = logs[3, 2, num_words // 64 * 64 - 1] = 0.5  # ends of the blocks
     logs[4, 0, min(num_words - 1, num_words // 64 * 64)] = 0.5
     scores = -torch.rand(5, 3)
-    values, parents, words = _best(logs, scores, 6)
+    values, parents, words = _best_continuations(logs, scores, 6)
     wanted, places = (logs + scores[..., None]).flatten(1).topk(6, dim=1)
     assert torch.equal(values, wanted)
     assert torch.equal(parents * num_words + words, places)
@@ -100,7 +100,7 @@ def test_equal_continuations_stand_in_the_order_of_their_words(num_words):
             places = torch.randperm(4 * num_words, generator=draw)[:equal]
             logs.flatten(1)[:, places] = 0.5
             wanted, order = logs.flatten(1).sort(dim=1, descending=True, stable=True)
-            values, parents, words = _best(logs, scores, 6)
+            values, parents, words = _best_continuations(logs, scores, 6)
             assert torch.equal(values, wanted[:, :6])
             assert torch.equal(parents * num_words + words, order[:, :6])
 
@@ -118,7 +118,7 @@ def test_samples_follow_the_distribution(kind, temperature):
     made, features = decoder(kind, 11, seed=2)
     draw = torch.Generator().manual_seed(0)
     words, logs = sample(made, features[:1], 1, draw, num_samples=20000, temperature=temperature)
-    memory, state = made.begin(features[:1])
+    memory, state = made.init_state(features[:1])
     logits, _ = made.step(torch.tensor([[START]]), memory, state)
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf
     wanted = (logits[0, 0] / temperature).softmax(-1)
@@ -156,12 +156,12 @@ def test_the_log_probabilities_of_samples_are_those_of_teacher_forcing(kind):
 def test_teacher_forcing_equals_word_by_word(kind):
     made, features = decoder(kind, 50, seed=4)
     words = torch.randint(4, 50, (7, 6))
-    told = made(features, words)
-    memory, state = made.begin(features)
+    output = made(features, words)
+    memory, state = made.init_state(features)
     last = torch.full((7, 1), START)
     for place in range(6):
         logits, state = made.step(last, memory, state)
-        torch.testing.assert_close(told.logits[:, place], logits[:, 0])
+        torch.testing.assert_close(output.logits[:, place], logits[:, 0])
         last = words[:, place, None]
 
 
@@ -171,14 +171,14 @@ def test_attention_is_the_paper_s():
     One image and the first word by hand.
     """
     made, features = decoder(Attention, 50, seed=7)
-    told = made(features, torch.randint(4, 50, (7, 2)))
+    output = made(features, torch.randint(4, 50, (7, 2)))
     places = made.normalise(features[0])
     hidden, cell = torch.tanh(made.start(places.mean(0))).chunk(2)
     scores = torch.stack(
         [made.compare(torch.tanh(made.keys(place) + made.query(hidden)))[0] for place in places]
     )
-    torch.testing.assert_close(told.attention[0, 0], scores.softmax(0))
-    torch.testing.assert_close(told.attention.sum(-1), torch.ones(7, 2).double())
+    torch.testing.assert_close(output.attention[0, 0], scores.softmax(0))
+    torch.testing.assert_close(output.attention.sum(-1), torch.ones(7, 2).double())
     context = sum(w * place for w, place in zip(scores.softmax(0), places, strict=True))
     context = context * torch.sigmoid(made.gate(hidden))
     word = made.embed.weight[START]
@@ -188,14 +188,14 @@ def test_attention_is_the_paper_s():
     enters, stays, new, leaves = gates.chunk(4)
     cell = torch.sigmoid(stays) * cell + torch.sigmoid(enters) * torch.tanh(new)
     hidden = torch.sigmoid(leaves) * torch.tanh(cell)
-    output = torch.tanh(word + made.from_state(hidden) + made.from_places(context))
-    torch.testing.assert_close(told.logits[0, 0], made.classify(output))
+    deep_output = torch.tanh(word + made.from_state(hidden) + made.from_places(context))
+    torch.testing.assert_close(output.logits[0, 0], made.classify(deep_output))
 
 
 def test_the_penalty_is_equation_14_without_padding():
     attention = torch.tensor([[[0.7, 0.3], [0.5, 0.5], [0.9, 0.1]]])
     words = torch.tensor([[5, END, PAD]])
-    told = Told(torch.zeros(1, 3, 8), attention)
-    loss, likelihood = caption_loss(told, words, 2.0)
+    output = DecoderOutput(torch.zeros(1, 3, 8), attention)
+    loss, likelihood = caption_loss(output, words, 2.0)
     penalty = ((1 - 1.2) ** 2 + (1 - 0.8) ** 2) / 2
     torch.testing.assert_close(loss - likelihood, torch.tensor(2 * penalty))

@@ -3,8 +3,8 @@
 import torch
 from torch import nn
 
+from transfer.captioning.beam_search import sample
 from transfer.captioning.config import ModelConfig
-from transfer.captioning.decode import greedy
 from transfer.captioning.decoder import caption_loss
 from transfer.captioning.nic import Nic
 
@@ -31,7 +31,7 @@ class PlainNic(nn.Module):
         return total / count
 
     def greedy(self, features, longest):
-        said = []
+        captions = []
         for feature in self.bn(self.linear(features)):
             state, word, caption = self.cell(feature[None]), 1, []
             while len(caption) < longest and word != 2:
@@ -40,14 +40,14 @@ class PlainNic(nn.Module):
                 logits[[0, 1, 3]] = -torch.inf
                 word = int(logits.argmax())
                 caption.append(word)
-            said.append(caption)
-        return said
+            captions.append(caption)
+        return captions
 
 
 def test_the_norm_settles_on_what_one_large_batch_would_show_it():
     made = Nic(7, 13, ModelConfig(embed_size=5, hidden_size=6))
     features = torch.randn(23, 7)
-    made.settle(iter(features.split(10)))
+    made.recalibrate_batch_norm(iter(features.split(10)))
     norm = nn.BatchNorm1d(5, momentum=None)  # None: the running statistics are the batch's
     norm(made.project(features))
     torch.testing.assert_close(made.norm.running_mean, norm.running_mean)
@@ -87,5 +87,6 @@ def test_loss_gradients_and_greedy_equal_a_plain_nic():
     ours.eval(), theirs.eval()
     for _ in range(5):
         features = torch.randn(9, 7)
-        found = [[w for w in row if w] for row in greedy(ours, features, 8).tolist()]
+        words = sample(ours, features, 8, temperature=0.0)[0][:, 0]
+        found = [[w for w in row if w] for row in words.tolist()]
         assert found == theirs.greedy(features, 8)

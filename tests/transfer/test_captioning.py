@@ -18,8 +18,8 @@ from pretrain.run import Result, Run
 from pretrain.training import MicroBatch, make_fabric
 from transfer.captioning import engine
 from transfer.captioning import setup as task_setup
+from transfer.captioning.attention_maps import _draw_map
 from transfer.captioning.captioner import Captioner
-from transfer.captioning.coco import read_coco
 from transfer.captioning.config import (
     AdamConfig,
     CaptioningConfig,
@@ -30,8 +30,8 @@ from transfer.captioning.config import (
 )
 from transfer.captioning.decoder import caption_loss
 from transfer.captioning.inference import caption_files
+from transfer.captioning.layouts import read_coco
 from transfer.captioning.page import write_page
-from transfer.captioning.pictures import _map
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References, score
 
@@ -210,7 +210,7 @@ def test_norms_are_settled_where_the_encoder_is_trained_too(worlds, backbone, ca
 def test_attention_is_drawn_on_the_grid_that_was_looked_at(places, shape, rows):
     weights = np.zeros(places)
     weights[: places // rows] = 1.0  # the first row of the grid
-    drawn = Image.open(io.BytesIO(base64.b64decode(_map(weights, shape))))
+    drawn = Image.open(io.BytesIO(base64.b64decode(_draw_map(weights, shape))))
     bright = np.asarray(drawn) > 128
     assert bright[:, :2].mean() == pytest.approx(1 / rows, abs=0.06)
     assert bright[0].all()

@@ -1,12 +1,11 @@
 """Beam search as it is usually written: one image after another. The tests' reference too."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from transfer.captioning.vocabulary import END, START, UNSAYABLE
+from transfer.captioning.vocabulary import END, NOT_GENERATED, START
 
 
 def one_by_one(
@@ -33,41 +32,35 @@ def one_by_one(
     Returns:
         The words, END among them, and their score.
     """
-    memory, state = decoder.begin(feature[None])
+    memory, state = decoder.init_state(feature[None])
     hypotheses: list[tuple[float, list[int], Any]] = [(0.0, [], state)]
-    done: list[tuple[float, list[int]]] = []
+    ended: list[tuple[float, list[int]]] = []
     for length in range(1, max_length + 1):
         candidates = []
         for score, words, state in hypotheses:
             last = torch.tensor([[words[-1] if words else START]])
-            logits, after = decoder.step(last, memory, state)
+            logits, new_state = decoder.step(last, memory, state)
             row = logits[0, 0]
-            row[list(UNSAYABLE)] = -torch.inf
+            row[list(NOT_GENERATED)] = -torch.inf
             if block_ngrams and len(words) >= block_ngrams:
                 for start in range(len(words) - block_ngrams + 1):
-                    gram = words[start : start + block_ngrams]
-                    if gram[:-1] == words[len(words) - block_ngrams + 1 :]:
-                        row[gram[-1]] = -torch.inf
-            logs = torch.log_softmax(row, dim=-1)
-            values, said = logs.sort(descending=True, stable=True)
-            candidates += [
-                (score + value, words, word, after)
-                for value, word in zip(
-                    values[: 2 * width].tolist(), said[: 2 * width].tolist(), strict=True
-                )
-            ]
-        candidates.sort(key=lambda candidate: -candidate[0])
-        hypotheses = []
-        for place, (score, words, word, after) in enumerate(candidates[: 2 * width]):
-            if word != END:
-                hypotheses.append((score, [*words, word], after))
-            elif place < width:
-                done.append((score / length**length_normalisation, [*words, END]))
-        hypotheses = hypotheses[:width]
-    if not done:
+                    ngram = words[start : start + block_ngrams]
+                    if ngram[:-1] == words[len(words) - block_ngrams + 1 :]:
+                        row[ngram[-1]] = -torch.inf
+            values, order = torch.log_softmax(row, dim=-1).sort(descending=True, stable=True)
+            best = zip(values[: 2 * width].tolist(), order[: 2 * width].tolist(), strict=True)
+            candidates += [(score + value, [*words, word], new_state) for value, word in best]
+        candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: 2 * width]
+        ended += [
+            (score / length**length_normalisation, words)
+            for score, words, _ in candidates[:width]
+            if words[-1] == END
+        ]
+        hypotheses = [candidate for candidate in candidates if candidate[1][-1] != END][:width]
+    if not ended:
         score, words, _ = hypotheses[0]
         return words, score / max_length**length_normalisation
-    score, words = max(done, key=lambda entry: entry[0])
+    score, words = max(ended, key=lambda caption: caption[0])
     return words, score
 
 
@@ -76,40 +69,23 @@ def image_by_image(decoder: Any, feature: Tensor, width: int, max_length: int) -
 
     The beam grows narrower with each caption that ends.
     """
-    memory, state = decoder.begin(feature[None])
+    memory, state = decoder.init_state(feature[None])
     state = tuple(part.expand(1, width, *part.shape[2:]) for part in state)
-    words = torch.full((1, width), START)
-    said = torch.zeros(width, 0, dtype=torch.long)
-    scores = torch.zeros(width, 1)
-    done: list[tuple[float, list[int]]] = []
-    beam = width
-    for length in range(1, max_length + 1):
-        logits, state = decoder.step(words, memory, state)
-        logits[..., list(UNSAYABLE)] = -torch.inf
-        logs = scores + torch.log_softmax(logits[0], dim=-1)
-        flat = logs[0] if length == 1 else logs.flatten()
-        top, found = flat.topk(beam)
-        parent, word = found // logits.shape[-1], found % logits.shape[-1]
-        said = torch.cat([said[parent], word[:, None]], dim=1)
-        going = [place for place, w in enumerate(word.tolist()) if w != END]
-        for place, w in enumerate(word.tolist()):
-            if w == END:
-                done.append((float(top[place]), said[place].tolist()))
-        beam = len(going)
-        if not beam:
+    words = torch.full((width, 1), START)  # each hypothesis, START first
+    scores = torch.full((width, 1), -torch.inf)
+    scores[0] = 0.0
+    ended: list[tuple[float, list[int]]] = []
+    for _ in range(max_length):
+        logits, state = decoder.step(words[None, :, -1], memory, state)
+        logits[..., list(NOT_GENERATED)] = -torch.inf
+        log_probs = scores + torch.log_softmax(logits[0], dim=-1)
+        values, index = log_probs.flatten().topk(len(words))
+        parents, last = index // logits.shape[-1], index % logits.shape[-1]
+        words = torch.cat([words[parents], last[:, None]], dim=1)
+        is_end = last == END
+        ended += zip(values[is_end].tolist(), words[is_end, 1:].tolist(), strict=True)
+        if is_end.all():
             break
-        said, scores, words = said[going], top[going, None], word[going][None]
-        state = tuple(part[:, parent[going]] for part in state)
-    if not done:
-        return list(said[0].tolist())
-    return max(done, key=lambda entry: entry[0])[1]
-
-
-def every_image(search: Callable[[Tensor], object], features: Tensor) -> Callable[[], list[object]]:
-    """A loop over images."""
-
-    def loop() -> list[object]:
-        with torch.inference_mode():
-            return [search(feature) for feature in features]
-
-    return loop
+        words, scores = words[~is_end], values[~is_end, None]
+        state = tuple(part[:, parents[~is_end]] for part in state)
+    return max(ended, key=lambda caption: caption[0])[1] if ended else words[0, 1:].tolist()

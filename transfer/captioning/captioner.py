@@ -1,4 +1,4 @@
-"""The captioner: an artifact that carries everything needed to caption a picture.
+"""The captioner: an artifact that carries everything needed to caption an image.
 
 One .pth of plain dicts and tensors: {"format": "captioner/1", "backbone": {...}, "model": {...},
 "decoding": {...}, "words": [...], "state_dict": {name: tensor}}; `backbone` is what a backbone file
@@ -15,30 +15,27 @@ import torch
 from torch import Tensor, nn
 
 from pretrain import torch_file
-from pretrain.audit import place
+from pretrain.audit import load_strict
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from transfer.captioning.attention import Attention
 from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.nic import Nic
 from transfer.captioning.vocabulary import Vocabulary
-from transfer.encoder import Encoder, View
+from transfer.encoder import Encoder, FeatureKind
 
 FORMAT = "captioner/1"
+_DECODERS = {"nic": Nic, "attention": Attention}
 
 
-def view_of(config: ModelConfig) -> View:
-    """What the decoder wants of the encoder."""
-    return "grid" if config.kind == "attention" else "pooled"
+def feature_kind(config: ModelConfig) -> FeatureKind:
+    """What the decoder needs from the encoder."""
+    return _DECODERS[config.kind].feature_kind
 
 
 def build_decoder(num_features: int, num_words: int, config: ModelConfig) -> nn.Module:
     """The decoder of a configuration, its weights from torch's own generator."""
-    match config.kind:
-        case "nic":
-            return Nic(num_features, num_words, config)
-        case "attention":
-            return Attention(num_features, num_words, config)
+    return _DECODERS[config.kind](num_features, num_words, config)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,15 +51,15 @@ class Captioner:
     """Of the decoder."""
 
     def build(self) -> tuple[Encoder, Any]:
-        """(encoder, decoder) in evaluation mode, every weight placed.
+        """(encoder, decoder) in evaluation mode, with every weight loaded.
 
         Raises:
             UsageError: the weights do not fit: the vocabulary or the widths are another model's.
         """
-        encoder = Encoder(self.backbone, view_of(self.model))
-        width = encoder.shape(self.backbone)[-1]
+        encoder = Encoder(self.backbone, feature_kind(self.model))
+        width = encoder.feature_shape(self.backbone)[-1]
         decoder = build_decoder(width, len(self.vocabulary), self.model)
-        place(decoder, self.weights)
+        load_strict(decoder, self.weights)
         return encoder, decoder.eval()
 
     def save(self, path: Path) -> None:
@@ -77,9 +74,7 @@ class Captioner:
             "model": asdict(self.model),
             "decoding": asdict(self.decoding),
             "words": list(self.vocabulary.words),
-            "state_dict": {
-                name: tensor.detach().to("cpu", copy=True) for name, tensor in self.weights.items()
-            },
+            "state_dict": {name: tensor.cpu() for name, tensor in self.weights.items()},
         }
         torch_file.write(path, content)
 
@@ -97,9 +92,9 @@ class Captioner:
                 "python tools/finetune_cap.py makes one."
             )
         content = torch_file.read(file)
-        found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise UsageError(f"{file} has format {found!r}; a captioner ({FORMAT!r}) is needed.")
+        actual = content.get("format") if isinstance(content, dict) else None
+        if actual != FORMAT:
+            raise UsageError(f"{file} has format {actual!r}; a captioner ({FORMAT!r}) is needed.")
         try:
             captioner = Captioner(
                 backbone=Backbone.of_content({"format": "backbone/1", **content["backbone"]}, file),

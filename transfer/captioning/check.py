@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, decoded, ok, wrong
 from pretrain.errors import UsageError
-from transfer.captioning.coco import read_coco, splits
+from transfer.captioning.layouts import coco_splits, read_coco
 
 # images of the releases (cocodataset.org)
 _EXPECTED = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
@@ -17,30 +17,24 @@ def check_coco(root: Path, sample: int) -> list[CheckResult]:
         root: the folder with annotations and the folders of images.
         sample: images of each split to decode.
     """
-    try:
-        names = splits(root)
-    except UsageError as error:
-        if not root.is_dir():
-            raise
-        return [wrong(str(error))]
-    if not names:
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}; an MS-COCO tree is needed.")
+    splits = coco_splits(root)
+    if not splits:
         return [wrong(f"{root}/annotations has no captions_*.json")]
-    found: list[CheckResult] = []
-    for name in names:
-        left_out: list[str] = []
+    results: list[CheckResult] = []
+    for split in splits:
         try:
-            images = read_coco(root, name, tell=left_out.append)
+            images = read_coco(root, split, log=lambda line: results.append(wrong(line)))
         except UsageError as error:
-            found.append(wrong(f"{name}: {error}"))
+            results.append(wrong(f"{split}: {error}"))
             continue
-        finally:
-            found += map(wrong, left_out)
-        sentences = sum(len(image.captions) for image in images)
-        text = f"{name}: {len(images):,} images, {sentences:,} captions"
-        expected = _EXPECTED.get(name)
-        if expected is not None and expected != len(images):
-            found.append(wrong(f"{text}; {expected:,} images expected"))
+        num_captions = sum(len(image.captions) for image in images)
+        text = f"{split}: {len(images):,} images, {num_captions:,} captions"
+        expected = _EXPECTED.get(split, len(images))
+        if expected == len(images):
+            results.append(ok(text))
         else:
-            found.append(ok(text))
-        found.append(decoded([image.path for image in images], sample, name))
-    return found
+            results.append(wrong(f"{text}; {expected:,} images expected"))
+        results.append(decoded([image.path for image in images], sample, split))
+    return results

@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from transfer.captioning.config import ModelConfig
-from transfer.captioning.decoder import Tensors, Told, lstm_step
+from transfer.captioning.decoder import DecoderOutput, Tensors, lstm_step
 from transfer.captioning.vocabulary import PAD, START
+from transfer.encoder import FeatureKind
 
 
 class Nic(nn.Module):
-    """Image feature and words in, logits of the next words out; a `decoder.Decoder`."""
+    """Image feature and words in, logits of the next words out; a `Decoder`."""
+
+    view: FeatureKind = "pooled"
 
     def __init__(self, num_features: int, num_words: int, config: ModelConfig) -> None:
         super().__init__()
@@ -28,17 +31,17 @@ class Nic(nn.Module):
         self.classify = nn.Linear(config.hidden_size, num_words)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, features: Tensor, words: Tensor) -> Told:
+    def forward(self, features: Tensor, words: Tensor) -> DecoderOutput:
         """Teacher forcing: features (B, F), words (B, T)."""
         start = words.new_full((len(words), 1), START)
         inputs = self.dropout(self.embed(torch.cat([start, words[:, :-1]], dim=1)))
         sequence = torch.cat([self._encode(features)[:, None].to(inputs.dtype), inputs], dim=1)
         outputs, _ = self.lstm(sequence)
-        return Told(self.classify(self.dropout(outputs[:, 1:])), None)
+        return DecoderOutput(self.classify(self.dropout(outputs[:, 1:])), None)
 
     @torch.no_grad()
-    def settle(self, batches: Iterable[Tensor]) -> None:
-        """Set the norm's running statistics to those of images, in batches (N, F).
+    def recalibrate_batch_norm(self, batches: Iterable[Tensor]) -> None:
+        """Set the norm's running statistics to those of images ("precise BN"), in batches (N, F).
 
         What momentum .01 has gathered lags behind the weights by hundreds of steps; a small data
         set then shows every image the same in evaluation. Training is not touched.
@@ -51,7 +54,7 @@ class Nic(nn.Module):
     def _encode(self, features: Tensor) -> Tensor:
         return self.norm(self.project(features))
 
-    def begin(self, features: Tensor) -> tuple[Tensors, Tensors]:
+    def init_state(self, features: Tensor) -> tuple[Tensors, Tensors]:
         """No memory; the LSTM's state after it has seen the images (N, F)."""
         empty = features.new_zeros(len(features), 1, self.lstm.hidden_size)
         return (), lstm_step(self.lstm, self._encode(features)[:, None], (empty, empty))

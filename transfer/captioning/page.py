@@ -1,9 +1,9 @@
-"""Self-contained pages of pictures with their sentences, to be looked at in any browser."""
+"""Self-contained pages of images with their captions, to be looked at in any browser."""
 
 import base64
 import html
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pretrain.errors import UsageError
@@ -20,10 +20,10 @@ figure img, .none { width: 100%; aspect-ratio: 4 / 3; object-fit: contain; backg
 .none { display: grid; place-items: center; font-size: .85rem; opacity: .75; }
 figcaption { padding: .6rem .8rem .8rem; overflow-wrap: anywhere; }
 b { font-weight: 600; } small, details { opacity: .75; font-size: .85rem; }
-.looks { display: flex; flex-wrap: wrap; gap: .25rem; margin-top: .4rem; font-size: .75rem; }
-.looks span { width: 4.4rem; } .looks i { position: relative; display: block; }
-.looks img { width: 4.4rem; aspect-ratio: 1; display: block; }
-.looks img + img { position: absolute; inset: 0; mix-blend-mode: multiply; }
+.maps { display: flex; flex-wrap: wrap; gap: .25rem; margin-top: .4rem; font-size: .75rem; }
+.maps span { width: 4.4rem; } .maps i { position: relative; display: block; }
+.maps img { width: 4.4rem; aspect-ratio: 1; display: block; }
+.maps img + img { position: absolute; inset: 0; mix-blend-mode: multiply; }
 ul { margin: .3rem 0 0; padding-left: 1.1rem; }
 table { border-collapse: collapse; } td, th { padding: .1rem 1.2rem .1rem 0; text-align: left; }
 """
@@ -33,28 +33,29 @@ _KINDS = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp
 
 
 @dataclass(frozen=True)
-class Look:
-    """One word, and where the captioner looked for it; both pictures as data for a page."""
+class AttentionMap:
+    """One word and the attention at it; both images as data for a page."""
 
     word: str
     view: str
     """What the network saw of the image: JPEG in base64."""
     map: str
-    """White where it looked, dark elsewhere: PNG in base64, to be multiplied onto the view."""
+    """White where the weights are large, dark elsewhere: PNG in base64, to be multiplied onto the
+    view."""
 
 
 @dataclass(frozen=True)
-class Shown:
+class Figure:
     """What a page shows of an image."""
 
     name: str
-    picture: Path | None
-    """None where there is no picture."""
+    image: Path | None
+    """None where the file is not there."""
     caption: str
-    references: Sequence[str]
-    scores: Mapping[str, float]
-    looks: Sequence[Look] = ()
-    """Where the captioner looked for each word."""
+    references: Sequence[str] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
+    maps: Sequence[AttentionMap] = ()
+    """One for each word."""
 
 
 def sections(
@@ -63,91 +64,75 @@ def sections(
     """The images of a page by title: best, worst, and spread evenly over the set."""
     ranked = sorted(images, key=lambda image: -scores.per_image[image.image_id]["CIDEr"])
     count = min(count, len(images))
+    spread = [images[n * len(images) // count] for n in range(count)]
     return {
         "Best by CIDEr": ranked[:count],
         "Worst by CIDEr": ranked[::-1][: min(count, len(images) - count)],
-        "Spread evenly over the set": [
-            images[place * len(images) // count] for place in range(count)
-        ],
+        "Spread evenly over the set": spread,
     }
 
 
 def write_page(
     path: Path,
     images: Sequence[CaptionedImage],
-    said: Mapping[int | str, str],
+    captions: Mapping[int | str, str],
     scores: Scores[int | str],
     name: str,
-    looks: Mapping[int | str, Sequence[Look]] | None = None,
+    maps: Mapping[int | str, Sequence[AttentionMap]] | None = None,
 ) -> None:
-    """The scores of all, and images by `sections`; pictures are part of the file.
+    """The scores of all, and images by `sections`.
 
     Args:
         path: of the page.
         images: all.
-        said: the caption of each.
+        captions: of each.
         scores: of these captions.
         name: of the backbone.
-        looks: of the images on the page, where there is attention.
+        maps: of the images on the page, where there is attention.
     """
-    shown = [
-        (
-            title,
-            [
-                Shown(
-                    f"image {image.image_id}",
-                    image.path,
-                    said[image.image_id],
-                    image.captions,
-                    {
-                        key: scores.per_image[image.image_id][key]
-                        for key in _PER_IMAGE
-                        if key in scores.corpus
-                    },
-                    (looks or {}).get(image.image_id, ()),
-                )
-                for image in chosen
-            ],
+
+    def figure(image: CaptionedImage) -> Figure:
+        own = scores.per_image[image.image_id]
+        return Figure(
+            f"image {image.image_id}",
+            image.path,
+            captions[image.image_id],
+            image.captions,
+            {key: own[key] for key in _PER_IMAGE if key in scores.corpus},
+            (maps or {}).get(image.image_id, ()),
         )
-        for title, chosen in sections(images, scores).items()
-    ]
-    lead = f"<p>{len(images):,} images</p>{_scores(scores.corpus)}"
-    _write(path, f"Captions from {name}", lead, shown)
+
+    shown = {title: list(map(figure, part)) for title, part in sections(images, scores).items()}
+    write_figures(path, f"Captions from {name}", shown, len(images), scores.corpus)
 
 
-def write_extremes(
+def write_figures(
     path: Path,
     title: str,
-    corpus: Mapping[str, float],
-    best: Sequence[Shown],
-    worst: Sequence[Shown],
+    sections: Mapping[str, Sequence[Figure]],
+    num_images: int | None = None,
+    scores: Mapping[str, float] | None = None,
 ) -> None:
-    """The best and the worst captions beside their pictures, under the scores of all."""
-    _write(path, title, _scores(corpus), [("Best", best), ("Worst", worst)])
+    """A page of figures; the images are part of the file.
 
-
-def write_pictures(path: Path, title: str, shown: Sequence[Shown]) -> None:
-    """Pictures with their captions, nothing to compare with."""
-    _write(path, title, f"<p>{len(shown):,} images</p>", [("", shown)])
-
-
-def _scores(corpus: Mapping[str, float]) -> str:
-    heads = "".join(f"<th>{html.escape(key)}</th>" for key in corpus)
-    values = "".join(f"<td>{value:.4f}</td>" for value in corpus.values())
-    return f"<table><tr>{heads}</tr><tr>{values}</tr></table>"
-
-
-def _write(
-    path: Path, title: str, lead: str, sections: Sequence[tuple[str, Sequence[Shown]]]
-) -> None:
-    with_pictures = any(image.picture is not None for _, shown in sections for image in shown)
+    Args:
+        path: of the page.
+        title: of the page.
+        sections: figures by their heading, which may be empty.
+        num_images: of the whole set, to be stated at the top.
+        scores: of the whole set, to be stated at the top.
+    """
+    lead = "" if num_images is None else f"<p>{num_images:,} images</p>"
+    if scores is not None:
+        names = "".join(f"<th>{html.escape(name)}</th>" for name in scores)
+        values = "".join(f"<td>{value:.4f}</td>" for value in scores.values())
+        lead += f"<table><tr>{names}</tr><tr>{values}</tr></table>"
+    with_images = any(figure.image for figures in sections.values() for figure in figures)
     body = "\n".join(
-        (f"<h2>{html.escape(head)}</h2>\n" if head else "")
-        + "<main>\n"
-        + "\n".join(_figure(image, with_pictures) for image in shown)
-        + "\n</main>"
-        for head, shown in sections
-        if shown
+        (f"<h2>{html.escape(heading)}</h2>\n" if heading else "")
+        + "\n".join(["<main>", *(_figure(figure, with_images) for figure in figures), "</main>"])
+        for heading, figures in sections.items()
+        if figures
     )
     text = f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -161,38 +146,30 @@ def _write(
     write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _figure(image: Shown, with_pictures: bool) -> str:
-    references = "".join(f"<li>{html.escape(text)}</li>" for text in image.references)
-    shown = html.escape(image.caption) or "<i>no words</i>"
-    told = [f"{name}&nbsp;{value:.2f}" for name, value in image.scores.items()]
-    small = ", ".join([*told, html.escape(image.name)])
-    listed = f"<details><summary>references</summary><ul>{references}</ul></details>"
-    return (
-        f"<figure>{_picture(image) if with_pictures else ''}"
-        f"<figcaption><b>{shown}</b><br><small>{small}</small>"
-        f"{_looks(image.looks)}"
-        f"{listed if image.references else ''}"
-        "</figcaption></figure>"
-    )
+def _figure(figure: Figure, with_images: bool) -> str:
+    scores = [f"{name}&nbsp;{value:.2f}" for name, value in figure.scores.items()]
+    text = f"<b>{html.escape(figure.caption) or '<i>no words</i>'}</b>"
+    text += f"<br><small>{', '.join([*scores, html.escape(figure.name)])}</small>"
+    if figure.maps:
+        cells = "".join(
+            f'<span><i><img src="data:image/jpeg;base64,{one.view}" alt="">'
+            f'<img src="data:image/png;base64,{one.map}" alt=""></i>{html.escape(one.word)}</span>'
+            for one in figure.maps
+        )
+        text += f'<div class="maps">{cells}</div>'
+    if figure.references:
+        references = "".join(f"<li>{html.escape(text)}</li>" for text in figure.references)
+        text += f"<details><summary>references</summary><ul>{references}</ul></details>"
+    image = _image(figure) if with_images else ""
+    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
 
 
-def _looks(looks: Sequence[Look]) -> str:
-    if not looks:
-        return ""
-    cells = "".join(
-        f'<span><i><img src="data:image/jpeg;base64,{look.view}" alt="">'
-        f'<img src="data:image/png;base64,{look.map}" alt=""></i>{html.escape(look.word)}</span>'
-        for look in looks
-    )
-    return f'<div class="looks">{cells}</div>'
-
-
-def _picture(image: Shown) -> str:
-    if image.picture is None:
+def _image(figure: Figure) -> str:
+    if figure.image is None:
         return '<div class="none">no picture</div>'
-    content = image.picture.read_bytes()
+    content = figure.image.read_bytes()
     kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
     if kind is None:
-        raise UsageError(f"{image.picture} is no picture that a browser shows (JPEG, PNG, ...).")
+        raise UsageError(f"{figure.image} is no picture that a browser shows (JPEG, PNG, ...).")
     data = base64.b64encode(content).decode()
-    return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(image.caption)}">'
+    return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(figure.caption)}">'

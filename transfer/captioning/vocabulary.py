@@ -1,11 +1,12 @@
 """Words as numbers, whole lists of captions at once.
 
-N captions, T positions.
+N captions, T words.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,27 +16,26 @@ from transfer.captioning.scores.words import Captions, Words
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
-UNSAYABLE = (PAD, START, UNKNOWN)
+NOT_GENERATED = (PAD, START, UNKNOWN)
 """What no caption may hold."""
 
 Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Cut:
+class TokenizedCaptions(NamedTuple):
     """Captions cut into words, as the scores cut them."""
 
     words: tuple[str, ...]
     """Every word once, in the order of arrival."""
     captions: Captions
-    """Numbers are places in `words`."""
+    """Numbers are positions in `words`."""
 
-    @staticmethod
-    def of(captions: Sequence[str]) -> "Cut":
-        """Tokenise."""
-        words = Words()
-        found = words.split(words.cut(captions))
-        return Cut(tuple(words), found)
+
+def tokenize_captions(captions: Sequence[str]) -> TokenizedCaptions:
+    """Cut raw captions."""
+    words = Words()
+    numbers = words.split(words.cut(captions))
+    return TokenizedCaptions(tuple(words), numbers)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Vocabulary:
     words: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Refuse what is no vocabulary of ours."""
+        """Refuse what is no vocabulary of a captioner."""
         if self.words[: len(SPECIAL)] != SPECIAL or len(set(self.words)) < len(self.words):
             raise UsageError(
                 f"this is no vocabulary of a captioner: it begins with {self.words[:4]}; expected "
@@ -53,25 +53,24 @@ class Vocabulary:
             )
 
     @cached_property
-    def _numbers(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, int]:
+        """Word -> number."""
         return {word: number for number, word in enumerate(self.words)}
 
     def __len__(self) -> int:
         return len(self.words)
 
-    def encode(self, cut: Cut, max_words: int) -> Ints:
+    def encode(self, tokenized: TokenizedCaptions, max_words: int) -> Ints:
         """(N, T) numbers: each caption's first `max_words` words, END, and PAD behind it."""
-        own = self._numbers
-        number = np.array([own.get(word, UNKNOWN) for word in cut.words], np.int64)
-        counts = np.minimum(cut.captions.counts, max_words)
-        width = int(counts.max(initial=0)) + 1
-        found = np.full((len(counts), width), PAD, np.int64)
-        starts = np.cumsum(cut.captions.counts) - cut.captions.counts
-        place = np.arange(width)[None, :]
-        inside = place < counts[:, None]
-        found[inside] = number[cut.captions.words[(starts[:, None] + place)[inside]]]
-        found[np.arange(len(counts)), counts] = END
-        return found
+        words, lengths = tokenized.captions.words, tokenized.captions.counts
+        number = np.array([self.numbers.get(word, UNKNOWN) for word in tokenized.words], np.int64)
+        kept = np.minimum(lengths, max_words)
+        position = np.arange(kept.max(initial=0) + 1)
+        rows = np.where(position == kept[:, None], END, PAD)
+        inside = position < kept[:, None]
+        starts = np.cumsum(lengths) - lengths
+        rows[inside] = number[words[(starts[:, None] + position)[inside]]]
+        return rows
 
     def decode(self, numbers: Sequence[int]) -> str:
         """The words up to END, joined by spaces."""
@@ -84,13 +83,14 @@ class Vocabulary:
         return " ".join(words)
 
 
-def build_vocabulary(cut: Cut, min_count: int) -> Vocabulary:
+def build_vocabulary(tokenized: TokenizedCaptions, min_count: int) -> Vocabulary:
     """The words seen at least `min_count` times, most frequent first, ties by alphabet."""
-    counts = np.bincount(cut.captions.words, minlength=len(cut.words)).tolist()
+    counts = np.bincount(tokenized.captions.words, minlength=len(tokenized.words)).tolist()
     kept = sorted(
-        (-count, word) for count, word in zip(counts, cut.words, strict=True) if count >= min_count
+        (-count, word)
+        for count, word in zip(counts, tokenized.words, strict=True)
+        if count >= min_count and word not in SPECIAL
     )
-    kept = [(count, word) for count, word in kept if word not in SPECIAL]
     if not kept:
         raise UsageError(
             f"no word stands {min_count} times in the training captions ({len(counts)} words in "
