@@ -16,26 +16,26 @@ def advice(config: PretrainConfig, *, parameters: int, images: int, on_cpu: bool
         images: in an epoch.
         on_cpu: where it is to be trained.
     """
-    said = []
-    mixing = config.mixing
-    cuts = [m for m in (mixing, *mixing.others) if m.method == "cutmix" and m.probability > 0.5]
+    warnings = []
+    mixing, size = config.mixing, config.dataset.image_size
     steps_per_epoch = max(1, images // config.batch_size)
-    epochs = config.steps(steps_per_epoch) / steps_per_epoch
-    ramped = config.steps(steps_per_epoch, mixing.ramp) >= config.steps(steps_per_epoch)
+    steps = config.steps(steps_per_epoch)
+    epochs = steps / steps_per_epoch
+    ramped = config.steps(steps_per_epoch, mixing.ramp) >= steps
+    cuts = [m for m in (mixing, *mixing.others) if m.method == "cutmix" and m.probability > 0.5]
     if cuts and not ramped and parameters < _SMALL and epochs <= _SHORT:
-        said.append(
+        warnings.append(
             f"CutMix on every batch is known to hurt small networks on short schedules: ResNet-18 "
             f"68.95 against 70.04 % without, 100 epochs of ImageNet (openmixup, mixup benchmarks); "
             f"the authors use a probability of 0.5 or less for light networks (CutMix-PyTorch, "
             f"README). This is {config.model.arch} ({parameters / 1e6:.1f} M parameters) for "
             f"{epochs:g} epochs: try --mixing.probability 0.5."
         )
-    pixels = epochs * images * config.dataset.image_size**2
-    days = pixels / _PIXELS_A_DAY_ON_CPU
+    days = epochs * images * size**2 / _PIXELS_A_DAY_ON_CPU
     if on_cpu and days > 0.5:
-        said.append(
-            f"{epochs:g} epochs of {images:,} images of {config.dataset.image_size} pixels "
-            f"take days on a CPU: about {days:,.1f} for a network as small as ResNet-18 on two "
-            "cores. --dry-run measures ten steps and projects."
+        warnings.append(
+            f"{epochs:g} epochs of {images:,} images of {size} pixels take days on a CPU: about "
+            f"{days:,.1f} for a network as small as ResNet-18 on two cores. --dry-run measures ten "
+            "steps and projects."
         )
-    return said
+    return warnings

@@ -1,12 +1,12 @@
-"""Strict loading: every tensor is placed, or named as new or left over on purpose, or nothing is.
+"""Strict loading: every tensor has its counterpart or is named as new or left out; or nothing is.
 
-The field's habit (detectron2, `strict=False`) is to warn and train from random weights. Here the
-caller says beforehand which names may be new and which may stay behind; any other difference
-raises with both sides listed, and the module is untouched.
+Other libraries (detectron2, `strict=False`) warn and train from random weights. Here the caller
+says beforehand which names may be new and which may be left out; any other difference raises with
+both sides listed, and the module is untouched.
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from pretrain.errors import UsageError
 
 
-def place(
+def load_strict(
     module: nn.Module,
     weights: Mapping[str, Tensor],
     *,
@@ -27,44 +27,38 @@ def place(
         module: the network; its parameters and buffers keep their dtype and device.
         weights: name -> tensor.
         new: regular expressions (full match) for names of `module` that keep their own values.
-        left: regular expressions for names of `weights` that are not carried over.
+        left: regular expressions for names of `weights` that are not loaded.
 
     Raises:
         UsageError: a name on one side only that no expression covers, or a shape that differs.
     """
     own = module.state_dict()
-    is_new, is_left = _matcher(new), _matcher(left)
-    missing = [name for name in own if name not in weights and not is_new(name)]
-    surplus = [name for name in weights if name not in own and not is_left(name)]
-    placed = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in own and not is_left(name) and not is_new(name)
+    # an empty list of patterns becomes one that matches nothing
+    is_new, is_left = (
+        re.compile("|".join(f"(?:{pattern})" for pattern in patterns) or r"(?!)").fullmatch
+        for patterns in (new, left)
+    )
+    shared = [name for name in weights if name in own and not is_left(name) and not is_new(name)]
+    differences = {
+        "in the network, not in the file": [
+            name for name in own if name not in weights and not is_new(name)
+        ],
+        "in the file, not in the network": [
+            name for name in weights if name not in own and not is_left(name)
+        ],
+        "of another shape": [
+            f"{name}: file {tuple(weights[name].shape)}, network {tuple(own[name].shape)}"
+            for name in shared
+            if weights[name].shape != own[name].shape
+        ],
     }
-    misfit = [
-        f"{name}: file {tuple(tensor.shape)}, network {tuple(own[name].shape)}"
-        for name, tensor in placed.items()
-        if tensor.shape != own[name].shape
-    ]
-    if missing or surplus or misfit:
-        raise UsageError(
-            "the weights do not fit the network:"
-            + _listing("in the network, not in the file", missing)
-            + _listing("in the file, not in the network", surplus)
-            + _listing("of another shape", misfit)
-        )
+    if any(differences.values()):
+        message = "the weights do not fit the network:"
+        for title, names in differences.items():
+            if names:
+                more = [f"... and {len(names) - 8} more"] if len(names) > 8 else []
+                message += "\n    ".join([f"\n  {title} ({len(names)}):", *names[:8], *more])
+        raise UsageError(message)
     with torch.no_grad():
-        for name, tensor in placed.items():
-            own[name].copy_(tensor)
-
-
-def _matcher(patterns: Iterable[str]) -> Callable[[str], object]:
-    joined = "|".join(f"(?:{pattern})" for pattern in patterns)
-    return re.compile(joined or r"(?!)").fullmatch
-
-
-def _listing(title: str, names: list[str], most: int = 8) -> str:
-    if not names:
-        return ""
-    more = f"\n    ... and {len(names) - most} more" if len(names) > most else ""
-    return f"\n  {title} ({len(names)}):" + "".join(f"\n    {n}" for n in names[:most]) + more
+        for name in shared:
+            own[name].copy_(weights[name])

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
 
 from pretrain import torch_file
-from pretrain.audit import place
+from pretrain.audit import load_strict
 from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE
 from pretrain.spec import (
@@ -150,7 +150,7 @@ class Backbone:
             self.spec.num_classes if num_classes is None else num_classes, seed
         )
         head = () if kept else classifier_patterns(model)
-        place(model, self.weights, new=head, left=head)
+        load_strict(model, self.weights, new=head, left=head)
         return model
 
     def feature_network(self, indices: Sequence[int]) -> nn.Module:
@@ -223,7 +223,7 @@ class Backbone:
                 raise UsageError("state_dict holds something else than tensors")
             with torch.device("meta"):
                 model = create_model(spec.arch, num_classes=spec.num_classes, **spec.model_args)
-            place(model, weights)
+            load_strict(model, weights)
         except (UsageError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(
                 f"{path} is damaged or not written by this project: {error}"

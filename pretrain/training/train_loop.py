@@ -35,10 +35,10 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from pretrain.config import TrainerConfig
-from pretrain.curves import Curves
 from pretrain.errors import Stopped, UsageError
 from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
+from pretrain.tensorboard import TensorBoardLog
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
 from pretrain.training.loader import BatchSampler
 from pretrain.training.optimizer import make_lr_scheduler, make_optimizer
@@ -235,7 +235,7 @@ class TrainLoop:
         self._started = self._epoch_started = time.monotonic()
         self._stop = StopSignal(fabric)
         self._advance: Advance | None = None
-        self._curves: Curves | None = None
+        self._curves: TensorBoardLog | None = None
 
     @property
     def steps_done(self) -> int:
@@ -278,7 +278,8 @@ class TrainLoop:
     def running(self, title: str) -> Iterator[None]:
         """A progress bar in samples; stop signals wait for the end of a step."""
         size, zero = self.config.batch_size, self.fabric.is_global_zero
-        self._curves = Curves(self.run, self.config.tensorboard and zero, self.steps_done)
+        enabled = self.config.tensorboard and zero
+        self._curves = TensorBoardLog(self.run, enabled, self.steps_done)
         done, total = self.steps_done * size, self.num_steps * size
         with self._stop, bar(title, total, "samples", done, zero) as advance:
             self._advance = advance
@@ -315,7 +316,7 @@ class TrainLoop:
         if self._advance is not None:
             self._advance(self.config.batch_size, f"epoch {self.epoch + 1}/{self.num_epochs}")
         if self._curves is not None:
-            self._curves.step(self.steps_done, self.state.lr, metrics / self.config.accumulate)
+            self._curves.log_step(self.steps_done, self.state.lr, metrics / self.config.accumulate)
 
     def means(self) -> list[float]:
         """The metrics of the epoch, the mean over the micro-batches of all processes.
@@ -338,7 +339,7 @@ class TrainLoop:
         """Count an epoch and log its record, in log.jsonl and for TensorBoard."""
         self.loader.share_corrupt()
         if self._curves is not None:
-            self._curves.epoch(self.steps_done, dict(record))
+            self._curves.log_epoch(self.steps_done, dict(record))
         self.epoch, self.done, self._clock = self.epoch + 1, 0, 0.0
         self.sums = torch.zeros_like(self.sums)
         if self.fabric.is_global_zero:

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from timm.data import create_transform
 
-from pretrain.audit import place
+from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
@@ -234,9 +234,11 @@ def test_loading_places_all_or_nothing():
     model = torch.nn.Linear(2, 2)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with pytest.raises(UsageError, match=r"in the file, not in the network \(1\):\s+scale"):
-        place(model, {"weight": torch.ones(2, 2), "bias": torch.ones(2), "scale": torch.ones(1)})
+        load_strict(
+            model, {"weight": torch.ones(2, 2), "bias": torch.ones(2), "scale": torch.ones(1)}
+        )
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
-    place(
+    load_strict(
         model,
         {"weight": torch.ones(2, 2), "old.head": torch.ones(1)},
         new=["bias"],
