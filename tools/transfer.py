@@ -1,8 +1,8 @@
-"""The transfer grid: backbones x tasks x seeds, each cell an ordinary run in its own folder.
+"""The transfer grid: backbones x tasks x seeds, each job an ordinary run in its own folder.
 
-python tools/transfer.py                     the embedded grid: plain and CutMix backbones, three
-                                             tasks, two replicates, 15 minutes on 2 cores
-python tools/transfer.py --backbones A B --tasks detection captioning --seeds 0 1 2
+python tools/transfer.py                     the embedded grid: plain and CutMix backbones, every
+                                             task, two replicates, 15 minutes on 2 cores
+python tools/transfer.py --backbones A B --tasks detection classification --seeds 0 1 2
                          --config detection=configs/detection/X.yaml --data detection=DIR
 python tools/transfer.py ... --print             one shell command a line, for any scheduler
 python tools/transfer.py ... --slurm slurm_partition=gpu timeout_min=240 gpus_per_node=1
@@ -13,15 +13,24 @@ The same command goes on where it stopped; a result that stands is not computed 
 
 import argparse
 import os
+import shlex
+import subprocess
 import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 # this script's own folder comes first on the path, where `import transfer` would find this script
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools.command import run_main
-from transfer.grid import TASKS
+from tools.command import Parser, run_main
+from transfer import grid, task
+
+METHODS = ("none", "cutmix")
+SEEDS = (0, 1)
+_ENOUGH = 5  # replicates
 
 
 def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
@@ -29,123 +38,64 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
 
     Args:
         argv: the arguments, or None for the command line's.
-        tools: the folder of the tools that the cells call, if not this one.
+        tools: the folder of the tools that the jobs call, if not this one.
     """
     tools = tools or Path(os.path.relpath(Path(__file__).resolve().parent))
     options = _options(argv)
     if options.backbones is None:
-        from tools._grid_embedded import embedded
-
-        embedded(options, tools)
+        run_embedded(options, tools)
         return
 
-    from tools._grid_plan import Wanted, chosen, plan
-    from tools._grid_run import print_lines, run
+    from tools.support.grid_plan import by_task, plan
+    from tools.support.grid_run import print_lines, run_grid
 
-    recipes = chosen("--config", options.config, options.tasks)
+    recipes = by_task("--config", options.config, options.tasks)
     for path in recipes.values():
         if not Path(path).is_file():
             raise UsageError(f"--config: there is no file {path}.")
-    cells = plan(
-        Wanted(
-            options.backbones,
-            options.tasks,
-            options.seeds,
-            {task: Path(path) for task, path in recipes.items()},
-            chosen("--data", options.data, options.tasks),
-            options.engine,
-        )
-    )
+    data = by_task("--data", options.data, options.tasks)
+    backbones, seeds, engine = options.backbones, options.seeds, options.engine
+    jobs = plan(backbones, options.tasks, recipes, data, seeds, engine=engine)
     if options.print:
-        print_lines(cells, options.out, tools)
+        print_lines(jobs, options.out, tools)
         return
-    complete = run(cells, options, tools)
+    complete = run_grid(jobs, options, tools)
     print(f"\nThe table: python tools/report.py {options.out} --out {options.out}")
     sys.exit(0 if complete else 1)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "--backbones",
-        nargs="+",
-        metavar="NAME_OR_FILE",
-        help="What is compared: files, run folders, names (default: the embedded grid).",
-    )
-    parser.add_argument(
-        "--tasks",
-        nargs="+",
-        choices=TASKS,
-        default=TASKS,
-        metavar="TASK",
-        help=f"Of {', '.join(TASKS)} (default: all).",
-    )
-    parser.add_argument(
-        "--seeds",
-        nargs="+",
-        type=int,
-        metavar="S",
-        help="Of the transfers (default: each backbone's own; embedded: 0 1).",
-    )
-    parser.add_argument(
-        "--config",
-        nargs="+",
-        default=[],
-        metavar="TASK=FILE",
-        help="A task's recipe (default: configs/TASK/demo.yaml).",
-    )
-    parser.add_argument(
-        "--data",
-        nargs="+",
-        default=[],
-        metavar="TASK=DIR",
-        help="A task's data (default: the shape world).",
-    )
-    parser.add_argument(
-        "--engine",
-        choices=["auto", "detectron2", "torchvision"],
-        help="The library that trains detectors (default: the recipe's).",
-    )
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="Cells at once on this machine, cores shared (default: 1; embedded: 2).",
-    )
-    parser.add_argument(
-        "--devices",
-        type=lambda text: text.split(","),
-        default=[],
-        metavar="0,1",
-        help="GPUs for the jobs, in turn.",
-    )
-    parser.add_argument(
-        "--print",
-        action="store_true",
-        help="Run nothing; print the commands of the cells that are missing.",
-    )
-    parser.add_argument(
-        "--slurm",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="Submit the cells through submitit, with its parameters.",
-    )
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=Path("runs/transfer"),
-        help="Folder of the runs (default: runs/transfer).",
-    )
+    names = task.names()
+    add = parser.add_argument
+    backbones = "What is compared: files, run folders, names (default: the embedded grid)."
+    add("--backbones", nargs="+", metavar="NAME_OR_FILE", help=backbones)
+    tasks = f"Of {', '.join(names)} (default: all)."
+    add("--tasks", nargs="+", choices=names, default=names, metavar="TASK", help=tasks)
+    seeds = "Of the transfers (default: each backbone's own; embedded: 0 1)."
+    add("--seeds", nargs="+", type=int, metavar="S", help=seeds)
+    recipes = "A task's recipe (default: configs/TASK/demo.yaml)."
+    add("--config", nargs="+", default=[], metavar="TASK=FILE", help=recipes)
+    data = "A task's data (default: synthetic shapes)."
+    add("--data", nargs="+", default=[], metavar="TASK=DIR", help=data)
+    engine = "The library that trains detectors (default: the recipe's)."
+    add("--engine", choices=["auto", "detectron2", "torchvision"], help=engine)
+    jobs = "Jobs at once on this machine, cores shared (default: 1; embedded: 2)."
+    add("--jobs", type=int, metavar="N", help=jobs)
+    devices = "GPUs for the jobs, in turn."
+    add("--devices", type=lambda text: text.split(","), default=[], metavar="0,1", help=devices)
+    lines = "Run nothing; print the commands of the jobs that are missing."
+    add("--print", action="store_true", help=lines)
+    slurm = "Submit the jobs through submitit, with its parameters."
+    add("--slurm", nargs="*", metavar="KEY=VALUE", help=slurm)
+    out = "Folder of the runs (default: %(default)s)."
+    add("--out", type=Path, default=Path("runs/transfer"), help=out)
     options = parser.parse_args(argv)
-    _refuse(options)
-    return options
 
-
-def _refuse(options: argparse.Namespace) -> None:
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"--jobs is {options.jobs}; it must be at least 1")
     for flag in ("tasks", "seeds"):
@@ -163,6 +113,74 @@ def _refuse(options: argparse.Namespace) -> None:
         raise UsageError(f"--{given[0]} needs --backbones; the embedded grid has its own.")
     if options.out.is_file():
         raise UsageError(f"--out {options.out} is a file; a folder is needed.")
+    return options
+
+
+def run_embedded(options: argparse.Namespace, tools: Path) -> None:
+    """Pretrain, transfer, report; what is done is kept, and the same command goes on."""
+    from tools.support.grid_plan import demo_recipe, draw, plan, pretraining
+    from tools.support.grid_run import print_lines, run_grid
+
+    started = time.monotonic()
+    if options.jobs is None and options.slurm is None:
+        options.jobs = 2  # networks this small gain little from a second thread
+    out, tasks = options.out, options.tasks
+    seeds = SEEDS if options.seeds is None else tuple(options.seeds)
+    # all data, drawn once before the jobs; grids of before have it in a folder of this name
+    kinds = [task.by_name(name) for name in ("pretrain", *tasks)]
+    data = {kind.name: draw(kind, out / "shape_world", kind.demo.grid) for kind in kinds}
+    jobs = [pretraining(method, seed, data["pretrain"]) for seed in seeds for method in METHODS]
+
+    complete = all(grid.job_status(job, out).state == "done" for job in jobs)
+    if not complete:
+        if options.print:
+            print_lines(jobs, out, tools)
+            print("# these make the backbones; then call this again for the rest", file=sys.stderr)
+            return
+        complete = run_grid(jobs, options, tools)
+    trained = [job for job in jobs if grid.job_status(job, out).state == "done"]
+    if failed := [job for job in jobs if job not in trained]:
+        with grid.lock(out):
+            lost = [replace(j, task=name, name=j.folder.name) for name in tasks for j in failed]
+            why = "its pretraining failed"
+            grid.write_grid([grid.JobStatus(job, "failed", why) for job in lost], out)
+    if not trained:
+        sys.exit(1)
+    transfer_jobs = plan(
+        [str(out / job.folder) for job in trained],
+        tasks,
+        {name: demo_recipe(task.by_name(name)) for name in tasks},
+        data,
+        cache=str(out / "features"),
+    )
+    if options.print:
+        print_lines(transfer_jobs, out, tools)
+        return
+    complete &= run_grid(transfer_jobs, options, tools)
+    report = [sys.executable, str(tools / "report.py"), str(out), "--out", str(out)]
+    complete &= subprocess.run(report).returncode == 0
+    page = next((p for p in (out / "report.html", out / "report.md") if p.exists()), out)
+    print(
+        f"\n{len(trained) + len(transfer_jobs)} runs, {(time.monotonic() - started) / 60:.0f} "
+        f"minutes in this call. Look at: {page}"
+    )
+    if advice := more_replicates(seeds, tasks, out):
+        print(advice)
+    sys.exit(0 if complete else 1)
+
+
+def more_replicates(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> str | None:
+    """What so few replicates do not show, and the command for more; None from five on."""
+    if len(seeds) >= _ENOUGH:
+        return None
+    more = [seed for seed in range(_ENOUGH) if seed not in seeds][: _ENOUGH - len(seeds)]
+    words = ["python", "tools/transfer.py", "--seeds", *map(str, sorted([*seeds, *more]))]
+    words += [] if set(tasks) == set(task.names()) else ["--tasks", *tasks]
+    shows = "One replicate shows" if len(seeds) == 1 else f"{len(seeds)} replicates show"
+    return (
+        f"{shows} that the chain works, not which backbone is better; {_ENOUGH} come from: "
+        + shlex.join([*words, "--out", str(out)])
+    )
 
 
 if __name__ == "__main__":

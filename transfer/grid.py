@@ -1,37 +1,33 @@
-"""A grid of transfers: what its cells are, which of them stand already, how they are called.
+"""A grid of transfers: what its jobs are, which of them are done, how each is started.
 
-A cell is one backbone, one task, one seed: an ordinary run of a tool in its own folder,
-OUT/TASK/NAME-seedS. Its state is what the folder says; nothing else is kept. No torch here.
+A job is one backbone, one task, one seed: an ordinary run of a tool in its own folder,
+OUT/TASK/NAME-seedS. Its status is what the folder says; nothing else is kept. No torch here.
 """
 
 import fcntl
 import json
+import os
 import re
 import shlex
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal
 
 import yaml
 
 from pretrain.errors import UsageError
-from pretrain.run import Result, Run, other_run
+from pretrain.run import Result, Run, other_run, rename_backbone_keys, write_text
+from transfer import task
 from transfer.report.results import GRID_FORMAT
-
-_SEED = r"-seed\d+$"
-TASKS = ("classification", "detection", "captioning")
-SCRIPTS = {
-    "pretrain": "pretrain.py",
-    "classification": "finetune_cls.py",
-    "detection": "finetune_det.py",
-    "captioning": "finetune_cap.py",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Job:
     """One run of the grid."""
 
     task: str
@@ -49,7 +45,7 @@ class Cell:
 
     @property
     def stem(self) -> str:
-        """The name without this cell's seed, where it ends with that: none of none-seed0."""
+        """The name without this job's seed, where it ends with that: none of none-seed0."""
         return self.name.removesuffix(f"-seed{self.seed}") or self.name
 
     @property
@@ -64,86 +60,84 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What its process says, relative to the grid's folder."""
+        """The output of its process, relative to the grid's folder."""
         return Path("logs") / self.task / f"{self.folder.name}.log"
 
 
-@dataclass(frozen=True)
-class Found:
-    """What the folder of a cell holds."""
+@dataclass
+class JobStatus:
+    """Where a job stands."""
 
-    state: Literal["done", "started", "absent", "other"]
-    """started: an unfinished run of this cell, to be resumed; other: not this cell's run."""
+    job: Job
+    state: Literal["waiting", "running", "stopping", "elsewhere", "done", "failed"] = "waiting"
+    """stopping: asked to; elsewhere: another process works in its folder."""
     why: str | None = None
     result: Result | None = None
+    process: Any = None
+    """Started by this call: see `tools.support.grid_run.Launch`."""
+    slot: int = 0
+    started: float = 0.0
+    """By `time.monotonic`."""
+    seconds: float | None = None
+    """Of a job that was done in this call."""
+    log_start: int = 0
+    """Length of its log before this call."""
 
 
-def look(cell: Cell, out: Path) -> Found:
-    """The state of a cell, from its folder alone."""
-    run = Run(out / cell.folder)
-    config = run.folder / "config.yaml"
-    if run.finished:
-        try:
-            result = Result.read(run.folder / "result.json")
-        except UsageError as error:
-            return Found("other", str(error))
-        start = _started_from(run, result)
-        if differing := _differing(cell, result.config, start, result.data):
-            return Found("other", _other(run, differing))
-        return Found("done", None, result)
-    if not config.exists():
-        return Found("absent")  # where it holds foreign files, the tool will say so
+def scan(jobs: Iterable[Job], out: Path) -> list[JobStatus]:
+    """The status of each job, see `job_status`."""
+    return [job_status(job, out) for job in jobs]
+
+
+def job_status(job: Job, out: Path) -> JobStatus:
+    """The status of a job, from its folder alone.
+
+    Returns:
+        done; waiting: there is no run, or an unfinished one of this job, to be resumed; failed:
+        what is in the folder is not this job's run.
+    """
+    run = Run(out / job.folder)
+    config_file, fingerprint_file = run.folder / "config.yaml", run.folder / "backbone.txt"
+    result, config, fingerprint = None, dict(job.config), None
+    data: dict[str, Any] = {}
     try:
-        held = yaml.safe_load(config.read_text(encoding="utf-8"))
+        if run.finished:
+            result = Result.read(run.folder / "result.json")
+            data, fingerprint = result.data, result.backbone.get("fingerprint")
+            # a path is compared by where it leads, a backbone by what it is
+            held = {**result.config, "backbone": config.get("backbone")}
+            here, there = config.get("data"), held.get("data")
+            if here and there and Path(here).resolve() == Path(there).resolve():
+                held["data"] = here
+        elif config_file.exists():
+            # its tool will compare names, not only what they stand for
+            held = yaml.safe_load(config_file.read_text(encoding="utf-8"))
+        else:
+            return JobStatus(job)  # where it holds foreign files, the tool will say so
+    except UsageError as error:
+        return JobStatus(job, "failed", str(error))
     except (OSError, ValueError, yaml.YAMLError) as error:
-        return Found("other", f"{config} cannot be read: {error}")
-    # its tool will compare names, not only what they stand for
-    differing = other_run(held, dict(cell.config)) or _differing(cell, held, _started_from(run), {})
-    return Found("other", _other(run, differing)) if differing else Found("started")
+        return JobStatus(job, "failed", f"{config_file} cannot be read: {error}")
+    if fingerprint_file.exists():  # a result from random weights has theirs, so this file counts
+        fingerprint = fingerprint_file.read_text(encoding="utf-8").strip()
 
-
-def _differing(
-    cell: Cell, config: Mapping[str, Any], start: str | None, data: Mapping[str, Any]
-) -> list[str]:
-    """What makes it the run of another cell: configuration, backbone, data."""
-    # a path is compared by where it leads, a backbone by what it is
-    same_data = _same_place(config.get("data"), cell.config.get("data"))
-    apart = {"backbone": None} | ({"data": None} if same_data else {})
-    lines = other_run({**config, **apart}, {**cell.config, **apart})
-    wanted = cell.backbone.get("fingerprint")
-    if wanted is not None and start is not None and start != wanted:
-        lines.append(f"backbone: {start} there, {wanted} here")
-    lines += [
-        f"data, {key}: {data[key]!r} there, {value!r} here"
-        for key, value in cell.data.items()
-        if key in data and data[key] != value
-    ]
-    return lines
-
-
-def _same_place(one: Any, other: Any) -> bool:
-    return bool(one and other) and Path(one).resolve() == Path(other).resolve()
-
-
-def _started_from(run: Run, result: Result | None = None) -> str | None:
-    """Fingerprint of the backbone; a result from random weights has those, so the note counts."""
-    note = run.folder / "backbone.txt"
-    if note.exists():
-        return note.read_text(encoding="utf-8").strip()
-    return None if result is None else result.backbone.get("fingerprint")
-
-
-def _other(run: Run, differing: Sequence[str]) -> str:
-    return (
-        f"another configuration is in this folder ({'; '.join(differing)}). Give another --out, "
-        f"or remove {run.folder}."
-    )
+    differences = other_run(held, config)
+    expected = job.backbone.get("fingerprint")
+    if None not in (fingerprint, expected) and fingerprint != expected:
+        differences.append(f"backbone: {fingerprint} there, {expected} here")
+    for key, value in job.data.items():
+        if data.get(key, value) != value:
+            differences.append(f"data, {key}: {data[key]!r} there, {value!r} here")
+    if not differences:
+        return JobStatus(job, "waiting" if result is None else "done", None, result)
+    why = f"another configuration is in this folder ({'; '.join(differences)})."
+    return JobStatus(job, "failed", f"{why} Give another --out, or remove {run.folder}.")
 
 
 def is_busy(folder: Path) -> bool:
     """Whether a process works in the folder of a run: an earlier grid's child, or another's."""
     try:
-        with open(folder / ".lock", "rb+") as handle:
+        with open(folder / ".lock", "rb+") as handle:  # the lock that `Run.start` takes
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -152,10 +146,32 @@ def is_busy(folder: Path) -> bool:
     return False
 
 
-def order(cells: Iterable[Cell]) -> list[Cell]:
+@contextmanager
+def lock(out: Path) -> Iterator[None]:
+    """Keep a second grid out of the folder; the kernel releases the lock however this one ends.
+
+    Raises:
+        UsageError: another grid runs in it.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with open(out / ".grid.lock", "a+", encoding="utf-8") as handle:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            handle.seek(0)
+            raise UsageError(
+                f"another grid is at work in {out} (process {handle.read().strip() or '?'}). Wait "
+                "for its end, or give another --out."
+            ) from error
+        handle.truncate(0)
+        print(os.getpid(), file=handle, flush=True)
+        yield
+
+
+def order(jobs: Iterable[Job]) -> list[Job]:
     """Replicate after replicate, so that what is there after a while are whole pairs."""
-    tasks = list(SCRIPTS)
-    return sorted(cells, key=lambda cell: (cell.seed, tasks.index(cell.task)))
+    tasks = ["pretrain", *task.names()]
+    return sorted(jobs, key=lambda job: (job.seed, tasks.index(job.task)))
 
 
 def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
@@ -164,126 +180,131 @@ def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
     Raises:
         UsageError: two of them are the same backbone.
     """
-    for place, fingerprint in enumerate(fingerprints):
+    for index, fingerprint in enumerate(fingerprints):
         first = fingerprints.index(fingerprint)
-        if first != place:
+        if first != index:
             raise UsageError(
-                f"--backbones names one backbone twice: {names[first]} and {names[place]} have "
+                f"--backbones names one backbone twice: {names[first]} and {names[index]} have "
                 f"the fingerprint {fingerprint}. Leave one out."
             )
     short = [_label(name) for name in names]
-    often = Counter(short)
+    counts = Counter(short)
     # `a` with seed 0 and `a-seed0` would have one folder
-    often.update(label.rpartition("-seed")[0] for label in set(short) if re.search(_SEED, label))
+    for label in set(short):
+        stem, _, seed = label.rpartition("-seed")
+        counts[stem] += seed.isdigit()
     return [
-        f"{label}-{fingerprint[:8]}" if often[label] > 1 else label
+        f"{label}-{fingerprint[:8]}" if counts[label] > 1 else label
         for label, fingerprint in zip(short, fingerprints, strict=True)
     ]
 
 
 def _label(name: str) -> str:
     """`cutmix-seed0` of `runs/cutmix-seed0/backbone.pth`, `resnet50.a1_in1k` of timm's name."""
-    plain = name.partition("#")[0].rstrip("/").removesuffix("/backbone.pth")
-    last = re.sub(r"\.(pth|pt|tar|pkl|npz|safetensors)$", "", re.split(r"[/:]", plain)[-1])
+    path = name.partition("#")[0].rstrip("/").removesuffix("/backbone.pth")
+    last = re.sub(r"\.(pth|pt|tar|pkl|npz|safetensors)$", "", re.split(r"[/:]", path)[-1])
     return re.sub(r"[^\w.+-]+", "-", last).strip("-.") or "backbone"
 
 
-def command(cell: Cell, out: Path, python: str, tools: Path) -> list[str]:
-    """The words that start the cell's run or, where it was stopped, go on with it."""
-    place = ["--resume", "auto", "--out", str(out / cell.folder)]
-    return [python, str(tools / SCRIPTS[cell.task]), *cell.options, *place]
+def command(job: Job, out: Path, tools: Path) -> list[str]:
+    """The command that starts the job's run or, where it was stopped, resumes it.
+
+    `tools` is the folder of the tools, for tasks whose tool is no path of its own.
+    """
+    script = tools / task.by_name(job.task).tool
+    folder = out / job.folder
+    return [sys.executable, str(script), *job.options, "--resume", "auto", "--out", str(folder)]
 
 
-def shell_line(cell: Cell, out: Path, python: str, tools: Path, where: Path) -> str:
+def shell_line(job: Job, out: Path, tools: Path) -> str:
     """One line for any scheduler: it does nothing where the result stands."""
-    words = shlex.join(command(cell, out, python, tools))
-    result = shlex.quote(str(out / cell.folder / "result.json"))
-    return f"cd {shlex.quote(str(where))} && {{ test -e {result} || {words}; }}"
+    result = shlex.quote(str(out / job.folder / "result.json"))
+    line = f"{{ test -e {result} || {shlex.join(command(job, out, tools))}; }}"
+    return f"cd {shlex.quote(str(Path.cwd()))} && {line}"
 
 
-def figure(result: Result) -> str:
-    """The headline in the unit of a table: percent."""
+def headline(result: Result) -> str:
+    """Its metric, in the unit of the tables."""
     value = result.metrics.get(result.metric)
     if not isinstance(value, int | float):
         return f"{result.metric} {value}"
-    factor = 100 if result.task == "captioning" else 1  # these are fractions
-    return f"{result.metric} {factor * value:.1f}"
+    metric = task.by_name(result.task).metric(result.metric)
+    return f"{result.metric} {value * (metric.factor if metric else 1):.1f}"
 
 
 def last_error(text: str) -> str:
-    """What a failed process said last: its `error: ...`, or else its last line."""
+    """What a failed process printed last: its `error: ...`, or else its last line."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    told = [line for line in lines if line.startswith("error: ")]
-    return (told or lines or ["it said nothing"])[-1].removeprefix("error: ")
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
 
 
-def progress(cell: Cell, out: Path) -> tuple[int, int | None]:
+def progress(job: Job, out: Path) -> tuple[int, int | None]:
     """(epochs done, epochs in all) of a run under way, from its log."""
-    total = cell.config.get("epochs")
-    done = Run(out / cell.folder).read_log()
-    return (done[-1].get("epoch", len(done)) if done else 0), total
+    records = Run(out / job.folder).read_log()
+    return (records[-1].get("epoch", len(records)) if records else 0), job.config.get("epochs")
 
 
-def time_left(
-    finished: Mapping[str, Sequence[float]],
-    running: Iterable[tuple[str, float]],
-    waiting: Iterable[str],
-    slots: int,
-) -> float | None:
-    """Seconds until the grid is done, by the mean time of each task's finished cells.
+def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float | None:
+    """Seconds until the grid is done, by the mean time of each task's finished jobs.
+
+    Of jobs that were done before this call the training alone counts.
 
     Args:
-        finished: task to the seconds of its cells that are done.
-        running: (task, seconds so far) of each running cell.
-        waiting: the task of each cell that is still to come.
-        slots: cells at once.
+        statuses: of all jobs.
+        slots: jobs at once.
+        now: by `time.monotonic`.
 
     Returns:
-        None while a task that is still to come has no finished cell.
+        None while a task that is still to come has no finished job.
     """
-    mean = {task: sum(times) / len(times) for task, times in finished.items() if times}
-    rest = [(task, spent) for task, spent in running] + [(task, 0.0) for task in waiting]
-    if any(task not in mean for task, _ in rest):
-        return None
-    left = [max(0.0, mean[task] - spent) for task, spent in rest]
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for status in statuses:
+        if status.result is not None:
+            seconds[status.job.task].append(status.seconds or status.result.seconds)
+    left = []
+    for status in statuses:
+        if status.state in ("waiting", "running", "elsewhere"):
+            if not seconds[status.job.task]:
+                return None
+            spent = 0.0 if status.state == "waiting" else now - status.started
+            left.append(max(0.0, mean(seconds[status.job.task]) - spent))
     return max([sum(left) / slots, *left], default=0.0)
 
 
-def as_json(
-    states: Iterable[tuple[Cell, str, str | None]], earlier: Iterable[Mapping[str, Any]] = ()
-) -> str:
-    """The text of grid.json: each cell, done, failed or missing, and why.
+def write_grid(statuses: Iterable[JobStatus], out: Path) -> None:
+    """Write OUT/grid.json: each job done, failed or missing, and why.
 
-    Args:
-        states: of this call's cells.
-        earlier: what `earlier_cells` says; a cell of this call replaces the one of its folder.
+    The jobs of earlier calls stay in it; a job replaces the earlier one of its folder.
     """
-    cells = {cell["folder"]: cell for cell in earlier}
-    for cell, state, why in states:
-        cells[str(cell.folder)] = {
-            "task": cell.task,
-            "backbone": {"fingerprint": "", **cell.backbone},  # the report reads a text
-            "seed": cell.seed,
-            "folder": str(cell.folder),
-            "state": state if state in ("done", "failed") else "missing",
-            "why": why,
+    rows = {row["folder"]: row for row in earlier_jobs(out)}
+    for status in statuses:
+        folder = str(status.job.folder)
+        rows[folder] = {
+            "task": status.job.task,
+            "backbone": {"fingerprint": "", **status.job.backbone},  # the report reads a text
+            "seed": status.job.seed,
+            "folder": folder,
+            "state": status.state if status.state in ("done", "failed") else "missing",
+            "why": status.why,
         }
-    return json.dumps({"format": GRID_FORMAT, "cells": list(cells.values())}, indent=1) + "\n"
+    content = {"format": GRID_FORMAT, "jobs": list(rows.values())}
+    write_text(out / "grid.json", json.dumps(content, indent=1) + "\n")
 
 
-def earlier_cells(out: Path) -> list[dict[str, Any]]:
-    """What OUT/grid.json says of the cells of earlier calls; nothing where it cannot be read.
+def earlier_jobs(out: Path) -> list[dict[str, Any]]:
+    """The jobs of earlier calls in OUT/grid.json; none where it cannot be read.
 
-    A missing cell without a folder is left out: it was planned once, and never begun.
+    A missing job without a folder is left out: it was planned once, and never begun.
     """
     try:
         content = json.loads((out / "grid.json").read_text(encoding="utf-8"))
-        cells = content["cells"] if content["format"] == GRID_FORMAT else []
+        rows = content[{"grid/1": "cells", GRID_FORMAT: "jobs"}[content["format"]]]
         return [
-            cell
-            for cell in cells
-            if cell["state"] != "missing" or (out / cell["folder"]).exists()
-            if isinstance(cell["folder"], str)
+            {**row, "backbone": rename_backbone_keys(row["backbone"])}
+            for row in rows
+            if row["state"] != "missing" or (out / row["folder"]).exists()
+            if isinstance(row["folder"], str)
         ]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return []

@@ -1,4 +1,4 @@
-"""The grid's processes: a stub tool in the place of the real ones, and one real cell."""
+"""The grid's processes: a stub tool in the place of the real ones, and one real job."""
 
 import json
 import os
@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,9 @@ import pytest
 from pretrain.errors import UsageError
 from pretrain.run import Run, other_run
 from tests.conftest import ROOT
-from tools._grid_jobs import Local, alone, survey, work, write_states
-from transfer.grid import Cell, command
+from tools.support import grid_run
+from tools.support.grid_run import LocalProcess
+from transfer.grid import Job, JobStatus, command, lock, scan, seconds_left, write_grid
 
 STUB = f"""
 import argparse, json, os, sys, time
@@ -57,9 +59,9 @@ def tools(tmp_path) -> Path:
     return folder
 
 
-def cell(seed: int, **more) -> Cell:
+def job(seed: int, **more) -> Job:
     config = {"seed": seed, "epochs": 1, "sleep": 0.0, **more}
-    return Cell(
+    return Job(
         task="detection",
         name="b",
         seed=seed,
@@ -69,76 +71,75 @@ def cell(seed: int, **more) -> Cell:
     )
 
 
-def run_all(cells, out, tools, slots=1, devices=(), show=lambda _: None):
-    states = survey(cells, out)
-    number = work(states, out, Local(out, tools, slots, devices), show,
-                  lambda s: write_states(s, out))  # fmt: skip
-    return states, number
+def run_all(jobs, out, tools, slots=1, devices=(), show=lambda _: None):
+    statuses = scan(jobs, out)
+    launch = partial(LocalProcess, slots=slots, devices=devices)
+    return statuses, grid_run.run_all(statuses, out, tools, launch, slots, show)
 
 
 def kept(out: Path) -> list[str]:
-    return [row["state"] for row in json.loads((out / "grid.json").read_text())["cells"]]
+    return [row["state"] for row in json.loads((out / "grid.json").read_text())["jobs"]]
 
 
 def states_of(out: Path) -> dict[str, str]:
-    cells = json.loads((out / "grid.json").read_text())["cells"]
-    return {row["folder"]: row["state"] for row in cells}
+    jobs = json.loads((out / "grid.json").read_text())["jobs"]
+    return {row["folder"]: row["state"] for row in jobs}
 
 
-def test_a_failed_cell_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatch):
+def test_a_failed_job_is_shown_and_the_rest_goes_on(tools, tmp_path, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     out = tmp_path / "out"
-    cells = [cell(0), cell(1, fails=True), cell(2, dies=True), cell(3)]
-    states, number = run_all(cells, out, tools, slots=2, devices=("4", "7"))
+    jobs = [job(0), job(1, fails=True), job(2, dies=True), job(3)]
+    statuses, number = run_all(jobs, out, tools, slots=2, devices=("4", "7"))
     assert number is None
-    assert [s.state for s in states] == ["done", "failed", "failed", "done"]
-    assert states[1].why == f"it cannot be (log: {out}/logs/detection/b-seed1.log)"
-    assert states[2].why.startswith("killed by signal 9; it said last: started in")
+    assert [s.state for s in statuses] == ["done", "failed", "failed", "done"]
+    assert statuses[1].why == f"it cannot be (log: {out}/logs/detection/b-seed1.log)"
+    assert statuses[2].why.startswith("killed by signal 9; it said last: started in")
     assert kept(out) == ["done", "failed", "failed", "done"]
-    said = [(out / c.log).read_text() for c in cells]
+    logs = [(out / one.log).read_text() for one in jobs]
     threads = max(1, len(os.sched_getaffinity(0)) // 2)
-    assert {line.splitlines()[0] for line in said} == {
+    assert {log.splitlines()[0] for log in logs} == {
         f"started in 4 {threads}", f"started in 7 {threads}"}  # fmt: skip
 
     # again: what is done is not run again, what failed is, and its old words are not its new ones
-    before = (out / cells[0].folder / "result.json").stat().st_mtime_ns
-    states, _ = run_all(cells, out, tools)
-    assert (out / cells[0].folder / "result.json").stat().st_mtime_ns == before
-    assert [s.state for s in states] == ["done", "failed", "done", "done"]  # 2 had done its epoch
+    before = (out / jobs[0].folder / "result.json").stat().st_mtime_ns
+    statuses, _ = run_all(jobs, out, tools)
+    assert (out / jobs[0].folder / "result.json").stat().st_mtime_ns == before
+    assert [s.state for s in statuses] == ["done", "failed", "done", "done"]  # 2 had done its epoch
     (tools / "finetune_det.py").write_text("raise SystemExit('it broke')")
-    states, _ = run_all(cells[:2], out, tools)
-    assert states[1].why.startswith("it broke (log: ")
+    statuses, _ = run_all(jobs[:2], out, tools)
+    assert statuses[1].why.startswith("it broke (log: ")
 
 
 def test_a_call_for_a_part_of_the_grid_does_not_lose_the_rest(tools, tmp_path):
     out = tmp_path / "out"
-    run_all([cell(0, fails=True), cell(1)], out, tools)
-    run_all([cell(2)], out, tools)
+    run_all([job(0, fails=True), job(1)], out, tools)
+    run_all([job(2)], out, tools)
     assert kept(out) == ["failed", "done", "done"]
     (out / "grid.json").write_text("{torn")
-    write_states(survey([cell(2)], out), out)
+    write_grid(scan([job(2)], out), out)
     assert kept(out) == ["done"]
 
 
 def test_no_more_at_once_than_asked(tools, tmp_path):
     most = []
 
-    def show(states):
-        most.append(sum(s.state == "running" for s in states))
+    def show(statuses):
+        most.append(sum(s.state == "running" for s in statuses))
 
-    run_all([cell(seed, sleep=0.2) for seed in range(4)], tmp_path / "out", tools, 2, show=show)
+    run_all([job(seed, sleep=0.2) for seed in range(4)], tmp_path / "out", tools, 2, show=show)
     assert max(most) == 2
 
 
 def test_the_result_of_another_configuration_is_left_alone(tools, tmp_path):
     out = tmp_path / "out"
-    run_all([cell(0)], out, tools)
-    other = cell(0, extra=1)
-    states, _ = run_all([other, cell(1)], out, tools)
-    assert [s.state for s in states] == ["failed", "done"]
-    assert "another configuration is in this folder (extra: None there, 1 here)" in states[0].why
+    run_all([job(0)], out, tools)
+    other = job(0, extra=1)
+    statuses, _ = run_all([other, job(1)], out, tools)
+    assert [s.state for s in statuses] == ["failed", "done"]
+    assert "another configuration is in this folder (extra: None there, 1 here)" in statuses[0].why
     held = json.loads((out / other.folder / "result.json").read_text())
-    assert not other_run(held["config"], cell(0).config)
+    assert not other_run(held["config"], job(0).config)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -147,38 +148,38 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tm
 
     from rich.console import Console
 
-    from tools._grid_table import shown
+    from tools.support.grid_display import display
 
-    out, cells = tmp_path / "out", [cell(0, epochs=200, sleep=0.05), cell(1)]
+    out, jobs = tmp_path / "out", [job(0, epochs=200, sleep=0.05), job(1)]
     sent: list[int] = []
     text = StringIO()
-    with shown(out, 1, Console(file=text, force_terminal=True, width=120)) as table:
+    with display(out, 1, Console(file=text, force_terminal=True, width=120)) as table:
 
-        def show(states):
-            table(states)
-            if len(Run(out / cells[0].folder).read_log()) >= 2 and not sent:
+        def show(statuses):
+            table(statuses)
+            if len(Run(out / jobs[0].folder).read_log()) >= 2 and not sent:
                 sent.append(1)
                 os.kill(os.getpid(), number)
 
-        states, received = run_all(cells, out, tools, show=show)
+        statuses, received = run_all(jobs, out, tools, show=show)
     assert received == number
-    assert "stopping: the cells that run end after their step" in text.getvalue()
-    assert [s.state for s in states] == ["waiting", "waiting"]
+    assert "stopping: the jobs that run end after their step" in text.getvalue()
+    assert [s.state for s in statuses] == ["waiting", "waiting"]
     assert kept(out) == ["missing", "missing"]
-    assert "stopping after this step" in (out / cells[0].log).read_text()
-    epochs = len(Run(out / cells[0].folder).read_log())
-    quick = json.loads(cells[0].options[1])
+    assert "stopping after this step" in (out / jobs[0].log).read_text()
+    epochs = len(Run(out / jobs[0].folder).read_log())
+    quick = json.loads(jobs[0].options[1])
     assert 2 <= epochs < quick["epochs"]
-    assert survey(cells, out)[0].state == "waiting"
+    assert scan(jobs, out)[0].state == "waiting"
 
 
 def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
     import threading
     from argparse import Namespace
 
-    from tools._grid_run import run
+    from tools.support.grid_run import run_grid
 
-    out, one = tmp_path / "out", cell(0, epochs=200, sleep=0.05)
+    out, one = tmp_path / "out", job(0, epochs=200, sleep=0.05)
 
     def press():
         while not Run(out / one.folder).read_log():
@@ -187,11 +188,11 @@ def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
 
     threading.Thread(target=press, daemon=True).start()
     with pytest.raises(SystemExit) as ended:
-        run([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
+        run_grid([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
     assert ended.value.code == 130
-    said = capsys.readouterr().err
-    assert said.count("stopping: the cells that run end after their step") == 1
-    assert said.index("stopping: ") < said.index("stopped; the same command goes on")
+    error = capsys.readouterr().err
+    assert error.count("stopping: the jobs that run end after their step") == 1
+    assert error.index("stopping: ") < error.index("stopped; the same command goes on")
 
 
 def test_a_second_signal_does_not_wait(tools, tmp_path):
@@ -199,24 +200,24 @@ def test_a_second_signal_does_not_wait(tools, tmp_path):
         "import signal, time\nsignal.signal(2, lambda *_: print('deaf', flush=True))\n"
         "print('up', flush=True)\ntime.sleep(60)\ntime.sleep(60)\n"
     )
-    out, cells, started = tmp_path / "out", [cell(0)], time.monotonic()
+    out, jobs, started = tmp_path / "out", [job(0)], time.monotonic()
 
     def show(_):
-        log = out / cells[0].log
+        log = out / jobs[0].log
         words = log.read_text() if log.exists() else ""
         if ("up" in words and not sent) or ("deaf" in words and len(sent) == 1):
             sent.append(1)
             os.kill(os.getpid(), signal.SIGINT)
 
     sent: list[int] = []
-    assert run_all(cells, out, tools, show=show)[1] == signal.SIGINT
+    assert run_all(jobs, out, tools, show=show)[1] == signal.SIGINT
     assert time.monotonic() - started < 30
 
 
 def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
     """SIGKILL leaves the child at work: the next call waits for it and takes its result."""
-    out, one = tmp_path / "out", cell(0, epochs=4, sleep=0.25)
-    words = command(one, out, sys.executable, tools)
+    out, one = tmp_path / "out", job(0, epochs=4, sleep=0.25)
+    words = command(one, out, tools)
     with open(os.devnull, "w") as nothing:
         orphan = subprocess.Popen(
             words, stdout=nothing, stderr=nothing, env={**os.environ, "OMP_NUM_THREADS": "1"}
@@ -224,9 +225,9 @@ def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
     while not (out / one.folder / ".lock").exists():
         time.sleep(0.02)
     seen = set()
-    states, _ = run_all([one], out, tools, show=lambda s: seen.add(s[0].state))
+    statuses, _ = run_all([one], out, tools, show=lambda s: seen.add(s[0].state))
     orphan.wait()
-    assert states[0].state == "done"
+    assert statuses[0].state == "done"
     assert "elsewhere" in seen
     assert "running" not in seen
     assert len(Run(out / one.folder).read_log()) == 4
@@ -234,9 +235,9 @@ def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
 
 def test_one_grid_in_a_folder(tmp_path):
     block = (f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom pathlib import Path\n"
-             "from tools._grid_jobs import alone\n"
-             f"with alone(Path({str(tmp_path)!r})): pass")  # fmt: skip
-    with alone(tmp_path):
+             "from transfer.grid import lock\n"
+             f"with lock(Path({str(tmp_path)!r})): pass")  # fmt: skip
+    with lock(tmp_path):
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert done.returncode == 1
     assert f"another grid is at work in {tmp_path} (process {os.getpid()})" in done.stderr
@@ -248,50 +249,46 @@ def test_what_a_terminal_shows(tools, tmp_path):
 
     from rich.console import Console
 
-    from tools._grid_jobs import State
-    from tools._grid_table import entry, footer, seconds_left, shown, table
+    from tools.support.grid_display import display, entry, footer, table
 
     out, text = tmp_path / "out", StringIO()
     console = Console(file=text, force_terminal=True, width=90, color_system=None)
-    with shown(out, 1, console) as show:
-        states, _ = run_all([cell(0), cell(1, fails=True)], out, tools, show=show)
+    with display(out, 1, console) as show:
+        statuses, _ = run_all([job(0), job(1, fails=True)], out, tools, show=show)
     for words in ("detection", "waiting", "AP50 40.0", "1 of 2 done, 1 failed", "it cannot be"):
         assert words in text.getvalue()
-    assert footer(states, 1).splitlines()[0] == "1 of 2 done, 1 failed"
+    assert footer(statuses, 1).splitlines()[0] == "1 of 2 done, 1 failed"
 
-    under_way = State(cell(2, epochs=7), "running", began=time.monotonic())
-    Run(out / under_way.cell.folder).start(under_way.cell.config)
-    Run(out / under_way.cell.folder).log({"epoch": 3})
+    under_way = JobStatus(job(2, epochs=7), "running", started=time.monotonic())
+    Run(out / under_way.job.folder).start(under_way.job.config)
+    Run(out / under_way.job.folder).log({"epoch": 3})
     assert entry(under_way, out) == "epoch 3 of 7"
-    states = [*states, under_way, State(cell(3))]
-    states[0].seconds = 60.0
-    console.print(table(states, out))
-    assert [len(column._cells) for column in table(states, out).columns] == [4, 4, 4]
-    assert 119 < seconds_left(states, 1) <= 120
-    assert "about 2 min left" in footer(states, 1)
+    statuses = [*statuses, under_way, JobStatus(job(3))]
+    statuses[0].seconds = 60.0
+    console.print(table(statuses, out))
+    assert [len(column._cells) for column in table(statuses, out).columns] == [4, 4, 4]
+    assert 119 < seconds_left(statuses, 1, time.monotonic()) <= 120
+    assert "about 2 min left" in footer(statuses, 1)
 
 
-def test_the_time_left_goes_by_every_cell_that_is_done(tools, tmp_path):
+def test_the_time_left_goes_by_every_job_that_is_done(tools, tmp_path):
     """Also by those of earlier calls: 1 s each, as their results say; one of this call has 4 s."""
-    from tools._grid_jobs import State
-    from tools._grid_table import seconds_left
-
     out = tmp_path / "out"
-    run_all([cell(0), cell(1)], out, tools)
-    before = survey([cell(0), cell(1)], out)
+    run_all([job(0), job(1)], out, tools)
+    before = scan([job(0), job(1)], out)
     assert [state.seconds for state in before] == [None, None]
-    now = State(cell(2), "done", result=before[0].result, seconds=4.0)
-    assert seconds_left([*before, now, State(cell(3))], 1) == (1 + 1 + 4) / 3
-    assert seconds_left([*before, State(cell(3))], 1) == 1
+    now = JobStatus(job(2), "done", result=before[0].result, seconds=4.0)
+    assert seconds_left([*before, now, JobStatus(job(3))], 1, time.monotonic()) == (1 + 1 + 4) / 3
+    assert seconds_left([*before, JobStatus(job(3))], 1, time.monotonic()) == 1
 
 
 def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
-    from tools._grid_table import shown
+    from tools.support.grid_display import display
 
     out = tmp_path / "out"
     for _ in range(2):
-        with shown(out, 1) as show:
-            run_all([cell(0), cell(1, fails=True)], out, tools, show=show)
+        with display(out, 1) as show:
+            run_all([job(0), job(1, fails=True)], out, tools, show=show)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split("  (")[0] for line in lines if "seed 0" in line] == [
         "[1/2] detection b seed 0: running", "[1/2] detection b seed 0: AP50 40.0",
@@ -304,38 +301,38 @@ def test_a_printed_line_is_a_run_of_its_own(tools, tmp_path):
     from transfer.grid import shell_line
 
     out = tmp_path / "an out"
-    line = shell_line(cell(0), out, sys.executable, tools, tmp_path)
+    line = shell_line(job(0), out, tools)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     for _ in range(2):  # the second one finds the result
         assert subprocess.run(["sh", "-c", line], env=environment, cwd="/").returncode == 0
-    assert survey([cell(0)], out)[0].state == "done"
+    assert scan([job(0)], out)[0].state == "done"
 
 
 def test_through_submitit(tools, tmp_path, monkeypatch):
     pytest.importorskip("submitit")
-    from tools._grid_slurm import Cluster
+    from tools.support.grid_slurm import slurm_launcher
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     out = tmp_path / "out"
     out.mkdir()
-    cells = [cell(0), cell(1, fails=True)]
-    states = survey(cells, out)
-    cluster = Cluster(["cluster=local", "timeout_min=2"], out, tools, 2)
-    assert work(states, out, cluster, lambda _: None, lambda _: None) is None
-    assert [s.state for s in states] == ["done", "failed"]
-    assert states[1].why.startswith("it cannot be (log: ")
-    for words, said in ((["timeout_min"], "KEY=VALUE"), (["cluster=moon"], "moon"),
+    jobs = [job(0), job(1, fails=True)]
+    statuses = scan(jobs, out)
+    launch = slurm_launcher(["cluster=local", "timeout_min=2"], out / "logs")
+    assert grid_run.run_all(statuses, out, tools, launch, slots=2) is None
+    assert [s.state for s in statuses] == ["done", "failed"]
+    assert statuses[1].why.startswith("it cannot be (log: ")
+    for words, message in ((["timeout_min"], "KEY=VALUE"), (["cluster=moon"], "moon"),
                         (["cluster=local", "no_such=1"], "no_such")):  # fmt: skip
-        with pytest.raises(UsageError, match=said):
-            Cluster(words, out, tools, 1)
+        with pytest.raises(UsageError, match=message):
+            slurm_launcher(words, out)
 
 
 def test_without_submitit(tmp_path, monkeypatch):
-    from tools._grid_slurm import Cluster
+    from tools.support.grid_slurm import slurm_launcher
 
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match="pip install"):
-        Cluster([], tmp_path, tmp_path, 1)
+        slurm_launcher([], tmp_path)
 
 
 TINY = """\
@@ -352,18 +349,18 @@ meteor: "off"
 
 def called(*words: object, capsys) -> tuple[int, str, str]:
     """Exit code, standard output and error of tools/transfer.py in this process."""
-    from tools.command import end
+    from tools.command import run_main
     from tools.transfer import main
 
     code = 0
     try:
-        end(lambda: main([str(word) for word in words]))
+        run_main(lambda: main([str(word) for word in words]))
     except SystemExit as ended:
         code = int(ended.code or 0)
     return code, *capsys.readouterr()
 
 
-def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbone):
+def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbone):
     monkeypatch.chdir(tmp_path)
     Path("tiny.yaml").write_text(TINY)
     grid = ["--backbones", backbone_file, "--tasks", "captioning", "--out", "out",
@@ -378,7 +375,7 @@ def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backb
 
     code, out, error = called(*grid, capsys=capsys)
     assert code == 0, error
-    (row,) = json.loads(Path("out/grid.json").read_text())["cells"]
+    (row,) = json.loads(Path("out/grid.json").read_text())["jobs"]
     assert row["backbone"] == json.loads(json.dumps(backbone.describe()))
     assert (row["task"], row["seed"], row["state"], row["why"]) == ("captioning", 3, "done", None)
     result = json.loads((Path("out") / row["folder"] / "result.json").read_text())
@@ -390,18 +387,18 @@ def test_a_real_cell(tmp_path, monkeypatch, capsys, worlds, backbone_file, backb
     assert ", done before" in error
     code, out, error = called(*grid, "--print", capsys=capsys)
     assert (code, out) == (0, "")
-    assert "# nothing is missing: 1 of 1 cells are done" in error
+    assert "# nothing is missing: 1 of 1 jobs are done" in error
 
     Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
     code, out, error = called(*grid, capsys=capsys)
     assert code == 1
     assert "another configuration is in this folder (epochs: 1 there, 2 here)" in error
-    (row,) = json.loads(Path("out/grid.json").read_text())["cells"]
+    (row,) = json.loads(Path("out/grid.json").read_text())["jobs"]
     assert row["state"] == "failed"
     assert json.loads((Path("out") / row["folder"] / "result.json").read_text()) == result
 
 
-def test_mistakes_are_told_before_the_first_job(
+def test_mistakes_are_reported_before_the_first_job(
     tmp_path, monkeypatch, capsys, worlds, backbone, backbone_file
 ):
     from dataclasses import replace
@@ -417,7 +414,7 @@ def test_mistakes_are_told_before_the_first_job(
     before = sorted(os.listdir())
     world = ["--data", f"captioning={worlds['captions']}"]
     one = ["--backbones", backbone_file, "--tasks", "captioning"]
-    for words, said in (
+    for words, message in (
         ([*one, *world, "--jobs", "0"], "--jobs is 0"),
         ([*one, *world, "--seeds", "1", "1"], "--seeds is 1 1; each may stand once"),
         ([*one, *world, "--seeds", "-1"], "--seeds has -1"),
@@ -435,7 +432,7 @@ def test_mistakes_are_told_before_the_first_job(
     ):
         code, _, error = called(*words, capsys=capsys)
         assert (code, error[:7]) == (2, "error: "), (words, error)
-        assert said in error
+        assert message in error
     assert sorted(os.listdir()) == before
 
 
@@ -473,16 +470,20 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     from pretrain.backbone import Provenance
     from pretrain.config import PretrainConfig
     from pretrain.run import plain
-    from tools import _grid_embedded
-    from tools.command import end, load_config
+    from tools.command import load_config, run_main
     from tools.transfer import main
-    from transfer.report import markdown, read, tabulate
+    from transfer import task
+    from transfer.report import read_runs, tabulate, to_markdown
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_grid_embedded, "WORLDS", {
-        "pretrain": {"train": 20, "val": 10, "size": 32},
-        "classification": {"train": 1, "val": 1, "size": 8},
-        "detection": {"train": 8, "val": 4, "size": 48}})  # fmt: skip
+    small = {"pretrain": {"train": 20, "val": 10, "size": 32},
+             "detection": {"train": 8, "val": 4, "size": 48}}  # fmt: skip
+
+    def shrink(one):
+        return replace(one, demo=replace(one.demo, grid=small.get(one.name, {})))
+
+    monkeypatch.setattr(task, "PRETRAIN", shrink(task.PRETRAIN))
+    monkeypatch.setattr(task, "TASKS", tuple(map(shrink, task.TASKS)))
     stubs = Path("stubs")
     stubs.mkdir()
     for script in ("pretrain.py", "finetune_det.py"):
@@ -508,7 +509,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
 
     def call(*more: str) -> tuple[int, str]:
         with pytest.raises(SystemExit) as ended:
-            end(lambda: main([*words, *more], stubs))
+            run_main(lambda: main([*words, *more], stubs))
         said = capsys.readouterr()
         return int(ended.value.code or 0), said.out + said.err
 
@@ -516,8 +517,8 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     said = capsys.readouterr()
     assert [line.split(" && ")[0] for line in said.out.splitlines()] == [f"cd {tmp_path}"] * 2
     assert [line for line in said.err.splitlines() if line.startswith("# drew")] == [
-        "# drew the shape world out/shape_world/classification1-32px-20+10-seed0",
-        "# drew the shape world out/shape_world/voc1-48px-8+4-seed0"]  # fmt: skip
+        "# drew the synthetic shapes out/shape_world/classification1-32px-20+10-seed0",
+        "# drew the synthetic shapes out/shape_world/voc1-48px-8+4-seed0"]  # fmt: skip
 
     monkeypatch.setenv("FAILS", "pretrain cutmix")
     code, said = call()
@@ -528,9 +529,9 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         "pretrain/none-seed0": "done", "pretrain/cutmix-seed0": "failed",
         "detection/none-seed0": "done", "detection/cutmix-seed0": "failed"}  # fmt: skip
     assert Path("out/report.html").exists()
-    found = read(Path("out"))
+    found = read_runs(Path("out"))
     assert found.complaints == ()
-    text = markdown(tabulate(found), found)
+    text = to_markdown(tabulate(found), found)
     assert "| resnet10t, cutmix | failed | failed |" in text
     assert "seed0): not now (log: " in text
     assert "seed0): its pretraining failed" in text
@@ -545,10 +546,10 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     code, said = call()
     assert code == 0, said
     assert set(states_of(Path("out")).values()) == {"done"}
-    found = read(Path("out"))
+    found = read_runs(Path("out"))
     assert (len(found.runs), found.unfinished, found.complaints) == (4, (), ())
     # what the grid had said of the pretrainings is what the backbones then say of themselves
-    rows = json.loads(Path("out/grid.json").read_text())["cells"]
+    rows = json.loads(Path("out/grid.json").read_text())["jobs"]
     for row in rows:
         told = json.loads(Path(f"{row['backbone']['method']}.json").read_text())
         before = {} if row["task"] == "detection" else {"fingerprint": ""}
@@ -560,11 +561,11 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
 
 
 def test_how_many_replicates_are_enough():
-    from tools._grid_embedded import too_few
-    from transfer.grid import TASKS
+    from tools.transfer import more_replicates
+    from transfer.task import names
 
-    words = too_few((7, 0), TASKS, Path("a b"))
+    words = more_replicates((7, 0), names(), Path("a b"))
     assert words is not None
     assert words.startswith("2 replicates show that the chain works, not which backbone is better")
     assert words.endswith(": python tools/transfer.py --seeds 0 1 2 3 7 --out 'a b'")
-    assert too_few(range(5), TASKS, Path("a")) is None
+    assert more_replicates(range(5), names(), Path("a")) is None

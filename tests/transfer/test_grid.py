@@ -1,6 +1,7 @@
 """The grid's plan and its matching, without a process and without torch."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run
 from transfer import grid
-from transfer.grid import Cell, look
+from transfer.grid import Job, JobStatus, job_status
 
 PRINT = "0123456789abcdef"
 
@@ -21,10 +22,10 @@ def data(tmp_path) -> Path:
 
 
 @pytest.fixture
-def cell(data) -> Cell:
+def job(data) -> Job:
     config = {"name": "r", "backbone": "b.pth", "data": str(data), "epochs": 4, "workers": 1,
               "solver": {"lr": 0.1}, "seed": 3}  # fmt: skip
-    return Cell(
+    return Job(
         task="detection",
         name="b",
         seed=3,
@@ -35,19 +36,19 @@ def cell(data) -> Cell:
     )
 
 
-def finish(cell: Cell, out: Path, *, config=None, data=None, fingerprint=PRINT, note=True) -> Run:
+def finish(job: Job, out: Path, *, config=None, data=None, fingerprint=PRINT, note=True) -> Run:
     """What the tool leaves."""
-    run = Run(out / cell.folder)
-    config = {**cell.config, **(config or {})}
+    run = Run(out / job.folder)
+    config = {**job.config, **(config or {})}
     run.start(config, fingerprint if note else None)
     run.finish(
         Result(
-            task=cell.task,
+            task=job.task,
             metric="AP50",
             metrics={"AP50": 43.21},
             backbone={"fingerprint": fingerprint},
             data={"name": "world", "train": 10, "test": 5, **(data or {})},
-            seed=cell.seed,
+            seed=job.seed,
             config=config,
             seconds=2.0,
             environment={},
@@ -56,18 +57,18 @@ def finish(cell: Cell, out: Path, *, config=None, data=None, fingerprint=PRINT, 
     return run
 
 
-def test_a_result_that_matches_is_taken(cell, tmp_path):
-    assert look(cell, tmp_path).state == "absent"
-    finish(cell, tmp_path)
-    found = look(cell, tmp_path)
-    assert found.state == "done"
-    assert grid.figure(found.result) == "AP50 43.2"
-    told = replace(found.result, task="captioning", metric="CIDEr", metrics={"CIDEr": 0.8421})
-    assert grid.figure(told) == "CIDEr 84.2"  # in percent, as a table shows it
+def test_a_result_that_matches_is_taken(job, tmp_path):
+    assert job_status(job, tmp_path).state == "waiting"
+    finish(job, tmp_path)
+    status = job_status(job, tmp_path)
+    assert status.state == "done"
+    assert grid.headline(status.result) == "AP50 43.2"
+    other = replace(status.result, task="captioning", metric="CIDEr", metrics={"CIDEr": 0.8421})
+    assert grid.headline(other) == "CIDEr 84.2"  # in percent, as a table shows it
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"config": {"solver": {"lr": 0.2}}}, "solver.lr: 0.2 there, 0.1 here"),
         ({"config": {"seed": 4}}, "seed: 4 there"),
@@ -78,12 +79,12 @@ def test_a_result_that_matches_is_taken(cell, tmp_path):
         ({"fingerprint": "f" * 16, "note": False}, "backbone: ffffffffffffffff there"),
     ],
 )
-def test_another_result_is_an_error_not_overwritten(change, said, cell, tmp_path):
-    finish(cell, tmp_path, **change)
-    found = look(cell, tmp_path)
-    assert found.state == "other"
-    assert "another configuration is in this folder" in found.why
-    assert said in found.why
+def test_another_result_is_an_error_not_overwritten(change, message, job, tmp_path):
+    finish(job, tmp_path, **change)
+    status = job_status(job, tmp_path)
+    assert status.state == "failed"
+    assert "another configuration is in this folder" in status.why
+    assert message in status.why
 
 
 @pytest.mark.parametrize(
@@ -94,48 +95,48 @@ def test_another_result_is_an_error_not_overwritten(change, said, cell, tmp_path
         {"note": False},
     ],
 )
-def test_what_does_not_count_is_let_pass(change, cell, tmp_path):
-    finish(cell, tmp_path, **change)
-    assert look(cell, tmp_path).state == "done"
+def test_what_does_not_count_is_let_pass(change, job, tmp_path):
+    finish(job, tmp_path, **change)
+    assert job_status(job, tmp_path).state == "done"
 
 
-def test_data_under_another_name_for_the_same_place(cell, data, tmp_path, monkeypatch):
+def test_data_under_another_name_for_the_same_place(job, data, tmp_path, monkeypatch):
     monkeypatch.chdir(data.parent)
-    finish(cell, tmp_path, config={"data": "data"})
-    assert look(cell, tmp_path).state == "done"
+    finish(job, tmp_path, config={"data": "data"})
+    assert job_status(job, tmp_path).state == "done"
 
 
-def test_a_network_of_random_weights_is_known_by_what_it_was_given(cell, tmp_path):
-    run = finish(cell, tmp_path)
+def test_a_network_of_random_weights_is_known_by_what_it_was_given(job, tmp_path):
+    run = finish(job, tmp_path)
     content = json.loads((run.folder / "result.json").read_text())
     content["backbone"]["fingerprint"] = "random"
     (run.folder / "result.json").write_text(json.dumps(content))
-    assert look(cell, tmp_path).state == "done"
+    assert job_status(job, tmp_path).state == "done"
 
 
-def test_an_unfinished_run_is_taken_up_only_where_its_tool_would(cell, tmp_path):
-    run = Run(tmp_path / cell.folder)
-    run.start(cell.config, PRINT)
-    assert look(cell, tmp_path).state == "started"
+def test_an_unfinished_run_is_taken_up_only_where_its_tool_would(job, tmp_path):
+    run = Run(tmp_path / job.folder)
+    run.start(job.config, PRINT)
+    assert job_status(job, tmp_path).state == "waiting"
     for other in (
-        replace(cell, config={**cell.config, "epochs": 5}),
-        replace(cell, config={**cell.config, "backbone": "c.pth"}),
-        replace(cell, backbone={"fingerprint": "f" * 16}),
+        replace(job, config={**job.config, "epochs": 5}),
+        replace(job, config={**job.config, "backbone": "c.pth"}),
+        replace(job, backbone={"fingerprint": "f" * 16}),
     ):
-        found = look(other, tmp_path)
-        assert found.state == "other"
-        assert "there" in found.why
+        status = job_status(other, tmp_path)
+        assert status.state == "failed"
+        assert "there" in status.why
     (run.folder / "config.yaml").write_text("a: [1\n")
-    assert "cannot be read" in look(cell, tmp_path).why
+    assert "cannot be read" in job_status(job, tmp_path).why
 
 
 @pytest.mark.parametrize("text", ["{}", "[1", '{"format": "result/1"}', "\0\0"])
-def test_a_foreign_result_is_an_error(text, cell, tmp_path):
-    (tmp_path / cell.folder).mkdir(parents=True)
-    (tmp_path / cell.folder / "result.json").write_text(text)
-    found = look(cell, tmp_path)
-    assert found.state == "other"
-    assert "result.json" in found.why
+def test_a_foreign_result_is_an_error(text, job, tmp_path):
+    (tmp_path / job.folder).mkdir(parents=True)
+    (tmp_path / job.folder / "result.json").write_text(text)
+    status = job_status(job, tmp_path)
+    assert status.state == "failed"
+    assert "result.json" in status.why
 
 
 def test_names_of_folders():
@@ -152,8 +153,8 @@ def test_names_of_folders():
         grid.labels(["a/x.pth", "b/x.pth"], ["1" * 16] * 2)
 
 
-def test_a_seed_stands_once_in_a_name(cell):
-    one = replace(cell, name="none-seed3")
+def test_a_seed_stands_once_in_a_name(job):
+    one = replace(job, name="none-seed3")
     assert one.folder == Path("detection/none-seed3")
     assert one.log == Path("logs/detection/none-seed3.log")
     assert one.title == "detection none seed 3"
@@ -162,24 +163,27 @@ def test_a_seed_stands_once_in_a_name(cell):
     assert other.title == "detection none-seed3 seed 0"
 
 
-def test_replicates_come_one_after_the_other(cell):
+def test_replicates_come_one_after_the_other(job):
     def made(task, name, seed):
-        return replace(cell, task=task, name=name, seed=seed)
+        return replace(job, task=task, name=name, seed=seed)
 
-    cells = [made(task, name, seed) for task in ("captioning", "detection") for name in "ab"
+    jobs = [made(task, name, seed) for task in ("captioning", "detection") for name in "ab"
              for seed in (1, 0)]  # fmt: skip
-    found = [(c.seed, c.task, c.name) for c in grid.order(cells)]
+    found = [(c.seed, c.task, c.name) for c in grid.order(jobs)]
     assert found == [(seed, task, name) for seed in (0, 1) for task in ("detection", "captioning")
                      for name in "ab"]  # fmt: skip
 
 
-def test_the_command_is_the_same_for_a_new_run_and_a_stopped_one(cell, tmp_path):
-    words = grid.command(cell, Path("my out"), "python", Path("tools"))
+def test_the_command_is_the_same_for_a_new_run_and_a_stopped_one(job, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "python")
+    words = grid.command(job, Path("my out"), Path("tools"))
     assert words == ["python", "tools/finetune_det.py", "--backbone", "b.pth", "--seed", "3",
                      "--resume", "auto", "--out", "my out/detection/b-seed3"]  # fmt: skip
-    line = grid.shell_line(cell, Path("my out"), "python", Path("tools"), Path("/a b"))
+    (tmp_path / "a b").mkdir()
+    monkeypatch.chdir(tmp_path / "a b")
+    line = grid.shell_line(job, Path("my out"), Path("tools"))
     assert line == (
-        "cd '/a b' && { test -e 'my out/detection/b-seed3/result.json' || python "
+        f"cd '{tmp_path}/a b' && {{ test -e 'my out/detection/b-seed3/result.json' || python "
         "tools/finetune_det.py --backbone b.pth --seed 3 --resume auto --out "
         "'my out/detection/b-seed3'; }"
     )
@@ -191,61 +195,90 @@ def test_what_a_failed_run_said():
     assert grid.last_error(" \n") == "it said nothing"
 
 
-def test_progress_is_read_from_the_log(cell, tmp_path):
-    assert grid.progress(cell, tmp_path) == (0, 4)
-    run = Run(tmp_path / cell.folder)
-    run.start(cell.config)
+def test_progress_is_read_from_the_log(job, tmp_path):
+    assert grid.progress(job, tmp_path) == (0, 4)
+    run = Run(tmp_path / job.folder)
+    run.start(job.config)
     for epoch in (1, 2):
         run.log({"epoch": epoch})
     with open(run.log_file, "a") as handle:
         handle.write('{"epoch": 3, "lo')  # being written
-    assert grid.progress(cell, tmp_path) == (2, 4)
+    assert grid.progress(job, tmp_path) == (2, 4)
 
 
-def test_time_left():
-    means = {"detection": [50.0, 70.0], "captioning": [20.0]}
-    assert grid.time_left(means, [("detection", 15.0)], ["captioning", "captioning"], 1) == 85
-    assert grid.time_left(means, [("detection", 15.0)], ["captioning"], 2) == 45  # the longest
-    assert grid.time_left(means, [("detection", 99.0)], [], 1) == 0  # longer than the mean
-    assert grid.time_left(means, [], ["classification"], 1) is None
-    assert grid.time_left({}, [], [], 1) == 0
+def test_time_left(job, tmp_path):
+    finish(job, tmp_path)
+    result = job_status(job, tmp_path).result
+
+    def left(slots, *statuses):
+        """(task, state, seconds it took or has taken so far) of each job."""
+        made = [
+            JobStatus(replace(job, task=task), state, started=-seconds,
+                      result=replace(result, seconds=seconds) if state == "done" else None)
+            for task, state, seconds in statuses
+        ]  # fmt: skip
+        return grid.seconds_left(made, slots, now=0.0)
+
+    done = [("detection", "done", 50.0), ("detection", "done", 70.0), ("captioning", "done", 20.0)]
+    running, waiting = ("detection", "running", 15.0), ("captioning", "waiting", 0.0)
+    assert left(1, *done, running, waiting, waiting) == 85
+    assert left(1, *done, ("detection", "elsewhere", 15.0), waiting, waiting) == 85
+    assert left(2, *done, running, waiting) == 45  # the longest
+    assert left(1, *done, ("detection", "running", 99.0)) == 0  # longer than the mean
+    assert left(1, *done, ("classification", "waiting", 0.0)) is None
+    assert left(1) == 0
 
 
-def test_the_file_for_the_report(cell):
-    one, two = (replace(cell, seed=seed) for seed in (1, 2))
-    content = json.loads(
-        grid.as_json([(one, "done", None), (cell, "failed", "bad"), (two, "running", None)])
-    )
-    assert content["format"] == "grid/1"
-    assert [row["state"] for row in content["cells"]] == ["done", "failed", "missing"]
-    assert content["cells"][1] == {
-        "task": "detection", "backbone": dict(cell.backbone), "seed": 3,
+def test_the_file_for_the_report(job, tmp_path):
+    one, two = (replace(job, seed=seed) for seed in (1, 2))
+    statuses = [JobStatus(one, "done"), JobStatus(job, "failed", "bad"), JobStatus(two, "running")]
+    grid.write_grid(statuses, tmp_path)
+    content = json.loads((tmp_path / "grid.json").read_text())
+    assert content["format"] == "grid/2"
+    assert [row["state"] for row in content["jobs"]] == ["done", "failed", "missing"]
+    assert content["jobs"][1] == {
+        "task": "detection", "backbone": dict(job.backbone), "seed": 3,
         "folder": "detection/b-seed3", "state": "failed", "why": "bad"}  # fmt: skip
 
 
-def test_the_file_for_the_report_keeps_the_cells_of_earlier_calls(cell, tmp_path):
+def test_the_file_for_the_report_keeps_the_jobs_of_earlier_calls(job, tmp_path):
     """By folder; what was planned once and never begun is forgotten."""
-    assert grid.earlier_cells(tmp_path) == []
+    assert grid.earlier_jobs(tmp_path) == []
     file = tmp_path / "grid.json"
-    failed, begun, never = (replace(cell, task="captioning", seed=seed) for seed in (1, 2, 3))
+    failed, begun, never = (replace(job, task="captioning", seed=seed) for seed in (1, 2, 3))
     (tmp_path / begun.folder).mkdir(parents=True)
-    states = [(cell, "failed", "bad"), (failed, "failed", "no room"), (begun, "running", None),
-              (never, "waiting", None)]  # fmt: skip
-    file.write_text(grid.as_json(states))
-    text = grid.as_json([(cell, "done", None)], grid.earlier_cells(tmp_path))
-    assert [(row["folder"], row["state"], row["why"]) for row in json.loads(text)["cells"]] == [
+    statuses = [JobStatus(job, "failed", "bad"), JobStatus(failed, "failed", "no room"),
+                JobStatus(begun, "running"), JobStatus(never)]  # fmt: skip
+    grid.write_grid(statuses, tmp_path)
+    grid.write_grid([JobStatus(job, "done")], tmp_path)
+    text = file.read_text()
+    assert [(row["folder"], row["state"], row["why"]) for row in json.loads(text)["jobs"]] == [
         ("detection/b-seed3", "done", None), ("captioning/b-seed1", "failed", "no room"),
         ("captioning/b-seed2", "missing", None)]  # fmt: skip
 
-    for broken in ("{", "[1]", "[" * 100_000, '{"format": "grid/1", "cells": 3}', "{}",
-                   '{"format": "grid/1", "cells": [3]}', text.replace("grid/1", "grid/0"),
+    for broken in ("{", "[1]", "[" * 100_000, '{"format": "grid/2", "jobs": 3}', "{}",
+                   '{"format": "grid/2", "jobs": [3]}', '{"format": "grid/1", "cells": 3}',
+                   '{"format": [], "jobs": []}', text.replace("grid/2", "grid/0"),
                    text.replace('"detection/b-seed3"', "7")):  # fmt: skip
         file.write_text(broken)
-        kept = grid.earlier_cells(tmp_path)
+        kept = grid.earlier_jobs(tmp_path)
         assert all(isinstance(row["folder"], str) for row in kept)
         assert len(kept) == (2 if '"folder": 7' in broken else 0)
     file.write_bytes(b"\xff\xfe")
-    assert grid.earlier_cells(tmp_path) == []
+    assert grid.earlier_jobs(tmp_path) == []
+
+
+def test_the_file_of_before_is_read(job, tmp_path):
+    """grid/1: jobs were cells, the method was the arm."""
+    row = {"task": "detection", "backbone": {"fingerprint": PRINT, "arm": "cutmix", "variant": "9"},
+           "seed": 7, "folder": "detection/b-seed7", "state": "done", "why": None}  # fmt: skip
+    (tmp_path / "grid.json").write_text(json.dumps({"format": "grid/1", "cells": [row]}))
+    grid.write_grid([JobStatus(job, "done")], tmp_path)
+    content = json.loads((tmp_path / "grid.json").read_text())
+    assert content["format"] == "grid/2"
+    assert [row["seed"] for row in content["jobs"]] == [7, 3]
+    renamed = {"fingerprint": PRINT, "method": "cutmix", "recipe_hash": "9"}
+    assert content["jobs"][0] == {**row, "backbone": renamed}
 
 
 def test_a_model_card_names_the_tool_of_every_task(backbone):

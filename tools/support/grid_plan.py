@@ -1,0 +1,148 @@
+"""From what a user asked for to the jobs of a grid: every mistake shows before the first job."""
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from pretrain.errors import UsageError
+from pretrain.progress import log
+from pretrain.run import plain
+from tools.command import ROOT, SHAPE_WORLD, load_config
+from transfer import task
+from transfer.grid import Job, labels, order
+
+
+def by_task(flag: str, words: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
+    """`TASK=VALUE` words as a dict; UsageError for another task."""
+    values: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not value or name not in tasks or name in values:
+            raise UsageError(
+                f"{flag} has {word!r}; it must be TASK=PATH, each task once, of {', '.join(tasks)}."
+            )
+        values[name] = value
+    return values
+
+
+def plan(
+    backbones: Sequence[str],
+    tasks: Sequence[str],
+    recipes: Mapping[str, Path | str],
+    data: Mapping[str, str],
+    seeds: Sequence[int] | None = None,
+    **fields: str | None,
+) -> list[Job]:
+    """The jobs: backbones are read, recipes resolved, data opened, each network built once.
+
+    Args:
+        backbones: names or files.
+        tasks: names of transfer tasks.
+        recipes: by task; configs/TASK/demo.yaml where there is none.
+        data: folders by task; the recipe's, or synthetic shapes, where there is none.
+        seeds: of the transfers; None for each backbone's own, that of its pretraining.
+        fields: instead of a recipe's (engine, cache), in the configurations that have them; None
+            leaves the recipe's.
+
+    Raises:
+        UsageError: the first thing that a job could not be run with.
+    """
+    from transfer import hub
+
+    loaded = [hub.resolve(name) for name in backbones]
+    names = labels(backbones, [backbone.fingerprint() for backbone in loaded])
+    jobs = []
+    for name in tasks:
+        kind = task.by_name(name)
+        recipe = Path(recipes.get(name, ROOT / "configs" / name / "demo.yaml"))
+        config = load_config(task.load(kind.config), recipe)
+        as_written = plain(config)
+        folder = data.get(name) or config.data or draw(kind, SHAPE_WORLD, kind.demo.tool)
+        given = {key: value for key, value in fields.items() if value and hasattr(config, key)}
+        config = replace(config, data=folder, **given)
+        if kind.resolve is not None:
+            config = task.load(kind.resolve)(config)
+        summaries: dict[str, dict[str, Any]] = {}
+        for file, label, backbone in zip(backbones, names, loaded, strict=True):
+            config = replace(config, backbone=file)
+            spec = str(backbone.spec)  # networks of one kind fit, or do not, alike
+            if spec not in summaries:
+                try:
+                    summary = task.load(kind.build)(backbone, config).data_summary
+                except UsageError as error:
+                    raise UsageError(f"{name} from {file}: {error}") from error
+                # not its notes, which another version may word otherwise
+                summaries[spec] = {k: v for k, v in summary.items() if isinstance(v, str | int)}
+            for seed in [backbone.provenance.seed] if seeds is None else seeds:
+                if seed is None:
+                    raise UsageError(
+                        f"{file} does not say the seed of its pretraining, which is the seed of "
+                        "its transfer unless you give --seeds."
+                    )
+                values = plain(replace(config, seed=seed))
+                options = ["--config", str(recipe)]
+                for key, value in values.items():
+                    if key in ("backbone", "data", "seed") or value != as_written[key]:
+                        options += [f"--{key}", str(value)]
+                jobs.append(
+                    Job(
+                        task=name,
+                        name=label,
+                        seed=seed,
+                        backbone=backbone.describe(),
+                        config=values,
+                        data=summaries[spec],
+                        options=tuple(options),
+                    )
+                )
+    return order(jobs)
+
+
+def pretraining(method: Any, seed: int, data: str) -> Job:
+    """The job that makes a backbone; it has no fingerprint yet."""
+    from pretrain.backbone import recipe_hash
+
+    kind = task.by_name("pretrain")
+    recipe = demo_recipe(kind)
+    config = load_config(task.load(kind.config), recipe, seed=seed, data=data)
+    config = replace(config, mixing=replace(config.mixing, method=method))
+    return Job(
+        task="pretrain",
+        name=method,
+        seed=seed,
+        backbone={  # as `Backbone.describe` will say it
+            "name": f"{config.model.arch}, {method}",
+            "arch": config.model.arch,
+            "method": method,
+            "recipe": config.name,
+            "recipe_hash": recipe_hash(plain(config)),
+            "dataset": Path(data).name,
+            "epochs": config.epochs,
+            "seed": seed,
+        },
+        config=plain(config),
+        data={"train": kind.demo.grid["train"]},
+        options=(
+            *("--config", str(recipe), "--data", data),
+            *("--mixing.method", method, "--seed", str(seed)),
+        ),
+    )
+
+
+def demo_recipe(kind: task.Task) -> Path:
+    """Of a task in the embedded grid."""
+    return ROOT / "configs" / kind.name / f"{kind.demo.recipe}.yaml"
+
+
+def draw(kind: task.Task, root: Path, arguments: Mapping[str, Any]) -> str:
+    """The folder of a task's synthetic shapes, drawn where it is not there yet.
+
+    That is logged: it is written even by --print.
+    """
+    before = set(os.listdir(root)) if root.is_dir() else set()
+    folder: Path = task.load(kind.demo.draw)(root, **arguments)
+    if folder.name not in before:
+        log(f"# drew the synthetic shapes {folder}")
+    return str(folder)
