@@ -20,12 +20,11 @@ from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
 from pretrain.models import NAMES
 from pretrain.run import Result
-from transfer import formats, hub
+from transfer import formats, hub, task
 from transfer.formats import to_detectron2, to_timm
 from transfer.formats.files import sha256
 from transfer.formats.inspection import inspect
 from transfer.formats.sources import Given
-from transfer.grid import SCRIPTS, TASKS
 from transfer.report import results_to_markdown
 
 # what a backbone of our own making has no need of
@@ -203,7 +202,7 @@ def _fed(backbone: Backbone) -> str:
 def _usage(backbone: Backbone, name: str, repository: str | None) -> str:
     spec = backbone.spec
     file = f"hf:{repository}" if repository else f"{name}/backbone.pth"
-    calls = "".join(f"python tools/{SCRIPTS[task]} --backbone {file}\n" for task in TASKS)
+    calls = "".join(f"python tools/{each.tool} --backbone {file}\n" for each in task.TASKS)
     parts = [f"Here, for any task:\n\n```sh\n{calls}```\n"]
     if spec.arch not in NAMES:
         place = f"hf-hub:{repository}" if repository else f"local-dir:{name}"
