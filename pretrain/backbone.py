@@ -24,29 +24,13 @@ from pretrain import torch_file
 from pretrain.audit import load_strict
 from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE
-from pretrain.spec import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
-    BackboneSpec,
-    Level,
-    create_model,
-    evaluation_crop,
-)
+from pretrain.spec import BackboneSpec, create_model, evaluation_crop
 
-__all__ = [
-    "IMAGENET_MEAN",
-    "IMAGENET_STD",
-    "Backbone",
-    "BackboneSpec",
-    "Level",
-    "Provenance",
-    "classifier_patterns",
-    "recipe_hash",
-]
+__all__ = ["Backbone", "BackboneSpec", "Provenance", "classifier_patterns", "recipe_hash"]
 
 FORMAT = "backbone/1"
-# of a recipe: what replicates may differ in, and paths, which say nothing of what lies there
-_NO_VARIANT = frozenset({"seed", "data", "name", "init", "backbone", *CHANGEABLE})
+# of a recipe: what replicates may differ in, and paths, which say nothing of what they hold
+_NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", *CHANGEABLE})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +54,7 @@ class Provenance:
     """For foreign checkpoints: where the file came from."""
     source_sha256: str | None = None
     stated: dict[str, Any] | None = None
-    """What a foreign file says of itself (epoch, errors), and where facts about it are from."""
+    """What a foreign file states (epoch, errors), and where facts about it are from."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,7 +80,7 @@ class Backbone:
     def method(self) -> str:
         """What distinguishes its pretraining: the mixing method, or the foreign source."""
         mixing = (self.provenance.recipe or {}).get("mixing", {})
-        methods = [part.get("method") for part in (mixing, *mixing.get("others", []))]
+        methods = [options.get("method") for options in (mixing, *mixing.get("others", []))]
         return "+".join(filter(None, methods)) or self.provenance.source or "unknown"
 
     @property
@@ -138,18 +122,16 @@ class Backbone:
         }
 
     def build(self, num_classes: int | None = None, seed: int = 0) -> nn.Module:
-        """The network with these weights, every one of them placed.
+        """The network with these weights, every one of them loaded.
 
         Args:
             num_classes: None keeps the trained classifier; 0 leaves it away (the network returns
                 pooled features (N, C)); K puts a new one of K outputs in its place.
             seed: draws the weights of a new classifier.
         """
-        kept = num_classes is None
-        model = self.spec.create(
-            self.spec.num_classes if num_classes is None else num_classes, seed
-        )
-        head = () if kept else classifier_patterns(model)
+        outputs = self.spec.num_classes if num_classes is None else num_classes
+        model = self.spec.create(outputs, seed)
+        head = () if num_classes is None else classifier_patterns(model)
         load_strict(model, self.weights, new=head, left=head)
         return model
 
@@ -175,20 +157,21 @@ class Backbone:
         `min_scale` of the image's area.
         """
         _, height, width = self.spec.input_size
-        mode = InterpolationMode(self.spec.interpolation)
+        interpolation, geometry = self.spec.interpolation, list[nn.Module]()
         if train:
-            geometry: list[Any] = [
-                v2.RandomResizedCrop(
-                    (height, width), scale=(min_scale, 1.0), interpolation=mode, antialias=True
-                ),
-                v2.RandomHorizontalFlip(),
-            ]
+            crop = v2.RandomResizedCrop(
+                (height, width),
+                scale=(min_scale, 1.0),
+                interpolation=InterpolationMode(interpolation),
+                antialias=True,
+            )
+            geometry += [crop, v2.RandomHorizontalFlip()]
         else:
-            geometry = [*evaluation_crop(height, width, self.spec.crop_pct, mode)]
+            geometry += evaluation_crop(height, width, self.spec.crop_pct, interpolation)
         return v2.Compose([*geometry, v2.ToImage(), *self.spec.normalisation()])
 
     def save(self, path: Path) -> None:
-        """Write the file whole or not at all."""
+        """Write the file, all of it or nothing."""
         content = {
             "format": FORMAT,
             "spec": json.loads(json.dumps(asdict(self.spec))),  # tuples as lists
@@ -199,7 +182,7 @@ class Backbone:
 
     @staticmethod
     def load(path: Path) -> "Backbone":
-        """Read a backbone file and prove that its weights fit its architecture.
+        """Read a backbone file and check that its weights fit its architecture.
 
         Raises:
             UsageError: no such file, cut short, holding code, foreign, or not fitting.
@@ -209,15 +192,14 @@ class Backbone:
     @staticmethod
     def of_content(content: Any, path: Path) -> "Backbone":
         """The backbone in what a file held; `path` names it in the messages of `load`."""
-        found = content.get("format") if isinstance(content, dict) else None
-        if found != FORMAT:
-            raise UsageError(_foreign(path, content, found))
+        format_found = content.get("format") if isinstance(content, dict) else None
+        if format_found != FORMAT:
+            raise UsageError(_describe_foreign(path, content, format_found))
         try:
             spec = _from_dict(BackboneSpec, content["spec"])
-            # files of before a field was there do not know it
-            provenance = _from_dict(
-                Provenance, {"classes": None, "stated": None, **content["provenance"]}
-            )
+            # older files lack the fields that were added later
+            added = {"classes": None, "stated": None}
+            provenance = _from_dict(Provenance, {**added, **content["provenance"]})
             weights = content["state_dict"]
             if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
                 raise UsageError("state_dict holds something else than tensors")
@@ -236,16 +218,16 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
 
     Without name, seed, paths and what may change on resume.
     """
-    held = {key: value for key, value in recipe.items() if key not in _NO_VARIANT}
-    held["init"] = recipe.get("init") is not None
-    return hashlib.sha256(json.dumps(held, sort_keys=True).encode()).hexdigest()[:8]
+    hashed = {key: value for key, value in recipe.items() if key not in _NOT_HASHED}
+    hashed["init"] = recipe.get("init") is not None
+    return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _foreign(path: Path, content: Any, found: object) -> str:
-    if found == "checkpoint/1":
+def _describe_foreign(path: Path, content: Any, format_found: object) -> str:
+    if format_found == "checkpoint/1":
         return f"{path} is a checkpoint for resuming a run; give the RUN/backbone.pth beside it."
-    if isinstance(found, str):
-        return f"{path} has format {found!r}; a backbone ({FORMAT!r}) is needed."
+    if isinstance(format_found, str):
+        return f"{path} has format {format_found!r}; a backbone ({FORMAT!r}) is needed."
     keys = sorted(map(str, content))[:6] if isinstance(content, dict) else type(content).__name__
     return (
         f"{path} was written by another program (it holds {keys}); a backbone of this project "
@@ -255,16 +237,13 @@ def _foreign(path: Path, content: Any, found: object) -> str:
 
 def classifier_patterns(model: nn.Module) -> tuple[str, ...]:
     """Regular expressions for the names of the classifier's tensors, as timm describes them."""
-    described: Any = model.default_cfg
-    names = described["classifier"]
+    config: Any = model.default_cfg
+    names = config["classifier"]
     names = (names,) if isinstance(names, str) else names
     return tuple(rf"{re.escape(name)}\..*" for name in names)
 
 
 def _from_dict(kind: Any, content: Mapping[str, Any]) -> Any:
-    names = {entry.name for entry in fields(kind)}
-    if set(content) != names:
-        raise UsageError(
-            f"{kind.__name__}: missing or unknown fields {sorted(set(content) ^ names)}"
-        )
+    if difference := sorted({entry.name for entry in fields(kind)} ^ set(content)):
+        raise UsageError(f"{kind.__name__}: missing or unknown fields {difference}")
     return kind(**content)

@@ -10,7 +10,7 @@ import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from pretrain.backbone import Backbone
 from pretrain.data.images import Transformed, collate
@@ -152,8 +152,7 @@ def evaluate_backbone(
         )
     images, how = open_scored(root, split, labels, backbone)
     _, height, width = backbone.spec.input_size
-    mode = InterpolationMode(backbone.spec.interpolation)
-    crop = evaluation_crop(height, width, backbone.spec.crop_pct, mode)
+    crop = evaluation_crop(height, width, backbone.spec.crop_pct, backbone.spec.interpolation)
     steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else [*crop]
     loader = Loader(
         Transformed(images, v2.Compose(steps)),

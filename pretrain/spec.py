@@ -50,33 +50,33 @@ class BackboneSpec:
     """Outputs of its own classifier; 0 where a foreign file had none."""
 
     def __post_init__(self) -> None:
-        """Check every field: a spec may come from a stranger's file."""
+        """Check every field: a spec may come from a file of unknown origin."""
         for name in ("input_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        _check(isinstance(self.arch, str) and bool(self.arch), "arch", self.arch, "a timm name")
-        _check(is_plain(self.model_args), "model_args", self.model_args, "plain values")
-        _check(_is_modest(self.model_args), "model_args", "of large numbers", "at most 16,384 each")
-        size = self.input_size
-        _check(
-            len(size) == 3 and size[0] == 3 and all(isinstance(n, int) and n > 0 for n in size),
-            "input_size",
-            size,
-            "(3, height, width)",
+        size, modes = self.input_size, ("nearest", "bilinear", "bicubic")
+        rules = (
+            ("arch", isinstance(self.arch, str) and self.arch, "a timm name"),
+            ("model_args", is_plain(self.model_args), "plain values"),
+            ("model_args", _is_modest(self.model_args), "numbers of at most 16,384"),
+            (
+                "input_size",
+                len(size) == 3 and size[0] == 3 and all(isinstance(n, int) and n > 0 for n in size),
+                "(3, height, width)",
+            ),
+            ("mean", _is_three_numbers(self.mean), "three numbers"),
+            ("std", _is_three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
+            ("interpolation", self.interpolation in modes, f"one of {modes}"),
+            ("crop_pct", 0 < self.crop_pct <= 1, "in (0, 1]"),
+            (
+                "num_classes",
+                isinstance(self.num_classes, int) and self.num_classes >= 0,
+                "an integer, 0 for no classifier",
+            ),
         )
-        for name in ("mean", "std"):
-            value = getattr(self, name)
-            good = len(value) == 3 and all(isinstance(x, (int, float)) for x in value)
-            good = good and (name == "mean" or min(value) > 0)
-            _check(good, name, value, "three numbers, std above 0")
-        modes = ("nearest", "bilinear", "bicubic")
-        _check(self.interpolation in modes, "interpolation", self.interpolation, f"one of {modes}")
-        _check(0 < self.crop_pct <= 1, "crop_pct", self.crop_pct, "in (0, 1]")
-        _check(
-            isinstance(self.num_classes, int) and self.num_classes >= 0,
-            "num_classes",
-            self.num_classes,
-            "an integer, 0 for no classifier",
-        )
+        for name, good, allowed in rules:
+            if not good:
+                value = repr(getattr(self, name))[:200]
+                raise UsageError(f"spec.{name} is {value}; it must be {allowed}")
 
     def create(self, num_classes: int, seed: int) -> nn.Module:
         """The network with random weights drawn from `seed`; the ambient generators are untouched.
@@ -99,18 +99,16 @@ class BackboneSpec:
 
 
 def evaluation_crop(
-    height: int, width: int, crop_pct: float, interpolation: InterpolationMode
+    height: int, width: int, crop_pct: float, interpolation: str
 ) -> tuple[nn.Module, nn.Module]:
     """Short side to floor(min(height, width) / crop_pct), then the centre: timm's rule."""
-    short_side = math.floor(min(height, width) / crop_pct)
-    return (
-        v2.Resize(short_side, interpolation=interpolation, antialias=True),
-        v2.CenterCrop((height, width)),
-    )
+    short_side, mode = math.floor(min(height, width) / crop_pct), InterpolationMode(interpolation)
+    resize = v2.Resize(short_side, interpolation=mode, antialias=True)
+    return resize, v2.CenterCrop((height, width))
 
 
 def create_model(arch: str, **arguments: Any) -> nn.Module:
-    """timm.create_model without pretrained weights, refusals in words."""
+    """timm.create_model without pretrained weights; UsageError where it cannot be built."""
     register()
     if not timm.is_model(arch):
         near = difflib.get_close_matches(arch, timm.list_models(), n=3)
@@ -130,16 +128,12 @@ def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
             info: Any = network.feature_info
     except (RuntimeError, AttributeError) as error:
         raise UsageError(f"{arch} offers no feature levels: {error}") from error
-    return tuple(
-        Level(index, channels, stride)
-        for index, (channels, stride) in enumerate(
-            zip(info.channels(), info.reduction(), strict=True)
-        )
-    )
+    levels = enumerate(zip(info.channels(), info.reduction(), strict=True))
+    return tuple(Level(index, channels, stride) for index, (channels, stride) in levels)
 
 
 def is_plain(value: Any) -> bool:
-    """True for what JSON can hold: dicts of strings, lists, numbers, words, None."""
+    """True for what JSON can hold: dicts with text keys, lists, numbers, texts, None."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
     if isinstance(value, (list, tuple)):
@@ -156,6 +150,5 @@ def _is_modest(value: Any) -> bool:
     return not isinstance(value, int) or abs(value) <= 16_384
 
 
-def _check(good: bool, name: str, value: object, allowed: str) -> None:
-    if not good:
-        raise UsageError(f"spec.{name} is {value!r}; it must be {allowed}")
+def _is_three_numbers(values: tuple[Any, ...]) -> bool:
+    return len(values) == 3 and all(isinstance(value, (int, float)) for value in values)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms import InterpolationMode, v2
+from torchvision.transforms import v2
 
 from pretrain.spec import evaluation_crop
 
@@ -83,4 +83,4 @@ class Square:
 
 def centre_crop(size: int, crop_pct: float, interpolation: str = "bilinear") -> v2.Compose:
     """Evaluation: short side to size / crop_pct, then the centre, on tensors."""
-    return v2.Compose(evaluation_crop(size, size, crop_pct, InterpolationMode(interpolation)))
+    return v2.Compose(evaluation_crop(size, size, crop_pct, interpolation))
