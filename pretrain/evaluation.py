@@ -3,28 +3,21 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.transforms import v2
 
-from pretrain.backbone import Backbone
-from pretrain.data.images import Transformed, collate
-from pretrain.data.pixels import Pixels
-from pretrain.data.scoring import open_scored
 from pretrain.errors import UsageError
 from pretrain.progress import bar
-from pretrain.spec import evaluation_crop
 from pretrain.training import InMemoryLoader, Loader
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What a classifier scores. K classes."""
+class ClassificationScores:
+    """Scores of a classifier of K classes."""
 
     top1: float
     """Percent."""
@@ -43,21 +36,24 @@ class Evaluation:
 def evaluate(
     networks: Mapping[str, nn.Module],
     loader: Loader | InMemoryLoader,
-    prepare: Callable[[Tensor], Tensor],
+    preprocess: Callable[[Tensor], Tensor],
     fabric: Fabric,
     num_classes: int,
     title: str = "validating",
-) -> dict[str, Evaluation]:
+) -> dict[str, ClassificationScores]:
     """Score networks on the same images, which are read once.
 
     Args:
         networks: by name, on the device of `fabric`; not wrapped for training, so that processes
             with fewer batches than others need not wait. Buffers are taken from process 0.
         loader: uint8 images and labels; with `ranks`, each process its share.
-        prepare: uint8 (N, 3, H, W) to the networks' input.
+        preprocess: uint8 (N, 3, H, W) to the networks' input.
         fabric: device, precision, processes.
         num_classes: K.
         title: of the progress bar.
+
+    Raises:
+        UsageError: no image can be read.
     """
     started = time.monotonic()
     training = {name: network.training for name, network in networks.items()}
@@ -74,15 +70,15 @@ def evaluate(
     with bar(title, total, "images", shown=fabric.is_global_zero) as advance:
         for images, labels in loader.epoch(0):
             images, labels = fabric.to_device((images, labels))
-            inputs = prepare(images)
-            for place, network in enumerate(networks.values()):
+            inputs = preprocess(images)
+            for index, network in enumerate(networks.values()):
                 with fabric.autocast():
                     logits = network(inputs)
                 hits = logits.topk(min(5, num_classes)).indices == labels[:, None]
                 row = torch.stack([torch.ones_like(labels), hits[:, 0], hits.any(1)], 1)
-                counts[place].index_add_(0, labels, row.to(torch.int64))
+                counts[index].index_add_(0, labels, row.to(torch.int64))
                 loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
-                losses[place] += loss.to(exact)
+                losses[index] += loss.to(exact)
             advance(len(labels))
     for name, network in networks.items():
         network.train(training[name])
@@ -90,86 +86,19 @@ def evaluate(
     all_counts: Any = fabric.all_reduce(counts, reduce_op="sum")
     all_losses: Any = fabric.all_reduce(losses, reduce_op="sum")
     seconds = time.monotonic() - started
-    if not int(all_counts[0, :, 0].sum()):
-        raise UsageError("none of the validation images can be read.")
-    scored = zip(networks, all_counts.cpu(), all_losses.tolist(), strict=True)
-    return {name: _evaluation(rows, loss, seconds) for name, rows, loss in scored}
-
-
-def _evaluation(per_class: Tensor, loss: float, seconds: float) -> Evaluation:
-    seen, right, among = per_class.sum(0).tolist()
-    return Evaluation(
-        top1=100 * right / seen,
-        top5=100 * among / seen,
-        loss=loss / seen,
-        images=seen,
-        per_class=per_class,
-        images_per_second=seen / seconds,
-    )
-
-
-@dataclass(frozen=True)
-class Scored:
-    """A backbone's own classifier on a data set."""
-
-    evaluation: Evaluation
-    classes: tuple[str, ...]
-    """Names of the outputs."""
-    how: str
-    """How the classes of the data were matched with the outputs."""
-    left_out: int
-    """Images that could not be read."""
-
-
-def evaluate_backbone(
-    backbone: Backbone,
-    root: Path,
-    fabric: Fabric,
-    *,
-    split: str | None = None,
-    labels: str | None = None,
-    by_pil: bool = True,
-    batch_size: int = 64,
-    workers: int = 2,
-    max_corrupt: int = 0,
-) -> Scored:
-    """Score a backbone with its own preprocessing.
-
-    Args:
-        backbone: with its classifier.
-        root: see open_scored, also for `split` and `labels`.
-        fabric: device, precision, processes.
-        split: folder in `root`.
-        labels: file of the labels.
-        by_pil: resize by PIL, as timm and torchvision's reference figures; otherwise as tensors.
-        batch_size: images at once.
-        workers: loader processes.
-        max_corrupt: unreadable images that may be left out.
-    """
-    if not backbone.spec.num_classes:
-        raise UsageError(
-            "the backbone has no classifier of its own; it cannot be scored by itself."
+    scores = {}
+    for name, per_class, loss_sum in zip(
+        networks, all_counts.cpu(), all_losses.tolist(), strict=True
+    ):
+        seen, first, among_five = per_class.sum(0).tolist()
+        if not seen:
+            raise UsageError("none of the validation images can be read.")
+        scores[name] = ClassificationScores(
+            top1=100 * first / seen,
+            top5=100 * among_five / seen,
+            loss=loss_sum / seen,
+            images=seen,
+            per_class=per_class,
+            images_per_second=seen / seconds,
         )
-    images, how = open_scored(root, split, labels, backbone)
-    _, height, width = backbone.spec.input_size
-    crop = evaluation_crop(height, width, backbone.spec.crop_pct, backbone.spec.interpolation)
-    steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else [*crop]
-    loader = Loader(
-        Transformed(images, v2.Compose(steps)),
-        batch_size=batch_size,
-        seed=0,
-        workers=workers,
-        shuffle=False,
-        collate=collate,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
-        max_corrupt=max_corrupt,
-        pin_memory=fabric.device.type == "cuda",
-    )
-    network = backbone.build().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    pixels = Pixels(
-        mean=backbone.spec.mean, std=backbone.spec.std, memory_format=torch.channels_last
-    )
-    outputs = backbone.spec.num_classes
-    found = evaluate({"": network}, loader, pixels.normalised, fabric, outputs, "scoring")
-    return Scored(found[""], images.classes, how, len(loader.broken))
+    return scores

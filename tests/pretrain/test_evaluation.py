@@ -13,8 +13,8 @@ from torch import nn
 from torch.nn import functional
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.backbone_evaluation import evaluate_backbone
 from pretrain.errors import UsageError
-from pretrain.evaluation import evaluate_backbone
 from pretrain.training import make_fabric
 
 
@@ -65,7 +65,7 @@ def test_equal_to_timm_s_validation(crop_pct, worlds):
         interpolation="bicubic", mean=(0.5, 0.4, 0.3),
     )  # fmt: skip
     backbone = lively(spec, classes=names)
-    scored = evaluate_backbone(
+    evaluation = evaluate_backbone(
         backbone,
         worlds["classification"],
         make_fabric("cpu"),
@@ -73,8 +73,8 @@ def test_equal_to_timm_s_validation(crop_pct, worlds):
         workers=0,
         batch_size=9,
     )
-    found = scored.evaluation
-    wanted = by_timm(backbone, folder, {name: place for place, name in enumerate(names)})
+    found = evaluation.scores
+    wanted = by_timm(backbone, folder, {name: index for index, name in enumerate(names)})
     assert (found.top1, found.top5, found.loss) == pytest.approx(wanted, abs=1e-3)
     assert found.images == 60
     assert found.per_class[:, 0].tolist() == [6] * 10
@@ -86,41 +86,41 @@ def test_equal_to_timm_s_validation_on_real_photos(unpacked):
     folder = unpacked("data/imagenet-photos.tar") / "imagenet-photos"
     spec = BackboneSpec(arch="resnet18", input_size=(3, 96, 96), num_classes=1000)
     backbone = lively(spec)
-    scored = evaluate_backbone(backbone, folder, make_fabric("cpu"), workers=0, batch_size=50)
-    assert "334 of 1000 classes, by timm's list" in scored.how
-    synsets = {name: place for place, name in enumerate(ImageNetInfo().label_names())}
+    evaluation = evaluate_backbone(backbone, folder, make_fabric("cpu"), workers=0, batch_size=50)
+    assert "334 of 1000 classes, by timm's list" in evaluation.matching
+    synsets = {name: index for index, name in enumerate(ImageNetInfo().label_names())}
     wanted = by_timm(backbone, folder, synsets)
-    found = scored.evaluation
+    found = evaluation.scores
     assert found.images == 334
     assert (found.top1, found.top5) == pytest.approx(wanted[:2], abs=0.35)  # one image is 0.3
     assert found.loss == pytest.approx(wanted[2], abs=1e-4)
     tensor = evaluate_backbone(backbone, folder, make_fabric("cpu"), workers=0, by_pil=False)
-    assert tensor.evaluation.loss == pytest.approx(wanted[2], rel=0.02)
-    assert tensor.evaluation.loss != found.loss
+    assert tensor.scores.loss == pytest.approx(wanted[2], rel=0.02)
+    assert tensor.scores.loss != found.loss
 
 
 def test_classes_are_matched_or_refused(worlds):
-    world, fabric = worlds["classification"], make_fabric("cpu")
-    names = sorted(path.name for path in (world / "val").iterdir())
+    root, fabric = worlds["classification"], make_fabric("cpu")
+    names = sorted(path.name for path in (root / "val").iterdir())
     spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=10)
     known = lively(spec, classes=names)
     turned = lively(spec, classes=names[::-1])
     plain = lively(spec)
-    by_name = evaluate_backbone(known, world, fabric, workers=0)
-    other = evaluate_backbone(turned, world, fabric, workers=0)
-    guessed = evaluate_backbone(plain, world, fabric, workers=0)
-    assert by_name.evaluation.loss == guessed.evaluation.loss
-    assert "alphabetical" in guessed.how
-    assert other.evaluation.loss != by_name.evaluation.loss  # labels go by name, not by place
+    by_name = evaluate_backbone(known, root, fabric, workers=0)
+    other = evaluate_backbone(turned, root, fabric, workers=0)
+    guessed = evaluate_backbone(plain, root, fabric, workers=0)
+    assert by_name.scores.loss == guessed.scores.loss
+    assert "alphabetical" in guessed.matching
+    assert other.scores.loss != by_name.scores.loss  # labels go by name, not by position
     foreign = lively(spec, classes=[f"x{name}" for name in names])
     with pytest.raises(UsageError, match=r"10 of the 10 classes .* none of the classifier's 10"):
-        evaluate_backbone(foreign, world, fabric)
+        evaluate_backbone(foreign, root, fabric)
     seven = lively(dataclasses.replace(spec, num_classes=7))
     with pytest.raises(UsageError, match="has 10 classes, the classifier 7 outputs"):
-        evaluate_backbone(seven, world, fabric)
+        evaluate_backbone(seven, root, fabric)
     thousand = lively(dataclasses.replace(spec, num_classes=1000))
     with pytest.raises(UsageError, match="none of the classifier's 1000"):
-        evaluate_backbone(thousand, world, fabric)
+        evaluate_backbone(thousand, root, fabric)
 
 
 def test_fewer_classes_than_five(worlds, tmp_path):
@@ -132,5 +132,5 @@ def test_fewer_classes_than_five(worlds, tmp_path):
             shutil.copytree(source, tmp_path / "val" / name)
     count = len(list((tmp_path / "val").iterdir()))
     spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=count)
-    scored = evaluate_backbone(lively(spec), tmp_path, make_fabric("cpu"), workers=0)
-    assert scored.evaluation.top5 == 100.0
+    evaluation = evaluate_backbone(lively(spec), tmp_path, make_fabric("cpu"), workers=0)
+    assert evaluation.scores.top5 == 100.0
