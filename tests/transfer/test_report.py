@@ -4,7 +4,9 @@ import csv
 import io
 import json
 import re
-from dataclasses import replace
+import sys
+from dataclasses import asdict, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,11 +15,13 @@ from scipy import stats
 
 from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE, Result
+from transfer import task
 from transfer.captioning.page import write_page
 from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References
 from transfer.report import (
     paper,
+    read_runs,
     render_files,
     results_to_markdown,
     tabulate,
@@ -31,7 +35,6 @@ from transfer.report.pictures import compare_examples
 from transfer.report.provenance import digest
 from transfer.report.results import FinishedRun, RunSet, UnfinishedRun
 from transfer.statistics import paired_difference, smallest_sign_flip_p, t_tails
-from transfer.task import by_name
 
 
 def result(task: str, method: str, seed: int, value: float, **config) -> Result:
@@ -406,6 +409,8 @@ def test_expected_numbers(tmp_path):
             "n is 0",
         ),
         ("rows: [{task: pretrain, method: a, metrik: top1}]", "unknown ['metrik']"),
+        ("rows: [{task: pretrain, arm: a, metric: top1}]", "row 1: arm is called method now"),
+        ("rows: [{task: pretrain, variant: a}]", "row 1: variant is called recipe_hash now"),
     ],
 )
 def test_malformed_expectations_are_refused(text, said, tmp_path):
@@ -454,7 +459,7 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
         write_page(folder / "captions.html", images, said, wanted.score(said), method)
         runs.append(FinishedRun(result("captioning", method, 0, 0.0), method, folder))
     table = tabulate(RunSet(tuple(runs)))
-    shown = compare_examples(table, table.settings[0], by_name("captioning").examples, 3)
+    shown = compare_examples(table, table.settings[0], task.by_name("captioning").examples, 3)
     assert [example.name for example in shown] == ["0", "1", "3"]
     for example in shown:
         assert example.picture is not None
@@ -466,7 +471,7 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
     facts = {**runs[1].result.backbone, "recipe_hash": "aaaa1111", "fingerprint": "x"}
     other = replace(runs[1], result=replace(runs[1].result, backbone=facts), folder="other")
     table = tabulate(RunSet((*runs, other)))
-    (example,) = compare_examples(table, table.settings[0], by_name("captioning").examples, 1)
+    (example,) = compare_examples(table, table.settings[0], task.by_name("captioning").examples, 1)
     assert len(example.answers) == 3
 
 
@@ -507,6 +512,7 @@ def test_backbones_that_nothing_tells_apart_are_in_no_cell_and_are_named():
 
 def test_what_may_change_on_resume_makes_no_other_column_and_no_other_configuration():
     changed = {"accumulate": 4, "cache": "x", "workers": 9, "tensorboard": True, "checkpoints": {}}
+    changed |= {"loader": {"workers": 9}}
     assert set(changed) == set(CHANGEABLE)
     runs = [
         result("detection", "none", 0, 60.0),
@@ -542,3 +548,69 @@ def test_a_single_pair_has_no_chart():
     text = to_html(tabulate(run_set(*runs, *more)), run_set(*runs, *more))
     assert "Right of zero" in text
     assert "Single pairs" not in text
+
+
+def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, monkeypatch):
+    """Nothing but its entry in transfer/task.py tells the report about it."""
+    toy = task.Task(
+        name="juggling",
+        tool="juggle.py",
+        config="nowhere:Config",
+        build="nowhere:build",
+        finetune="nowhere:finetune",
+        metrics=(task.Metric("catches", "catches %", 100), task.Metric("drops", "drops")),
+        curve=task.Curve("val_catches", "catches over time", 100),
+        demo=task.DemoData("nowhere:draw", {}, {}),
+        pictures=(
+            task.Picture("balls.png", "balls", "The balls", "As they flew.", "{method} balls", 40),
+        ),
+        examples=task.Examples(
+            files=("throws.json",),
+            read="juggling:read_throws",
+            section="throws",
+            title="Throws side by side",
+            lead="The same throws.",
+            missing="No throws.",
+        ),
+    )
+    monkeypatch.setattr(task, "TASKS", (*task.TASKS, toy))
+    monkeypatch.setitem(sys.modules, "juggling", SimpleNamespace(read_throws=read_throws))
+    for method, value in (("none", 0.5), ("cutmix", 0.625)):
+        for seed in (0, 1):
+            run = result("detection", method, seed, 0)
+            run = replace(run, task="juggling", metric="catches")
+            folder = tmp_path / f"{method}{seed}"
+            (folder / "pictures").mkdir(parents=True)
+            Image.new("RGB", (80, 40)).save(folder / "pictures/balls.png")
+            run = replace(run, metrics={"catches": value + seed / 100})
+            (folder / "result.json").write_text(json.dumps(asdict(run)))
+            (folder / "throws.json").write_text(json.dumps({"high": f"{method} caught it"}))
+            log = [{"epoch": n, "val_catches": n / 10} for n in (1, 2)]
+            (folder / "log.jsonl").write_text("\n".join(map(json.dumps, log)))
+    every_run = read_runs(tmp_path)
+    assert every_run.complaints == ()
+    table = tabulate(every_run)
+    texts = render_files(table, every_run)
+    assert "catches % [1]" in texts["report.md"]
+    assert "drops" not in texts["report.md"]  # no run holds it
+    assert "50.5 ± 0.7 (n=2)" in texts["report.md"]
+    assert "*+12.5 ± " in texts["report.md"]
+    assert "juggling,r," in texts["cells.csv"]
+    for words in (
+        '<option value="juggling">',
+        "catches over time over epochs",
+        '<section id="balls"',
+        'alt="net, none balls"',
+        "Throws side by side",
+        "cutmix caught it",
+    ):
+        assert words in texts["report.html"], words
+    file = tmp_path / "expected.yaml"
+    file.write_text(
+        "rows: [{task: juggling, method: none, metric: catches, value: 50.5, tolerance: 0.1}]"
+    )
+    assert [outcome.holds for outcome in compare(read_expected(file), table)] == [True]
+
+
+def read_throws(throws: bytes) -> dict[str, task.Example]:
+    return {name: task.Example(answer) for name, answer in json.loads(throws).items()}

@@ -9,6 +9,7 @@ import pytest
 from pretrain.errors import UsageError
 from tests.transfer.test_report import result
 from transfer.report import read_results, read_runs
+from transfer.report.results import GRID_FORMAT
 
 GOOD = asdict(result("pretrain", "none", 0, 1.0))
 
@@ -185,3 +186,36 @@ def test_nothing_to_report(tmp_path):
     put(tmp_path, "a", "{")
     with pytest.raises(UsageError, match=r"Left out:\n  a/result.json: cannot be read"):
         read_results(tmp_path)
+
+
+def in_the_words_of_before(backbone: dict) -> dict:
+    names = {"method": "arm", "recipe_hash": "variant"}
+    return {names.get(key, key): value for key, value in backbone.items()}
+
+
+def test_results_and_grids_of_before_are_read(tmp_path):
+    backbone = GOOD["backbone"] | {"recipe_hash": "aaaa1111"}
+    old = GOOD | {"format": "result/1", "backbone": in_the_words_of_before(backbone)}
+    put(tmp_path, "a", json.dumps(old))
+    row = cell("none", "missing", "b")
+    row |= {"backbone": in_the_words_of_before(backbone)}
+    (tmp_path / "grid.json").write_text(json.dumps({"format": "grid/1", "cells": [row]}))
+    found = read_runs(tmp_path)
+    assert found.complaints == ()
+    assert found.runs[0].result.backbone == backbone
+    assert found.unfinished[0].backbone == backbone
+    put(tmp_path, "c", json.dumps({**old, "backbone": [1]}))
+    put(tmp_path, "d", '{"format": "result/1"}')
+    told = {line.split("/")[0]: line for line in read_runs(tmp_path).complaints}
+    assert "backbone is [1], expected an object" in told["c"]
+    assert "missing or unknown fields" in told["d"]
+
+
+def test_jobs_of_a_grid(tmp_path):
+    jobs = [cell("none", "failed", "a", why="no memory"), "nonsense"]
+    (tmp_path / "grid.json").write_text(json.dumps({"format": GRID_FORMAT, "jobs": jobs}))
+    found = read_runs(tmp_path)
+    assert [(job.folder, job.state, job.why) for job in found.unfinished] == [
+        ("a", "failed", "no memory")
+    ]
+    assert found.complaints == ("grid.json, job 2: the job is 'nonsense', expected an object",)

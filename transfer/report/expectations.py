@@ -20,9 +20,8 @@ from typing import Any
 import yaml
 
 from pretrain.errors import UsageError
-from transfer import task
 from transfer.report.flat import cell_facts
-from transfer.report.results import is_number
+from transfer.report.results import find_task, is_number
 from transfer.report.table import Table
 
 _NEEDED = ("task", "method", "metric", "value")
@@ -113,12 +112,7 @@ def _parse_row(row: Any, tolerance: Any, where: str) -> Expected:
             right, kind = isinstance(value, str), "a text (in quotes)"
         if not right:
             raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
-    metrics = {
-        one.name: [metric.key for metric in one.metrics] for one in (task.PRETRAIN, *task.TASKS)
-    }
-    if row["task"] not in metrics:
-        raise UsageError(f"{where}: task {row['task']!r}; known are {', '.join(metrics)}.")
-    known = metrics[row["task"]]
+    known = [metric.key for metric in find_task(row["task"], f"{where}: ").metrics]
     if row["metric"] not in known:
         raise UsageError(f"{where}: metric {row['metric']!r}; known are {', '.join(known)}.")
     value, tolerance, n = row.pop("value"), row.pop("tolerance"), row.pop("n", None)

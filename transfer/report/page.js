@@ -23,8 +23,7 @@
   // sorting: cells without a value stay below
   const valueOf = (row, place) => {
     const cell = row.cells[place];
-    if (cell.tagName === "TH") return cell.textContent;
-    return "value" in cell.dataset ? cell.dataset.value : null;
+    return cell.tagName === "TH" ? cell.textContent : cell.dataset.value ?? null;
   };
   const order = (a, b, sign) => {
     if (a === null || b === null) return (a === null) - (b === null);
@@ -36,15 +35,14 @@
     const heads = all("thead th", table).filter((head) => head.querySelector(".sort"));
     heads.forEach((head, place) => head.querySelector(".sort").addEventListener("click", () => {
       const falling = place > 0 && table.id === "table-summary";  // the best first
-      const first = falling ? "descending" : "ascending";
-      const second = falling ? "ascending" : "descending";
+      const [first, second] = falling ? ["descending", "ascending"] : ["ascending", "descending"];
       const next = head.getAttribute("aria-sort") === first ? second : first;
       heads.forEach((other) => other.setAttribute("aria-sort", other === head ? next : "none"));
       const body = table.tBodies[0];
       const sign = next === "ascending" ? 1 : -1;
-      const rows = [...body.rows].map((row) => [valueOf(row, place), row]);
-      rows.sort(([a], [b]) => order(a, b, sign));
-      body.append(...rows.map(([, row]) => row));
+      const rows = [...body.rows];
+      rows.sort((a, b) => order(valueOf(a, place), valueOf(b, place), sign));
+      body.append(...rows);
     }));
   }
 
@@ -61,11 +59,10 @@
     }
     const rows = all("#table-summary tbody tr, #table-runs tbody tr");
     const seen = rows.filter((row) => !row.hidden);
-    const count = (list, id) => list.filter((row) => row.closest("table").id === id).length;
+    const share = (id) => [seen, rows]
+      .map((list) => list.filter((row) => row.closest("table").id === id).length).join(" of ");
     shown.textContent = words.length || task.value
-      ? `${count(seen, "table-summary")} of ${count(rows, "table-summary")} backbones, ` +
-        `${count(seen, "table-runs")} of ${count(rows, "table-runs")} runs`
-      : "";
+      ? `${share("table-summary")} backbones, ${share("table-runs")} runs` : "";
   };
   filter.addEventListener("input", apply);
   task.addEventListener("change", apply);
@@ -83,7 +80,7 @@
     if (from === link) return;
     from = link;
     const held = document.getElementById(link.getAttribute("aria-describedby"));
-    tip.replaceChildren(...[...held.cloneNode(true).childNodes]);
+    tip.replaceChildren(...held.cloneNode(true).childNodes);
     tip.hidden = false;
     const box = link.getBoundingClientRect();
     const left = Math.min(box.left, innerWidth - tip.offsetWidth - 12);

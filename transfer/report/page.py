@@ -19,6 +19,7 @@ from transfer.report.pictures import ComparedExample, Thumbnail, compare_example
 from transfer.report.results import RunSet
 from transfer.report.table import Column, Table
 from transfer.statistics import FEWEST
+from transfer.task import Examples, Picture
 
 _HERE = Path(__file__).parent
 _MOST_BYTES = 1_200_000  # of each of the galleries
@@ -30,7 +31,7 @@ class Gallery:
     """A section with what the runs of a task have left to be seen."""
 
     task: str
-    about: task.Picture | task.Examples
+    about: Picture | Examples
     missing: str
     """What stands there if there is nothing."""
     pictures: list[Thumbnail]
@@ -75,11 +76,9 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
         table=table,
         runs=run_set.runs,
         anchors={run.folder: f"run-{number}" for number, run in enumerate(run_set.runs, 1)},
-        backbones={run.result.backbone["fingerprint"] for run in run_set.runs},
-        seconds=sum(run.result.seconds for run in run_set.runs),
         unfinished=run_set.unfinished,
         today=f"{datetime.now(UTC):%Y-%m-%d}",
-        tasks=list(dict.fromkeys(setting.task for setting in table.settings)),
+        summary_heads=[(one.metric.title, one.setting.task) for one in table.columns],
         paper_columns=_paper_columns(table),
         forests=forests(table),
         curves=curves(table),
@@ -96,16 +95,16 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
     )
 
 
-def _paper_columns(table: Table) -> list[tuple[str, str, Column | None]]:
-    """(title, task, column) of our metrics in the paper's order; no column where we have none."""
-    columns: list[tuple[str, str, Column | None]] = []
+def _paper_columns(table: Table) -> list[tuple[tuple[str, str], Column | None]]:
+    """((title, task), column) of our metrics in the paper's order; None where we have no column."""
+    columns: list[tuple[tuple[str, str], Column | None]] = []
     for theirs in paper.COLUMNS:
         ours = [
-            (column.head, theirs.task, column)
+            ((column.head, theirs.task), column)
             for column in table.columns
             if (column.setting.task, column.metric.key) == (theirs.task, theirs.key)
         ]
-        columns += ours or [(theirs.title, theirs.task, None)]
+        columns += ours or [((theirs.title, theirs.task), None)]
     return columns
 
 

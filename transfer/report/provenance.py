@@ -2,9 +2,9 @@
 
 import hashlib
 import json
-from collections import defaultdict
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import yaml
 
@@ -15,15 +15,6 @@ from transfer.report.table import Column
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
 _OF_A_RUN = ("seed", "data", "backbone", *CHANGEABLE)
-
-
-class Details(NamedTuple):
-    """What several runs share."""
-
-    summary: str
-    text: str
-    task: str = ""
-    digest: str = ""
 
 
 def digest(run: FinishedRun) -> str:
@@ -110,41 +101,31 @@ def count(things: Sequence[Any] | int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
-def configs(runs: Sequence[FinishedRun]) -> list[Details]:
-    """Each configuration once, with what differs from run to run."""
+def configs(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, str, str, str]]:
+    """(digest, task, summary, text) of each configuration, with what differs from run to run."""
     groups: dict[str, list[FinishedRun]] = defaultdict(list)
     for run in runs:
         groups[digest(run)].append(run)
-    details = []
     for name, group in groups.items():
-        result = group[0].result
-        differing = [
-            f"# {run.folder}: "
-            + ", ".join(f"{key} {held[key]}" for key in _OF_A_RUN if key in held)
-            + "\n"
-            for run in group
-            for held in [run.result.config]
-        ]
+        result, text = group[0].result, ""
+        for run in group:
+            config = run.result.config
+            facts = ", ".join(f"{key} {config[key]}" for key in _OF_A_RUN if key in config)
+            text += f"# {run.folder}: {facts}\n"
         summary = f"{result.task}, {result.config.get('name', '?')}, {count(group, 'run')}"
-        text = "".join(differing) + _yaml(_common(group[0]))
-        details.append(Details(summary, text, result.task, name))
-    return details
+        yield name, result.task, summary, text + _yaml(_common(group[0]))
 
 
-def environments(runs: Sequence[FinishedRun]) -> list[Details]:
-    """Each set of versions once, with the number of runs."""
-    groups: dict[str, list[dict[str, Any]]] = defaultdict(list)
+def environments(runs: Sequence[FinishedRun]) -> Counter[tuple[str, str]]:
+    """How many runs have each (device and torch, all versions)."""
+    numbers = Counter[tuple[str, str]]()
     for run in runs:
         held = run.result.environment
         facts = {key: held.get(key) for key in ("device", "threads", "processes", "versions")}
-        groups[_yaml(facts)].append(facts)
-    details = []
-    for text, group in groups.items():
-        versions = group[0]["versions"]
+        versions = held.get("versions")
         torch = versions.get("torch", "unknown") if isinstance(versions, dict) else "unknown"
-        summary = f"{group[0]['device']}, torch {torch}: {count(group, 'run')}"
-        details.append(Details(summary, text))
-    return details
+        numbers[f"{held.get('device')}, torch {torch}", _yaml(facts)] += 1
+    return numbers
 
 
 def _common(run: FinishedRun) -> dict[str, Any]:

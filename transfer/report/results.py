@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from pretrain.errors import UsageError
 from pretrain.run import Result, rename_backbone_keys
@@ -26,28 +26,15 @@ _LARGEST = 16 * 2**20  # bytes; our own files have ten thousand
 _NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
 
 # field -> what it must hold
-_RESULT = {
-    "task": str,
-    "metric": str,
-    "metrics": dict,
-    "backbone": dict,
-    "data": dict,
-    "seed": int,
-    "config": dict,
-    "seconds": int | float,
-    "environment": dict,
-}
+_RESULT = {name: get_origin(kind) or kind for name, kind in get_type_hints(Result).items()}
 _BACKBONE = {
-    "name": str,
-    "arch": str,
-    "method": str,
-    "fingerprint": str,
-    "recipe": str | None,
-    "dataset": str | None,
+    **dict.fromkeys(("name", "arch", "method", "fingerprint"), str),
+    **dict.fromkeys(("recipe", "dataset", "recipe_hash"), str | None),
     "epochs": int | float | None,
     "seed": int | None,
 }
-_JOB = {"task": str, "backbone": dict, "seed": int, "folder": str, "state": str}
+_JOB = {"task": str, "backbone": dict, "seed": int, "folder": str, "state": str, "why": str | None}
+_OLD = {"recipe_hash": None}  # results of before it was there do not have one
 _KINDS = {
     str: "a text",
     dict: "an object",
@@ -106,7 +93,8 @@ def read_runs(folder: Path) -> RunSet:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
     complaints: list[str] = []
-    runs, planned = [], []
+    runs: list[FinishedRun] = []
+    planned: list[UnfinishedRun] = []
     for parent, name in _walk(folder, complaints):
         file = _join(parent, name)
         try:
@@ -201,9 +189,9 @@ def _load(path: Path) -> dict[str, Any]:
 def _check_result(content: dict[str, Any]) -> Result:
     result = Result.parse(content)
     _check_fields(vars(result), _RESULT)
-    _check_backbone(result.backbone)
+    _check_fields(_OLD | result.backbone, _BACKBONE, "backbone")
     _check_fields(result.data, {"name": str}, "data")
-    keys = {metric.key for metric in _find_task(result.task).metrics} & set(result.metrics)
+    keys = {metric.key for metric in find_task(result.task).metrics} & set(result.metrics)
     _check_fields(result.metrics, dict.fromkeys(sorted(keys), int | float), "metrics")
     return result
 
@@ -226,11 +214,10 @@ def _read_jobs(
     for number, job in enumerate(content[f"{noun}s"], 1):
         try:
             _check(job, dict, f"the {noun}")
-            _check_fields(job, _JOB)
-            _check(job.get("why"), str | None, "why")
+            _check_fields({"why": None} | job, _JOB)
             backbone = rename_backbone_keys(job["backbone"])
-            _check_backbone(backbone)
-            _find_task(job["task"])
+            _check_fields(_OLD | backbone, _BACKBONE, "backbone")
+            find_task(job["task"])
             if job["state"] not in ("done", "failed", "missing"):
                 raise UsageError(f"state is {_SHORT.repr(job['state'])}")
         except UsageError as error:
@@ -249,12 +236,6 @@ def _read_jobs(
         )
 
 
-def _check_backbone(backbone: Mapping[str, Any]) -> None:
-    _check_fields(backbone, _BACKBONE, "backbone")
-    # results of before it was there do not have one
-    _check(backbone.get("recipe_hash"), str | None, "backbone.recipe_hash")
-
-
 def _check_fields(content: Mapping[str, Any], kinds: Mapping[str, Any], parent: str = "") -> None:
     for key, kind in kinds.items():
         if key not in content:
@@ -263,6 +244,7 @@ def _check_fields(content: Mapping[str, Any], kinds: Mapping[str, Any], parent: 
 
 
 def _check(value: Any, kind: Any, name: str) -> None:
+    kind = int | float if kind is float else kind
     if not isinstance(value, kind) or isinstance(value, bool):
         expected = " or ".join(_KINDS[one] for one in get_args(kind) or (kind,))
         raise UsageError(f"{name} is {_SHORT.repr(value)}, expected {expected}")
@@ -270,10 +252,11 @@ def _check(value: Any, kind: Any, name: str) -> None:
         raise UsageError(f"{name} is {_SHORT.repr(value)}, no finite number")
 
 
-def _find_task(name: str) -> task.Task:
+def find_task(name: str, where: str = "") -> task.Task:
+    """A task, or pretraining; UsageError where there is none of the name."""
     known = {one.name: one for one in (task.PRETRAIN, *task.TASKS)}
     if name not in known:
-        raise UsageError(f"task {_SHORT.repr(name)}; known are {', '.join(known)}")
+        raise UsageError(f"{where}task {_SHORT.repr(name)}; known are {', '.join(known)}")
     return known[name]
 
 
