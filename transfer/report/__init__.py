@@ -24,8 +24,6 @@ from transfer.report.results import FinishedRun, RunSet, read_runs
 from transfer.report.table import Table, tabulate
 
 __all__ = [
-    "RunSet",
-    "Table",
     "read_results",
     "read_runs",
     "render_files",

@@ -40,22 +40,22 @@ def forests(table: Table) -> list[Chart]:
     """
     charts: list[Chart] = []
     for column in table.columns:
-        found = [
+        compared = [
             (f"{row.method} - {other.method}", table.label(row, other), one)
             for (row, other, of), one in table.differences.items()
             if of == column and one.half_width is not None
         ]
-        if column.metric.main and found:
-            charts.append(_forest(column, found, f"forest-{len(charts)}"))
+        if column.metric.main and compared:
+            charts.append(_forest(column, compared, f"forest-{len(charts)}"))
     return charts
 
 
-def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: str) -> Chart:
+def _forest(column: Column, compared: Sequence[tuple[str, str, Difference]], name: str) -> Chart:
     """From (short label, full label, difference) of each comparison of several pairs."""
-    reach = max(abs(one.mean) + (one.half_width or 0) for *_, one in found) * 1.08 or 1.0
-    often = Counter(short for short, *_ in found)
+    reach = max(abs(one.mean) + (one.half_width or 0) for *_, one in compared) * 1.08 or 1.0
+    often = Counter(short for short, *_ in compared)
     left, right, row_height = 12, svg.WIDTH - 12, 46
-    bottom = 8 + row_height * len(found)
+    bottom = 8 + row_height * len(compared)
 
     def scale(value: float) -> float:
         return left + (value + reach) / (2 * reach) * (right - left)
@@ -65,7 +65,7 @@ def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: 
         x, text = scale(tick), f"{tick:+g}" if tick else "0"
         body.append(svg.line(x, 6, x, bottom, "grid" if tick else "zero"))
         body.append(svg.text(x, bottom + 14, text, "tick", "middle"))
-    for number, (short, label, one) in enumerate(found):
+    for number, (short, label, one) in enumerate(compared):
         y = 22 + row_height * number
         half = one.half_width or 0.0
         value = f"{one.mean:+.1f} ± {half:.1f}, n={one.n}, {p_text(one)}"
@@ -82,7 +82,7 @@ def _forest(column: Column, found: Sequence[tuple[str, str, Difference]], name: 
     head = f"{column.head} {column.setting.task}, {column.setting.recipe}"
     title = f"Differences in {column.metric.title}"
     chart = svg.picture(bottom + 22, title, f"{'; '.join(texts)}.", body, name)
-    return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in found)]))
+    return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in compared)]))
 
 
 def curves(table: Table) -> list[Chart]:

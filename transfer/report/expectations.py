@@ -102,15 +102,14 @@ def _parse_row(row: Any, tolerance: Any, where: str) -> Expected:
         raise UsageError(f"{where}: {', '.join(missing)} missing.")
     for key, value in row.items():
         if key == "n":
-            right = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            is_right = is_number(value) and isinstance(value, int) and value >= 1
             kind = "a number of pretrainings"
-        elif key == "value":
-            right, kind = is_number(value), "a number"
-        elif key == "tolerance":
-            right, kind = is_number(value) and value >= 0, "a number of at least 0"
+        elif key in ("value", "tolerance"):
+            is_right = is_number(value) and (key == "value" or value >= 0)
+            kind = "a number" if key == "value" else "a number of at least 0"
         else:
-            right, kind = isinstance(value, str), "a text (in quotes)"
-        if not right:
+            is_right, kind = isinstance(value, str), "a text (in quotes)"
+        if not is_right:
             raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
     known = [metric.key for metric in find_task(row["task"], f"{where}: ").metrics]
     if row["metric"] not in known:

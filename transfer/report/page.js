@@ -10,7 +10,6 @@
   const isDark = () => (root.dataset.theme || (system.matches ? "dark" : "light")) === "dark";
   const label = () => { theme.textContent = isDark() ? "Light" : "Dark"; };
   if (["dark", "light"].includes(remembered())) root.dataset.theme = remembered();
-  theme.setAttribute("aria-label", "Switch between dark and light");
   theme.hidden = false;
   theme.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
@@ -21,8 +20,8 @@
   label();
 
   // sorting: cells without a value stay below
-  const valueOf = (row, place) => {
-    const cell = row.cells[place];
+  const valueOf = (row, index) => {
+    const cell = row.cells[index];
     return cell.tagName === "TH" ? cell.textContent : cell.dataset.value ?? null;
   };
   const order = (a, b, sign) => {
@@ -33,15 +32,15 @@
   };
   for (const table of all("table")) {
     const heads = all("thead th", table).filter((head) => head.querySelector(".sort"));
-    heads.forEach((head, place) => head.querySelector(".sort").addEventListener("click", () => {
-      const falling = place > 0 && table.id === "table-summary";  // the best first
+    heads.forEach((head, index) => head.querySelector(".sort").addEventListener("click", () => {
+      const falling = index > 0 && table.id === "table-summary";  // the best first
       const [first, second] = falling ? ["descending", "ascending"] : ["ascending", "descending"];
       const next = head.getAttribute("aria-sort") === first ? second : first;
       heads.forEach((other) => other.setAttribute("aria-sort", other === head ? next : "none"));
       const body = table.tBodies[0];
       const sign = next === "ascending" ? 1 : -1;
       const rows = [...body.rows];
-      rows.sort((a, b) => order(valueOf(a, place), valueOf(b, place), sign));
+      rows.sort((a, b) => order(valueOf(a, index), valueOf(b, index), sign));
       body.append(...rows);
     }));
   }
@@ -79,8 +78,8 @@
     clearTimeout(closing);
     if (from === link) return;
     from = link;
-    const held = document.getElementById(link.getAttribute("aria-describedby"));
-    tip.replaceChildren(...held.cloneNode(true).childNodes);
+    const details = document.getElementById(link.getAttribute("aria-describedby"));
+    tip.replaceChildren(...details.cloneNode(true).childNodes);
     tip.hidden = false;
     const box = link.getBoundingClientRect();
     const left = Math.min(box.left, innerWidth - tip.offsetWidth - 12);

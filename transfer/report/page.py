@@ -45,8 +45,8 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
     """The whole page.
 
     Args:
-        table: of what was found.
-        run_set: with folders, for logs and pictures.
+        table: of `run_set`.
+        run_set: its runs with their folders, for logs and pictures.
         title: of the page.
     """
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))

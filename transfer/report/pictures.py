@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from PIL import Image
 from pretrain.errors import UsageError
 from transfer import task
 from transfer.report.results import FinishedRun, read_bytes
-from transfer.report.table import Row, Setting, Table, row_of, setting_of
+from transfer.report.table import Row, Setting, Table, row_of
 
 _LARGEST_FILE = 32 * 2**20
 _MOST_PIXELS = 40_000_000
@@ -53,19 +54,14 @@ def thumbnails(
         picture: the one to be shown.
         limit: bytes that the pictures may have together.
     """
-    files = [
-        (run, run.path / "pictures" / picture.file)
+    chosen = [
+        run_and_file
         for setting, runs in table.runs.items()
         if setting.task == name
-        for run in runs
-        if run.path is not None
+        for run_and_file in _smallest_seeds(runs, f"pictures/{picture.file}").values()
     ]
-    chosen: dict[tuple[Setting, Row], tuple[FinishedRun, Path]] = {}
     shown: list[Thumbnail] = []
-    for run, path in sorted(files, key=lambda file: file[0].result.seed):
-        if path.is_file():
-            chosen.setdefault((setting_of(run.result), row_of(run.result.backbone)), (run, path))
-    for index, (run, path) in enumerate(chosen.values()):
+    for index, (run, path) in enumerate(chosen):
         result = run.result
         alt = picture.alt.format(
             method=result.backbone["name"], recipe=result.config.get("name", "?"), seed=result.seed
@@ -88,32 +84,38 @@ def compare_examples(
     Of each row it is the run of the smallest seed. Those are shown that no run has chosen for their
     score, spread evenly; any, if there are none.
     """
-    runs: dict[Row, FinishedRun] = {}
-    for run in sorted(table.runs[setting], key=lambda run: run.result.seed):
-        if run.path is not None:
-            runs.setdefault(row_of(run.result.backbone), run)
+    runs = _smallest_seeds(table.runs[setting], examples.files[0])
     read = task.load(examples.read)
     of_rows: dict[str, dict[str, task.Example]] = {}
     for row in sorted(runs, key=lambda row: (row.method != "none", table.name(row))):
-        folder = runs[row].path or Path()
-        if held := read(*(_content(folder / file) for file in examples.files)):
-            of_rows[table.name(row)] = held
+        folder = runs[row][1].parent
+        if row_examples := read(*(_content(folder / file) for file in examples.files)):
+            of_rows[table.name(row)] = row_examples
     if len(of_rows) < 2:
         return []
     first, *others = of_rows.values()
-    shared = [name for name in first if all(name in held for held in others)]
-    names = [name for name in shared if all(held[name].is_typical for held in of_rows.values())]
+    shared = [name for name in first if all(name in other for other in others)]
+    names = [name for name in shared if all(each[name].is_typical for each in of_rows.values())]
     names = names or sorted(shared)
     chosen = [names[index * len(names) // count] for index in range(count)] if names else []
     return [
         ComparedExample(
             name,
             _shrink(first[name].picture, 320, f"image {name}, described below"),
-            tuple((row, held[name].answer) for row, held in of_rows.items()),
+            tuple((row, each[name].answer) for row, each in of_rows.items()),
             first[name].references,
         )
         for name in dict.fromkeys(chosen)
     ]
+
+
+def _smallest_seeds(runs: Sequence[FinishedRun], file: str) -> dict[Row, tuple[FinishedRun, Path]]:
+    """Of each row the run of the smallest seed that has left a file, and the file."""
+    chosen: dict[Row, tuple[FinishedRun, Path]] = {}
+    for run in sorted(runs, key=lambda run: run.result.seed):
+        if run.path is not None and (run.path / file).is_file():
+            chosen.setdefault(row_of(run.result.backbone), (run, run.path / file))
+    return chosen
 
 
 def _content(path: Path) -> bytes:

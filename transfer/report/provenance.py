@@ -1,7 +1,5 @@
 """Where each number comes from: beside it on the page, and in the appendix."""
 
-import hashlib
-import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -11,7 +9,7 @@ import yaml
 from pretrain.run import CHANGEABLE
 from transfer import task
 from transfer.report.results import FinishedRun
-from transfer.report.table import Column
+from transfer.report.table import Column, short_hash
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
 _OF_A_RUN = ("seed", "data", "backbone", *CHANGEABLE)
@@ -19,8 +17,7 @@ _OF_A_RUN = ("seed", "data", "backbone", *CHANGEABLE)
 
 def digest(run: FinishedRun) -> str:
     """Over the configuration without seed, paths and what may change on resume."""
-    text = json.dumps(_common(run), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
+    return short_hash(_common(run))
 
 
 def source(run: FinishedRun, column: Column) -> tuple[str, str]:
@@ -95,9 +92,8 @@ def memory(run: FinishedRun) -> str:
     return f"{peak:,.0f} MiB" if isinstance(peak, (int, float)) else "memory unknown"
 
 
-def count(things: Sequence[Any] | int, noun: str) -> str:
+def count(number: int, noun: str) -> str:
     """1 run, 2 runs."""
-    number = things if isinstance(things, int) else len(things)
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
@@ -112,7 +108,7 @@ def configs(runs: Sequence[FinishedRun]) -> Iterator[tuple[str, str, str, str]]:
             config = run.result.config
             facts = ", ".join(f"{key} {config[key]}" for key in _OF_A_RUN if key in config)
             text += f"# {run.folder}: {facts}\n"
-        summary = f"{result.task}, {result.config.get('name', '?')}, {count(group, 'run')}"
+        summary = f"{result.task}, {result.config.get('name', '?')}, {count(len(group), 'run')}"
         yield name, result.task, summary, text + _yaml(_common(group[0]))
 
 
@@ -120,11 +116,13 @@ def environments(runs: Sequence[FinishedRun]) -> Counter[tuple[str, str]]:
     """How many runs have each (device and torch, all versions)."""
     numbers = Counter[tuple[str, str]]()
     for run in runs:
-        held = run.result.environment
-        facts = {key: held.get(key) for key in ("device", "threads", "processes", "versions")}
-        versions = held.get("versions")
+        environment = run.result.environment
+        facts = {
+            key: environment.get(key) for key in ("device", "threads", "processes", "versions")
+        }
+        versions = environment.get("versions")
         torch = versions.get("torch", "unknown") if isinstance(versions, dict) else "unknown"
-        numbers[f"{held.get('device')}, torch {torch}", _yaml(facts)] += 1
+        numbers[f"{environment.get('device')}, torch {torch}", _yaml(facts)] += 1
     return numbers
 
 

@@ -31,8 +31,8 @@ def picture(height: float, title: str, description: str, body: Iterable[str], na
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
     """One line of text; `anchor` is start, middle or end."""
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f'<text class="{kind}" {place}>{escape(words)}</text>'
+    position = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text class="{kind}" {position}>{escape(words)}</text>'
 
 
 def line(x1: float, y1: float, x2: float, y2: float, kind: str) -> str:
@@ -47,8 +47,8 @@ def dot(x: float, y: float, radius: float, kind: str) -> str:
 
 def polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
     """A line through points."""
-    told = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
-    return f'<polyline class="{kind}" points="{told}"/>'
+    corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+    return f'<polyline class="{kind}" points="{corners}"/>'
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:

@@ -279,8 +279,8 @@ def _ambiguous(runs: Sequence[FinishedRun]) -> dict[Seed, list[FinishedRun]]:
 def _metrics_of(name: str, runs: Sequence[FinishedRun]) -> list[task.Metric]:
     """Those that a run holds, and those that every run of the task should."""
     metrics = task.by_name(name).metrics
-    held = {key for run in runs for key in run.result.metrics}
-    return [one for one in metrics if one.always or one.key in held] or list(metrics[:1])
+    measured = {key for run in runs for key in run.result.metrics}
+    return [one for one in metrics if one.always or one.key in measured] or list(metrics[:1])
 
 
 def row_of(backbone: dict[str, Any]) -> Row:
@@ -294,13 +294,19 @@ def setting_of(result: Result) -> Setting:
     config = result.config
     rest = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
     sizes = {key: value for key, value in result.data.items() if isinstance(value, int)}
-    digest = hashlib.sha256(json.dumps([rest, sizes], sort_keys=True).encode()).hexdigest()[:8]
     counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
     recipe = str(config.get("name", "?"))
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
     data = f"{result.data['name']} ({counts})" if counts else result.data["name"]
-    return Setting(result.task, recipe, data, str(config.get("engine", "")), digest)
+    return Setting(
+        result.task, recipe, data, str(config.get("engine", "")), short_hash([rest, sizes])
+    )
+
+
+def short_hash(value: Any) -> str:
+    """Eight digits over plain values, whatever the order of keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _without_method(recipe: str | None, method: str) -> str | None:
