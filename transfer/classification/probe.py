@@ -10,9 +10,9 @@ kept. Features are taken as they are: nothing is scaled to unit variance or leng
 
 Solved by L-BFGS (torch) in float64, in coordinates that change no optimum: features are centred
 (the free bias takes that up) and turned into the axes of their covariance, and each axis is
-stretched until the curvature is about one: on 200 random images with 40 features of different
-scales that takes 22 iterations, where SciPy's L-BFGS-B on the features as they are takes 1,164 (at a
-penalty of 1e-5). N images, F features, K classes.
+stretched until the curvature is about one. On 200 random images with 40 features of different
+scales that takes 22 iterations, where SciPy's L-BFGS-B on the features as they are takes 1,164 (at
+a penalty of 1e-5). N images, F features, K classes.
 """
 
 import math
