@@ -7,8 +7,7 @@ from collections import defaultdict
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores import DocumentFrequencies, References
-from transfer.captioning.scores.tokens import tokenize
+from transfer.captioning.scores import DocumentFrequencies, References, tokenize
 
 CORPUS = {
     1: ["A dog runs.", "The dog is running in a park"],

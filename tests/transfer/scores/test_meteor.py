@@ -13,10 +13,15 @@ from pretrain.errors import UsageError
 from tests.conftest import ROOT
 from transfer.captioning.scores import Meteor, References, score
 from transfer.captioning.scores.meteor.align import Match, align
-from transfer.captioning.scores.meteor.data import Data, cache_folder
-from transfer.captioning.scores.meteor.normalize import normalize, read_prefixes
+from transfer.captioning.scores.meteor.data import (
+    Data,
+    cache_folder,
+    read_arrays,
+    read_prefixes,
+    write_arrays,
+)
+from transfer.captioning.scores.meteor.lexicon import normalize
 from transfer.captioning.scores.meteor.score import corpus_scores, segment_scores
-from transfer.captioning.scores.meteor.store import read_arrays, write_arrays
 
 
 def close(ours: float, theirs: float, what: object = "") -> None:
@@ -187,19 +192,20 @@ def tiny(tmp_path, monkeypatch):
 
 def open_index(folder: Path) -> int:
     """In a process of its own: make or read the index."""
-    return len(Data.open(folder).phrases)
+    return len(Data.open(folder).index["phrases"])
 
 
 def test_processes_make_one_index_together(tiny):
     """At the same time; nothing is left but the index."""
     with multiprocessing.get_context("spawn").Pool(3) as pool:
-        assert pool.map(open_index, [tiny] * 6, chunksize=1) == [6] * 6
+        assert pool.map(open_index, [tiny] * 6, chunksize=1) == [4] * 6
     assert len(list(cache_folder().iterdir())) == 1
 
 
 def test_a_damaged_index_is_made_again(tiny, tmp_path):
     said: list[str] = []
     first = Data.open(tiny, said.append)
+    contents = {name: array.tolist() for name, array in first.index.items()}
     (index,) = cache_folder().iterdir()
     assert len(said) == 1
     Data.open(tiny, said.append)
@@ -208,7 +214,7 @@ def test_a_damaged_index_is_made_again(tiny, tmp_path):
         (tmp_path / "damaged").write_bytes(damage)
         os.replace(tmp_path / "damaged", index)  # not in place: `first` still maps the old file
         again = Data.open(tiny, said.append)
-        assert again.arrays["targets"].tolist() == first.arrays["targets"].tolist()
+        assert {name: array.tolist() for name, array in again.index.items()} == contents
     assert len(said) == 4
 
 
@@ -216,7 +222,7 @@ def test_another_table_gets_another_index(tiny):
     Data.open(tiny)
     table = tiny / "data" / "paraphrase-en.gz"
     table.write_bytes(gzip.compress(b"0.5\na cat\nfelix\n"))
-    assert len(Data.open(tiny).phrases) == 2
+    assert len(Data.open(tiny).index["phrases"]) == 2
     assert len(list(cache_folder().iterdir())) == 2
 
 
@@ -224,18 +230,18 @@ def test_synsets_of_inflected_words(tiny):
     """An irregular form by the list, a regular one by the first ending that leaves a word."""
     data = Data.open(tiny)
     words = ["geese", "goose", "birds", "was", "birder", "boss", "beed", "be", "s", "nowhere"]
-    found = data.synsets(words, data.find(words))
+    found = [data.synsets_of(word) for word in words]
     wanted = [{12}, {12}, {12, 13}, {14}, {12, 13}, set(), {14}, {14}, set(), set()]
     assert [set(synsets) for synsets in found] == wanted
 
 
 def test_paraphrases_of_a_small_table(tiny):
     references = {1: ["see the hound"], 2: ["see hound"]}
-    rows = References(references, meteor=Meteor.open(tiny)).rows(
+    stats = References(references, meteor=Meteor.open(tiny)).sufficient_stats(
         [1, 2, 2, 2], ["see a dog", "see a dog", "see a dog of some size and age", "see a cat"]
     )
-    assert rows.meteor is not None
-    matched = rows.meteor[:, 16:20].tolist()  # content and function words of both, by paraphrase
+    assert stats.meteor is not None
+    matched = stats.meteor[:, 16:20].tolist()  # content and function words of both, by paraphrase
     assert matched == [[1, 1, 1, 1], [1, 1, 1, 0], [3, 1, 4, 0], [0, 0, 0, 0]]
 
 
@@ -304,10 +310,11 @@ def test_arrays_in_a_file(tmp_path):
         "a": np.arange(5, dtype=np.int32),
         "empty": np.zeros(0, np.uint64),
         "b": np.array([b"x", b"yz"]),
+        "words": np.array("\xe9\nx".encode()),
     }
-    write_arrays(tmp_path / "file", {"words": ["\xe9"]}, arrays)
-    about, found = read_arrays(tmp_path / "file")
-    assert about == {"words": ["\xe9"]}
+    write_arrays(tmp_path / "file", arrays)
+    found = read_arrays(tmp_path / "file")
+    assert found["words"].item().decode() == "\xe9\nx"
     assert {name: array.tolist() for name, array in found.items()} == {
         name: array.tolist() for name, array in arrays.items()
     }
@@ -315,7 +322,7 @@ def test_arrays_in_a_file(tmp_path):
 
 
 def test_arrays_are_written_whole_or_not_at_all(tmp_path):
-    write_arrays(tmp_path / "file", {}, {"a": np.arange(3)})
+    write_arrays(tmp_path / "file", {"a": np.arange(3)})
 
     class Full:
         """An array in the middle of which the disk is full."""
@@ -326,8 +333,8 @@ def test_arrays_are_written_whole_or_not_at_all(tmp_path):
             raise OSError("no space left on device")
 
     with pytest.raises(OSError, match="no space"):
-        write_arrays(tmp_path / "file", {}, {"a": np.arange(9), "b": Full()})
-    assert read_arrays(tmp_path / "file")[1]["a"].tolist() == [0, 1, 2]
+        write_arrays(tmp_path / "file", {"a": np.arange(9), "b": Full()})
+    assert read_arrays(tmp_path / "file")["a"].tolist() == [0, 1, 2]
     assert os.listdir(tmp_path) == ["file"]
 
 

@@ -17,7 +17,7 @@ with_java = pytest.mark.skipif(why_not() is not None, reason=f"the jar: {why_not
 def test_the_jar_says_the_same(own, meteor):
     wanted, said, scored = own
     by_jar, here = (
-        References(wanted, meteor=backend).rows(list(said), list(said.values()))
+        References(wanted, meteor=backend).sufficient_stats(list(said), list(said.values()))
         for backend in (MeteorJar(), meteor)
     )
     assert by_jar.meteor.tolist() == here.meteor.tolist()

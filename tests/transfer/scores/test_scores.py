@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores import DocumentFrequencies, References, Tally, score
+from transfer.captioning.scores import DocumentFrequencies, References, ScoreAccumulator, score
 from transfer.captioning.scores.rouge import lcs_lengths
-from transfer.captioning.scores.words import Words
+from transfer.captioning.scores.tokenizer import Tokenizer
 
 NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr")
 SETS = ("human", "noisy", "constant", "nn_tfidf", "nn_single")
@@ -101,8 +101,8 @@ def test_common_subsequences_of_any_length():
     draw = random.Random(1)
     lengths = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 90, 200]
     texts = [" ".join(draw.choices("abcde", k=draw.choice(lengths))) for _ in range(120)]
-    words = Words()
-    cut = words.cut(texts, tokenized=True)
+    words = Tokenizer()
+    cut = words.encode(texts, tokenized=True)
     one, two = np.repeat(np.arange(60), 2), np.array([draw.randrange(60, 120) for _ in range(120)])
     found = lcs_lengths(cut, cut, one, two)
     for place, (left, right) in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
@@ -119,16 +119,16 @@ def test_prepared_batch_and_incremental_are_one(coco):
     whole = score(wanted, said)
     prepared = References(wanted)
     prepared.score({image_id: captions["noisy"][image_id] for image_id in ids})  # meets new words
-    tally = Tally(prepared)
+    accumulator = ScoreAccumulator(prepared)
     for begin in range(0, 300, 7):
-        tally.add({image_id: said[image_id] for image_id in ids[begin : begin + 7]})
+        accumulator.add({image_id: said[image_id] for image_id in ids[begin : begin + 7]})
     mixed = ids[:]
     random.Random(0).shuffle(mixed)
     shuffled = score(
         {image_id: wanted[image_id] for image_id in mixed},
         {image_id: said[image_id] for image_id in mixed},
     )
-    for other in (prepared.score(said), tally.scores(), shuffled):
+    for other in (prepared.score(said), accumulator.compute(), shuffled):
         assert other.corpus == whole.corpus
         assert {image_id: other.per_image[image_id] for image_id in ids} == whole.per_image
 
@@ -211,16 +211,16 @@ def test_what_cannot_be_scored_is_said(references, hypotheses, words):
         score(references, hypotheses)
 
 
-def test_a_tally_takes_one_caption_an_image():
-    tally = Tally(References({1: ["a"], 2: ["b"]}))
+def test_an_accumulator_takes_one_caption_an_image():
+    accumulator = ScoreAccumulator(References({1: ["a"], 2: ["b"]}))
     with pytest.raises(UsageError, match="no captions"):
-        tally.scores()
-    tally.add({1: "a"})
-    tally.add({})
+        accumulator.compute()
+    accumulator.add({1: "a"})
+    accumulator.add({})
     with pytest.raises(
         UsageError, match="1 of 2 images have a caption already, the first has id 1"
     ):
-        tally.add({2: "b", 1: "a"})
-    assert list(tally.scores().per_image) == [1]
+        accumulator.add({2: "b", 1: "a"})
+    assert list(accumulator.compute().per_image) == [1]
     with pytest.raises(UsageError, match="2 ids were given for 1 captions"):
         References({1: ["a"]}).cider_d([1, 1], ["a"])

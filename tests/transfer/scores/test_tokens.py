@@ -6,7 +6,7 @@ import pytest
 
 from transfer.captioning.scores import tokenize
 from transfer.captioning.scores.lexer import lex
-from transfer.captioning.scores.words import Words
+from transfer.captioning.scores.tokenizer import Tokenizer
 
 # strings of the golden files whose words depend on more than themselves, and ours
 KNOWN_DIFFERENCES = {
@@ -106,8 +106,8 @@ def test_many_at_once_equal_one_by_one():
     """Also where pieces belong together over spaces, and in any order."""
     texts = strings(1, 4000)
     for order in (texts, texts[::-1]):
-        words = Words()
-        cut = words.cut(order)
+        words = Tokenizer()
+        cut = words.encode(order)
         names, begin = list(words), 0
         for text, count in zip(order, cut.counts.tolist(), strict=True):
             found = [names[number] for number in cut.words[begin : begin + count].tolist()]
@@ -123,8 +123,8 @@ def test_pieces_equal_the_whole():
 
 
 def test_words_with_spaces_inside_are_taken_apart():
-    words = Words()
-    cut = words.cut(["a 22 3/4 b", "", "1 1/2", "c 1 1/2 2 1/2"])
+    words = Tokenizer()
+    cut = words.encode(["a 22 3/4 b", "", "1 1/2", "c 1 1/2 2 1/2"])
     names, apart = list(words), words.split(cut)
     assert cut.counts.tolist() == [3, 0, 1, 3]
     assert apart.counts.tolist() == [4, 0, 2, 5]
@@ -136,9 +136,9 @@ def test_pieces_of_any_length_that_begin_alike():
         "x" * length + "y" for length in range(40)
     ]
     for order in (pieces, pieces[::-1]):
-        words = Words()
+        words = Tokenizer()
         for _ in range(2):  # new, and known
-            cut = words.cut([" ".join(order)])
+            cut = words.encode([" ".join(order)])
             names = list(words)
             assert [names[number] for number in cut.words.tolist()] == [
                 word for piece in order for word in tokenize(piece)

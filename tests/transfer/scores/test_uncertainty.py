@@ -5,8 +5,8 @@ import pytest
 
 from pretrain.errors import UsageError
 from transfer.captioning.scores import References
-from transfer.captioning.scores.summary import Rows, corpus_scores
-from transfer.captioning.scores.uncertainty import _drawn, _scores_of, compare, intervals
+from transfer.captioning.scores.summary import SufficientStats, corpus_scores
+from transfer.captioning.scores.uncertainty import _draw, _score_draws, compare, intervals
 
 
 @pytest.fixture(scope="module")
@@ -16,16 +16,16 @@ def rows(coco):
     ids = list(captions["human"])[:300]
     prepared = References({image_id: references["all"][image_id] for image_id in ids})
     return tuple(
-        prepared.rows(ids, [captions[name][image_id] for image_id in ids])
+        prepared.sufficient_stats(ids, [captions[name][image_id] for image_id in ids])
         for name in ("nn_tfidf", "nn_single")
     )
 
 
 def test_a_draw_is_scored_as_the_corpus_it_is(rows):
     """Counts of images against the rows themselves, repeated."""
-    counts = next(_drawn(300, 5, 0))
+    counts = next(_draw(300, 5, 0))
     assert (counts.sum(axis=1) == 300).all()
-    found = _scores_of(rows[0], iter([counts]))
+    found = _score_draws(rows[0], iter([counts]))
     for draw, row in enumerate(counts.astype(int)):
         repeated = corpus_scores(rows[0].take(np.repeat(np.arange(300), row)))
         for name, value in repeated.items():
@@ -69,7 +69,7 @@ def test_p_is_uniform_where_nothing_differs(rows):
     for seed in range(60):
         swap = generator.random(300) < 0.5
         pick = np.where(swap, 300, 0) + np.arange(300)
-        both = Rows.join([better, other])
+        both = SufficientStats.join([better, other])
         one, two = both.take(pick), both.take((pick + 300) % 600)
         ps.append(compare(one, two, 60, seed)["CIDEr"].p)
     assert 0.3 < np.mean(ps) < 0.7

@@ -16,7 +16,7 @@ def starts_of(counts: Ints) -> Ints:
 
 
 def spread(starts: Ints, sizes: Ints) -> tuple[Ints, Ints]:
-    """The places start, start + 1, ... of ranges: the range each belongs to, and the place."""
+    """The positions start, start + 1, ... of ranges: the range of each, and the position."""
     which = np.repeat(np.arange(len(starts)), sizes)
     return which, np.arange(len(which)) + np.repeat(starts - starts_of(sizes), sizes)
 
@@ -28,22 +28,24 @@ def changes(values: Ints) -> Bools:
     return flags
 
 
-def find_sorted(keys: NDArray[Any], wanted: NDArray[Any]) -> Ints:
-    """The place of each wanted value in ascending `keys`, or -1; fastest where both ascend."""
+def find_sorted(keys: NDArray[Any], values: NDArray[Any]) -> Ints:
+    """The position of each value in ascending `keys`, or -1; fastest where both ascend."""
     if not len(keys):
-        return np.full(len(wanted), -1)
-    places = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
-    return np.where(keys[places] == wanted, places, -1)
+        return np.full(len(values), -1)
+    positions = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
+    return np.where(keys[positions] == values, positions, -1)
+
+
+def token_spans(is_space: Bools) -> tuple[Ints, Ints]:
+    """Starts and lengths of the runs between spaces."""
+    edges = np.flatnonzero(np.diff(is_space, prepend=True, append=True))
+    return edges[::2], edges[1::2] - edges[::2]
 
 
 def digits(values: Ints) -> list[NDArray[np.uint16]]:
-    """Numbers from 0 on to the base 65,536, lowest digit first: numpy sorts those by radix."""
-    largest, shift = int(values.max(initial=0)), 0
-    found: list[NDArray[np.uint16]] = []
-    while not found or largest >> shift:
-        found.append(((values >> shift) & 0xFFFF).astype(np.uint16))
-        shift += 16
-    return found
+    """Numbers from 0 on to the base 65,536, lowest digit first: NumPy sorts those by radix."""
+    shifts = range(0, max(int(values.max(initial=0)).bit_length(), 1), 16)
+    return [((values >> shift) & 0xFFFF).astype(np.uint16) for shift in shifts]
 
 
 def stable_order(values: Ints) -> Ints:

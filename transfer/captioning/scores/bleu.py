@@ -13,31 +13,32 @@ from transfer.captioning.scores.ngrams import ORDERS
 _TINY, _SMALL = 1e-15, 1e-9
 
 
-def statistics(own: Ints, wanted: Ints, pair_said: Ints, matches: Ints) -> Ints:
+def sufficient_stats(lengths: Ints, reference_lengths: Ints, caption: Ints, matches: Ints) -> Ints:
     """What BLEU is made of, a row a caption: rows of several captions may be added.
 
     Args:
-        own: (C,) words of each caption.
-        wanted: (P,) words of the reference in each pair of a caption and one of its references.
-        pair_said: (P,) the caption of each pair, ascending; each caption has at least one.
+        lengths: (C,) words of each caption.
+        reference_lengths: (P,) words of the reference in each pair of a caption and one of its
+            references.
+        caption: (P,) the caption of each pair, ascending; each caption has at least one.
         matches: (C, 4) n-grams of each order that its references have, each counted at most as
             often as the reference with most of it has it.
 
     Returns:
         (C, 10) own length, closest reference length, matches, possible matches.
     """
-    heads = np.searchsorted(pair_said, np.arange(len(own)))
-    scale = int(wanted.max(initial=0)) + 1  # ranked by distance, then by length
-    ranked = np.abs(wanted - own[pair_said]) * scale + wanted
+    heads = np.searchsorted(caption, np.arange(len(lengths)))
+    scale = int(reference_lengths.max(initial=0)) + 1  # ranked by distance, then by length
+    ranked = np.abs(reference_lengths - lengths[caption]) * scale + reference_lengths
     closest = np.minimum.reduceat(ranked, heads) % scale
-    possible = np.maximum(own[:, None] - np.array(ORDERS) + 1, 0)
-    return np.concatenate([own[:, None], closest[:, None], matches, possible], axis=1)
+    possible = np.maximum(lengths[:, None] - np.array(ORDERS) + 1, 0)
+    return np.column_stack([lengths, closest, matches, possible])
 
 
-def bleu(rows: Ints) -> Floats:
-    """(C, 4) BLEU-1 to 4 of rows of `statistics`, in [0, 1]."""
-    own, closest, matches, possible = rows[:, 0], rows[:, 1], rows[:, 2:6], rows[:, 6:10]
+def bleu(stats: Ints) -> Floats:
+    """(C, 4) BLEU-1 to 4 of rows of `sufficient_stats`, in [0, 1]."""
+    length, closest, matches, possible = stats[:, 0], stats[:, 1], stats[:, 2:6], stats[:, 6:10]
     precisions = np.cumprod((matches + _TINY) / (possible + _SMALL), axis=1)
-    ratio = (own + _TINY) / (closest + _SMALL)
+    ratio = (length + _TINY) / (closest + _SMALL)
     penalty = np.exp(np.minimum(1 - 1 / ratio, 0))
     return precisions ** (1 / np.array(ORDERS)) * penalty[:, None]

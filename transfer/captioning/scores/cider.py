@@ -7,18 +7,26 @@ counted in bigrams as the reference does), averaged over orders and references, 
 clipping and Gaussian it is the paper's plain CIDEr.
 
 With a single image every weight is log(1) = 0 and so is the score: give document frequencies from
-a larger corpus.
+a larger corpus (`DocumentFrequencies.count`, or a file of CIDEr's own code: `read`).
 """
+
+import pickle
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Floats, Ints
-from transfer.captioning.scores.ngrams import ORDERS, Ngrams
+from transfer.captioning.scores.ngrams import ORDERS, Ngrams, NgramTable, count_ngrams
+from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
 
 _SIGMA = 6.0
 
 
-def weights(documents: Ints | Floats, num_images: float) -> Floats:
+def inverse_frequencies(documents: Ints | Floats, num_images: float) -> Floats:
     """Inverse document frequencies from the numbers of images that hold each n-gram."""
     return np.log(num_images) - np.log(np.maximum(documents, 1))
 
@@ -39,20 +47,112 @@ def norms(ngrams: list[Ngrams], idf: list[Floats], num_captions: int) -> Floats:
 
 
 def similarity(
-    products: Floats, norms_said: Floats, norms_wanted: Floats, difference: Ints | None
+    products: Floats, norms_one: Floats, norms_two: Floats, difference: Ints | None
 ) -> Floats:
-    """(P,) of each pair, in [0, 10].
+    """(P,) of each pair of a caption and a reference, in [0, 10].
 
     Args:
         products: (P, 4) sums of products of weights.
-        norms_said: (P, 4) of the captions.
-        norms_wanted: (P, 4) of the references.
+        norms_one: (P, 4) of the captions.
+        norms_two: (P, 4) of the references.
         difference: (P,) in length, which in words is that in bigrams but for a caption without
             words, whose products are 0; None for plain CIDEr.
     """
-    below = norms_said * norms_wanted
+    below = norms_one * norms_two
     cosines = products / np.where(below == 0, 1, below)
     mean = cosines.sum(axis=1) / len(ORDERS)
     if difference is not None:
         mean *= np.exp(-(difference**2) / (2 * _SIGMA**2))
     return 10 * mean
+
+
+@dataclass(frozen=True)
+class DocumentFrequencies:
+    """For each n-gram the number of images whose captions hold it, and the number of images."""
+
+    words: Mapping[str, int]
+    table: NgramTable
+    documents: Sequence[Ints | Floats]
+    """(R + 1,) of each order, and last the 0 of what is not there."""
+    num_images: float
+
+    @staticmethod
+    def count(
+        corpus: Mapping[Any, Sequence[str]], tokenized: bool = False
+    ) -> "DocumentFrequencies":
+        """From the captions of each image of a corpus, raw or cut already."""
+        tokenizer = Tokenizer()
+        flat = [caption for captions in corpus.values() for caption in captions]
+        if not flat:
+            raise UsageError("the corpus for document frequencies has no captions.")
+        image = np.repeat(np.arange(len(corpus)), [len(captions) for captions in corpus.values()])
+        ngrams = count_ngrams(tokenizer.split(tokenizer.encode(flat, tokenized)))
+        documents = [np.append(found.count_images(image), 0) for found in ngrams]
+        return DocumentFrequencies(tokenizer, NgramTable(ngrams), documents, len(corpus))
+
+    @staticmethod
+    def read(path: Path) -> "DocumentFrequencies":
+        """A pickle of {"document_frequency": {(word, ...): images}, "ref_len": images}.
+
+        Such files come with ruotianluo's and vrama91's CIDEr code. Nothing but dictionaries,
+        tuples, strings and numbers is unpickled.
+
+        Raises:
+            UsageError: no file, or another content.
+        """
+        try:
+            with open(path, "rb") as handle:
+                content = _PlainUnpickler(handle, encoding="utf-8").load()
+            counts, num_images = content["document_frequency"], float(content["ref_len"])
+            if not isinstance(counts, dict) or num_images < 1:
+                raise ValueError(f"{type(counts).__name__} of {num_images:g} images")
+            rows = [tuple(map(str, ngram)) for ngram in counts]
+            values = np.array([float(value) for value in counts.values()])
+        except FileNotFoundError:
+            raise UsageError(f"there is no file {path}.") from None
+        # the pickle machine trusts its input: a torn stream ends in any of these
+        except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
+            raise UsageError(
+                f"{path} holds no document frequencies ({type(error).__name__}: {error}); expected "
+                'a pickle of {"document_frequency": {(word, ...): images}, "ref_len": images}.'
+            ) from error
+        # each n-gram is a caption of its own; that of n words holds one n-gram of order n
+        words = Tokenizer()
+        captions = TokenIds.of([[words[word] for word in row] for row in rows])
+        ngrams = count_ngrams(captions)
+        documents = []
+        for order, found in zip(ORDERS, ngrams, strict=True):
+            whole = captions.counts[found.caption] == order
+            column = np.zeros(len(found) + 1)
+            column[found.run[whole]] = values[found.caption[whole]]
+            documents.append(column)
+        return DocumentFrequencies(words, NgramTable(ngrams), documents, num_images)
+
+    def word_numbers(self, names: Iterable[str]) -> Ints:
+        """The number of each word, or -1."""
+        return np.array([self.words.get(name, -1) for name in names], np.int64)
+
+    def idf(self, ngrams: list[Ngrams], numbers: Ints) -> list[Floats]:
+        """(R,) of each order: the weight of each n-gram of other captions.
+
+        Args:
+            ngrams: of captions whose words are numbered otherwise.
+            numbers: the number here of each of their words, or -1.
+        """
+        return [
+            inverse_frequencies(documents[runs], self.num_images)
+            for runs, documents in zip(
+                self.table.find(ngrams, numbers), self.documents, strict=True
+            )
+        ]
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    """Plain values only; such files hold defaultdicts of floats."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) == ("collections", "defaultdict"):
+            return lambda *_: {}
+        if module in ("builtins", "__builtin__") and name in ("float", "int"):
+            return {"float": float, "int": int}[name]
+        raise pickle.UnpicklingError(f"it asks for {module}.{name}, which is not allowed")

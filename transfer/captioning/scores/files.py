@@ -14,7 +14,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -42,15 +42,13 @@ def read_references(path: Path) -> CaptionFile:
         UsageError: no file, no such format, or an image without captions; the message names the
             entry.
     """
-    found = _read(path)
-    if not found.captions:
-        raise UsageError(f"{path} holds no captions.")
-    if bare := [image_id for image_id, captions in found.captions.items() if not captions]:
+    content = _read(path)
+    if bare := [image_id for image_id, captions in content.captions.items() if not captions]:
         raise UsageError(
-            f"{path}: {len(bare)} of {len(found.captions)} ids have no captions, the first is "
+            f"{path}: {len(bare)} of {len(content.captions)} ids have no captions, the first is "
             f"{bare[0]!r}."
         )
-    return found
+    return content
 
 
 def read_results(path: Path) -> dict[str, str]:
@@ -59,25 +57,23 @@ def read_results(path: Path) -> dict[str, str]:
     Raises:
         UsageError: as `read_references`, and where an id stands twice.
     """
-    found = _read(path).captions
-    if not found:
-        raise UsageError(f"{path} holds no captions.")
-    if several := [image_id for image_id, captions in found.items() if len(captions) != 1]:
+    by_id = _read(path).captions
+    if several := [image_id for image_id, captions in by_id.items() if len(captions) != 1]:
         raise UsageError(
-            f"{path}: {len(several)} of {len(found)} ids do not have one caption, the first is "
-            f"{several[0]!r} with {len(found[several[0]])}. Results hold one caption an image."
+            f"{path}: {len(several)} of {len(by_id)} ids do not have one caption, the first is "
+            f"{several[0]!r} with {len(by_id[several[0]])}. Results hold one caption an image."
         )
-    return {image_id: captions[0] for image_id, captions in found.items()}
+    return {image_id: captions[0] for image_id, captions in by_id.items()}
 
 
 def read_ids(path: Path) -> list[str]:
     """Ids from a file: a JSON list, or one a line."""
-    text = _text(path)
-    if path.name.removesuffix(".gz").endswith(".json"):
-        content = _json(path, text)
+    text = _read_text(path)
+    if _suffix(path) == ".json":
+        content = _parse_json(text, str(path))
         if not isinstance(content, list):
             raise UsageError(f"{path} is no list of ids but {_kind(content)}.")
-        ids = [_id(path, f"entry {place}", value) for place, value in enumerate(content)]
+        ids = [_parse_id(value, f"{path}, entry {n}") for n, value in enumerate(content)]
     else:
         ids = [line.strip() for line in text.splitlines() if line.strip()]
     if not ids:
@@ -104,51 +100,74 @@ def choose(
     Raises:
         UsageError: images without a caption, or captions without references.
     """
-    wanted = references.captions
+    chosen = references.captions
     if ids is not None:
-        if lone := [image_id for image_id in ids if image_id not in wanted]:
+        if lone := [image_id for image_id in ids if image_id not in chosen]:
             raise UsageError(
                 f"{len(lone)} of {len(ids)} ids asked for have no references in {references.path}, "
                 f"the first is {lone[0]!r}."
             )
-        wanted = {image_id: wanted[image_id] for image_id in ids}
-    elif lone := [image_id for image_id in results if image_id not in wanted]:
+        chosen = {image_id: chosen[image_id] for image_id in ids}
+    elif lone := [image_id for image_id in results if image_id not in chosen]:
         raise UsageError(
             f"{len(lone)} of {len(results)} ids in {name} are not in {references.path}, the first "
-            f"is {lone[0]!r}; ids there look like {next(iter(wanted))!r}."
+            f"is {lone[0]!r}; ids there look like {next(iter(chosen))!r}."
         )
-    if missing := [image_id for image_id in wanted if image_id not in results]:
+    if missing := [image_id for image_id in chosen if image_id not in results]:
         if not subset:
             raise UsageError(
-                f"{len(missing)} of {len(wanted)} images have no caption in {name}, the first has "
+                f"{len(missing)} of {len(chosen)} images have no caption in {name}, the first has "
                 f"id {missing[0]!r}. Give captions for all, or --subset to score those that have "
                 "one."
             )
-        if len(missing) == len(wanted):
-            raise UsageError(f"none of the {len(wanted)} images has a caption in {name}.")
-        wanted = {image_id: texts for image_id, texts in wanted.items() if image_id in results}
-    return wanted
+        if len(missing) == len(chosen):
+            raise UsageError(f"none of the {len(chosen)} images has a caption in {name}.")
+        chosen = {image_id: texts for image_id, texts in chosen.items() if image_id in results}
+    return chosen
 
 
 def _read(path: Path) -> CaptionFile:
     if path.is_dir():
         raise UsageError(f"{path} is a folder; expected a file of captions.")
-    name = path.name.removesuffix(".gz")
-    readers: dict[str, Callable[[Path, str], CaptionFile]] = {
-        ".json": _read_json,
-        ".jsonl": _read_lines,
-        ".ndjson": _read_lines,
-        ".csv": _read_table,
-        ".tsv": _read_table,
-    }
-    if Path(name).suffix not in readers:
-        raise UsageError(
-            f"{path}: expected a name that ends in {', '.join(readers)} (or these .gz)."
-        )
-    return readers[Path(name).suffix](path, _text(path))
+    file_names: dict[str, str] = {}
+    entries: Iterable[tuple[str, Any]]
+    match _suffix(path):
+        case ".json":
+            entries = _json_entries(path, file_names)
+        case ".jsonl" | ".ndjson":
+            entries = _line_entries(path)
+        case ".csv" | ".tsv":
+            entries = _table_entries(path)
+        case _:
+            raise UsageError(
+                f"{path}: expected a name that ends in .json, .jsonl, .ndjson, .csv, .tsv (or "
+                "these .gz)."
+            )
+    captions: dict[str, list[str]] = {}
+    for place, entry in entries:
+        where = f"{path}, {place}"
+        if not isinstance(entry, dict):
+            raise UsageError(f"{where}: {_kind(entry)}; {_EXPECTED}.")
+        key = next((name for name in _ID_NAMES if name in entry), None)
+        text = next((name for name in ("caption", "captions") if name in entry), None)
+        if key is None or text is None:
+            raise UsageError(f"{where} has {', '.join(entry) or 'nothing'}; {_EXPECTED}.")
+        texts = [entry[text]] if isinstance(entry[text], str) else entry[text]
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+            raise UsageError(
+                f"{where}: the caption is {texts!r:.60}; expected a text or a list of texts."
+            )
+        captions.setdefault(_parse_id(entry[key], where), []).extend(texts)
+    if not captions:
+        raise UsageError(f"{path} holds no captions.")
+    return CaptionFile(path, captions, file_names)
 
 
-def _text(path: Path) -> str:
+def _suffix(path: Path) -> str:
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+def _read_text(path: Path) -> str:
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -167,111 +186,78 @@ def _text(path: Path) -> str:
         raise UsageError(f"{path} cannot be unpacked: {error}.") from error
 
 
-def _json(path: Path, text: str, place: str = "") -> Any:
+def _parse_json(text: str, where: str) -> Any:
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content:
+                raise ValueError(f"the key {key!r} stands twice")
+            content[key] = value
+        return content
+
     try:
-        return json.loads(text, object_pairs_hook=_no_key_twice)
+        return json.loads(text, object_pairs_hook=refuse_duplicates)
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path}{place} is no JSON: {error}.") from error
+        raise UsageError(f"{where} is no JSON: {error}.") from error
 
 
-def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(
-            f"the key {next(key for key in keys if keys.count(key) > 1)!r} stands twice"
-        )
-    return content
+# each of these gives where an entry stands, and {"image_id": ID, "caption": "..."} or what is there
 
 
-def _read_json(path: Path, text: str) -> CaptionFile:
-    content = _json(path, text)
+def _json_entries(path: Path, file_names: dict[str, str]) -> Iterator[tuple[str, Any]]:
+    """Of COCO's lists, or captions by id; fills in the images' file names."""
+    content, kind = _parse_json(_read_text(path), str(path)), "entry"
+    if isinstance(content, dict) and isinstance(content.get("annotations"), list):
+        images = content.get("images")
+        for image in images if isinstance(images, list) else []:
+            if isinstance(image, dict) and {"id", "file_name"} <= image.keys():
+                file_names[str(image["id"])] = str(image["file_name"])
+        content, kind = content["annotations"], "annotation"
     if isinstance(content, list):
-        return _collect(path, ((f"entry {place}", entry) for place, entry in enumerate(content)))
-    if not isinstance(content, dict):
+        yield from ((f"{kind} {n}", entry) for n, entry in enumerate(content))
+    elif isinstance(content, dict):
+        for image_id, texts in content.items():
+            yield f"id {image_id!r}", {"id": image_id, "captions": texts}
+    else:
         raise UsageError(
             f"{path} holds {_kind(content)}; expected captions by id, or COCO's lists."
         )
-    if isinstance(entries := content.get("annotations"), list):
-        named = [(f"annotation {place}", entry) for place, entry in enumerate(entries)]
-        found = _collect(path, iter(named))
-        images = content.get("images", [])
-        names = {
-            str(image["id"]): str(image["file_name"])
-            for image in (images if isinstance(images, list) else [])
-            if isinstance(image, dict) and {"id", "file_name"} <= image.keys()
-        }
-        return CaptionFile(path, found.captions, names)
-    return CaptionFile(
-        path,
-        {image_id: _texts(path, f"id {image_id!r}", value) for image_id, value in content.items()},
-    )
 
 
-def _read_lines(path: Path, text: str) -> CaptionFile:
-    def entries() -> Iterator[tuple[str, Any]]:
-        for number, line in enumerate(io.StringIO(text), start=1):
-            if line.strip():
-                yield f"line {number}", _json(path, line, f", line {number},")
-
-    return _collect(path, entries())
+def _line_entries(path: Path) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(io.StringIO(_read_text(path)), start=1):
+        if line.strip():
+            yield f"line {number}", _parse_json(line, f"{path}, line {number},")
 
 
-def _read_table(path: Path, text: str) -> CaptionFile:
-    delimiter = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else ","
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    captions: dict[str, list[str]] = {}
+def _table_entries(path: Path) -> Iterator[tuple[str, Any]]:
+    delimiter = "\t" if _suffix(path) == ".tsv" else ","
+    text = io.StringIO(_read_text(path), newline="")
+    reader = csv.reader(text, delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        id_name = next((name for name in _ID_NAMES if name in names), None)
-        if id_name is None or "caption" not in names:
+        key = next((name for name in _ID_NAMES if name in names), None)
+        if key is None or "caption" not in names:
             raise UsageError(
                 f"{path}: the first line names the columns {', '.join(names) or '(none)'}; "
                 "expected image_id (or id, image) and caption."
             )
-        columns = names.index(id_name), names.index("caption")
-        for row in reader:
-            if not row:
-                continue
+        for row in filter(None, reader):
             if len(row) != len(names):
                 raise UsageError(
                     f"{path}, line {reader.line_num}: {len(row)} columns, but the first line names "
                     f"{len(names)}. A caption with a {delimiter!r} inside needs quotes."
                 )
-            captions.setdefault(row[columns[0]].strip(), []).append(row[columns[1]])
+            entry = dict(zip(names, row, strict=True))
+            yield f"line {reader.line_num}", {**entry, key: entry[key].strip()}
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: {error}.") from error
-    return CaptionFile(path, captions)
 
 
-def _collect(path: Path, entries: Iterator[tuple[str, Any]]) -> CaptionFile:
-    """Entries of an id and a caption, or several, by id."""
-    captions: dict[str, list[str]] = {}
-    for place, entry in entries:
-        if not isinstance(entry, dict):
-            raise UsageError(f"{path}, {place}: {_kind(entry)}; {_EXPECTED}.")
-        key = next((name for name in _ID_NAMES if name in entry), None)
-        text = next((name for name in ("caption", "captions") if name in entry), None)
-        if key is None or text is None:
-            raise UsageError(f"{path}, {place} has {', '.join(entry) or 'nothing'}; {_EXPECTED}.")
-        image_id = _id(path, place, entry[key])
-        captions.setdefault(image_id, []).extend(_texts(path, place, entry[text]))
-    return CaptionFile(path, captions)
-
-
-def _id(path: Path, place: str, value: Any) -> str:
+def _parse_id(value: Any, where: str) -> str:
     if isinstance(value, bool) or not isinstance(value, int | str):
-        raise UsageError(f"{path}, {place}: the id is {value!r:.60}; expected a number or a text.")
+        raise UsageError(f"{where}: the id is {value!r:.60}; expected a number or a text.")
     return str(value)
-
-
-def _texts(path: Path, place: str, value: Any) -> list[str]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UsageError(
-            f"{path}, {place}: the caption is {value!r:.60}; expected a text or a list of texts."
-        )
-    return texts
 
 
 def _kind(value: Any) -> str:

@@ -4,8 +4,8 @@ Letters: I images, W references, C captions, P pairs of a caption and a referenc
 R runs of equal n-grams, Q (n-gram, image), E (n-gram, reference).
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,17 +18,11 @@ from transfer.captioning.scores.arrays import (
     spread,
     starts_of,
 )
-from transfer.captioning.scores.frequencies import (
-    DocumentFrequencies,
-    NgramTable,
-    count_documents,
-)
-from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
-from transfer.captioning.scores.words import Captions
+from transfer.captioning.scores.ngrams import ORDERS, Ngrams, NgramTable, count_ngrams
+from transfer.captioning.scores.tokenizer import TokenIds
 
 
-@dataclass(frozen=True)
-class _Order:
+class _Order(NamedTuple):
     """One order's n-grams by image."""
 
     keys: Ints
@@ -37,137 +31,112 @@ class _Order:
     """(Q,) the largest number of times a reference of the image has the n-gram."""
     heads: Ints
     """(Q + 1,) where its entries begin."""
-    wanted: Ints
-    """(E,) the reference of each entry."""
-    times: Ints
-    """(E,) how often it has the n-gram."""
+    entries: Ngrams
+    """Whose E entries are the references' n-grams by image."""
     idf: Floats
     """(R + 1,) weight of each n-gram and, last, of any other."""
 
-    @staticmethod
-    def of(found: Ngrams, image: Ints, num_images: int, idf: Floats) -> "_Order":
-        keys = found.run.astype(np.int64) * num_images + image[found.caption]
-        heads = np.flatnonzero(changes(keys))
-        most = np.maximum.reduceat(found.times, heads) if len(heads) else heads
-        ends = np.append(heads, len(keys))
-        return _Order(keys[heads], most, ends, found.caption, found.times, idf)
 
-
-@dataclass(frozen=True)
-class Pairs:
-    """Each caption beside each of its image's references."""
-
-    said: Ints
-    """(P,) the caption, ascending."""
-    wanted: Ints
-    """(P,) the reference."""
-    first: Ints
-    """(C,) a caption's first pair."""
-
-
-@dataclass(frozen=True)
-class Matches:
-    """What captions share with their references."""
-
-    counts: Ints
-    """(C, 4) n-grams shared, each at most as often as the reference with most of it has it."""
-    products: Floats
-    """(P, 4) sums of products of tf-idf weights."""
-    norms: Floats
-    """(C, 4) of the captions' vectors."""
-
-
-class Index:
+class ReferenceIndex:
     """References whose words are numbered from 0 on, image by image."""
 
     def __init__(
         self,
-        wanted: Captions,
+        references: TokenIds,
         sizes: Ints,
         names: Sequence[str],
-        frequencies: DocumentFrequencies | None,
+        frequencies: cider.DocumentFrequencies | None,
     ) -> None:
         """Count the n-grams.
 
         Args:
-            wanted: W references.
+            references: W references.
             sizes: (I,) how many each image has.
             names: the words by number.
             frequencies: of a larger corpus; None counts the images here.
         """
-        self.sizes, self.counts = sizes, wanted.counts
-        self.starts = starts_of(sizes)
+        self.counts, self._sizes, self._starts = references.counts, sizes, starts_of(sizes)
         self._num_words, self._frequencies = len(names), frequencies
         image = np.repeat(np.arange(len(sizes)), sizes)
-        ngrams = count_ngrams(wanted)
+        ngrams = count_ngrams(references)
         if frequencies is None:
-            idf = [cider.weights(count_documents(found, image), len(sizes)) for found in ngrams]
+            documents = [found.count_images(image) for found in ngrams]
+            idf = [cider.inverse_frequencies(images, len(sizes)) for images in documents]
         else:
-            self._numbers = frequencies.numbers(names)
+            self._numbers = frequencies.word_numbers(names)
             idf = frequencies.idf(ngrams, self._numbers)
-        self.norms = cider.norms(ngrams, idf, len(wanted))
-        self._table = NgramTable.of(ngrams)
-        unseen = cider.weights(np.zeros(1, np.int64), len(sizes))  # of what no image has
-        self._orders = [
-            _Order.of(found, image, len(sizes), np.append(weight, unseen))
-            for found, weight in zip(ngrams, idf, strict=True)
-        ]
+        self._norms = cider.norms(ngrams, idf, len(references))
+        self._table = NgramTable(ngrams)
+        unseen = cider.inverse_frequencies(np.zeros(1), len(sizes))  # of what no image has
+        self._orders = []
+        for found, weights in zip(ngrams, idf, strict=True):
+            keys = found.run.astype(np.int64) * len(sizes) + image[found.caption]
+            heads = np.flatnonzero(changes(keys))
+            most = np.maximum.reduceat(found.times, heads) if len(heads) else heads
+            ends = np.append(heads, len(keys))
+            self._orders.append(_Order(keys[heads], most, ends, found, np.append(weights, unseen)))
 
-    def pairs(self, image: Ints) -> Pairs:
-        """The pairs of captions of the images `image` (C,)."""
-        sizes = self.sizes[image]
-        said, wanted = spread(self.starts[image], sizes)
-        return Pairs(said, wanted, starts_of(sizes))
+    def pairs(self, image: Ints) -> tuple[Ints, Ints]:
+        """(P,) and (P,) each caption of the images `image` (C,) beside each reference of its image.
 
-    def match(
-        self,
-        said: Captions,
-        image: Ints,
-        pairs: Pairs,
-        unseen: Sequence[str],
-        clipped: bool = True,
-    ) -> Matches:
+        The captions ascend, and so do the references of each.
+        """
+        return spread(self._starts[image], self._sizes[image])
+
+    def compare(
+        self, captions: TokenIds, image: Ints, unseen: Iterable[str], clipped: bool = True
+    ) -> tuple[Ints, Floats]:
         """Compare captions with the references of their images.
 
         Args:
-            said: C captions, their words numbered as in the references.
+            captions: C captions, their words numbered as in the references.
             image: (C,) the image of each.
-            pairs: of `self.pairs(image)`.
             unseen: the words that stand in no reference, numbered behind those that do.
-            clipped: CIDEr-D's clipping of weights, or none as in plain CIDEr.
-        """
-        ngrams = count_ngrams(said)
-        words = np.arange(self._num_words + len(unseen))
-        words[self._num_words :] = -1
-        places = self._table.find(ngrams, words)
-        idf = self._idf(ngrams, places, unseen)
-        counts = np.zeros((len(said), len(ORDERS)), np.int64)
-        products = np.zeros((len(pairs.said), len(ORDERS)))
-        for column, (found, where, order) in enumerate(
-            zip(ngrams, places, self._orders, strict=True)
-        ):
-            run = where[found.run]
-            asked = np.flatnonzero(run >= 0)
-            caption = found.caption[asked]
-            held = find_sorted(order.keys, run[asked] * len(self.sizes) + image[caption])
-            asked, caption, held = asked[held >= 0], caption[held >= 0], held[held >= 0]
-            times = found.times[asked]
-            counts[:, column] = np.bincount(caption, np.minimum(times, order.most[held]), len(said))
-            # every entry of the n-gram in a reference of the same image
-            which, entry = spread(order.heads[held], order.heads[held + 1] - order.heads[held])
-            weight = order.idf[run[asked]][which]
-            own, other = times[which] * weight, order.times[entry] * weight
-            shift = pairs.first[caption] - self.starts[image[caption]]
-            products[:, column] = np.bincount(
-                order.wanted[entry] + shift[which],
-                (np.minimum(own, other) if clipped else own) * other,
-                len(pairs.said),
-            )
-        return Matches(counts, products, cider.norms(ngrams, idf, len(said)))
+            clipped: CIDEr-D, or without clipping and length penalty the plain CIDEr.
 
-    def _idf(self, ngrams: list[Ngrams], places: list[Ints], unseen: Sequence[str]) -> list[Floats]:
-        """(R,) of each order: the weights of the captions' n-grams."""
-        if self._frequencies is not None:
-            numbers = np.concatenate([self._numbers, self._frequencies.numbers(unseen)])
-            return self._frequencies.idf(ngrams, numbers)
-        return [order.idf[where] for where, order in zip(places, self._orders, strict=True)]
+        Returns:
+            (C, 4) n-grams shared, each at most as often as the reference with most of it has it;
+            (C,) CIDEr.
+        """
+        caption_of, reference_of = self.pairs(image)
+        # from a reference of a caption's image to their pair
+        shift = starts_of(self._sizes[image]) - self._starts[image]
+        ngrams = count_ngrams(captions)
+        names = list(unseen)
+        words = np.append(np.arange(self._num_words), np.full(len(names), -1))
+        runs = self._table.find(ngrams, words)
+        if self._frequencies is None:
+            idf = [order.idf[run] for run, order in zip(runs, self._orders, strict=True)]
+        else:
+            numbers = np.append(self._numbers, self._frequencies.word_numbers(names))
+            idf = self._frequencies.idf(ngrams, numbers)
+        matches = np.zeros((len(captions), len(ORDERS)), np.int64)
+        products = np.zeros((len(caption_of), len(ORDERS)))
+        for column, (found, run_of, order) in enumerate(
+            zip(ngrams, runs, self._orders, strict=True)
+        ):
+            run = run_of[found.run]
+            known = np.flatnonzero(run >= 0)
+            keys = run[known] * len(self._sizes) + image[found.caption[known]]
+            group = find_sorted(order.keys, keys)
+            known, group = known[group >= 0], group[group >= 0]
+            caption, times = found.caption[known], found.times[known]
+            matches[:, column] = np.bincount(
+                caption, np.minimum(times, order.most[group]), len(captions)
+            )
+            # every entry of the n-gram in a reference of the same image
+            which, entry = spread(order.heads[group], order.heads[group + 1] - order.heads[group])
+            weight = order.idf[run[known]][which]
+            own, other = times[which] * weight, order.entries.times[entry] * weight
+            products[:, column] = np.bincount(
+                order.entries.caption[entry] + shift[caption][which],
+                (np.minimum(own, other) if clipped else own) * other,
+                len(caption_of),
+            )
+        similar = cider.similarity(
+            products,
+            cider.norms(ngrams, idf, len(captions))[caption_of],
+            self._norms[reference_of],
+            captions.counts[caption_of] - self.counts[reference_of] if clipped else None,
+        )
+        return matches, np.bincount(caption_of, similar, len(captions)) / self._sizes[image]

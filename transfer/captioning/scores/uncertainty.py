@@ -7,7 +7,7 @@ it is: document frequencies are not counted anew.
 Letters: N images, D draws.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,9 +16,8 @@ from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Floats
 from transfer.captioning.scores.bleu import bleu
 from transfer.captioning.scores.meteor.score import corpus_scores as meteor_scores
-from transfer.captioning.scores.summary import METEOR, NAMES, Rows, corpus_scores
+from transfer.captioning.scores.summary import METEOR, NAMES, SufficientStats, corpus_scores
 
-_BORDERS = (0.025, 0.975)
 _CELLS = 1 << 21  # images times draws at a time
 
 
@@ -32,24 +31,25 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Difference:
+class Difference(Interval):
     """A score of one system minus that of another on the same images."""
 
-    value: float
-    low: float
-    high: float
     p: float
     """Two-sided: how often two systems that do not differ would differ at least as much."""
 
 
-def intervals(rows: Rows, draws: int, seed: int) -> dict[str, Interval]:
+def intervals(stats: SufficientStats, draws: int, seed: int) -> dict[str, Interval]:
     """The percentile interval of each corpus score."""
-    values = corpus_scores(rows)
-    drawn = _scores_of(rows, _drawn(len(rows), draws, seed))
-    return {name: Interval(values[name], *_percentiles(drawn[name])) for name in values}
+    drawn = _score_draws(stats, _draw(len(stats), draws, seed))
+    return {
+        name: Interval(value, *_percentiles(drawn[name]))
+        for name, value in corpus_scores(stats).items()
+    }
 
 
-def compare(one: Rows, other: Rows, draws: int, seed: int) -> dict[str, Difference]:
+def compare(
+    one: SufficientStats, other: SufficientStats, draws: int, seed: int
+) -> dict[str, Difference]:
     """Paired: both systems on the same draws of images.
 
     The interval is that of the differences. The p value comes from swapping the two systems' rows
@@ -62,11 +62,13 @@ def compare(one: Rows, other: Rows, draws: int, seed: int) -> dict[str, Differen
     if len(one) != len(other):
         raise UsageError(f"{len(one)} images cannot be paired with {len(other)}")
     first, second = corpus_scores(one), corpus_scores(other)
-    drawn_one = _scores_of(one, _drawn(len(one), draws, seed))
-    drawn_other = _scores_of(other, _drawn(len(one), draws, seed))
-    both = Rows.join([one, other])
-    left = _scores_of(both, _swapped(len(one), draws, seed, False))
-    right = _scores_of(both, _swapped(len(one), draws, seed, True))
+    drawn_one, drawn_other = (
+        _score_draws(stats, _draw(len(one), draws, seed)) for stats in (one, other)
+    )
+    both = SufficientStats.join([one, other])
+    left, right = (
+        _score_draws(both, _swap(len(one), draws, seed, swapped)) for swapped in (False, True)
+    )
     result = {}
     for name in first:
         value = first[name] - second[name]
@@ -76,7 +78,7 @@ def compare(one: Rows, other: Rows, draws: int, seed: int) -> dict[str, Differen
     return result
 
 
-def _drawn(num_images: int, draws: int, seed: int) -> Iterator[Floats]:
+def _draw(num_images: int, draws: int, seed: int) -> Iterator[Floats]:
     """How often each image is drawn, (D, N) in blocks of D."""
     generator = np.random.default_rng([seed, 0])
     for size in _blocks(draws, num_images):
@@ -86,7 +88,7 @@ def _drawn(num_images: int, draws: int, seed: int) -> Iterator[Floats]:
         yield counts.reshape(size, num_images).astype(np.float64)
 
 
-def _swapped(num_images: int, draws: int, seed: int, other: bool) -> Iterator[Floats]:
+def _swap(num_images: int, draws: int, seed: int, other: bool) -> Iterator[Floats]:
     """Which system's row each image has in one corpus or the other, (D, 2 N) in blocks of D."""
     generator = np.random.default_rng([seed, 1])
     for size in _blocks(draws, 2 * num_images):
@@ -100,21 +102,19 @@ def _blocks(draws: int, width: int) -> Iterator[int]:
         yield min(size, draws - begin)
 
 
-def _scores_of(rows: Rows, weights: Iterator[Floats]) -> dict[str, Floats]:
+def _score_draws(stats: SufficientStats, weights: Iterable[Floats]) -> dict[str, Floats]:
     """(D,) of each score, of corpora that hold each image as often as `weights` (D, N) say."""
-    parts: dict[str, list[Floats]] = {}
+    blocks = []
     for block in weights:  # of whole numbers: sums of counts are exact
         total = block.sum(axis=1)
-        four = bleu((block @ rows.bleu).astype(np.int64)).T
-        means = [block @ column / total for column in (rows.rouge, rows.cider)]
-        columns = dict(zip(NAMES, [*four, *means], strict=True))
-        if rows.meteor is not None:
-            columns[METEOR] = meteor_scores(rows.meteor, block)
-        for name, column in columns.items():
-            parts.setdefault(name, []).append(column)
-    return {name: np.concatenate(columns) for name, columns in parts.items()}
+        columns = [*bleu((block @ stats.bleu).astype(np.int64)).T]
+        columns += [block @ column / total for column in (stats.rouge, stats.cider)]
+        if stats.meteor is not None:
+            columns.append(meteor_scores(stats.meteor, block))
+        blocks.append(np.stack(columns))
+    return dict(zip((*NAMES, METEOR), np.concatenate(blocks, axis=1), strict=False))
 
 
 def _percentiles(values: Floats) -> tuple[float, float]:
-    low, high = np.quantile(values, _BORDERS)
+    low, high = np.quantile(values, (0.025, 0.975))
     return float(low), float(high)

@@ -1,6 +1,6 @@
 """Which of the possible matches of two sentences METEOR takes.
 
-Each word may be in one match at most. Wanted are, in this order, many matched words, few chunks
+Each word may be in one match at most. Preferred are, in this order, many matched words, few chunks
 (runs of matches that lie side by side in both sentences), and small distances of what is matched
 (Denkowski and Lavie, WMT 2011, section 2.1). Matches that nothing competes with stand; for the
 others a beam of 40 partial alignments goes through the second sentence.
@@ -39,14 +39,14 @@ class Match(NamedTuple):
 
 
 # rank, used words of sentence one and two (as bits), ends of the open chunk in both (-1 for none),
-# the first free place of sentence two, and the matches taken (a linked list)
+# the first free position of sentence two, and the matches taken (a linked list)
 _Path = list[Any]
 _RANK, _USED_ONE, _USED_TWO, _END_ONE, _END_TWO, _NEXT, _TAKEN = range(7)
 _by_rank = itemgetter(_RANK)
 
 
 def align(matches: Sequence[Match]) -> list[int]:
-    """The places of the matches that are taken.
+    """The indices of the matches that are taken.
 
     `matches` are sorted by `start_two`; where they begin together, in the order they were found.
     """
@@ -58,73 +58,60 @@ def align(matches: Sequence[Match]) -> list[int]:
     paths: list[_Path] = [[0, used_one, used_two, -1, -1, 0, None]]
     first, before = 0, -1
     while first < len(matches):
-        place = matches[first].start_two
+        position = matches[first].start_two
         last = first + 1
-        while last < len(matches) and matches[last].start_two == place:
+        while last < len(matches) and matches[last].start_two == position:
             last += 1
-        _pass_over(paths, before + 1, place)
+        _pass_over(paths, before + 1, position)
         following: list[_Path] = []
         for path in paths:
-            if path[_NEXT] > place:
+            if path[_NEXT] > position:
                 following.append(path)
             elif matches[first].definite:
-                following.append(_extended(path, matches[first], first))
+                following.append(_extend(path, matches[first], first))
             else:
-                for number in range(first, last):
-                    match = matches[number]
+                for index in range(first, last):
+                    match = matches[index]
                     if not (path[_USED_ONE] & match[4] or path[_USED_TWO] & match[5]):
-                        following.append(_extended(path, match, number))
+                        following.append(_extend(path, match, index))
                         path[_RANK] += abs(match[0] - match[1])
-                if path[_END_ONE] >= 0:
-                    _close(path)
+                _close_chunk(path)
                 following.append(path)
         following.sort(key=_by_rank)
         paths = following[:_BEAM]
-        first, before = last, place
-    end = max(path[_NEXT] for path in paths)
-    _pass_over(paths, before + 1, end)
+        first, before = last, position
+    _pass_over(paths, before + 1, max(path[_NEXT] for path in paths))
     for path in paths:
-        if path[_END_ONE] >= 0:
-            _close(path)
-    paths.sort(key=_by_rank)
-    taken, link = [], paths[0][_TAKEN]
+        _close_chunk(path)
+    taken, link = [], min(paths, key=_by_rank)[_TAKEN]
     while link is not None:
-        number, link = link
-        taken.append(number)
+        index, link = link
+        taken.append(index)
     return taken
 
 
 def _pass_over(paths: list[_Path], begin: int, end: int) -> None:
-    """Places where no match begins: chunks that stop there end."""
-    for place in range(begin, end):
-        is_open = False
-        for path in paths:
-            if path[_END_ONE] >= 0:
-                if path[_NEXT] <= place:
-                    _close(path)
-                is_open = True
-        if not is_open:
+    """Positions where no match begins: chunks that stop there end."""
+    for position in range(begin, end):
+        if all(path[_END_ONE] < 0 for path in paths):
             return
+        for path in paths:
+            if path[_NEXT] <= position:
+                _close_chunk(path)
         paths.sort(key=_by_rank)
 
 
-def _extended(path: _Path, match: Match, number: int) -> _Path:
+def _extend(path: _Path, match: Match, index: int) -> _Path:
     start_two, start_one, end_two, end_one, words_one, words_two, gain, _ = match
     rank = path[_RANK] - gain * _WORD
     if path[_END_ONE] >= 0 and (path[_END_ONE] != start_one or path[_END_TWO] != start_two):
         rank += _CHUNK
-    return [
-        rank,
-        path[_USED_ONE] | words_one,
-        path[_USED_TWO] | words_two,
-        end_one,
-        end_two,
-        end_two,
-        (number, path[_TAKEN]),
-    ]
+    used_one, used_two = path[_USED_ONE] | words_one, path[_USED_TWO] | words_two
+    return [rank, used_one, used_two, end_one, end_two, end_two, (index, path[_TAKEN])]
 
 
-def _close(path: _Path) -> None:
-    """End the open chunk."""
-    path[_RANK] += _CHUNK
-    path[_END_ONE] = path[_END_TWO] = -1
+def _close_chunk(path: _Path) -> None:
+    """End the open chunk, if there is one."""
+    if path[_END_ONE] >= 0:
+        path[_RANK] += _CHUNK
+        path[_END_ONE] = path[_END_TWO] = -1

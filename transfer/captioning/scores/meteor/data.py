@@ -1,12 +1,20 @@
-"""METEOR's data on this machine: where it is, its index in the cache, what it knows of words."""
+"""METEOR's English data on this machine: words from its jar, paraphrases from an index in a cache.
 
+The paraphrase table has 5.3 million entries of a phrase and a paraphrase, 270 MB of text. In the
+index a phrase is a number, its position among the sorted hashes of all phrases; the hash is 64 bits
+of the numbers of its words. (Of METEOR's 2.6 million phrases no two share one, and a phrase that is
+none of them has that of one with a probability of 1e-13.)
+"""
+
+import gzip
 import importlib.util
+import io
 import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +22,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores.arrays import Ints
-from transfer.captioning.scores.meteor.build import Phrases, build, stem_words
-from transfer.captioning.scores.meteor.store import Arrays, read_arrays, write_arrays
+from pretrain.run import atomic
+from transfer.captioning.scores.arrays import changes, token_spans
+from transfer.captioning.scores.tokenizer import LONGEST, TokenCache
 
-_FORMAT = "meteor-index/3"
+JAR = "meteor-1.5.jar"
 HOW_TO_GET_IT = (
     "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
 )
+_NO_FOLDER = f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}"
+MAX_WORDS = 7  # of a phrase
+POWERS = np.array([pow(0x9E3779B97F4A7C15, n, 1 << 64) for n in range(MAX_WORDS)], np.uint64)
+"""A phrase's hash is the sum of its words' numbers times these."""
+_BLOCK = 1 << 22  # bytes of the table at a time
+Arrays = dict[str, NDArray[Any]]
 
 # words that stemmers of different years disagree on
 _STEMS = {"added": "ad", "university": "univers", "evening": "even", "realization": "realiz"}
@@ -45,9 +59,7 @@ def find_folder() -> Path | None:
 
 def why_not() -> str | None:
     """Why METEOR cannot be computed in this environment, and what to do; None where it can."""
-    if find_folder() is None:
-        return f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}"
-    return _why_no_stemmer()
+    return _NO_FOLDER if find_folder() is None else _stemmer_problem()
 
 
 def cache_folder() -> Path:
@@ -55,18 +67,25 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutmix-transfer"
 
 
+@dataclass(frozen=True)
 class Data:
     """What METEOR knows of English words and phrases."""
 
-    def __init__(self, about: dict[str, Any], arrays: Arrays) -> None:
-        self.function_words = frozenset(about["function_words"])
-        self.prefixes: dict[str, bool] = about["prefixes"]
-        self.arrays = arrays
-        self.phrases = Phrases(arrays["phrases_4"], arrays["phrases_6"], arrays["phrases_7"])
+    function_words: frozenset[str]
+    prefixes: dict[str, bool]
+    """Words that may be followed by a dot within a sentence; True: only before a number."""
+    synsets: dict[str, str]
+    """The numbers of each word's synsets, between spaces."""
+    bases: dict[str, list[str]]
+    """The base forms of irregular inflections."""
+    stems: dict[str, str]
+    """Of the words in phrases, in the order of their numbers, which begin with 1."""
+    index: Arrays
+    """See `build_index`."""
 
     @staticmethod
     def open(folder: Path | None = None, log: Callable[[str], None] = lambda text: None) -> "Data":
-        """Read the index of METEOR's data; make it where the cache has none.
+        """Read METEOR's data and the index of its phrases; make it where the cache has none.
 
         Args:
             folder: holds meteor-1.5.jar and data/paraphrase-en.gz; None takes that of an installed
@@ -79,122 +98,217 @@ class Data:
         """
         folder = folder or find_folder()
         if folder is None:
-            raise UsageError(f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}")
+            raise UsageError(_NO_FOLDER)
         jar, table = _files(folder)
         for path in (jar, table):
             if not path.exists():
                 raise UsageError(f"{folder} is no METEOR folder: it has no {path.name}.")
-        digest = _digest(jar, table)
-        if (reason := _why_no_stemmer()) is not None:
-            raise UsageError(reason)
-        path = cache_folder() / f"{_FORMAT.replace('/', '-')}-{digest:08x}.bin"
+        if (problem := _stemmer_problem()) is not None:
+            raise UsageError(problem)
         try:
-            return Data(*read_arrays(path))
-        except (OSError, ValueError, KeyError):
-            _check_can_write(path.parent)
-            log(f"indexing METEOR's data once, into {path}")
-        try:
-            write_arrays(path, *build(jar, table))
-        except (zipfile.BadZipFile, EOFError, zlib.error, KeyError, ValueError) as error:
+            words = _read_jar(jar)
+            index = _open_index(table, log)
+        except (gzip.BadGzipFile, EOFError, zlib.error, LookupError, ValueError) as error:
             raise UsageError(f"{folder} does not hold METEOR 1.5's data: {error}") from error
-        return Data(*read_arrays(path))
+        names, stems = (str(index[name].item(), "utf-8").split("\n") for name in ("words", "stems"))
+        return Data(*words, dict(zip(names, stems, strict=True)), index)
 
-    def find(self, words: Sequence[str]) -> Ints:
-        """The place of each word among those that something is known about, or -1."""
-        known: NDArray[np.bytes_] = self.arrays["words"]
-        encoded = [word.encode("utf-8", "surrogatepass") for word in words]
-        width = known.dtype.itemsize
-        wanted = np.array([word if len(word) <= width else b"" for word in encoded], known.dtype)
-        places = np.minimum(np.searchsorted(known, wanted), len(known) - 1)
-        return np.where((known[places] == wanted) & (wanted != b""), places, -1)
-
-    def stems(self, words: Sequence[str], places: Ints) -> list[bytes]:
+    def stem(self, words: Iterable[str]) -> list[str]:
         """The stem of each word."""
-        numbers = np.where(places < 0, -1, self.arrays["stem"][places])
-        stems = self.arrays["stems"][numbers].tolist()
-        unknown = np.flatnonzero(numbers < 0).tolist()
-        for place, stem in zip(unknown, stem_words(words[place] for place in unknown), strict=True):
-            stems[place] = stem.encode("utf-8", "surrogatepass")
-        return stems
+        words = list(words)
+        rare = [word for word in words if word not in self.stems]
+        known = self.stems | dict(zip(rare, stem_words(rare), strict=True))
+        return [known[word] for word in words]
 
-    def synsets(self, words: Sequence[str], places: Ints) -> list[frozenset[int]]:
-        """The synsets of each word and of its base forms.
+    def synsets_of(self, word: str) -> frozenset[int]:
+        """The synsets of a word and of its base forms.
 
         Base forms come from the list of irregular inflections, or by the first regular ending that
         leaves a known word.
         """
-        is_irregular = np.diff(self.arrays["bases_starts"])[places] > 0
-        tries = [
-            [word[: len(word) - len(ending)] + instead for ending, instead in _ENDINGS
-             if word.endswith(ending)]
-            if len(word) > 2 and not word.endswith("ss") and not (place >= 0 and irregular) else []
-            for word, place, irregular in zip(words, places, is_irregular, strict=True)
-        ]  # fmt: skip
-        flat = [form for forms in tries for form in forms]
-        known = iter(self.find(flat).tolist() if flat else [])
-        result = []
-        for place, forms in zip(places.tolist(), tries, strict=True):
-            found = [form for form in [next(known) for _ in forms] if form >= 0]
-            regular = next((form for form in found if self._row("synsets", form)), None)
-            bases = [] if place < 0 else [place, *self._row("bases", place)]
-            if regular is not None:
-                bases.append(regular)
-            result.append(frozenset(n for base in bases for n in self._row("synsets", base)))
-        return result
-
-    def _row(self, name: str, place: int) -> list[int]:
-        starts = self._starts[name]
-        return self._flat[name][starts[place] : starts[place + 1]]
-
-    @cached_property
-    def _starts(self) -> dict[str, list[int]]:
-        return {name: self.arrays[f"{name}_starts"].tolist() for name in ("synsets", "bases")}
-
-    @cached_property
-    def _flat(self) -> dict[str, list[int]]:
-        return {name: self.arrays[name].tolist() for name in ("synsets", "bases")}
+        forms = [word, *self.bases.get(word, ())]
+        if len(forms) == 1 and len(word) > 2 and not word.endswith("ss"):
+            regular = (
+                word.removesuffix(ending) + instead
+                for ending, instead in _ENDINGS
+                if word.endswith(ending)
+            )
+            forms += [next((form for form in regular if self.synsets.get(form)), word)]
+        return frozenset(int(n) for form in forms for n in self.synsets.get(form, "").split())
 
 
-def _why_no_stemmer() -> str | None:
+def stem_words(words: Iterable[str]) -> list[str]:
+    """The Snowball stems (Porter 2) of English words.
+
+    METEOR has the algorithm as it was until 2025, which is what snowballstemmer 2.2 does; nltk's
+    version differs on some words (`realization`), snowballstemmer 3 on others (`added`).
+    """
+    # not snowballstemmer.stemmer(): that gives another library's where one is installed
+    from snowballstemmer.english_stemmer import EnglishStemmer
+
+    stemmer = EnglishStemmer()
+    return [stemmer.stemWord(word) for word in words]
+
+
+def _stemmer_problem() -> str | None:
     """By what it does: a later one is silent about stemming otherwise."""
     try:
         stems = stem_words(_STEMS)
     except ImportError:
         return f"there is no snowballstemmer in this environment. {HOW_TO_GET_IT}"
-    for word, stem, wanted in zip(_STEMS, stems, _STEMS.values(), strict=True):
-        if stem != wanted:
+    for (word, expected), stem in zip(_STEMS.items(), stems, strict=True):
+        if stem != expected:
             return (
                 f"the snowballstemmer of this environment makes {stem!r} of {word!r}, METEOR "
-                f"{wanted!r}: it is another version. {HOW_TO_GET_IT}"
+                f"{expected!r}: it is another version. {HOW_TO_GET_IT}"
             )
     return None
 
 
-def _check_can_write(folder: Path) -> None:
-    """Before the index is made, which takes a while; its file is some 90 MB."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UsageError(
-            f"METEOR's index cannot be written into {folder} ({error.strerror}). Set "
-            "XDG_CACHE_HOME to a folder that can be written."
-        ) from error
-
-
 def _files(folder: Path) -> tuple[Path, Path]:
-    return folder / "meteor-1.5.jar", folder / "data" / "paraphrase-en.gz"
+    return folder / JAR, folder / "data" / "paraphrase-en.gz"
 
 
-def _digest(jar: Path, table: Path) -> int:
-    """Of the contents, by the checksums that both files carry."""
+# ---- words
+
+
+def _read_jar(
+    jar: Path,
+) -> tuple[frozenset[str], dict[str, bool], dict[str, str], dict[str, list[str]]]:
+    """Function words, prefixes, synsets and base forms: see `Data`."""
     try:
         with zipfile.ZipFile(jar) as archive:
-            parts = [f"{entry.filename} {entry.CRC}" for entry in archive.infolist()]
+            function, prefixes, synsets, exceptions = (
+                archive.read(name).decode("utf-8")
+                for name in (
+                    "function/english.words",
+                    "nonbreaking/english.prefixes",
+                    "synonym/english.synsets",
+                    "synonym/english.exceptions",
+                )
+            )
     except zipfile.BadZipFile as error:
         raise UsageError(f"{jar} is no jar: {error}") from error
-    with open(table, "rb") as handle:
+    lines = exceptions.splitlines()
+    bases: dict[str, list[str]] = {}
+    for base, inflected in zip(lines[::2], lines[1::2], strict=True):
+        for word in inflected.split():
+            bases.setdefault(word, []).append(base)
+    lines = synsets.splitlines()
+    by_word = {  # no word equals an entry of several words (`domestic_dog`)
+        word: numbers
+        for word, numbers in zip(lines[::2], lines[1::2], strict=True)
+        if "_" not in word
+    }
+    return frozenset(function.split()), read_prefixes(prefixes), by_word, bases
+
+
+def read_prefixes(text: str) -> dict[str, bool]:
+    """The table from a file with a word a line, comments behind #."""
+    table = {}
+    for line in text.splitlines():
+        word, _, note = line.partition("#")
+        if word.strip():
+            table[word.strip()] = note.strip().startswith("NUMERIC_ONLY")
+    return table
+
+
+# ---- phrases
+
+
+def _open_index(table: Path, log: Callable[[str], None]) -> Arrays:
+    """The index of a table from the cache; made where there is none or a damaged one."""
+    with open(table, "rb") as handle:  # a gzip file ends with a checksum and the size
         handle.seek(-min(8, table.stat().st_size), os.SEEK_END)
-        parts.append(handle.read().hex())
-    return zlib.crc32("\n".join(parts).encode())
+        path = cache_folder() / f"meteor-index-4-{handle.read().hex()}.npy"
+    try:
+        return read_arrays(path)
+    except (OSError, ValueError, EOFError):
+        pass
+    try:  # before the index is made, which takes a while
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            log(f"indexing METEOR's data once, into {path}")
+    except OSError as error:
+        raise UsageError(
+            f"METEOR's index cannot be written into {path.parent} ({error.strerror}). Set "
+            "XDG_CACHE_HOME to a folder that can be written."
+        ) from error
+    write_arrays(path, build_index(table))
+    return read_arrays(path)
+
+
+def build_index(table: Path) -> Arrays:
+    """The paraphrase table as arrays of N entries and P phrases.
+
+    Returns:
+        words, stems: texts, a word and its stem a line, in the order of the words' numbers.
+        phrases: (P,) hashes, ascending.
+        of both sides, source (the phrase) and target (the paraphrase):
+        SIDE_starts: (P + 1,) where each phrase's entries begin in the arrays sorted by this side.
+        SIDE_entries: (N,) the entries, in the order of the table for each phrase.
+        SIDE_others: (N,) the phrase on the other side of each of these.
+    """
+    vocabulary = TokenCache(slot_bits=20)
+    hashes = np.concatenate([_hash_phrases(block, vocabulary) for block in _entries(table)])
+    phrases, numbers = np.unique(hashes, return_inverse=True)
+    source, target = numbers.astype(np.int32).reshape(-1, 2).T
+    arrays: Arrays = {
+        "words": np.array("\n".join(vocabulary).encode()),
+        "stems": np.array("\n".join(stem_words(vocabulary)).encode()),
+        "phrases": phrases,
+    }
+    for side, own, other in (("source", source, target), ("target", target, source)):
+        entries = np.argsort(own, kind="stable").astype(np.int32)
+        counts = np.bincount(own, minlength=len(phrases))
+        arrays[f"{side}_starts"] = np.append(0, np.cumsum(counts)).astype(np.int32)
+        arrays[f"{side}_entries"] = entries
+        arrays[f"{side}_others"] = other[entries]
+    return arrays
+
+
+def _entries(table: Path) -> Iterator[bytes]:
+    """The text of the table in blocks of whole entries: probability, phrase, paraphrase."""
+    with gzip.open(table, "rb") as handle:
+        reader = io.BufferedReader(handle, _BLOCK)  # type: ignore[type-var]
+        while block := reader.read(_BLOCK):
+            lines = block + reader.readline()
+            while lines.count(b"\n") % 3:
+                lines += reader.readline()
+            yield lines
+
+
+def _hash_phrases(block: bytes, vocabulary: TokenCache) -> NDArray[np.uint64]:
+    """(2 E,) the hashes of each entry's phrase and paraphrase."""
+    chars = np.frombuffer(block, np.uint8)
+    starts, lengths = token_spans((chars == 10) | (chars == 32))
+    line = np.searchsorted(np.flatnonzero(chars == 10), starts)
+    in_phrase = line % 3 > 0
+    starts, lengths, line = starts[in_phrase], lengths[in_phrase], line[in_phrase]
+    numbers = vocabulary.find(block + b"\0" * LONGEST, starts, lengths).astype(np.uint64) + 1
+    heads = np.flatnonzero(changes(line))
+    position = np.arange(len(line)) - np.repeat(heads, np.diff(heads, append=len(line)))
+    return np.add.reduceat(numbers * POWERS[position], heads)
+
+
+# ---- arrays in one file
+
+
+def write_arrays(path: Path, arrays: Arrays) -> None:
+    """As one NumPy record, complete or not at all; two processes may do so at the same time."""
+    fields = [(name, array.dtype, array.shape) for name, array in arrays.items()]
+    record = np.zeros((), np.dtype(fields, align=True))
+    for name, array in arrays.items():
+        record[name] = array
+    with atomic(path) as temporary, open(temporary, "wb") as handle:
+        np.save(handle, record)
+
+
+def read_arrays(path: Path) -> Arrays:
+    """What `write_arrays` was given; the arrays are read from disk where they are touched.
+
+    Raises:
+        ValueError, EOFError: the file is cut short or no such file.
+    """
+    record = np.load(path, mmap_mode="r")
+    return {name: np.asarray(record[name]) for name in record.dtype.names}

@@ -9,9 +9,9 @@ import numpy as np
 
 from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Ints
-from transfer.captioning.scores.meteor.data import HOW_TO_GET_IT, find_folder
+from transfer.captioning.scores.meteor.data import HOW_TO_GET_IT, JAR, find_folder
 from transfer.captioning.scores.meteor.score import COLUMNS
-from transfer.captioning.scores.words import Captions
+from transfer.captioning.scores.tokenizer import TokenIds
 
 
 class MeteorJar:
@@ -26,18 +26,18 @@ class MeteorJar:
     """
 
     def __init__(self, folder: Path | None = None, timeout: float = 600) -> None:
-        self._java = shutil.which("java")
-        if self._java is None:
+        if (java := shutil.which("java")) is None:
             raise UsageError(
                 "there is no Java on this machine (no program java on the PATH). METEOR does not "
                 "need it: leave the jar out, and it is computed here."
             )
         folder = folder or find_folder()
-        if folder is None or not (folder / "meteor-1.5.jar").exists():
-            raise UsageError(f"there is no meteor-1.5.jar in {folder}. {HOW_TO_GET_IT}")
+        if folder is None or not (folder / JAR).exists():
+            raise UsageError(f"there is no {JAR} in {folder}. {HOW_TO_GET_IT}")
         self._folder, self._timeout = folder, timeout
+        self._command = [java, "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", JAR, "-", "-", "-stdio"]
 
-    def prepare(self, captions: Captions, names: Sequence[str], sizes: Ints) -> "JarReferences":
+    def prepare(self, captions: TokenIds, names: Sequence[str], sizes: Ints) -> "JarReferences":
         """Keep the references; the jar reads them at every scoring."""
         texts = iter(_texts(captions, names))
         return JarReferences(self, [[next(texts) for _ in range(size)] for size in sizes])
@@ -48,12 +48,10 @@ class MeteorJar:
         Raises:
             UsageError: it takes longer than the time-out, or ends otherwise than it should.
         """
-        command = [str(self._java), "-Xmx2G", "-Dfile.encoding=UTF-8", "-jar", "meteor-1.5.jar"]
-        command += ["-", "-", "-stdio", "-l", "en", "-norm"]
         text = "".join(f"{line}\n" for line in lines)
         try:
             done = subprocess.run(
-                command,
+                [*self._command, "-l", "en", "-norm"],
                 input=text.encode("utf-8", "surrogatepass"),
                 capture_output=True,
                 cwd=self._folder,
@@ -67,10 +65,12 @@ class MeteorJar:
             ) from error
         answers = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
         if done.returncode or len(answers) < len(lines):
-            said = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or ["nothing"]
+            message = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [
+                "nothing"
+            ]
             raise UsageError(
                 f"METEOR's jar answered {len(answers)} of {len(lines)} lines and ended with code "
-                f"{done.returncode}; it said: {said[0]}"
+                f"{done.returncode}; it said: {message[0]}"
             )
         return answers
 
@@ -78,16 +78,15 @@ class MeteorJar:
 class JarReferences:
     """References as text, for the jar."""
 
-    def __init__(self, jar: MeteorJar, wanted: list[list[str]]) -> None:
-        self._jar, self._wanted = jar, wanted
+    def __init__(self, jar: MeteorJar, references: list[list[str]]) -> None:
+        self._jar, self._references = jar, references
 
-    def rows(self, captions: Captions, names: Sequence[str], image: Ints) -> Ints:
+    def sufficient_stats(self, captions: TokenIds, names: Sequence[str], image: Ints) -> Ints:
         """(C, 23) the jar's counts of each caption beside the reference that suits it best."""
+        texts = [text.replace("|||", "").replace("  ", " ") for text in _texts(captions, names)]
         lines = [
-            " ||| ".join(
-                ["SCORE", *self._wanted[place], text.replace("|||", "").replace("  ", " ")]
-            )
-            for text, place in zip(_texts(captions, names), image.tolist(), strict=True)
+            " ||| ".join(["SCORE", *self._references[number], text])
+            for text, number in zip(texts, image.tolist(), strict=True)
         ]
         answers = self._jar.ask(lines)
         try:
@@ -97,10 +96,6 @@ class JarReferences:
             raise UsageError(f"METEOR's jar gave no counts but {answers[0]!r:.80}") from error
 
 
-def _texts(captions: Captions, names: Sequence[str]) -> list[str]:
-    words = [names[number] for number in captions.words.tolist()]
-    ends = np.cumsum(captions.counts).tolist()
-    return [
-        " ".join(words[end - count : end])
-        for end, count in zip(ends, captions.counts.tolist(), strict=True)
-    ]
+def _texts(captions: TokenIds, names: Sequence[str]) -> list[str]:
+    words = iter(captions.words.tolist())
+    return [" ".join(names[next(words)] for _ in range(count)) for count in captions.counts]

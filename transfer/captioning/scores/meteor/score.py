@@ -8,15 +8,14 @@ Content words weigh 0.75, function words 0.25; exact, stem, synonym and paraphra
 segments: it comes from the sums of their counts.
 """
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
-from transfer.captioning.scores.arrays import Bools, Floats, Ints, changes, starts_of
-from transfer.captioning.scores.meteor.matches import Matches, covering
-from transfer.captioning.scores.words import Captions
+from transfer.captioning.scores.arrays import Bools, Floats, Ints, changes, spread, starts_of
+from transfer.captioning.scores.meteor.matches import Matches
 
-WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
+_WEIGHTS = np.array([1.0, 0.6, 0.8, 0.6])
 _ALPHA, _BETA, _GAMMA, _DELTA = 0.85, 0.2, 0.6, 0.75
 
 # columns of a row of statistics: words and function words of both sentences; by stage matched
@@ -27,88 +26,56 @@ _CONTENT_ONE, _CONTENT_TWO, _FUNCTION_ONE, _FUNCTION_TWO = (
 )
 
 
-@dataclass(frozen=True)
-class Side:
-    """One side of P pairs: its sentences, and which of them each pair has."""
+class Side(NamedTuple):
+    """One side of P pairs of sentences."""
 
-    sentences: Captions
-    sentence: Ints
-    """(P,)"""
+    heads: Ints
+    """(P,) where the sentence's words begin among the words of all sentences."""
+    counts: Ints
+    """(P,) how many they are."""
     is_function: Bools
-    """(T,) of each word of the sentences, one behind the other."""
+    """(T,) of the words of all sentences."""
 
     def take(self, pairs: Ints) -> "Side":
         """The side of some of the pairs."""
-        return Side(self.sentences, self.sentence[pairs], self.is_function)
-
-    @property
-    def counts(self) -> Ints:
-        """(P,) words."""
-        return self.sentences.counts[self.sentence]
-
-    @property
-    def heads(self) -> Ints:
-        """(P,) where the words begin."""
-        return starts_of(self.sentences.counts)[self.sentence]
-
-    @property
-    def starts(self) -> Ints:
-        """(P,) where a pair's words begin when the words of all pairs stand in a row."""
-        return starts_of(self.counts)
-
-    @property
-    def flags(self) -> Bools:
-        """Which of the words of all pairs in a row are function words."""
-        places, _ = covering(np.zeros(len(self.sentence), np.int64), self.counts, self.heads)
-        return self.is_function[places]
-
-    @property
-    def functions(self) -> Ints:
-        """(P,) function words."""
-        before = np.concatenate([[0], np.cumsum(self.is_function)])
-        return before[self.heads + self.counts] - before[self.heads]
+        return Side(self.heads[pairs], self.counts[pairs], self.is_function)
 
 
-def statistics(taken: Matches, one: Side, two: Side) -> Ints:
+def sufficient_stats(taken: Matches, one: Side, two: Side) -> Ints:
     """(P, 23) what METEOR counts of each pair of sentences.
 
-    `taken` are the matches of the alignments, sorted by pair and place in the second sentence.
+    `taken` are the matches of the alignments, sorted by pair and position in the second sentence.
     """
-    num_pairs = len(one.sentence)
+    num_pairs = len(one.counts)
     rows = np.zeros((num_pairs, COLUMNS), np.int64)
-    for number, (side, starts, lengths) in enumerate(
-        ((one, taken.start_one, taken.length_one), (two, taken.start_two, taken.length_two))
-    ):
-        rows[:, number], rows[:, 2 + number] = side.counts, side.functions
-        places, row = covering(starts, lengths, side.heads[taken.pair])
-        column = 4 + 4 * taken.stage[row] + 2 * side.is_function[places] + number
-        cells = np.bincount(taken.pair[row] * COLUMNS + column, minlength=num_pairs * COLUMNS)
-        rows += cells.reshape(num_pairs, COLUMNS)
+    for number, (side, (starts, lengths)) in enumerate(zip((one, two), taken.spans(), strict=True)):
+        functions = np.append(0, np.cumsum(side.is_function))
+        rows[:, number] = side.counts
+        rows[:, 2 + number] = functions[side.heads + side.counts] - functions[side.heads]
+        match, word = spread(side.heads[taken.pair] + starts, lengths)
+        column = 4 + 4 * taken.stage[match] + 2 * side.is_function[word] + number
+        np.add.at(rows, (taken.pair[match], column), 1)
         rows[:, 21 + number] = np.bincount(taken.pair, lengths, num_pairs)
     is_new = changes(taken.pair)  # a chunk begins
-    is_new[1:] |= (taken.start_one[1:] != (taken.start_one + taken.length_one)[:-1]) | (
-        taken.start_two[1:] != (taken.start_two + taken.length_two)[:-1]
-    )
+    for starts, lengths in taken.spans():
+        is_new[1:] |= starts[1:] != (starts + lengths)[:-1]
     rows[:, 20] = np.bincount(taken.pair[is_new], minlength=num_pairs)
     return rows
 
 
-def promises(found: Matches, one: Side, two: Side) -> Floats:
-    """(P,) an upper bound of each pair's score: every word in its best match, in one chunk."""
-    shares, matched = [], np.zeros(len(one.sentence))
-    for side, starts, lengths in (
-        (one, found.start_one, found.length_one),
-        (two, found.start_two, found.length_two),
-    ):
-        places, row = covering(starts, lengths, side.starts[found.pair])
-        weight = np.zeros(int(side.counts.sum()))
-        np.maximum.at(weight, places, WEIGHTS[found.stage[row]])
-        importance = np.where(side.flags, 1 - _DELTA, _DELTA)
-        pair = np.repeat(np.arange(len(one.sentence)), side.counts)
-        above = np.bincount(pair, weight * importance, len(one.sentence))
-        below = np.bincount(pair, importance, len(one.sentence))
-        shares.append(np.divide(above, below, out=np.zeros(len(below)), where=below > 0))
-        matched += np.bincount(pair, weight > 0, len(one.sentence)) / 2
+def upper_bounds(matches: Matches, one: Side, two: Side) -> Floats:
+    """(P,) what each pair can score at most: every word in its best match, in one chunk."""
+    num_pairs = len(one.counts)
+    shares, matched = [], np.zeros(num_pairs)
+    for side, (starts, lengths) in zip((one, two), matches.spans(), strict=True):
+        pair, word = spread(side.heads, side.counts)  # of the words of all pairs in a row
+        match, position = spread(starts_of(side.counts)[matches.pair] + starts, lengths)
+        weight = np.zeros(len(pair))
+        np.maximum.at(weight, position, _WEIGHTS[matches.stage[match]])
+        importance = np.where(side.is_function[word], 1 - _DELTA, _DELTA)
+        above = np.bincount(pair, weight * importance, num_pairs)
+        shares.append(_divide(above, np.bincount(pair, importance, num_pairs)))
+        matched += np.bincount(pair, weight > 0, num_pairs) / 2
     total = (one.counts + two.counts) / 2
     least = np.where(matched < total, _GAMMA / np.maximum(matched, 1) ** _BETA, 0)
     return _mean(*shares) * (1 - least)
@@ -124,18 +91,18 @@ def corpus_scores(rows: Ints, weights: Floats) -> Floats:
     return segment_scores((weights @ rows).astype(np.int64))
 
 
-def _is_perfect(rows: Ints) -> Bools:
-    return (rows[:, 20] == 1) & (rows[:, 21] == rows[:, 0]) & (rows[:, 22] == rows[:, 1])
-
-
 def segment_scores(rows: Ints) -> Floats:
     """(P,) the score of each row of statistics."""
     one, two, function_one, function_two = rows[:, :4].T
     precision = _share(rows[:, _CONTENT_ONE], rows[:, _FUNCTION_ONE], one, function_one)
     recall = _share(rows[:, _CONTENT_TWO], rows[:, _FUNCTION_TWO], two, function_two)
-    chunks, matched = rows[:, 20], (rows[:, 21] + rows[:, 22]) / 2
-    broken = np.divide(chunks, matched, out=np.zeros(len(rows)), where=matched > 0)
-    return _mean(precision, recall) * (1 - np.where(_is_perfect(rows), 0, _GAMMA * broken**_BETA))
+    fragments = _divide(rows[:, 20], (rows[:, 21] + rows[:, 22]) / 2)
+    penalty = np.where(_is_perfect(rows), 0, _GAMMA * fragments**_BETA)
+    return _mean(precision, recall) * (1 - penalty)
+
+
+def _is_perfect(rows: Ints) -> Bools:
+    return (rows[:, 20] == 1) & (rows[:, 21] == rows[:, 0]) & (rows[:, 22] == rows[:, 1])
 
 
 def _mean(precision: Floats, recall: Floats) -> Floats:
@@ -146,6 +113,10 @@ def _mean(precision: Floats, recall: Floats) -> Floats:
 
 def _share(content: Ints, function: Ints, words: Ints, function_words: Ints) -> Floats:
     """Weighted matches over weighted words."""
-    above = (WEIGHTS * (_DELTA * content + (1 - _DELTA) * function)).sum(axis=1)
-    below = _DELTA * (words - function_words) + (1 - _DELTA) * function_words
-    return np.divide(above, below, out=np.zeros(len(words)), where=below > 0)
+    above = (_WEIGHTS * (_DELTA * content + (1 - _DELTA) * function)).sum(axis=1)
+    return _divide(above, _DELTA * (words - function_words) + (1 - _DELTA) * function_words)
+
+
+def _divide(above: Floats | Ints, below: Floats) -> Floats:
+    """0 where `below` is 0."""
+    return np.divide(above, below, out=np.zeros(len(below)), where=below > 0)
