@@ -14,8 +14,14 @@ from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from transfer import feature_cache
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.layouts import choose_splits, open_captions, read_coco, split_by_hash
-from transfer.captioning.records import CaptionedImage
+from transfer.captioning.dataset import (
+    CaptionedImage,
+    choose_splits,
+    coco_splits,
+    open_captions,
+    read_coco,
+    split_by_hash,
+)
 from transfer.captioning.scores import tokenize
 from transfer.captioning.vocabulary import (
     END,
@@ -31,7 +37,7 @@ from transfer.feature_cache import FeatureCache, hash_files
 
 def test_reads_what_is_on_disk(worlds):
     tree = worlds["captions"]
-    assert choose_splits(tree, None, None) == ("train2017", "val2017")
+    assert choose_splits(tree, coco_splits(tree), DatasetConfig()) == ("train2017", "val2017")
     found = open_captions(tree, DatasetConfig())
     assert (len(found.train), len(found.val), len(found.test)) == (12, 6, 0)
     assert all(len(image.captions) == 5 and image.path.exists() for image in found.train)

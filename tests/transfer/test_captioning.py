@@ -28,11 +28,10 @@ from transfer.captioning.config import (
     EncoderConfig,
     ModelConfig,
 )
+from transfer.captioning.dataset import CaptionedImage, read_coco
 from transfer.captioning.decoder import caption_loss
 from transfer.captioning.inference import caption_files
-from transfer.captioning.layouts import read_coco
 from transfer.captioning.page import write_page
-from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References, score
 
 

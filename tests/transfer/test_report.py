@@ -16,8 +16,8 @@ from scipy import stats
 from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE, Result
 from transfer import task
+from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.page import write_page
-from transfer.captioning.records import CaptionedImage
 from transfer.captioning.scores import References
 from transfer.report import (
     paper,

@@ -13,8 +13,8 @@ from torchvision.transforms import v2
 
 from pretrain.images import decode
 from transfer.captioning.captioner import Captioner
+from transfer.captioning.dataset import CaptionedImage, Id
 from transfer.captioning.page import AttentionMap
-from transfer.captioning.records import CaptionedImage, Id
 from transfer.captioning.vocabulary import END
 
 _SIDE = 96  # pixels of a small image

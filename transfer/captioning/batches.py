@@ -5,7 +5,7 @@ B captions, T words, S captions of the data set.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,7 @@ def collate(samples: list[tuple[Tensor, Ints]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), trim_padding(np.stack(words))
 
 
+@dataclass(eq=False)
 class CaptionBatches:
     """As pretrain's Loader, of (features or images, words (B, T)).
 
@@ -53,29 +54,18 @@ class CaptionBatches:
     have the same samples in the same order.
     """
 
-    def __init__(
-        self,
-        features: Features,
-        image_of: Ints,
-        words: Ints,
-        batches: BatchSampler,
-        *,
-        pixels: Loader | None = None,
-        pixels_from: float = math.inf,
-    ) -> None:
-        """Nothing is read yet.
-
-        Args:
-            features: of the images.
-            image_of: (S,) number of each caption's image.
-            words: (S, T).
-            batches: which samples when.
-            pixels: the loader of images for a trained encoder.
-            pixels_from: its first epoch, from 0.
-        """
-        self.features, self.image_of, self.words = features, image_of, words
-        self.batches, self.pixels, self.pixels_from = batches, pixels, pixels_from
-        self.broken: dict[int, str] = {}
+    features: Features
+    image_of: Ints
+    """(S,) number of each caption's image."""
+    words: Ints
+    """(S, T)."""
+    batches: BatchSampler
+    """Which samples when."""
+    pixels: Loader | None = None
+    """The images, for a trained encoder."""
+    pixels_from: float = math.inf
+    """The first epoch of the pixels, from 0."""
+    broken: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -89,7 +79,7 @@ class CaptionBatches:
         self.batches.epoch, self.batches.first = epoch, first
         for keys in self.batches:
             chosen = np.array([index for _, index in keys])
-            yield self.features.of(self.image_of[chosen]), trim_padding(self.words[chosen])
+            yield self.features.select(self.image_of[chosen]), trim_padding(self.words[chosen])
 
     def share_corrupt(self) -> None:
         """As Loader's; every process has looked at every image."""

@@ -202,8 +202,8 @@ def _best_continuations(
         rest = everything.view(images, width, num_words)[..., in_blocks:].flatten(1)
         positions = torch.cat([(first[..., None] + offsets).flatten(1), rest], dim=1)
     values, order = values_at(positions).topk(more, dim=1)
-    last, next_ = values[:, count - 1 : more - 1], values[:, count:]
-    if ((last == next_) & last.isfinite()).any():
+    last = values[:, count:]
+    if ((values[:, count - 1 : -1] == last) & last.isfinite()).any():
         positions = everything  # which of the equal ones topk takes is left to chance
     else:
         positions = positions.gather(1, order).sort(dim=1).values

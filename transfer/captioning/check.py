@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, decoded, ok, wrong
 from pretrain.errors import UsageError
-from transfer.captioning.layouts import coco_splits, read_coco
+from transfer.captioning.dataset import coco_splits, read_coco
 
 # images of the releases (cocodataset.org)
 _EXPECTED = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
@@ -32,9 +32,7 @@ def check_coco(root: Path, sample: int) -> list[CheckResult]:
         num_captions = sum(len(image.captions) for image in images)
         text = f"{split}: {len(images):,} images, {num_captions:,} captions"
         expected = _EXPECTED.get(split, len(images))
-        if expected == len(images):
-            results.append(ok(text))
-        else:
-            results.append(wrong(f"{text}; {expected:,} images expected"))
+        is_whole = expected == len(images)
+        results.append(ok(text) if is_whole else wrong(f"{text}; {expected:,} images expected"))
         results.append(decoded([image.path for image in images], sample, split))
     return results

@@ -26,10 +26,10 @@ from transfer.captioning.attention_maps import attention_maps
 from transfer.captioning.beam_search import images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
+from transfer.captioning.dataset import Id
 from transfer.captioning.decoder import Decoder, caption_loss
 from transfer.captioning.inference import generate_captions
 from transfer.captioning.page import sections, write_page
-from transfer.captioning.records import Id
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
 from transfer.captioning.setup import (

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pretrain.errors import UsageError
 from pretrain.run import write_text
-from transfer.captioning.records import CaptionedImage
+from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.scores import Scores
 
 _STYLE = """

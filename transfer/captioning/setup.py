@@ -25,8 +25,7 @@ from pretrain.training import (
 from transfer.captioning.batches import CaptionBatches, ImageCaptionDataset, collate
 from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.layouts import open_captions
-from transfer.captioning.records import CaptionDataset, CaptionedImage
+from transfer.captioning.dataset import CaptionDataset, CaptionedImage, open_captions
 from transfer.captioning.vocabulary import Ints, Vocabulary, build_vocabulary, tokenize_captions
 from transfer.encoder import Encoder, with_image_size
 from transfer.feature_cache import FeatureCache, Features, ImageDataset

@@ -6,13 +6,14 @@ N captions, T words.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores.words import Captions, Words
+from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
@@ -27,15 +28,15 @@ class TokenizedCaptions(NamedTuple):
 
     words: tuple[str, ...]
     """Every word once, in the order of arrival."""
-    captions: Captions
+    captions: TokenIds
     """Numbers are positions in `words`."""
 
 
 def tokenize_captions(captions: Sequence[str]) -> TokenizedCaptions:
     """Cut raw captions."""
-    words = Words()
-    numbers = words.split(words.cut(captions))
-    return TokenizedCaptions(tuple(words), numbers)
+    tokenizer = Tokenizer()
+    numbers = tokenizer.split(tokenizer.encode(captions))
+    return TokenizedCaptions(tuple(tokenizer), numbers)
 
 
 @dataclass(frozen=True)
@@ -74,13 +75,8 @@ class Vocabulary:
 
     def decode(self, numbers: Sequence[int]) -> str:
         """The words up to END, joined by spaces."""
-        words = []
-        for number in numbers:
-            if number == END:
-                break
-            if number not in (PAD, START):
-                words.append(self.words[number])
-        return " ".join(words)
+        before_end = takewhile(lambda number: number != END, numbers)
+        return " ".join(self.words[number] for number in before_end if number not in (PAD, START))
 
 
 def build_vocabulary(tokenized: TokenizedCaptions, min_count: int) -> Vocabulary:

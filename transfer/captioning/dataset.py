@@ -17,8 +17,10 @@ Data without splits of its own is divided by a hash of the image's id, the same 
 
 import hashlib
 import json
+import os
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +28,6 @@ from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.records import (
-    CaptionDataset,
-    CaptionedImage,
-    Id,
-    ImageFiles,
-    assemble,
-    log_skipped,
-)
 from transfer.captioning.scores.files import read_references
 
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
@@ -46,6 +40,31 @@ _EXPECTED = (
     "(folder)"
 )
 
+Id = int | str
+Entries = dict[Id, tuple[Path, list[object]]]
+"""By image, the file where it should lie, and its captions as they stand there."""
+Skipped = Mapping[str, Sequence[object]]
+"""What is wrong with entries -> those entries."""
+
+
+@dataclass(frozen=True)
+class CaptionedImage:
+    """An image with all its captions."""
+
+    image_id: Id
+    path: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class CaptionDataset:
+    """A data set in its splits; without a `test` split, `val` is all that is not trained on."""
+
+    name: str
+    train: tuple[CaptionedImage, ...]
+    val: tuple[CaptionedImage, ...]
+    test: tuple[CaptionedImage, ...] = ()
+
 
 def open_captions(root: Path, config: DatasetConfig) -> CaptionDataset:
     """The data set in a folder.
@@ -56,14 +75,15 @@ def open_captions(root: Path, config: DatasetConfig) -> CaptionDataset:
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; images with captions are needed.")
     layout = "karpathy" if config.splits else config.layout
-    for name, find, read in (
-        ("karpathy", _karpathy_file, _read_karpathy),
-        ("coco", _coco_folder, _read_coco_splits),
-        ("flickr", _token_file, _read_flickr),
-        ("folder", _captions_file, _read_folder),
-    ):
-        if layout in ("auto", name) and (path := find(root, config)) is not None:
-            dataset = read(root, path, config)
+    layouts: dict[str, tuple[Callable[..., Any], Callable[..., CaptionDataset]]] = {
+        "karpathy": (_karpathy_file, _read_karpathy),
+        "coco": (coco_splits, _read_coco_splits),
+        "flickr": (_token_file, _read_flickr),
+        "folder": (_captions_file, _read_folder),
+    }
+    for name, (find, read) in layouts.items():
+        if layout in ("auto", name) and (source := config.splits or find(root)):
+            dataset = read(root, source, config)
             break
     else:
         known = "that are known" if layout == "auto" else f"of the layout {layout}"
@@ -86,36 +106,30 @@ def coco_splits(root: Path) -> list[str]:
     return sorted(path.stem.removeprefix("captions_") for path in files)
 
 
-def choose_splits(root: Path, train: str | None, val: str | None) -> tuple[str, str]:
-    """The splits to train and to score on; what is not given is found by its name's beginning."""
-    return train or _only_split(root, "train"), val or _only_split(root, "val")
+def choose_splits(root: Path, splits: Sequence[str], config: DatasetConfig) -> tuple[str, ...]:
+    """Splits to train on, to score on and, where there is one, to test on.
+
+    What the configuration does not name is found by its name's beginning.
+    """
+    chosen: list[str] = []
+    for beginning in ("train", "val", "test"):
+        named = getattr(config, beginning)
+        matching = [named] if named else [s for s in splits if s.startswith(beginning)]
+        if len(matching) == 1:
+            chosen += matching
+        elif beginning != "test":
+            raise UsageError(
+                f"{root}/annotations has {len(matching)} captions files whose split begins with "
+                f"{beginning!r} ({', '.join(splits)}); name one by --dataset.{beginning} SPLIT."
+            )
+    if len(set(chosen)) < len(chosen):
+        raise UsageError(f"the splits {', '.join(chosen)} are not different ones.")
+    return tuple(chosen)
 
 
-def _only_split(root: Path, beginning: str) -> str:
-    splits = coco_splits(root)
-    matching = [split for split in splits if split.startswith(beginning)]
-    if len(matching) != 1:
-        raise UsageError(
-            f"{root}/annotations has {len(matching)} captions files whose split begins with "
-            f"{beginning!r} ({', '.join(splits) or 'none at all'}); name one by "
-            f"--dataset.{beginning} SPLIT."
-        )
-    return matching[0]
-
-
-def _coco_folder(root: Path, _: DatasetConfig) -> Path | None:
-    return root if coco_splits(root) else None
-
-
-def _read_coco_splits(root: Path, _: Path, config: DatasetConfig) -> CaptionDataset:
-    splits = [*choose_splits(root, config.train, config.val)]
-    tests = [split for split in coco_splits(root) if split.startswith("test")]
-    if test := config.test or (tests[0] if len(tests) == 1 else None):
-        splits.append(test)
-    if len(set(splits)) < len(splits):
-        raise UsageError(f"the splits {', '.join(splits)} are not different ones.")
-    images = (read_coco(root, split, config.max_corrupt) for split in splits)
-    return CaptionDataset(root.name, *images)
+def _read_coco_splits(root: Path, splits: list[str], config: DatasetConfig) -> CaptionDataset:
+    chosen = choose_splits(root, splits, config)
+    return CaptionDataset(root.name, *(read_coco(root, s, config.max_corrupt) for s in chosen))
 
 
 def read_coco(
@@ -144,22 +158,22 @@ def read_coco(
         '"annotations": [{"image_id", "caption"}]}',
     )
     skipped: dict[str, list[object]] = defaultdict(list)
-    folder = _first_folder(root / split, root / "images" / split)
-    paths: dict[Id, Path] = {}
+    folders = (root / split, root / "images" / split)
+    folder = next(filter(Path.is_dir, folders), folders[0])
+    entries: Entries = {}
     for entry in images:
         if _has(entry, "id", "file_name"):
-            paths[entry["id"]] = folder / str(entry["file_name"])
+            entries[entry["id"]] = (folder / str(entry["file_name"]), [])
         else:
             skipped["entries under images without id or file_name"].append(entry)
-    captions: dict[Id, list[object]] = defaultdict(list)
     for entry in annotations:
         if not _has(entry, "image_id", "caption"):
             skipped["annotations without image_id or caption"].append(entry)
-        elif entry["image_id"] not in paths:
+        elif entry["image_id"] not in entries:
             skipped["annotations of images that are not listed"].append(entry)
         else:
-            captions[entry["image_id"]].append(entry["caption"])
-    return assemble(path, captions, paths, skipped, max_corrupt=max_corrupt, log=log)
+            entries[entry["image_id"]][1].append(entry["caption"])
+    return assemble(path, entries, skipped, max_corrupt=max_corrupt, log=log)
 
 
 def _has(entry: Any, key: str, value: str) -> bool:
@@ -170,36 +184,32 @@ def _has(entry: Any, key: str, value: str) -> bool:
 # --------------------------------------------------------------------------------------- Karpathy
 
 
-def _karpathy_file(root: Path, config: DatasetConfig) -> Path | None:
-    if config.splits:
-        return Path(config.splits)
+def _karpathy_file(root: Path) -> Path | None:
     files = [*sorted(root.glob("dataset_*.json")), *sorted(root.glob("annotations/dataset_*.json"))]
     return files[0] if files else None
 
 
-def _read_karpathy(root: Path, path: Path, config: DatasetConfig) -> CaptionDataset:
+def _read_karpathy(root: Path, file: Path | str, config: DatasetConfig) -> CaptionDataset:
     """Karpathy's split of the images in `root`, of MS-COCO 2014 or 2017, or of Flickr."""
+    path = Path(file)
     expected = 'split of Karpathy\'s; expected {"images": [{"filename", "split", "sentences": '
-    (entries,) = _read_lists(path, ("images",), expected + '[{"raw"}]}]}')
+    (images,) = _read_lists(path, ("images",), expected + '[{"raw"}]}]}')
     files, invalid = ImageFiles(), []
-    paths: dict[str, dict[Id, Path]] = {"train": {}, "val": {}, "test": {}}
-    captions: dict[Id, list[object]] = {}
-    for number, entry in enumerate(entries):
+    entries: dict[str, Entries] = {"train": {}, "val": {}, "test": {}}
+    for number, entry in enumerate(images):
         try:
             split = _KARPATHY_SPLITS[entry["split"]]
             image_id = entry.get("cocoid", entry.get("imgid", entry["filename"]))
             texts = [sentence["raw"] for sentence in entry["sentences"]]
             candidates = _karpathy_candidates(root, entry.get("filepath", ""), entry["filename"])
-            captions[image_id] = texts
+            entries[split][image_id] = (files.first(candidates), texts)
         except (KeyError, TypeError, AttributeError):
             invalid.append(f"number {number}: {entry!r:.60}")
-            continue
-        paths[split][image_id] = files.first(candidates)
     log_skipped(path, {"entries that are none of Karpathy's": invalid})
     splits = {
-        split: assemble(f"{path}, {split}", captions, held, {}, max_corrupt=config.max_corrupt)
-        for split, held in paths.items()
-        if held or split != "test"
+        split: assemble(f"{path}, {split}", chosen, {}, max_corrupt=config.max_corrupt)
+        for split, chosen in entries.items()
+        if chosen or split != "test"
     }
     return CaptionDataset(path.stem.removeprefix("dataset_"), **splits)
 
@@ -217,7 +227,7 @@ def _karpathy_candidates(root: Path, folder: str, name: str) -> list[Path]:
 # ----------------------------------------------------------------------------------------- Flickr
 
 
-def _token_file(root: Path, _: DatasetConfig) -> Path | None:
+def _token_file(root: Path) -> Path | None:
     files = [*sorted(root.glob("*.token.txt")), *sorted(root.glob("*.token"))]
     # Flickr8k brings a lemmatised one too
     return next((path for path in files if "lemma" not in path.name), None)
@@ -225,20 +235,19 @@ def _token_file(root: Path, _: DatasetConfig) -> Path | None:
 
 def _read_flickr(root: Path, path: Path, config: DatasetConfig) -> CaptionDataset:
     """Flickr8k with its lists, Flickr30k divided by hash."""
-    skipped: dict[str, list[object]] = defaultdict(list)
-    captions: dict[Id, list[object]] = defaultdict(list)
+    invalid: list[str] = []
+    captions: dict[str, list[object]] = defaultdict(list)
     for number, line in enumerate(_read_text(path).splitlines(), 1):
         label, tab, text = line.partition("\t")
         image, _, index = label.rpartition("#")
         if tab and image and index.isdigit():
             captions[image].append(text)
         elif line.strip():
-            skipped["lines that are not NAME#NUMBER, tab, sentence"].append(
-                f"line {number}: {line}"
-            )
+            invalid.append(f"line {number}: {line}")
     folder = _images_folder(root, *_FLICKR_FOLDERS)
-    paths = {image: folder / str(image) for image in captions}
-    images = assemble(path, captions, paths, skipped, max_corrupt=config.max_corrupt)
+    entries: Entries = {image: (folder / image, texts) for image, texts in captions.items()}
+    skipped = {"lines that are not NAME#NUMBER, tab, sentence": invalid}
+    images = assemble(path, entries, skipped, max_corrupt=config.max_corrupt)
     lists = {
         split: sorted(root.glob(f"*{word}Images.txt"))
         for split, word in (("train", "train"), ("val", "dev"), ("test", "test"))
@@ -258,7 +267,7 @@ def _read_flickr(root: Path, path: Path, config: DatasetConfig) -> CaptionDatase
 # ----------------------------------------------------------------------------------------- folder
 
 
-def _captions_file(root: Path, _: DatasetConfig) -> Path | None:
+def _captions_file(root: Path) -> Path | None:
     """captions.*, or the only file that may hold captions."""
     named = [root / f"captions{suffix}" for suffix in _CAPTION_SUFFIXES]
     others = [path for path in root.iterdir() if path.suffix in _CAPTION_SUFFIXES]
@@ -269,29 +278,104 @@ def _read_folder(root: Path, path: Path, config: DatasetConfig) -> CaptionDatase
     """One captions file beside the images, divided by hash."""
     references = read_references(path)
     folder, files = _images_folder(root), ImageFiles()
-    paths: dict[Id, Path] = {}
-    for image_id in references.captions:
+    entries: Entries = {}
+    for image_id, texts in references.captions.items():
         name = references.file_names.get(image_id, image_id)
         names = [name, *(f"{image_id}{suffix}" for suffix in SUFFIXES)]
-        paths[image_id] = files.first([folder / name for name in names])
-    captions: dict[Id, Sequence[object]] = {**references.captions}
-    images = assemble(path, captions, paths, {}, max_corrupt=config.max_corrupt)
+        entries[image_id] = (files.first([folder / name for name in names]), [*texts])
+    images = assemble(path, entries, {}, max_corrupt=config.max_corrupt)
     return split_by_hash(root.name, images, config.val_fraction)
 
 
 # ----------------------------------------------------------------------------------------- shared
 
 
+class ImageFiles(dict[Path, frozenset[str]]):
+    """Which files there are, by one listing of each folder."""
+
+    def __missing__(self, folder: Path) -> frozenset[str]:
+        names = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        return self.setdefault(folder, names)
+
+    def has(self, path: Path) -> bool:
+        """Whether there is a file of that name."""
+        return path.name in self[path.parent]
+
+    def first(self, candidates: Sequence[Path]) -> Path:
+        """The first of the paths where there is a file; the first of all where there is none."""
+        return next(filter(self.has, candidates), candidates[0])
+
+
+def log_skipped(source: object, skipped: Skipped, log: Callable[[str], None] = log) -> None:
+    """One line for each kind of entry that is left out, with the count and the first of them."""
+    for problem, entries in skipped.items():
+        if entries:
+            log(f"{source}: left out {len(entries):,} {problem}, the first is {entries[0]!r:.80}")
+
+
+def assemble(
+    source: object,
+    entries: Entries,
+    skipped: Skipped,
+    *,
+    max_corrupt: int,
+    log: Callable[[str], None] = log,
+) -> tuple[CaptionedImage, ...]:
+    """The images that have captions, in the order of `entries`; what is left out is logged.
+
+    Args:
+        source: the file the entries are from.
+        entries: captions that are no text or empty are left out.
+        skipped: what the reader of the file has left out already.
+        max_corrupt: how many of the image files may be missing.
+        log: takes a line for each kind of entry that is left out.
+
+    Raises:
+        UsageError: no image with a caption, or too many images missing.
+    """
+    files = ImageFiles()
+    images, empty, without, missing = [], [], [], []
+    for image_id, (path, captions) in entries.items():
+        texts = []
+        for text in captions:
+            if isinstance(text, str) and text.strip():
+                texts.append(text)
+            else:
+                empty.append(f"image {image_id}: {text!r}")
+        if not texts:
+            without.append(image_id)
+        elif files.has(path):
+            images.append(CaptionedImage(image_id, path, tuple(texts)))
+        else:
+            missing.append(str(path))
+    skipped = {
+        **skipped,
+        "captions that are empty or no text": empty,
+        "images without captions": without,
+        "images whose file is missing": missing,
+    }
+    log_skipped(source, skipped, log)
+    if not images and not missing:
+        raise UsageError(f"{source} has no image with a caption.")
+    if missing and (len(missing) > max_corrupt or not images):
+        raise UsageError(
+            f"{len(missing):,} of {len(images) + len(missing):,} images of {source} are not "
+            f"there, the first is {missing[0]}. Complete them, or give --dataset.max_corrupt "
+            f"{len(missing)} to train and score without them."
+        )
+    return tuple(images)
+
+
 def split_by_hash(
     name: str, images: Sequence[CaptionedImage], val_fraction: float
 ) -> CaptionDataset:
     """Train and val by a hash of the id: the same images whatever else is in the folder."""
-    splits: dict[bool, list[CaptionedImage]] = {False: [], True: []}
+    train: list[CaptionedImage] = []
+    val: list[CaptionedImage] = []
     for image in images:
         digest = hashlib.sha256(str(image.image_id).encode("utf-8", "surrogatepass")).digest()
-        in_val = int.from_bytes(digest[:8], "big") < val_fraction * 2**64
-        splits[in_val].append(image)
-    train, val = splits[False], splits[True]
+        is_val = int.from_bytes(digest[:8], "big") < val_fraction * 2**64
+        (val if is_val else train).append(image)
     if not train or not val:
         raise UsageError(
             f"{name}: of {len(images)} images, {len(val)} would be held out by "
@@ -301,12 +385,9 @@ def split_by_hash(
     return CaptionDataset(name, tuple(train), tuple(val))
 
 
-def _first_folder(*folders: Path) -> Path:
-    return next(filter(Path.is_dir, folders), folders[0])
-
-
 def _images_folder(root: Path, *names: str) -> Path:
-    return _first_folder(*(root / name for name in (*names, *_IMAGE_FOLDERS)), root)
+    folders = (root / name for name in (*names, *_IMAGE_FOLDERS))
+    return next(filter(Path.is_dir, folders), root)
 
 
 def _read_text(path: Path) -> str:
@@ -325,7 +406,7 @@ def _read_lists(path: Path, keys: tuple[str, ...], expected: str) -> list[list[A
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is no JSON: {error}. It may be cut short.") from error
-    lists = [content.get(key) if isinstance(content, dict) else None for key in keys]
+    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
     if not all(isinstance(entries, list) for entries in lists):
         raise UsageError(f"{path} is no {expected}.")
     return lists
