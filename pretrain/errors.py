@@ -20,15 +20,15 @@ def at_least(section: str, config: object, **least: float) -> None:
     """Raise UsageError for the first field of a configuration that lies below its bound.
 
     Args:
-        section: of the options, such as optimizer; empty at the top.
+        section: of the options, such as optimizer; empty at the top; -- for options of a tool.
         config: with the fields.
         least: field -> the smallest value allowed.
     """
     for name, smallest in least.items():
         value = getattr(config, name)
         if not value >= smallest:  # nan too
-            full = f"{section}.{name}" if section else name
-            raise UsageError(f"{full} is {value}; it must be at least {smallest}")
+            option = f"--{name.replace('_', '-')}" if section == "--" else f"{section}.{name}"
+            raise UsageError(f"{option.lstrip('.')} is {value}; it must be at least {smallest}")
 
 
 class Stopped(Exception):

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from pretrain.config import MixingConfig
 from pretrain.data.crops import Square
-from pretrain.data.folders import image_files
+from pretrain.data.folders import class_folders, image_files
 from pretrain.errors import UsageError
 from pretrain.images import decode
 from pretrain.mixing import Mixed, mix_at
-from pretrain.pictures import label_weights
+from pretrain.pictures import draw_image
 from pretrain.run import save_figure
 from pretrain.spec import IMAGENET_MEAN
 
@@ -24,38 +24,31 @@ _DRAWS, _AT_ONCE = 20_000, 200
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one method makes of the batch."""
+class MixingExample:
+    """What one method makes of a batch."""
 
     title: str
     mixed: Mixed
-    classes: Sequence[str]
     lam: np.ndarray
     """Of many draws, at the size of the images: rounding to pixels is part of it."""
 
-    @staticmethod
-    def of(
-        title: str,
-        options: MixingConfig,
-        images: Tensor,
-        labels: Tensor,
-        classes: Sequence[str],
-        seed: int,
-    ) -> "Row":
-        """Mix `images` (N, 3, H, W) once to look at, and thin ones of their size for the histogram.
 
-        As in training, zero is the mean colour. The draws of lam are the same whoever shares them,
-        so for the histogram each image has its own.
-        """
-        draws = torch.Generator().manual_seed(seed)
-        mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
-        mixed = mix_at(options, 0.0)(images - mean, labels, len(classes), draws)
-        mixed = replace(mixed, images=mixed.images + mean)
-        one_each = mix_at(replace(options, granularity="sample"), 0.0)
-        thin = images.new_zeros(1, 1, *images.shape[-2:]).expand(_AT_ONCE, -1, -1, -1)
-        zeros = torch.zeros(_AT_ONCE, dtype=torch.int64)
-        lam = [one_each(thin, zeros, 1, draws).lam for _ in range(_DRAWS // _AT_ONCE)]
-        return Row(title, mixed, classes, torch.cat(lam).numpy())
+def mix_example(
+    title: str, options: MixingConfig, images: Tensor, labels: Tensor, num_classes: int, seed: int
+) -> MixingExample:
+    """Mix `images` (N, 3, H, W) once to show, and thin ones of their size for the histogram.
+
+    As in training, zero is the mean colour. The draws of lam are the same whoever shares them, so
+    for the histogram each image has its own.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
+    mixed = mix_at(options, 0)(images - mean, labels, num_classes, draws)
+    one_each = mix_at(replace(options, granularity="sample"), 0)
+    thin = images.new_zeros(1, 1, *images.shape[-2:]).expand(_AT_ONCE, -1, -1, -1)
+    zeros = torch.zeros(_AT_ONCE, dtype=torch.int64)
+    lam = [one_each(thin, zeros, 1, draws).lam for _ in range(_DRAWS // _AT_ONCE)]
+    return MixingExample(title, replace(mixed, images=mixed.images + mean), torch.cat(lam).numpy())
 
 
 def read_images(
@@ -70,40 +63,39 @@ def read_images(
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
-    inner = [
-        path for name in sorted(folder.iterdir()) if name.is_dir() for path in image_files(name)
-    ]
-    paths = inner or image_files(folder)
+    nested = [path for name in class_folders(folder) for path in image_files(folder / name)]
+    paths = nested or image_files(folder)
     if len(paths) < count:
         raise UsageError(
             f"{folder} holds {len(paths)} images, {count} are needed. Give a folder of images or "
             "of class folders, or a smaller --count."
         )
     chosen = [Path(path) for path in random.Random(seed).sample(paths, count)]
-    names = [path.parent.name if inner else path.stem for path in chosen]
+    names = [path.parent.name if nested else path.stem for path in chosen]
     classes = tuple(sorted(set(names)))
     images = torch.stack([Square(size)(decode(path)) for path in chosen]) / 255
     return images, torch.tensor([classes.index(name) for name in names]), classes
 
 
-def draw_gallery(rows: Sequence[Row], path: Path) -> None:
+def draw_gallery(examples: Sequence[MixingExample], classes: Sequence[str], path: Path) -> None:
     """Write the picture."""
-    columns = max(len(row.mixed.images) for row in rows)
-    figure = Figure(figsize=(1.55 * columns + 3.2, 2.3 * len(rows) + 0.2), layout="constrained")
-    parts = figure.subfigures(len(rows), 1, squeeze=False)[:, 0]
-    for part, row in zip(parts, rows, strict=True):
-        part.suptitle(row.title, fontsize=10, x=0.01, ha="left")
-        axes = part.subplots(1, columns + 1, width_ratios=[1.0] * columns + [1.9], squeeze=False)[0]
-        for place, cell in enumerate(axes[:-1]):
+    columns = max(len(example.mixed.images) for example in examples)
+    size = (1.55 * columns + 3.2, 2.3 * len(examples) + 0.2)
+    figure = Figure(figsize=size, layout="constrained")
+    rows = figure.subfigures(len(examples), 1, squeeze=False)[:, 0]
+    for row, example in zip(rows, examples, strict=True):
+        row.suptitle(example.title, fontsize=10, x=0.01, ha="left")
+        *cells, histogram = row.subplots(
+            1, columns + 1, width_ratios=[1.0] * columns + [1.9], squeeze=False
+        )[0]
+        for cell in cells:
             cell.set_axis_off()
-            if place < len(row.mixed.images):
-                cell.imshow(row.mixed.images[place].clamp(0, 1).permute(1, 2, 0).numpy())
-                weights = label_weights(row.mixed.targets[place], row.classes)
-                cell.set_title(weights, fontsize=7.5, y=-0.08, va="top")
-        histogram = axes[-1]
-        histogram.hist(row.lam, bins=np.linspace(0, 1, 41).tolist(), color="#4477aa")
-        histogram.axvline(row.lam.mean(), color="#cc3311", lw=1.2)
-        histogram.set_title(f"lam, mean {row.lam.mean():.3f}", fontsize=8)
+        mixed = example.mixed
+        for cell, pixels, target in zip(cells, mixed.images, mixed.targets, strict=False):
+            draw_image(cell, pixels, target, classes, fontsize=7.5, y=-0.08)
+        histogram.hist(example.lam, bins=np.linspace(0, 1, 41).tolist(), color="#4477aa")
+        histogram.axvline(example.lam.mean(), color="#cc3311", lw=1.2)
+        histogram.set_title(f"lam, mean {example.lam.mean():.3f}", fontsize=8)
         histogram.set_yticks([])
         histogram.tick_params(labelsize=7)
         histogram.set_xlim(0, 1)
