@@ -3,43 +3,56 @@
 python tools/evaluate.py --backbone RUN/backbone.pth --data DIR
 python tools/evaluate.py --backbone F --data imagenet --preprocess tensor --batch-size 256
 
-Images go through the backbone's own preprocessing: resized by PIL, as the field's reference figures
-are, or as tensors, which is faster and differs by up to two of 255 levels in a pixel.
+Images go through the backbone's own preprocessing: resized by PIL, as published figures are, or as
+tensors, which is faster and differs by up to two of 255 levels in a pixel.
 """
 
-import argparse
 import csv
 import io
 import sys
 from pathlib import Path
-from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import at_least
 from pretrain.run import Result, Run, environment, write_text
-from tools.command import run_main
+from tools.command import Parser, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Open, score, print, write."""
-    options = _options(argv)
+    """Open, score, write, print."""
+    parser = Parser(__doc__)
+    parser.add_argument("--backbone", required=True, help="A backbone file, or a finished run.")
+    parser.add_argument("--data", type=Path, required=True, help="Its validation images.")
+    parser.add_argument("--split", help="Folder in DATA; without it val, test, or DATA itself.")
+    parser.add_argument("--val-labels", help="Labels of a split without class folders.")
+    parser.add_argument("--preprocess", choices=["pil", "tensor"], default="pil")
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--workers", type=int, default=2, help="Loader processes.")
+    parser.add_argument("--max-corrupt", type=int, default=0, help="Images that may be left out.")
+    parser.add_argument("--out", type=Path, help="The result (default: runs/evaluate-...).")
+    parser.add_argument(
+        "--precision", choices=["32-true", "bf16-mixed", "16-mixed"], default="32-true"
+    )
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    options = parser.parse(argv)
+    at_least("--", options, batch_size=1, workers=0, max_corrupt=0)
 
-    from pretrain.evaluation import evaluate_backbone
+    from pretrain.backbone_evaluation import evaluate_backbone
     from pretrain.training import make_fabric
     from transfer import hub
 
     backbone = hub.resolve(options.backbone)
     fabric = make_fabric(options.device, options.precision)
-    part = "-".join(filter(None, [options.data.name, options.split, options.preprocess]))
-    run = Run(options.out or Path("runs") / f"evaluate-{backbone.fingerprint()}-{part}")
+    name = [backbone.fingerprint(), options.data.name, options.split, options.preprocess]
+    run = Run(options.out or Path("runs", "-".join(["evaluate", *filter(None, name)])))
     config = {
         "name": "evaluate",
         **{k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
     }
     run.refuse(config)
-    scored = evaluate_backbone(
+    evaluation = evaluate_backbone(
         backbone,
         options.data,
         fabric,
@@ -52,85 +65,54 @@ def main(argv: list[str] | None = None) -> None:
     )
     if not fabric.is_global_zero:
         return
-    found, names = scored.evaluation, scored.classes
-    rows = [
-        (name, seen, 100 * right / seen, 100 * among / seen)
-        for name, (seen, right, among) in zip(names, found.per_class.tolist(), strict=True)
-        if seen
+    scores = evaluation.scores
+    per_class = [
+        (name, images, 100 * first / images, 100 * among_five / images)
+        for name, (images, first, among_five) in zip(
+            evaluation.classes, scores.per_class.tolist(), strict=True
+        )
+        if images
     ]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["class", "images", "top1", "top5"])
+    writer.writerows((*row[:2], f"{row[2]:.4f}", f"{row[3]:.4f}") for row in per_class)
     run.start(config)
-    write_text(run.folder / "per_class.csv", _csv(rows))
+    write_text(run.folder / "per_class.csv", text.getvalue())
     run.finish(
         Result(
             task="evaluate",
             metric="top1",
             metrics={
-                "top1": found.top1,
-                "top5": found.top5,
-                "val_loss": found.loss,
-                "images_per_second": round(found.images_per_second, 1),
-                "images_left_out": scored.left_out,
+                "top1": scores.top1,
+                "top5": scores.top5,
+                "val_loss": scores.loss,
+                "images_per_second": round(scores.images_per_second, 1),
+                "images_left_out": evaluation.num_corrupt,
             },
             backbone=backbone.describe(),
-            data={"name": options.data.name, "val": found.images, "classes": len(rows)},
+            data={"name": options.data.name, "val": scores.images, "classes": len(per_class)},
             seed=0,
             config=config,
-            seconds=round(found.images / found.images_per_second, 1),
+            seconds=round(scores.images / scores.images_per_second, 1),
             environment=environment(fabric.device),
         )
     )
-    rows.sort(key=lambda row: row[2])
     worst = "\n".join(
-        f"    {name:<24} {top1:6.2f} %   of {seen}" for name, seen, top1, _ in rows[:5]
+        f"    {name:<24} {top1:6.2f} %   of {images}"
+        for name, images, top1, _ in sorted(per_class, key=lambda row: row[2])[:5]
     )
     print(f"""
-{backbone.name} ({backbone.fingerprint()}) on {options.data}, {found.images:,} images
-  classes    {scored.how}
-  top-1      {found.top1:.3f} %
-  top-5      {found.top5:.3f} %
-  loss       {found.loss:.4f}
-  speed      {found.images_per_second:.1f} images/s on {fabric.device}
+{backbone.name} ({backbone.fingerprint()}) on {options.data}, {scores.images:,} images
+  classes    {evaluation.matching}
+  top-1      {scores.top1:.3f} %
+  top-5      {scores.top5:.3f} %
+  loss       {scores.loss:.4f}
+  speed      {scores.images_per_second:.1f} images/s on {fabric.device}
   worst classes
 {worst}
   every class   {run.folder}/per_class.csv
   all           {run.folder}/result.json""")
-
-
-def _csv(rows: list[tuple[str, int, float, float]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["class", "images", "top1", "top5"])
-    writer.writerows((name, seen, f"{top1:.4f}", f"{top5:.4f}") for name, seen, top1, top5 in rows)
-    return text.getvalue()
-
-
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--backbone", required=True, help="A backbone file, or a finished run.")
-    parser.add_argument("--data", type=Path, required=True, help="Its validation images.")
-    parser.add_argument("--split", help="Folder in DATA; without it val, test, or DATA itself.")
-    parser.add_argument("--val-labels", help="Labels of a split without class folders.")
-    parser.add_argument("--preprocess", choices=["pil", "tensor"], default="pil")
-    add: dict[str, Any] = {"batch-size": 64, "workers": 2, "max-broken": 0}
-    for name, default in add.items():
-        parser.add_argument(f"--{name}", type=int, default=default, help=f"Default: {default}.")
-    parser.add_argument(
-        "--out", type=Path, help="Folder for the result (default: runs/evaluate-...)."
-    )
-    parser.add_argument(
-        "--precision", choices=["32-true", "bf16-mixed", "16-mixed"], default="32-true"
-    )
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    options = parser.parse_args(argv)
-    for name, least in (("batch_size", 1), ("workers", 0), ("max_corrupt", 0)):
-        if getattr(options, name) < least:
-            flag = name.replace("_", "-")
-            raise UsageError(f"--{flag} is {getattr(options, name)}; it must be at least {least}")
-    return options
 
 
 if __name__ == "__main__":

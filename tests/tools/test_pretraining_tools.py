@@ -23,7 +23,7 @@ def run(tool: str, *words: object) -> None:
 
 
 SMALL = ["--model.arch", "test_resnet", "--dataset.image_size", "32", "--batch_size", "20",
-         "--workers", "0", "--device", "cpu"]  # fmt: skip
+         "--loader.workers", "0", "--device", "cpu"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_run_in_slots_of_time(tmp_path, worlds):
 )
 def test_mistakes_with_pretraining(words, said, capsys, tmp_path, monkeypatch, worlds):
     monkeypatch.chdir(tmp_path)
-    words = ["--data", worlds["classification"], "--device", "cpu", "--workers", 0, *words]
+    words = ["--data", worlds["classification"], "--device", "cpu", "--loader.workers", 0, *words]
     fails("pretrain", *words, capsys=capsys, said=said)
     assert list(tmp_path.iterdir()) == []
 
@@ -189,11 +189,11 @@ def test_mistakes_with_scoring(trained, worlds, tmp_path, capsys, monkeypatch):
 def test_looking_at_data_sets(worlds, tmp_path):
     whole = call("prepare_data", "voc", "--check", worlds["detection"], cwd=tmp_path)
     assert whole.returncode == 0, whole.stderr
-    assert whole.stdout.rstrip().endswith("is whole")
+    assert whole.stdout.rstrip().endswith("is complete")
     cut = call("prepare_data", "imagenet", "--check", worlds["classification"], cwd=tmp_path)
     assert cut.returncode == 1
     assert "10 classes in train, 1,000 expected" in cut.stdout
-    assert "is not whole" in cut.stdout
+    assert "is incomplete: " in cut.stdout
     assert list(tmp_path.iterdir()) == []
 
 
