@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools.command import Parser, run_main
+from tools.command import SYNTHETIC, Parser, run_main
 from transfer import grid, task
 
 METHODS = ("none", "cutmix")
@@ -65,11 +65,8 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter  # the texts name the defaults
     names = task.names()
     add = parser.add_argument
     backbones = "What is compared: files, run folders, names (default: the embedded grid)."
@@ -87,14 +84,15 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     jobs = "Jobs at once on this machine, cores shared (default: 1; embedded: 2)."
     add("--jobs", type=int, metavar="N", help=jobs)
     devices = "GPUs for the jobs, in turn."
-    add("--devices", type=lambda text: text.split(","), default=[], metavar="0,1", help=devices)
+    add("--devices", default="", metavar="0,1", help=devices)
     lines = "Run nothing; print the commands of the jobs that are missing."
     add("--print", action="store_true", help=lines)
     slurm = "Submit the jobs through submitit, with its parameters."
     add("--slurm", nargs="*", metavar="KEY=VALUE", help=slurm)
     out = "Folder of the runs (default: %(default)s)."
     add("--out", type=Path, default=Path("runs/transfer"), help=out)
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
+    options.devices = [name for name in options.devices.split(",") if name]
 
     if options.jobs is not None and options.jobs < 1:
         raise UsageError(f"--jobs is {options.jobs}; it must be at least 1")
@@ -126,9 +124,9 @@ def run_embedded(options: argparse.Namespace, tools: Path) -> None:
         options.jobs = 2  # networks this small gain little from a second thread
     out, tasks = options.out, options.tasks
     seeds = SEEDS if options.seeds is None else tuple(options.seeds)
-    # all data, drawn once before the jobs; grids of before have it in a folder of this name
+    # all data, drawn once before the jobs
     kinds = [task.by_name(name) for name in ("pretrain", *tasks)]
-    data = {kind.name: draw(kind, out / "shape_world", kind.demo.grid) for kind in kinds}
+    data = {kind.name: draw(kind, out / SYNTHETIC.name, kind.demo.grid) for kind in kinds}
     jobs = [pretraining(method, seed, data["pretrain"]) for seed in seeds for method in METHODS]
 
     complete = all(grid.job_status(job, out).state == "done" for job in jobs)

@@ -23,7 +23,9 @@ import yaml
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run, other_run, rename_backbone_keys, write_text
 from transfer import task
-from transfer.report.results import GRID_FORMAT
+
+GRID_FORMAT = "grid/2"
+"""Of grid.json; grid/1 is read too: its jobs are cells, and `backbone` has other keys."""
 
 
 @dataclass(frozen=True, kw_only=True)

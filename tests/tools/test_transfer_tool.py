@@ -342,7 +342,7 @@ model: {embed_size: 8, hidden_size: 8}
 decoding: {beam: 1, max_length: 6}
 epochs: 1
 batch_size: 20
-workers: 0
+loader: {workers: 0}
 meteor: "off"
 """
 
@@ -440,13 +440,18 @@ EMBEDDED_STUB = f"""
 import json, os, shutil, sys
 sys.path[0] = {str(ROOT)!r}
 from pretrain.config import PretrainConfig
-from pretrain.run import Result, plain
-from tools.command import parse
+from pathlib import Path
+from pretrain.run import Result, Run, plain
+from tools.command import Parser, build_config
 from transfer.detection.config import DetectionConfig
 task = "pretrain" if "pretrain" in sys.argv[0] else "detection"
 kind = PretrainConfig if task == "pretrain" else DetectionConfig
-options = parse(kind, task=task, description="", default="", argv=None)
-config, run = options.config, options.run
+parser = Parser("")
+parser.add_configuration(kind, "")
+parser.add_argument("--out")
+parser.add_argument("--resume")
+options = parser.parse()
+config, run = build_config(kind, parser, options), Run(Path(options.out))
 print(config.name)
 method = config.mixing.method if task == "pretrain" else "cutmix" if "cutmix" in config.backbone else "none"
 if os.environ.get("FAILS") == f"{{task}} {{method}}":
@@ -517,8 +522,8 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     said = capsys.readouterr()
     assert [line.split(" && ")[0] for line in said.out.splitlines()] == [f"cd {tmp_path}"] * 2
     assert [line for line in said.err.splitlines() if line.startswith("# drew")] == [
-        "# drew the synthetic shapes out/shape_world/classification1-32px-20+10-seed0",
-        "# drew the synthetic shapes out/shape_world/voc1-48px-8+4-seed0"]  # fmt: skip
+        "# drew the synthetic shapes out/synthetic_shapes/classification1-32px-20+10-seed0",
+        "# drew the synthetic shapes out/synthetic_shapes/voc1-48px-8+4-seed0"]  # fmt: skip
 
     monkeypatch.setenv("FAILS", "pretrain cutmix")
     code, said = call()
@@ -556,7 +561,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         assert row["backbone"] == told | before
     assert "Look at: out/report.html\nOne replicate shows that the chain works" in said
     assert ": python tools/transfer.py --seeds 0 1 2 3 4 --tasks detection --out out\n" in said
-    assert sorted(os.listdir("out/shape_world")) == [
+    assert sorted(os.listdir("out/synthetic_shapes")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import plain
-from tools.command import ROOT, SHAPE_WORLD, load_config
+from tools.command import ROOT, SYNTHETIC, load_config
 from transfer import task
 from transfer.grid import Job, labels, order
 
@@ -59,7 +59,7 @@ def plan(
         recipe = Path(recipes.get(name, ROOT / "configs" / name / "demo.yaml"))
         config = load_config(task.load(kind.config), recipe)
         as_written = plain(config)
-        folder = data.get(name) or config.data or draw(kind, SHAPE_WORLD, kind.demo.tool)
+        folder = data.get(name) or config.data or draw(kind, SYNTHETIC, kind.demo.tool)
         given = {key: value for key, value in fields.items() if value and hasattr(config, key)}
         config = replace(config, data=folder, **given)
         if kind.resolve is not None:

@@ -18,9 +18,8 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pretrain.errors import UsageError
 from pretrain.run import Result, rename_backbone_keys
 from transfer import task
+from transfer.grid import GRID_FORMAT
 
-GRID_FORMAT = "grid/2"
-"""What is written; grid/1, which calls its jobs cells and has other keys in `backbone`, is read."""
 _LARGEST = 16 * 2**20  # bytes; our own files have ten thousand
 # folders of a run that hold no other run, and may hold much
 _NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
