@@ -1,4 +1,4 @@
-"""Raw pickles of the field (CIFAR, detectron2, MSRA), read without running code.
+"""Raw pickles of other programs (CIFAR, detectron2, MSRA), read without running code.
 
 A pickle is a program. This reader lets it build plain values and NumPy arrays of plain numbers,
 and nothing else: every global that is not in the list below is refused by name. A file cannot make
@@ -16,6 +16,10 @@ import numpy as np
 
 from pretrain.errors import UsageError
 
+# readers trust their input: a torn stream ends in any of these
+DAMAGE = (pickle.UnpicklingError, RuntimeError, MemoryError, EOFError, ValueError, LookupError,
+          TypeError, AttributeError, OSError)  # fmt: skip
+
 
 def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
     """Read a pickle of plain values and NumPy arrays.
@@ -27,39 +31,42 @@ def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
     Raises:
         UsageError: no such file, no pickle, cut short, or holding anything that needs code.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; a file is needed.")
-    if not path.exists():
-        raise UsageError(f"there is no file {path}.")
-    size = path.stat().st_size
+    size = require_file(path)
     with open(path, "rb") as handle:
         try:
-            return _Reader(_Bounded(handle, size), encoding=encoding).load()
-        except _Refused as error:
+            return _Unpickler(_BoundedFile(handle, size), encoding=encoding).load()
+        except _ForbiddenError as error:
             raise UsageError(
                 f"{path} holds {error}. It was not read: such a file can run code. Save plain "
                 "values and NumPy arrays, in the program it is from."
             ) from error
-        except (pickle.UnpicklingError, RecursionError, MemoryError) as error:
-            raise UsageError(_broken(path, error)) from error
-        # the pickle machine trusts its input: a torn stream ends in any of these
-        except (EOFError, ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            raise UsageError(_broken(path, error)) from error
+        except DAMAGE as error:
+            reason = str(error).strip() or type(error).__name__
+            raise damaged(path, f"pickle of plain values ({reason})") from error
 
 
-def _broken(path: Path, error: BaseException) -> str:
-    words = str(error).strip() or type(error).__name__
-    return (
-        f"{path} ({path.stat().st_size:,} bytes) is cut short or no pickle of plain values "
-        f"({words}). Copy or download it again."
+def require_file(path: Path) -> int:
+    """The size of a file, in bytes; UsageError where there is none."""
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; a file is needed.")
+    if not path.exists():
+        raise UsageError(f"there is no file {path}.")
+    return path.stat().st_size
+
+
+def damaged(path: Path, kind: str) -> UsageError:
+    """The error for a file that is torn, or not of that kind."""
+    return UsageError(
+        f"{path} ({path.stat().st_size:,} bytes) is cut short or no {kind}. "
+        "Copy or download it again."
     )
 
 
-class _Refused(Exception):
+class _ForbiddenError(Exception):
     """A global that is not in the list."""
 
 
-class _Bounded:
+class _BoundedFile:
     """A file that never answers a request for more bytes than it has left.
 
     A length in a header may lie: reading 2**60 bytes would first reserve them.
@@ -95,7 +102,7 @@ def number_type(*arguments: Any) -> np.dtype:
     """numpy.dtype, but for booleans, integers, floats and short strings only."""
     dtype: np.dtype = np.dtype(*arguments)
     if dtype.kind not in "biufSU" or dtype.itemsize > 4096:
-        raise _Refused(f"an array of {dtype}")
+        raise _ForbiddenError(f"an array of {dtype}")
     return dtype
 
 
@@ -108,7 +115,7 @@ def number(dtype: np.dtype, content: bytes | str) -> Any:
 def _bytes(text: str, encoding: str = "latin1") -> bytes:
     """For `_codecs.encode`: how protocol 2 writes bytes."""
     if encoding not in ("latin1", "latin-1"):
-        raise _Refused(f"text encoded as {encoding!r}")
+        raise _ForbiddenError(f"text encoded as {encoding!r}")
     return encode(text, encoding)
 
 
@@ -129,14 +136,14 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 }
 
 
-# the machine written in Python: its memo is a dictionary, where the one in C would reserve as many
-# places as a file asks for
-class _Reader(pickle._Unpickler):  # type: ignore[name-defined,misc]
+# the one written in Python: its memo is a dictionary, where the one in C would reserve as many
+# entries as a file asks for
+class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
     def find_class(self, module: str, name: str) -> Any:
         try:
             return _ALLOWED[module, name]
         except KeyError:
-            raise _Refused(f"the global {module}.{name}") from None
+            raise _ForbiddenError(f"the global {module}.{name}") from None
 
     def persistent_load(self, pid: Any) -> Any:
-        raise _Refused("a reference to something outside the file")
+        raise _ForbiddenError("a reference to something outside the file")

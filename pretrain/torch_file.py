@@ -1,6 +1,7 @@
 """torch files without code: written whole or not at all, read with `weights_only=True`."""
 
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import torch
 
 from pretrain.errors import UsageError
 from pretrain.run import atomic
+from pretrain.safe_pickle import DAMAGE, damaged, require_file
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -23,27 +25,15 @@ def read(path: Path) -> Any:
     Raises:
         UsageError: no such file, a folder, cut short, no torch file, or holding code.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; a file is needed.")
-    if not path.exists():
-        raise UsageError(f"there is no file {path}.")
+    require_file(path)
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error) or "REDUCE" in str(error):
+    except PermissionError:
+        raise
+    except DAMAGE as error:
+        if isinstance(error, pickle.UnpicklingError) and re.search("GLOBAL|REDUCE", str(error)):
             raise UsageError(
                 f"{path} holds Python objects beside tensors and plain values. It was not read: "
                 "such a file can run code. Save its state_dict alone, in the program it is from."
             ) from error
-        raise UsageError(_broken(path)) from error
-    except PermissionError:
-        raise
-    except (RuntimeError, EOFError, OSError, ValueError, LookupError, AttributeError) as error:
-        raise UsageError(_broken(path)) from error
-
-
-def _broken(path: Path) -> str:
-    return (
-        f"{path} ({path.stat().st_size:,} bytes) is cut short or no torch file. "
-        "Copy or download it again."
-    )
+        raise damaged(path, "torch file") from error

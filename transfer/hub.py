@@ -10,8 +10,8 @@
 What is in the cache needs no network.
 """
 
+import difflib
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,22 +21,21 @@ import yaml
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from transfer import formats
-from transfer.download import Address, cached_path, fetch
-from transfer.formats.files import sha256
-from transfer.formats.sources import Given
+from transfer.download import Address, fetch
+from transfer.formats.sources import Overrides, digits_in
 
 LIST = Path(__file__).resolve().parent / "released.yaml"
 ITSELF = "itself"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Released:
+class ReleasedBackbone:
     """One entry of our list."""
 
     name: str
     arch: str
     source: str
-    """Whose conventions its file follows; `itself` where it is a backbone file, which says so."""
+    """Whose preprocessing its file follows; `itself` for a backbone file, which says so."""
     recipe: str
     row: str
     """What the paper or its repository states."""
@@ -49,85 +48,75 @@ class Released:
     """A web page that serves it, where no program can."""
 
 
-def released(path: Path | None = None) -> dict[str, Released]:
+def released(path: Path | None = None) -> dict[str, ReleasedBackbone]:
     """Our list, or another file of its format, by name."""
     content = yaml.safe_load((path or LIST).read_text(encoding="utf-8"))
     return {
-        name: Released(name=name, **{**content["defaults"], **entry})
+        name: ReleasedBackbone(name=name, **{**content["defaults"], **entry})
         for name, entry in content["backbones"].items()
     }
 
 
-def resolve(name: str, given: Given = Given(), *, trust: bool = False) -> Backbone:  # noqa: B008
+def resolve(name: str, overrides: Overrides = Overrides(), *, trust: bool = False) -> Backbone:  # noqa: B008
     """The backbone that a name, path or address stands for.
 
     Args:
         name: see the head of this module.
-        given: what the file does not say of itself.
+        overrides: what the file does not say of itself.
         trust: download files whose hash is not known.
 
     Raises:
         UsageError: nothing there, not verified, or not a backbone.
     """
-    path, facts = locate(name, trust=trust)
-    backbone = formats.read(path, facts if given == Given() else given)
+    path, known = locate(name, trust=trust)
+    backbone = formats.read(path, known if overrides == Overrides() else overrides)
     if name == str(path) or Path(name).exists():
         return backbone
     return replace(backbone, provenance=replace(backbone.provenance, source=name))
 
 
-def locate(name: str, *, trust: bool = False) -> tuple[Path, Given]:
+def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
     """The local file or folder behind a name, downloaded if need be, and what the name tells."""
     if Path(name).exists():
-        return Path(name), Given()
-    if name in (entries := released()):
-        return _released(entries[name], trust)
-    kind, colon, rest = name.partition(":")
-    match kind:
-        case "timm" if colon:
-            return _timm(rest)
-        case "torchvision" if colon:
-            return _torchvision(rest)
-        case "hf" if colon:
-            return _hugging_face(rest), Given()
-        case "http" | "https" if colon:
-            return fetch(_address(name), trust=trust), Given()
-    raise UsageError(_nothing(name, entries))
-
-
-def _nothing(name: str, entries: Mapping[str, Released]) -> str:
-    import difflib
-
+        return Path(name), Overrides()
+    entries = released()
+    if entry := entries.get(name):
+        if entry.url is None:
+            raise UsageError(
+                f"{name} is served by a web page only: open {entry.page} in a browser, download "
+                "the checkpoint there and give its path. It is read as it is."
+            )
+        path = fetch(Address(entry.url, entry.sha256, entry.size, name), trust=trust)
+        if entry.source == ITSELF:
+            return path, Overrides()
+        return path, Overrides(arch=entry.arch, source=entry.source)
+    match name.partition(":"):
+        case "timm", ":", rest:
+            return _locate_timm(rest)
+        case "torchvision", ":", rest:
+            return _locate_torchvision(rest), Overrides()
+        case "hf", ":", rest:
+            return _locate_hugging_face(rest), Overrides()
+        case "http" | "https", ":", _:
+            return fetch(parse_address(name), trust=trust), Overrides()
     near = difflib.get_close_matches(name, entries, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
-    return (
+    raise UsageError(
         f"there is no file {name}, and our list (python tools/download.py --list) has no such name."
         f"{hint} Other names begin with timm:, torchvision:, hf: or https://."
     )
 
 
-def _released(entry: Released, trust: bool) -> tuple[Path, Given]:
-    if entry.url is None:
-        raise UsageError(
-            f"{entry.name} is served by a web page only: open {entry.page} in a browser, download "
-            "the checkpoint there and give its path. It is read as it is."
-        )
-    path = fetch(Address(entry.url, entry.sha256, entry.size, entry.name), trust=trust)
-    says_itself = entry.source == ITSELF
-    return path, Given() if says_itself else Given(arch=entry.arch, source=entry.source)
-
-
-def _address(url: str) -> Address:
+def parse_address(url: str) -> Address:
+    """URL, or URL#sha256=DIGITS."""
     plain, _, fragment = url.partition("#")
-    if not fragment:
-        return Address(plain)
-    found = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
-    if found is None:
+    match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
+    if fragment and match is None:
         raise UsageError(f"{url}: behind # there may stand sha256= and 64 hexadecimal digits.")
-    return Address(plain, found.group(1).lower())
+    return Address(plain, match.group(1).lower() if match else None)
 
 
-def _torchvision(name: str) -> tuple[Path, Given]:
+def _locate_torchvision(name: str) -> Path:
     from torchvision.models import get_model_weights, list_models
 
     arch, _, entry = name.partition("/")
@@ -139,34 +128,24 @@ def _torchvision(name: str) -> tuple[Path, Given]:
     weights = choices.DEFAULT if not entry else choices.__members__.get(entry)
     if weights is None:
         raise UsageError(f"torchvision:{arch} has {', '.join(choices.__members__)}, not {entry!r}.")
-    digits = re.search(r"-([0-9a-f]{8,64})\.\w+$", weights.url)
-    path = fetch(Address(weights.url, digits.group(1) if digits else None))
-    return path, Given()
+    return fetch(Address(weights.url, digits_in(weights.url)))
 
 
-def _timm(name: str) -> tuple[Path, Given]:
+def _locate_timm(name: str) -> tuple[Path, Overrides]:
     import timm
 
-    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False) if _listed(name) else None
+    arch, _, tag = name.partition(".")
+    listed = timm.is_model(arch) and (not tag or name in timm.list_pretrained(f"{arch}.*"))
+    config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False) if listed else None
     if config is None or not config.has_weights:
         raise UsageError(f"timm lists no weights {name!r} (timm:resnet50.a1_in1k).")
     if config.hf_hub_id:
-        filename = config.hf_hub_filename
-        return _hugging_face(config.hf_hub_id, filename), Given()
-    digits = re.search(r"-([0-9a-f]{8,64})\.\w+$", str(config.url))
-    path = fetch(Address(str(config.url), digits.group(1) if digits else None))
-    return path, Given(arch=name.partition(".")[0], source="timm")
+        return _locate_hugging_face(config.hf_hub_id, config.hf_hub_filename), Overrides()
+    path = fetch(Address(str(config.url), digits_in(config.url)))
+    return path, Overrides(arch=arch, source="timm")
 
 
-def _listed(name: str) -> bool:
-    import timm
-
-    return timm.is_model(name.partition(".")[0]) and (
-        "." not in name or name in timm.list_pretrained(f"{name.partition('.')[0]}.*")
-    )
-
-
-def _hugging_face(name: str, filename: str | None = None) -> Path:
+def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
     """The weights, config.json beside them, from Hugging Face's own cache or its server."""
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
@@ -177,13 +156,21 @@ def _hugging_face(name: str, filename: str | None = None) -> Path:
     )
 
     repository, _, revision = name.partition("@")
-    chosen = {"repo_id": repository, "revision": revision or None}
+
+    def download(file: str) -> Path:
+        """From the cache without asking the server where it is there."""
+        chosen: Any = {"repo_id": repository, "filename": file, "revision": revision or None}
+        try:
+            return Path(hf_hub_download(**chosen, local_files_only=True))
+        except LocalEntryNotFoundError:
+            return Path(hf_hub_download(**chosen))
+
     files = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
     try:
-        _hf_file(hf_hub_download, "config.json", chosen)
+        download("config.json")
         for file in files:
             try:
-                return Path(_hf_file(hf_hub_download, file, chosen))
+                return download(file)
             except LocalEntryNotFoundError:
                 raise
             except EntryNotFoundError:
@@ -195,16 +182,3 @@ def _hugging_face(name: str, filename: str | None = None) -> Path:
             "layout, reachable or in the cache."
         ) from error
     raise UsageError(f"hf:{name} has none of {', '.join(files)}: it is not in timm's layout.")
-
-
-def _hf_file(download: Any, file: str, chosen: Mapping[str, Any]) -> str:
-    """From the cache without asking the server where it lies there."""
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        return download(filename=file, local_files_only=True, **chosen)
-    except LocalEntryNotFoundError:
-        return download(filename=file, **chosen)
-
-
-__all__ = ["Released", "cached_path", "locate", "released", "resolve", "sha256"]

@@ -15,7 +15,7 @@ from tests.conftest import ROOT
 from tests.transfer.formats.making import save, tame
 from transfer import hub
 from transfer.download import Address, cached_path
-from transfer.formats import Given, read, sources, write
+from transfer.formats import Overrides, read, sources, write
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +128,12 @@ def test_a_released_name_tells_what_its_file_does_not(cached, tmp_path):
 
 def test_addresses_know_their_hash():
     digits = "a" * 64
-    assert hub._address(f"https://x/y#sha256={digits}") == Address("https://x/y", digits)
+    assert hub.parse_address(f"https://x/y#sha256={digits}") == Address("https://x/y", digits)
     with pytest.raises(UsageError, match="64"):
-        hub._address("https://x/y#sha256=abc")
+        hub.parse_address("https://x/y#sha256=abc")
 
 
 def test_given_facts_reach_the_reader(net, tmp_path):
     path = save(tmp_path / "p.pth", dict(net.weights))
-    found = hub.resolve(str(path), Given(source="torchvision"))
-    assert found.fingerprint() == read(path, Given(source="torchvision")).fingerprint()
+    found = hub.resolve(str(path), Overrides(source="torchvision"))
+    assert found.fingerprint() == read(path, Overrides(source="torchvision")).fingerprint()

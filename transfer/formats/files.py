@@ -10,7 +10,6 @@ What a header announces is compared with what the file holds before it is read, 
 file cannot take more memory than a small multiple of its own size.
 """
 
-import hashlib
 import json
 import struct
 import zipfile
@@ -25,6 +24,7 @@ from torch import Tensor
 
 from pretrain import safe_pickle, torch_file
 from pretrain.errors import UsageError
+from transfer.cache import file_sha256
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _MAX_HEADER = 16 * 2**20  # bytes; the largest known networks need 0.3 million
@@ -36,7 +36,7 @@ class Arguments:
     """Stands where a checkpoint names argparse.Namespace: plain attributes, nothing more."""
 
 
-# found in checkpoints of the field, and inert: plain attributes, plain numbers
+# found in other programs' checkpoints, and inert: plain attributes, plain numbers
 _INERT = [
     (Arguments, "argparse.Namespace"),
     (safe_pickle.number_type, "numpy.dtype"),
@@ -59,8 +59,8 @@ _FOREIGN = {
 
 
 @dataclass(frozen=True)
-class Opened:
-    """A file's content, and what kind of file held it."""
+class CheckpointFile:
+    """A file's content, and what kind of file it is."""
 
     path: Path
     container: str
@@ -71,42 +71,37 @@ class Opened:
     """safetensors: the strings of its header."""
 
 
-def open_file(path: Path) -> Opened:
+def open_file(path: Path) -> CheckpointFile:
     """Read a checkpoint file of any container.
 
     Raises:
         UsageError: no such file, cut short, lying about its sizes, holding code, or unknown.
     """
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; a file is needed.")
-    if not path.exists():
-        raise UsageError(f"there is no file {path}.")
-    size = path.stat().st_size
+    size = safe_pickle.require_file(path)
     with open(path, "rb") as handle:
         head = handle.read(64)
     metadata: dict[str, str] = {}
+    is_pickle = head[:1] == b"\x80" or (head[:1] in b"(c]}" and path.suffix in (".pkl", ".pickle"))
     if head.startswith(b"PK"):
         container, content = _open_zip(path, size)
     elif head.startswith(_LEGACY_MAGIC):
         container, content = "torch file of before 1.6", _load_torch(path)
-    elif head[8:9] == b"{" and head[4:8] == b"\0\0\0\0":
+    # behind a length that lies, `{` alone does not make a pickle a safetensors file
+    elif head[8:9] == b"{" and (head[4:8] == bytes(4) or not is_pickle):
         container = "safetensors"
         content, metadata = _open_safetensors(path, size)
-    elif head[:1] == b"\x80" or (head[:1] in b"(c]}" and path.suffix in (".pkl", ".pickle")):
+    elif is_pickle:
         container, content = "pickle", safe_pickle.load(path)
-    elif head[8:9] == b"{":  # its length lies
-        container = "safetensors"
-        content, metadata = _open_safetensors(path, size)
     else:
-        raise UsageError(_unknown(path, head, size))
-    _bound(path, size, content)
-    return Opened(path, container, content, sha256(path), size, metadata)
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        for beginning, description in _FOREIGN.items():
+            if head.lstrip().startswith(beginning):
+                raise UsageError(f"{path} is {description}.")
+        raise UsageError(
+            f"{path} ({size:,} bytes) is no checkpoint that is known here: neither a torch file, "
+            "nor safetensors, nor a pickle of arrays, nor a NumPy archive. It may be cut short."
+        )
+    _check_size(path, size, content)
+    return CheckpointFile(path, container, content, file_sha256(path), size, metadata)
 
 
 def _load_torch(path: Path) -> Any:
@@ -123,14 +118,14 @@ def _load_torch(path: Path) -> Any:
 
 
 def _open_zip(path: Path, size: int) -> tuple[str, Any]:
-    names = _check_zip(path, size)
+    names = _check_members(path, size)
     if any(name.endswith("data.pkl") for name in names):
         return "torch file", _load_torch(path)
     if names and all(name.endswith(".npy") for name in names):
         try:
             with np.load(path, allow_pickle=False) as archive:
-                return "npz", {name: archive[name] for name in archive.files}
-        except (ValueError, OSError, KeyError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+                return "npz", dict(archive)
+        except (*safe_pickle.DAMAGE, zipfile.BadZipFile) as error:
             raise UsageError(
                 f"{path} is a damaged NumPy archive, or holds Python objects ({error})."
             ) from error
@@ -140,8 +135,8 @@ def _open_zip(path: Path, size: int) -> tuple[str, Any]:
     )
 
 
-def _check_zip(path: Path, size: int) -> list[str]:
-    """Names of the members; UsageError where a member is packed, doubled or larger than the file."""
+def _check_members(path: Path, size: int) -> list[str]:
+    """Names of the members; UsageError where one is packed, doubled or larger than the file."""
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
@@ -150,15 +145,14 @@ def _check_zip(path: Path, size: int) -> list[str]:
             f"{path} ({size:,} bytes) is cut short or damaged ({error}). Copy or download it again."
         ) from error
     names = [member.filename for member in members]
+    is_npz = all(name.endswith(".npy") for name in names)
     packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
-    npz = all(name.endswith(".npy") for name in names)
     announced = sum(member.file_size for member in members)
-    limit = 4 * size if npz else size
-    if packed and not npz:
+    if packed and not is_npz:
         raise UsageError(
             f"{path} holds packed members ({packed[0]}), which torch never writes. It was not read."
         )
-    if len(members) > _MAX_MEMBERS or announced > limit:
+    if len(members) > _MAX_MEMBERS or announced > (4 * size if is_npz else size):
         raise UsageError(
             f"{path} ({size:,} bytes) announces {len(members):,} members of {announced:,} bytes: "
             "more than it can hold. It was not read."
@@ -178,40 +172,30 @@ def _open_safetensors(path: Path, size: int) -> tuple[dict[str, Tensor], dict[st
             )
         header = handle.read(length)
     try:
-        described = json.loads(header)
-        if not isinstance(described, dict) or len(described) > _MAX_TENSORS:
+        entries = json.loads(header)
+        if not isinstance(entries, dict) or len(entries) > _MAX_TENSORS:
             raise ValueError("its header is no table of tensors")
         with safetensors.safe_open(path, framework="pt") as archive:
             names = list(archive.keys())
             return {name: archive.get_tensor(name) for name in names}, archive.metadata() or {}
-    except (
-        ValueError,
-        RecursionError,
-        TypeError,
-        AttributeError,
-        KeyError,
-        RuntimeError,
-        MemoryError,
-        OSError,
-        safetensors.SafetensorError,
-    ) as error:
-        words = str(error).splitlines()[0] if str(error) else type(error).__name__
+    except (*safe_pickle.DAMAGE, safetensors.SafetensorError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
-            f"{path} ({size:,} bytes) is a damaged safetensors file ({words}). Copy or download "
+            f"{path} ({size:,} bytes) is a damaged safetensors file ({reason}). Copy or download "
             "it again."
         ) from error
 
 
-def _bound(path: Path, size: int, content: Any) -> None:
+def _check_size(path: Path, size: int, content: Any) -> None:
     """Refuse what grows when it is written out: a tensor of one number and a billion places."""
-    entries, total, waiting = 0, 0, [content]
-    while waiting:
-        value = waiting.pop()
+    entries, total, pending = 0, 0, [content]
+    while pending:
+        value = pending.pop()
         entries += 1
         if isinstance(value, dict):
-            waiting.extend(value.values())
+            pending.extend(value.values())
         elif isinstance(value, (list, tuple)):
-            waiting.extend(value)
+            pending.extend(value)
         elif isinstance(value, Tensor):
             total += value.numel() * value.element_size()
         elif isinstance(value, np.ndarray):
@@ -220,13 +204,3 @@ def _bound(path: Path, size: int, content: Any) -> None:
             raise UsageError(
                 f"{path} ({size:,} bytes) announces more tensors than it holds. It was not read."
             )
-
-
-def _unknown(path: Path, head: bytes, size: int) -> str:
-    for beginning, words in _FOREIGN.items():
-        if head.lstrip().startswith(beginning):
-            return f"{path} is {words}."
-    return (
-        f"{path} ({size:,} bytes) is no checkpoint that is known here: neither a torch file, nor "
-        "safetensors, nor a pickle of arrays, nor a NumPy archive. It may be cut short."
-    )

@@ -1,33 +1,36 @@
 """What a checkpoint does not say of itself: how its network is fed, and where its strides are.
 
-Conventions come from the file, from the library whose list names the file's SHA-256, from the
-program that demonstrably wrote it, or from the user. They are never guessed.
+Preprocessing comes from the file, from the library whose list names the file's SHA-256, from the
+program that demonstrably wrote it, or from the user. It is never guessed.
 """
 
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Literal
 
 import timm
+import torch
 import torchvision
 from timm.data.config import resolve_data_config
 
 from pretrain.errors import UsageError
-from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
+from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, create_model, is_plain
 
-Three = tuple[float, float, float]
+MAX_JSON = 2**24  # bytes
 
 
 @dataclass(frozen=True, kw_only=True)
-class Convention:
+class Preprocessing:
     """How a network is fed."""
 
-    mean: Three
+    mean: tuple[float, ...] = IMAGENET_MEAN
     """RGB, of pixels in [0, 1]."""
-    std: Three
+    std: tuple[float, ...] = IMAGENET_STD
     """RGB, of pixels in [0, 1]."""
     channels: Literal["rgb", "bgr"] = "rgb"
     """The order of the file's first convolution; ours is always RGB."""
@@ -36,46 +39,51 @@ class Convention:
     size: int = 224
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
-    origin: str = ""
-    """Where these facts are from, in words."""
+    origin: str
+    """Where these facts are from, for a person."""
+
+    def spec(self, arch: str, num_classes: int, model_args: Mapping[str, Any]) -> BackboneSpec:
+        """Of a backbone that is fed so."""
+        return BackboneSpec(
+            arch=arch,
+            model_args=dict(model_args),
+            input_size=(3, self.size, self.size),
+            mean=self.mean,  # type: ignore[arg-type]
+            std=self.std,  # type: ignore[arg-type]
+            interpolation=self.interpolation,
+            crop_pct=self.crop_pct,
+            num_classes=num_classes,
+        )
 
 
 _CAFFE_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 
-SOURCES: dict[str, Convention] = {
-    "cutmix": Convention(
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, origin="CutMix-PyTorch, ImageNet (its train.py)"
-    ),
-    "cutmix-cifar": Convention(
+SOURCES: dict[str, Preprocessing] = {
+    "cutmix": Preprocessing(origin="CutMix-PyTorch, ImageNet (its train.py)"),
+    "cutmix-cifar": Preprocessing(
         mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
         std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
         size=32,
         crop_pct=1.0,
         origin="CutMix-PyTorch, CIFAR (its train.py)",
     ),
-    "torchvision": Convention(
-        mean=IMAGENET_MEAN, std=IMAGENET_STD, origin="torchvision, its ImageNet presets"
-    ),
-    "mmpretrain": Convention(
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
-        origin="mmpretrain and openmixup, their ImageNet pipelines",
-    ),
-    "msra": Convention(
+    "torchvision": Preprocessing(origin="torchvision, its ImageNet presets"),
+    "mmpretrain": Preprocessing(origin="mmpretrain and openmixup, their ImageNet pipelines"),
+    "msra": Preprocessing(
         mean=_CAFFE_MEAN,
         std=(1 / 255,) * 3,
         channels="bgr",
         stride="1x1",
         origin="MSRA's networks as detectron2's defaults feed them",
     ),
-    "detectron1": Convention(
+    "detectron1": Preprocessing(
         mean=(122.7717 / 255, 115.9465 / 255, 102.9801 / 255),
         std=(1 / 255,) * 3,
         channels="bgr",
         stride="1x1",
         origin="MSRA's networks as Detectron's defaults feed them",
     ),
-    "fair": Convention(
+    "fair": Preprocessing(
         mean=_CAFFE_MEAN,
         std=(58.395 / 255, 57.12 / 255, 57.375 / 255),
         channels="bgr",
@@ -85,13 +93,13 @@ SOURCES: dict[str, Convention] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Given:
-    """What the user says about a file; None is unsaid."""
+class Overrides:
+    """What the user states about a file that does not say so itself; None is not stated."""
 
     arch: str | None = None
     """A timm architecture, where names and shapes do not tell it."""
     source: str | None = None
-    """Whose conventions the file follows: a key of SOURCES, or timm (the architecture's own)."""
+    """Whose preprocessing the file follows: a key of SOURCES, or timm (the architecture's own)."""
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     channels: Literal["rgb", "bgr"] = "rgb"
@@ -99,12 +107,12 @@ class Given:
     """Names that begin so are taken, the others are left."""
 
     def __post_init__(self) -> None:
-        """Refuse half of a convention, another scale, and two answers to one question."""
+        """Refuse a mean without a std, another scale, and two answers to one question."""
         if (self.mean is None) != (self.std is None):
             raise UsageError("--mean and --std go together: give both, or --source.")
         if self.mean is not None and self.source is not None:
             raise UsageError("--source states mean and std already: give it, or --mean and --std.")
-        if self.source is not None and self.source not in (*SOURCES, "timm"):
+        if self.source not in (None, *SOURCES, "timm"):
             raise UsageError(
                 f"--source is {self.source!r}; it must be one of {', '.join((*SOURCES, 'timm'))}."
             )
@@ -115,53 +123,105 @@ class Given:
                     "pixels in [0, 1]: divide those of 0 to 255 by 255."
                 )
 
-    def convention(self, arch: str) -> Convention | None:
-        """What was given, or None where nothing was."""
+    def preprocessing(self, arch: str) -> Preprocessing | None:
+        """As stated, or None where it is not."""
         if self.source == "timm":
             return of_timm(arch)
         if self.source is not None:
-            return replace(
-                SOURCES[self.source],
-                origin=f"{SOURCES[self.source].origin} (given: --source {self.source})",
-            )
+            known = SOURCES[self.source]
+            return replace(known, origin=f"{known.origin} (given: --source {self.source})")
         if self.mean is None or self.std is None:
             return None
-        known = self.arch is not None
-        return Convention(
-            mean=tuple(self.mean),  # type: ignore[arg-type]
-            std=tuple(self.std),  # type: ignore[arg-type]
+        return Preprocessing(
+            mean=tuple(self.mean),
+            std=tuple(self.std),
             channels=self.channels,
-            stride=("1x1" if arch.endswith("_caffe") else "3x3") if known else None,
+            stride=_stride(arch) if self.arch is not None else None,
             origin="given: --mean and --std; resizing as torchvision's presets",
         )
 
 
-def described(arch: str) -> Any:
-    """Timm's own description (PretrainedCfg) of an architecture or of one of its listed weights."""
+def _stride(arch: str) -> Literal["3x3", "1x1"]:
+    return "1x1" if arch.endswith("_caffe") else "3x3"
+
+
+def pretrained_cfg(arch: str) -> Any:
+    """Timm's own description of an architecture or of one of its listed weights."""
     return timm.get_pretrained_cfg(arch)
 
 
-def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = "") -> Convention:
+def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = "") -> Preprocessing:
     """From timm's own description: of an architecture, or of a file (config.json, arguments)."""
     if config is None:
         if not timm.is_model(arch):
             raise UsageError(f"--source timm: timm knows no architecture {arch!r}.")
-        config = described(arch).to_dict()
-    settled = resolve_data_config(dict(config), pretrained_cfg=dict(config))
-    if len(settled["mean"]) != 3 or settled["input_size"][1] != settled["input_size"][2]:
-        raise UsageError(f"{arch} is fed {settled['input_size']}; square RGB images are needed.")
-    return Convention(
-        mean=tuple(settled["mean"]),
-        std=tuple(settled["std"]),
-        size=settled["input_size"][1],
-        interpolation=settled["interpolation"],
-        crop_pct=settled["crop_pct"],
-        stride="1x1" if arch.endswith("_caffe") else "3x3",
+        config = pretrained_cfg(arch).to_dict()
+    resolved = resolve_data_config(dict(config), pretrained_cfg=dict(config))
+    if len(resolved["mean"]) != 3 or resolved["input_size"][1] != resolved["input_size"][2]:
+        raise UsageError(f"{arch} is fed {resolved['input_size']}; square RGB images are needed.")
+    return Preprocessing(
+        mean=tuple(resolved["mean"]),
+        std=tuple(resolved["std"]),
+        size=resolved["input_size"][1],
+        interpolation=resolved["interpolation"],
+        crop_pct=resolved["crop_pct"],
+        stride=_stride(arch),
         origin=origin or f"timm's default configuration of {arch} (given: --source timm)",
     )
 
 
-def of_mm_config(text: str) -> Convention | None:
+@dataclass(frozen=True)
+class TimmConfig:
+    """What timm's config.json says of the weights beside it."""
+
+    arch: str
+    model_args: dict[str, Any]
+    preprocessing: Preprocessing
+
+
+def read_timm_config(path: Path) -> TimmConfig | None:
+    """A config.json; None where there is none or it is another program's.
+
+    Raises:
+        UsageError: timm wrote it, but for no architecture of this timm; or it is damaged.
+    """
+    if not path.is_file() or path.stat().st_size > MAX_JSON:
+        return None
+    content = load_json(path.read_text(encoding="utf-8", errors="replace"), path)
+    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
+        return None
+    arch = content["architecture"]
+    if not timm.is_model(arch):
+        raise UsageError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
+    arguments = content.get("model_args") or {}
+    if not isinstance(arguments, dict) or not is_plain(arguments):
+        raise UsageError(f"{path}: model_args are {arguments!r}; plain values are needed.")
+    origin = f"timm's config.json in {path.parent}"
+    try:
+        preprocessing = of_timm(arch, content.get("pretrained_cfg") or content, origin)
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise UsageError(f"{path} is no configuration of timm ({error}).") from error
+    # what timm writes down of any network: classes, channels, and its usual pooling
+    with torch.device("meta"):
+        pool: Any = getattr(create_model(arch), "global_pool", None)
+    usual = {"in_chans": 3, "global_pool": getattr(pool, "pool_type", pool)}
+    beyond = {
+        key: value
+        for key, value in arguments.items()
+        if key != "num_classes" and not (key in usual and usual[key] == value)
+    }
+    return TimmConfig(arch, beyond, preprocessing)
+
+
+def load_json(text: str, path: Path) -> Any:
+    """What the JSON in a file says; UsageError where it is none."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{path}: the JSON in it is damaged ({error}).") from error
+
+
+def of_mm_config(text: str) -> Preprocessing | None:
     """From the text of an mmpretrain or openmixup configuration; None where it is not unambiguous.
 
     Takes the mean, std and channel order of the pipeline; the style of the strides.
@@ -181,12 +241,12 @@ def of_mm_config(text: str) -> Convention | None:
     if len(mean) != 3 or len(std) != 3:
         return None
     scale = 255.0 if max(mean) > 1 else 1.0
-    bgr = orders == {"False"}
-    mean, std = ([x / scale for x in (reversed(group) if bgr else group)] for group in (mean, std))
-    return Convention(
-        mean=tuple(mean),  # type: ignore[arg-type]
-        std=tuple(std),  # type: ignore[arg-type]
-        channels="bgr" if bgr else "rgb",
+    is_bgr = orders == {"False"}
+    step = -1 if is_bgr else 1
+    return Preprocessing(
+        mean=tuple(x / scale for x in mean[::step]),
+        std=tuple(x / scale for x in std[::step]),
+        channels="bgr" if is_bgr else "rgb",
         stride="1x1" if styles == {"caffe"} else "3x3",
         origin="the configuration inside the file; resizing as torchvision's presets",
     )
@@ -206,62 +266,61 @@ _OLD_TORCHVISION = {
 
 
 @dataclass(frozen=True)
-class Known:
+class KnownFile:
     """A file that a library lists by its hash."""
 
     name: str
     """As a user would type it: torchvision:resnet50/IMAGENET1K_V2, timm:resnet50.a1_in1k."""
     arch: str
-    convention: Convention
+    preprocessing: Preprocessing
 
 
-def of_torchvision(arch: str, weights: Any) -> Convention:
+def of_torchvision(arch: str, weights: Any) -> Preprocessing:
     """From a torchvision weights entry and its own transforms."""
     preset = weights.transforms()
     if not hasattr(preset, "crop_size"):
         raise UsageError(f"torchvision's {arch} does not say how it is fed.")
-    return Convention(
+    size, short_side = preset.crop_size[0], preset.resize_size[0]
+    crop_pct = min(1.0, size / short_side)
+    if math.floor(size / crop_pct) != short_side:  # the division's rounding
+        crop_pct = size / (short_side + 1e-3)
+    return Preprocessing(
         mean=tuple(preset.mean),
         std=tuple(preset.std),
-        size=preset.crop_size[0],
+        size=size,
         interpolation=preset.interpolation.value,
-        crop_pct=_crop_pct(preset.crop_size[0], preset.resize_size[0]),
+        crop_pct=crop_pct,
         origin=f"torchvision's list: {arch}/{weights.name}",
     )
 
 
-def _crop_pct(size: int, short_side: int) -> float:
-    """The share that leads back to `short_side`, whatever the division rounds."""
-    share = min(1.0, size / short_side)
-    return share if math.floor(size / share) == short_side else size / (short_side + 1e-3)
-
-
-def known_file(sha256: str) -> Known | None:
+def known_file(sha256: str) -> KnownFile | None:
     """The list entry of torchvision or timm whose address carries the beginning of this hash."""
     return _known_files().get(sha256[:8])
 
 
 @lru_cache
-def _known_files() -> dict[str, Known]:
+def _known_files() -> dict[str, KnownFile]:
     files = {
-        digits: Known(f"torchvision:{arch}", arch, SOURCES["torchvision"])
+        digits: KnownFile(f"torchvision:{arch}", arch, SOURCES["torchvision"])
         for digits, arch in _OLD_TORCHVISION.items()
     }
     for name in timm.list_pretrained():
-        config = described(name)
-        digits = _digits(config.url if isinstance(config.url, str) else "")
-        if digits and tuple(config.input_size)[1] == tuple(config.input_size)[2]:
+        config = pretrained_cfg(name)
+        digits = digits_in(config.url)
+        if digits and config.input_size[1] == config.input_size[2]:
             arch = name.split(".")[0]
-            origin = f"timm's list: {name}"
-            files[digits] = Known(f"timm:{name}", arch, of_timm(arch, config.to_dict(), origin))
+            preprocessing = of_timm(arch, config.to_dict(), f"timm's list: {name}")
+            files[digits[:8]] = KnownFile(f"timm:{name}", arch, preprocessing)
     for arch in torchvision.models.list_models(torchvision.models):
         for weights in torchvision.models.get_model_weights(arch):
-            if digits := _digits(weights.url):
-                convention = of_torchvision(arch, weights)
-                files[digits] = Known(f"torchvision:{arch}/{weights.name}", arch, convention)
+            if digits := digits_in(weights.url):
+                name = f"torchvision:{arch}/{weights.name}"
+                files[digits[:8]] = KnownFile(name, arch, of_torchvision(arch, weights))
     return files
 
 
-def _digits(url: str) -> str | None:
-    found = re.search(r"-([0-9a-f]{8})[0-9a-f]*(?:\.\w+)+$", url)
-    return found.group(1) if found else None
+def digits_in(url: object) -> str | None:
+    """The beginning of the SHA-256 that torchvision and timm put into their files' names."""
+    match = re.search(r"-([0-9a-f]{8,64})(?:\.\w+)+$", str(url))
+    return match.group(1) if match else None

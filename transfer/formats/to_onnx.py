@@ -10,18 +10,16 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from transfer.formats import passports
-from transfer.formats.proof import (
-    Proof,
+from transfer.formats import sidecar
+from transfer.parity import (
+    ParityReport,
     assemble,
     compare,
     features,
     level_names,
-    normalised,
+    normalize,
     raw_image,
 )
-
-_OPSET = 17
 
 
 class _Extractor(nn.Module):
@@ -54,8 +52,8 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
         raise UsageError("--to onnx needs the packages onnx and onnxruntime: pip install them "
                         "(pip install -e '.[export]').") from error  # fmt: skip
     names = list(level_names(backbone))
-    image = raw_image(*_size(backbone))[None]
-    free = {0: "images", 2: "height", 3: "width"}
+    image = raw_image(*backbone.spec.input_size[1:])[None]
+    axes = {0: "images", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's own deprecation and constant folding
         try:
@@ -65,46 +63,45 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
                 str(path),
                 input_names=["pixels"],
                 output_names=names,
-                dynamic_axes={name: free for name in ("pixels", *names)},
-                opset_version=_OPSET,
+                dynamic_axes=dict.fromkeys(("pixels", *names), axes),
+                opset_version=17,
                 dynamo=False,
             )
         except Exception as error:  # a tracer meets whatever a network's code raises
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            raise UsageError(f"{backbone.spec.arch} cannot be written as ONNX: {first}") from error
-    passport = onnx.ModelProto()
-    entry = passport.metadata_props.add()
-    entry.key, entry.value = passports.KEY, json.dumps(passports.issue(backbone, None))
+            raise UsageError(
+                f"{backbone.spec.arch} cannot be written as ONNX: {_first_line(error)}"
+            ) from error
+    message = onnx.ModelProto()
+    entry = message.metadata_props.add()
+    entry.key, entry.value = sidecar.KEY, json.dumps(sidecar.describe(backbone, None))
     with open(path, "ab") as handle:  # messages of protobuf that follow each other are one
-        handle.write(passport.SerializeToString())
+        handle.write(message.SerializeToString())
 
 
-def prove_onnx(backbone: Backbone, path: Path) -> Proof | None:
-    """Onnxruntime on raw pixels of another size than the traced; None where it is missing."""
+def verify_onnx(backbone: Backbone, path: Path) -> list[ParityReport]:
+    """Onnxruntime on raw pixels of another size than the traced; empty where it is missing."""
     try:
         import onnxruntime
     except ImportError:
-        return None
+        return []
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
-    height, width = _size(backbone)
+    _, height, width = backbone.spec.input_size
     image = raw_image(height, width + 32)
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
         )
-        found = session.run(None, {"pixels": image[None].numpy()})
+        outputs = session.run(None, {"pixels": image[None].numpy()})
     except Exception as error:  # its exceptions have no common base
-        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(
             f"onnxruntime refuses the graph of {backbone.spec.arch}, on an image of another width "
-            f"than it was traced with: {first}"
+            f"than it was traced with: {_first_line(error)}"
         ) from error
-    theirs = dict(zip((output.name for output in session.get_outputs()), found, strict=True))
-    ours = features(backbone, normalised(backbone, image))
-    return compare(f"onnxruntime {onnxruntime.__version__}", ours, theirs)
+    theirs = dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
+    ours = features(backbone, normalize(backbone, image))
+    return [compare(f"onnxruntime {onnxruntime.__version__}", ours, theirs)]
 
 
-def _size(backbone: Backbone) -> tuple[int, int]:
-    _, height, width = backbone.spec.input_size
-    return height, width
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

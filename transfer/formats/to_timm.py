@@ -1,6 +1,7 @@
 """timm's own layout (a folder), a single safetensors file, and a torchvision state dict."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ from timm.data.config import resolve_data_config
 from timm.data.transforms_factory import create_transform
 from timm.models import save_for_hf
 from timm.models._features import FeatureGetterNet
-from torch import Tensor, nn
+from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
@@ -22,19 +24,10 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.models import NAMES
 from pretrain.spec import create_model
-from transfer.formats import passports
-from transfer.formats.architectures import RESIDUAL
-from transfer.formats.proof import (
-    Proof,
-    assemble,
-    compare,
-    features,
-    level_names,
-    raw_image,
-)
-
-# not square, and larger than what the crop keeps: resizing and cropping are part of the proof
-_RAW = 1.3, 1.7
+from transfer.cache import file_sha256
+from transfer.formats import sidecar
+from transfer.formats.architectures import RESNET_SHAPES
+from transfer.parity import ParityReport, assemble, compare, features, level_names, raw_image
 
 
 def write_timm(backbone: Backbone, folder: Path) -> None:
@@ -49,9 +42,9 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
     network.pretrained_cfg = network.default_cfg = {
         **network.pretrained_cfg,
         "architecture": spec.arch,
-        **{key: None for key in ("tag", "hf_hub_id", "url", "license", "origin_url", "notes")},
+        **dict.fromkeys(("tag", "hf_hub_id", "url", "license", "origin_url", "notes")),
     }
-    fed: dict[str, Any] = {
+    preprocessing: dict[str, Any] = {
         "input_size": spec.input_size,
         "mean": spec.mean,
         "std": spec.std,
@@ -59,14 +52,14 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
         "crop_pct": spec.crop_pct,
         "crop_mode": "center",
     }
-    names = {"label_names": backbone.provenance.classes} if backbone.provenance.classes else {}
+    classes = backbone.provenance.classes
     save_for_hf(
         network,
         str(folder),
-        model_config=names,
+        model_config={"label_names": classes} if classes else {},
         model_args=dict(spec.model_args),
         safe_serialization=True,
-        data_config=fed,  # what the architecture's own weights recommend for tests goes with them
+        data_config=preprocessing,  # instead of what the architecture's own weights recommend
     )
 
 
@@ -79,103 +72,89 @@ def refuse_ours(backbone: Backbone) -> None:
         )
 
 
-def add_passport(folder: Path, passport: dict[str, Any]) -> None:
-    """Into config.json, under a key that timm does not look at."""
+def add_sidecar(backbone: Backbone, folder: Path, reports: Sequence[ParityReport]) -> None:
+    """Into config.json, under a key that timm ignores."""
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
-    content[passports.KEY] = passport
+    digest = file_sha256(folder / "model.safetensors")
+    content[sidecar.KEY] = sidecar.describe(backbone, reports, sha256=digest)
     path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
-def write_safetensors(backbone: Backbone, path: Path, passport: dict[str, Any]) -> None:
-    """One file, its passport in the header."""
+def write_safetensors(backbone: Backbone, path: Path, metadata: dict[str, Any]) -> None:
+    """One file, the sidecar's content in its header."""
     safetensors.torch.save_file(
-        dict(backbone.weights), path, {"format": "pt", passports.KEY: json.dumps(passport)}
+        dict(backbone.weights), path, {"format": "pt", sidecar.KEY: json.dumps(metadata)}
     )
 
 
 def write_torchvision(backbone: Backbone, path: Path) -> None:
     """A bare state dict, as torchvision publishes them."""
-    torchvision_network(backbone, device="meta")
     with open(path, "wb") as handle:
         torch.save(dict(backbone.weights), handle)
 
 
-def prove_timm(backbone: Backbone, folder: Path) -> Proof:
+def verify_timm(backbone: Backbone, folder: Path) -> ParityReport:
     """Timm opens the folder by `local-dir:` and preprocesses by what it finds there."""
-    created = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    settled = resolve_data_config({}, model=created)
-    transform = create_transform(**settled)
-    return _prove(backbone, f"timm {timm.__version__}, local-dir", created, transform)
+    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    transform = create_transform(**resolve_data_config({}, model=network))
+    return _verify(backbone, f"timm {timm.__version__}, local-dir", network, transform)
 
 
-def prove_safetensors(backbone: Backbone, path: Path) -> Proof:
-    """Timm opens the file by `checkpoint_path`; how to feed it is in the header's passport."""
+def verify_safetensors(backbone: Backbone, path: Path) -> ParityReport:
+    """Timm opens the file by `checkpoint_path`; how to feed it is in the header."""
     spec = backbone.spec
-    created = create_model(
+    network = create_model(
         spec.arch, num_classes=spec.num_classes, checkpoint_path=str(path), **spec.model_args
     )
     with safetensors.safe_open(path, framework="pt") as archive:
-        told = json.loads(archive.metadata()[passports.KEY])["spec"]
+        stated = json.loads(archive.metadata()[sidecar.KEY])["spec"]
     transform = create_transform(
-        tuple(told["input_size"]),
-        mean=told["mean"],
-        std=told["std"],
-        interpolation=told["interpolation"],
-        crop_pct=told["crop_pct"],
+        tuple(stated["input_size"]),
+        **{key: stated[key] for key in ("mean", "std", "interpolation", "crop_pct")},
     )
-    title = f"timm {timm.__version__}, checkpoint_path"
-    return _prove(backbone, title, created.eval(), transform)
+    return _verify(backbone, f"timm {timm.__version__}, checkpoint_path", network, transform)
 
 
-def prove_torchvision(backbone: Backbone, path: Path) -> Proof:
+def verify_torchvision(backbone: Backbone, path: Path) -> ParityReport:
     """Torchvision's ResNet class under torchvision's preset, with this mean, std and sizes."""
     spec = backbone.spec
-    network = torchvision_network(backbone, device="meta")
+    network = torchvision_network(backbone)
     weights = torch.load(path, weights_only=True, mmap=True)  # no second copy in memory
     network.load_state_dict(weights, strict=True, assign=True)
-    size = spec.input_size[1]
     transform = ImageClassification(
-        crop_size=size,
-        resize_size=int(size / spec.crop_pct),
+        crop_size=spec.input_size[1],
+        resize_size=int(spec.input_size[1] / spec.crop_pct),
         mean=spec.mean,
         std=spec.std,
         interpolation=InterpolationMode(spec.interpolation),
     )
-    kept = {f"layer{stage}": f"res{stage + 1}" for stage in (1, 2, 3, 4)}
-    network.eval()
+    names = {f"layer{stage}": f"res{stage + 1}" for stage in (1, 2, 3, 4)}
+    extractor = create_feature_extractor(network.eval(), names)
     image = _photo(backbone)
     with torch.inference_mode():
-        value = transform(image)[None]
-        theirs = {}
-        for name, module in network.named_children():
-            if name == "avgpool":
-                break
-            value = module(value)
-            if name in kept:
-                theirs[kept[name]] = value
-    found = features(backbone, backbone.preprocess()(image)[None])
-    ours = {name: found[name] for name in kept.values()}
+        theirs = extractor(transform(image)[None])
+    levels = features(backbone, backbone.preprocess()(image)[None])
+    ours = {name: levels[name] for name in names.values()}
     return compare(f"torchvision {torchvision.__version__}, ResNet", ours, theirs)
 
 
-def torchvision_network(backbone: Backbone, device: str = "cpu") -> nn.Module:
-    """Torchvision's ResNet of this shape; UsageError where it has none."""
+def torchvision_network(backbone: Backbone) -> nn.Module:
+    """Torchvision's ResNet of this shape, without weights; UsageError where it has none."""
     spec = backbone.spec
-    kind = RESIDUAL.get(spec.arch)
-    if kind is None or kind.stem != "7x7" or kind.squeeze or kind.pooled:
+    shape = RESNET_SHAPES.get(spec.arch)
+    if shape is None or shape.stem != "7x7" or shape.squeeze or shape.pooled:
         raise UsageError(
             f"torchvision's ResNet cannot be {spec.arch}: it knows ResNet, ResNeXt and Wide ResNet "
             "with the stride in the 3x3. Export --to timm or safetensors."
         )
-    block = BasicBlock if kind.block == "basic" else Bottleneck
-    with torch.device(device):
+    with torch.device("meta"):
         network = ResNet(
-            block,
-            list(kind.layers),
+            BasicBlock if shape.block == "basic" else Bottleneck,
+            list(shape.layers),
             num_classes=max(1, spec.num_classes),
-            groups=kind.groups,
-            width_per_group=kind.width,
+            groups=shape.groups,
+            width_per_group=shape.width,
         )
     if spec.num_classes == 0:
         network.add_module("fc", nn.Identity())
@@ -183,18 +162,18 @@ def torchvision_network(backbone: Backbone, device: str = "cpu") -> nn.Module:
 
 
 def _photo(backbone: Backbone) -> Image.Image:
-    """A raw image somewhat larger than the network's input."""
+    """A raw image, not square and larger than what the crop keeps: both are compared too."""
     size = backbone.spec.input_size[1]
-    pixels = raw_image(int(_RAW[0] * size), int(_RAW[1] * size))
+    pixels = raw_image(int(1.3 * size), int(1.7 * size))
     return Image.fromarray(pixels.permute(1, 2, 0).numpy())
 
 
 @torch.inference_mode()
-def _prove(backbone: Backbone, target: str, created: nn.Module, transform: Any) -> Proof:
+def _verify(backbone: Backbone, target: str, network: nn.Module, transform: Any) -> ParityReport:
     """The same picture through their transform and network, and through ours."""
     image = _photo(backbone)
     names = level_names(backbone)
     ours = features(backbone, backbone.preprocess()(image)[None])
-    network = FeatureGetterNet(created, out_indices=tuple(names.values()))
-    images: Tensor = transform(image)[None]
-    return compare(target, ours, dict(zip(names, network(images), strict=True)))
+    network = FeatureGetterNet(network.eval(), out_indices=tuple(names.values()))
+    theirs = network(transform(image)[None])
+    return compare(target, ours, dict(zip(names, theirs, strict=True)))

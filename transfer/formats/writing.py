@@ -1,21 +1,21 @@
-"""Out through the border: written beside its place, proved, and only then given its name."""
+"""Exports: written into a draft folder, compared in the other library, and only then named."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.models import register
-from pretrain.run import write_text
-from transfer.formats import passports, to_detectron2, to_onnx, to_timm
-from transfer.formats.files import sha256
-from transfer.formats.proof import Proof, Unproved
-from transfer.formats.to_detectron2 import Head
+from transfer.cache import file_sha256
+from transfer.detectron2_resnet import Head
+from transfer.formats import sidecar, to_detectron2, to_onnx, to_timm
+from transfer.parity import ParityError, ParityReport
 
 Format = Literal["detectron2", "torchvision", "timm", "safetensors", "onnx", "backbone"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -30,12 +30,12 @@ SUFFIX: dict[Format, str] = {
 
 
 @dataclass(frozen=True)
-class Written:
+class Export:
     """What an export left."""
 
     files: tuple[Path, ...]
-    proofs: tuple[Proof, ...]
-    notes: tuple[str, ...] = field(default=())
+    reports: tuple[ParityReport, ...]
+    notes: tuple[str, ...]
 
 
 def write(
@@ -45,9 +45,9 @@ def write(
     *,
     heads: Sequence[Head] | None = None,
     python: str | None = None,
-    unproved: bool = False,
-) -> Written:
-    """Write a backbone in another library's format and prove it there, or write nothing.
+    unverified: bool = False,
+) -> Export:
+    """Write a backbone in another library's format and compare it there, or write nothing.
 
     Args:
         backbone: the network.
@@ -55,53 +55,58 @@ def write(
         path: the file (for timm: the folder). It must not exist.
         heads: for detectron2: a YAML for each; None writes all that are possible.
         python: for detectron2: the interpreter of the environment where it is installed.
-        unproved: write without a proof where the other library is missing and no test of ours has
-            proved the mapping of this architecture.
+        unverified: write without comparing where the other library is missing and no test of ours
+            has verified the mapping of this architecture.
 
     Raises:
-        UsageError: the format cannot hold this network, or the proof does not hold.
+        UsageError: the format cannot hold this network.
+        ParityError: the other library computes another function.
     """
     path = Path(path)
     check(backbone, to, path, heads)
-    with _beside(path) as draft:
+    reports: list[ParityReport] = []
+    note = ""
+    with _draft_folder(path) as folder:
+        draft = folder / path.name
         match to:
             case "detectron2":
-                return _detectron2(backbone, path, draft, heads, python, unproved)
+                reports, note = to_detectron2.export(
+                    backbone, draft, path, heads, python, unverified
+                )
             case "timm":
                 to_timm.write_timm(backbone, draft)
-                proof = to_timm.prove_timm(backbone, draft)
-                _hold(proof)
-                weights = sha256(draft / "model.safetensors")
-                passport = passports.issue(backbone, [proof.plain()], sha256=weights)
-                to_timm.add_passport(draft, passport)
-                os.replace(draft, path)
-                return Written((path,), (proof,))
+                reports = [to_timm.verify_timm(backbone, draft)]
+                to_timm.add_sidecar(backbone, draft, reports)
             case "torchvision":
-                file = draft / path.name
-                to_timm.write_torchvision(backbone, file)
-                proof = to_timm.prove_torchvision(backbone, file)
-                _hold(proof)
-                return _with_companion(backbone, file, path, proof)
+                to_timm.write_torchvision(backbone, draft)
+                reports = [to_timm.verify_torchvision(backbone, draft)]
+                content = sidecar.describe(backbone, reports, sha256=file_sha256(draft))
+                draft.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n")
             case "safetensors":
-                file = draft / path.name
-                to_timm.write_safetensors(backbone, file, passports.issue(backbone, None))
-                proof = to_timm.prove_safetensors(backbone, file)
-                _hold(proof)
-                to_timm.write_safetensors(
-                    backbone, file, passports.issue(backbone, [proof.plain()])
-                )
-                os.replace(file, path)
-                return Written((path,), (proof,))
+                to_timm.write_safetensors(backbone, draft, sidecar.describe(backbone, None))
+                reports = [to_timm.verify_safetensors(backbone, draft)]
+                to_timm.write_safetensors(backbone, draft, sidecar.describe(backbone, reports))
             case "onnx":
-                return _onnx(backbone, path, draft, unproved)
+                to_onnx.write_onnx(backbone, draft)
+                reports = to_onnx.verify_onnx(backbone, draft)
+                if not reports and not unverified:
+                    raise UsageError(
+                        "onnxruntime is missing, so the graph cannot be compared: pip install "
+                        "onnxruntime, or give --unverified."
+                    )
+                note = "" if reports else "UNVERIFIED: onnxruntime is missing"
             case "backbone":
-                file = draft / path.name
-                backbone.save(file)
-                again = Backbone.load(file).fingerprint()
+                backbone.save(draft)
+                again = Backbone.load(draft).fingerprint()
                 if again != backbone.fingerprint():
                     raise UsageError(f"{path} would read back as {again}; nothing was written.")
-                os.replace(file, path)
-                return Written((path,), (), ("read back: the same fingerprint",))
+                note = "read back: the same fingerprint"
+        if not all(report.passed for report in reports):
+            raise ParityError(reports)
+        files = _targets(backbone, to, path, heads)
+        for file in reversed(files):  # the weights last: they do not stand without the others
+            os.replace(folder / file.name, file)
+    return Export(tuple(files), tuple(reports), (note,) if note else ())
 
 
 def check(backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | None = None) -> None:
@@ -111,25 +116,37 @@ def check(backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | No
         raise UsageError(f"--to has {to!r}; it must be of {', '.join(FORMATS)}.")
     if path.exists():
         raise UsageError(f"{path} exists. Give another --out, or remove it.")
-    wanted = SUFFIX[to]
-    if wanted and path.suffix != wanted:
-        raise UsageError(f"--out is {path}; a file for {to} ends in {wanted}.")
-    if to == "timm" and path.suffix in set(SUFFIX.values()) - {""}:
-        raise UsageError(f"--out is {path}; timm's layout is a folder: give a name without ending.")
+    if SUFFIX[to] and path.suffix != SUFFIX[to]:
+        raise UsageError(f"--out is {path}; a file for {to} ends in {SUFFIX[to]}.")
+    if to == "timm":
+        if path.suffix and path.suffix in SUFFIX.values():
+            raise UsageError(
+                f"--out is {path}; timm's layout is a folder: give a name without ending."
+            )
+        to_timm.refuse_ours(backbone)
+    if to == "torchvision":
+        to_timm.torchvision_network(backbone)
+    for file in _targets(backbone, to, path, heads):
+        if file.exists():
+            raise UsageError(f"{file} exists. Give another --out, or remove it.")
+
+
+def _targets(
+    backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | None
+) -> list[Path]:
+    """The files of an export, the weights first."""
     match to:
         case "detectron2":
-            to_detectron2.heads_of(backbone, heads)
-        case "timm":
-            to_timm.refuse_ours(backbone)
+            return [path, *to_detectron2.config_paths(backbone, path, heads).values()]
         case "torchvision":
-            to_timm.torchvision_network(backbone, device="meta")
+            return [path, path.with_suffix(".json")]
         case _:
-            pass
+            return [path]
 
 
 @contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    """A draft folder next to `path`, gone afterwards whatever happens."""
+def _draft_folder(path: Path) -> Iterator[Path]:
+    """A folder next to `path`, gone afterwards whatever happens."""
     made = [folder for folder in path.parents if not folder.exists()]
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -143,81 +160,3 @@ def _beside(path: Path) -> Iterator[Path]:
         raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-
-
-def _hold(*proofs: Proof) -> None:
-    if not all(proof.holds for proof in proofs):
-        raise Unproved(list(proofs))
-
-
-def _with_companion(backbone: Backbone, file: Path, path: Path, proof: Proof) -> Written:
-    """A bare file and FILE.json, which says what it is as long as its hash fits."""
-    companion = path.with_suffix(".json")
-    if companion.exists():
-        raise UsageError(f"{companion} exists. Give another --out, or remove it.")
-    passport = passports.issue(backbone, [proof.plain()], sha256=sha256(file))
-    write_text(companion, passports.text(passport))
-    os.replace(file, path)
-    return Written((path, companion), (proof,))
-
-
-def _onnx(backbone: Backbone, path: Path, draft: Path, unproved: bool) -> Written:
-    file = draft / path.name
-    to_onnx.write_onnx(backbone, file)
-    proof = to_onnx.prove_onnx(backbone, file)
-    if proof is None and not unproved:
-        raise UsageError(
-            "onnxruntime is missing, so the graph cannot be proved: pip install onnxruntime, or "
-            "give --unproved."
-        )
-    if proof is not None:
-        _hold(proof)
-    os.replace(file, path)
-    notes = () if proof else ("UNPROVED: onnxruntime is missing",)
-    return Written((path,), (proof,) if proof else (), notes)
-
-
-def _detectron2(
-    backbone: Backbone,
-    path: Path,
-    draft: Path,
-    heads: Sequence[Head] | None,
-    python: str | None,
-    unproved: bool,
-) -> Written:
-    chosen = to_detectron2.heads_of(backbone, heads)
-    finals = {head: path.with_name(f"{path.stem}-{head}.yaml") for head in chosen}
-    for final in finals.values():
-        if final.exists():
-            raise UsageError(f"{final} exists. Give another --out, or remove it.")
-    weights = draft / path.name
-    configs = {head: draft / final.name for head, final in finals.items()}
-
-    def put(proof: list[dict[str, object]] | str, notes: str) -> None:
-        to_detectron2.write_weights(backbone, weights, passports.issue(backbone, proof))
-        for head, config in configs.items():
-            to_detectron2.write_config(backbone, head, config, path.absolute(), notes)
-
-    put("none yet", "")
-    proofs = to_detectron2.prove(backbone, weights, configs, python)
-    arch = backbone.spec.arch
-    if proofs is not None:
-        _hold(*proofs)
-        note = f"Proved against {proofs[0].target.rpartition(',')[0]}."
-        put([proof.plain() for proof in proofs], note)
-    elif arch in to_detectron2.PROVED:
-        note = f"mapping proved against detectron2 {to_detectron2.PROVED_COMMIT}"
-        put(note, note[0].upper() + note[1:] + ".")
-    elif unproved:
-        note = "UNPROVED: detectron2 is missing, and no test has proved this architecture"
-        put(note, note + ".")
-    else:
-        raise UsageError(
-            f"detectron2 cannot be imported, and no test of this project has proved {arch} "
-            "against it. Give --python, the interpreter of an environment that has it, or "
-            "--unproved."
-        )
-    os.replace(weights, path)
-    for head, config in configs.items():
-        os.replace(config, finals[head])
-    return Written((path, *finals.values()), tuple(proofs or ()), () if proofs else (note,))

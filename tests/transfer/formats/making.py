@@ -11,7 +11,7 @@ import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.spec import create_model
-from transfer.formats.names import CAFFE2_MSRA
+from transfer.key_maps import CAFFE2_MSRA
 
 FOLDED = ("running_mean", "running_var", "num_batches_tracked")
 

@@ -18,9 +18,11 @@ from pretrain.errors import UsageError
 from pretrain.images import decode
 from tests.conftest import ROOT
 from tests.transfer.formats.making import dump, msra, tame
-from transfer.formats import Given, proof, read, to_detectron2, write
-from transfer.formats.proof import Proof, compare
-from transfer.formats.to_detectron2 import HEADS, PROVED
+from transfer import parity
+from transfer.detectron2_resnet import HEADS, dilated_res5, heads_of
+from transfer.formats import Overrides, read, to_detectron2, write
+from transfer.formats.to_detectron2 import VERIFIED
+from transfer.parity import ParityReport, compare
 
 detectron2 = pytest.mark.skipif(
     importlib.util.find_spec("detectron2") is None, reason="detectron2 is not installed"
@@ -43,31 +45,33 @@ def deep() -> Backbone:
 
 
 def draft(backbone: Backbone, folder: Path) -> tuple[Path, dict[str, Path]]:
-    """Weights and configurations, not yet proved."""
+    """Weights and configurations, not yet verified."""
     weights = folder / "w.pkl"
     to_detectron2.write_weights(backbone, weights, {})
-    configs = {head: folder / f"{head}.yaml" for head in to_detectron2.heads_of(backbone, None)}
+    configs = {head: folder / f"{head}.yaml" for head in heads_of(backbone)}
     for head, path in configs.items():
         to_detectron2.write_config(backbone, head, path, weights, "")
     return weights, configs
 
 
 def levels(backbone: Backbone, image) -> dict[str, torch.Tensor]:
-    found = proof.features(backbone, proof.normalised(backbone, image))
+    found = parity.features(backbone, parity.normalize(backbone, image))
     return {name: found[name] for name in LEVELS}
 
 
-def proved(backbone: Backbone, head: str, config: Path, weights: Path, image, ours=None) -> Proof:
-    from transfer.detection.detectron2_probe import probe
+def measured(
+    backbone: Backbone, head: str, config: Path, weights: Path, image, ours=None
+) -> ParityReport:
+    from transfer.formats.detectron2_probe import probe
 
     ours = dict(ours or levels(backbone, image))
     if head == "dc5":
-        ours["res5"] = to_detectron2.dilated_res5(backbone, ours["res4"])
+        ours["res5"] = dilated_res5(backbone, ours["res4"])
     return compare(head, ours, probe(str(config), str(weights), image.numpy()))
 
 
 @detectron2
-@pytest.mark.parametrize("arch", sorted(PROVED))
+@pytest.mark.parametrize("arch", sorted(VERIFIED))
 def test_every_level_of_every_head_is_the_same_function(arch, photo, tmp_path):
     mean, std = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
     backbone = tame(arch, mean=mean, std=std)
@@ -77,9 +81,9 @@ def test_every_level_of_every_head_is_the_same_function(arch, photo, tmp_path):
     for head, config in configs.items():
         if head == "dc5" and "50" not in arch:
             continue  # the same stage dilated; its depth is not in it
-        found = proved(backbone, head, config, weights, photo, ours)
+        found = measured(backbone, head, config, weights, photo, ours)
         assert [level.name for level in found.levels] == list(LEVELS)
-        assert found.holds, found.table()
+        assert found.passed, found.table()
 
 
 def change_yaml(path: Path, *keys: str, value: object) -> None:
@@ -125,13 +129,13 @@ MUTANTS = {
 @detectron2
 @pytest.mark.parametrize("head", ["fpn", "c4"])
 @pytest.mark.parametrize("mutant", MUTANTS)
-def test_the_proof_turns_red(mutant, head, deep, photo, tmp_path):
+def test_the_report_turns_red(mutant, head, deep, photo, tmp_path):
     weights, configs = draft(deep, tmp_path)
     MUTANTS[mutant](weights, configs[head])
-    found = proved(deep, head, configs[head], weights, photo)
-    assert not found.holds
+    found = measured(deep, head, configs[head], weights, photo)
+    assert not found.passed
     # a moved stride leaves the first stage as it is: that it turns red needs the deeper levels
-    assert found.levels[-1].relative > 100 * proof.TOLERANCE
+    assert found.levels[-1].relative > 100 * parity.TOLERANCE
 
 
 @detectron2
@@ -140,7 +144,7 @@ def test_a_missing_tensor_is_found(deep, photo, tmp_path):
     change_pickle(weights, lambda model: model.pop("res5.2.conv3.weight"))
     for head in ("fpn", "c4"):
         with pytest.raises(ValueError, match=r"did not fill 1 tensors"):
-            proved(deep, head, configs[head], weights, photo)
+            measured(deep, head, configs[head], weights, photo)
 
 
 @detectron2
@@ -148,7 +152,7 @@ def test_a_missing_statistic_which_detectron2_replaces_is_found(deep, photo, tmp
     """It fills a variance of one in and says nothing: the levels tell."""
     weights, configs = draft(deep, tmp_path)
     change_pickle(weights, lambda model: model.pop("res2.0.conv1.norm.running_var"))
-    found = proved(deep, "fpn", configs["fpn"], weights, photo)
+    found = measured(deep, "fpn", configs["fpn"], weights, photo)
     assert not any(level.agrees for level in found.levels)
 
 
@@ -156,37 +160,37 @@ def test_a_missing_statistic_which_detectron2_replaces_is_found(deep, photo, tmp
 def test_msra_s_strides_and_channels_survive_the_way_through_us(deep, photo, tmp_path):
     """Caffe2 names, BGR and the stride in the 1x1: detectron2 reads the file itself, then ours."""
     path = dump(tmp_path / "R-50.pkl", msra(deep), 2)
-    backbone = read(path, Given(source="msra"))
+    backbone = read(path, Overrides(source="msra"))
     weights, configs = draft(backbone, tmp_path)
     assert yaml.safe_load(configs["c4"].read_text())["MODEL"]["RESNETS"]["STRIDE_IN_1X1"] is True
     default = tmp_path / "default.yaml"  # detectron2's defaults are MSRA's network
     default.write_text(
         "MODEL: {BACKBONE: {NAME: build_resnet_backbone}, ROI_HEADS: {NAME: Res5ROIHeads}}\n"
     )
-    from transfer.detection.detectron2_probe import probe
+    from transfer.formats.detectron2_probe import probe
 
     theirs = probe(str(default), str(path), photo.numpy())
     for head in ("fpn", "c4"):
-        assert proved(backbone, head, configs[head], weights, photo).holds
-    ours = proof.features(backbone, proof.normalised(backbone, photo))
-    assert compare("as it came", {n: ours[n] for n in LEVELS}, theirs).holds
+        assert measured(backbone, head, configs[head], weights, photo).passed
+    ours = parity.features(backbone, parity.normalize(backbone, photo))
+    assert compare("as it came", {n: ours[n] for n in LEVELS}, theirs).passed
 
 
 @detectron2
-def test_an_export_with_its_proof(tmp_path):
+def test_an_export_with_its_report(tmp_path):
     """By the public door: the probe runs as a process of its own."""
     backbone = tame("resnet18", mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     written = write(backbone, "detectron2", tmp_path / "r18.pkl", python=sys.executable)
     assert sorted(os.listdir(tmp_path)) == ["r18-fpn.yaml", "r18.pkl"]
-    assert [p.holds for p in written.proofs] == [True]
+    assert [p.passed for p in written.reports] == [True]
     text = (tmp_path / "r18-fpn.yaml").read_text()
-    assert "Proved against detectron2" in text
+    assert "Verified against detectron2" in text
     model = yaml.safe_load(text)["MODEL"]
     assert model["WEIGHTS"] == str(tmp_path / "r18.pkl")
     assert model["PIXEL_MEAN"] == [127.5, 102.0, 76.5]
     content = pickle.loads((tmp_path / "r18.pkl").read_bytes())
     passport = json.loads(content["cutmix_transfer"])
-    assert passport["proof"][0]["levels"][3]["relative"] <= proof.TOLERANCE
+    assert passport["proof"][0]["levels"][3]["relative"] <= parity.TOLERANCE
     assert read(tmp_path / "r18.pkl").fingerprint() == backbone.fingerprint()
 
 
@@ -245,7 +249,7 @@ def test_the_registered_backbone_is_the_same_function(arch, photo, tmp_path):
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from transfer.detection import detectron2_backbone
+    from transfer.detection import detectron2_backbone, detectron2_timm
 
     backbone = tame(arch, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
     backbone.save(tmp_path / "b.pth")
@@ -267,9 +271,9 @@ def test_the_registered_backbone_is_the_same_function(arch, photo, tmp_path):
         pixels = model.preprocess_image([{"image": photo}]).tensor
         theirs = trunk(pixels)
         pyramid = model.backbone(pixels)
-    free = detectron2_backbone.of_any_size(backbone)
-    ours = proof.features(free, proof.normalised(free, photo))
-    assert compare(arch, {name: ours[name] for name in LEVELS}, theirs).holds
+    free = detectron2_timm.for_any_size(backbone)
+    ours = parity.features(free, parity.normalize(free, photo))
+    assert compare(arch, {name: ours[name] for name in LEVELS}, theirs).passed
     assert list(pyramid) == ["p2", "p3", "p4", "p5", "p6"]
     cfg.INPUT.FORMAT = "BGR"
     with pytest.raises(UsageError, match=r"INPUT\.FORMAT is BGR"):
@@ -299,26 +303,28 @@ def test_what_stock_detectron2_lacks_is_refused(arch, options, said, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_without_detectron2_a_proved_mapping_is_named_and_others_are_asked_for(
+def test_without_detectron2_a_verified_mapping_is_named_and_others_are_asked_for(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(to_detectron2, "prove", lambda *_: None)
+    monkeypatch.setattr(to_detectron2, "verify", lambda *_: None)
     backbone = tame("resnet18")
     written = write(backbone, "detectron2", tmp_path / "r.pkl")
-    assert written.notes == (f"mapping proved against detectron2 {to_detectron2.PROVED_COMMIT}",)
-    assert to_detectron2.PROVED_COMMIT in (tmp_path / "r-fpn.yaml").read_text()
+    assert written.notes == (
+        f"mapping verified against detectron2 {to_detectron2.VERIFIED_COMMIT}",
+    )
+    assert to_detectron2.VERIFIED_COMMIT in (tmp_path / "r-fpn.yaml").read_text()
     assert read(tmp_path / "r.pkl").fingerprint() == backbone.fingerprint()
-    monkeypatch.setattr(to_detectron2, "PROVED", frozenset())
-    with pytest.raises(UsageError, match="--unproved"):
+    monkeypatch.setattr(to_detectron2, "VERIFIED", frozenset())
+    with pytest.raises(UsageError, match="--unverified"):
         write(backbone, "detectron2", tmp_path / "s.pkl")
     assert sorted(os.listdir(tmp_path)) == ["r-fpn.yaml", "r.pkl"]
-    written = write(backbone, "detectron2", tmp_path / "s.pkl", unproved=True)
-    assert written.notes[0].startswith("UNPROVED")
-    assert "UNPROVED" in (tmp_path / "s-fpn.yaml").read_text()
+    written = write(backbone, "detectron2", tmp_path / "s.pkl", unverified=True)
+    assert written.notes[0].startswith("UNVERIFIED")
+    assert "UNVERIFIED" in (tmp_path / "s-fpn.yaml").read_text()
 
 
 def test_the_probe_needs_nothing_of_ours():
-    text = (ROOT / "transfer" / "detection" / "detectron2_probe.py").read_text()
+    text = (ROOT / "transfer" / "formats" / "detectron2_probe.py").read_text()
     assert "import pretrain" not in text
     assert "from pretrain" not in text
     assert "from transfer" not in text

@@ -14,7 +14,9 @@ import torch
 
 from tests.conftest import ROOT
 from tests.transfer.formats.making import dump, tame
-from transfer.formats import Given, proof, read, to_detectron2
+from transfer import parity
+from transfer.detectron2_resnet import heads_of
+from transfer.formats import Overrides, read, to_detectron2
 
 PATH = ROOT / "tests" / "transfer" / "formats" / "detectron2_levels.json"
 STOCK = json.loads(PATH.read_text()) if PATH.exists() else {}
@@ -51,9 +53,9 @@ def test_levels_are_detectron2_s(arch, tmp_path):
     to_detectron2.write_weights(tame(arch, **FED), tmp_path / "w.pkl", {})
     model = pickle.loads((tmp_path / "w.pkl").read_bytes())["model"]
     path = dump(tmp_path / "foreign.pkl", {"model": model, "__author__": "somebody"})
-    backbone = read(path, Given(arch=arch, **FED))
-    image = proof.raw_image(64, 96)
-    found = proof.features(backbone, proof.normalised(backbone, image))
+    backbone = read(path, Overrides(arch=arch, **FED))
+    image = parity.raw_image(64, 96)
+    found = parity.features(backbone, parity.normalize(backbone, image))
     for level, expected in STOCK[arch].items():
         got = summary(found[level])
         assert got[:3] == pytest.approx(expected[:3], rel=1e-4), level
@@ -64,7 +66,7 @@ def test_levels_are_detectron2_s(arch, tmp_path):
 @pytest.mark.parametrize("arch", FIELDS)
 def test_the_configuration_s_fields(arch):
     backbone = bare(arch)
-    for head in to_detectron2.heads_of(backbone, None):
+    for head in heads_of(backbone):
         content = to_detectron2.config(backbone, head, "w.pkl")
         net = content["MODEL"]["RESNETS"]
         keys = ("DEPTH", "RES2_OUT_CHANNELS", "NUM_GROUPS", "WIDTH_PER_GROUP", "STRIDE_IN_1X1")
@@ -84,5 +86,5 @@ def bare(arch: str):
     return Backbone(spec=BackboneSpec(arch=arch, **FED), provenance=Provenance(), weights={})
 
 
-def test_every_proved_architecture_has_its_fields_tested():
-    assert set(FIELDS) == set(to_detectron2.PROVED)
+def test_every_verified_architecture_has_its_fields_tested():
+    assert set(FIELDS) == set(to_detectron2.VERIFIED)

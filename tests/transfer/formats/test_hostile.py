@@ -19,7 +19,7 @@ import torch
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from tests.transfer.formats.making import cutmix_release, tame
-from transfer.formats import Given, read
+from transfer.formats import Overrides, read
 from transfer.formats.inspection import inspect
 
 TINY = {"depth": 11, "alpha": 6, "bottleneck": True}
@@ -321,7 +321,7 @@ def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
         path = tmp_path / f"{number}{suffix}"
         path.write_bytes(content)
         try:
-            found = read(path, Given(source="cutmix-cifar") if number % 2 else Given())
+            found = read(path, Overrides(source="cutmix-cifar") if number % 2 else Overrides())
             assert all(bool(t.isfinite().all()) for t in found.weights.values()), name
         except UsageError as error:
             said[name] = str(error).replace(str(path), "PATH")
@@ -329,7 +329,7 @@ def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
             raise AssertionError(f"{name}: {type(error).__name__}: {error}") from error
         try:
             if number % 3 == 0:
-                inspect(path, Given()).text()
+                inspect(path, Overrides()).text()
         except UsageError:
             pass
         except Exception as error:
@@ -368,7 +368,7 @@ def test_files_that_grow_are_refused_before_they_do(net, tmp_path):
     for name, (content, said) in files.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=said):
-            read(tmp_path / name, Given(source="cutmix-cifar"))
+            read(tmp_path / name, Overrides(source="cutmix-cifar"))
     assert peak_kib() - before < 100_000
 
 

@@ -25,7 +25,7 @@ from tests.transfer.formats.making import (
     save,
     tame,
 )
-from transfer.formats import Given, read, sources
+from transfer.formats import Overrides, read, sources
 
 MM_CONFIG = """
 data_preprocessor = dict(
@@ -50,7 +50,7 @@ def same_weights(one: Backbone, other: Backbone) -> bool:
     )
 
 
-TORCHVISION = Given(source="torchvision")
+TORCHVISION = Overrides(source="torchvision")
 
 
 def lightning(net: Backbone) -> dict:
@@ -104,14 +104,14 @@ WRAPPED = {
         TORCHVISION,
         "plain weights",
     ),
-    "release": (cutmix_release, Given(), "CutMix-PyTorch release"),
+    "release": (cutmix_release, Overrides(), "CutMix-PyTorch release"),
     "lightning": (lightning, TORCHVISION, "Lightning checkpoint"),
-    "timm": (timm_training, Given(), "timm's train.py"),
-    "torchvision": (torchvision_training, Given(), "torchvision's train.py"),
-    "mmpretrain": (lambda net: mmpretrain(net, MM_CONFIG), Given(), "mmpretrain or openmixup"),
+    "timm": (timm_training, Overrides(), "timm's train.py"),
+    "torchvision": (torchvision_training, Overrides(), "torchvision's train.py"),
+    "mmpretrain": (lambda net: mmpretrain(net, MM_CONFIG), Overrides(), "mmpretrain or openmixup"),
     "mm without config": (
         lambda net: mmpretrain(net, None),
-        Given(source="mmpretrain"),
+        Overrides(source="mmpretrain"),
         "mmpretrain or openmixup",
     ),
     "example": (
@@ -178,20 +178,20 @@ def test_msra_s_files(protocol, blobs, deep, tmp_path):
     path = dump(tmp_path / "R-50.pkl", content, protocol)
     with pytest.raises(UsageError, match="--source"):
         read(path)
-    found = read(path, Given(source="msra"))
+    found = read(path, Overrides(source="msra"))
     assert found.spec.arch == "resnet50_caffe"
     assert same_weights(found, fold(deep))  # BGR turned round, statistics filled in
     assert found.spec.std == (1 / 255, 1 / 255, 1 / 255)
     assert "running statistics" in found.provenance.stated["filled"]
     with pytest.raises(UsageError, match="resnet50_caffe"):
-        read(path, Given(source="msra", arch="resnet50"))
+        read(path, Overrides(source="msra", arch="resnet50"))
 
 
 def test_python_2_pickles(net, tmp_path):
     """Byte strings for names and for the numbers, numpy.core, as the files of 2017 hold them."""
     path = tmp_path / "R-18.pkl"
     path.write_bytes(python_2(msra(net)))
-    found = read(path, Given(source="msra"))
+    found = read(path, Overrides(source="msra"))
     assert found.spec.arch == "resnet18"  # basic blocks have one place for the stride
     assert same_weights(found, fold(net))
 
@@ -200,8 +200,8 @@ def test_channel_order_given_by_hand(net, tmp_path):
     turned = {n: t.flip(1) if n == "conv1.weight" else t for n, t in net.weights.items()}
     path = save(tmp_path / "b.pth", turned)
     facts = {"mean": (0.4, 0.4, 0.4), "std": (0.2, 0.2, 0.2)}
-    assert same_weights(read(path, Given(**facts, channels="bgr")), net)
-    assert not same_weights(read(path, Given(**facts)), net)
+    assert same_weights(read(path, Overrides(**facts, channels="bgr")), net)
+    assert not same_weights(read(path, Overrides(**facts)), net)
 
 
 def test_mm_configurations_are_read_or_not_believed():
@@ -247,7 +247,7 @@ def test_other_architectures_by_name(tmp_path):
     path = save(tmp_path / "c.pth", {"model": dict(net.weights)})
     with pytest.raises(UsageError, match="--arch"):
         read(path)
-    assert same_weights(read(path, Given(arch="convnext_atto", source="timm")), net)
+    assert same_weights(read(path, Overrides(arch="convnext_atto", source="timm")), net)
 
 
 def test_names_that_timm_s_own_filter_reads(tmp_path):
@@ -264,7 +264,7 @@ def test_names_that_timm_s_own_filter_reads(tmp_path):
         name = name.replace("mlp.fc1", "pwconv1").replace("mlp.fc2", "pwconv2")
         theirs[name.replace("head.norm", "norm").replace("head.fc", "head")] = tensor
     path = save(tmp_path / "c.pth", {"model": theirs})
-    found = read(path, Given(arch="convnext_atto", source="timm"))
+    found = read(path, Overrides(arch="convnext_atto", source="timm"))
     assert "timm's own filter" in found.provenance.stated["names"]
     assert same_weights(found, net)
 
@@ -295,7 +295,7 @@ def test_numpy_archives_that_timm_reads(tmp_path):
         arrays[f"resnet/{key}"] = value
     path = tmp_path / "bit.npz"
     np.savez(path, **arrays)
-    given = Given(arch="resnetv2_50x1_bit", source="timm")
+    given = Overrides(arch="resnetv2_50x1_bit", source="timm")
     found = read(path, given)
     assert same_weights(found, net)
     with pytest.raises(UsageError, match="--arch"):
@@ -315,13 +315,13 @@ def test_files_that_libraries_list_by_hash_are_known(net, tmp_path, monkeypatch)
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     known = sources._known_files()["11ad3fa6"]  # torchvision's resnet50, IMAGENET1K_V2
     assert known.name == "torchvision:resnet50/IMAGENET1K_V2"
-    assert int(224 / known.convention.crop_pct) == 232
+    assert int(224 / known.preprocessing.crop_pct) == 232
     entry = dataclasses.replace(known, arch="resnet18")
     monkeypatch.setitem(sources._known_files(), digits, entry)
     found = read(path)
     assert found.provenance.source == known.name
     with pytest.raises(UsageError, match="contradicts"):
-        read(path, Given(source="cutmix-cifar"))
+        read(path, Overrides(source="cutmix-cifar"))
 
 
 @pytest.mark.parametrize(
@@ -336,20 +336,20 @@ def test_files_that_libraries_list_by_hash_are_known(net, tmp_path, monkeypatch)
 )
 def test_wrong_answers_are_refused(given, said):
     with pytest.raises(UsageError, match=said):
-        Given(**given)
+        Overrides(**given)
 
 
 def test_strides_are_asked_for_where_only_numbers_are_given(deep, tmp_path):
     path = save(tmp_path / "r.pth", dict(deep.weights))
     numbers = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     with pytest.raises(UsageError, match="--arch resnet50 or --arch resnet50_caffe"):
-        read(path, Given(**numbers))
-    assert read(path, Given(**numbers, arch="resnet50")).spec.arch == "resnet50"
-    assert read(path, Given(**numbers, arch="resnet50_caffe")).spec.arch == "resnet50_caffe"
+        read(path, Overrides(**numbers))
+    assert read(path, Overrides(**numbers, arch="resnet50")).spec.arch == "resnet50"
+    assert read(path, Overrides(**numbers, arch="resnet50_caffe")).spec.arch == "resnet50_caffe"
     with pytest.raises(UsageError, match="needs --arch"):
-        read(path, Given(source="timm"))
+        read(path, Overrides(source="timm"))
     with pytest.raises(UsageError, match="3x3"):
-        read(path, Given(source="torchvision", arch="resnet50_caffe"))
+        read(path, Overrides(source="torchvision", arch="resnet50_caffe"))
 
 
 @pytest.mark.parametrize("change", ["missing", "surplus", "shape", "renamed"])
@@ -395,11 +395,11 @@ def test_a_prefix_names_the_network_among_others(net, tmp_path):
     path = save(tmp_path / "s.pth", {"state_dict": content})
     with pytest.raises(UsageError, match="--prefix"):
         read(path, TORCHVISION)
-    found = read(path, Given(source="torchvision", prefix="student."))
+    found = read(path, Overrides(source="torchvision", prefix="student."))
     assert same_weights(found, net)
     assert found.provenance.stated["left"] == ["criterion.weight"]
     with pytest.raises(UsageError, match="no name in"):
-        read(path, Given(source="torchvision", prefix="teacher."))
+        read(path, Overrides(source="torchvision", prefix="teacher."))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -413,7 +413,7 @@ def test_other_floats_become_float32(dtype, net, tmp_path):
 def test_a_file_of_ours_says_itself(backbone_file, tmp_path):
     assert read(backbone_file).fingerprint() == Backbone.load(backbone_file).fingerprint()
     with pytest.raises(UsageError, match="leave --arch"):
-        read(backbone_file, Given(source="torchvision"))
+        read(backbone_file, Overrides(source="torchvision"))
 
 
 def test_folders_that_hold_nothing(tmp_path):
@@ -427,5 +427,5 @@ def test_folders_that_hold_nothing(tmp_path):
 def test_reading_changes_nothing_in_what_it_was_given(net, tmp_path):
     content = msra(net)
     before = copy.deepcopy(content)
-    read(dump(tmp_path / "m.pkl", content), Given(source="msra"))
+    read(dump(tmp_path / "m.pkl", content), Overrides(source="msra"))
     assert all(np.array_equal(value, before[name]) for name, value in content.items())

@@ -13,7 +13,8 @@ from timm.data import create_transform, resolve_data_config
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from tests.transfer.formats.making import tame
-from transfer.formats import Given, proof, read, to_timm, write, writing
+from transfer import parity
+from transfer.formats import Overrides, read, to_timm, write, writing
 
 ODD = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubic",
        "crop_pct": 0.9, "input_size": (3, 64, 64)}  # fmt: skip
@@ -41,8 +42,8 @@ def test_out_and_back_is_the_same_backbone(to, name, files, net, tmp_path):
     written = write(net, to, tmp_path / name)
     assert left(tmp_path) == files
     assert written.files[0].name == name
-    assert all(proof.holds for proof in written.proofs)
-    assert to == "backbone" or written.proofs
+    assert all(report.passed for report in written.reports)
+    assert to == "backbone" or written.reports
     again = read(tmp_path / name)
     assert again.fingerprint() == net.fingerprint()
     assert again.provenance.seed == net.provenance.seed
@@ -56,7 +57,7 @@ def test_timm_preprocesses_and_computes_the_same(arch, tmp_path):
     write(net, "timm", tmp_path / "folder")
     theirs = timm.create_model(f"local-dir:{tmp_path / 'folder'}", pretrained=True).eval()
     transform = create_transform(**resolve_data_config({}, model=theirs))
-    image = Image.fromarray(proof.raw_image(90, 120).permute(1, 2, 0).numpy())
+    image = Image.fromarray(parity.raw_image(90, 120).permute(1, 2, 0).numpy())
     with torch.inference_mode():
         torch.testing.assert_close(
             theirs(transform(image)[None]), net.build().eval()(net.preprocess()(image)[None])
@@ -96,8 +97,8 @@ def test_onnx_takes_raw_pixels_of_any_size(net, tmp_path):
     pytest.importorskip("onnx", reason="onnx is not installed (extra: export)")
     runtime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
     written = write(net, "onnx", tmp_path / "r.onnx")
-    assert written.proofs[0].holds
-    assert [level.name for level in written.proofs[0].levels] == [
+    assert written.reports[0].passed
+    assert [level.name for level in written.reports[0].levels] == [
         "stride2",
         "res2",
         "res3",
@@ -105,11 +106,11 @@ def test_onnx_takes_raw_pixels_of_any_size(net, tmp_path):
         "res5",
     ]
     session = runtime.InferenceSession(str(tmp_path / "r.onnx"))
-    pixels = torch.stack([proof.raw_image(96, 128), proof.raw_image(96, 128).flip(0)])
+    pixels = torch.stack([parity.raw_image(96, 128), parity.raw_image(96, 128).flip(0)])
     found = session.run(["res4"], {"pixels": pixels.numpy()})[0]
-    images = torch.cat([proof.normalised(net, image) for image in pixels])
+    images = torch.cat([parity.normalize(net, image) for image in pixels])
     torch.testing.assert_close(
-        torch.from_numpy(found), proof.features(net, images)["res4"], rtol=1e-4, atol=1e-4
+        torch.from_numpy(found), parity.features(net, images)["res4"], rtol=1e-4, atol=1e-4
     )
 
 
@@ -142,7 +143,7 @@ MUTANTS = ("BGR", "std", "mean", "permuted", "statistics", "interpolation", "cro
 @pytest.mark.parametrize("kind", MUTANTS)
 @pytest.mark.parametrize("to", ["timm", "torchvision", "safetensors"])
 def test_a_faulty_exporter_writes_nothing(kind, to, net, tmp_path, monkeypatch):
-    """The files are those of the broken backbone, the proof is made with the true one."""
+    """The files are those of the broken backbone, compared with the true one."""
     wrong = broken(kind, net)
     function = f"write_{to}"
     true = getattr(to_timm, function)
@@ -150,17 +151,19 @@ def test_a_faulty_exporter_writes_nothing(kind, to, net, tmp_path, monkeypatch):
     if to == "torchvision" and kind in ("std", "mean", "interpolation", "crop"):
         return  # a bare state dict has no place for these: FILE.json carries them
     if to == "safetensors":
-        issue = writing.passports.issue
-        monkeypatch.setattr(writing.passports, "issue", lambda _, *a, **k: issue(wrong, *a, **k))
-    with pytest.raises(proof.Unproved, match="DIFFERS"):
+        describe = writing.sidecar.describe
+        monkeypatch.setattr(
+            writing.sidecar, "describe", lambda _, *a, **k: describe(wrong, *a, **k)
+        )
+    with pytest.raises(parity.ParityError, match="DIFFERS"):
         write(net, to, tmp_path / ("out" + writing.SUFFIX[to]))
     assert left(tmp_path) == []
 
 
-def test_what_proves_nothing_does_not_hold():
+def test_what_shows_nothing_does_not_pass():
     one = torch.ones(1, 2, 3, 3)
-    assert proof.compare("t", {"a": one}, {"a": one}).holds
-    assert proof.compare("t", {"a": one}, {"a": one + 5e-5}).holds
+    assert parity.compare("t", {"a": one}, {"a": one}).passed
+    assert parity.compare("t", {"a": one}, {"a": one + 5e-5}).passed
     for other in (
         {"a": one + 2e-4},
         {},
@@ -168,10 +171,10 @@ def test_what_proves_nothing_does_not_hold():
         {"a": one[:, :1]},
         {"a": one * float("nan")},
     ):
-        assert not proof.compare("t", {"a": one}, other).holds
-    assert not proof.compare("t", {"a": 0 * one}, {"a": 0 * one}).holds
-    assert not proof.compare("t", {}, {}).holds
-    assert "DIFFERS" in proof.compare("t", {"a": one}, {"a": one + 1}).table()
+        assert not parity.compare("t", {"a": one}, other).passed
+    assert not parity.compare("t", {"a": 0 * one}, {"a": 0 * one}).passed
+    assert not parity.compare("t", {}, {}).passed
+    assert "DIFFERS" in parity.compare("t", {"a": one}, {"a": one + 1}).table()
 
 
 @pytest.mark.parametrize(
@@ -193,7 +196,7 @@ def test_an_interrupted_export_leaves_nothing(net, tmp_path, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(to_timm, "prove_timm", interrupted)
+    monkeypatch.setattr(to_timm, "verify_timm", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(net, "timm", tmp_path / "new" / "deep" / "r")
     assert left(tmp_path) == []
@@ -205,10 +208,10 @@ def test_a_companion_is_believed_only_for_its_own_file(net, tmp_path):
     torch.save(dict(other.weights), tmp_path / "a.pth")
     with pytest.raises(UsageError, match="does not say how the network is fed"):
         read(tmp_path / "a.pth")
-    assert read(tmp_path / "a.pth", Given(source="torchvision")).spec.mean != net.spec.mean
+    assert read(tmp_path / "a.pth", Overrides(source="torchvision")).spec.mean != net.spec.mean
 
 
-def test_a_passport_that_does_not_fit_its_weights(net, tmp_path):
+def test_a_sidecar_that_does_not_fit_its_weights(net, tmp_path):
     import safetensors
     from safetensors.torch import load_file, save_file
 
@@ -229,7 +232,7 @@ def test_a_passport_that_does_not_fit_its_weights(net, tmp_path):
 
 
 def test_assembling_shares_the_tensors_and_computes_the_same(net):
-    network = proof.assemble(net)
+    network = parity.assemble(net)
     assert network.conv1.weight.data_ptr() == net.weights["conv1.weight"].data_ptr()
     images = torch.randn(1, 3, 64, 64)
     with torch.inference_mode():

@@ -42,13 +42,13 @@ def probe(config: str, weights: str, image: np.ndarray) -> dict[str, np.ndarray]
     stages = dict(zip(resnet.stage_names, resnet.stages, strict=True))
     if hasattr(model.roi_heads, "res5"):
         stages["res5"] = model.roi_heads.res5
-    trunk = torch.nn.ModuleList([resnet.stem, *stages.values()])
+    body = torch.nn.ModuleList([resnet.stem, *stages.values()])
     with torch.no_grad():
-        for tensor in trunk.state_dict().values():
+        for tensor in body.state_dict().values():
             tensor.fill_(float("nan"))
     DetectionCheckpointer(model).load(weights)
     # detectron2 itself fills in a running variance that is missing: the levels must tell that
-    empty = [name for name, tensor in trunk.state_dict().items() if bool(tensor.isnan().any())]
+    empty = [name for name, tensor in body.state_dict().items() if bool(tensor.isnan().any())]
     if empty:
         raise ValueError(f"detectron2 did not fill {len(empty)} tensors, first {empty[0]}")
     pixels = image if cfg.INPUT.FORMAT == "RGB" else image[::-1].copy()

@@ -1,20 +1,21 @@
-"""How the field names the tensors of a ResNet: tables of rows, one of which fits each name.
+"""Key maps: how other programs name the tensors of a ResNet, as rows of which one fits each name.
 
 A row is (ours, theirs). `<b>` is the number of a block, `<k>` of a convolution, `<p>` a parameter
-or statistic, `<rest>` anything; each stands on both sides. Both directions are
-derived from the rows, and the tests hold each table against lists of names from the libraries
-themselves. Ours are timm's names, which for ResNets are torchvision's and the CutMix release's.
+or statistic, `<rest>` anything; each stands on both sides. Both directions are derived from the
+rows, and the tests hold each map against lists of names from the libraries themselves. Ours are
+timm's names, which for ResNets are torchvision's and the CutMix release's.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import lru_cache
 from typing import TypeVar
 
 Value = TypeVar("Value")
+Row = tuple[str, str]
 
-_PLACES = {
+_PLACEHOLDERS = {
     "<b>": r"(?P<b>\d+)",
     "<k>": r"(?P<k>[1-3])",
     "<p>": r"(?P<p>weight|bias|running_mean|running_var|num_batches_tracked)",
@@ -23,63 +24,53 @@ _PLACES = {
 
 
 @dataclass(frozen=True)
-class Names:
-    """One table. `ignored` are expressions for their names that carry nothing of the network."""
+class KeyMap:
+    """One program's names. `ignored`: expressions for names that are no part of the network."""
 
-    rows: Sequence[tuple[str, str]]
+    rows: Sequence[Row]
     ignored: Sequence[str] = field(default=())
-
-    @cached_property
-    def _to_ours(self) -> Callable[[str], str | None]:
-        return _rewriter([(theirs, ours) for ours, theirs in self.rows])
-
-    @cached_property
-    def _to_theirs(self) -> Callable[[str], str | None]:
-        return _rewriter(self.rows)
 
     def ours(self, theirs: str) -> str | None:
         """Our name for one of theirs; None where no row fits."""
-        return self._to_ours(theirs)
+        return _translate(theirs, tuple((right, left) for left, right in self.rows))
 
     def theirs(self, ours: str) -> str | None:
         """Their name for one of ours; None where no row fits."""
-        return self._to_theirs(ours)
+        return _translate(ours, tuple(self.rows))
 
-    def read(self, weights: Mapping[str, Value]) -> dict[str, Value] | None:
-        """Weights under our names; None where a name has no row, or two have one."""
-        kept = {name: value for name, value in weights.items() if not self._is_ignored(name)}
-        renamed = {self.ours(name): value for name, value in kept.items()}
-        if None in renamed or len(renamed) != len(kept):
+    def rename(self, weights: Mapping[str, Value]) -> dict[str, Value] | None:
+        """Weights under our names; None where a name has no row, or two become one."""
+        ignored = self.find_ignored(weights)
+        kept = {self.ours(name): value for name, value in weights.items() if name not in ignored}
+        if None in kept or len(kept) + len(ignored) != len(weights):
             return None
-        return renamed  # type: ignore[return-value]
+        return kept  # type: ignore[return-value]
 
-    def left(self, weights: Mapping[str, Value]) -> list[str]:
-        """Their names that `read` leaves."""
-        return [name for name in weights if self._is_ignored(name)]
-
-    def _is_ignored(self, name: str) -> bool:
-        return any(re.fullmatch(pattern, name) for pattern in self.ignored)
+    def find_ignored(self, names: Iterable[str]) -> list[str]:
+        """Their names that `rename` leaves out."""
+        return [n for n in names if any(re.fullmatch(pattern, n) for pattern in self.ignored)]
 
 
-def _rewriter(rows: Sequence[tuple[str, str]]) -> Callable[[str], str | None]:
-    """A function from names of the left side to the right, the first fitting row deciding."""
+def _translate(name: str, rows: tuple[Row, ...]) -> str | None:
+    """From the left side of the first row that fits to its right side."""
+    for pattern, template in _compile(rows):
+        if match := pattern.fullmatch(name):
+            return template.format(**match.groupdict())
+    return None
+
+
+@lru_cache
+def _compile(rows: tuple[Row, ...]) -> list[tuple[re.Pattern[str], str]]:
     compiled = []
     for left, right in rows:
         pattern = re.escape(left)
-        for place, expression in _PLACES.items():
-            pattern = pattern.replace(re.escape(place), expression)
+        for placeholder, expression in _PLACEHOLDERS.items():
+            pattern = pattern.replace(re.escape(placeholder), expression)
         compiled.append((re.compile(pattern), re.sub(r"<(\w+)>", r"{\1}", right)))
-
-    def rewrite(name: str) -> str | None:
-        for pattern, template in compiled:
-            if found := pattern.fullmatch(name):
-                return template.format(**found.groupdict())
-        return None
-
-    return rewrite
+    return compiled
 
 
-def _stages(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+def _stages(rows: Sequence[Row]) -> list[Row]:
     """Rows for `layer1` to `layer4`, which Caffe2 and detectron2 call `res2` to `res5`."""
     return [
         (f"layer{stage}.<b>.{ours}", theirs.replace("RES", f"res{stage + 1}"))
@@ -88,11 +79,8 @@ def _stages(rows: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
     ]
 
 
-PLAIN = Names([("<rest>", "<rest>")])
-
-
-def _detectron2(classifier: str) -> Names:
-    return Names(
+def _detectron2(classifier: str) -> KeyMap:
+    return KeyMap(
         [
             ("conv1.weight", "stem.conv1.weight"),
             ("bn1.<p>", "stem.conv1.norm.<p>"),
@@ -106,49 +94,45 @@ def _detectron2(classifier: str) -> Names:
                 ]
             ),
         ],
-        ignored=[r"stem\.conv1\.bias"],  # of MSRA's ResNet-50; detectron2 leaves it too
+        ignored=[r"stem\.conv1\.bias"],  # of MSRA's ResNet-50; detectron2 ignores it too
     )
 
 
-DETECTRON2 = _detectron2("stem.fc")  # what its own converter makes of a classifier
-DETECTRON2_MSRA = _detectron2("fc1000")
-
-_BN = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
-_BRANCH = {"1": "2a", "2": "2b", "3": "2c"}
-
-
-def _caffe2(classifier: str) -> Names:
-    return Names(
+def _caffe2(classifier: str) -> KeyMap:
+    norm = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+    branches = {"1": "2a", "2": "2b", "3": "2c"}
+    return KeyMap(
         [
             ("conv1.weight", "conv1_w"),
             ("fc.weight", f"{classifier}_w"),
             ("fc.bias", f"{classifier}_b"),
-            *((f"bn1.{ours}", f"res_conv1_bn_{theirs}") for ours, theirs in _BN.items()),
+            *((f"bn1.{o}", f"res_conv1_bn_{t}") for o, t in norm.items()),
             *_stages(
                 [
                     ("downsample.0.weight", "RES_<b>_branch1_w"),
-                    *((f"downsample.1.{o}", f"RES_<b>_branch1_bn_{t}") for o, t in _BN.items()),
-                    *((f"conv{n}.weight", f"RES_<b>_branch{b}_w") for n, b in _BRANCH.items()),
+                    *((f"downsample.1.{o}", f"RES_<b>_branch1_bn_{t}") for o, t in norm.items()),
+                    *((f"conv{n}.weight", f"RES_<b>_branch{b}_w") for n, b in branches.items()),
                     *(
                         (f"bn{n}.{o}", f"RES_<b>_branch{b}_bn_{t}")
-                        for n, b in _BRANCH.items()
-                        for o, t in _BN.items()
+                        for n, b in branches.items()
+                        for o, t in norm.items()
                     ),
                 ]
             ),
         ],
-        # training state; and the bias that detectron2 leaves too
+        # training state; and the bias that detectron2 ignores too
         ignored=[r".*_momentum", r"lr", r"model_iter", r"weight_order", r"conv1_b"],
     )
 
 
+PLAIN = KeyMap([("<rest>", "<rest>")])
+DETECTRON2 = _detectron2("stem.fc")  # what its own converter makes of a classifier
+DETECTRON2_MSRA = _detectron2("fc1000")
 CAFFE2_MSRA = _caffe2("fc1000")
 CAFFE2_FAIR = _caffe2("pred")
-
-_MM_HEAD = [("fc.<p>", "head.fc.<p>")]
-MMPRETRAIN = Names(
+MMPRETRAIN = KeyMap(
     [
-        *_MM_HEAD,
+        ("fc.<p>", "head.fc.<p>"),
         *(
             (f"layer{s}.<b>.se.fc{n}.<p>", f"backbone.layer{s}.<b>.se_layer.conv{n}.conv.<p>")
             for s in (1, 2, 3, 4)
@@ -158,9 +142,9 @@ MMPRETRAIN = Names(
     ]
 )
 # ResNetV1d: three convolutions in the stem, a pooled shortcut that the first stage does without
-MMPRETRAIN_DEEP_STEM = Names(
+MMPRETRAIN_DEEP_STEM = KeyMap(
     [
-        *_MM_HEAD,
+        ("fc.<p>", "head.fc.<p>"),
         ("conv1.0.weight", "backbone.stem.0.conv.weight"),
         ("conv1.1.<p>", "backbone.stem.0.bn.<p>"),
         ("conv1.3.weight", "backbone.stem.1.conv.weight"),
@@ -173,7 +157,7 @@ MMPRETRAIN_DEEP_STEM = Names(
     ]
 )
 
-TABLES: dict[str, Names] = {
+KEY_MAPS: dict[str, KeyMap] = {
     "timm and torchvision": PLAIN,
     "detectron2": DETECTRON2,
     "detectron2, MSRA's classifier": DETECTRON2_MSRA,

@@ -1,10 +1,11 @@
-"""Proof at the border: one raw image through both networks, every feature level compared.
+"""Parity of two networks: the same image through both, every feature level compared.
 
-The image enters as uint8 RGB, so that mean, std and channel order are part of what is proved. A
-level agrees where its largest difference is at most TOLERANCE of its largest value.
+The image enters as uint8 RGB, so that mean, std and channel order are compared too. A level agrees
+where its largest difference is at most TOLERANCE of its largest value.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -22,16 +23,16 @@ TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
-class Level:
-    """One feature level on both sides."""
+class LevelParity:
+    """One feature level of both networks."""
 
     name: str
     shape: tuple[int, ...]
-    """Of ours."""
+    """Of ours, without the batch."""
     largest: float
     """max |feature| of ours."""
     difference: float
-    """max |ours - theirs|; infinite where the shapes differ or something is no number."""
+    """max |ours - theirs|; infinite where the shapes differ or a value is NaN."""
 
     @property
     def relative(self) -> float:
@@ -40,25 +41,25 @@ class Level:
 
     @property
     def agrees(self) -> bool:
-        """Within the tolerance, and not a level of zeros that proves nothing."""
+        """Within the tolerance; a level of zeros shows nothing and does not agree."""
         return self.largest > 0 and self.relative <= TOLERANCE
 
 
 @dataclass(frozen=True)
-class Proof:
-    """All levels of one export."""
+class ParityReport:
+    """All levels of one comparison."""
 
     target: str
     """The other library, its version, and what was built in it."""
-    levels: tuple[Level, ...]
+    levels: tuple[LevelParity, ...]
 
     @property
-    def holds(self) -> bool:
+    def passed(self) -> bool:
         """Every level agrees, and there is one."""
         return bool(self.levels) and all(level.agrees for level in self.levels)
 
     def table(self) -> str:
-        """For a person."""
+        """As text, one line a level."""
         rows = [f"  {'level':<8}{'shape':<20}{'largest':>11}{'difference':>13}{'relative':>12}"]
         for level in self.levels:
             shape = " x ".join(map(str, level.shape))
@@ -68,8 +69,8 @@ class Proof:
             )
         return f"{self.target}\n" + "\n".join(rows)
 
-    def plain(self) -> dict[str, Any]:
-        """For the passport."""
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for the metadata sidecar."""
         rows = [
             {"level": level.name, "shape": list(level.shape), "relative": level.relative}
             for level in self.levels
@@ -77,28 +78,38 @@ class Proof:
         return {"target": self.target, "tolerance": TOLERANCE, "levels": rows}
 
 
-def compare(target: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> Proof:
-    """Level by level; what one side lacks differs without bound."""
+class ParityError(UsageError):
+    """The exported network computes another function: nothing was written."""
+
+    def __init__(self, reports: Sequence[ParityReport]) -> None:
+        failed = [report.table() for report in reports if not report.passed]
+        super().__init__(
+            "the exported network is not the same function; nothing was written.\n"
+            + "\n".join(failed)
+        )
+
+
+def compare(target: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> ParityReport:
+    """Level by level; a level that one side lacks differs without bound."""
     levels = []
-    for name in [*ours, *(name for name in theirs if name not in ours)]:
+    for name in dict.fromkeys((*ours, *theirs)):
         if name not in ours or name not in theirs:
-            levels.append(Level(name, (), 1.0, float("inf")))
+            levels.append(LevelParity(name, (), 1.0, math.inf))
             continue
         mine, other = ours[name], torch.as_tensor(theirs[name])
-        difference = float("inf")
-        if mine.shape == other.shape:
-            difference = float((mine - other).abs().max())
-            difference = float("inf") if difference != difference else difference
-        levels.append(Level(name, tuple(mine.shape[1:]), float(mine.abs().max()), difference))
-    return Proof(target, tuple(levels))
+        same_shape = mine.shape == other.shape
+        difference = float((mine - other).abs().max()) if same_shape else math.inf
+        difference = math.inf if math.isnan(difference) else difference
+        levels.append(LevelParity(name, tuple(mine.shape[1:]), float(mine.abs().max()), difference))
+    return ParityReport(target, tuple(levels))
 
 
 def raw_image(height: int, width: int) -> Tensor:
     """A fixed image of colour fields and grain, uint8 RGB (3, H, W), no channel like another."""
-    draw = np.random.Generator(np.random.PCG64(20190511))
-    cells = draw.integers(0, 160, (3, -(-height // 16), -(-width // 16)))
+    generator = np.random.Generator(np.random.PCG64(20190511))
+    cells = generator.integers(0, 160, (3, -(-height // 16), -(-width // 16)))
     fields = np.kron(cells, np.ones((16, 16), dtype=np.int64))[:, :height, :width]
-    grain = draw.integers(0, 40, (3, height, width))
+    grain = generator.integers(0, 40, (3, height, width))
     offset = np.array([55, 25, 0]).reshape(3, 1, 1)
     return torch.from_numpy((fields + grain + offset).astype(np.uint8))
 
@@ -106,15 +117,14 @@ def raw_image(height: int, width: int) -> Tensor:
 def assemble(backbone: Backbone) -> nn.Module:
     """The network in evaluation mode on the backbone's own tensors, which must not be changed.
 
-    Nothing is drawn or copied: memory and time of a second set of weights are saved.
+    Nothing is drawn or copied, which saves the memory and the time of a second set of weights.
     """
     spec = backbone.spec
     with torch.device("meta"):
         network = create_model(spec.arch, num_classes=spec.num_classes, **spec.model_args)
     network.load_state_dict(dict(backbone.weights), strict=True, assign=True)
-    tensors = chain(network.parameters(), network.buffers())
-    if any(tensor.is_meta for tensor in tensors):  # buffers that no file holds
-        network = backbone.build()
+    if any(tensor.is_meta for tensor in chain(network.parameters(), network.buffers())):
+        network = backbone.build()  # it has buffers that no file holds
     return network.eval()
 
 
@@ -136,19 +146,8 @@ def features(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
 
 
 @torch.inference_mode()
-def normalised(backbone: Backbone, image: Tensor) -> Tensor:
+def normalize(backbone: Backbone, image: Tensor) -> Tensor:
     """A raw image (3, H, W) as the network's input (1, 3, H, W), its size kept."""
     for step in backbone.spec.normalisation():
         image = step(image)
     return image[None]
-
-
-class Unproved(UsageError):
-    """The export is not the same function: nothing was written."""
-
-    def __init__(self, proofs: list[Proof]) -> None:
-        failed = [proof for proof in proofs if not proof.holds]
-        super().__init__(
-            "the exported network is not the same function; nothing was written.\n"
-            + "\n".join(proof.table() for proof in failed)
-        )

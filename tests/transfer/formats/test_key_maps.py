@@ -10,14 +10,14 @@ from torch import Size
 from pretrain.spec import create_model
 from tests.conftest import ROOT
 from tests.transfer.formats.making import mmpretrain, tame
-from transfer.formats.architectures import CAFFE, FAMILY, RESIDUAL, infer
-from transfer.formats.names import (
+from transfer.formats.architectures import ARCHITECTURES, CAFFE, RESNET_SHAPES, infer
+from transfer.key_maps import (
     CAFFE2_FAIR,
     CAFFE2_MSRA,
     DETECTRON2,
     MMPRETRAIN,
     MMPRETRAIN_DEEP_STEM,
-    TABLES,
+    KEY_MAPS,
 )
 
 # read from the state dicts of detectron2 02b5c4e, torchvision 0.26, CutMix-PyTorch 2d8eb68
@@ -41,36 +41,36 @@ def test_detectron2_s_names_one_to_one(arch):
     ours = {n: list(s) for n, s in shapes(arch).items() if not n.startswith("fc.")}
     theirs = {DETECTRON2.theirs(name): shape for name, shape in ours.items()}
     assert theirs == GOLDEN[f"detectron2/{arch}"]
-    assert DETECTRON2.read(theirs) == ours
+    assert DETECTRON2.rename(theirs) == ours
 
 
-@pytest.mark.parametrize("title", TABLES)
+@pytest.mark.parametrize("title", KEY_MAPS)
 @pytest.mark.parametrize("arch", ["resnet18", "resnet50"])
-def test_every_table_is_its_own_inverse(title, arch):
-    table = TABLES[title]
+def test_every_key_map_is_its_own_inverse(title, arch):
+    key_map = KEY_MAPS[title]
     names = [n for n in shapes(arch) if "counters" not in n]
     if "Caffe2" in title:
         names = [name for name in names if not name.endswith("num_batches_tracked")]
     if "deep stem" in title:
         names = [name for name in shapes("resnet50d")]
-    theirs = [table.theirs(name) for name in names]
+    theirs = [key_map.theirs(name) for name in names]
     assert None not in theirs
     assert len(set(theirs)) == len(names)
-    assert [table.ours(name) for name in theirs] == names
+    assert [key_map.ours(name) for name in theirs] == names
 
 
-@pytest.mark.parametrize("table", [CAFFE2_MSRA, CAFFE2_FAIR])
-def test_caffe2_s_names_become_what_detectron2_makes_of_them(table):
+@pytest.mark.parametrize("key_map", [CAFFE2_MSRA, CAFFE2_FAIR])
+def test_caffe2_s_names_become_what_detectron2_makes_of_them(key_map):
     loading = pytest.importorskip(
         "detectron2.checkpoint.c2_model_loading", reason="detectron2 is not installed"
     )
     ours = [n for n in shapes("resnet50") if "num_batches" not in n and not n.startswith("fc.")]
-    caffe2 = [table.theirs(name) for name in ours]
+    caffe2 = [key_map.theirs(name) for name in ours]
     assert loading.convert_basic_c2_names(caffe2) == [DETECTRON2.theirs(name) for name in ours]
 
 
 @pytest.mark.parametrize(
-    ("arch", "table", "deep"),
+    ("arch", "key_map", "deep"),
     [
         ("resnet18", MMPRETRAIN, False),
         ("seresnet50", MMPRETRAIN, False),
@@ -78,28 +78,30 @@ def test_caffe2_s_names_become_what_detectron2_makes_of_them(table):
         ("resnet50d", MMPRETRAIN_DEEP_STEM, True),
     ],
 )
-def test_mmpretrain_s_names_by_its_own_construction(arch, table, deep):
+def test_mmpretrain_s_names_by_its_own_construction(arch, key_map, deep):
     backbone = tame(arch)
     theirs = mmpretrain(backbone, None, deep)["state_dict"]
-    assert list(theirs) == [table.theirs(name) for name in backbone.weights]
-    assert list(table.read(theirs)) == list(backbone.weights)
+    assert list(theirs) == [key_map.theirs(name) for name in backbone.weights]
+    assert list(key_map.rename(theirs)) == list(backbone.weights)
 
 
 def test_a_name_without_a_row_is_not_translated():
     assert DETECTRON2.ours("backbone.fpn_lateral2.weight") is None
-    assert DETECTRON2.read({"stem.conv1.weight": 1, "fpn_lateral2.weight": 2}) is None
-    assert DETECTRON2.left({"stem.conv1.bias": 1, "stem.conv1.weight": 2}) == ["stem.conv1.bias"]
+    assert DETECTRON2.rename({"stem.conv1.weight": 1, "fpn_lateral2.weight": 2}) is None
+    assert DETECTRON2.find_ignored({"stem.conv1.bias": 1, "stem.conv1.weight": 2}) == [
+        "stem.conv1.bias"
+    ]
 
 
-@pytest.mark.parametrize("arch", sorted(RESIDUAL))
+@pytest.mark.parametrize("arch", sorted(RESNET_SHAPES))
 def test_networks_are_told_from_their_shapes(arch):
     found = infer(shapes(arch, num_classes=3))
     assert found is not None
-    assert (found.arch, found.model_args) == (arch, {})
+    assert found == (arch, {})
 
 
 def test_no_two_networks_of_the_table_have_the_same_shapes():
-    assert len(FAMILY) == len(RESIDUAL)
+    assert len(ARCHITECTURES) == len(RESNET_SHAPES)
     for stock, caffe in CAFFE.items():
         assert shapes(stock) == shapes(caffe)  # nothing but the source tells these apart
 
@@ -115,7 +117,7 @@ def test_no_two_networks_of_the_table_have_the_same_shapes():
 def test_depth_and_alpha_of_a_pyramidnet(arguments):
     found = infer(shapes("pyramidnet", **arguments))
     assert found is not None
-    assert (found.arch, found.model_args) == ("pyramidnet", arguments)
+    assert found == ("pyramidnet", arguments)
 
 
 @pytest.mark.parametrize("arch", ["pyramidnet200_a240", "pyramidnet110_a64"])
@@ -124,7 +126,7 @@ def test_pyramidnets_have_the_release_s_names_and_shapes(arch):
     digest = hashlib.sha256(json.dumps([[n, list(s)] for n, s in own.items()]).encode())
     assert len(own) == GOLDEN[f"cutmix/{arch}"]["tensors"]
     assert digest.hexdigest() == GOLDEN[f"cutmix/{arch}"]["sha256"]
-    assert infer(own).arch == arch
+    assert infer(own) == (arch, {})
 
 
 @pytest.mark.parametrize(

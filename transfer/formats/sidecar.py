@@ -1,0 +1,86 @@
+"""The metadata sidecar that travels with exported weights: spec, provenance and parity, as JSON.
+
+It is in the header of a safetensors file, beside the model in a detectron2 pickle, in timm's
+config.json, and in FILE.json next to a bare state dict, there tied to it by its SHA-256.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.errors import UsageError
+from transfer.formats.files import CheckpointFile
+from transfer.formats.sources import MAX_JSON, load_json
+from transfer.parity import ParityReport
+
+FORMAT = "passport/1"
+KEY = "cutmix_transfer"
+
+
+def describe(
+    backbone: Backbone, parity: Sequence[ParityReport] | str | None, **more: str
+) -> dict[str, Any]:
+    """The sidecar of an export as plain values.
+
+    Args:
+        backbone: what is exported.
+        parity: the comparisons, or words in their place; None where there is none yet.
+        more: further entries.
+    """
+    proof: Any = parity
+    if isinstance(parity, Sequence) and not isinstance(parity, str):
+        proof = [report.to_dict() for report in parity]
+    return {
+        "format": FORMAT,
+        "fingerprint": backbone.fingerprint(),
+        "spec": json.loads(json.dumps(asdict(backbone.spec))),
+        "provenance": json.loads(json.dumps(asdict(backbone.provenance))),
+        "proof": proof,
+        **more,
+    }
+
+
+def find(file: CheckpointFile) -> tuple[BackboneSpec, Provenance] | None:
+    """What the sidecar in or beside a file says; None where it has none.
+
+    Raises:
+        UsageError: it has one that is damaged.
+    """
+    content: Any = None
+    if KEY in file.metadata:
+        content = file.metadata[KEY]
+    elif isinstance(file.content, dict) and KEY in file.content:
+        content = file.content[KEY]
+    else:
+        for path in (file.path.with_suffix(".json"), file.path.parent / "config.json"):
+            content = content or _read_beside(path, file.sha256)
+    if content is None:
+        return None
+    if isinstance(content, str):
+        content = load_json(content, file.path)
+    try:
+        if content["format"] != FORMAT:
+            raise UsageError(f"format {content['format']!r}, expected {FORMAT!r}")
+        spec = BackboneSpec(**content["spec"])
+        known = {entry.name for entry in fields(Provenance)}
+        facts = {key: value for key, value in content["provenance"].items() if key in known}
+        return spec, Provenance(**facts)
+    except (UsageError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"{file.path}: its metadata sidecar is damaged ({error}).") from error
+
+
+def _read_beside(path: Path, sha256: str) -> dict[str, Any] | None:
+    """The sidecar in a JSON file beside the weights, where it is theirs; others are ignored."""
+    if not path.is_file() or path.stat().st_size > MAX_JSON:
+        return None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return None
+    found = content.get(KEY, content) if isinstance(content, dict) else None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        return None
+    return found if found.get("sha256") == sha256 else None
