@@ -22,7 +22,7 @@ from transfer.encoder import FeatureKind
 class Attention(nn.Module):
     """A grid of image features and words in, logits of the next words out; a `Decoder`."""
 
-    view: FeatureKind = "grid"
+    feature_kind: FeatureKind = "grid"
 
     def __init__(self, num_features: int, num_words: int, config: ModelConfig) -> None:
         super().__init__()

@@ -25,7 +25,7 @@ from transfer.captioning.vocabulary import Vocabulary
 from transfer.encoder import Encoder, FeatureKind
 
 FORMAT = "captioner/1"
-_DECODERS: dict[str, Any] = {"nic": Nic, "attention": Attention}
+_DECODERS: dict[str, type[Nic] | type[Attention]] = {"nic": Nic, "attention": Attention}
 
 
 def feature_kind(config: ModelConfig) -> FeatureKind:

@@ -20,7 +20,7 @@ from transfer.encoder import FeatureKind
 class Nic(nn.Module):
     """Image feature and words in, logits of the next words out; a `Decoder`."""
 
-    view: FeatureKind = "pooled"
+    feature_kind: FeatureKind = "pooled"
 
     def __init__(self, num_features: int, num_words: int, config: ModelConfig) -> None:
         super().__init__()
