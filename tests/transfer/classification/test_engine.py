@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.config import LoaderConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
@@ -17,11 +18,11 @@ from transfer.classification import engine
 from transfer.classification.config import (
     ClassificationConfig,
     DatasetConfig,
+    FinetuneOptimizerConfig,
     KnnConfig,
     LinearConfig,
-    SolverConfig,
 )
-from transfer.classification.finetuning import make_optimizer
+from transfer.classification.finetuning import setup_training
 from transfer.classification.folders import open_image_folders
 from transfer.classification.setup import build
 
@@ -52,17 +53,22 @@ def three(worlds, tmp_path_factory) -> Path:
     return root
 
 
+def optimizer(**changes) -> FinetuneOptimizerConfig:
+    return replace(ClassificationConfig().optimizer, **changes)
+
+
 def config(tree: Path, cache: str, **changes) -> ClassificationConfig:
     tiny = ClassificationConfig(
         name="test",
         data=str(tree),
         epochs=2,
         batch_size=6,
-        workers=0,
+        loader=LoaderConfig(workers=0),
         cache=cache,
         linear=LinearConfig(penalties=(1e-3, 1e-1)),
         knn=KnnConfig(ks=(1, 3, 999)),
-        solver=SolverConfig(lr=0.01, head_lr=0.05, min_scale=0.5),
+        dataset=DatasetConfig(min_scale=0.5),
+        optimizer=optimizer(lr=0.01, head_lr=0.05),
     )
     return replace(tiny, **changes)
 
@@ -170,12 +176,12 @@ def test_without_a_test_split_the_probe_is_fitted_again_on_all_of_train(
     assert not (tmp_path / "classifier.pth").exists()
     # the same figures from a tree whose val is called test: fitted on train, scored once
     assert not {"full_top1", "epochs"} & result.metrics.keys()
+    from transfer.classification.frozen import encode
     from transfer.classification.probe import SoftmaxRegression
-    from transfer.classification.setup import freeze
 
-    frozen = freeze(build(small, options), options, CPU)
+    frozen = encode(build(small, options), options, CPU)
     data = frozen.data
-    problem = SoftmaxRegression(*frozen.part(data.train)[:2], 10, "squared", torch.device("cpu"))
+    problem = SoftmaxRegression(*frozen.select(data.train)[:2], 10, "squared", torch.device("cpu"))
     again = problem.solve(result.metrics["linear_penalty"], 1e-6, 1000)
     assert result.metrics["linear_objective"] == pytest.approx(again.objective, abs=1e-7)
 
@@ -198,7 +204,7 @@ def test_finished_modes_are_not_computed_again(first, three, small, cache, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(engine, "neighbours", interrupted)
+        patch.setattr(engine, "knn", interrupted)
         with pytest.raises(Stopped, match="1 of 3 modes"):
             engine.finetune(small, options, Run(tmp_path), CPU)
     with monkeypatch.context() as patch:
@@ -207,7 +213,7 @@ def test_finished_modes_are_not_computed_again(first, three, small, cache, tmp_p
         with pytest.raises(KeyboardInterrupt):
             engine.finetune(small, options, Run(tmp_path), CPU)
     monkeypatch.setattr(engine, "fine_tune", interrupted)
-    monkeypatch.setattr(engine, "freeze", interrupted)  # nor is any image looked at
+    monkeypatch.setattr(engine, "encode", interrupted)  # nor is any image looked at
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert measured(result) == measured(first[0])
     assert same(first[1], tmp_path)
@@ -227,18 +233,17 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
     """Val falls after the first epoch: the best is the first epoch's network, on test."""
     from transfer.classification import finetuning
 
-    real, predict, seen, scored = finetuning._is_best, finetuning.predict, [], []
+    real, predict, seen, scored = finetuning.top1, finetuning.predict, [], []
 
-    def falling(run, record):
-        seen.append(record["val_top1"])
-        record["val_top1"] = -float(len(seen))
-        return real(run, record)
+    def falling(matrix):
+        seen.append(matrix)
+        return -float(len(seen)) if len(seen) <= 3 else real(matrix)  # val after each epoch
 
     def spied(network, *rest):
         scored.append({name: value.clone() for name, value in network.state_dict().items()})
         return predict(network, *rest)
 
-    monkeypatch.setattr(finetuning, "_is_best", falling)
+    monkeypatch.setattr(finetuning, "top1", falling)
     monkeypatch.setattr(finetuning, "predict", spied)
     options = config(three, cache, mode="full", epochs=3)
     result = engine.finetune(small, options, Run(tmp_path), CPU)
@@ -261,8 +266,15 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
 
 def test_fine_tuning_can_learn(three, small, cache, tmp_path):
     """Eighteen pictures by heart. (The norms' running statistics lag behind for longer.)"""
-    solver = SolverConfig(optimizer="adamw", lr=1e-3, head_lr=1e-3, min_scale=0.9)
-    options = config(three, cache, mode="full", epochs=6, batch_size=18, solver=solver)
+    options = config(
+        three,
+        cache,
+        mode="full",
+        epochs=6,
+        batch_size=18,
+        dataset=DatasetConfig(min_scale=0.9),
+        optimizer=optimizer(name="adamw", lr=1e-3, head_lr=1e-3),
+    )
     engine.finetune(small, options, Run(tmp_path), CPU)
     log = Run(tmp_path).read_log()
     assert log[0]["loss"] > 0.9
@@ -270,14 +282,14 @@ def test_fine_tuning_can_learn(three, small, cache, tmp_path):
     assert log[-1]["train_top1"] > 90
 
 
-def test_rates_and_decay_go_to_the_right_weights(small):
-    network = small.build(5)
-    options = SolverConfig(lr=0.1, head_lr=0.7, weight_decay=0.3)
-    optimizer = make_optimizer(network, options)
-    names = {id(parameter): name for name, parameter in network.named_parameters()}
+def test_rates_and_decay_go_to_the_right_weights(small, three, cache):
+    rates = optimizer(lr=0.1, head_lr=0.7, weight_decay=0.3)
+    options = config(three, cache, optimizer=rates)
+    state, _ = setup_training(build(small, options), options, CPU)
+    names = {id(parameter): name for name, parameter in state.network.named_parameters()}
     found = {
         names[id(parameter)]: (group["lr"], group["weight_decay"])
-        for group in optimizer.param_groups
+        for group in state.optimizer.param_groups
         for parameter in group["params"]
     }
     assert found.keys() == set(names.values())
@@ -355,15 +367,15 @@ def test_one_image_a_class_leaves_nothing_to_choose_on(three, small, cache, tmp_
     [
         (lambda: ClassificationConfig(mode="linear,svm"), "'svm' is none of linear, knn, full"),
         (lambda: ClassificationConfig(mode=""), "none of linear, knn, full"),
-        (lambda: ClassificationConfig(solver=SolverConfig(warmup_epochs=99)), "longer than the"),
+        (lambda: ClassificationConfig(optimizer=optimizer(warmup=99)), "longer than the"),
         (lambda: LinearConfig(penalties=(0.0, 1.0)), "all above 0"),
         (lambda: LinearConfig(penalties=()), "give one or more"),
         (lambda: KnnConfig(ks=(0,)), "all at least 1"),
         (lambda: KnnConfig(temperature=0), "temperature is 0"),
         (lambda: DatasetConfig(val_fraction=1.0), "val_fraction is 1.0"),
         (lambda: DatasetConfig(crop_pct=2.0), "crop_pct is 2.0"),
-        (lambda: SolverConfig(head_lr=0), "head_lr is 0"),
-        (lambda: SolverConfig(min_scale=0), "min_scale is 0"),
+        (lambda: FinetuneOptimizerConfig(head_lr=0), "head_lr is 0"),
+        (lambda: DatasetConfig(min_scale=0), "min_scale is 0"),
     ],
 )
 def test_mistakes_in_a_configuration(make, said):
