@@ -30,7 +30,7 @@ __all__ = ["Backbone", "BackboneSpec", "Provenance", "classifier_patterns", "rec
 
 FORMAT = "backbone/1"
 # of a recipe: what replicates may differ in, and paths, which say nothing of what they hold
-_NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", *CHANGEABLE})
+_NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", "workers", *CHANGEABLE})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ RESULT_FORMAT = "result/2"
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
-CHANGEABLE = ("loader", "workers", "accumulate", "tensorboard", "checkpoints", "cache")
+CHANGEABLE = ("loader", "accumulate", "tensorboard", "checkpoints", "cache")
 """Top-level fields of a configuration that do not make another run."""
 
 

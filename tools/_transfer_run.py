@@ -1,81 +1,207 @@
-"""What the transfer tools do before they differ: options, backbone, device, the shape world."""
+"""A training tool, from its options to the end of its run; `run_task` is all that a task needs."""
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Generic
 
+import yaml
+
+from pretrain.errors import UsageError
 from pretrain.progress import log
-from pretrain.run import Run
-from tools.command import SHAPE_WORLD, Config, add_stop_after, backbone_name, parse, stop_after
+from pretrain.run import Result, Run, other_run, plain
+from tools.command import (
+    ROOT,
+    SYNTHETIC,
+    Config,
+    Parser,
+    backbone_name,
+    build_config,
+    show_config,
+    value_of,
+)
+from transfer import task as tasks
+from transfer.task import Task
 
 
 @dataclass(frozen=True)
-class Begun(Generic[Config]):
-    """Everything that a task's function takes, and whether it is to be called."""
+class TrainingOptions(Generic[Config]):
+    """What a training tool was asked to do."""
 
     config: Config
-    """With the shape world's folder where no data was given."""
     run: Run
-    backbone: Any
     fabric: Any
+    """Lightning Fabric on the device."""
     stop_after: int | None
     dry_run: bool
+    more: Any
+    """The tool's own options."""
 
 
-def begin(
-    kind: type[Config],
-    *,
-    task: str,
-    description: str,
+def run_task(
+    name: str,
+    description: str | None,
     argv: list[str] | None,
-    world: Mapping[str, Any],
-) -> Begun[Config]:
-    """Read the options, the backbone and the device; draw the shape world where it is needed.
+    describe: Callable[[Any, Any], str],
+    summarize: Callable[[Result, Run], str],
+) -> None:
+    """Carry a backbone into a task: the whole of a transfer tool.
 
     Args:
-        kind: the task's configuration.
-        task: as its folder under configs and its runs are called.
+        name: of the task, in transfer/task.py.
         description: the head of --help.
         argv: the arguments, or None for the command line's.
-        world: see `draw_world`.
+        describe: (setup, config) -> the lines of --dry-run about data and network.
+        summarize: the end of the output.
     """
-    options = parse(
-        kind,
-        task=task,
-        description=description,
-        default=f"configs/{task}/demo.yaml",
-        argv=argv,
-        more=add_stop_after,
-    )
-    config: Any = options.config
-    last_step, name = stop_after(options.rest), backbone_name(config.backbone)
+    task = tasks.by_name(name)
+    options: TrainingOptions[Any] = parse(task, description, argv)
+    config, run, fabric = options.config, options.run, options.fabric
 
-    from pretrain.training import make_fabric
     from transfer import hub
 
-    backbone = hub.resolve(name)
-    fabric = make_fabric(options.device, config.precision, config.deterministic)
+    backbone = hub.resolve(backbone_name(config.backbone))
     if config.data is not None and config.name == "demo" and fabric.is_global_zero:
         log(
-            f"note: configs/{task}/demo.yaml is made for the shape world; --config names another "
-            f"recipe, --name CUSTOM says that this one is meant"
+            f"note: configs/{name}/demo.yaml is made for the synthetic shapes; --config names "
+            "another recipe, --name CUSTOM states that this one is meant"
         )
-    if config.data is None:
-        with fabric.rank_zero_first():
-            config = replace(config, data=str(draw_world(task, SHAPE_WORLD, world)))
-    return Begun(config, options.run, backbone, fabric, last_step, options.dry_run)
+    config = with_data(config, task, fabric)
+    if options.dry_run:
+        config = tasks.load(task.resolve)(config) if task.resolve else config
+        setup = tasks.load(task.build)(backbone, config)
+        if fabric.is_global_zero:
+            show_config(config)
+            print(describe(setup, config) + f", on {fabric.device}")
+        return
+    finetune = tasks.load(task.finetune)
+    result = finetune(backbone, config, run, fabric, stop_after=options.stop_after)
+    if fabric.is_global_zero:
+        print(summarize(result, run))
 
 
-def draw_world(task: str, root: Path, sizes: Mapping[str, Any]) -> Path:
-    """The shape world of a task (or of pretraining) below `root`, drawn where it is not there yet.
+def steps_in_words(steps_per_epoch: int, config: Any) -> str:
+    """How long the run is."""
+    total = config.steps(steps_per_epoch)
+    return f"{steps_per_epoch:,} steps an epoch, {total:,} in all"
+
+
+def parse(
+    task: Task,
+    description: str | None,
+    argv: Sequence[str] | None,
+    more: Callable[[Parser], None] = lambda parser: None,
+) -> TrainingOptions[Any]:
+    """Read the options of a training tool.
 
     Args:
-        task: classification, detection, captioning, or pretrain.
-        root: for worlds of all kinds.
-        sizes: arguments of the function of `pretrain.synthetic`: train, val, size and others.
+        task: whose configuration's fields, and those of its sections, are the options.
+        description: the head of --help.
+        argv: the arguments, or None for the command line's.
+        more: adds the tool's own options.
     """
-    from pretrain import synthetic
+    kind, default = tasks.load(task.config), f"configs/{task.name}/demo.yaml"
+    parser = Parser(description)
+    parser.add_configuration(kind, default)
+    more(parser)
+    parser.add_argument("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
+    parser.add_argument(
+        "--resume",
+        metavar="auto|RUN",
+        type=str,
+        help="Continue the run in a folder; auto: the unfinished run of this "
+        "configuration, if there is one.",
+    )
+    parser.add_argument(
+        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="Where to compute."
+    )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="Show the resolved configuration and its cost, train nothing.",
+    )
+    parser.add_argument(
+        "--stop-after",
+        type=int,
+        metavar="STEP",
+        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
+    )
+    words = list(sys.argv[1:] if argv is None else argv)
+    resumed = value_of(words, "--resume")
+    recipe = None if value_of(words, "--config") else str(ROOT / default)
+    if resumed not in (None, "auto"):
+        recipe = str(Path(str(resumed)) / "config.yaml")
+        if not Path(recipe).exists():
+            raise UsageError(
+                f"--resume {resumed}: there is no run in that folder (no config.yaml)."
+            )
+    chosen = parser.parse([*(["--config", recipe] if recipe else []), *words])
+    config: Any = build_config(kind, parser, chosen)
+    run = _run_folder(task.name, config, chosen.out, resumed)
+    run.refuse_finished()
+    if chosen.stop_after is not None and chosen.stop_after < 1:
+        raise UsageError(f"--stop-after is {chosen.stop_after}; it must be at least 1")
+    if hasattr(config, "backbone"):
+        backbone_name(config.backbone)
 
-    draw: Any = {"detection": synthetic.detection, "captioning": synthetic.captions}
-    return Path(draw.get(task, synthetic.classification)(root, **sizes))
+    from pretrain.training import make_fabric
+
+    fabric = make_fabric(chosen.device, config.precision, config.deterministic)
+    return TrainingOptions(config, run, fabric, chosen.stop_after, chosen["dry_run"], chosen)
+
+
+def with_data(config: Any, task: Task, fabric: Any) -> Any:
+    """The configuration with the folder of the task's synthetic shapes where no data is given."""
+    if config.data is not None:
+        return config
+    with fabric.rank_zero_first():
+        return replace(config, data=str(draw_demo_data(task, SYNTHETIC, task.demo.tool)))
+
+
+def draw_demo_data(task: Task, root: Path, sizes: Mapping[str, Any]) -> Path:
+    """The synthetic shapes of a task below `root`, drawn where they are not there yet.
+
+    Args:
+        task: what they are for.
+        root: for data of all kinds.
+        sizes: arguments of the task's drawing function: train, val, size and others.
+    """
+    return Path(tasks.load(task.demo.draw)(root, **sizes))
+
+
+def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) -> Run:
+    """--out, or the folder to be resumed, or the first free runs/TASK-NAME[-2, -3, ...]."""
+    if resumed not in (None, "auto"):
+        if out is not None and Path(out) != Path(str(resumed)):
+            raise UsageError(f"--resume {resumed} and --out {out} name two folders; give one.")
+        return Run(Path(str(resumed)))
+    if out is not None:
+        run = Run(Path(out))
+        if resumed is None and run.checkpoint.exists() and not run.finished:
+            raise UsageError(
+                f"{out} holds an unfinished run. Continue it with --resume {out}, or "
+                "give another --out."
+            )
+        return run
+    number = 1
+    while True:
+        run = Run(Path("runs") / (f"{task}-{config.name}" + (f"-{number}" if number > 1 else "")))
+        if not run.folder.exists():
+            return run
+        if resumed == "auto" and not run.finished and _is_run_of(run, config):
+            return run
+        number += 1
+
+
+def _is_run_of(run: Run, config: Any) -> bool:
+    path = run.folder / "config.yaml"
+    if not path.exists():
+        return False
+    here = plain(config)
+    there = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if here["data"] is None:  # the folder of the synthetic shapes is filled in later
+        here["data"] = there.get("data")
+    if here.get("engine") == "auto":  # so is the library that was found
+        here["engine"] = there.get("engine")
+    return not other_run(there, here)

@@ -1,4 +1,4 @@
-"""What every tool shares: options from dataclasses, run folders, and one way to end.
+"""What every tool shares: one parser, options from dataclasses, and one way to end.
 
 No torch here or in the configurations: `--help` answers at once.
 """
@@ -6,13 +6,15 @@ No torch here or in the configurations: `--help` answers at once.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import (
+    ActionConfigFile,
     ArgumentError,
     ArgumentParser,
     DefaultHelpFormatter,
@@ -21,16 +23,48 @@ from jsonargparse import (
 )
 
 from pretrain.errors import Stopped, UsageError
-from pretrain.run import Run, other_run, plain
+from pretrain.run import plain
 
 ROOT = Path(__file__).resolve().parent.parent
-SHAPE_WORLD = Path("runs/shape_world")
+SYNTHETIC = Path("runs/synthetic_shapes")
 
 Config = TypeVar("Config")
 
+# options and recipe keys of before -> today's
+_RENAMED = {
+    "workers": "loader.workers",
+    "max-broken": "max-corrupt",
+    "scratch": "random_init",
+    "solver.optimizer": "optimizer.name",
+    "solver.min_scale": "dataset.min_scale",
+    "solver.label_smoothing": "label_smoothing",
+    "optimizer.label_smoothing": "label_smoothing",
+    "optimizer.decay_norm_and_bias": "optimizer.no_decay",
+    "mixing.ramp_epochs": "mixing.ramp",
+    "mixing.off_epoch": "mixing.off_after",
+    "dataset.held_out": "dataset.val_fraction",
+    "detector.anchor_sides": "detector.anchor_sizes",
+    "images.group": "dataset.aspect_ratio_grouping",
+}
+_RENAMED_SECTIONS = {
+    "solver": "optimizer",
+    "adam": "optimizer",
+    "voc": "dataset",
+    "images": "dataset",
+}
+_RENAMED_FIELDS = {
+    "max_broken": "max_corrupt",
+    "clip": "clip_norm",
+    "warmup_epochs": "warmup",
+}
+_MEANING_CHANGED = {
+    "optimizer.name": "SGD without Nesterov momentum, as detectors are trained with, is 'momentum'",
+    "optimizer.no_decay": "true is 'nothing', false is 'norms_and_biases'",
+}
+
 
 def run_main(main: Callable[[], None], again: str | None = None) -> None:
-    """Run a tool. A user's mistake is one message and exit code 2; a stop says how to go on.
+    """Run a tool. A user's mistake is one message and exit code 2; a stop tells how to go on.
 
     Args:
         main: the tool.
@@ -38,10 +72,10 @@ def run_main(main: Callable[[], None], again: str | None = None) -> None:
     """
     try:
         main()
-    except UsageError as error:
-        _fail(str(error))
-    except OSError as error:  # no space, no permission: the system's own words name the file
-        _fail(str(error))
+    except (UsageError, OSError) as error:  # no space, no permission: the system names the file
+        rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
+        print(f"error: {error}" if rank == "0" else f"[process {rank}] {error}", file=sys.stderr)
+        sys.exit(2)
     except Stopped as stopped:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             again = f"the same torchrun command with --resume {stopped.folder}"
@@ -54,148 +88,124 @@ def run_main(main: Callable[[], None], again: str | None = None) -> None:
         sys.exit(130)
 
 
-def _fail(message: str) -> None:
-    rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
-    print(f"error: {message}" if rank == "0" else f"[process {rank}] {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-class Parser(argparse.ArgumentParser):
-    """For tools without a configuration: a wrong option is one message, without the usage."""
-
-    def error(self, message: str) -> NoReturn:
-        """See the class."""
-        raise UsageError(message)
-
-
-@dataclass(frozen=True)
-class Options(Generic[Config]):
-    """What a training tool was asked to do."""
-
-    config: Config
-    run: Run
-    device: Any
-    dry_run: bool
-    rest: Namespace
-    """The tool's own options."""
-
-
-def parse(
-    kind: type[Config],
-    *,
-    task: str,
-    description: str,
-    default: str,
-    argv: Sequence[str] | None,
-    more: Callable[[ArgumentParser], None] = lambda _: None,
-) -> Options[Config]:
-    """Read the options of a training tool.
-
-    Args:
-        kind: the configuration's dataclass; its fields and those of its sections are the options.
-        task: names the folder of a run where --out is not given: runs/TASK-NAME.
-        description: the head of --help.
-        default: the recipe taken without --config, such as configs/pretrain/demo.yaml.
-        argv: the arguments, or None for the command line's.
-        more: adds the tool's own options.
-    """
-    parser = _config_parser(kind, description, default)
-    more(parser)
-    parser.add_argument("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
-    parser.add_argument(
-        "--resume",
-        metavar="auto|RUN",
-        type=str,
-        help="Continue the run in a folder; auto: the unfinished run of this "
-        "configuration, if there is one.",
-    )
-    parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="Where to compute."
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="Show the resolved configuration and its cost, train nothing.",
-    )
-    words = list(sys.argv[1:] if argv is None else argv)
-    resumed = _value_of(words, "--resume")
-    if resumed not in (None, "auto"):
-        held = Path(str(resumed)) / "config.yaml"
-        if not held.exists():
-            raise UsageError(
-                f"--resume {resumed}: there is no run in that folder (no config.yaml)."
-            )
-        default = str(held)
-    elif _value_of(words, "--config") is None:
-        default = str(ROOT / default)
-    else:
-        default = ""
-    chosen = _parse(parser, [*(["--config", default] if default else []), *words])
-    config = build(kind, parser, chosen)
-    run = _run_folder(task, config, chosen.out, resumed)
-    run.refuse_finished()
-    return Options(config, run, chosen.device, chosen["dry_run"], chosen)
-
-
-def add_stop_after(parser: ArgumentParser) -> None:
-    """Add the option --stop-after; `stop_after` reads it."""
-    parser.add_argument(
-        "--stop-after",
-        type=int,
-        metavar="STEP",
-        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
-    )
-
-
-def stop_after(chosen: Namespace) -> int | None:
-    """The step that --stop-after names."""
-    step: int | None = chosen.stop_after
-    if step is not None and step < 1:
-        raise UsageError(f"--stop-after is {step}; it must be at least 1")
-    return step
-
-
-def load_config(kind: type[Config], path: Path, **changes: Any) -> Config:
-    """A recipe from a YAML file, with some fields replaced."""
-    parser = _config_parser(kind, "", str(path))
-    return replace(build(kind, parser, _parse(parser, ["--config", str(path)])), **changes)  # type: ignore[type-var]
-
-
-def build(kind: type[Config], parser: ArgumentParser, chosen: Namespace) -> Config:
-    """The configuration object from parsed options."""
-    made = parser.instantiate(chosen)
-    return kind(**{entry.name: made[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
-
-
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind each option, line breaks of the description kept."""
 
 
-def _config_parser(kind: type, description: str, default: str) -> ArgumentParser:
-    set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    parser = ArgumentParser(
-        description=description,
-        exit_on_error=False,
-        allow_abbrev=False,
-        default_env=False,
-        formatter_class=_Help,
-    )
-    parser.add_argument("--config", action="config", help=f"A recipe (default: {default}).")
-    parser.add_class_arguments(kind, fail_untyped=True)
-    return parser
+class Parser(ArgumentParser):
+    """The parser of every tool: no abbreviations, and a mistake is one UsageError."""
+
+    def __init__(self, description: str | None = None, **_: Any) -> None:
+        set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        super().__init__(
+            description=description,
+            exit_on_error=False,
+            allow_abbrev=False,
+            default_env=False,
+            formatter_class=_Help,
+        )
+
+    def parse_args(self, *words: Any, **options: Any) -> Any:
+        """As `parse`, without its hints."""
+        try:
+            return super().parse_args(*words, **options)
+        except (ArgumentError, argparse.ArgumentError) as error:
+            raise UsageError(str(error).strip()) from error
+
+    def add_configuration(self, kind: type, default: str) -> None:
+        """Add --config and an option for each field of a configuration and of its sections."""
+        self.add_argument("--config", action="config", help=f"A recipe (default: {default}).")
+        self.add_class_arguments(kind, fail_untyped=True)
+
+    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+        """The options.
+
+        Raises:
+            UsageError: an unknown option or recipe key, with the nearest known one; a wrong value.
+        """
+        words = list(sys.argv[1:] if argv is None else argv)
+        known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
+        for word in words:
+            if word == "--":
+                break
+            name = word[2:].partition("=")[0]
+            if word.startswith("--") and name not in known:
+                raise UsageError(_unknown(name, known, "--", f"there is no option --{name}"))
+        takes_recipe = isinstance(self._option_string_actions.get("--config"), ActionConfigFile)
+        recipe = value_of(words, "--config") if takes_recipe else None
+        ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")
+        if recipe is not None:
+            for key in _recipe_keys(Path(recipe), known):
+                raise UsageError(_unknown(key, known, "", f"recipe {recipe} has the key {key}"))
+        if value_of(words, "--epochs") is not None and "duration" in known:
+            words += ["--duration", "null"]  # over that of the recipe
+        try:
+            return self.parse_args(words)
+        except (ArgumentError, argparse.ArgumentError) as error:
+            inside = "" if ours else f" (recipe {recipe})"
+            raise UsageError(f"{str(error).strip()}{inside}") from error
 
 
-def _parse(parser: ArgumentParser, words: list[str]) -> Namespace:
+def _recipe_keys(path: Path, known: set[str]) -> Iterable[str]:
+    """The keys of a recipe that no option has; none where it cannot be read (the parser says)."""
     try:
-        return parser.parse_args(words)
-    except (ArgumentError, argparse.ArgumentError) as error:
-        recipe = _value_of(words, "--config")
-        ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")  # not the user's
-        inside = "" if ours else f" (recipe {recipe})"
-        raise UsageError(f"{str(error).strip()}{inside}") from error
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return []
+    sections = {name.rpartition(".")[0] for name in known}
+
+    def unknown(prefix: str, values: Any) -> Iterable[str]:
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            if name in sections and isinstance(value, dict):
+                yield from unknown(f"{name}.", value)
+            elif name not in known and isinstance(value, dict) and not prefix:
+                # a section of before: its keys have new names each
+                yield from (f"{name}.{inner}" for inner in value)
+            elif name not in known:
+                yield name
+
+    return unknown("", content) if isinstance(content, dict) else []
 
 
-def _value_of(words: list[str], flag: str) -> str | None:
+def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
+    """The message for an option or key that does not exist: its new name, or the nearest."""
+    section, _, last = name.rpartition(".")
+    section = _RENAMED_SECTIONS.get(section, section)
+    last = _RENAMED_FIELDS.get(last, last)
+    renamed = _RENAMED.get(name) or (f"{section}.{last}" if section else last)
+    if renamed != name and renamed in known:
+        changed = f" ({_MEANING_CHANGED[renamed]})" if renamed in _MEANING_CHANGED else ""
+        return f"{problem}: it is now {flag}{renamed}{changed}."
+    # of another section, or misspelt
+    near = [option for option in sorted(known) if option.rpartition(".")[2] == last]
+    near = near or get_close_matches(name, known, 1, 0.5)
+    if not near:
+        by_last = {option.rpartition(".")[2]: option for option in sorted(known)}
+        near = [by_last[match] for match in get_close_matches(last, by_last, 1, 0.5)]
+    if not near:
+        return f"{problem}; --help lists what there is."
+    home = near[0].rpartition(".")[0]
+    place = f" (section {home})" if home else ""
+    return f"{problem}; the nearest is {flag}{near[0]}{place}."
+
+
+def load_config(kind: type[Config], path: Path, **changes: Any) -> Config:
+    """A recipe from a YAML file, with some fields replaced."""
+    parser = Parser()
+    parser.add_configuration(kind, str(path))
+    config = build_config(kind, parser, parser.parse(["--config", str(path)]))
+    return replace(config, **changes)  # type: ignore[type-var]
+
+
+def build_config(kind: type[Config], parser: Parser, options: Namespace) -> Config:
+    """The configuration object from parsed options."""
+    made = parser.instantiate(options)
+    return kind(**{entry.name: made[entry.name] for entry in fields(kind)})  # type: ignore[arg-type]
+
+
+def value_of(words: Sequence[str], flag: str) -> str | None:
+    """The value of a flag among the words of a command line."""
     for place, word in enumerate(words):
         if word == flag and place + 1 < len(words):
             return words[place + 1]
@@ -204,50 +214,13 @@ def _value_of(words: list[str], flag: str) -> str | None:
     return None
 
 
-def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) -> Run:
-    """--out, or the folder to be resumed, or the first free runs/TASK-NAME[-2, -3, ...]."""
-    if resumed not in (None, "auto"):
-        if out is not None and Path(out) != Path(str(resumed)):
-            raise UsageError(f"--resume {resumed} and --out {out} name two folders; give one.")
-        return Run(Path(str(resumed)))
-    if out is not None:
-        run = Run(Path(out))
-        if resumed is None and run.checkpoint.exists() and not run.finished:
-            raise UsageError(
-                f"{out} holds an unfinished run. Continue it with --resume {out}, or "
-                "give another --out."
-            )
-        return run
-    number = 1
-    while True:
-        run = Run(Path("runs") / (f"{task}-{config.name}" + (f"-{number}" if number > 1 else "")))
-        if not run.folder.exists():
-            return run
-        if resumed == "auto" and not run.finished and _same_config(run, config):
-            return run
-        number += 1
-
-
-def _same_config(run: Run, config: Any) -> bool:
-    path = run.folder / "config.yaml"
-    if not path.exists():
-        return False
-    here = plain(config)
-    there = yaml.safe_load(path.read_text(encoding="utf-8"))
-    if here["data"] is None:  # the shape world's folder is filled in later
-        here["data"] = there.get("data")
-    if here.get("engine") == "auto":  # so is the library that was found
-        here["engine"] = there.get("engine")
-    return not other_run(there, here)
-
-
 def show_config(config: Any) -> None:
     """The resolved configuration, as config.yaml will hold it."""
     print(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True), end="")
 
 
 def backbone_name(given: str | None) -> str:
-    """What --backbone says, or the message that it is missing."""
+    """What --backbone names, or the message that it is missing."""
     if given is None:
         raise UsageError(
             "--backbone is missing. Give a backbone file, or the folder of a "

@@ -17,6 +17,7 @@ from pretrain.backbone import Backbone
 from pretrain.config import (
     CheckpointsConfig,
     DatasetConfig,
+    LoaderConfig,
     MethodConfig,
     MixingConfig,
     ModelConfig,
@@ -43,13 +44,15 @@ def config(world: Path, **changes) -> PretrainConfig:
         data=str(world),
         epochs=2,
         batch_size=20,
-        workers=0,
+        loader=LoaderConfig(workers=0),
         dataset=DatasetConfig(image_size=32, crop_pct=1.0, min_scale=0.5),
         model=ModelConfig(arch="test_resnet", args={"drop_rate": 0.2}),
         optimizer=OptimizerConfig(lr=0.05, schedule="cosine", ema=0.9),
         mixing=MixingConfig(probability=0.7, others=[MethodConfig(method="mixup")]),
         accumulate=2,
     )
+    if "workers" in changes:
+        changes["loader"] = LoaderConfig(workers=changes.pop("workers"))
     return replace(tiny, **changes)
 
 
@@ -146,14 +149,14 @@ def test_the_checkpoint_holds_all_that_a_run_is(first, worlds, tmp_path):
         train(run, world=world, stop_after=4)
     path = run / "checkpoints" / "last.pth"
     whole = torch.load(path, weights_only=True)
-    for part in ("model", "optimizer", "also", "sums", "done"):
+    for part in ("model", "optimizer", "extra_state", "sums", "done"):
         state = torch.load(path, weights_only=True)
         if part == "model":
             state["model"]["fc.bias"] += 1e-3
         elif part == "optimizer":
             state["optimizer"]["state"][0]["momentum_buffer"] *= 1.01
-        elif part == "also":
-            state["also"]["ema"]["fc.bias"] += 1e-3
+        elif part == "extra_state":
+            state["extra_state"]["ema"]["fc.bias"] += 1e-3
         elif part == "sums":
             state["sums"] += 1e-3
         else:
@@ -172,7 +175,7 @@ def test_what_may_change_on_resuming(first, worlds, tmp_path, capsys):
     with pytest.raises(Stopped):
         train(tmp_path / "run", world=world, stop_after=2)
     for refused in ({"batch_size": 10}, {"seed": 1}, {"epochs": 3}):
-        with pytest.raises(UsageError, match=f"{next(iter(refused))}: .*only workers, accumulate"):
+        with pytest.raises(UsageError, match=f"{next(iter(refused))}: .*only loader, accumulate"):
             train(tmp_path / "run", world=world, **refused)
     capsys.readouterr()
     train(tmp_path / "run", world=world, accumulate=1, workers=1)
@@ -237,21 +240,21 @@ def test_the_average_of_the_weights_is_timm_s(worlds, tmp_path):
     options = config(worlds["classification"])
     setup = build(options)
     fabric = make_fabric("cpu")
-    gear = setup_training(setup, options, fabric)
-    average = copy.deepcopy(gear.network)
-    gear.model.train()
-    batches = gear.train.epoch(0)
+    state, loaders = setup_training(setup, options, fabric)
+    average = copy.deepcopy(state.network)
+    state.model.train()
+    batches = loaders.train.epoch(0)
     for step in range(3):
         parts = micro_batches(
-            step, [next(batches), next(batches)], gear.train, fabric, options.seed
+            step, [next(batches), next(batches)], loaders.train, fabric, options.seed
         )
-        train_step(gear, setup, options, fabric, step, parts)
-        decay = gear.ema.get_decay(step)
-        for mean, value in zip(average.parameters(), gear.network.parameters(), strict=True):
+        train_step(state, loaders, setup, options, fabric, step, parts)
+        decay = state.ema.get_decay(step)
+        for mean, value in zip(average.parameters(), state.network.parameters(), strict=True):
             mean.data.lerp_(value.data, 1 - decay)
-    for mean, kept in zip(average.parameters(), gear.kept.parameters(), strict=True):
+    for mean, kept in zip(average.parameters(), state.averaged.parameters(), strict=True):
         torch.testing.assert_close(mean, kept)
-    assert not torch.equal(gear.kept.fc.weight, gear.network.fc.weight)
+    assert not torch.equal(state.averaged.fc.weight, state.network.fc.weight)
 
 
 @pytest.mark.parametrize(
@@ -267,8 +270,8 @@ def test_the_first_batch_that_mixes_is_drawn(
     """
     options = config(worlds["classification"], mixing=MixingConfig(method=method), accumulate=1)
     setup, fabric = build(options), make_fabric("cpu")
-    gear = setup_training(setup, options, fabric)
-    assert len(gear.train) == 3
+    state, loaders = setup_training(setup, options, fabric)
+    assert len(loaders.train) == 3
     step, seen = 0, []
 
     def mix_at(*_):
@@ -283,10 +286,10 @@ def test_the_first_batch_that_mixes_is_drawn(
 
     monkeypatch.setattr("pretrain.engine.mix_at", mix_at)
     monkeypatch.setattr("pretrain.engine.draw_mixed_batch", draw)
-    batches = [*gear.train.epoch(0), *gear.train.epoch(1)]
+    batches = [*loaders.train.epoch(0), *loaders.train.epoch(1)]
     for step in range(5):
-        parts = micro_batches(step, [batches[step]], gear.train, fabric, 0)
-        train_step(gear, setup, options, fabric, step, parts, Run(tmp_path / "run"))
+        parts = micro_batches(step, [batches[step]], loaders.train, fabric, 0)
+        train_step(state, loaders, setup, options, fabric, step, parts, Run(tmp_path / "run"))
     assert seen == drawn
 
 
@@ -334,15 +337,14 @@ def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
         name="adamw",
         lr=1e-3,
         args={"betas": [0.8, 0.9]},
-        decay_norm_and_bias=False,
+        no_decay="norms_and_biases",
         schedule="poly",
         min_lr=1e-5,
         clip_norm=1.0,
-        label_smoothing=0.1,
     )
-    options = config(worlds["classification"], optimizer=plan)
-    gear = setup_training(build(options), options, make_fabric("cpu"))
-    groups = gear.optimizer.param_groups
+    options = config(worlds["classification"], optimizer=plan, label_smoothing=0.1)
+    state, loaders = setup_training(build(options), options, make_fabric("cpu"))
+    groups = state.optimizer.param_groups
     assert {group["weight_decay"] for group in groups} == {0.0, 1e-4}
     assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
     pretrain(options, Run(tmp_path / "run"), make_fabric("cpu"))
@@ -356,9 +358,9 @@ def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
 
 def test_norms_and_biases_decay_as_in_the_official_code(worlds):
     options = config(worlds["classification"], optimizer=OptimizerConfig())
-    gear = setup_training(build(options), options, make_fabric("cpu"))
-    assert {group["weight_decay"] for group in gear.optimizer.param_groups} == {1e-4}
-    assert all(group["nesterov"] for group in gear.optimizer.param_groups)
+    state, loaders = setup_training(build(options), options, make_fabric("cpu"))
+    assert {group["weight_decay"] for group in state.optimizer.param_groups} == {1e-4}
+    assert all(group["nesterov"] for group in state.optimizer.param_groups)
 
 
 def test_compiled_equals_plain(first, worlds, tmp_path, monkeypatch):
@@ -399,7 +401,7 @@ def test_curves_for_tensorboard_are_cut_where_a_run_is_resumed(worlds, tmp_path)
 
 def test_each_micro_batch_is_mixed_by_its_own_draws(worlds, monkeypatch):
     options = config(worlds["classification"])
-    gear = setup_training(build(options), options, make_fabric("cpu"))
+    state, loaders = setup_training(build(options), options, make_fabric("cpu"))
     drawn = []
 
     def recorded(images, labels, num_classes, generator):
@@ -407,12 +409,12 @@ def test_each_micro_batch_is_mixed_by_its_own_draws(worlds, monkeypatch):
         return unmixed(images, labels, num_classes)
 
     monkeypatch.setattr("pretrain.engine.mix_at", lambda *_: recorded)
-    setup, fabric, batches = build(options), make_fabric("cpu"), gear.train.epoch(0)
+    setup, fabric, batches = build(options), make_fabric("cpu"), loaders.train.epoch(0)
     for step in (0, 1):
         parts = micro_batches(
-            step, [next(batches), next(batches)], gear.train, fabric, options.seed
+            step, [next(batches), next(batches)], loaders.train, fabric, options.seed
         )
-        train_step(gear, setup, options, fabric, step, parts)
+        train_step(state, loaders, setup, options, fabric, step, parts)
     assert len(set(drawn)) == 4
 
 

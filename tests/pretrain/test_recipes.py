@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pretrain.advice import advice
-from pretrain.config import MethodConfig, MixingConfig, ModelConfig, PretrainConfig
+from pretrain.config import LoaderConfig, MethodConfig, MixingConfig, ModelConfig, PretrainConfig
 from pretrain.engine import train_step
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
@@ -19,17 +19,17 @@ RECIPES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_makes_a_step(path, worlds):
     config = load_config(PretrainConfig, path, data=str(worlds["classification"]))
-    small = replace(config, batch_size=2, workers=0)
+    small = replace(config, batch_size=2, loader=LoaderConfig(workers=0))
     fabric = make_fabric("cpu", small.precision)
     setup = build(small)
-    gear = setup_training(setup, small, fabric)
-    before = {name: tensor.clone() for name, tensor in gear.network.state_dict().items()}
-    batch = next(iter(gear.train.epoch(0)))
+    state, loaders = setup_training(setup, small, fabric)
+    before = {name: tensor.clone() for name, tensor in state.network.state_dict().items()}
+    batch = next(iter(loaders.train.epoch(0)))
     sums = train_step(
-        gear, setup, small, fabric, 0, micro_batches(0, [batch], gear.train, fabric, 0)
+        state, loaders, setup, small, fabric, 0, micro_batches(0, [batch], loaders.train, fabric, 0)
     )
     assert torch.isfinite(sums).all()
-    after = gear.network.state_dict()
+    after = state.network.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
     side = config.dataset.image_size
     assert batch[0].shape == (2, 3, side, side)
@@ -65,7 +65,7 @@ def test_small_networks_on_short_schedules_are_warned_once_with_the_source():
     assert len(said(mixing=both)) == 1
     assert said(mixing=MixingConfig(probability=0.5)) == []
     assert said(mixing=MixingConfig(method="mixup")) == []
-    assert said(mixing=MixingConfig(ramp_epochs=30)) == []
+    assert said(mixing=MixingConfig(ramp=30)) == []
     assert said(epochs=300) == []
     assert said(parameters=25_000_000) == []
 

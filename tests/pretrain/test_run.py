@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain.backbone import recipe_hash
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run, atomic, environment, peak_resident_mib, write_text
 from tests.conftest import ROOT
@@ -145,3 +146,16 @@ def test_the_peak_outlives_what_needed_it():
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     del block
     assert peak_resident_mib() >= pages * os.sysconf("SC_PAGE_SIZE") / 2**20 - 1
+
+
+def test_results_and_recipe_hashes_of_before_are_read_as_they_were():
+    """result/1 called the method an arm; a recipe's hash is over the keys it was written with."""
+    hashes = {"none-seed0": "2d31d97d", "cutmix-seed0": "54cdff22"}
+    for name, expected in hashes.items():
+        path = ROOT / "docs" / "results" / "embedded_grid" / "pretrain" / name / "result.json"
+        content = json.loads(path.read_text())
+        result = Result.read(path)
+        assert result.backbone["method"] == name.removesuffix("-seed0")
+        if content["format"] == "result/1":
+            assert result.backbone["method"] == content["backbone"]["arm"]
+            assert recipe_hash(result.config) == expected

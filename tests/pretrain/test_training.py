@@ -2,12 +2,14 @@
 
 import os
 import signal
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 
+from pretrain.config import OptimizerConfig, PretrainConfig, steps_of
 from pretrain.errors import UsageError
 from pretrain.training import (
     BatchSampler,
@@ -15,7 +17,7 @@ from pretrain.training import (
     Loader,
     derive,
     generator,
-    schedule,
+    make_lr_scheduler,
     seed_ambient,
 )
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
@@ -176,7 +178,9 @@ def test_ambient_generators_follow_one_seed():
 
 def rates(kind: str, **options) -> list[float]:
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
-    plan = schedule(optimizer, kind, steps_per_epoch=10, epochs=10, **options)
+    settings = OptimizerConfig(lr=0.4, schedule=kind, **options)
+    run = PretrainConfig(epochs=10, optimizer=settings)
+    plan = make_lr_scheduler(optimizer, settings, run.steps(10), partial(run.steps, 10))
     found = []
     for step in range(100):
         plan.step_update(step)
@@ -205,12 +209,42 @@ def test_poly_schedule_by_its_formula_and_a_constant_rate():
 
 
 def test_step_schedule_and_warmup():
-    found = rates("step", milestones=(5, 7.5), warmup_epochs=1)
+    found = rates("step", milestones=(5, 7.5), warmup=1)
     assert found[0] == pytest.approx(0.0004)
     assert found[5] == pytest.approx(0.0004 + (0.4 - 0.0004) * 0.5)
     assert found[49] == pytest.approx(0.4)
     assert found[50] == pytest.approx(0.04)
     assert found[75] == pytest.approx(0.004)
+
+
+@pytest.mark.parametrize(
+    ("duration", "steps"),
+    [(2, 200), (0.25, 25), ("120000 steps", 120_000), ("1 step", 1), ("1.5 epochs", 150),
+     ("960000 images", 15_000), ("3e2 Images", 5)],
+)  # fmt: skip
+def test_a_duration_becomes_steps(duration, steps):
+    """big_vision's rule: any unit at the boundary, steps inside; 100 steps of 64 images an epoch."""
+    assert steps_of(duration, steps_per_epoch=100, batch_size=64) == steps
+
+
+@pytest.mark.parametrize("duration", ["120000", "2 weeks", "steps", "-3 steps", -1.0, float("nan")])
+def test_a_duration_without_a_known_unit_is_refused(duration):
+    with pytest.raises(UsageError, match="optimizer.warmup"):
+        OptimizerConfig(warmup=duration)
+
+
+def test_milestones_of_the_paper_s_detector_in_steps():
+    """120K steps, a tenth of the rate from 100K on; the epochs follow from the data."""
+    settings = OptimizerConfig(lr=0.4, schedule="step", milestones=("60 steps", "5120 images"))
+    run = PretrainConfig(duration="90 steps", batch_size=64, optimizer=settings)
+    assert run.epochs is None
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.4)
+    plan = make_lr_scheduler(optimizer, settings, run.steps(7), partial(run.steps, 7))
+    rates = []
+    for step in range(run.steps(7)):
+        plan.step_update(step)
+        rates.append(optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([0.4] * 60 + [0.04] * 20 + [0.004] * 10)
 
 
 def test_checkpoints_are_whole_or_absent(tmp_path):
