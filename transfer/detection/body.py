@@ -1,8 +1,14 @@
-"""A backbone inside a detector: its levels, its first part frozen, its norms at rest.
+"""A backbone inside a detector: its levels, its first part frozen, its BatchNorm frozen too.
+
+Freezing never goes through a converter: torchvision's and detectron2's replace timm's
+`BatchNormAct2d` by a norm without its activation (EfficientNet's features are then another
+network's). Norms stay in evaluation mode instead, and every level is compared with the backbone's
+own before the first step.
 
 N images, C channels, H height, W width.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -15,17 +21,13 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from transfer.detection.config import DetectorConfig
-from transfer.formats.proof import TOLERANCE
+from transfer.parity import TOLERANCE, compare, features, level_names, normalize, raw_image
 
 STRIDES = (4, 8, 16, 32)
 
 
 class FrozenBatchNormModule(nn.Module):
-    """A module whose frozen BatchNorm keeps its statistics in training mode.
-
-    In place: converters to FrozenBatchNorm2d would drop the activations that timm fuses into its
-    norms.
-    """
+    """A module whose BatchNorm keeps its statistics in training, if `batch_norm` is "frozen"."""
 
     def __init__(self, batch_norm: str) -> None:
         super().__init__()
@@ -40,38 +42,31 @@ class FrozenBatchNormModule(nn.Module):
         return self
 
 
-class PyramidTrunk(FrozenBatchNormModule):
-    """The backbone's levels at strides 4 to 32 and the feature pyramid on them."""
-
-    strides = (*STRIDES, 64)
+class DetectorBackbone(FrozenBatchNormModule):
+    """The levels that a detector reads: a feature pyramid, or with head c4 the one at stride 16."""
 
     def __init__(self, backbone: Backbone, config: DetectorConfig) -> None:
         super().__init__(config.batch_norm)
-        channels, indices = levels_of(backbone, STRIDES)
-        self.body = frozen_body(backbone, indices, config)
-        self.pyramid = FeaturePyramidNetwork(channels, config.fpn_channels, LastLevelMaxPool())
-        self.out_channels = config.fpn_channels
-
-    def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) to {"0": (N, C, H/4, W/4), ..., "3": stride 32, "pool": stride 64}."""
-        levels = {str(number): level for number, level in enumerate(self.body(images))}
-        return self.pyramid(levels)
-
-
-class C4Trunk(FrozenBatchNormModule):
-    """The backbone up to stride 16; its last stage works on regions (`LastStage`)."""
-
-    strides = (16,)
-
-    def __init__(self, backbone: Backbone, config: DetectorConfig) -> None:
-        super().__init__(config.batch_norm)
-        channels, indices = levels_of(backbone, (16,))
-        self.body = frozen_body(backbone, indices, config)
+        is_pyramid = config.head == "fpn"
+        channels, indices = levels_of(backbone, STRIDES if is_pyramid else (16,))
+        body = backbone.feature_network(indices)
+        if config.batch_norm == "sync":
+            body = convert_sync_batchnorm(body)
+        freeze_parameters(body, config.freeze, self.frozen_norm)
+        verify_body(body, backbone, indices)
+        self.body = body
+        self.fpn: nn.Module | None = None
+        self.strides: tuple[int, ...] = (16,)
         self.out_channels = channels[0]
+        if is_pyramid:
+            self.fpn = FeaturePyramidNetwork(channels, config.fpn_channels, LastLevelMaxPool())
+            self.strides = (*STRIDES, 64)
+            self.out_channels = config.fpn_channels
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) to {"0": (N, C, H/16, W/16)}."""
-        return {"0": self.body(images)[0]}
+        """(N, 3, H, W) to (N, C, H/stride, W/stride): "0" alone, or "0" to "3" and "pool"."""
+        levels = {str(number): level for number, level in enumerate(self.body(images))}
+        return levels if self.fpn is None else self.fpn(levels)
 
 
 class Res5Head(FrozenBatchNormModule):
@@ -88,10 +83,9 @@ class Res5Head(FrozenBatchNormModule):
             )
         if config.batch_norm == "sync":
             stage = convert_sync_batchnorm(stage)
+        freeze_parameters(stage, 0, self.frozen_norm)
         self.stage: nn.Module = stage
         self.out_channels: int = network.num_features
-        for parameter in frozen_parameters(stage, 0, self.frozen_norm):
-            parameter.requires_grad_(False)
 
     def forward(self, regions: Tensor) -> Tensor:
         """(R, C, 14, 14) to (R, 2C)."""
@@ -102,63 +96,29 @@ def levels_of(backbone: Backbone, strides: tuple[int, ...]) -> tuple[list[int], 
     """Channels and timm's numbers of the levels at `strides`; UsageError where one is missing."""
     by_stride = {level.stride: level for level in backbone.spec.levels()}
     if not set(strides) <= set(by_stride):
-        offered = [level.stride for level in backbone.spec.levels()]
         raise UsageError(
-            f"{backbone.spec.arch} has feature levels of stride {offered}; the detector needs "
-            f"{list(strides)}."
+            f"{backbone.spec.arch} has feature levels of stride {list(by_stride)}; the detector "
+            f"needs {list(strides)}."
         )
     levels = [by_stride[stride] for stride in strides]
     return [level.channels for level in levels], [level.index for level in levels]
 
 
-def frozen_body(backbone: Backbone, indices: list[int], config: DetectorConfig) -> nn.Module:
-    """The network to those levels, frozen as asked, and proved to be still the backbone."""
-    body = backbone.feature_network(indices)
-    if config.batch_norm == "sync":
-        body = convert_sync_batchnorm(body)
-    frozen_norm = config.batch_norm == "frozen"
-    for parameter in frozen_parameters(body, config.freeze, frozen_norm):
-        parameter.requires_grad_(False)
-    verify_body(body, backbone, indices)
-    return body
+def freeze_parameters(body: nn.Module, num_parts: int, frozen_norm: bool) -> None:
+    """Take the gradient from the first `num_parts` parts, and from every BatchNorm if asked.
 
-
-@torch.no_grad()
-def verify_body(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
-    """Compare every level with the backbone's own; an image of noise, evaluation mode.
-
-    Raises:
-        UsageError: a level differs by more than 1e-4 of its largest value.
+    The parts are timm's own coarse groups: 0 is the stem, 1 the first stage.
     """
-    image = noise()
-    was_training = body.training
-    found, wanted = body.eval()(image), own_levels(backbone, image)
-    body.train(was_training)
-    for index, level in zip(indices, found, strict=True):
-        name = f"{backbone.name}: level {index} of the frozen network"
-        verify_level(level, wanted[index], name, "This architecture cannot be frozen so.")
-
-
-def verify_level(found: Tensor, wanted: Tensor, name: str, remedy: str) -> None:
-    """UsageError where a level differs from the backbone's by more than the exports allow."""
-    scale = max(float(wanted.abs().max()), 1e-12)
-    off = float((found - wanted).abs().max()) / scale
-    if not off <= TOLERANCE:
-        raise UsageError(
-            f"{name} differs from the backbone's by {off:.1e} of its largest value. {remedy}"
-        )
-
-
-def noise() -> Tensor:
-    """The image that a network is compared on, (1, 3, 96, 128)."""
-    return torch.randn((1, 3, 96, 128), generator=torch.Generator().manual_seed(0))
-
-
-@torch.no_grad()
-def own_levels(backbone: Backbone, image: Tensor) -> list[Tensor]:
-    """As `Backbone.features`, of a network that is not kept: training needs the memory."""
-    indices = [level.index for level in backbone.spec.levels()]
-    return backbone.feature_network(indices).eval()(image)
+    if num_parts:
+        model: Any = body.model  # the network inside timm's feature wrapper
+        groups = group_parameters(model, model.group_matcher(coarse=True))
+        frozen = {name for part, names in groups.items() if part < num_parts for name in names}
+        for name, parameter in model.named_parameters():
+            if name in frozen:
+                parameter.requires_grad_(False)
+    if frozen_norm:
+        for module in batch_norms(body):
+            module.requires_grad_(False)
 
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
@@ -168,17 +128,38 @@ def batch_norms(module: nn.Module) -> list[nn.Module]:
     ]
 
 
-def frozen_parameters(body: nn.Module, freeze: int, frozen_norm: bool) -> list[nn.Parameter]:
-    """The parameters that stay: the first `freeze` parts, and every BatchNorm's if asked.
+@torch.inference_mode()
+def verify_body(body: nn.Module, backbone: Backbone, indices: list[int]) -> None:
+    """Compare the levels `indices` with the backbone's own, in evaluation mode.
 
-    The parts are timm's own coarse groups: 0 is the stem, 1 the first stage.
+    Raises:
+        UsageError: a level differs by more than 1e-4 of its largest value.
     """
-    kept: list[nn.Parameter] = []
-    if freeze:
-        model: Any = body.model  # the network inside timm's feature wrapper
-        groups = group_parameters(model, model.group_matcher(coarse=True))
-        names = {name for part, held in groups.items() if part < freeze for name in held}
-        kept = [value for name, value in model.named_parameters() if name in names]
-    if frozen_norm:
-        kept += [value for module in batch_norms(body) for value in module.parameters()]
-    return kept
+    image = sample_image(backbone)
+    names = {index: name for name, index in level_names(backbone).items()}
+    was_training = body.training
+    levels = dict(zip((names[index] for index in indices), body.eval()(image), strict=True))
+    body.train(was_training)
+    where, remedy = "of the frozen network", "This architecture cannot be frozen so."
+    verify_levels(backbone, levels, features(backbone, image), where, remedy)
+
+
+def sample_image(backbone: Backbone) -> Tensor:
+    """The normalised image that a network is compared on, (1, 3, 96, 128)."""
+    return normalize(backbone, raw_image(96, 128))
+
+
+def verify_levels(
+    backbone: Backbone,
+    levels: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    where: str,
+    remedy: str,
+) -> None:
+    """UsageError where a level differs from the backbone's by more than the exports allow."""
+    for level in compare(where, {name: expected[name] for name in levels}, levels).levels:
+        if level.relative > TOLERANCE:
+            raise UsageError(
+                f"{backbone.name}: level {level.name} {where} differs from the backbone's by "
+                f"{level.relative:.1e} of its largest value. {remedy}"
+            )

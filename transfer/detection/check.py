@@ -4,8 +4,8 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, decoded, note, ok, wrong
 from pretrain.errors import UsageError
-from transfer.detection.records import summary
-from transfer.detection.voc import read_voc, splits, trees_in
+from transfer.detection.records import summarize_issues
+from transfer.detection.voc import find_trees, list_splits, read_voc
 
 # images of the detection task (host.robots.ox.ac.uk/pascal/VOC)
 _EXPECTED = {
@@ -23,38 +23,36 @@ def check_voc(root: Path, sample: int) -> list[CheckResult]:
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}.")
-    return [line for tree in trees_in(root) or [root] for line in _check_tree(tree, sample)]
+    return [line for tree in find_trees(root) or [root] for line in _check_tree(tree, sample)]
 
 
 def _check_tree(root: Path, sample: int) -> list[CheckResult]:
-    found: list[CheckResult] = []
-    paths: set[Path] = set()
     try:
-        names = splits(root)
+        names = list_splits(root)
     except UsageError as error:
         return [wrong(str(error))]
     if not names:
         return [wrong(f"{root}/ImageSets/Main has no splits")]
-    classes: tuple[str, ...] = ()
+    lines: list[CheckResult] = []
+    paths: set[Path] = set()
+    classes: set[str] = set()
     for name in names:
         try:
             records = read_voc(root, name)
         except UsageError as error:
-            found.append(wrong(f"{root.name} {name}: {error}"))
+            lines.append(wrong(f"{root.name} {name}: {error}"))
             continue
-        classes = tuple(sorted({*classes, *records.classes}))
         difficult = sum(int(record.difficult.sum()) for record in records.images)
         text = f"{root.name} {name}: {len(records):,} images, {records.num_objects:,} objects"
         text += f", {difficult:,} of them difficult"
-        expected = _EXPECTED.get(root.name, {}).get(name)
-        if expected is not None and expected != len(records):
-            found.append(wrong(f"{text}; {expected:,} images expected"))
-        else:
-            found.append(ok(text))
-        found += [note(f"{root.name} {name}: {line}") for line in summary(records.problems)]
+        expected = _EXPECTED.get(root.name, {}).get(name, len(records))
+        is_complete = expected == len(records)
+        lines.append(ok(text) if is_complete else wrong(f"{text}; {expected:,} images expected"))
+        lines += [note(f"{root.name} {name}: {line}") for line in summarize_issues(records.issues)]
+        classes |= set(records.classes)
         paths |= {record.path for record in records.images}
     if classes:
-        found.append(ok(f"{root.name}: {len(classes)} classes: {', '.join(classes)}"))
+        lines.append(ok(f"{root.name}: {len(classes)} classes: {', '.join(sorted(classes))}"))
     if paths:
-        found.append(decoded(sorted(paths), sample, root.name))
-    return found
+        lines.append(decoded(sorted(paths), sample, root.name))
+    return lines

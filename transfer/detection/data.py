@@ -1,13 +1,13 @@
 """From a folder to what is trained on and what is scored, whatever its layout."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.errors import UsageError
 from transfer.detection import coco, voc
-from transfer.detection.config import VocConfig
-from transfer.detection.records import Records, summary
+from transfer.detection.config import DatasetConfig
+from transfer.detection.records import Records, summarize_issues
 
 
 @dataclass(frozen=True)
@@ -16,45 +16,48 @@ class DetectionData:
 
     name: str
     train: Records
-    """What is trained on: see Records.to_train_on."""
+    """What is trained on: see Records.for_training."""
     test: Records
     train_split: str
     test_split: str
-    notes: tuple[str, ...] = ()
-    """For the reader of the run: classes, problems, what was left out."""
+    notes: tuple[str, ...]
+    """For the log: classes, issues, what was left out."""
 
 
-def open_data(root: Path, config: VocConfig) -> DetectionData:
+def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     """Read the splits that the configuration names, or those that are usual.
 
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
     """
-    train_split, test_split = voc.choose_splits(splits_of(root), config.train, config.test)
+    names = coco.list_splits(root) or voc.list_splits(root)
+    train_split, test_split = voc.choose_splits(names, config.train, config.test)
     read = read_split(root, train_split, config.classes or None, config)
     test = read_split(root, test_split, read.classes, config)
-    train = read.to_train_on(difficult=config.difficult)
+    train = read.for_training(difficult=config.difficult)
     if not len(train):
         raise UsageError(f"{root}, split {train_split}: no image has an object to learn.")
-    data = DetectionData(root.resolve().name, train, test, train_split, test_split)
-    return replace(data, notes=tuple(_notes(data, read, config)))
-
-
-def splits_of(root: Path) -> list[str]:
-    """Names of the splits of a tree of either layout; UsageError where it is none."""
-    return coco.splits(root) or voc.splits(root)
+    how = "as given" if config.classes else f"found in {train_split}"
+    notes = [f"{len(read.classes)} classes ({how}): {', '.join(read.classes)}"]
+    for split, records in ((train_split, read), (test_split, test)):
+        notes += [f"{split}: {line}" for line in summarize_issues(records.issues)]
+    if left := len(read) - len(train):
+        notes.append(f"{train_split}: {left:,} images without an object to learn left out")
+    if both := len({r.path for r in read.images} & {r.path for r in test.images}):
+        notes.append(f"{both:,} images are both trained on and scored: the score says little")
+    return DetectionData(root.resolve().name, train, test, train_split, test_split, tuple(notes))
 
 
 def read_split(
     root: Path,
     split: str,
     classes: Sequence[str] | None,
-    config: VocConfig,
+    config: DatasetConfig,
     *,
     images: bool = True,
 ) -> Records:
     """Records of a split of a tree of either layout."""
-    read = coco.read_coco if coco.splits(root) else voc.read_voc
+    read = coco.read_coco if coco.list_splits(root) else voc.read_voc
     return read(
         root,
         split,
@@ -63,16 +66,3 @@ def read_split(
         max_corrupt=config.max_corrupt,
         other_classes=config.other_classes,
     )
-
-
-def _notes(data: DetectionData, read: Records, config: VocConfig) -> list[str]:
-    """About a tree of which `read` was read for training."""
-    how = "as given" if config.classes else f"found in {data.train_split}"
-    notes = [f"{len(read.classes)} classes ({how}): {', '.join(read.classes)}"]
-    for split, records in ((data.train_split, read), (data.test_split, data.test)):
-        notes += [f"{split}: {line}" for line in summary(records.problems)]
-    if left := len(read) - len(data.train):
-        notes.append(f"{data.train_split}: {left:,} images without an object to learn left out")
-    if both := len({r.path for r in read.images} & {r.path for r in data.test.images}):
-        notes.append(f"{both:,} images are both trained on and scored: the score says little")
-    return notes

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pretrain.images import decode
 from pretrain.training import generator
-from transfer.detection.config import ImagesConfig
+from transfer.detection.config import DatasetConfig
 from transfer.detection.records import Record
 
 
@@ -24,7 +24,7 @@ class DetectionDataset:
     """
 
     records: Sequence[Record]
-    images: ImagesConfig
+    config: DatasetConfig
     train: bool
     """Draw the size and the flip from torch's ambient generator."""
 
@@ -32,18 +32,17 @@ class DetectionDataset:
         return len(self.records)
 
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
-        record, short_side = self.records[index], self.images.short_side
-        if self.train and self.images.train_short_sides:
-            sides = self.images.train_short_sides
+        record, config = self.records[index], self.config
+        short_side, sides = config.short_side, config.train_short_sides
+        if self.train and sides:
             short_side = sides[int(torch.randint(len(sides), ()))]
         image = decode(record.path)
-        size = output_shape(
-            int(image.shape[1]), int(image.shape[2]), short_side, self.images.long_side
-        )
-        scale = torch.tensor([size[1] / image.shape[2], size[0] / image.shape[1]])
+        height, width = image.shape[1:]
+        size = output_shape(height, width, short_side, config.long_side)
+        scale = torch.tensor([size[1] / width, size[0] / height])
         image = resize(image, size)
         boxes = torch.from_numpy(record.boxes).float() * scale.repeat(2)
-        if self.train and torch.rand(()) < self.images.flip:
+        if self.train and torch.rand(()) < config.flip:
             image, boxes = flip(image, boxes)
         labels = torch.from_numpy(record.labels) + 1
         target = {"boxes": boxes, "labels": labels, "scale": scale, "index": torch.tensor(index)}
@@ -51,9 +50,9 @@ class DetectionDataset:
 
 
 def output_shape(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
-    """Height and width with the wanted short side, or the largest allowed long one.
+    """Height and width with that short side, or with the largest allowed long one.
 
-    detectron2's rule and rounding (ResizeShortestEdge).
+    detectron2's rule and rounding (ResizeShortestEdge.get_output_shape).
     """
     scale = short_side / min(height, width)
     tall, wide = (short_side, scale * width) if height < width else (scale * height, short_side)
@@ -67,9 +66,9 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """A uint8 image (3, H, W) by PIL's bilinear filter, as detectron2 does, to (3, *size)."""
     if tuple(image.shape[1:]) == size:
         return image
-    held = Image.fromarray(image.permute(1, 2, 0).numpy())
-    made = np.asarray(held.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return torch.from_numpy(made.transpose(2, 0, 1).copy())
+    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
+    resized = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
+    return torch.from_numpy(resized.transpose(2, 0, 1).copy())
 
 
 def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
@@ -90,16 +89,16 @@ def aspect_ratio_order(
 ) -> list[int]:
     """Every record once, in batches of wide images or of tall ones, in random order.
 
-    A function of (seed, epoch). What fills no batch of its kind is put together at the end.
+    A function of (seed, epoch). What fills no batch of its kind comes together at the end.
     """
     draw = generator(seed, "order", epoch)
     order = torch.randperm(len(records), generator=draw)
     wide = torch.tensor([record.width > record.height for record in records])[order]
-    whole: list[Tensor] = []
+    batches: list[Tensor] = []
     rest: list[Tensor] = []
     for group in (order[wide], order[~wide]):
         full = len(group) // batch_size * batch_size
-        whole += group[:full].split(batch_size) if full else ()
+        batches += group[:full].split(batch_size) if full else ()
         rest.append(group[full:])
-    places = torch.randperm(len(whole), generator=draw).tolist()
-    return torch.cat([*(whole[place] for place in places), *rest]).tolist()
+    positions = torch.randperm(len(batches), generator=draw).tolist()
+    return torch.cat([*(batches[position] for position in positions), *rest]).tolist()

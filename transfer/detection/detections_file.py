@@ -1,7 +1,7 @@
 """COCO-style results lists from disk, with categories by name or by number."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ def read_detections(
 
     Args:
         path: JSON: a list of {"image_id", "category" or "category_id", "bbox", "score"}.
-        records: the ground truth; MS-COCO's says the numbers of its categories itself.
+        records: the ground truth; an MS-COCO file numbers its categories itself.
         names: category number -> name, where entries have numbers.
 
     Raises:
@@ -28,10 +28,23 @@ def read_detections(
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} is no results list: it must be a JSON list of objects.")
     if any("category" not in row and "category_id" in row for row in rows):
-        rows = _named(path, rows, names or _numbers(records))
+        names = names or _category_names(records)
+        for number, row in enumerate(rows):
+            key = row.get("category_id")
+            if "category" not in row and key not in names:
+                known = ", ".join(f"{k} {name}" for k, name in list(names.items())[:20])
+                raise UsageError(
+                    f"{path}: number {number} has category_id {key!r}; known are {known}."
+                )
+            row.setdefault("category", names.get(key))
     ids = {record.image_id for record in records.images}
     if rows and rows[0].get("image_id") not in ids:  # 7 for "000007", "7" for 7
-        rows = _matched(rows, records)
+        by_number = {int(one): one for one in ids if str(one).isdigit()}
+        if len(by_number) == sum(str(one).isdigit() for one in ids):  # "07" is not "007" as well
+            for row in rows:
+                text = str(row.get("image_id"))
+                if text.isdigit():
+                    row["image_id"] = by_number.get(int(text), row["image_id"])
     return rows
 
 
@@ -48,40 +61,14 @@ def read_names(path: Path) -> dict[int, str]:
         ) from error
 
 
-def _numbers(records: Records) -> dict[int, str]:
-    if not records.numbered:
+def _category_names(records: Records) -> dict[int, str]:
+    if not records.category_ids:
         listed = ", ".join(f'"{k}": "{name}"' for k, name in enumerate(records.classes, 1))
         raise UsageError(
             "the detections have category_id, and Pascal VOC's classes have no numbers: say which "
             f"is which with --categories FILE, a JSON such as {{{listed[:120]}}}."
         )
     return dict(zip(records.category_ids, records.classes, strict=True))
-
-
-def _named(path: Path, rows: Sequence[Any], names: Mapping[int, str]) -> list[dict[str, Any]]:
-    named = []
-    for number, row in enumerate(rows):
-        key = row.get("category_id")
-        if "category" not in row and key not in names:
-            known = ", ".join(f"{k} {name}" for k, name in list(names.items())[:20])
-            raise UsageError(f"{path}: number {number} has category_id {key!r}; known are {known}.")
-        named.append(row if "category" in row else {**row, "category": names[key]})
-    return named
-
-
-def _matched(rows: Sequence[Any], records: Records) -> list[dict[str, Any]]:
-    """Numbers for names that are numbers: 7 and "7" for "000007"."""
-    by_number: dict[int, Any] = {}
-    for record in records.images:
-        text = str(record.image_id)
-        if text.isdigit() and by_number.setdefault(int(text), record.image_id) != record.image_id:
-            return list(rows)
-    matched = []
-    for row in rows:
-        text = str(row.get("image_id"))
-        held = by_number.get(int(text)) if text.isdigit() else None
-        matched.append(row if held is None else {**row, "image_id": held})
-    return matched
 
 
 def _read_json(path: Path) -> Any:

@@ -1,123 +1,82 @@
-"""What a detector gets wrong: its surest false positives and the largest objects it misses."""
+"""What a detector gets wrong: false positives by their cause, and false negatives.
+
+The causes are TIDE's (Bolya et al. 2020) at an overlap of 0.5: a duplicate of a found object, the
+right place but another class, too little overlap, or background.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
-from pretrain.images import decode
-from pretrain.run import save_figure
-from transfer.detection.average_precision import compare, overlaps
-from transfer.detection.records import Records
+from transfer.detection.average_precision import match_detections, paired_iou
+from transfer.detection.records import Box, Records
 
 _THRESHOLD = 0.5
+_BACKGROUND = 0.1
 
 
 @dataclass(frozen=True)
-class DetectionError:
-    """A box and why it is shown."""
+class ErrorExample:
+    """A wrong detection, or an object that was not found."""
 
     image: int
-    """Number of the record."""
-    box: tuple[float, float, float, float]
+    """Position in the records."""
+    box: Box
     """Left, top, right, bottom."""
     text: str
 
 
 def false_positives(
-    records: Records, detections: Sequence[Mapping[str, Any]], most: int
-) -> list[DetectionError]:
-    """The surest detections that are no hit at an overlap of 0.5, and what each of them is.
-
-    A second box on a found object is told from one that overlaps too little, from one of another
-    class, and from one on the background.
-    """
-    compared, ignored = compare(records, detections)
-    number = {record.image_id: place for place, record in enumerate(records.images)}
-    wrong: list[tuple[float, DetectionError]] = []
-    for name, one in compared.items():
-        hit, counted = one.hits(_THRESHOLD, ignored)
-        for place in np.flatnonzero(counted & ~hit)[:most]:
-            row = detections[one.rows[place]]
+    records: Records, detections: Sequence[Mapping[str, Any]], count: int
+) -> list[ErrorExample]:
+    """The `count` false positives of highest confidence, each with its cause."""
+    position = {record.image_id: number for number, record in enumerate(records.images)}
+    scored: list[tuple[float, ErrorExample]] = []
+    for name, matches in match_detections(records, detections).items():
+        hit, counted = matches.true_positives(_THRESHOLD)
+        for number in np.flatnonzero(counted & ~hit)[:count]:
+            row = detections[matches.rows[number]]
             left, top, width, height = row["bbox"]
             box = (left, top, left + width, top + height)
-            image = number[row["image_id"]]
-            why = _why(records, image, box, name, float(one.overlap[place]))
-            text = f"{name} {row['score']:.2f}: {why}"
-            wrong.append((row["score"], DetectionError(image, box, text)))
-    wrong.sort(key=lambda pair: -pair[0])
-    return [mistake for _, mistake in wrong[:most]]
+            image = position[row["image_id"]]
+            cause = _cause(records, image, box, name, float(matches.overlap[number]))
+            text = f"{name} {row['score']:.2f}: {cause}"
+            scored.append((row["score"], ErrorExample(image, box, text)))
+    scored.sort(key=lambda pair: -pair[0])
+    return [error for _, error in scored[:count]]
 
 
-def _why(records: Records, image: int, box: tuple[float, ...], name: str, overlap: float) -> str:
+def _cause(records: Records, image: int, box: Box, name: str, overlap: float) -> str:
     if overlap > _THRESHOLD:
-        return "found before"
+        return "duplicate"
     record = records.images[image]
     if len(record.boxes):
-        every = overlaps(np.array([box]).repeat(len(record.boxes), 0), record.boxes)
-        best = int(every.argmax())
+        iou = paired_iou(np.array([box]).repeat(len(record.boxes), 0), record.boxes)
+        best = int(iou.argmax())
         other = records.classes[record.labels[best]]
-        if every[best] > _THRESHOLD and other != name:
+        if iou[best] > _THRESHOLD and other != name:
             return f"is a {other}"
-    return f"overlaps {overlap:.2f}" if overlap > 0.1 else "nothing there"
+    return f"overlap {overlap:.2f}" if overlap > _BACKGROUND else "background"
 
 
 def false_negatives(
-    records: Records, detections: Sequence[Mapping[str, Any]], most: int
-) -> list[DetectionError]:
-    """The largest objects that no detection hits at an overlap of 0.5; difficult ones left out."""
-    compared, ignored = compare(records, detections)
+    records: Records, detections: Sequence[Mapping[str, Any]], count: int
+) -> list[ErrorExample]:
+    """The `count` largest objects that no detection hits; difficult ones are left out."""
     image = np.repeat(np.arange(len(records)), [len(r.labels) for r in records.images])
     boxes = np.concatenate([r.boxes for r in records.images])
-    missed: list[tuple[float, DetectionError]] = []
-    for name, one in compared.items():
-        hit, _ = one.hits(_THRESHOLD, ignored)
-        for thing in np.setdiff1d(one.objects[~ignored[one.objects]], one.target[hit]):
-            left, top, right, bottom = boxes[thing].tolist()
-            mistake = DetectionError(
-                int(image[thing]), (left, top, right, bottom), f"missed {name}"
-            )
-            missed.append(((right - left) * (bottom - top), mistake))
-    missed.sort(key=lambda pair: -pair[0])
-    return [mistake for _, mistake in missed[:most]]
+    errors = []
+    for name, matches in match_detections(records, detections).items():
+        hit, _ = matches.true_positives(_THRESHOLD)
+        for number in np.setdiff1d(matches.objects, matches.target[hit]):
+            left, top, right, bottom = boxes[number].tolist()
+            box = (left, top, right, bottom)
+            errors.append(ErrorExample(int(image[number]), box, f"missed {name}"))
 
+    def area(error: ErrorExample) -> float:
+        left, top, right, bottom = error.box
+        return (right - left) * (bottom - top)
 
-def draw_errors(
-    records: Records, detections: Sequence[Mapping[str, Any]], path: Path, most: int = 8
-) -> None:
-    """False positives above, misses below, in their surroundings; the true boxes are dashed."""
-    rows = (false_positives(records, detections, most), false_negatives(records, detections, most))
-    figure = Figure(figsize=(1.9 * most, 4.6), layout="constrained")
-    figure.suptitle(
-        "surest false positives (above) and largest misses (below); ground truth dashed",
-        fontsize=11,
-    )
-    grid = figure.subplots(2, most, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for line, mistakes, colour in zip(grid, rows, ("#e6194b", "#f58231"), strict=True):
-        for axes, mistake in zip(line, mistakes, strict=False):
-            record = records.images[mistake.image]
-            axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
-            for box in record.boxes.tolist():
-                axes.add_patch(rectangle(box, "#ffffff", "--"))
-            axes.add_patch(rectangle(mistake.box, colour))
-            left, top, right, bottom = mistake.box
-            side = max(right - left, bottom - top, 0.2 * min(record.width, record.height))
-            x, y = (left + right) / 2, (top + bottom) / 2
-            axes.set_xlim(max(x - side, 0), min(x + side, record.width))
-            axes.set_ylim(min(y + side, record.height), max(y - side, 0))
-            axes.set_title(f"{mistake.text}\n{record.image_id}", fontsize=6.5)
-    save_figure(figure, path)
-
-
-def rectangle(box: Sequence[float], colour: str, style: str = "-") -> Rectangle:
-    """A box (left, top, right, bottom) in the coordinates of `imshow`: pixels round 0, 1, ..."""
-    left, top, right, bottom = box
-    corner = (left - 0.5, top - 0.5)
-    width, height = right - left, bottom - top
-    return Rectangle(corner, width, height, fill=False, ec=colour, ls=style, lw=1.4)
+    return sorted(errors, key=area, reverse=True)[:count]

@@ -1,47 +1,58 @@
 """Faster R-CNN of torchvision's parts on the levels of a Backbone: feature pyramid or C4.
 
-N images, H height, W width.
+What torchvision fixes otherwise than detectron2 is set to detectron2's defaults here: anchors are
+not rounded and keep their level's stride; regions are aligned to half a pixel and sampled as
+densely as they are large; boxes have an L1 loss, divided by the number of anchors or regions asked
+for; boxes are computed in float32 under mixed precision; new layers are drawn as detectron2's.
+
+N images, C channels, H height, W width, A anchors at a position, R regions.
 """
+
+import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.ops import roi_align
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from transfer.detection.body import STRIDES, C4Trunk, PyramidTrunk, Res5Head
+from transfer.detection.body import STRIDES, DetectorBackbone, Res5Head
 from transfer.detection.config import DetectorConfig
-from transfer.detection.regions import (
-    RPN,
-    Anchors,
-    BoxHead,
-    BoxPredictor,
-    Float32RPNHead,
-    RoIPooler,
-    TwoFCBoxHead,
-)
 
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
+_RATIOS = (0.5, 1.0, 2.0)
 _DIVISOR = 32  # images are padded to multiples of it
 
 
 class FasterRCNN(nn.Module):
-    """Trunk, region proposals, box heads.
+    """Backbone, region proposal network, box head.
 
     In training: images and targets to {loss: scalar}. In evaluation: images to a list of {"boxes"
     (K, 4), "labels" (K,) from 1, "scores" (K,)}, in pixels of the images as given.
     """
 
     def __init__(
-        self, backbone: Backbone, trunk: nn.Module, proposals: RPN, heads: BoxHead
+        self,
+        backbone: DetectorBackbone,
+        rpn: RegionProposalNetwork,
+        roi_heads: RoIHeads,
+        mean: Sequence[float],
+        std: Sequence[float],
     ) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
-        self.trunk, self.rpn, self.roi_heads = trunk, proposals, heads
-        for name in ("mean", "std"):
-            values = torch.tensor(getattr(backbone.spec, name)) * 255
-            self.register_buffer(name, values[:, None, None], persistent=False)
+        self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, torch.tensor(values)[:, None, None] * 255, persistent=False)
 
     def forward(
         self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
@@ -51,19 +62,167 @@ class FasterRCNN(nn.Module):
         Targets: {"boxes" (K, 4), "labels" (K,) from 1}, K may be 0.
         """
         batch = self.pad(images)
-        features = self.trunk(batch.tensors)
-        proposals, first = self.rpn(batch, features, targets)
-        found, second = self.roi_heads(features, proposals, batch.image_sizes, targets)
-        return {**first, **second} if self.training else found
+        features = self.backbone(batch.tensors)
+        proposals, rpn_losses = self.rpn(batch, features, targets)
+        detections, losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
+        return {**rpn_losses, **losses} if self.training else detections
 
     def pad(self, images: list[Tensor]) -> ImageList:
         """Normalised by the backbone's mean and std, zeros to the right and below."""
         sizes = [(image.shape[-2], image.shape[-1]) for image in images]
         height, width = (-(-max(side) // _DIVISOR) * _DIVISOR for side in zip(*sizes, strict=True))
         batch = self.mean.new_zeros((len(images), 3, height, width))
-        for place, image in zip(batch, images, strict=True):
-            place[:, : image.shape[-2], : image.shape[-1]] = (image - self.mean) / self.std
+        for padded, image in zip(batch, images, strict=True):
+            padded[:, : image.shape[-2], : image.shape[-1]] = (image - self.mean) / self.std
         return ImageList(batch, sizes)
+
+
+class Anchors(AnchorGenerator):
+    """Boxes of each size and of ratios 1:2, 1:1, 2:1 at every position of every level."""
+
+    def __init__(self, sizes: Sequence[Sequence[float]], strides: Sequence[int]) -> None:
+        super().__init__(sizes, (_RATIOS,) * len(sizes))
+        self.strides = strides
+
+    def generate_anchors(
+        self, scales: Sequence[float], aspect_ratios: Sequence[float], *_: Any
+    ) -> Tensor:
+        """(A, 4) boxes round the origin, not rounded."""
+        boxes = []
+        for scale in scales:
+            for ratio in aspect_ratios:
+                width = math.sqrt(scale**2 / ratio)
+                height = ratio * width
+                boxes.append([-width / 2, -height / 2, width / 2, height / 2])
+        return torch.tensor(boxes)
+
+    def forward(self, images: ImageList, levels: list[Tensor]) -> list[Tensor]:
+        """The same (sum of H * W * A, 4) for each image."""
+        self.set_cell_anchors(torch.float32, levels[0].device)
+        shapes = [level.shape[-2:] for level in levels]
+        anchors = torch.cat(self.grid_anchors(shapes, [(s, s) for s in self.strides]))
+        return [anchors] * len(images.image_sizes)
+
+
+class RoIPooler(nn.Module):
+    """Regions from the level that suits their size (FPN paper, equation 1), or the only one."""
+
+    def __init__(self, names: Sequence[str], strides: Sequence[int], size: int) -> None:
+        super().__init__()
+        self.names, self.strides, self.size = tuple(names), tuple(strides), size
+
+    def forward(
+        self, features: dict[str, Tensor], boxes: list[Tensor], _: list[tuple[int, int]]
+    ) -> Tensor:
+        """Levels and (R, 4) boxes of each image to (sum of R, C, size, size)."""
+        number = torch.cat([torch.full_like(b[:, :1], k) for k, b in enumerate(boxes)])
+        regions = torch.cat([number, torch.cat(boxes)], 1)
+        levels = [features[name] for name in self.names]
+        if len(levels) == 1:
+            return self._align(levels[0], regions, self.strides[0])
+        area = (regions[:, 3] - regions[:, 1]) * (regions[:, 4] - regions[:, 2])
+        first = math.log2(self.strides[0])
+        level_of = torch.floor(4 + torch.log2(area.sqrt() / 224 + 1e-8)) - first
+        level_of = level_of.clamp(0, len(levels) - 1).long()
+        pooled = levels[0].new_zeros((len(regions), levels[0].shape[1], self.size, self.size))
+        pooled = pooled.float() if torch.is_autocast_enabled(pooled.device.type) else pooled
+        for index, (level, stride) in enumerate(zip(levels, self.strides, strict=True)):
+            chosen = torch.nonzero(level_of == index).flatten()
+            pooled[chosen] = self._align(level, regions[chosen], stride).to(pooled.dtype)
+        return pooled
+
+    def _align(self, level: Tensor, regions: Tensor, stride: int) -> Tensor:
+        size = (self.size, self.size)
+        return roi_align(level, regions, size, 1 / stride, sampling_ratio=0, aligned=True)
+
+
+class Float32RPNHead(RPNHead):
+    """torchvision's, its outputs in float32 under mixed precision."""
+
+    def forward(self, levels: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Objectness and box corrections of every level."""
+        objectness, corrections = super().forward(levels)
+        return [o.float() for o in objectness], [c.float() for c in corrections]
+
+
+class RPN(RegionProposalNetwork):
+    """torchvision's region proposal network with a loss of the given beta.
+
+    Both losses are divided by the anchors asked for in all images, as detectron2 does.
+    """
+
+    def __init__(self, *arguments: Any, beta: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.beta = beta
+
+    def compute_loss(
+        self,
+        objectness: Tensor,
+        pred_bbox_deltas: Tensor,
+        labels: list[Tensor],
+        regression_targets: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of objectness and of boxes."""
+        positive, negative = self.fg_bg_sampler(labels)
+        on_objects = torch.nonzero(torch.cat(positive)).flatten()
+        sampled = torch.cat([on_objects, torch.nonzero(torch.cat(negative)).flatten()])
+        count = self.fg_bg_sampler.batch_size_per_image * len(labels)
+        targets = torch.cat(regression_targets)[on_objects]
+        boxes = functional.smooth_l1_loss(
+            pred_bbox_deltas[on_objects], targets, beta=self.beta, reduction="sum"
+        )
+        scores = functional.binary_cross_entropy_with_logits(
+            objectness.flatten()[sampled], torch.cat(labels)[sampled], reduction="sum"
+        )
+        return scores / count, boxes / count
+
+
+class BoxHead(RoIHeads):
+    """torchvision's box head with a loss of the given beta."""
+
+    def __init__(self, *arguments: Any, beta: float, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.beta = beta
+
+    def forward(
+        self,
+        features: dict[str, Tensor],
+        proposals: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+        targets: list[dict[str, Tensor]] | None = None,
+    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        """(detections, losses): one of them empty."""
+        if not self.training:
+            return super().forward(features, proposals, image_shapes)
+        proposals, _, labels, corrected = self.select_training_samples(proposals, targets)
+        pooled = self.box_roi_pool(features, proposals, image_shapes)
+        scores, corrections = self.box_predictor(self.box_head(pooled))
+        label = torch.cat(labels)
+        on_objects = torch.nonzero(label > 0).flatten()
+        own = corrections.reshape(len(label), -1, 4)[on_objects, label[on_objects]]
+        boxes = functional.smooth_l1_loss(
+            own, torch.cat(corrected)[on_objects], beta=self.beta, reduction="sum"
+        )
+        return [], {
+            "loss_classifier": functional.cross_entropy(scores, label),
+            "loss_box_reg": boxes / len(label),
+        }
+
+
+class BoxPredictor(FastRCNNPredictor):
+    """Class scores and box corrections of a region, initialised as in Fast R-CNN, in float32."""
+
+    def __init__(self, channels: int, num_outputs: int) -> None:
+        super().__init__(channels, num_outputs)
+        nn.init.normal_(self.cls_score.weight, std=0.01)
+        nn.init.normal_(self.bbox_pred.weight, std=0.001)
+        for layer in (self.cls_score, self.bbox_pred):
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(R, C) to (R, classes + 1) and (R, 4 (classes + 1))."""
+        scores, corrections = super().forward(features)
+        return scores.float(), corrections.float()
 
 
 def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int) -> FasterRCNN:
@@ -73,23 +232,25 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
     """
     if config.head == "dc5":
         raise UsageError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4.")
-    trunk: PyramidTrunk | C4Trunk
-    sides: list[tuple[float, ...]]
-    head: TwoFCBoxHead | Res5Head
+    body = DetectorBackbone(backbone, config)
     if config.head == "fpn":
-        trunk = PyramidTrunk(backbone, config)
-        sides = [(side,) for side in config.anchor_sizes]
+        sizes: list[Sequence[float]] = [(size,) for size in config.anchor_sizes]
         pooler = RoIPooler([str(k) for k in range(len(STRIDES))], STRIDES, 7)
-        head = TwoFCBoxHead(config.fpn_channels * 7**2, config.head_channels)
+        head: nn.Module = TwoMLPHead(config.fpn_channels * 7**2, config.head_channels)
+        layers: Any = head.children()
+        for layer in layers:  # as detectron2's c2_xavier_fill
+            nn.init.kaiming_uniform_(layer.weight, a=1)
+            nn.init.zeros_(layer.bias)
+        head_channels = config.head_channels
     else:
-        trunk = C4Trunk(backbone, config)
-        sides = [config.anchor_sizes]
-        pooler = RoIPooler(["0"], trunk.strides, 14)
+        sizes = [config.anchor_sizes]
+        pooler = RoIPooler(["0"], body.strides, 14)
         head = Res5Head(backbone, config)
-    anchors = Anchors(sides, trunk.strides)
-    proposals = RPN(
+        head_channels = head.out_channels
+    anchors = Anchors(sizes, body.strides)
+    rpn = RPN(
         anchors,
-        Float32RPNHead(trunk.out_channels, anchors.num_anchors_per_location()[0]),
+        Float32RPNHead(body.out_channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
@@ -102,10 +263,10 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         nms_thresh=0.7,
         beta=config.smooth_l1_beta,
     )
-    heads = BoxHead(
+    roi_heads = BoxHead(
         pooler,
         head,
-        BoxPredictor(head.out_channels, num_classes + 1),
+        BoxPredictor(head_channels, num_classes + 1),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
         batch_size_per_image=config.rois,
@@ -116,4 +277,4 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         detections_per_img=100,
         beta=config.smooth_l1_beta,
     )
-    return FasterRCNN(backbone, trunk, proposals, heads)
+    return FasterRCNN(body, rpn, roi_heads, backbone.spec.mean, backbone.spec.std)

@@ -6,31 +6,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import nn
 
 from pretrain import torch_file
-from pretrain.audit import place
+from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from pretrain.progress import bar, log
 from pretrain.run import plain
 from pretrain.training import Loader
-from transfer.detection.annotations import size_of
+from transfer.detection.annotations import image_size
 from transfer.detection.config import (
+    DatasetConfig,
     DetectionConfig,
     DetectorConfig,
     Engine,
-    ImagesConfig,
 )
 from transfer.detection.dataset import DetectionDataset, collate
 from transfer.detection.records import Record
 from transfer.detection.setup import build_model, unfrozen
 
-FORMAT = "detector/2"
+FORMAT = "detector/3"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,29 +38,32 @@ class Detector:
 
     model: nn.Module
     classes: tuple[str, ...]
-    images: ImagesConfig
+    dataset: DatasetConfig
     engine: Engine
     backbone: dict[str, Any]
     """What `Backbone.describe` said."""
 
 
-def save_detector(
-    path: Path,
-    model: nn.Module,
-    backbone: Backbone,
-    config: DetectionConfig,
-    classes: Sequence[str],
-) -> None:
-    """Write what `load_detector` needs, whole or not at all."""
-    content = {
-        "format": FORMAT,
-        "backbone": backbone.describe(),
-        "spec": json.loads(json.dumps(asdict(backbone.spec))),
-        "config": plain(config),
-        "classes": list(classes),
-        "state_dict": model.state_dict(),
-    }
-    torch_file.write(path, content)
+@dataclass(frozen=True)
+class DetectorFile:
+    """What is written of a trained detector; `load_detector` reads it."""
+
+    model: nn.Module
+    backbone: Backbone
+    config: DetectionConfig
+    classes: Sequence[str]
+
+    def save(self, path: Path) -> None:
+        """Write it, complete or not at all."""
+        content = {
+            "format": FORMAT,
+            "backbone": self.backbone.describe(),
+            "spec": json.loads(json.dumps(asdict(self.backbone.spec))),
+            "config": plain(self.config),
+            "classes": list(self.classes),
+            "state_dict": self.model.state_dict(),
+        }
+        torch_file.write(path, content)
 
 
 def load_detector(path: Path) -> Detector:
@@ -75,28 +77,54 @@ def load_detector(path: Path) -> Detector:
         raise UsageError(f"there is no detector {file}: give the folder of a finished run.")
     content = torch_file.read(file)
     found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
+    if found not in (FORMAT, "detector/2"):
         raise UsageError(
             f"{file} is no detector of this project: format {found!r}, not {FORMAT!r}."
         )
     try:
+        content = _from_detector_2(content) if found == "detector/2" else content
         spec = BackboneSpec(**content["spec"])
         config, classes = content["config"], tuple(content["classes"])
         detector = DetectorConfig(**_tuples(config["detector"]))
-        images, engine = ImagesConfig(**_tuples(config["images"])), config["engine"]
-        detector = unfrozen(detector) if config["scratch"] else detector
+        detector = unfrozen(detector) if config["random_init"] else detector
         backbone = Backbone.of(spec.create(spec.num_classes, 0), spec, Provenance())
-        model = build_model(backbone, detector, len(classes), engine)
-        place(model, content["state_dict"])
+        model = build_model(backbone, detector, len(classes), config["engine"])
+        load_strict(model, content["state_dict"])
+        return Detector(
+            model=model.eval(),
+            classes=classes,
+            dataset=DatasetConfig(**_tuples(config["dataset"])),
+            engine=config["engine"],
+            backbone=content["backbone"],
+        )
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is damaged: {error!r}.") from error
-    return Detector(
-        model=model.eval(),
-        classes=classes,
-        images=images,
-        engine=engine,
-        backbone=content["backbone"],
-    )
+
+
+def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
+    """The content of a file of the format before, under today's names."""
+    names = {
+        "max_broken": "max_corrupt",
+        "group": "aspect_ratio_grouping",
+        "anchor_sides": "anchor_sizes",
+    }
+    modules = {
+        "trunk.pyramid.": "backbone.fpn.",
+        "trunk.body.": "backbone.body.",
+        "roi_heads.box_head.fc1.": "roi_heads.box_head.fc6.",
+        "roi_heads.box_head.fc2.": "roi_heads.box_head.fc7.",
+    }
+    config = content["config"]
+    config |= {
+        "dataset": {names.get(k, k): v for k, v in (config["voc"] | config["images"]).items()},
+        "detector": {names.get(k, k): v for k, v in config["detector"].items()},
+        "random_init": config["scratch"],
+    }
+    weights = {}
+    for name, tensor in content["state_dict"].items():
+        prefix = next((prefix for prefix in modules if name.startswith(prefix)), "")
+        weights[modules.get(prefix, "") + name.removeprefix(prefix)] = tensor
+    return content | {"state_dict": weights}
 
 
 def _tuples(section: dict[str, Any]) -> dict[str, Any]:
@@ -110,7 +138,7 @@ def detect(
     model: nn.Module,
     records: Sequence[Record],
     classes: Sequence[str],
-    images: ImagesConfig,
+    dataset: DatasetConfig,
     fabric: Fabric,
     *,
     batch_size: int = 1,
@@ -123,7 +151,7 @@ def detect(
     looks at its share of the images; all of them return the whole list, in order of the records.
     """
     loader = Loader(
-        DetectionDataset(records, images, train=False),
+        DetectionDataset(records, dataset, train=False),
         batch_size=batch_size,
         seed=0,
         shuffle=False,
@@ -134,60 +162,23 @@ def detect(
         max_corrupt=max_corrupt,
     )
     model.eval()
-    found: list[tuple[int, list[dict[str, Any]]]] = []
+    rows_of: dict[int, list[dict[str, Any]]] = {}
     with bar("scoring", len(records), "images", shown=fabric.is_global_zero) as advance:
-        for pictures, targets in loader.epoch(0):
-            outputs = model(fabric.to_device(pictures))
+        for images, targets in loader.epoch(0):
+            with fabric.autocast():
+                outputs = model(fabric.to_device(images))
             for output, target in zip(outputs, targets, strict=True):
                 index = int(target["index"])
-                rows = _rows(output, target["scale"], records[index], classes)
-                found.append((index, rows))
-            advance(len(pictures) * fabric.world_size)
+                rows_of[index] = _to_rows(output, target["scale"], records[index], classes)
+            advance(len(images) * fabric.world_size)
     if fabric.world_size > 1:
         shares: list[Any] = [None] * fabric.world_size
-        torch.distributed.all_gather_object(shares, found)
-        found = [one for share in shares for one in share]
-    return [row for _, rows in sorted(found, key=lambda one: one[0]) for row in rows]
+        torch.distributed.all_gather_object(shares, rows_of)
+        rows_of = {index: rows for share in shares for index, rows in share.items()}
+    return [row for index in sorted(rows_of) for row in rows_of[index]]
 
 
-def records_of_images(path: Path) -> list[Record]:
-    """An image, or those of a folder, without objects.
-
-    Raises:
-        UsageError: nothing there, or two files of one name but for the ending.
-    """
-    if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
-    else:
-        files = [path] if path.is_file() else []
-    sizes = [(file, size_of(file)) for file in files]
-    usable = [(file, size) for file, size in sizes if size is not None]
-    if not usable:
-        raise UsageError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
-    names = [file.stem for file, _ in usable]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UsageError(f"{path} has two images called {twice}; they would be one image_id.")
-    for file, size in sizes:
-        if size is None:
-            log(f"left out: {file} is no image, or cut short")
-    none = np.zeros(0, dtype=bool)
-    return [
-        Record(
-            image_id=file.stem,
-            path=file,
-            width=width,
-            height=height,
-            boxes=np.zeros((0, 4)),
-            labels=np.zeros(0, dtype=np.int64),
-            difficult=none,
-            truncated=none,
-            crowd=none,
-        )
-        for file, (width, height) in usable
-    ]
-
-
-def _rows(
+def _to_rows(
     output: dict[str, torch.Tensor], scale: torch.Tensor, record: Record, classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     boxes = output["boxes"].float().cpu() / scale.repeat(2)
@@ -196,11 +187,32 @@ def _rows(
     boxes[:, 2:] -= boxes[:, :2]
     scored = zip(boxes.tolist(), output["labels"].tolist(), output["scores"].tolist(), strict=True)
     return [
-        {
-            "image_id": record.image_id,
-            "category": classes[label - 1],
-            "bbox": box,
-            "score": score,
-        }
+        {"image_id": record.image_id, "category": classes[label - 1], "bbox": box, "score": score}
         for box, label, score in scored
     ]
+
+
+def find_images(path: Path) -> list[Record]:
+    """An image, or those of a folder, without objects.
+
+    Raises:
+        UsageError: nothing there, or two files of one name but for the ending.
+    """
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    records: dict[str, Record] = {}
+    for file in files:
+        is_listed = file == path or file.suffix.lower() in SUFFIXES
+        if not is_listed or not file.is_file():
+            continue
+        if (size := image_size(file)) is None:
+            log(f"left out: {file} is no image, or cut short")
+        elif file.stem in records:
+            raise UsageError(
+                f"{path} has two images called {file.stem}; they would be one image_id."
+            )
+        else:
+            width, height = size
+            records[file.stem] = Record(image_id=file.stem, path=file, width=width, height=height)
+    if not records:
+        raise UsageError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
+    return list(records.values())

@@ -6,25 +6,20 @@ from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from pretrain.images import decode
 from pretrain.run import Run, save_figure
-from transfer.detection.average_precision import average_precision, compare, curve
-from transfer.detection.error_types import draw_errors, rectangle
+from transfer.detection.average_precision import average_precision, match_detections
+from transfer.detection.error_types import false_negatives, false_positives
 from transfer.detection.records import Record, Records
 
+# fmt: off
 _COLOURS = (
-    "#e6194b",
-    "#3cb44b",
-    "#4363d8",
-    "#f58231",
-    "#911eb4",
-    "#00a0a0",
-    "#f032e6",
-    "#808000",
-    "#9a6324",
-    "#000075",
+    "#e6194b", "#3cb44b", "#4363d8", "#f58231", "#911eb4",
+    "#00a0a0", "#f032e6", "#808000", "#9a6324", "#000075",
 )
+# fmt: on
 
 
 def draw_all(
@@ -42,38 +37,35 @@ def draw_detections(
     detections: Sequence[Mapping[str, Any]],
     path: Path,
     num_images: int = 8,
-    least_score: float = 0.5,
+    min_score: float = 0.5,
 ) -> None:
-    """Ground truth (left) and detections above `least_score` (right) of images spread evenly."""
+    """Ground truth (left) and detections from `min_score` on (right) of images spread evenly."""
     shown = min(num_images, len(records))
-    places = [number * len(records) // shown for number in range(shown)]
     columns = 2
     rows = -(-shown // columns)
     figure = Figure(figsize=(5.4 * columns, 2.75 * rows + 0.4), layout="constrained")
     figure.suptitle(
-        f"ground truth (left) and detections with score >= {least_score} (right)", fontsize=11
+        f"ground truth (left) and detections with score >= {min_score} (right)", fontsize=11
     )
     grid = figure.subplots(rows, 2 * columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
-    colour = _colours(records.classes)
-    for number, place in enumerate(places):
-        record = records.images[place]
+    colours = _colours(records.classes)
+    for number, (left, right) in enumerate(grid.reshape(-1, 2)[:shown]):
+        record = records.images[number * len(records) // shown]
         image = decode(record.path).permute(1, 2, 0).numpy()
-        row, column = divmod(number, columns)
-        truth, found = grid[row, 2 * column], grid[row, 2 * column + 1]
-        for axes in (truth, found):
-            axes.imshow(image)
-        truth.set_title(str(record.image_id), fontsize=7)
+        left.imshow(image)
+        right.imshow(image)
+        left.set_title(str(record.image_id), fontsize=7)
         for box, label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
-            _box(truth, box, records.classes[label], colour[records.classes[label]])
-        for row_found in detections:
-            if row_found["image_id"] == record.image_id and row_found["score"] >= least_score:
-                _detection(found, row_found, colour)
+            _draw_box(left, box, records.classes[label], colours[records.classes[label]])
+        for row in detections:
+            if row["image_id"] == record.image_id and row["score"] >= min_score:
+                _draw_detection(right, row, colours)
     save_figure(figure, path)
 
 
-def draw_found(
+def draw_image(
     record: Record, rows: Sequence[Mapping[str, Any]], classes: Sequence[str], path: Path
 ) -> None:
     """One image with its detections, in its own size."""
@@ -81,9 +73,9 @@ def draw_found(
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
     axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
-    colour = _colours(classes)
+    colours = _colours(classes)
     for row in rows:
-        _detection(axes, row, colour)
+        _draw_detection(axes, row, colours)
     save_figure(figure, path, dpi=200)
 
 
@@ -91,68 +83,96 @@ def _colours(classes: Sequence[str]) -> dict[str, str]:
     return {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(classes)}
 
 
-def _detection(axes: Axes, row: Mapping[str, Any], colour: Mapping[str, str]) -> None:
+def _draw_detection(axes: Axes, row: Mapping[str, Any], colours: Mapping[str, str]) -> None:
     left, top, width, height = row["bbox"]
     text = f"{row['category']} {row['score']:.2f}"
-    _box(axes, [left, top, left + width, top + height], text, colour[row["category"]])
+    _draw_box(axes, [left, top, left + width, top + height], text, colours[row["category"]])
 
 
-def _box(axes: Axes, box: Sequence[float], text: str, colour: str) -> None:
-    left, top, *_ = box
-    axes.add_patch(rectangle(box, colour))
-    axes.text(
-        left,
-        top,
-        text,
-        fontsize=5.5,
-        color="white",
-        va="bottom",
-        clip_on=True,
-        bbox={"facecolor": colour, "edgecolor": "none", "pad": 0.8},
-    )
+def _draw_box(axes: Axes, box: Sequence[float], text: str, colour: str) -> None:
+    axes.add_patch(_rectangle(box, colour))
+    x, y = box[:2]
+    label = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
+    axes.text(x, y, text, fontsize=5.5, color="white", va="bottom", clip_on=True, bbox=label)
+
+
+def _rectangle(box: Sequence[float], colour: str, style: str = "-") -> Rectangle:
+    """A box (left, top, right, bottom) in the coordinates of `imshow`: pixels round 0, 1, ..."""
+    left, top, right, bottom = box
+    corner = (left - 0.5, top - 0.5)
+    width, height = right - left, bottom - top
+    return Rectangle(corner, width, height, fill=False, ec=colour, ls=style, lw=1.4)
 
 
 def draw_precision_recall(
     records: Records, detections: Sequence[Mapping[str, Any]], path: Path
 ) -> None:
     """Precision over recall of each class at an overlap of 0.5, with the area below in percent."""
-    compared, ignored = compare(records, detections)
+    matches = match_detections(records, detections)
     figure = Figure(figsize=(5.4, 4.2), layout="constrained")
     axes = figure.subplots()
-    for number, (name, one) in enumerate(compared.items()):
-        if not one.to_find:
-            continue
-        hit, counted = one.hits(0.5, ignored)
-        recall, precision = curve(hit[counted], one.to_find)
-        area = average_precision(recall, precision, "area")
-        style = ("-", "--", ":")[number // len(_COLOURS) % 3]
-        colour = _COLOURS[number % len(_COLOURS)]
-        axes.plot(recall, precision, style, color=colour, lw=1.3, label=f"{name} {area:.1f}")
+    for number, (name, one) in enumerate(matches.items()):
+        if len(one.objects):
+            precision, recall = one.precision_recall(0.5)
+            area = average_precision(precision, recall, "area")
+            style = ("-", "--", ":")[number // len(_COLOURS) % 3]
+            colour = _COLOURS[number % len(_COLOURS)]
+            axes.plot(recall, precision, style, color=colour, lw=1.3, label=f"{name} {area:.1f}")
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.set_title("overlap above 0.5; area in percent", fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=6.5, ncols=1 + (len(compared) > 12))
+    axes.legend(fontsize=6.5, ncols=1 + (len(matches) > 12))
     save_figure(figure, path)
 
 
-def draw_curve(log: Sequence[Mapping[str, Any]], losses: Sequence[str], path: Path) -> None:
-    """The parts of the loss over the epochs, and the score where it was measured."""
+def draw_errors(
+    records: Records, detections: Sequence[Mapping[str, Any]], path: Path, count: int = 8
+) -> None:
+    """False positives above, false negatives below, in their surroundings; truth is dashed."""
+    rows = (
+        false_positives(records, detections, count),
+        false_negatives(records, detections, count),
+    )
+    figure = Figure(figsize=(1.9 * count, 4.6), layout="constrained")
+    figure.suptitle(
+        "false positives of highest confidence (above) and largest false negatives (below); "
+        "ground truth dashed",
+        fontsize=11,
+    )
+    grid = figure.subplots(2, count, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    for line, errors, colour in zip(grid, rows, ("#e6194b", "#f58231"), strict=True):
+        for axes, error in zip(line, errors, strict=False):
+            record = records.images[error.image]
+            axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
+            for box in record.boxes.tolist():
+                axes.add_patch(_rectangle(box, "#ffffff", "--"))
+            axes.add_patch(_rectangle(error.box, colour))
+            left, top, right, bottom = error.box
+            side = max(right - left, bottom - top, 0.2 * min(record.width, record.height))
+            x, y = (left + right) / 2, (top + bottom) / 2
+            axes.set_xlim(max(x - side, 0), min(x + side, record.width))
+            axes.set_ylim(min(y + side, record.height), max(y - side, 0))
+            axes.set_title(f"{error.text}\n{record.image_id}", fontsize=6.5)
+    save_figure(figure, path)
+
+
+def draw_curve(history: Sequence[Mapping[str, Any]], losses: Sequence[str], path: Path) -> None:
+    """The terms of the loss over the epochs, and the score where it was measured."""
     figure = Figure(figsize=(6.2, 3.6), layout="constrained")
     axes = figure.subplots()
-    epochs = [record["epoch"] for record in log]
+    epochs = [record["epoch"] for record in history]
     for name in ("loss", *losses):
-        axes.plot(epochs, [record[name] for record in log], ".-", label=name)
-    axes.set_xlabel("epoch")
-    axes.set_ylabel("training loss")
+        axes.plot(epochs, [record[name] for record in history], ".-", label=name)
+    axes.set(xlabel="epoch", ylabel="training loss")
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
-    scored = [record for record in log if "AP50" in record]
-    if len(scored) > 1:
-        score = axes.twinx()
-        places = [record["epoch"] for record in scored]
-        score.plot(places, [record["AP50"] for record in scored], "k.--", label="AP50")
-        score.set_ylabel("AP50 (VOC07, test)")
-        score.set_ylim(0, 100)
-        score.legend(fontsize=8, loc="lower right")
+    scores = {record["epoch"]: record["AP50"] for record in history if "AP50" in record}
+    if len(scores) > 1:
+        right = axes.twinx()
+        right.plot(list(scores), list(scores.values()), "k.--", label="AP50")
+        right.set(ylabel="AP50 (VOC07, test)", ylim=(0, 100))
+        right.legend(fontsize=8, loc="lower right")
     axes.legend(fontsize=8, loc="upper right")
     save_figure(figure, path)

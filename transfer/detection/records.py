@@ -6,7 +6,7 @@ over the first pixel alone is 0, 0, 1, 1.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -27,7 +27,7 @@ Kind = Literal[
     "object twice",
     "size of another image",
 ]
-# what is done, where nobody has asked for something else
+# what is done by default
 RULES: dict[Kind, str] = {
     "broken annotation": "refused",
     "no annotation": "refused",
@@ -41,17 +41,19 @@ RULES: dict[Kind, str] = {
     "object twice": "both are kept",
     "size of another image": "the image's own is taken",
 }
-_OF_AN_IMAGE = ("broken annotation", "no annotation", "no image", "unreadable image")
-_SHOWN = 10
+_IMAGE_KINDS = ("broken annotation", "no annotation", "no image", "unreadable image")
+_MAX_LISTED = 10
+
+Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True, order=True)
 class DataIssue:
-    """One thing that is wrong on disk."""
+    """One thing that is wrong with the files on disk."""
 
     kind: Kind
     where: str
-    """File and, where it can be told, line: Annotations/000001.xml:14."""
+    """File and, where it is known, line: Annotations/000001.xml:14."""
     text: str
 
     def __str__(self) -> str:
@@ -60,23 +62,31 @@ class DataIssue:
 
 @dataclass(frozen=True, kw_only=True)
 class Record:
-    """One image and its K objects."""
+    """One image and its K objects, none by default."""
 
     image_id: str | int
-    """As the data names it: of Pascal VOC the file's name, of MS-COCO a number."""
+    """As the data set names it: in Pascal VOC the file's name, in MS-COCO a number."""
     path: Path
     width: int
     height: int
-    boxes: np.ndarray
+    boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     """(K, 4) float64."""
-    labels: np.ndarray
+    labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     """(K,) int64, positions in the class list."""
-    difficult: np.ndarray
+    difficult: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """(K,) bool: trained on, but neither hit nor miss in Pascal VOC's scores."""
-    truncated: np.ndarray
-    """(K,) bool: part of the object lies outside of the image. Of no consequence."""
-    crowd: np.ndarray
+    crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """(K,) bool: MS-COCO's regions of many objects. Never trained on; scored as difficult."""
+
+    def with_objects(self, objects: Sequence[tuple[Box, int, bool, bool]]) -> "Record":
+        """The same image with objects: box, label, difficult, crowd."""
+        return replace(
+            self,
+            boxes=np.array([box for box, *_ in objects], np.float64).reshape(-1, 4),
+            labels=np.array([label for _, label, *_ in objects], np.int64),
+            difficult=np.array([difficult for *_, difficult, _ in objects], bool),
+            crowd=np.array([crowd for *_, crowd in objects], bool),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,17 +96,9 @@ class Records:
     classes: tuple[str, ...]
     images: tuple[Record, ...]
     category_ids: tuple[int, ...] = ()
-    """MS-COCO's number of each class; 1, 2, ... where the data has none."""
-    numbered: bool = True
-    """False where the data has no numbers of its own."""
-    problems: tuple[DataIssue, ...] = ()
-    """What was met while reading, and dealt with by the rules."""
-
-    def __post_init__(self) -> None:
-        """Number the classes where nobody did."""
-        if not self.category_ids:
-            object.__setattr__(self, "category_ids", tuple(range(1, len(self.classes) + 1)))
-            object.__setattr__(self, "numbered", False)
+    """MS-COCO's number of each class; empty where the data set has none."""
+    issues: tuple[DataIssue, ...] = ()
+    """Found while reading and treated by the rules."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -106,68 +108,91 @@ class Records:
         """Of all images."""
         return sum(len(record.labels) for record in self.images)
 
-    def to_train_on(self, *, difficult: bool = True) -> "Records":
+    def for_training(self, *, difficult: bool = True) -> "Records":
         """Without crowds (and difficult objects, if asked), then without images of no object.
 
         Both libraries drop crowds. detectron2 leaves images without objects out and torchvision's
         reference does so for MS-COCO: they are left out for both engines.
         """
-        kept = []
+        images = []
         for record in self.images:
-            wanted = ~record.crowd if difficult else ~record.crowd & ~record.difficult
-            if wanted.any():
-                kept.append(record if wanted.all() else _chosen(record, wanted))
-        return replace(self, images=tuple(kept))
+            keep = ~record.crowd if difficult else ~record.crowd & ~record.difficult
+            if keep.any():
+                names = ("boxes", "labels", "difficult", "crowd")
+                images.append(replace(record, **{n: getattr(record, n)[keep] for n in names}))
+        return replace(self, images=tuple(images))
 
 
-def _chosen(record: Record, wanted: np.ndarray) -> Record:
-    names = ("boxes", "labels", "difficult", "truncated", "crowd")
-    return replace(record, **{name: getattr(record, name)[wanted] for name in names})
+def clip_box(
+    box: Box, size: tuple[int, int] | None, tolerance: float = 0.0
+) -> tuple[Box | None, Kind | None]:
+    """The part of a box inside the image, None where there is none; and what is wrong with it.
+
+    Args:
+        box: left, top, right, bottom.
+        size: width and height of the image; None where they are unknown, which clips nothing.
+        tolerance: a box may reach over the edge by so many pixels without an issue.
+    """
+    left, top, right, bottom = box
+    if right <= left or bottom <= top:
+        return None, "box without area"
+    if size is None:
+        return box, None
+    clipped = (max(left, 0.0), max(top, 0.0), min(right, size[0]), min(bottom, size[1]))
+    if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
+        return None, "box outside the image"
+    over = max(abs(a - b) for a, b in zip(box, clipped, strict=True))
+    return clipped, "box over the edge" if over > tolerance else None
 
 
-def refuse(
-    problems: Iterable[DataIssue],
+def raise_for_issues(
+    issues: Iterable[DataIssue],
     source: str,
     *,
     max_corrupt: int = 0,
-    dropped: Sequence[Kind] = (),
+    other_classes: Literal["refuse", "drop"] = "refuse",
 ) -> None:
-    """Raise where a problem stands that the rules do not let pass, and name them all, or the first.
+    """Raise where the rules refuse an issue, and list all such issues, or the first of them.
 
     Args:
-        problems: what was met.
+        issues: what was found.
         source: the tree and split, for the message.
         max_corrupt: so many images may be broken; they are then left out.
-        dropped: kinds that the user wants dropped instead.
+        other_classes: what to do with objects of unknown classes.
 
     Raises:
         UsageError: with file and line of each, and what can be done.
     """
-    refused = [p for p in problems if RULES[p.kind] == "refused" and p.kind not in dropped]
-    images = [p for p in refused if p.kind in _OF_AN_IMAGE]
+    refused = [issue for issue in issues if RULES[issue.kind] == "refused"]
+    images = [issue for issue in refused if issue.kind in _IMAGE_KINDS]
+    classes = [issue for issue in refused if issue.kind == "unknown class"]
     if len(images) <= max_corrupt:
-        refused = [p for p in refused if p not in images]
+        refused, images = classes, []
+    if other_classes == "drop":
+        refused, classes = images, []
     if not refused:
         return
-    listed = "".join(f"\n  {problem}" for problem in refused[:_SHOWN])
-    more = f"\n  and {len(refused) - _SHOWN} more" if len(refused) > _SHOWN else ""
-    ways = []
-    if any(p.kind in _OF_AN_IMAGE for p in refused):
-        count = len({p.where.rsplit(":", 1)[0] for p in images})
-        ways.append(f"mend them, or leave so many images out with --voc.max_corrupt {count}")
-    if any(p.kind == "unknown class" for p in refused):
-        ways.append(
-            "mend the names, or give the classes wanted with --voc.classes and drop the others "
-            "with --voc.other_classes drop"
+    listed = "".join(f"\n  {issue}" for issue in refused[:_MAX_LISTED])
+    more = f"\n  and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
+    remedies = []
+    if images:
+        count = len({issue.where.rsplit(":", 1)[0] for issue in images})
+        remedies.append(
+            f"mend them, or leave so many images out with --dataset.max_corrupt {count}"
         )
-    raise UsageError(f"{source} cannot be used:{listed}{more}\n{'; '.join(ways).capitalize()}.")
+    if classes:
+        remedies.append(
+            "mend the names, or give the classes wanted with --dataset.classes and drop the others "
+            "with --dataset.other_classes drop"
+        )
+    raise UsageError(f"{source} cannot be used:{listed}{more}\n{'; '.join(remedies).capitalize()}.")
 
 
-def summary(problems: Sequence[DataIssue], examples: int = 2) -> list[str]:
-    """A line for each kind: how many, by which rule dealt with, and the first of them."""
+def summarize_issues(issues: Sequence[DataIssue], examples: int = 2) -> list[str]:
+    """A line for each kind: how many, by which rule they were treated, and the first of them."""
     lines = []
-    for kind, count in Counter(problem.kind for problem in problems).items():
-        first = [problem.where for problem in problems if problem.kind == kind][:examples]
+    for kind, count in Counter(issue.kind for issue in issues).items():
+        first = [issue.where for issue in issues if issue.kind == kind][:examples]
         rule = RULES[kind] if RULES[kind] != "refused" else "left out, as asked"
         more = ", ..." if count > examples else ""
         lines.append(f"{count:,} x {kind} ({rule}): {', '.join(first)}{more}")

@@ -12,23 +12,30 @@ In a record they are continuous and 0-based, so xmin and ymin move by one and xm
 
 import difflib
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import numpy as np
+from typing import Literal, NamedTuple
 
 from pretrain.errors import UsageError
-from transfer.detection.annotations import Annotation, ObjectAnnotation, lines_of_objects, read_all
-from transfer.detection.records import DataIssue, Kind, Record, Records, refuse
+from transfer.detection.annotations import (
+    Annotation,
+    object_lines,
+    read_annotations,
+)
+from transfer.detection.records import (
+    Box,
+    DataIssue,
+    Kind,
+    Record,
+    Records,
+    clip_box,
+    raise_for_issues,
+)
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 
 
-@dataclass(frozen=True)
-class _Entry:
+class _Entry(NamedTuple):
     """A line of a split."""
 
     tree: Path
@@ -58,36 +65,30 @@ def read_voc(
         images: look for each image and its size; scoring alone needs none.
         max_corrupt: images that may be broken and are then left out.
         other_classes: what to do with objects that are of none of `classes`.
-        cached: see annotations.read_all.
+        cached: see annotations.read_annotations.
 
     Raises:
         UsageError: what the rules of `records.RULES` refuse, with file and line.
     """
-    entries, problems = _listed(root, split)
-    pictures = _pictures(entries) if images else {}
-    paths = [pictures.get((entry.tree, entry.image_id)) for entry in entries]
-    files = [entry.annotation for entry in entries]
-    read = read_all(files, paths, cached)
-    whole: list[tuple[_Entry, Path, Annotation]] = []
-    for entry, path, annotation in zip(entries, paths, read, strict=True):
-        trouble = _trouble(entry, path, annotation, images)
-        problems += trouble
-        if annotation is not None and not trouble:
-            whole.append((entry, path or entry.tree / "JPEGImages" / entry.image_id, annotation))
+    entries, issues = _read_split(root, split)
+    paths = _find_images(entries) if images else [None] * len(entries)
+    annotations = read_annotations([entry.annotation for entry in entries], paths, cached)
+    usable: list[tuple[_Entry, Path, Annotation]] = []
+    for entry, path, annotation in zip(entries, paths, annotations, strict=True):
+        if issue := _image_issue(entry, path, annotation, images):
+            issues.append(issue)
+        elif annotation is not None:
+            usable.append((entry, path or entry.tree / "JPEGImages" / entry.image_id, annotation))
     if classes is None:
-        classes = sorted({thing.name for *_, annotation in whole for thing in annotation.things})
+        classes = sorted({one.name for *_, annotation in usable for one in annotation.objects})
     label_of = {name: label for label, name in enumerate(classes)}
-    records = []
-    clash = _clash(entries)
-    for entry, path, annotation in whole:
-        record, met = _record(entry, path, annotation, label_of, clash)
-        records.append(record)
-        problems += met
-    dropped: tuple[Kind, ...] = ("unknown class",) if other_classes == "drop" else ()
-    refuse(problems, f"{root}, split {split},", max_corrupt=max_corrupt, dropped=dropped)
+    ambiguous = len({entry.image_id for entry in entries}) < len(entries)
+    records = [_make_record(*one, label_of, ambiguous, issues) for one in usable]
+    source = f"{root}, split {split},"
+    raise_for_issues(issues, source, max_corrupt=max_corrupt, other_classes=other_classes)
     if not records:
         raise UsageError(f"{root}, split {split}: no image is left, all {len(entries)} are broken.")
-    return Records(classes=tuple(classes), images=tuple(records), problems=tuple(problems))
+    return Records(classes=tuple(classes), images=tuple(records), issues=tuple(issues))
 
 
 def choose_splits(names: Sequence[str], train: str | None, test: str | None) -> tuple[str, str]:
@@ -97,20 +98,18 @@ def choose_splits(names: Sequence[str], train: str | None, test: str | None) -> 
     the one that begins so.
     """
 
-    def called(name: str) -> str | None:
-        exact = [found for found in names if found == name]
-        years = [f for f in names if f.startswith(name) and f[len(name) :].isdigit()]
-        return next(iter(exact + sorted(years)), None)
+    def find(name: str) -> str | None:
+        years = sorted(n for n in names if n.startswith(name) and n[len(name) :].isdigit())
+        return name if name in names else next(iter(years), None)
 
     if train is None:
-        with_test = called("trainval") and (test or called("test")) and test != "val"
-        train = called("trainval" if with_test else "train")
-    test = test or called("test") or called("val") or called("valid")
+        with_test = find("trainval") and (test or find("test")) and test != "val"
+        train = find("trainval" if with_test else "train")
+    test = test or find("test") or find("val") or find("valid")
     if train is None or test is None:
-        said = ", ".join(names) or "none"
         raise UsageError(
-            f"there are the splits {said}: say which to train on and which to score on with "
-            "--voc.train and --voc.test (several are joined by +)."
+            f"there are the splits {', '.join(names) or 'none'}: say which to train on and which "
+            "to score on with --dataset.train and --dataset.test (several are joined by +)."
         )
     return train, test
 
@@ -120,68 +119,62 @@ def is_tree(folder: Path) -> bool:
     return all((folder / name).is_dir() for name in ("Annotations", "ImageSets/Main"))
 
 
-def trees_in(root: Path) -> list[Path]:
+def find_trees(root: Path) -> list[Path]:
     """`root` where it is a tree, otherwise the trees in that folder."""
     return [root] if is_tree(root) else [path for path in sorted(root.iterdir()) if is_tree(path)]
 
 
-def splits(root: Path) -> list[str]:
+def list_splits(root: Path) -> list[str]:
     """Names of the splits, with TREE/ in front in a folder of trees.
 
     Class-wise lists (cat_train.txt) are left out; UsageError where this is no Pascal VOC tree.
     """
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; a Pascal VOC tree is needed.")
-    if not is_tree(root) and (trees := trees_in(root)):
-        return [f"{tree.name}/{name}" for tree in trees for name in splits(tree)]
-    for needed in ("Annotations", "ImageSets/Main"):
-        if not (root / needed).is_dir():
-            held = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
+    if not is_tree(root) and (trees := find_trees(root)):
+        return [f"{tree.name}/{name}" for tree in trees for name in list_splits(tree)]
+    remedies = {
+        "Annotations": "",
+        "ImageSets/Main": " Make ImageSets/Main/train.txt and val.txt with one image name, without "
+        "its ending, in each line.",
+    }
+    for folder, remedy in remedies.items():
+        if not (root / folder).is_dir():
+            content = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
             raise UsageError(
-                f"{root} is no Pascal VOC tree: it has no {needed} (it holds {held}). "
-                f"{_REMEDY.get(needed, '')}".rstrip()
+                f"{root} is no Pascal VOC tree: it has no {folder} (it holds {content}).{remedy}"
             )
     names = sorted(path.stem for path in (root / "ImageSets" / "Main").glob("*.txt"))
-    whole = {"train", "val", "trainval", "test"}
-    return [n for n in names if "_" not in n or n.rsplit("_", 1)[1] not in whole] or names
+    usual = {"train", "val", "trainval", "test"}
+    return [n for n in names if "_" not in n or n.rsplit("_", 1)[1] not in usual] or names
 
 
-_REMEDY = {
-    "ImageSets/Main": "Make ImageSets/Main/train.txt and val.txt with one image name, without its "
-    "ending, in each line.",
-}
-
-
-def _listed(root: Path, split: str) -> tuple[list[_Entry], list[DataIssue]]:
+def _read_split(root: Path, split: str) -> tuple[list[_Entry], list[DataIssue]]:
     """The images of a split, each once."""
-    there = splits(root)
+    available = list_splits(root)
     entries: dict[tuple[Path, str], _Entry] = {}
-    problems: list[DataIssue] = []
+    issues: list[DataIssue] = []
     for part in split.split("+"):
         tree, name = (root, part) if is_tree(root) else (root / Path(part).parent, Path(part).name)
         path = tree / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
-            near = difflib.get_close_matches(part, there, n=1)
+            near = difflib.get_close_matches(part, available, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            raise UsageError(
-                f"{root} has no split {part!r}; it has {', '.join(there) or 'none'}.{hint}"
-            )
-        before, folder = len(entries) + len(problems), str(tree / "Annotations")
-        for where, image_id in _lines(path):
-            entry = _Entry(tree, image_id, where, f"{folder}/{image_id}.xml")
-            if (tree, image_id) in entries:
-                first = entries[tree, image_id].where
-                problems.append(
-                    DataIssue("image listed twice", where, f"{image_id}, as in {first}")
-                )
-            else:
-                entries[tree, image_id] = entry
-        if len(entries) + len(problems) == before:
+            names = ", ".join(available) or "none"
+            raise UsageError(f"{root} has no split {part!r}; it has {names}.{hint}")
+        lines, folder = list(_read_lines(path)), str(tree / "Annotations")
+        if not lines:
             raise UsageError(f"{path} is empty.")
-    return list(entries.values()), problems
+        for where, image_id in lines:
+            entry = _Entry(tree, image_id, where, f"{folder}/{image_id}.xml")
+            first = entries.setdefault((tree, image_id), entry)
+            if first is not entry:
+                text = f"{image_id}, as in {first.where}"
+                issues.append(DataIssue("image listed twice", where, text))
+    return list(entries.values()), issues
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
     """(file:line, image). Names may hold spaces; a class-wise list has -1, 0 or 1 behind each."""
     for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         words = line.split()
@@ -193,105 +186,91 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}:{number}", " ".join(words)
 
 
-def _pictures(entries: Sequence[_Entry]) -> dict[tuple[Path, str], Path]:
-    """The image file of each (tree, name), by one look at each folder."""
-    found = {}
+def _find_images(entries: Sequence[_Entry]) -> list[Path | None]:
+    """The image file of each entry, by one look at each folder."""
+    files = {}
     for tree in {entry.tree for entry in entries}:
-        folder = tree / "JPEGImages"
-        if not folder.is_dir():
+        if not (tree / "JPEGImages").is_dir():
             raise UsageError(f"{tree} is no Pascal VOC tree: it has no JPEGImages.")
-        there = set(os.listdir(folder))
-        for entry in entries:
-            names = (f"{entry.image_id}{suffix}" for suffix in _SUFFIXES)
-            name = next((name for name in names if name in there), None)
-            if entry.tree == tree and name is not None:
-                found[tree, entry.image_id] = folder / name
-    return found
+        files[tree] = set(os.listdir(tree / "JPEGImages"))
+    paths = []
+    for entry in entries:
+        names = (f"{entry.image_id}{suffix}" for suffix in _SUFFIXES)
+        name = next((name for name in names if name in files[entry.tree]), None)
+        paths.append(None if name is None else entry.tree / "JPEGImages" / name)
+    return paths
 
 
-def _trouble(
+def _image_issue(
     entry: _Entry, path: Path | None, annotation: Annotation | None, images: bool
-) -> list[DataIssue]:
+) -> DataIssue | None:
     """What keeps an image out altogether."""
     if annotation is None:
-        return [DataIssue("no annotation", entry.where, f"there is no {entry.annotation}")]
-    if annotation.trouble is not None:
-        line, _, text = annotation.trouble.partition(": ")
-        return [DataIssue("broken annotation", f"{entry.annotation}:{line}", text)]
+        return DataIssue("no annotation", entry.where, f"there is no {entry.annotation}")
+    if annotation.error is not None:
+        line, _, text = annotation.error.partition(": ")
+        return DataIssue("broken annotation", f"{entry.annotation}:{line}", text)
     if images and path is None:
-        wanted = entry.tree / "JPEGImages" / f"{entry.image_id}.jpg"
-        return [DataIssue("no image", entry.where, f"there is no {wanted}")]
-    if images and annotation.image is None:
-        return [DataIssue("unreadable image", str(path), "it is no image, or cut short")]
-    return []
+        missing = entry.tree / "JPEGImages" / f"{entry.image_id}.jpg"
+        return DataIssue("no image", entry.where, f"there is no {missing}")
+    if images and annotation.image_size is None:
+        return DataIssue("unreadable image", str(path), "it is no image, or cut short")
+    return None
 
 
-def _clash(entries: Sequence[_Entry]) -> bool:
-    return max(Counter(entry.image_id for entry in entries).values()) > 1
+def _make_record(
+    entry: _Entry,
+    path: Path,
+    annotation: Annotation,
+    label_of: dict[str, int],
+    ambiguous: bool,
+    issues: list[DataIssue],
+) -> Record:
+    """The record; what is wrong with its objects is added to `issues`.
 
-
-def _record(
-    entry: _Entry, path: Path, annotation: Annotation, label_of: dict[str, int], clash: bool
-) -> tuple[Record, list[DataIssue]]:
-    """The record, and what its objects lack."""
-    problems: list[DataIssue] = []
-    written = (annotation.width, annotation.height)
-    width, height = annotation.image or written
+    Args:
+        entry: its line of the split.
+        path: the image.
+        annotation: the content of the XML file.
+        label_of: class name -> label.
+        ambiguous: image names need their tree's in front.
+        issues: of the split.
+    """
+    width, height = size = annotation.image_size or annotation.size
+    if annotation.size not in (size, (0, 0)):
+        turned = " (turned: are the boxes those of the turned image?)"
+        text = "{} x {} is written, the image is {} x {}".format(*annotation.size, *size)
+        text += turned if annotation.size == (height, width) else ""
+        issues.append(DataIssue("size of another image", entry.annotation, text))
+    objects: list[tuple[Box, int, bool, bool]] = []
+    seen: set[tuple[str, Box]] = set()
     lines: list[int] = []
 
-    def met(kind: Kind, number: int, text: str) -> None:
-        nonlocal lines
-        lines = lines or lines_of_objects(Path(entry.annotation).read_bytes())
-        problems.append(DataIssue(kind, f"{entry.annotation}:{lines[number]}", text))
+    def report(number: int, kind: Kind, text: str) -> None:
+        if not lines:
+            lines.extend(object_lines(Path(entry.annotation).read_bytes()))
+        issues.append(DataIssue(kind, f"{entry.annotation}:{lines[number]}", text))
 
-    if annotation.image is not None and written not in ((width, height), (0, 0)):
-        turned = " (turned: are the boxes those of the turned image?)"
-        problems.append(
-            DataIssue(
-                "size of another image",
-                entry.annotation,
-                f"{written[0]} x {written[1]} is written, the image is {width} x {height}"
-                + (turned if written == (height, width) else ""),
-            )
-        )
-    kept: list[tuple[tuple[float, ...], ObjectAnnotation]] = []
-    seen: set[tuple] = set()
-    for number, thing in enumerate(annotation.things):
-        box = (thing.xmin - 1, thing.ymin - 1, thing.xmax, thing.ymax)
-        cut = _cut(box, width, height)
-        if thing.name not in label_of:
-            near = difflib.get_close_matches(thing.name, label_of, n=1)
+    for number, one in enumerate(annotation.objects):
+        if one.name not in label_of:
+            near = difflib.get_close_matches(one.name, label_of, n=1)
             hint = f" (did you mean {near[0]!r}?)" if near else ""
             allowed = ", ".join(label_of) or "nothing"
-            met("unknown class", number, f"{thing.name!r} is none of {allowed}{hint}")
-        elif box[2] <= box[0] or box[3] <= box[1]:
-            met("box without area", number, f"{thing}")
-        elif cut[2] <= cut[0] or cut[3] <= cut[1]:
-            met("box outside the image", number, f"{thing} of {width} x {height}")
-        else:
-            if cut != box:
-                met("box over the edge", number, f"{thing} of {width} x {height}")
-            if (thing.name, *box) in seen:
-                met("object twice", number, f"{thing}")
-            seen.add((thing.name, *box))
-            kept.append((cut, thing))
-    record = Record(
-        image_id=f"{entry.tree.name}/{entry.image_id}" if clash else entry.image_id,
+            report(number, "unknown class", f"{one.name!r} is none of {allowed}{hint}")
+            continue
+        # the first pixel is 1 on disk and 0 here; the last one covered ends at its own number
+        box = (one.xmin - 1, one.ymin - 1, one.xmax, one.ymax)
+        clipped, kind = clip_box(box, size if width and height else None)
+        if kind is not None:
+            report(number, kind, f"{one} of {width} x {height}")
+        if clipped is not None:
+            if (one.name, box) in seen:
+                report(number, "object twice", f"{one}")
+            seen.add((one.name, box))
+            objects.append((clipped, label_of[one.name], one.difficult, False))
+    return Record(
+        image_id=f"{entry.tree.name}/{entry.image_id}" if ambiguous else entry.image_id,
         path=path,
         width=width,
         height=height,
-        boxes=np.array([box for box, _ in kept], dtype=np.float64).reshape(-1, 4),
-        labels=np.array([label_of[thing.name] for _, thing in kept], dtype=np.int64),
-        difficult=np.array([thing.difficult for _, thing in kept], dtype=bool),
-        truncated=np.array([thing.truncated for _, thing in kept], dtype=bool),
-        crowd=np.zeros(len(kept), dtype=bool),
-    )
-    return record, problems
-
-
-def _cut(box: tuple[float, ...], width: int, height: int) -> tuple[float, ...]:
-    """The part of a box inside the image; all of it where nothing tells the image's size."""
-    if not width or not height:
-        return box
-    left, top, right, bottom = box
-    return max(left, 0.0), max(top, 0.0), min(right, float(width)), min(bottom, float(height))
+    ).with_objects(objects)

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.detection.average_precision import THRESHOLDS, best_overlaps, compare, evaluate
+from transfer.detection.average_precision import (
+    THRESHOLDS,
+    best_overlaps,
+    evaluate,
+    match_detections,
+)
 from transfer.detection.records import Record, Records
 from transfer.detection.voc import read_voc
 
@@ -22,7 +27,6 @@ def records(images: dict[str, list[tuple]], classes=("cat", "dog")) -> Records:
 
 
 def record(name: str, things: list[tuple], classes=("cat", "dog")) -> Record:
-    none = np.zeros(len(things), dtype=bool)
     return Record(
         image_id=name,
         path=Path(name),
@@ -31,8 +35,7 @@ def record(name: str, things: list[tuple], classes=("cat", "dog")) -> Record:
         boxes=np.array([thing[1] for thing in things], dtype=float).reshape(-1, 4),
         labels=np.array([classes.index(thing[0]) for thing in things], dtype=np.int64),
         difficult=np.array([thing[2] for thing in things], dtype=bool),
-        truncated=none,
-        crowd=none,
+        crowd=np.zeros(len(things), dtype=bool),
     )
 
 
@@ -194,9 +197,9 @@ def test_equal_scores_keep_their_order():
     assert ap50(truth, [right, wrong])[1] == 100
     assert ap50(truth, [wrong, right])[1] == 50
     scores = np.random.default_rng(0).integers(0, 7, 1000).tolist()  # of few, chance keeps it
-    compared, _ = compare(truth, [found("a", "cat", BOX, score) for score in scores])
+    matches = match_detections(truth, [found("a", "cat", BOX, score) for score in scores])
     wanted = sorted(range(len(scores)), key=lambda number: -scores[number])
-    assert compared["cat"].rows.tolist() == wanted
+    assert matches["cat"].rows.tolist() == wanted
 
 
 def test_unknown_image_or_class_is_named():

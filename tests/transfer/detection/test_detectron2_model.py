@@ -8,7 +8,7 @@ import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
-from transfer.detection.config import DetectorConfig, ImagesConfig
+from transfer.detection.config import DatasetConfig, DetectorConfig
 from transfer.detection.dataset import output_shape, resize
 from transfer.detection.faster_rcnn import LOSSES, build_detector
 
@@ -31,10 +31,10 @@ NAMES = {
     "rpn.head.conv.0.0.": "proposal_generator.rpn_head.conv.",
     "rpn.head.cls_logits.": "proposal_generator.rpn_head.objectness_logits.",
     "rpn.head.bbox_pred.": "proposal_generator.rpn_head.anchor_deltas.",
-    "roi_heads.box_head.fc1.": "roi_heads.box_head.fc1.",
-    "roi_heads.box_head.fc2.": "roi_heads.box_head.fc2.",
-    **{f"trunk.pyramid.inner_blocks.{k}.0.": f"backbone.fpn_lateral{k + 2}." for k in range(4)},
-    **{f"trunk.pyramid.layer_blocks.{k}.0.": f"backbone.fpn_output{k + 2}." for k in range(4)},
+    "roi_heads.box_head.fc6.": "roi_heads.box_head.fc1.",
+    "roi_heads.box_head.fc7.": "roi_heads.box_head.fc2.",
+    **{f"backbone.fpn.inner_blocks.{k}.0.": f"backbone.fpn_lateral{k + 2}." for k in range(4)},
+    **{f"backbone.fpn.layer_blocks.{k}.0.": f"backbone.fpn_output{k + 2}." for k in range(4)},
 }
 
 
@@ -146,7 +146,7 @@ def test_images_are_resized_as_detectron2_does():
         assert output_shape(height, width, short, long) == wanted
     image = draw.integers(0, 256, (50, 81, 3), dtype=np.uint8)
     resizing = ResizeShortestEdge(37, 500).get_transform(image)
-    size = output_shape(50, 81, 37, ImagesConfig().long_side)
+    size = output_shape(50, 81, 37, DatasetConfig().long_side)
     ours = resize(torch.from_numpy(image.transpose(2, 0, 1)), size)
     assert np.array_equal(ours.numpy().transpose(1, 2, 0), resizing.apply_image(image))
 
@@ -164,7 +164,7 @@ def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path):
         name="test",
         engine="detectron2",
         data=str(worlds["detection"]),
-        images=ImagesConfig(short_side=64, long_side=128),
+        images=DatasetConfig(short_side=64, long_side=128),
         detector=replace(SMALL, rois=16),
         solver=SolverConfig(lr=1e-3, clip=10),
         epochs=2,

@@ -21,14 +21,13 @@ from pretrain.run import Result, Run
 from pretrain.training import make_fabric
 from transfer.detection import engine
 from transfer.detection.average_precision import evaluate
-from transfer.detection.body import STRIDES, PyramidTrunk, verify_body
-from transfer.detection.config import DetectionConfig, DetectorConfig, ImagesConfig, SolverConfig
+from transfer.detection.body import STRIDES, DetectorBackbone, verify_body
+from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig, SolverConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, flip
-from transfer.detection.faster_rcnn import LOSSES, build_detector
+from transfer.detection.faster_rcnn import LOSSES, Anchors, RoIPooler, build_detector
 from transfer.detection.inference import detect, load_detector
 from transfer.detection.records import Record
-from transfer.detection.regions import Anchors, RoIPooler
 from transfer.detection.setup import build, make_optimizer
 from transfer.detection.voc import read_voc
 
@@ -48,7 +47,7 @@ def config(tree: Path, **changes) -> DetectionConfig:
         name="test",
         engine="torchvision",
         data=str(tree),
-        images=ImagesConfig(short_side=64, long_side=128),
+        images=DatasetConfig(short_side=64, long_side=128),
         detector=SMALL,
         epochs=1,
         batch_size=4,
@@ -72,7 +71,7 @@ def test_flip_moves_boxes_with_their_pixels():
 
 def test_sizes_and_flips_follow_the_ambient_seed(worlds):
     records = read_voc(worlds["detection"], "train").images
-    images = ImagesConfig(train_short_sides=(32, 48), long_side=100)
+    images = DatasetConfig(train_short_sides=(32, 48), long_side=100)
     samples = DetectionDataset(records, images, train=True)
     seen = Counter()
     for seed in range(40):
@@ -91,7 +90,7 @@ def test_boxes_follow_their_image(worlds):
     """Resized to twice its size and back, every box is the record's."""
     records = read_voc(worlds["detection"], "train").images
     for index, record in enumerate(records):
-        images = ImagesConfig(short_side=128, flip=0)
+        images = DatasetConfig(short_side=128, flip=0)
         image, target = DetectionDataset(records, images, train=True)[index]
         assert image.shape == (3, 128, 128)
         assert target["scale"].tolist() == [2, 2]
@@ -110,7 +109,7 @@ def test_a_box_over_the_whole_image_ends_at_its_edges(tmp_path, shape):
         boxes=np.array([[0.0, 0.0, width, height]]),
         labels=np.zeros(1, np.int64),
     )
-    image, target = DetectionDataset([whole], ImagesConfig(short_side=9, flip=0), train=False)[0]
+    image, target = DetectionDataset([whole], DatasetConfig(short_side=9, flip=0), train=False)[0]
     assert sorted(image.shape[1:]) == [9, 13]  # 13.43 before rounding
     assert (image.shape[2] > image.shape[1]) == (width > height)
     edges = [0, 0, image.shape[2], image.shape[1]]
@@ -118,12 +117,9 @@ def test_a_box_over_the_whole_image_ends_at_its_edges(tmp_path, shape):
 
 
 def of_shapes(shapes: list[tuple[int, int]]) -> list[Record]:
-    none = np.zeros(0, dtype=bool)
     return [
-        Record(image_id=k, path=Path(), width=w, height=h, boxes=np.zeros((0, 4)),
-               labels=np.zeros(0, np.int64), difficult=none, truncated=none, crowd=none)
-        for k, (w, h) in enumerate(shapes)
-    ]  # fmt: skip
+        Record(image_id=k, path=Path(), width=w, height=h) for k, (w, h) in enumerate(shapes)
+    ]
 
 
 def test_batches_are_of_one_shape_and_every_image_comes_once():
@@ -144,13 +140,13 @@ def test_batches_are_of_one_shape_and_every_image_comes_once():
 # ---------------------------------------------------------------------------------------- detector
 
 
-def test_the_trunk_is_the_backbone(backbone):
-    trunk = PyramidTrunk(backbone, SMALL).train()
+def test_the_body_is_the_backbone(backbone):
+    body = DetectorBackbone(backbone, SMALL).train()
     images = torch.randn(2, 3, 64, 96)
     wanted = backbone.features(images)[1:]
-    for found, level, stride in zip(trunk.body(images), wanted, STRIDES, strict=True):
+    for found, level, stride in zip(body.body(images), wanted, STRIDES, strict=True):
         assert torch.equal(found, level), f"stride {stride}"
-    assert set(trunk(images)) == {"0", "1", "2", "3", "pool"}
+    assert set(body(images)) == {"0", "1", "2", "3", "pool"}
 
 
 @pytest.mark.parametrize("arch", ["efficientnet_b0", "regnety_002"])
@@ -158,9 +154,9 @@ def test_frozen_norms_keep_their_fused_activations(arch):
     """timm's BatchNormAct2d carries the activation; a converter to FrozenBatchNorm2d drops it."""
     spec = BackboneSpec(arch=arch, num_classes=3)
     held = Backbone.of(spec.create(3, 0), spec, Provenance())
-    trunk = PyramidTrunk(held, SMALL).train()
+    body = DetectorBackbone(held, SMALL).train()
     images = torch.randn(1, 3, 64, 64)
-    for found, level in zip(trunk.body(images), held.features(images)[-4:], strict=True):
+    for found, level in zip(body.body(images), held.features(images)[-4:], strict=True):
         torch.testing.assert_close(found, level)
     from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -191,7 +187,7 @@ def test_frozen_means_that_nothing_moves(backbone, head):
             sum(detector([image], [target]).values()).backward()
             optimizer.step()
         held = {
-            name.removeprefix("trunk.body.model.").replace("roi_heads.box_head.stage", "layer4"):
+            name.removeprefix("backbone.body.model.").replace("roi_heads.box_head.stage", "layer4"):
             tensor
             for name, tensor in detector.state_dict().items()
         }  # fmt: skip
@@ -211,14 +207,14 @@ def test_frozen_means_that_nothing_moves(backbone, head):
 
 
 def test_trained_norms_move(backbone):
-    trunk = PyramidTrunk(backbone, replace(SMALL, batch_norm="trained", freeze=0)).train()
-    trunk(torch.randn(2, 3, 64, 64))
-    assert not torch.equal(trunk.body.model.bn1.running_mean, backbone.weights["bn1.running_mean"])
+    body = DetectorBackbone(backbone, replace(SMALL, batch_norm="trained", freeze=0)).train()
+    body(torch.randn(2, 3, 64, 64))
+    assert not torch.equal(body.body.model.bn1.running_mean, backbone.weights["bn1.running_mean"])
 
 
 def test_sync_norms_are_the_backbone_and_learn(backbone):
-    trunk = PyramidTrunk(backbone, replace(SMALL, batch_norm="sync", freeze=0))
-    assert any(isinstance(module, nn.SyncBatchNorm) for module in trunk.modules())
+    body = DetectorBackbone(backbone, replace(SMALL, batch_norm="sync", freeze=0))
+    assert any(isinstance(module, nn.SyncBatchNorm) for module in body.modules())
 
 
 def test_preprocessing_travels_with_the_backbone(backbone):
@@ -294,7 +290,7 @@ def test_norms_are_not_decayed_and_the_rate_follows_the_batch(backbone):
     names = dict(detector.named_parameters())
     in_norms = {id(p) for p in norms["params"]}
     listed = {name for name, p in names.items() if id(p) in in_norms}
-    assert "trunk.body.model.bn1.weight" in listed
+    assert "backbone.body.model.bn1.weight" in listed
     assert all("bn" in name or "downsample" in name or "conv1." in name for name in listed)
     assert len(decayed["params"]) + len(norms["params"]) == len(names)
 
@@ -365,7 +361,7 @@ def test_boxes_come_back_in_pixels_of_the_file(worlds):
     oracle = Oracle()
     oracle.seen = 0
     classes = read_voc(worlds["detection"], "val").classes
-    rows = detect(oracle, records, classes, ImagesConfig(short_side=128), make_fabric("cpu"))
+    rows = detect(oracle, records, classes, DatasetConfig(short_side=128), make_fabric("cpu"))
     wanted = [
         (r.image_id, classes[label], box.tolist())
         for r in records
@@ -383,8 +379,8 @@ def test_from_scratch_nothing_is_frozen(backbone, worlds):
     assert setup.backbone.method == "from scratch"
     assert setup.backbone.describe()["seed"] == 3
     assert all(parameter.requires_grad for parameter in setup.model.parameters())
-    name = "trunk.body.model.layer1.0.conv1.weight"
-    assert not torch.equal(setup.model.state_dict()[name], backbone.weights[name[17:]])
+    name = "backbone.body.model.layer1.0.conv1.weight"
+    assert not torch.equal(setup.model.state_dict()[name], backbone.weights[name[20:]])
 
 
 def test_a_curve_of_the_score(backbone, worlds, tmp_path):

@@ -13,9 +13,9 @@ from PIL import Image
 
 from pretrain.errors import UsageError
 from transfer.detection import annotations, coco, voc
-from transfer.detection.config import VocConfig
+from transfer.detection.config import DatasetConfig
 from transfer.detection.data import open_data
-from transfer.detection.records import summary
+from transfer.detection.records import summarize_issues
 from transfer.detection.voc import choose_splits, read_voc
 
 
@@ -38,7 +38,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def kinds(records) -> list[str]:
-    return [problem.kind for problem in records.problems]
+    return [issue.kind for issue in records.issues]
 
 
 # --------------------------------------------------------------------------------------- Pascal VOC
@@ -60,7 +60,7 @@ def test_boxes_lose_one_pixel_at_left_and_top_only(worlds):
 
 def test_real_blood_smears(unpacked):
     tree = unpacked("data/bccd.tar") / "BCCD"
-    data = open_data(tree, VocConfig())
+    data = open_data(tree, DatasetConfig())
     assert (data.train_split, data.test_split) == ("trainval", "test")
     assert data.train.classes == ("Platelets", "RBC", "WBC")
     assert (len(data.train), len(data.test)) == (292, 72)
@@ -78,7 +78,7 @@ def test_splits_are_chosen_without_leaks():
     assert choose_splits(four, None, "val") == ("train", "val")
     assert choose_splits(four, "val", None) == ("val", "test")
     assert choose_splits(["train2017", "val2017"], None, None) == ("train2017", "val2017")
-    with pytest.raises(UsageError, match=r"splits VOC2007/train, VOC2007/val.*--voc\.train"):
+    with pytest.raises(UsageError, match=r"splits VOC2007/train, VOC2007/val.*--dataset\.train"):
         choose_splits(["VOC2007/train", "VOC2007/val"], None, None)
 
 
@@ -90,7 +90,7 @@ def test_trees_are_joined(tree):
     assert len({record.image_id for record in held.images}) == 26
     assert held.images[10].image_id == "VOC2012/train_000000"
     assert read_voc(tree.parent, "VOC2007/train").images[0].image_id == "train_000000"
-    assert voc.splits(tree.parent) == [
+    assert voc.list_splits(tree.parent) == [
         "VOC2007/train", "VOC2007/val", "VOC2012/train", "VOC2012/val"
     ]  # fmt: skip
     with pytest.raises(UsageError, match=r"no split 'VOC2012/vall'.*Did you mean VOC2012/val\?"):
@@ -163,7 +163,7 @@ def test_every_fault_is_listed_and_can_be_left_out(tree):
         read_voc(tree, "train", max_corrupt=1)
     held = read_voc(tree, "train", max_corrupt=2)
     assert len(held) == 8
-    assert summary(held.problems) == [
+    assert summarize_issues(held.issues) == [
         f"2 x broken annotation (left out, as asked): {tree}/Annotations/train_000001.xml:1, "
         f"{tree}/Annotations/train_000003.xml:1"
     ]
@@ -176,7 +176,7 @@ def test_other_classes_are_dropped_if_asked(tree):
     wanted = sum(int((record.labels == 0).sum()) for record in whole.images)
     assert held.num_objects == wanted < whole.num_objects
     assert len(held) == len(whole)
-    assert len(held.to_train_on()) == sum(bool((r.labels == 0).any()) for r in whole.images)
+    assert len(held.for_training()) == sum(bool((r.labels == 0).any()) for r in whole.images)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_bad_boxes_are_dealt_with_by_their_rule(tag, value, kind, kept, tree):
     edit(xml, f"<{tag}>{xml.read_text().split(f'<{tag}>')[1].split('<')[0]}<", f"<{tag}>{value}<")
     held = read_voc(tree, "train")
     assert kinds(held) == [kind]
-    assert held.problems[0].where.endswith("train_000000.xml:9")
+    assert held.issues[0].where.endswith("train_000000.xml:9")
     assert len(held.images[0].labels) == len(whole.images[0].labels) - 1 + kept
     assert (held.images[0].boxes[:, 2:] <= 64).all()
 
@@ -229,7 +229,7 @@ def test_names_with_spaces_and_class_wise_lists(tree):
     (listed / "cat_train.txt").write_text("train_000001  1\ntrain_000002 -1\ntrain_000003  0\n")
     held = read_voc(tree, "cat_train")
     assert [r.image_id for r in held.images] == ["train_000001", "train_000003"]
-    assert voc.splits(tree) == ["odd", "train", "val"]
+    assert voc.list_splits(tree) == ["odd", "train", "val"]
 
 
 def test_what_is_cached_is_what_is_on_disk(tree, cache, monkeypatch):
@@ -244,7 +244,7 @@ def test_what_is_cached_is_what_is_on_disk(tree, cache, monkeypatch):
         for field, value in vars(one).items():
             assert np.array_equal(value, getattr(other, field)), field
             assert type(value) is type(getattr(other, field)), field
-    assert again.problems == first.problems
+    assert again.issues == first.issues
     edit(tree / "Annotations" / "train_000000.xml", "<difficult>0", "<difficult>1")
     assert read_voc(tree, "train").images[0].difficult.any()
     assert len(calls) == 10
@@ -264,10 +264,10 @@ def test_processes_read_what_one_reads(tree, monkeypatch):
 
 def test_notes_for_the_reader(tree):
     (tree / "ImageSets/Main/val.txt").write_text("train_000000\nval_000000\n")
-    notes = open_data(tree, VocConfig()).notes
+    notes = open_data(tree, DatasetConfig()).notes
     assert "classes (found in train)" in notes[0]
     assert any("1 images are both trained on and scored" in note for note in notes)
-    named = replace(VocConfig(), classes=("nothing",), other_classes="drop")
+    named = replace(DatasetConfig(), classes=("nothing",), other_classes="drop")
     with pytest.raises(UsageError, match="no image has an object to learn"):
         open_data(tree, named)
 
@@ -308,8 +308,8 @@ def test_coco_instances(instances):
     (record,) = held.images
     assert record.boxes.tolist() == [[1.5, 2, 11.5, 22], [0, 0, 50, 40]]
     assert (record.labels.tolist(), record.crowd.tolist()) == ([1, 0], [False, True])
-    assert held.to_train_on().images[0].labels.tolist() == [1]
-    data = open_data(instances, VocConfig())
+    assert held.for_training().images[0].labels.tolist() == [1]
+    data = open_data(instances, DatasetConfig())
     assert (data.train_split, data.test_split) == ("train2017", "val2017")
 
 
