@@ -190,7 +190,7 @@ def test_halves_of_surrogate_pairs(files):
     assert "no picture" not in page  # no folder was given
 
 
-def test_meteor_is_left_out_with_a_word(files, monkeypatch, capsys):
+def test_meteor_is_left_out_with_a_note(files, monkeypatch, capsys):
     real = importlib.util.find_spec
     monkeypatch.setattr(
         importlib.util, "find_spec", lambda name, *a: None if "coco" in name else real(name, *a)
@@ -210,8 +210,8 @@ def test_meteor_is_left_out_with_a_word(files, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--resuts", "x"], "unrecognized arguments: --resuts"),
-        (["--boot"], "unrecognized arguments: --boot"),
+        (["--resuts", "x"], "there is no option --resuts"),
+        (["--boot"], "there is no option --boot"),
         (["--meteor", "maybe"], "invalid choice: 'maybe'"),
         (["--bootstrap", "-1"], "--bootstrap is -1; it may not be below 0"),
         (["--seed", "-1"], "--seed is -1; it may not be below 0"),
