@@ -7,7 +7,6 @@ results format; an id is the file's name, or MS-COCO's number where all names ha
 OUT/captions.html.
 """
 
-import argparse
 import json
 import re
 import sys
@@ -26,11 +25,7 @@ _ON_PAGE = 200
 
 def main(argv: list[str] | None = None) -> None:
     """Read, caption, write."""
-    parser = Parser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--captioner", type=Path, required=True, metavar="RUN", help="A captioning run, or file.")
     add("--images", type=Path, required=True, metavar="DIR", help="A folder of images.")
@@ -69,8 +64,7 @@ def main(argv: list[str] | None = None) -> None:
         {"image_id": image_id, "caption": caption}
         for image_id, caption in zip(_ids(captioned), captions.values(), strict=True)
     ]
-    figures = [Figure(paths[index].name, paths[index], text) for index, text in captions.items()]
-    figures = figures[:_ON_PAGE]
+    figures = [Figure(paths[n].name, paths[n], captions[n]) for n in list(captions)[:_ON_PAGE]]
     write_text(out / "captions.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     write_figures(out / "captions.html", f"Captions of {name}", {"": figures}, len(figures))
     for row in rows[:3]:

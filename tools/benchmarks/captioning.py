@@ -13,15 +13,15 @@ words     tokenising, vocabulary and numbers of the captions in FILE
 With one thread, times are of the processor, so that other programs count little.
 """
 
-import argparse
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
+from tools.benchmarks._timing import hardware, table, take_turns
 from tools.command import Parser
 
 _SIZES = {"NIC 100/300": (100, 300), "NIC 512/512": (512, 512)}
@@ -31,12 +31,7 @@ _FEATURES = 2048
 
 def main(argv: list[str]) -> None:
     """Run the parts that are asked for, and print Markdown."""
-    parser = Parser(
-        prog="bench.py captioning",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     add = parser.add_argument
     add("--parts", default="search", help="Comma-separated (default: search).")
     add("--data", type=Path, metavar="DIR", help="Images with captions, for epochs.")
@@ -56,8 +51,6 @@ def main(argv: list[str]) -> None:
 
     import torch
 
-    from tools.benchmarks._timing import hardware, table
-
     torch.set_num_threads(options.threads)
     print(f"python tools/bench.py captioning {' '.join(argv)}\n")
     print(f"{hardware(options.threads)}; best of {options.rounds} rounds\n")
@@ -67,16 +60,12 @@ def main(argv: list[str]) -> None:
         print(table(*known[part](options)) + "\n")
 
 
-def _seconds(
-    sides: Mapping[str, Callable[[], object]], options: argparse.Namespace
-) -> dict[str, float]:
-    from tools.benchmarks._timing import take_turns
-
+def _seconds(options: Any, **sides: Callable[[], object]) -> dict[str, float]:
     clock = time.process_time if options.threads == 1 else time.perf_counter
     return take_turns(sides, options.rounds, clock)
 
 
-def _search(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
+def _search(options: Any) -> tuple[list[str], list[list[str]]]:
     import torch
 
     from tools.benchmarks._naive_beam import image_by_image, one_by_one
@@ -104,12 +93,13 @@ def _search(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
                 [word for word in row if word] == words
                 for row, words in zip(captions, expected, strict=True)
             )
-            sides = {
-                "one by one": partial(each, one_by_one, decoder, features, width),
-                "image by image": partial(each, image_by_image, decoder, features, width),
-                "ours": partial(beam_search, decoder, features, width, 20),
-            }
-            times = [1000 * value / options.images for value in _seconds(sides, options).values()]
+            seconds = _seconds(
+                options,
+                one_by_one=partial(each, one_by_one, decoder, features, width),
+                image_by_image=partial(each, image_by_image, decoder, features, width),
+                ours=partial(beam_search, decoder, features, width, 20),
+            )
+            times = [1000 * value / options.images for value in seconds.values()]
             rows.append([
                 f"{name}, width {width}",
                 *(f"{value:.1f}" for value in times),
@@ -122,13 +112,13 @@ def _search(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
     return head, rows
 
 
-def _epochs(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
+def _epochs(options: Any) -> tuple[list[str], list[list[str]]]:
     head = ["an epoch", "encodes for each caption, s", "each image once, s", "kept features, s",
             "ratio to each caption", "to each image once"]  # fmt: skip
     return head, [_epoch(name, *sizes, options) for name, sizes in _SIZES.items()]
 
 
-def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> list[str]:
+def _epoch(name: str, embed: int, hidden: int, options: Any) -> list[str]:
     """The row of a decoder's size."""
     import numpy as np
     import torch
@@ -146,9 +136,12 @@ def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> l
     spec = BackboneSpec(arch="resnet50", num_classes=1000)
     backbone = Backbone.of(spec.create(1000, 0), spec, Provenance())
     encoder = Encoder(backbone, "pooled")
-    model = ModelConfig(embed_size=embed, hidden_size=hidden)
-    dataset = DatasetConfig(min_count=1)
-    setup = build(backbone, CaptioningConfig(data=str(options.data), dataset=dataset, model=model))
+    config = CaptioningConfig(
+        data=str(options.data),
+        dataset=DatasetConfig(min_count=1),
+        model=ModelConfig(embed_size=embed, hidden_size=hidden),
+    )
+    setup = build(backbone, config)
     paths = [image.path for image in setup.data.train[: options.images]]
     chosen = setup.image_of < len(paths)
     words, image_of = setup.words[chosen], setup.image_of[chosen]
@@ -175,23 +168,21 @@ def _epoch(name: str, embed: int, hidden: int, options: argparse.Namespace) -> l
             step(encode(image_of[part]), trim_padding(words[part]))
 
     def each_image() -> None:
-        parts = np.array_split(np.arange(len(paths)), max(1, len(paths) // 20))
-        rows = torch.cat([encode(part) for part in parts]).numpy()
-        from_features(Features(rows, np.arange(len(paths)), {}))
+        indices = np.arange(len(paths))
+        parts = np.array_split(indices, max(1, len(paths) // 20))
+        from_features(Features(torch.cat(list(map(encode, parts))).numpy(), indices, {}))
 
     with tempfile.TemporaryDirectory() as folder:
         cache = FeatureCache(Path(folder), backbone, "pooled")
         kept = cache.features(paths, make_fabric("cpu"), workers=0)
-        sides = {"caption": each_caption, "image": each_image, "kept": partial(from_features, kept)}
-        seconds = _seconds(sides, options)
-    return [
-        f"{name}, {len(words)} captions of {len(paths)} images",
-        *(f"{value:.2f}" for value in seconds.values()),
-        *(f"{seconds[side] / seconds['kept']:.1f}" for side in ("caption", "image")),
-    ]
+        seconds = [*_seconds(options, caption=each_caption, image=each_image,
+                             kept=partial(from_features, kept)).values()]  # fmt: skip
+    label = f"{name}, {len(words)} captions of {len(paths)} images"
+    ratios = [f"{value / seconds[-1]:.1f}" for value in seconds[:-1]]
+    return [label, *(f"{value:.2f}" for value in seconds), *ratios]
 
 
-def _words(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
+def _words(options: Any) -> tuple[list[str], list[list[str]]]:
     from transfer.captioning.scores.files import read_references
     from transfer.captioning.vocabulary import build_vocabulary, tokenize_captions
 
@@ -202,5 +193,5 @@ def _words(options: argparse.Namespace) -> tuple[list[str], list[list[str]]]:
         tokenized = tokenize_captions(captions)
         return build_vocabulary(tokenized, 5).encode(tokenized, 30)
 
-    seconds = _seconds({"ours": to_numbers}, options)["ours"]
+    seconds = _seconds(options, ours=to_numbers)["ours"]
     return [f"{len(captions):,} captions", "seconds"], [["to numbers", f"{seconds:.3f}"]]
