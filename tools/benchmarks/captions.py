@@ -116,6 +116,9 @@ def score_here(captions: Captions, with_meteor: bool = False) -> Mapping[str, fl
     return score(*captions, meteor=Meteor.open() if with_meteor else None).corpus
 
 
+SIDES = {"pycocoevalcap": score_by_reference, "ours": score_here}
+
+
 # ---- the parts
 
 
@@ -171,9 +174,9 @@ def time_processes(captions: Captions, rounds: int) -> str:
         tool = [sys.executable, str(ROOT / "tools" / "score_captions.py")]
         tool += ["--references", words[0], "--results", words[1], "--meteor"]
         sides = {
-            "pycocoevalcap": lambda: _run_side("score_by_reference", False, words),
+            "pycocoevalcap": lambda: _run_side("pycocoevalcap", False, words),
             "tools/score_captions.py --meteor off": lambda: in_new_process([*tool, "off"]),
-            "pycocoevalcap with METEOR": lambda: _run_side("score_by_reference", True, words),
+            "pycocoevalcap with METEOR": lambda: _run_side("pycocoevalcap", True, words),
             "tools/score_captions.py": lambda: in_new_process([*tool, "python"]),
         }
         best = take_turns(sides, rounds)
@@ -192,9 +195,9 @@ def measure_memory(captions: Captions, _rounds: int) -> str:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         words = _write(Path(folder), captions)
-        for side, name in (("score_by_reference", "pycocoevalcap"), ("score_here", "ours")):
+        for name in SIDES:
             for with_meteor in (False, True):
-                own, java = map(float, _run_side(side, with_meteor, words).split()[-2:])
+                own, java = map(float, _run_side(name, with_meteor, words).split()[-2:])
                 cells = [f"{own:,.0f}", "none" if name == "ours" else f"{java:,.0f}"]
                 rows.append([name + ", with METEOR" * with_meteor, *cells])
     return "Peak memory of a process, MiB:\n\n" + table(
@@ -234,6 +237,6 @@ def run_alone(side: str, with_meteor: bool) -> None:
     from pretrain.run import peak_resident_mib
 
     captions: Any = [json.loads(Path(path).read_bytes()) for path in sys.argv[1:]]
-    globals()[side](captions, with_meteor)
+    SIDES[side](captions, with_meteor)
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
     print(peak_resident_mib(), children)

@@ -6,7 +6,7 @@ older Unicode than Python does, so the ranges are written out: what stands in no
 every character beyond the basic plane, parts words and vanishes.
 """
 
-from bisect import bisect_right
+from collections import defaultdict
 
 LETTER, MARK, DIGIT, SYMBOL, NOTHING = "\xe9", "\u0301", "\u0660", "\xa9", "\0"
 SPACE = "\u2000"
@@ -87,39 +87,14 @@ _SPECIAL = {
 }
 
 
-def _ranges() -> tuple[list[int], list[int], list[str]]:
-    """First and last code point of each range, in order, and its class."""
-    rows = []
-    for table, kind in (
-        (_LETTERS, LETTER),
-        (_MARKS, MARK),
-        (_DIGITS, DIGIT),
-        (_SYMBOLS, SYMBOL),
-    ):
-        for word in table.split():
-            first, _, last = word.partition("-")
-            rows.append((int(first, 16), int(last or first, 16), kind))
-    starts, ends, kinds = zip(*sorted(rows), strict=True)
-    return list(starts), list(ends), list(kinds)
-
-
-class _Shapes(dict[int, str]):
-    """A table for str.translate that fills itself: ASCII as it is, the rest by its class."""
-
-    def __init__(self) -> None:
-        super().__init__({ord(char): kind for chars, kind in _SPECIAL.items() for char in chars})
-        for code in range(128):
-            self[code] = chr(code) if (code > 31 and code != 127) or code == 9 else NOTHING
-        self._starts, self._ends, self._kinds = _ranges()
-
-    def __missing__(self, code: int) -> str:
-        place = bisect_right(self._starts, code) - 1
-        inside = place >= 0 and code <= self._ends[place]
-        self[code] = self._kinds[place] if inside else NOTHING
-        return self[code]
-
-
-_SHAPES = _Shapes()
+# a table for str.translate: ASCII as it is, the rest by its class
+_SHAPES: defaultdict[int, str] = defaultdict(lambda: NOTHING)
+for _table, _kind in ((_LETTERS, LETTER), (_MARKS, MARK), (_DIGITS, DIGIT), (_SYMBOLS, SYMBOL)):
+    for _word in _table.split():
+        _first, _, _last = _word.partition("-")
+        _SHAPES |= dict.fromkeys(range(int(_first, 16), int(_last or _first, 16) + 1), _kind)
+_SHAPES |= {ord(char): kind for chars, kind in _SPECIAL.items() for char in chars}
+_SHAPES |= {code: chr(code) for code in (9, *range(32, 127))}
 
 
 def shape(text: str) -> str:

@@ -170,7 +170,8 @@ class Tokenizer(dict[str, int]):
         self._may_reach: list[int] = []
         self._whole: dict[str, int] = {}  # captions that have to be cut as a whole
         # the words of each piece or whole caption; new ones are not in the arrays yet
-        self._rows, self._starts = TokenIds.of([]), np.zeros(0, np.int64)
+        self._rows = TokenIds.of([])
+        self._starts: Ints = np.zeros(0, np.int64)
         self._new_rows: list[list[int]] = []
 
     def __missing__(self, word: str) -> int:

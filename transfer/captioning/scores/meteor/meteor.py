@@ -6,18 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from transfer.captioning.scores.arrays import Bools, Ints, spread, starts_of
+from transfer.captioning.scores.meteor import matches as stages
 from transfer.captioning.scores.meteor.align import Match, align
 from transfer.captioning.scores.meteor.data import Data
 from transfer.captioning.scores.meteor.lexicon import Lexicon
-from transfer.captioning.scores.meteor.matches import (
-    EXACT,
-    Matches,
-    ReferencePhrases,
-    find_definite,
-    find_phrases,
-    match_words,
-    merge,
-)
+from transfer.captioning.scores.meteor.matches import Matches
 from transfer.captioning.scores.meteor.score import (
     COLUMNS,
     Side,
@@ -61,9 +54,9 @@ class MeteorReferences:
         self._index, self._lexicon = data.index, Lexicon(data)
         self._references = self._lexicon.encode(captions, names)
         self._sizes, self._starts = sizes, starts_of(sizes)
-        spans = find_phrases(self._references, self._lexicon.phrase_word, data.index)
+        spans = stages.find_phrases(self._references, self._lexicon.phrase_word, data.index)
         image = np.repeat(np.arange(len(sizes)), sizes)
-        self._phrases = ReferencePhrases(spans, image, data.index)
+        self._phrases = stages.ReferencePhrases(spans, image, data.index)
 
     def sufficient_stats(self, captions: TokenIds, names: Sequence[str], image: Ints) -> Ints:
         """(C, 23) METEOR's counts of each caption beside the reference that suits it best.
@@ -79,10 +72,10 @@ class MeteorReferences:
         first = starts_of(sizes)
         caption, reference = spread(starts, sizes)
         synonyms = lexicon.synonyms(captions.words, references.words)
-        words, identical = match_words(
+        words, identical = stages.match_words(
             captions, references, caption, reference, lexicon.stem, synonyms
         )
-        spans = find_phrases(captions, lexicon.phrase_word, self._index)
+        spans = stages.find_phrases(captions, lexicon.phrase_word, self._index)
         phrases = self._phrases.match(spans, image, first, starts)
         one, two = (
             Side(
@@ -92,7 +85,7 @@ class MeteorReferences:
             )
             for sentences, sentence in ((captions, caption), (references, reference))
         )
-        return _best_stats(merge(words, phrases, identical), one, two, caption, first)
+        return _best_stats(stages.merge(words, phrases, identical), one, two, caption, first)
 
 
 def _best_stats(matches: Matches, one: Side, two: Side, caption: Ints, first: Ints) -> Ints:
@@ -108,12 +101,12 @@ def _best_stats(matches: Matches, one: Side, two: Side, caption: Ints, first: In
         caption: (P,) the caption of each, ascending.
         first: (C,) the first pair of each caption.
     """
-    definite = find_definite(matches, one.counts, two.counts)
+    definite = stages.find_definite(matches, one.counts, two.counts)
     is_open = np.bincount(matches.pair[~definite], minlength=len(caption)) > 0
     rows = np.zeros((len(caption), COLUMNS), np.int64)
     scores = np.full(len(caption), -1.0)
     bounds = upper_bounds(matches, one, two)
-    pairs = np.flatnonzero(~is_open)  # nothing to search there: they come first, all of them
+    pairs: Ints = np.flatnonzero(~is_open)  # nothing to search there: they come first, all of them
     for _ in range(1 + int(np.bincount(caption).max(initial=0))):
         taken = _align(matches, definite, pairs[is_open[pairs]])
         part = matches.take(taken & np.isin(matches.pair, pairs))
@@ -140,7 +133,7 @@ def _align(matches: Matches, definite: Bools, pairs: Ints) -> Bools:
     taken = definite.copy()
     rows = np.flatnonzero(np.isin(matches.pair, pairs))
     part = matches.take(rows)
-    share = np.where(part.stage == EXACT, 1, 2)  # the search counts the others for half
+    share = np.where(part.stage == stages.EXACT, 1, 2)  # the search counts the others for half
     columns = (
         part.start_two.tolist(),
         part.start_one.tolist(),

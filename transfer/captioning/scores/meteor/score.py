@@ -117,6 +117,6 @@ def _share(content: Ints, function: Ints, words: Ints, function_words: Ints) -> 
     return _divide(above, _DELTA * (words - function_words) + (1 - _DELTA) * function_words)
 
 
-def _divide(above: Floats | Ints, below: Floats) -> Floats:
+def _divide(above: Floats | Ints, below: Floats | Ints) -> Floats:
     """0 where `below` is 0."""
     return np.divide(above, below, out=np.zeros(len(below)), where=below > 0)
