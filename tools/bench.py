@@ -1,4 +1,4 @@
-"""Measure a part of this project side by side with the field's own, and print Markdown.
+"""Measure a part of this project side by side with other libraries, and print Markdown.
 
 python tools/bench.py SUBJECT [options]     each subject has its own --help
 

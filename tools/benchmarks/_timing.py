@@ -1,7 +1,6 @@
 """Sides that take turns, and what they ran on."""
 
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -70,17 +69,16 @@ def wait(device: str) -> None:
 
 def hardware(threads: int) -> str:
     """One line: when, on what, with which versions."""
-    import timm
     import torch
-    import torchvision
 
     from pretrain.run import environment
 
-    device = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu"))["device"]
+    facts = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    versions = {name: version.split("+")[0] for name, version in facts["versions"].items()}
+    libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm"))
     return (
-        f"{date.today()}, {device}, {threads} thread(s), Python {platform.python_version()}, torch "
-        f"{torch.__version__.split('+')[0]}, torchvision {torchvision.__version__.split('+')[0]}, "
-        f"timm {timm.__version__}"
+        f"{date.today()}, {facts['device']}, {threads} thread(s), Python {versions['python']}, "
+        f"{libraries}"
     )
 
 

@@ -1,0 +1,305 @@
+"""What the pretraining benchmark measures: this project and timm's train.py, on one device.
+
+`options` are those of tools/benchmarks/pretrain.py.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+from timm.data.dataset_factory import create_dataset
+from timm.data.loader import create_loader
+from timm.data.mixup import Mixup as TimmMixup
+from timm.loss.cross_entropy import SoftTargetCrossEntropy
+from timm.optim._optim_factory import create_optimizer_v2
+from torch.nn import functional
+from torchvision.transforms import v2
+
+from pretrain.config import ModelConfig, OptimizerConfig, PretrainConfig
+from pretrain.data import Transformed, collate
+from pretrain.data.crops import RandomResizedCrop
+from pretrain.data.folders import open_folder
+from pretrain.data.pixels import Pixels
+from pretrain.engine import train_step
+from pretrain.mixing import CutMix, Cutout, Mix, Mixup
+from pretrain.setup import Loaders, PretrainSetup
+from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
+from pretrain.training import Loader, make_fabric, make_train_state, micro_batches
+from tools.benchmarks._timing import peak_memory_mib, table, take_turns, wait
+
+Step = Callable[[Any], None]
+"""A training step on a batch."""
+OURS, TIMM_LAST, TIMM = SIDES = ("ours", "timm, channels_last", "timm")
+
+
+def measure_mixing(options: Any) -> str:
+    """Each way to mix, in the time of cloning the batch."""
+    shape = (256, 3, 224, 224)
+    labels = torch.randint(0, 1000, (shape[0],))
+    draws = torch.Generator().manual_seed(0)
+    ours: dict[str, Mix] = {}
+    ours |= {f"CutMix, {g}": CutMix(granularity=g) for g in ("batch", "pair", "half", "sample")}
+    ours |= {f"Mixup, {g}": Mixup(granularity=g) for g in ("batch", "sample")}
+    ours["Cutout"] = Cutout()
+    others: dict[str, Any] = {
+        f"timm CutMix, {mode} (in place)": TimmMixup(0, 1.0, mode=mode, num_classes=1000)
+        for mode in ("batch", "pair", "elem")
+    }
+    others["torchvision CutMix, batch"] = v2.CutMix(num_classes=1000)
+    figures: dict[str, list[str]] = {}
+    for layout in (torch.contiguous_format, torch.channels_last):
+        images = torch.randn(shape).contiguous(memory_format=layout)
+        sides: dict[str, Callable[[], object]] = {"clone": images.clone}
+        sides |= {name: partial(mix, images, labels, 1000, draws) for name, mix in ours.items()}
+        sides |= {name: partial(mix, images, labels) for name, mix in others.items()}
+        best = take_turns(sides, options.rounds)
+        for name, seconds in best.items():
+            figures.setdefault(name, [name]).append(f"{seconds / best['clone']:.2f}")
+    text = " x ".join(map(str, shape))
+    return f"Mixing on the CPU, {text} float32, in clones of the batch:\n\n" + table(
+        ["", "contiguous_format", "channels_last"], list(figures.values())
+    )
+
+
+def measure_loader(options: Any) -> str:
+    """Images a second and core, from files to batches that a network takes.
+
+    One thread, as every loader process has.
+    """
+    ours, theirs, pixels = our_loader(options, 0), timm_loader(options, 0), our_pixels()
+    counts: dict[str, int] = {}
+
+    def read_ours() -> None:
+        rng = np.random.default_rng(0)
+        counts["ours"] = sum(len(pixels.augmented(x, rng)) for x, _ in ours.epoch(0))
+
+    def read_timm() -> None:
+        counts["timm"] = sum(len(x) for x, _ in theirs)
+
+    torch.set_num_threads(1)
+    sides = {"ours": read_ours, "timm": read_timm}
+    best = take_turns(sides, options.rounds, clock=time.process_time)
+    torch.set_num_threads(options.threads)
+    speed = {name: counts[name] / best[name] for name in best}
+    rows = [[name, f"{value:.0f}", f"{value / speed['timm']:.2f}"] for name, value in speed.items()]
+    return (
+        f"Loader: {counts['ours']} photographs of {options.images.name} to normalised batches of "
+        f"{options.size} pixels, random resized crop and flip, one thread, by processor time:\n\n"
+        + table(["", "images a second and core", "times timm"], rows)
+    )
+
+
+def measure_step(options: Any) -> str:
+    """A training step on a batch that is there."""
+    draws = torch.Generator().manual_seed(0)
+    shape = (options.batch, 3, options.size, options.size)
+    pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(options.device)
+    labels = torch.randint(0, 1000, (options.batch,), generator=draws).to(options.device)
+    last = our_pixels().normalised(pixels)
+    first = last.contiguous()
+    steps, bare = {side: make_step(side, options) for side in SIDES}, bare_step(options)
+    best = take_turns(
+        {
+            OURS: lambda: steps[OURS]((pixels, labels)),
+            TIMM_LAST: lambda: steps[TIMM_LAST]((last.clone(), labels)),
+            TIMM: lambda: steps[TIMM]((first.clone(), labels)),
+            "the network alone": lambda: bare((last, labels)),
+        },
+        options.rounds,
+    )
+    alone = best.pop("the network alone")
+    return (
+        f"Training step, {_setting(options)} (ours from bytes, with normalisation and flip; timm's "
+        f"from normalised images):\n\n{_ratios(best, options.batch)}\n\n"
+        f"Not the network (forward, backward, optimizer): {100 * (1 - alone / best['ours']):.1f} % "
+        f"of our step."
+    )
+
+
+def measure_pipeline(options: Any) -> str:
+    """From files to updated weights, loader processes beside the training."""
+    ours = repeat_epochs(our_loader(options, options.workers))
+    theirs = repeat_epochs(timm_loader(options, options.workers))
+
+    def take_steps(step: Step, batches: Iterator[Any]) -> None:
+        for _ in range(options.steps):
+            step(next(batches))
+
+    sides = {
+        side: partial(take_steps, make_step(side, options), ours if side == OURS else theirs)
+        for side in SIDES
+    }
+    best = take_turns(sides, options.rounds)
+    return (
+        f"Whole pipeline, {_setting(options)}, {options.workers} loader process(es), rounds of "
+        f"{options.steps} steps:\n\n" + _ratios(best, options.batch * options.steps)
+    )
+
+
+def measure_memory(options: Any) -> str:
+    """Peak of processes of their own that make three steps each, files included.
+
+    Several, because the allocator of a CPU makes one process need some 200 MiB more than the next.
+    """
+    code = (
+        "import sys\n"
+        "from tools.benchmarks._pretrain_parts import take_three_steps\n"
+        "take_three_steps(sys.argv[1], sys.argv[2])"
+    )
+    values = json.dumps(vars(options), default=str)
+    peaks: dict[str, list[float]] = {side: [] for side in SIDES}
+    for _ in range(options.rounds):
+        for side in SIDES:
+            peaks[side].append(peak_memory_mib(code, options.device, side, values))
+    rows = [
+        [side, *(f"{value:,.0f}" for value in (min(found), median(found), max(found)))]
+        for side, found in peaks.items()
+    ]
+    return (
+        f"Peak memory of a training process, {_setting(options)}, {options.rounds} process(es) a "
+        "side:\n\n" + table(["MiB", "least", "median", "most"], rows)
+    )
+
+
+def take_three_steps(side: str, values: str) -> None:
+    """One side alone, for its memory; `values` are the options as JSON."""
+    options = SimpleNamespace(**json.loads(values))
+    options.images = Path(options.images)
+    torch.set_num_threads(options.threads)
+    batches = repeat_epochs(our_loader(options, 0) if side == OURS else timm_loader(options, 0))
+    step = make_step(side, options)
+    for _ in range(3):
+        step(next(batches))
+
+
+def our_loader(options: Any, workers: int) -> Loader:
+    """Batches of our loader, decoded, cropped."""
+    return Loader(
+        Transformed(open_folder(options.images, "."), RandomResizedCrop(options.size)),
+        batch_size=options.batch,
+        seed=0,
+        workers=workers,
+        shuffle=True,
+        drop_last=True,
+        collate=collate,
+    )
+
+
+def timm_loader(options: Any, workers: int) -> Any:
+    """Timm's loader as its train.py makes it: normalised batches on the device."""
+    dataset = create_dataset("", root=str(options.images), split="train", search_split=False)
+    return create_loader(
+        dataset,
+        input_size=(3, options.size, options.size),
+        batch_size=options.batch,
+        is_training=True,
+        hflip=0.5,
+        color_jitter=None,  # type: ignore[arg-type]
+        interpolation="bilinear",
+        num_workers=workers,
+        device=torch.device(options.device),
+        persistent_workers=workers > 0,
+    )
+
+
+def repeat_epochs(loader: Any) -> Iterator[Any]:
+    """Batches, epoch after epoch."""
+    epoch = 0
+    while True:
+        yield from loader.epoch(epoch) if hasattr(loader, "epoch") else loader
+        epoch += 1
+
+
+def our_pixels() -> Pixels:
+    """Normalisation and flip."""
+    return Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, flip=0.5, memory_format=torch.channels_last)
+
+
+def make_step(side: str, options: Any) -> Step:
+    """A training step: ours on (uint8 images, labels), timm's on (normalised images, labels)."""
+    if side == OURS:
+        return our_step(options)
+    layout = torch.channels_last if side == TIMM_LAST else torch.contiguous_format
+    mixup = TimmMixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=1000)
+    return _timm_step(options, layout, SoftTargetCrossEntropy(), mixup)
+
+
+def bare_step(options: Any) -> Step:
+    """Forward, backward and optimizer of the same network on (normalised images, labels)."""
+    return _timm_step(options, torch.channels_last, functional.cross_entropy, lambda *batch: batch)
+
+
+def our_step(options: Any) -> Step:
+    """A step of this project's engine."""
+    config = PretrainConfig(
+        model=ModelConfig(arch=options.arch),
+        optimizer=OptimizerConfig(no_decay="norms_and_biases"),
+        precision=options.precision,
+        batch_size=options.batch,
+    )
+    fabric = make_fabric(options.device, options.precision)
+    spec = BackboneSpec(arch=options.arch, num_classes=1000)
+    network = spec.create(1000, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    none: Any = None
+    setup = PretrainSetup(none, spec, network, 1000, "cutmix")
+    loader = our_loader(options, 0)
+    loaders = Loaders(loader, loader, our_pixels())
+    state = make_train_state(network, config, fabric, steps_per_epoch=1000)
+    state.model.train()
+    count = 0
+
+    def step(batch: Any) -> None:
+        nonlocal count
+        parts = micro_batches(count, [batch], loader, fabric, 0)
+        train_step(state, loaders, setup, config, fabric, count, parts)
+        count += 1
+        wait(options.device)
+
+    return step
+
+
+def _timm_step(
+    options: Any,
+    layout: torch.memory_format,
+    loss_function: Callable[..., Any],
+    mix: Callable[..., Any],
+) -> Step:
+    model: Any = timm.create_model(options.arch, num_classes=1000)
+    model = model.to(options.device, memory_format=layout).train()
+    optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
+    half = options.precision == "bf16-mixed"
+
+    def step(batch: Any) -> None:
+        images, labels = mix(*batch)
+        images = images.contiguous(memory_format=layout)
+        with torch.autocast(options.device, torch.bfloat16, enabled=half):
+            loss = loss_function(model(images), labels)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        wait(options.device)
+
+    return step
+
+
+def _setting(options: Any) -> str:
+    return (
+        f"{options.arch}, {options.size} pixels, batch {options.batch}, {options.precision}, CutMix"
+    )
+
+
+def _ratios(best: dict[str, float], images: int) -> str:
+    speed = {name: images / seconds for name, seconds in best.items()}
+    rows = [
+        [name, f"{value:.4g}", f"{value / speed[TIMM]:.2f}", f"{value / speed[TIMM_LAST]:.2f}"]
+        for name, value in speed.items()
+    ]
+    return table(["", "images/s", "times timm", "times timm, channels_last"], rows)
