@@ -78,7 +78,8 @@ class References(Generic[Id]):
             these references, all of them, whichever images are scored later.
         meteor: computes METEOR too, which takes some seconds for thousands of images.
         tokenized: the captions are cut already, words between single spaces (for rewards on a
-            captioner's own words: add the end token to both sides as a word).
+            captioner's own words: add the end token to both sides as a word, without which captions
+            learn to end in "with a").
 
     Raises:
         UsageError: no images, an image without captions, or something that is no text.

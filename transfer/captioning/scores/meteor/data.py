@@ -134,7 +134,12 @@ class Data:
                 if word.endswith(ending)
             )
             forms += [next((form for form in regular if self.synsets.get(form)), word)]
-        return frozenset(int(n) for form in forms for n in self.synsets.get(form, "").split())
+        return frozenset(
+            int(number)
+            for form in forms
+            if "_" not in form  # several words, such as `domestic_dog`
+            for number in self.synsets.get(form, "").split()
+        )
 
 
 def stem_words(words: Iterable[str]) -> list[str]:
@@ -195,11 +200,7 @@ def _read_jar(
         for word in inflected.split():
             bases.setdefault(word, []).append(base)
     lines = synsets.splitlines()
-    by_word = {  # no word equals an entry of several words (`domestic_dog`)
-        word: numbers
-        for word, numbers in zip(lines[::2], lines[1::2], strict=True)
-        if "_" not in word
-    }
+    by_word = dict(zip(lines[::2], lines[1::2], strict=True))
     return frozenset(function.split()), read_prefixes(prefixes), by_word, bases
 
 
