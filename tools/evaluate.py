@@ -9,12 +9,15 @@ tensors, which is faster and differs by up to two of 255 levels in a pixel.
 
 import csv
 import io
+import json
 import sys
 from pathlib import Path
+from typing import get_args
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
+from pretrain.config import Precision
 from pretrain.errors import at_least
 from pretrain.run import Result, Run, environment, write_text
 from tools.command import Parser, run_main
@@ -32,9 +35,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--workers", type=int, default=2, help="Loader processes.")
     parser.add_argument("--max-corrupt", type=int, default=0, help="Images that may be left out.")
     parser.add_argument("--out", type=Path, help="The result (default: runs/evaluate-...).")
-    parser.add_argument(
-        "--precision", choices=["32-true", "bf16-mixed", "16-mixed"], default="32-true"
-    )
+    parser.add_argument("--precision", choices=get_args(Precision), default="32-true")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     options = parser.parse(argv)
     at_least("--", options, batch_size=1, workers=0, max_corrupt=0)
@@ -47,10 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     fabric = make_fabric(options.device, options.precision)
     name = [backbone.fingerprint(), options.data.name, options.split, options.preprocess]
     run = Run(options.out or Path("runs", "-".join(["evaluate", *filter(None, name)])))
-    config = {
-        "name": "evaluate",
-        **{k: str(v) if isinstance(v, Path) else v for k, v in vars(options).items()},
-    }
+    config = {"name": "evaluate", **json.loads(json.dumps(vars(options), default=str))}
     run.refuse(config)
     evaluation = evaluate_backbone(
         backbone,
@@ -66,11 +64,10 @@ def main(argv: list[str] | None = None) -> None:
     if not fabric.is_global_zero:
         return
     scores = evaluation.scores
+    counts = zip(evaluation.classes, scores.per_class.tolist(), strict=True)
     per_class = [
         (name, images, 100 * first / images, 100 * among_five / images)
-        for name, (images, first, among_five) in zip(
-            evaluation.classes, scores.per_class.tolist(), strict=True
-        )
+        for name, (images, first, among_five) in counts
         if images
     ]
     text = io.StringIO()
@@ -98,10 +95,8 @@ def main(argv: list[str] | None = None) -> None:
             environment=environment(fabric.device),
         )
     )
-    worst = "\n".join(
-        f"    {name:<24} {top1:6.2f} %   of {images}"
-        for name, images, top1, _ in sorted(per_class, key=lambda row: row[2])[:5]
-    )
+    worst_first = sorted(per_class, key=lambda row: row[2])
+    worst = "\n".join(f"    {n:<24} {top1:6.2f} %   of {m}" for n, m, top1, _ in worst_first[:5])
     print(f"""
 {backbone.name} ({backbone.fingerprint()}) on {options.data}, {scores.images:,} images
   classes    {evaluation.matching}

@@ -68,14 +68,11 @@ def _title(recipe: MixingConfig) -> str:
         return "none"
     if recipe.method == "cutout":
         return f"cutout, side {recipe.side:g}"
-    parts = {
-        f"alpha {recipe.alpha:g}": True,
-        f"{recipe.box} box": recipe.method == "cutmix",
-        f"one draw a {recipe.granularity}": True,
-        "no self-pairs": recipe.partner == "other",
-        f"probability {recipe.probability:g}": recipe.probability < 1,
-    }
-    return ", ".join([recipe.method, *(text for text, shown in parts.items() if shown)])
+    box = f", {recipe.box} box" if recipe.method == "cutmix" else ""
+    shared = f"one draw a {recipe.granularity}"
+    partner = ", no self-pairs" if recipe.partner == "other" else ""
+    chance = f", probability {recipe.probability:g}" if recipe.probability < 1 else ""
+    return f"{recipe.method}, alpha {recipe.alpha:g}{box}, {shared}{partner}{chance}"
 
 
 if __name__ == "__main__":

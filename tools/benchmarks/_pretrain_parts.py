@@ -5,6 +5,7 @@
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -75,23 +76,20 @@ def measure_loader(options: Any) -> str:
     One thread, as every loader process has.
     """
     ours, theirs, pixels = our_loader(options, 0), timm_loader(options, 0), our_pixels()
-    counts: dict[str, int] = {}
+    count = len(ours) * options.batch  # both leave out what does not fill a batch
 
     def read_ours() -> None:
         rng = np.random.default_rng(0)
-        counts["ours"] = sum(len(pixels.augmented(x, rng)) for x, _ in ours.epoch(0))
+        for images, _ in ours.epoch(0):
+            pixels.augmented(images, rng)
 
-    def read_timm() -> None:
-        counts["timm"] = sum(len(x) for x, _ in theirs)
-
+    sides = {"ours": read_ours, "timm": lambda: deque(theirs, maxlen=0)}
     torch.set_num_threads(1)
-    sides = {"ours": read_ours, "timm": read_timm}
     best = take_turns(sides, options.rounds, clock=time.process_time)
     torch.set_num_threads(options.threads)
-    speed = {name: counts[name] / best[name] for name in best}
-    rows = [[name, f"{value:.0f}", f"{value / speed['timm']:.2f}"] for name, value in speed.items()]
+    rows = [[n, f"{count / best[n]:.0f}", f"{best['timm'] / best[n]:.2f}"] for n in sides]
     return (
-        f"Loader: {counts['ours']} photographs of {options.images.name} to normalised batches of "
+        f"Loader: {count} photographs of {options.images.name} to normalised batches of "
         f"{options.size} pixels, random resized crop and flip, one thread, by processor time:\n\n"
         + table(["", "images a second and core", "times timm"], rows)
     )
@@ -291,15 +289,14 @@ def _timm_step(
 
 
 def _setting(options: Any) -> str:
-    return (
-        f"{options.arch}, {options.size} pixels, batch {options.batch}, {options.precision}, CutMix"
-    )
+    network = f"{options.arch}, {options.size} pixels, batch {options.batch}"
+    return f"{network}, {options.precision}, CutMix"
 
 
 def _ratios(best: dict[str, float], images: int) -> str:
     speed = {name: images / seconds for name, seconds in best.items()}
     rows = [
-        [name, f"{value:.4g}", f"{value / speed[TIMM]:.2f}", f"{value / speed[TIMM_LAST]:.2f}"]
+        [name, f"{value:.4g}", *(f"{value / speed[other]:.2f}" for other in (TIMM, TIMM_LAST))]
         for name, value in speed.items()
     ]
     return table(["", "images/s", "times timm", "times timm, channels_last"], rows)
