@@ -153,10 +153,11 @@ def test_images_are_resized_as_detectron2_does():
 
 def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path):
     """The loop, its sampler and its seeds are ours: to the bit."""
+    from pretrain.config import LoaderConfig
     from pretrain.errors import Stopped
     from pretrain.run import Run
     from pretrain.training import make_fabric
-    from transfer.detection.config import DetectionConfig, SolverConfig
+    from transfer.detection.config import DetectionConfig
     from transfer.detection.engine import finetune
     from transfer.detection.inference import load_detector
 
@@ -164,12 +165,12 @@ def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path):
         name="test",
         engine="detectron2",
         data=str(worlds["detection"]),
-        images=DatasetConfig(short_side=64, long_side=128),
+        dataset=DatasetConfig(short_side=64, long_side=128),
         detector=replace(SMALL, rois=16),
-        solver=SolverConfig(lr=1e-3, clip=10),
+        optimizer=replace(DetectionConfig().optimizer, lr=1e-3, clip_norm=10),
         epochs=2,
         batch_size=4,
-        workers=0,
+        loader=LoaderConfig(workers=0),
     )
     finetune(backbone, config, Run(tmp_path / "whole"), make_fabric("cpu"))
     with pytest.raises(Stopped, match="step 3 of 4"):

@@ -16,19 +16,20 @@ from torch import nn
 from torchvision.models.detection.image_list import ImageList
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.config import LoaderConfig, OptimizerConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
-from pretrain.training import make_fabric
+from pretrain.training import make_fabric, make_optimizer
 from transfer.detection import engine
 from transfer.detection.average_precision import evaluate
 from transfer.detection.body import STRIDES, DetectorBackbone, verify_body
-from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig, SolverConfig
+from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, flip
 from transfer.detection.faster_rcnn import LOSSES, Anchors, RoIPooler, build_detector
 from transfer.detection.inference import detect, load_detector
 from transfer.detection.records import Record
-from transfer.detection.setup import build, make_optimizer
+from transfer.detection.setup import build
 from transfer.detection.voc import read_voc
 
 SMALL = DetectorConfig(
@@ -42,17 +43,21 @@ SMALL = DetectorConfig(
 )
 
 
+def optimizer(**changes) -> OptimizerConfig:
+    return replace(DetectionConfig().optimizer, **changes)
+
+
 def config(tree: Path, **changes) -> DetectionConfig:
     tiny = DetectionConfig(
         name="test",
         engine="torchvision",
         data=str(tree),
-        images=DatasetConfig(short_side=64, long_side=128),
+        dataset=DatasetConfig(short_side=64, long_side=128),
         detector=SMALL,
         epochs=1,
         batch_size=4,
-        workers=0,
-        solver=SolverConfig(lr=1e-3, clip=10),
+        loader=LoaderConfig(workers=0),
+        optimizer=optimizer(lr=1e-3, clip_norm=10),
     )
     return replace(tiny, **changes)
 
@@ -117,9 +122,7 @@ def test_a_box_over_the_whole_image_ends_at_its_edges(tmp_path, shape):
 
 
 def of_shapes(shapes: list[tuple[int, int]]) -> list[Record]:
-    return [
-        Record(image_id=k, path=Path(), width=w, height=h) for k, (w, h) in enumerate(shapes)
-    ]
+    return [Record(image_id=k, path=Path(), width=w, height=h) for k, (w, h) in enumerate(shapes)]
 
 
 def test_batches_are_of_one_shape_and_every_image_comes_once():
@@ -180,12 +183,12 @@ def test_frozen_means_that_nothing_moves(backbone, head):
         detector = build_detector(
             backbone, replace(SMALL, head=head, freeze=freeze, anchor_sizes=sides), 2
         ).train()
-        optimizer = make_optimizer(detector, SolverConfig(lr=0.1), 2)
+        sgd = make_optimizer(detector, optimizer(lr=0.1), 2)
         image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
         target = {"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([1])}
         for _ in range(2):  # in the first step only the boxes' last layer has a gradient
             sum(detector([image], [target]).values()).backward()
-            optimizer.step()
+            sgd.step()
         held = {
             name.removeprefix("backbone.body.model.").replace("roi_heads.box_head.stage", "layer4"):
             tensor
@@ -283,8 +286,8 @@ def test_the_paper_protocol_takes_a_step(worlds):
 
 def test_norms_are_not_decayed_and_the_rate_follows_the_batch(backbone):
     detector = build_detector(backbone, replace(SMALL, batch_norm="trained", freeze=0), 2)
-    solver = SolverConfig(lr=0.02, lr_batch=16, weight_decay=0.1)
-    decayed, norms = make_optimizer(detector, solver, 4).param_groups
+    options = optimizer(lr=0.02, lr_batch=16, weight_decay=0.1)
+    decayed, norms = make_optimizer(detector, options, 4).param_groups
     assert decayed["lr"] == norms["lr"] == 0.005
     assert (decayed["weight_decay"], norms["weight_decay"]) == (0.1, 0)
     names = dict(detector.named_parameters())
@@ -316,7 +319,7 @@ def test_a_run_leaves_what_it_promises(first, worlds, backbone):
     for name in ("detector.pth", "pictures/detections.png", "pictures/curve.png", "config.yaml"):
         assert (folder / name).stat().st_size > 0
     rows = json.loads((folder / "detections.json").read_text())
-    data = open_data(worlds["detection"], config(worlds["detection"]).voc)
+    data = open_data(worlds["detection"], config(worlds["detection"]).dataset)
     assert evaluate(data.test, rows).mean["voc07"]["AP50"] == result.metrics["AP50"]
     log = Run(folder).read_log()
     assert [record["epoch"] for record in log] == [1, 2]
@@ -327,8 +330,8 @@ def test_a_run_leaves_what_it_promises(first, worlds, backbone):
 def test_the_detector_file_finds_the_same(first, worlds, backbone_file):
     _, folder = first
     held = load_detector(folder)
-    truth = open_data(worlds["detection"], config(worlds["detection"]).voc).test
-    rows = detect(held.model, truth.images, held.classes, held.images, make_fabric("cpu"))
+    truth = open_data(worlds["detection"], config(worlds["detection"]).dataset).test
+    rows = detect(held.model, truth.images, held.classes, held.dataset, make_fabric("cpu"))
     wanted = json.loads((folder / "detections.json").read_text())
     assert [row["image_id"] for row in rows] == [row["image_id"] for row in wanted]
     for row, other in zip(rows, wanted, strict=True):
@@ -336,8 +339,32 @@ def test_the_detector_file_finds_the_same(first, worlds, backbone_file):
         assert min(row["bbox"]) >= 0
     with pytest.raises(UsageError, match="no detector of this project: format 'backbone/1'"):
         load_detector(backbone_file)
-    with pytest.raises(UsageError, match=r"format 'detector/2'; a backbone .* is needed"):
+    with pytest.raises(UsageError, match=r"format 'detector/3'; a backbone .* is needed"):
         Backbone.load(folder / "detector.pth")
+
+
+def test_a_detector_of_the_format_before_is_the_same(first, tmp_path):
+    content = torch.load(first[1] / "detector.pth", weights_only=True)
+    config = content["config"]
+    dataset, config["scratch"] = config.pop("dataset"), config.pop("random_init")
+    sizes = ("short_side", "long_side", "train_short_sides", "flip")
+    config["images"] = {name: dataset.pop(name) for name in sizes}
+    config["images"]["group"] = dataset.pop("aspect_ratio_grouping")
+    config["voc"] = dataset | {"max_broken": dataset.pop("max_corrupt")}
+    config["detector"]["anchor_sides"] = config["detector"].pop("anchor_sizes")
+    names = {"backbone.body": "trunk.body", "backbone.fpn": "trunk.pyramid", "fc6": "fc1",
+             "fc7": "fc2"}  # fmt: skip
+    old = {}
+    for name, tensor in content["state_dict"].items():
+        for today, before in names.items():
+            name = name.replace(today, before)
+        old[name] = tensor
+    assert {"trunk.body.model.layer1.0.conv1.weight", "roi_heads.box_head.fc2.bias"} < set(old)
+    torch.save({**content, "format": "detector/2", "state_dict": old}, tmp_path / "detector.pth")
+    loaded, expected = load_detector(tmp_path), load_detector(first[1])
+    assert loaded.dataset == expected.dataset
+    weights = loaded.model.state_dict()
+    assert all(torch.equal(t, weights[n]) for n, t in expected.model.state_dict().items())
 
 
 def test_boxes_come_back_in_pixels_of_the_file(worlds):
@@ -375,7 +402,7 @@ def test_boxes_come_back_in_pixels_of_the_file(worlds):
 
 
 def test_from_scratch_nothing_is_frozen(backbone, worlds):
-    setup = build(backbone, config(worlds["detection"], scratch=True, seed=3))
+    setup = build(backbone, config(worlds["detection"], random_init=True, seed=3))
     assert setup.backbone.method == "from scratch"
     assert setup.backbone.describe()["seed"] == 3
     assert all(parameter.requires_grad for parameter in setup.model.parameters())
@@ -396,7 +423,7 @@ def test_a_curve_of_the_score(backbone, worlds, tmp_path):
 
 
 def test_the_same_seed_gives_the_same_bits(first, worlds, backbone, tmp_path):
-    options = config(worlds["detection"], epochs=2, workers=1)
+    options = config(worlds["detection"], epochs=2, loader=LoaderConfig(workers=1))
     engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     again = weights(tmp_path / "run")
     assert all(torch.equal(tensor, again[name]) for name, tensor in weights(first[1]).items())
@@ -445,7 +472,7 @@ def test_a_detector_can_learn(worlds, backbone, tmp_path):
         detector=replace(
             SMALL, freeze=0, batch_norm="trained", fpn_channels=64, head_channels=128, rois=32
         ),
-        solver=SolverConfig(optimizer="adamw", lr=2e-3, schedule="cosine", clip=10),
+        optimizer=optimizer(name="adamw", lr=2e-3, schedule="cosine", clip_norm=10),
     )
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     log = Run(tmp_path / "run").read_log()
