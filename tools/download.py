@@ -10,7 +10,6 @@ The other tools take the same names after --backbone. A download that broke off 
 stopped; what is in the cache needs no network.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,59 +17,56 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools.command import run_main
+from tools.command import Parser, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
-    """List, or fetch and say where it lies."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """List, or fetch and show the path."""
+    parser = Parser(__doc__)
     parser.add_argument("name", nargs="?", metavar="NAME", help="A name or an address.")
     parser.add_argument("--list", action="store_true", help="Show our own list.")
     parser.add_argument(
         "--trust", action="store_true", help="Take a file whose hash is not known, and record it."
     )
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     if options.list == (options.name is not None):
         raise UsageError("give a NAME, or --list (python tools/download.py --help).")
 
     from transfer import hub
+    from transfer.cache import file_sha256
 
     if options.list:
-        print(listing(hub))
+        print(_list_released())
         return
     path, _ = hub.locate(options.name, trust=options.trust)
     if path == Path(options.name):
         print(f"{path} is a path already; nothing to fetch.")
         return
-    digest = hub.sha256(path)
-    print(f"{path}\n  {path.stat().st_size:,} bytes, SHA-256 {digest}")
+    print(f"{path}\n  {path.stat().st_size:,} bytes, SHA-256 {file_sha256(path)}")
     print(f"  python tools/inspect_backbone.py {options.name}")
 
 
-def listing(hub: object) -> str:
+def _list_released() -> str:
     """Our list as a table, widest column last."""
-    entries = hub.released().values()  # type: ignore[attr-defined]
+    from transfer import hub
+
     rows = [("name", "network", "hash", "served as", "trained with", "top-1 error %")]
-    for entry in entries:
-        rows.append(
-            (
-                entry.name,
-                entry.arch,
-                entry.sha256[:8] if entry.sha256 else "unknown",
-                "file" if entry.url else "web page",
-                entry.recipe,
-                entry.row,
-            )
+    rows += [
+        (
+            entry.name,
+            entry.arch,
+            entry.sha256[:8] if entry.sha256 else "unknown",
+            "file" if entry.url else "web page",
+            entry.recipe,
+            entry.row,
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(5)]
-    lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:5], widths, strict=True)]
-        lines.append("  ".join([*cells, row[5]]))
+        for entry in hub.released().values()
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
     lines.append(
         "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same.\n"
         "One that only a web page serves is downloaded by hand and given by its path. Beside\n"

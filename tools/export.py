@@ -1,4 +1,4 @@
-"""Write a backbone in another library's format, and prove there that it is the same function.
+"""Write a backbone in another library's format, and verify there that it is the same function.
 
 python tools/export.py --backbone B.pth --to detectron2 --out r50.pkl    and r50-{fpn,c4,dc5}.yaml
 python tools/export.py --backbone B.pth --to timm --out FOLDER           timm: local-dir:FOLDER
@@ -9,7 +9,6 @@ The same raw image goes through both networks; every feature level must agree to
 value, or nothing is written.
 """
 
-import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,17 +17,13 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools import backbone_options
-from tools.command import backbone_name, run_main
+from tools.command import Parser, backbone_name, run_main
+from tools.support.backbone_options import add_overrides, overrides
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Resolve, write, prove, show."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    """Resolve, write, verify, show."""
+    parser = Parser(__doc__)
     parser.add_argument("--backbone", metavar="NAME_OR_FILE", help="What to export.")
     parser.add_argument(
         "--to",
@@ -49,69 +44,51 @@ def main(argv: list[str] | None = None) -> None:
         help="For detectron2: the interpreter of the environment where it is installed.",
     )
     parser.add_argument(
-        "--unproved",
+        "--unverified",
         action="store_true",
-        help="Write also where neither the library nor a test of ours can prove it.",
+        help="Write also where neither the library nor a test of ours can verify it.",
     )
-    parser.add_argument("--trust", action="store_true", help="Download files of unknown hash.")
-    backbone_options.add(parser)
-    options = parser.parse_args(argv)
+    add_overrides(parser)
+    options: Any = parser.parse(argv)
     name = backbone_name(options.backbone)
     for flag in ("to", "out"):
-        if getattr(options, flag) is None:
+        if options[flag] is None:
             raise UsageError(f"--{flag} is missing (python tools/export.py --help).")
 
-    from transfer import hub
-    from transfer.formats.writing import check
+    from transfer import formats, hub
+    from transfer.formats.writing import FORMATS, SUFFIX, check
 
-    wanted = _formats(options.to)
-    backbone = hub.resolve(name, backbone_options.given(options), trust=options.trust)
-    places: Any = _places(wanted, options.out, backbone.spec.arch)
-    heads: Any = [word.strip() for word in options.heads.split(",")] if options.heads else None
-    for to, path in places.items():
-        check(backbone, to, path, heads)
-    print(f"{backbone.name} ({backbone.fingerprint()})")
-    for to, path in places.items():
-        _export(backbone, to, path, heads, options)
-
-
-def _formats(text: str) -> list[str]:
-    from transfer.formats.writing import FORMATS
-
-    wanted = [word.strip() for word in text.split(",") if word.strip()]
-    for word in wanted:
+    requested: Any = _words(options.to)
+    for word in requested:
         if word not in FORMATS:
             raise UsageError(f"--to has {word!r}; it must be of {', '.join(FORMATS)}.")
-    if not wanted or len(set(wanted)) != len(wanted):
-        raise UsageError(f"--to is {text!r}; it must name formats, each once.")
-    return wanted
+    if not requested or len(set(requested)) != len(requested):
+        raise UsageError(f"--to is {options.to!r}; it must name formats, each once.")
+    backbone = hub.resolve(name, overrides(options), trust=options.trust)
+    paths = {requested[0]: options.out}
+    if len(requested) > 1:
+        if options.out.is_file():
+            raise UsageError(f"--out {options.out} is a file; several formats need a folder.")
+        paths = {to: options.out / to / (backbone.spec.arch + SUFFIX[to]) for to in requested}
+    heads: Any = _words(options.heads or "") or None
+    for to, path in paths.items():
+        check(backbone, to, path, heads)
+    print(f"{backbone.name} ({backbone.fingerprint()})")
+    for to, path in paths.items():
+        export = formats.write(
+            backbone, to, path, heads=heads, python=options.python, unverified=options.unverified
+        )
+        print(f"\n{to}")
+        for report in export.reports:
+            print(report.table())
+        for note in export.notes:
+            print(f"  {note}")
+        for file in export.files:
+            print(f"  -> {file}")
 
 
-def _places(wanted: list[str], out: Path, arch: str) -> dict[str, Path]:
-    """One format goes to --out itself; several go to --out/FORMAT/ARCH."""
-    from transfer.formats.writing import SUFFIX, Format
-
-    if len(wanted) == 1:
-        return {wanted[0]: out}
-    if out.is_file():
-        raise UsageError(f"--out {out} is a file; several formats need a folder.")
-    suffix: dict[Format, str] = SUFFIX
-    return {to: out / to / (arch + suffix[to]) for to in wanted}  # type: ignore[index]
-
-
-def _export(backbone: Any, to: Any, path: Path, heads: Any, options: argparse.Namespace) -> None:
-    from transfer.formats import write
-
-    written = write(
-        backbone, to, path, heads=heads, python=options.python, unproved=options.unproved
-    )
-    print(f"\n{to}")
-    for proof in written.proofs:
-        print(proof.table())
-    for note in written.notes:
-        print(f"  {note}")
-    for file in written.files:
-        print(f"  -> {file}")
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 if __name__ == "__main__":

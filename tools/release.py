@@ -1,14 +1,11 @@
-"""Make a release of a backbone: checked, proved in timm, with a model card and an entry for a list.
+"""Make a release of a backbone: checked, compared in timm, with a model card and a list entry.
 
 python tools/release.py --backbone runs/pretrain-x --name cutmix-resnet50-ours --results runs
 python tools/release.py --backbone B.pth --name N --to DIR              copied to DIR/N as well
 python tools/release.py --backbone B.pth --name N --push hf:owner/name  and to Hugging Face
 """
 
-import argparse
-import os
 import re
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,31 +14,31 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools import backbone_options
-from tools.command import backbone_name, run_main
+from tools.command import Parser, backbone_name, run_main
+from tools.support.backbone_options import add_overrides, overrides
 
 
 def main(argv: list[str] | None = None) -> None:
     """Check, write, and hand over where asked."""
     options = _options(argv)
     name, out = options.name, options.out / options.name
-    given = backbone_name(options.backbone)
+    source = backbone_name(options.backbone)
     repository = _repository(options.push)
 
     from transfer import hub
-    from transfer.release import copy_whole, make, unknown
+    from transfer.release import copy_folder, make, unknown
     from transfer.report import read_results
 
     if name in hub.released():
         raise UsageError(f"--name {name} is in our list already (python tools/download.py --list).")
-    for place in filter(None, (out, options.to and options.to / name)):
-        if place.exists():
-            raise UsageError(f"{place} exists. Remove it, or give another --name or --out.")
-    backbone = hub.resolve(given, backbone_options.given(options), trust=options.trust)
+    for folder in filter(None, (out, options.to and options.to / name)):
+        if folder.exists():
+            raise UsageError(f"{folder} exists. Remove it, or give another --name or --out.")
+    backbone = hub.resolve(source, overrides(options), trust=options.trust)
     missing = unknown(backbone.provenance)
     if missing and not options.allow_unknown:
         raise UsageError(
-            f"{given} does not say of itself: {', '.join(missing)}. A release should; with "
+            f"{source} does not say of itself: {', '.join(missing)}. A release should; with "
             "--allow-unknown the card says that they are unknown."
         )
     results: Any = []
@@ -49,28 +46,21 @@ def main(argv: list[str] | None = None) -> None:
         results, complaints = read_results(options.results)
         for complaint in complaints:
             print(f"left out: {complaint}", file=sys.stderr)
-
-    draft = out.with_name(f".{name}.{os.getpid()}.tmp")
-    draft.mkdir(parents=True)
-    try:
-        make(
-            backbone,
-            name,
-            draft,
-            licence=options.licence,
-            results=results,
-            url=options.url,
-            repository=repository,
-        )
-        draft.rename(out)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    make(
+        backbone,
+        name,
+        out,
+        licence=options.licence,
+        results=results,
+        url=options.url,
+        repository=repository,
+    )
     print(f"{backbone.name} ({backbone.fingerprint()})")
     for file in sorted(out.iterdir()):
         print(f"  {file}   {file.stat().st_size:,} bytes")
     if options.to is not None:
         options.to.mkdir(parents=True, exist_ok=True)
-        copy_whole(out, options.to / name)
+        copy_folder(out, options.to / name)
         print(f"copied to {options.to / name}")
     if repository is not None:
         push(out, repository)
@@ -119,29 +109,24 @@ def _repository(push: str | None) -> str | None:
     return found.group(1)
 
 
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def _options(argv: list[str] | None) -> Any:
+    parser = Parser(__doc__)
     parser.add_argument("--backbone", metavar="NAME_OR_FILE", help="What is released.")
     parser.add_argument("--name", help="Its name in our list: letters, digits, . _ and -.")
-    parser.add_argument("--licence", default="MIT", help="Of the weights (default: MIT).")
+    parser.add_argument("--licence", default="MIT", help="Of the weights.")
     parser.add_argument(
         "--results", type=Path, metavar="RUNS", help="Runs whose transfer table the card shows."
     )
     parser.add_argument("--url", help="Where backbone.pth will be served, for the entry.")
-    parser.add_argument("--out", type=Path, default=Path("releases"), help="Default: releases.")
+    parser.add_argument("--out", type=Path, default=Path("releases"), help="Its parent folder.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--to", type=Path, metavar="DIR", help="Copy the release to DIR/NAME.")
     where.add_argument("--push", metavar="hf:OWNER/NAME", help="Send it to Hugging Face.")
     parser.add_argument(
         "--allow-unknown", action="store_true", help="Release it though its origin has gaps."
     )
-    parser.add_argument("--trust", action="store_true", help="Download files of unknown hash.")
-    backbone_options.add(parser)
-    options = parser.parse_args(argv)
+    add_overrides(parser)
+    options: Any = parser.parse(argv)
     if options.name is None or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
         raise UsageError(f"--name is {options.name!r}; give letters, digits, ., _ and -.")
     if options.url is not None and not options.url.startswith(("http://", "https://")):

@@ -28,11 +28,11 @@ def run(tool: str, *words: object) -> None:
 
 
 def fails(tool: str, *words: object, capsys, said: str) -> None:
-    from tools.command import end
+    from tools.command import run_main
 
     main = importlib.import_module(f"tools.{tool}").main
     with pytest.raises(SystemExit) as ended:
-        end(lambda: main([str(word) for word in words]))
+        run_main(lambda: main([str(word) for word in words]))
     error = capsys.readouterr().err
     assert ended.value.code == 2, error
     assert error.startswith("error: ") or error.startswith("usage: ")
@@ -92,10 +92,10 @@ def test_from_a_foreign_file_to_every_format(net, here, capsys):
 def test_detectron2_files_without_detectron2(net, here, capsys, monkeypatch):
     from transfer.formats import to_detectron2
 
-    monkeypatch.setattr(to_detectron2, "prove", lambda *_: None)
+    monkeypatch.setattr(to_detectron2, "verify", lambda *_: None)
     net.save(here / "b.pth")
     run("export", "--backbone", "b.pth", "--to", "detectron2", "--out", "r.pkl")
-    assert "mapping proved against detectron2" in capsys.readouterr().out
+    assert "mapping verified against detectron2" in capsys.readouterr().out
     assert {"r.pkl", "r-fpn.yaml"} < set(os.listdir())
 
 

@@ -51,12 +51,12 @@ def file(net, tmp_path, monkeypatch) -> Path:
 
 
 def called(*words: object, capsys) -> tuple[int, str]:
-    from tools.command import end
+    from tools.command import run_main
     from tools.release import main
 
     code = 0
     try:
-        end(lambda: main([str(word) for word in words]))
+        run_main(lambda: main([str(word) for word in words]))
     except SystemExit as ended:
         code = int(ended.code or 0)
     said = capsys.readouterr()
@@ -190,14 +190,14 @@ def test_what_is_refused(net, file, capsys, tmp_path):
 def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypatch):
     from transfer.formats import to_timm
 
-    real = to_timm.prove_timm
+    real = to_timm.verify_timm
 
     def spoiled(backbone, folder):
         levels = [replace(level, difference=level.largest) for level in
                   real(backbone, folder).levels]  # fmt: skip
         return replace(real(backbone, folder), levels=tuple(levels))
 
-    monkeypatch.setattr(to_timm, "prove_timm", spoiled)
+    monkeypatch.setattr(to_timm, "verify_timm", spoiled)
     code, told = called("--backbone", file, "--name", "n", capsys=capsys)
     assert (code, "not the same function" in told) == (2, True)
     assert not Path("releases/n").exists()
@@ -206,11 +206,13 @@ def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypat
 
 def test_an_architecture_of_our_own(net, tmp_path):
     ours = replace(tame("resnet18_cifar", input_size=(3, 32, 32)), provenance=COMPLETE)
-    release.make(ours, "n", tmp_path, licence="MIT")
-    assert sorted(os.listdir(tmp_path)) == [
+    release.make(ours, "n", tmp_path / "n", licence="MIT")
+    assert sorted(os.listdir(tmp_path / "n")) == [
         "README.md", "backbone.pth", "entry.yaml", "model.safetensors"]  # fmt: skip
-    assert "timm.create_model" not in (tmp_path / "README.md").read_text()
-    assert hub.resolve(str(tmp_path / "model.safetensors")).fingerprint() == ours.fingerprint()
+    assert "timm.create_model" not in (tmp_path / "n" / "README.md").read_text()
+    assert (
+        hub.resolve(str(tmp_path / "n" / "model.safetensors")).fingerprint() == ours.fingerprint()
+    )
 
 
 def test_push(net, file, capsys, monkeypatch):
@@ -264,8 +266,8 @@ def test_a_copy_is_whole_or_absent(tmp_path):
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "y").write_text("2")
     with pytest.raises(OSError, match="b"):
-        release.copy_whole(tmp_path / "a", tmp_path / "b")
+        release.copy_folder(tmp_path / "a", tmp_path / "b")
     assert sorted(os.listdir(tmp_path)) == ["a", "b"]
     assert os.listdir(tmp_path / "b") == ["y"]
     with pytest.raises(UsageError):
-        release.refuse_insane(tmp_path / "b" / "y")
+        release.refuse_flawed(tmp_path / "b" / "y")

@@ -344,6 +344,8 @@ def _settle_strides(
 
 def _filter_by_timm(weights: Mapping[str, Tensor], arch: str) -> dict[str, Tensor] | None:
     """The weights through timm's reader of foreign names for this architecture, if it has one."""
+    if not timm.is_model(arch):
+        return None
     module = sys.modules[timm.models.model_entrypoint(arch).__module__]
     for name in ("checkpoint_filter_fn", "_checkpoint_filter_fn"):
         if function := getattr(module, name, None):

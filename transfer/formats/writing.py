@@ -66,7 +66,7 @@ def write(
     check(backbone, to, path, heads)
     reports: list[ParityReport] = []
     note = ""
-    with _draft_folder(path) as folder:
+    with draft_folder(path) as folder:
         draft = folder / path.name
         match to:
             case "detectron2":
@@ -145,7 +145,7 @@ def _targets(
 
 
 @contextmanager
-def _draft_folder(path: Path) -> Iterator[Path]:
+def draft_folder(path: Path) -> Iterator[Path]:
     """A folder next to `path`, gone afterwards whatever happens."""
     made = [folder for folder in path.parents if not folder.exists()]
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")

@@ -15,9 +15,9 @@ from transfer.key_maps import (
     CAFFE2_FAIR,
     CAFFE2_MSRA,
     DETECTRON2,
+    KEY_MAPS,
     MMPRETRAIN,
     MMPRETRAIN_DEEP_STEM,
-    KEY_MAPS,
 )
 
 # read from the state dicts of detectron2 02b5c4e, torchvision 0.26, CutMix-PyTorch 2d8eb68
