@@ -5,7 +5,7 @@ import torch
 
 from tools.benchmarks._naive_beam import one_by_one
 from transfer.captioning.attention import Attention
-from transfer.captioning.beam_search import _best_continuations, beam_search, sample
+from transfer.captioning.beam_search import _extend, beam_search, sample
 from transfer.captioning.config import ModelConfig
 from transfer.captioning.decoder import DecoderOutput, caption_loss
 from transfer.captioning.nic import Nic
@@ -78,12 +78,12 @@ def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
 
 
 @pytest.mark.parametrize("num_words", [70, 128, 199, 700])
-def test_the_best_continuations_are_the_best_continuations(num_words):
+def test_the_extend_are_the_extend(num_words):
     logs = torch.randn(5, 3, num_words).log_softmax(-1)
     logs[2, 1, num_words - 1] = logs[3, 2, num_words // 64 * 64 - 1] = 0.5  # ends of the blocks
     logs[4, 0, min(num_words - 1, num_words // 64 * 64)] = 0.5
     scores = -torch.rand(5, 3)
-    values, parents, words = _best_continuations(logs, scores, 6)
+    values, parents, words = _extend(logs, scores, 6)
     wanted, places = (logs + scores[..., None]).flatten(1).topk(6, dim=1)
     assert torch.equal(values, wanted)
     assert torch.equal(parents * num_words + words, places)
@@ -100,7 +100,7 @@ def test_equal_continuations_stand_in_the_order_of_their_words(num_words):
             places = torch.randperm(4 * num_words, generator=draw)[:equal]
             logs.flatten(1)[:, places] = 0.5
             wanted, order = logs.flatten(1).sort(dim=1, descending=True, stable=True)
-            values, parents, words = _best_continuations(logs, scores, 6)
+            values, parents, words = _extend(logs, scores, 6)
             assert torch.equal(values, wanted[:, :6])
             assert torch.equal(parents * num_words + words, order[:, :6])
 

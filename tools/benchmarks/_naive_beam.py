@@ -41,7 +41,7 @@ def one_by_one(
             last = torch.tensor([[words[-1] if words else START]])
             logits, new_state = decoder.step(last, memory, state)
             row = logits[0, 0]
-            row[list(NOT_GENERATED)] = -torch.inf
+            row[NOT_GENERATED] = -torch.inf
             if block_ngrams and len(words) >= block_ngrams:
                 for start in range(len(words) - block_ngrams + 1):
                     ngram = words[start : start + block_ngrams]
@@ -77,7 +77,7 @@ def image_by_image(decoder: Any, feature: Tensor, width: int, max_length: int) -
     ended: list[tuple[float, list[int]]] = []
     for _ in range(max_length):
         logits, state = decoder.step(words[None, :, -1], memory, state)
-        logits[..., list(NOT_GENERATED)] = -torch.inf
+        logits[..., NOT_GENERATED] = -torch.inf
         log_probs = scores + torch.log_softmax(logits[0], dim=-1)
         values, index = log_probs.flatten().topk(len(words))
         parents, last = index // logits.shape[-1], index % logits.shape[-1]

@@ -58,9 +58,8 @@ def attention_maps(
 
 def _draw_map(weights: np.ndarray, aspect: float) -> str:
     """The weights (P,) of a grid of that height / width, brightest at the largest, smooth."""
-    num_rows = max(1, round((len(weights) * aspect) ** 0.5))
     divisors = [rows for rows in range(1, len(weights) + 1) if len(weights) % rows == 0]
-    num_rows = min(divisors, key=lambda rows: abs(rows - num_rows))
+    num_rows = min(divisors, key=lambda rows: abs(rows - round((len(weights) * aspect) ** 0.5)))
     grid = weights.reshape(num_rows, -1) / weights.max()
     drawn = Image.fromarray(np.uint8(255 * (0.15 + 0.85 * grid)))
     return _encode(drawn.resize((_SIDE, _SIDE), Image.Resampling.BICUBIC), "PNG")

@@ -52,7 +52,7 @@ def sample(
     all_words, all_log_probs = [], []
     for _ in range(max_length):
         logits, state = decoder.step(words, memory, state)
-        logits = _mask_special(logits)
+        logits[..., NOT_GENERATED] = -torch.inf
         log_probs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
         if temperature:
             draw = torch.rand(*shape, 1, generator=generator, dtype=torch.float64)
@@ -124,11 +124,11 @@ def beam_search(
     best_words, best_scores = history[:, 0].clone(), features.new_full((count,), -torch.inf)
     for length in range(1, max_length + 1):
         logits, state = decoder.step(words, memory, state)
-        logits = _mask_special(logits)
+        logits[..., NOT_GENERATED] = -torch.inf
         if block_ngrams and length > block_ngrams:
             _mask_repeats(logits, history[..., : length - 1], block_ngrams)
         log_probs = torch.log_softmax(logits, dim=-1)
-        values, parents, words = _best_continuations(log_probs, scores, 2 * width)
+        values, parents, words = _extend(log_probs, scores, 2 * width)
         is_end = words == END
 
         # ---- captions: the best of those that end among the first K
@@ -162,16 +162,7 @@ def beam_search(
     return BeamSearchOutput(best_words[:, : max(1, longest)], best_scores)
 
 
-def _mask_special(logits: Tensor) -> Tensor:
-    """The logits, in place, without the words that no caption may hold."""
-    for word in NOT_GENERATED:
-        logits[..., word] = -torch.inf
-    return logits
-
-
-def _best_continuations(
-    log_probs: Tensor, scores: Tensor, count: int
-) -> tuple[Tensor, Tensor, Tensor]:
+def _extend(log_probs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` best of all continuations: score, hypothesis, word, each (N, count), best first.
 
     Of equal ones the earlier hypothesis comes first, then the smaller word, on every device. The

@@ -35,9 +35,8 @@ _IMAGE_FOLDERS = ("images", "Images")
 _FLICKR_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
 _CAPTION_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 _EXPECTED = (
-    "annotations/captions_SPLIT.json (coco), dataset_*.json (karpathy; elsewhere: --dataset.splits "
-    "FILE), *.token or *.token.txt (flickr), captions.json, .jsonl, .csv or .tsv beside the images "
-    "(folder)"
+    "annotations/captions_SPLIT.json (coco), dataset_*.json or --dataset.splits FILE (karpathy), "
+    "*.token or *.token.txt (flickr), captions.json, .jsonl, .csv or .tsv beside images (folder)"
 )
 
 Id = int | str
@@ -248,10 +247,8 @@ def _read_flickr(root: Path, path: Path, config: DatasetConfig) -> CaptionDatase
     entries: Entries = {image: (folder / image, texts) for image, texts in captions.items()}
     skipped = {"lines that are not NAME#NUMBER, tab, sentence": invalid}
     images = assemble(path, entries, skipped, max_corrupt=config.max_corrupt)
-    lists = {
-        split: sorted(root.glob(f"*{word}Images.txt"))
-        for split, word in (("train", "train"), ("val", "dev"), ("test", "test"))
-    }
+    words = {"train": "train", "val": "dev", "test": "test"}
+    lists = {split: sorted(root.glob(f"*{word}Images.txt")) for split, word in words.items()}
     if not all(lists.values()):
         return split_by_hash(root.name, images, config.val_fraction)
     by_name = {image.image_id: image for image in images}
@@ -366,20 +363,18 @@ def assemble(
     return tuple(images)
 
 
-def split_by_hash(
-    name: str, images: Sequence[CaptionedImage], val_fraction: float
-) -> CaptionDataset:
+def split_by_hash(name: str, images: Sequence[CaptionedImage], fraction: float) -> CaptionDataset:
     """Train and val by a hash of the id: the same images whatever else is in the folder."""
     train: list[CaptionedImage] = []
     val: list[CaptionedImage] = []
     for image in images:
         digest = hashlib.sha256(str(image.image_id).encode("utf-8", "surrogatepass")).digest()
-        is_val = int.from_bytes(digest[:8], "big") < val_fraction * 2**64
+        is_val = int.from_bytes(digest[:8], "big") < fraction * 2**64
         (val if is_val else train).append(image)
     if not train or not val:
         raise UsageError(
             f"{name}: of {len(images)} images, {len(val)} would be held out by "
-            f"--dataset.val_fraction {val_fraction}. Give another share, or more images."
+            f"--dataset.val_fraction {fraction}. Give another share, or more images."
         )
     log(f"{name} has no splits of its own: {len(val):,} of {len(images):,} images are held out")
     return CaptionDataset(name, tuple(train), tuple(val))

@@ -17,7 +17,7 @@ from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
 
 PAD, START, END, UNKNOWN = range(4)
 SPECIAL = ("<pad>", "<start>", "<end>", "<unk>")
-NOT_GENERATED = (PAD, START, UNKNOWN)
+NOT_GENERATED = [PAD, START, UNKNOWN]
 """What no caption may hold."""
 
 Ints = NDArray[np.int64]
