@@ -14,7 +14,7 @@ from tests.conftest import ROOT
 from transfer.captioning.scores import Meteor, References, score
 from transfer.captioning.scores.meteor.align import Match, align
 from transfer.captioning.scores.meteor.data import (
-    Data,
+    MeteorData,
     cache_folder,
     read_arrays,
     read_prefixes,
@@ -192,7 +192,7 @@ def tiny(tmp_path, monkeypatch):
 
 def open_index(folder: Path) -> int:
     """In a process of its own: make or read the index."""
-    return len(Data.open(folder).index["phrases"])
+    return len(MeteorData.open(folder).index["phrases"])
 
 
 def test_processes_make_one_index_together(tiny):
@@ -204,31 +204,31 @@ def test_processes_make_one_index_together(tiny):
 
 def test_a_damaged_index_is_made_again(tiny, tmp_path):
     said: list[str] = []
-    first = Data.open(tiny, said.append)
+    first = MeteorData.open(tiny, said.append)
     contents = {name: array.tolist() for name, array in first.index.items()}
     (index,) = cache_folder().iterdir()
     assert len(said) == 1
-    Data.open(tiny, said.append)
+    MeteorData.open(tiny, said.append)
     assert len(said) == 1
     for damage in (index.read_bytes()[:-200], b"", b"no index\n"):
         (tmp_path / "damaged").write_bytes(damage)
         os.replace(tmp_path / "damaged", index)  # not in place: `first` still maps the old file
-        again = Data.open(tiny, said.append)
+        again = MeteorData.open(tiny, said.append)
         assert {name: array.tolist() for name, array in again.index.items()} == contents
     assert len(said) == 4
 
 
 def test_another_table_gets_another_index(tiny):
-    Data.open(tiny)
+    MeteorData.open(tiny)
     table = tiny / "data" / "paraphrase-en.gz"
     table.write_bytes(gzip.compress(b"0.5\na cat\nfelix\n"))
-    assert len(Data.open(tiny).index["phrases"]) == 2
+    assert len(MeteorData.open(tiny).index["phrases"]) == 2
     assert len(list(cache_folder().iterdir())) == 2
 
 
 def test_synsets_of_inflected_words(tiny):
     """An irregular form by the list, a regular one by the first ending that leaves a word."""
-    data = Data.open(tiny)
+    data = MeteorData.open(tiny)
     words = ["geese", "goose", "birds", "was", "birder", "boss", "beed", "be", "s", "nowhere"]
     found = [data.synsets_of(word) for word in words]
     wanted = [{12}, {12}, {12, 13}, {14}, {12, 13}, set(), {14}, {14}, set(), set()]
@@ -269,12 +269,12 @@ def test_another_stemmer_is_refused(stems, words, tiny, monkeypatch):
     def missing(words):
         raise ImportError
 
-    Data.open(tiny)
+    MeteorData.open(tiny)
     monkeypatch.setattr(data, "stem_words", stems or missing)
     with pytest.raises(
         UsageError, match=f"{words}.* pip install pycocoevalcap 'snowballstemmer<3'"
     ):
-        Data.open(tiny)
+        MeteorData.open(tiny)
     if data.find_folder() is not None:
         assert words in str(data.why_not())
 
@@ -301,7 +301,7 @@ def test_a_cache_that_cannot_be_written(tiny, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said: list[str] = []
     with pytest.raises(UsageError, match=r"cannot be written into .* Set XDG_CACHE_HOME"):
-        Data.open(tiny, said.append)
+        MeteorData.open(tiny, said.append)
     assert not said
 
 

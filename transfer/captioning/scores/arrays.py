@@ -46,11 +46,3 @@ def digits(values: Ints) -> list[NDArray[np.uint16]]:
     """Numbers from 0 on to the base 65,536, lowest digit first: NumPy sorts those by radix."""
     shifts = range(0, max(int(values.max(initial=0)).bit_length(), 1), 16)
     return [((values >> shift) & 0xFFFF).astype(np.uint16) for shift in shifts]
-
-
-def stable_order(values: Ints) -> Ints:
-    """Like argsort(kind="stable"), of numbers from 0 on."""
-    order = np.arange(len(values))
-    for digit in digits(values):
-        order = order[np.argsort(digit[order], kind="stable")]
-    return order

@@ -40,8 +40,8 @@ def norms(ngrams: list[Ngrams], idf: list[Floats], num_captions: int) -> Floats:
         num_captions: C.
     """
     columns = [
-        np.bincount(found.caption, (found.times * weight[found.run]) ** 2, num_captions)
-        for found, weight in zip(ngrams, idf, strict=True)
+        np.bincount(grams.caption, (grams.times * weight[grams.run]) ** 2, num_captions)
+        for grams, weight in zip(ngrams, idf, strict=True)
     ]
     return np.sqrt(np.stack(columns, axis=1))
 
@@ -87,7 +87,7 @@ class DocumentFrequencies:
             raise UsageError("the corpus for document frequencies has no captions.")
         image = np.repeat(np.arange(len(corpus)), [len(captions) for captions in corpus.values()])
         ngrams = count_ngrams(tokenizer.split(tokenizer.encode(flat, tokenized)))
-        documents = [np.append(found.count_images(image), 0) for found in ngrams]
+        documents = [np.append(grams.count_images(image), 0) for grams in ngrams]
         return DocumentFrequencies(tokenizer, NgramTable(ngrams), documents, len(corpus))
 
     @staticmethod
@@ -121,10 +121,10 @@ class DocumentFrequencies:
         captions = TokenIds.of([[words[word] for word in row] for row in rows])
         ngrams = count_ngrams(captions)
         documents = []
-        for order, found in zip(ORDERS, ngrams, strict=True):
-            whole = captions.counts[found.caption] == order
-            column = np.zeros(len(found) + 1)
-            column[found.run[whole]] = values[found.caption[whole]]
+        for order, grams in zip(ORDERS, ngrams, strict=True):
+            whole = captions.counts[grams.caption] == order
+            column = np.zeros(len(grams) + 1)
+            column[grams.run[whole]] = values[grams.caption[whole]]
             documents.append(column)
         return DocumentFrequencies(words, NgramTable(ngrams), documents, num_images)
 

@@ -144,8 +144,8 @@ def _read(path: Path) -> CaptionFile:
                 "these .gz)."
             )
     captions: dict[str, list[str]] = {}
-    for place, entry in entries:
-        where = f"{path}, {place}"
+    for entry_name, entry in entries:
+        where = f"{path}, {entry_name}"
         if not isinstance(entry, dict):
             raise UsageError(f"{where}: {_kind(entry)}; {_EXPECTED}.")
         key = next((name for name in _ID_NAMES if name in entry), None)

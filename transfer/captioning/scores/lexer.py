@@ -129,7 +129,7 @@ def _apostrophe(text: str) -> str:
 
 
 def _quotes(text: str) -> str:
-    return "".join(_QUOTES.get(char, text[place]) for place, char in enumerate(shape(text)))
+    return "".join(_QUOTES.get(char, text[position]) for position, char in enumerate(shape(text)))
 
 
 def _const(value: str) -> Callable[[str], str]:
@@ -223,30 +223,30 @@ _LONGEST = re.compile("".join(f"(?=(({token}){context})|)" for token, context, _
 def lex(text: str) -> list[str]:
     """The words of `text`, taken as one line with a new sentence behind it."""
     marks = text if text.isascii() and text.isprintable() else shape(text)
-    place, words = 0, []
-    while place < len(marks):
-        char = marks[place]
+    position, words = 0, []
+    while position < len(marks):
+        char = marks[position]
         if char in " \t":  # a run of spaces: a word cannot begin inside it
-            place = _SPACES.match(marks, place).end()  # type: ignore[union-attr]
+            position = _SPACES.match(marks, position).end()  # type: ignore[union-attr]
             continue
-        plain = _ALONE_STANDING.match(marks, place)
+        plain = _ALONE_STANDING.match(marks, position)
         if plain is not None and (word := plain[0].lower()) not in TWO_WORDS:
             words.append(word)  # no rule reaches farther
-            place = plain.end()
+            position = plain.end()
             continue
-        spans = _LONGEST.match(marks, place).regs  # type: ignore[union-attr]
-        rule, reach = -1, place
+        spans = _LONGEST.match(marks, position).regs  # type: ignore[union-attr]
+        rule, reach = -1, position
         for number in range(1, len(spans), 2):
             if spans[number][1] > reach:
                 rule, reach = number, spans[number][1]
         if rule < 0:
             if char not in "\xa0\u2000\0":
-                words.append(_ALONE.get(char, text[place]).lower())
-            place += 1
+                words.append(_ALONE.get(char, text[position]).lower())
+            position += 1
         else:
             end = spans[rule + 1][1]
-            words.append(_RULES[rule // 2][2](text[place:end]))
-            place = end
+            words.append(_RULES[rule // 2][2](text[position:end]))
+            position = end
     if words:
         words[-1] = words[-1].rstrip()
     return [word for word in words if word not in _REMOVED]

@@ -86,8 +86,8 @@ class NgramTable:
     def __init__(self, ngrams: list[Ngrams]) -> None:
         self._sizes = [1, *map(len, ngrams)]
         self._keys = [
-            found.first * size + found.rest
-            for found, size in zip(ngrams, self._sizes, strict=False)
+            grams.first * size + grams.rest
+            for grams, size in zip(ngrams, self._sizes, strict=False)
         ]
 
     def find(self, ngrams: list[Ngrams], words: Ints) -> list[Ints]:
@@ -98,10 +98,10 @@ class NgramTable:
             words: the number here of each of their words, or -1.
         """
         runs: list[Ints] = [np.zeros(1, np.int64)]
-        for keys, size, found in zip(self._keys, self._sizes, ngrams, strict=False):
-            first, rest = words[found.first], runs[-1][found.rest]
+        for keys, size, grams in zip(self._keys, self._sizes, ngrams, strict=False):
+            first, rest = words[grams.first], runs[-1][grams.rest]
             known = np.flatnonzero((first >= 0) & (rest >= 0))
-            run = np.full(len(found), -1)
+            run = np.full(len(grams), -1)
             run[known] = find_sorted(keys, first[known] * size + rest[known])
             runs.append(run)
         return runs[1:]

@@ -253,7 +253,7 @@ class _ReferenceIndex:
         image = np.repeat(np.arange(len(sizes)), sizes)
         ngrams = count_ngrams(references)
         if frequencies is None:
-            documents = [found.count_images(image) for found in ngrams]
+            documents = [grams.count_images(image) for grams in ngrams]
             idf = [cider.inverse_frequencies(images, len(sizes)) for images in documents]
         else:
             self._numbers = frequencies.word_numbers(names)
@@ -262,12 +262,12 @@ class _ReferenceIndex:
         self._table = NgramTable(ngrams)
         unseen = cider.inverse_frequencies(np.zeros(1), len(sizes))  # of what no image has
         self._orders = []
-        for found, weights in zip(ngrams, idf, strict=True):
-            keys = found.run.astype(np.int64) * len(sizes) + image[found.caption]
+        for grams, weights in zip(ngrams, idf, strict=True):
+            keys = grams.run.astype(np.int64) * len(sizes) + image[grams.caption]
             heads = np.flatnonzero(changes(keys))
-            most = np.maximum.reduceat(found.times, heads) if len(heads) else heads
+            most = np.maximum.reduceat(grams.times, heads) if len(heads) else heads
             ends = np.append(heads, len(keys))
-            self._orders.append(_Order(keys[heads], most, ends, found, np.append(weights, unseen)))
+            self._orders.append(_Order(keys[heads], most, ends, grams, np.append(weights, unseen)))
 
     def pairs(self, image: Ints) -> tuple[Ints, Ints]:
         """(P,) and (P,) each caption of the images `image` (C,) beside each reference of its image.
@@ -305,15 +305,15 @@ class _ReferenceIndex:
             idf = self._frequencies.idf(ngrams, numbers)
         matches = np.zeros((len(captions), len(ORDERS)), np.int64)
         products = np.zeros((len(caption_of), len(ORDERS)))
-        for column, (found, run_of, order) in enumerate(
+        for column, (grams, run_of, order) in enumerate(
             zip(ngrams, runs, self._orders, strict=True)
         ):
-            run = run_of[found.run]
+            run = run_of[grams.run]
             known = np.flatnonzero(run >= 0)
-            keys = run[known] * len(self._sizes) + image[found.caption[known]]
+            keys = run[known] * len(self._sizes) + image[grams.caption[known]]
             group = find_sorted(order.keys, keys)
             known, group = known[group >= 0], group[group >= 0]
-            caption, times = found.caption[known], found.times[known]
+            caption, times = grams.caption[known], grams.times[known]
             matches[:, column] = np.bincount(
                 caption, np.minimum(times, order.most[group]), len(captions)
             )

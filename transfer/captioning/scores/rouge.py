@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.captioning.scores.arrays import Floats, Ints, stable_order, starts_of
+from transfer.captioning.scores.arrays import Floats, Ints, starts_of
 from transfer.captioning.scores.tokenizer import TokenIds
 
 _BETA = 1.2
@@ -54,7 +54,7 @@ def lcs_lengths(one: TokenIds, two: TokenIds, pair_one: Ints, pair_two: Ints) ->
         least = 0
         for width in _WIDTHS:
             pairs = np.flatnonzero((counts > least) & (counts <= width))
-            pairs = pairs[stable_order(counts[pairs])]
+            pairs = pairs[np.argsort(counts[pairs], kind="stable")]
             for part in np.array_split(pairs, len(pairs) // _BLOCK + 1):
                 lengths[part] = _by_machine_words(
                     bits, text, pair_bits[part], pair_text[part], width
@@ -72,7 +72,9 @@ def _by_machine_words(
 ) -> Ints:
     if not len(pair_bits):
         return np.zeros(0, np.int64)
-    order = stable_order(text.counts[pair_text])[::-1]  # longest first: they go on longest
+    order = np.argsort(text.counts[pair_text], kind="stable")[
+        ::-1
+    ]  # longest first: they go on longest
     pair_bits, pair_text = pair_bits[order], pair_text[order]
     kind = _WIDTHS[width]
     counts, remaining = bits.counts[pair_bits], text.counts[pair_text]

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,10 +50,10 @@ _ENDINGS = (
 
 def find_folder() -> Path | None:
     """The folder of an installed pycocoevalcap that holds METEOR's jar and paraphrase table."""
-    found = importlib.util.find_spec("pycocoevalcap")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("pycocoevalcap")
+    if spec is None or not spec.submodule_search_locations:
         return None
-    folder = Path(next(iter(found.submodule_search_locations))) / "meteor"
+    folder = Path(next(iter(spec.submodule_search_locations))) / "meteor"
     return folder if all(path.exists() for path in _files(folder)) else None
 
 
@@ -68,7 +68,7 @@ def cache_folder() -> Path:
 
 
 @dataclass(frozen=True)
-class Data:
+class MeteorData:
     """What METEOR knows of English words and phrases."""
 
     function_words: frozenset[str]
@@ -83,8 +83,10 @@ class Data:
     index: Arrays
     """See `build_index`."""
 
-    @staticmethod
-    def open(folder: Path | None = None, log: Callable[[str], None] = lambda text: None) -> "Data":
+    @classmethod
+    def open(
+        cls, folder: Path | None = None, log: Callable[[str], None] = lambda text: None
+    ) -> Self:
         """Read METEOR's data and the index of its phrases; make it where the cache has none.
 
         Args:
@@ -111,7 +113,7 @@ class Data:
         except (gzip.BadGzipFile, EOFError, zlib.error, LookupError, ValueError) as error:
             raise UsageError(f"{folder} does not hold METEOR 1.5's data: {error}") from error
         names, stems = (str(index[name].item(), "utf-8").split("\n") for name in ("words", "stems"))
-        return Data(*words, dict(zip(names, stems, strict=True)), index)
+        return cls(*words, dict(zip(names, stems, strict=True)), index)
 
     def stem(self, words: Iterable[str]) -> list[str]:
         """The stem of each word."""
@@ -180,7 +182,7 @@ def _files(folder: Path) -> tuple[Path, Path]:
 def _read_jar(
     jar: Path,
 ) -> tuple[frozenset[str], dict[str, bool], dict[str, str], dict[str, list[str]]]:
-    """Function words, prefixes, synsets and base forms: see `Data`."""
+    """Function words, prefixes, synsets and base forms: see `MeteorData`."""
     try:
         with zipfile.ZipFile(jar) as archive:
             function, prefixes, synsets, exceptions = (
@@ -206,12 +208,12 @@ def _read_jar(
 
 def read_prefixes(text: str) -> dict[str, bool]:
     """The table from a file with a word a line, comments behind #."""
-    table = {}
-    for line in text.splitlines():
-        word, _, note = line.partition("#")
-        if word.strip():
-            table[word.strip()] = note.strip().startswith("NUMERIC_ONLY")
-    return table
+    lines = (line.partition("#") for line in text.splitlines())
+    return {
+        word.strip(): note.strip().startswith("NUMERIC_ONLY")
+        for word, _, note in lines
+        if word.strip()
+    }
 
 
 # ---- phrases

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from transfer.captioning.scores.arrays import Bools, Ints, find_sorted, spread
-from transfer.captioning.scores.meteor.data import Data
+from transfer.captioning.scores.meteor.data import MeteorData
 from transfer.captioning.scores.tokenizer import TokenIds
 
 _LETTERS = "A-Za-z\xc0-\xd6\xd8-\xf6\xf8-\u017e\u0400-\u0527\u1d00-\u1d7f\ua640-\ua66e\ua67e-\ua697"
@@ -51,7 +51,7 @@ def normalize(text: str, prefixes: Mapping[str, bool]) -> list[str]:
 
     Args:
         text: the sentence.
-        prefixes: see `Data`.
+        prefixes: see `MeteorData`.
     """
     text = f" {text} ".translate(_QUOTES).replace("''", '"')
     text = _MARK.sub(r" \g<0> ", text)
@@ -79,7 +79,7 @@ def normalize(text: str, prefixes: Mapping[str, bool]) -> list[str]:
 class Lexicon:
     """Words and what METEOR's data says of them; grows with the sentences it is given."""
 
-    def __init__(self, data: Data) -> None:
+    def __init__(self, data: MeteorData) -> None:
         self._data = data
         self._numbers: dict[str, int] = {}
         self._of_token = np.zeros(0, np.int64)  # -1: depends on the sentence

@@ -72,10 +72,10 @@ def match_words(
             (STEM, (stem[word_one] == stem[word_two]) & ~exact),
             (SYNONYM, synonyms.contains(word_one, word_two)),
         ):
-            found = np.flatnonzero(flags)
-            ones = np.ones(len(found), np.int64)
-            spans = (start_one[found], ones, start_two[found], ones)
-            parts.append(Matches(inside[found] + begin, *spans, ones * stage))
+            hits = np.flatnonzero(flags)
+            ones = np.ones(len(hits), np.int64)
+            spans = (start_one[hits], ones, start_two[hits], ones)
+            parts.append(Matches(inside[hits] + begin, *spans, ones * stage))
     identical = (same_position == counts_one) & (counts_one == counts_two)
     return Matches(*map(np.concatenate, zip(*parts, strict=True))), identical
 
@@ -180,10 +180,10 @@ class ReferencePhrases:
             keys = image[spans.sentence[span]] * self._num_phrases + other
             starts = np.searchsorted(self._keys, keys)
             sizes = np.searchsorted(self._keys, keys, side="right") - starts
-            row, found = spread(starts, sizes)
+            row, span_two = spread(starts, sizes)
             entry, span = entry[row], span[row]
             caption, start_one, length_one, _ = (column[span] for column in spans)
-            reference, start_two, length_two, _ = (column[found] for column in self._spans)
+            reference, start_two, length_two, _ = (column[span_two] for column in self._spans)
             pair = first_pair[caption] + reference - first[caption]
             # the order in which METEOR comes upon them
             if side == "source":

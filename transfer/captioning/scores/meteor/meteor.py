@@ -1,14 +1,13 @@
 """Captions against references prepared once: METEOR's part of a scoring."""
 
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 
 from transfer.captioning.scores.arrays import Bools, Ints, spread, starts_of
 from transfer.captioning.scores.meteor import matches as stages
 from transfer.captioning.scores.meteor.align import Match, align
-from transfer.captioning.scores.meteor.data import Data
+from transfer.captioning.scores.meteor.data import MeteorData
 from transfer.captioning.scores.meteor.lexicon import Lexicon
 from transfer.captioning.scores.meteor.matches import Matches
 from transfer.captioning.scores.meteor.score import (
@@ -23,18 +22,8 @@ from transfer.captioning.scores.tokenizer import TokenIds
 _SLACK = 1e-9  # of an upper bound, for rounding
 
 
-class Meteor:
-    """METEOR's data, ready to score with."""
-
-    def __init__(self, data: Data) -> None:
-        self.data = data
-
-    @staticmethod
-    def open(
-        folder: Path | None = None, log: Callable[[str], None] = lambda text: None
-    ) -> "Meteor":
-        """See `Data.open`: UsageError where there is no data."""
-        return Meteor(Data.open(folder, log))
+class Meteor(MeteorData):
+    """METEOR's data (see `MeteorData.open`), ready to score with."""
 
     def prepare(self, captions: TokenIds, names: Sequence[str], sizes: Ints) -> "MeteorReferences":
         """Prepare references.
@@ -44,13 +33,15 @@ class Meteor:
             names: the words by number.
             sizes: (I,) how many each image has.
         """
-        return MeteorReferences(self.data, captions, names, sizes)
+        return MeteorReferences(self, captions, names, sizes)
 
 
 class MeteorReferences:
     """References as METEOR compares them; see `Meteor.prepare`."""
 
-    def __init__(self, data: Data, captions: TokenIds, names: Sequence[str], sizes: Ints) -> None:
+    def __init__(
+        self, data: MeteorData, captions: TokenIds, names: Sequence[str], sizes: Ints
+    ) -> None:
         self._index, self._lexicon = data.index, Lexicon(data)
         self._references = self._lexicon.encode(captions, names)
         self._sizes, self._starts = sizes, starts_of(sizes)
