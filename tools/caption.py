@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     add("--workers", type=int, default=1, help="Loader processes (default: 1).")
     add("--skip-broken", action="store_true", help="Leave out files that cannot be read.")
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     if options.beam is not None and options.beam < 1:
         raise UsageError(f"--beam is {options.beam}; it must be at least 1")
     if options.workers < 0:

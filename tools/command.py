@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin
 
 import yaml
 from jsonargparse import (
@@ -35,6 +35,7 @@ _RENAMED = {
     "workers": "loader.workers",
     "max-broken": "max-corrupt",
     "scratch": "random_init",
+    "unproved": "unverified",
     "solver.optimizer": "optimizer.name",
     "solver.min_scale": "dataset.min_scale",
     "solver.label_smoothing": "label_smoothing",
@@ -105,13 +106,6 @@ class Parser(ArgumentParser):
             formatter_class=_Help,
         )
 
-    def parse_args(self, *words: Any, **options: Any) -> Any:
-        """As `parse`, without its hints."""
-        try:
-            return super().parse_args(*words, **options)
-        except (ArgumentError, argparse.ArgumentError) as error:
-            raise UsageError(str(error).strip()) from error
-
     def add_configuration(self, kind: type, default: str) -> None:
         """Add --config and an option for each field of a configuration and of its sections."""
         self.add_argument("--config", action="config", help=f"A recipe (default: {default}).")
@@ -123,14 +117,17 @@ class Parser(ArgumentParser):
         Raises:
             UsageError: an unknown option or recipe key, with the nearest known one; a wrong value.
         """
-        words = list(sys.argv[1:] if argv is None else argv)
+        words: list[str] = []
         known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
-        for word in words:
-            if word == "--":
-                break
+        for word in sys.argv[1:] if argv is None else argv:
             name = word[2:].partition("=")[0]
             if word.startswith("--") and name not in known:
                 raise UsageError(_unknown(name, known, "--", f"there is no option --{name}"))
+            action = self._option_string_actions.get(f"--{name}")
+            if get_origin(getattr(action, "_typehint", None)) is list:
+                # jsonargparse fills an element's missing fields from the list that is replaced
+                words += [f"--{name}", "[]"]
+            words.append(word)
         takes_recipe = isinstance(self._option_string_actions.get("--config"), ActionConfigFile)
         recipe = value_of(words, "--config") if takes_recipe else None
         ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")

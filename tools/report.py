@@ -12,7 +12,6 @@ python tools/report.py runs --check FILE.yaml  compare with expected numbers; ex
 What cannot be read is named and left out. docs/report.md says how to read the table.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import run_main
+from tools.command import Parser, run_main
 from transfer.report import read_runs, render_files, tabulate, to_markdown
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
@@ -29,16 +28,12 @@ from transfer.report.markdown import replace_between
 
 def main(argv: list[str] | None = None) -> None:
     """Read, group, print; write and compare where asked."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("runs", type=Path, help="A folder with runs, at any depth.")
     parser.add_argument("--out", type=Path, metavar="DIR", help="A folder for the page and tables.")
     parser.add_argument("--docs", type=Path, metavar="FILE.md", help="A file with the markers.")
     parser.add_argument("--check", type=Path, metavar="FILE.yaml", help="Expected numbers.")
-    options = parser.parse_args(argv)
+    options = parser.parse(argv)
     expected = [] if options.check is None else read_expected(options.check)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file; it must name a folder.")

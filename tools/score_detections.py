@@ -8,7 +8,6 @@ python tools/score_detections.py --data VOC2007 --split test --results detection
 missed; classes without any other object stay out of the means.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,45 +18,12 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import run_main
+from tools.command import Parser, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read, score, print."""
-    options = _options(argv)
-
-    from transfer.detection.average_precision import evaluate
-    from transfer.detection.coco_average_precision import evaluate_coco
-    from transfer.detection.config import VocConfig
-    from transfer.detection.data import read_split
-    from transfer.detection.detections_file import read_detections, read_names
-    from transfer.detection.records import summary
-
-    config = VocConfig(max_corrupt=options.max_corrupt, other_classes=options.other_classes)
-    classes = options.classes.split(",") if options.classes else None
-    records = read_split(options.data, options.split, classes, config, images=False)
-    for line in summary(records.problems):
-        print(f"note: {line}", file=sys.stderr)
-    names = None if options.categories is None else read_names(options.categories)
-    rows = read_detections(options.results, records, names)
-    scores = evaluate(records, rows, rounding=options.rounding == "detectron2")
-    try:
-        coco = evaluate_coco(records, rows)
-    except UsageError as error:
-        coco = None
-        print(f"note: {error}", file=sys.stderr)
-    print(_text(records, rows, scores, coco))
-    if options.out is not None:
-        content = {"voc07": scores.voc07, "area": scores.area, "mean": scores.mean, "coco": coco}
-        write_text(options.out, json.dumps(content, indent=1) + "\n")
-
-
-def _options(argv: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC or MS-COCO tree.")
     parser.add_argument("--split", required=True, help="Such as test, or VOC2007/test.")
     parser.add_argument("--results", type=Path, required=True, help="The detections, JSON.")
@@ -77,29 +43,49 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         default="refuse",
         help="What to do with objects of none of --classes.",
     )
-    return parser.parse_args(argv)
+    options: Any = parser.parse(argv)
 
+    from transfer.detection.average_precision import evaluate
+    from transfer.detection.coco_average_precision import evaluate_coco
+    from transfer.detection.config import DatasetConfig
+    from transfer.detection.data import read_split
+    from transfer.detection.detections_file import read_detections, read_names
+    from transfer.detection.records import summarize_issues
 
-def _text(records: Any, rows: Any, scores: Any, coco: dict[str, float | None] | None) -> str:
-    def figure(value: float | None) -> str:
-        return "      -" if value is None else f"{value:7.2f}"
+    config = DatasetConfig(max_corrupt=options.max_corrupt, other_classes=options.other_classes)
+    classes = options.classes.split(",") if options.classes else None
+    records = read_split(options.data, options.split, classes, config, images=False)
+    for note in summarize_issues(records.issues):
+        print(f"note: {note}", file=sys.stderr)
+    names = None if options.categories is None else read_names(options.categories)
+    rows = read_detections(options.results, records, names)
+    scores = evaluate(records, rows, rounding=options.rounding == "detectron2")
+    coco = None
+    try:
+        coco = evaluate_coco(records, rows)
+    except UsageError as error:
+        print(f"note: {error}", file=sys.stderr)
 
-    lines = [
+    def line(name: str, values: Any) -> str:
+        figures = ["      -" if value is None else f"{value:7.2f}" for value in values]
+        return f"{name:<16}{' '.join(figures)}"
+
+    print(
         f"{len(rows):,} detections in {len(records):,} images, {records.num_objects:,} objects; "
-        f"means over {scores.num_classes} of {len(records.classes)} classes",
-        f"{'':<16}{'VOC07':>7} {'area':>7}",
-    ]
+        f"means over {scores.num_classes} of {len(records.classes)} classes\n"
+        f"{'':<16}{'VOC07':>7} {'area':>7}"
+    )
     for key in ("AP50", "AP75", "AP"):
-        both = (scores.mean[metric][key] for metric in ("voc07", "area"))
-        lines.append(f"{key:<16}" + " ".join(map(figure, both)))
-    lines.append("AP50 of each class")
+        print(line(key, (scores.mean[metric][key] for metric in ("voc07", "area"))))
+    print("AP50 of each class")
     for name in records.classes:
-        both = (table["0.50"][name] for table in (scores.voc07, scores.area))
-        lines.append(f"  {name:<14}" + " ".join(map(figure, both)))
+        print(line(f"  {name}", (table["0.50"][name] for table in (scores.voc07, scores.area))))
     if coco is not None:
-        told = ", ".join(f"{key} {value:.2f}" for key, value in coco.items() if value is not None)
-        lines.append(f"MS-COCO's measure (another one): {told}")
-    return "\n".join(lines)
+        values = ", ".join(f"{key} {value:.2f}" for key, value in coco.items() if value is not None)
+        print(f"MS-COCO's measure (another one): {values}")
+    if options.out is not None:
+        content = {"voc07": scores.voc07, "area": scores.area, "mean": scores.mean, "coco": coco}
+        write_text(options.out, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

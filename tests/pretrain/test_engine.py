@@ -343,7 +343,7 @@ def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
         clip_norm=1.0,
     )
     options = config(worlds["classification"], optimizer=plan, label_smoothing=0.1)
-    state, loaders = setup_training(build(options), options, make_fabric("cpu"))
+    state, _ = setup_training(build(options), options, make_fabric("cpu"))
     groups = state.optimizer.param_groups
     assert {group["weight_decay"] for group in groups} == {0.0, 1e-4}
     assert all(tuple(group["betas"]) == (0.8, 0.9) for group in groups)
@@ -358,7 +358,7 @@ def test_any_of_timm_s_optimisers_and_curves(worlds, tmp_path):
 
 def test_norms_and_biases_decay_as_in_the_official_code(worlds):
     options = config(worlds["classification"], optimizer=OptimizerConfig())
-    state, loaders = setup_training(build(options), options, make_fabric("cpu"))
+    state, _ = setup_training(build(options), options, make_fabric("cpu"))
     assert {group["weight_decay"] for group in state.optimizer.param_groups} == {1e-4}
     assert all(group["nesterov"] for group in state.optimizer.param_groups)
 

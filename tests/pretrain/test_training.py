@@ -1,5 +1,6 @@
 """Seeds, batches, schedules and checkpoints."""
 
+import math
 import os
 import signal
 from functools import partial
@@ -223,13 +224,13 @@ def test_step_schedule_and_warmup():
      ("960000 images", 15_000), ("3e2 Images", 5)],
 )  # fmt: skip
 def test_a_duration_becomes_steps(duration, steps):
-    """big_vision's rule: any unit at the boundary, steps inside; 100 steps of 64 images an epoch."""
+    """Any unit at the boundary, steps inside; here 100 steps of 64 images an epoch."""
     assert steps_of(duration, steps_per_epoch=100, batch_size=64) == steps
 
 
-@pytest.mark.parametrize("duration", ["120000", "2 weeks", "steps", "-3 steps", -1.0, float("nan")])
+@pytest.mark.parametrize("duration", ["120000", "2 weeks", "steps", "-3 steps", -1.0, math.nan])
 def test_a_duration_without_a_known_unit_is_refused(duration):
-    with pytest.raises(UsageError, match="optimizer.warmup"):
+    with pytest.raises(UsageError, match=r"optimizer\.warmup"):
         OptimizerConfig(warmup=duration)
 
 

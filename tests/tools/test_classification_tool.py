@@ -10,7 +10,7 @@ import pytest
 
 from tests.tools.test_tools import fails, inside
 
-SMALL = ["--epochs", "1", "--batch_size", "10", "--workers", "0", "--device", "cpu"]
+SMALL = ["--epochs", "1", "--batch_size", "10", "--loader.workers", "0", "--device", "cpu"]
 
 
 def main(words: list[str]) -> None:

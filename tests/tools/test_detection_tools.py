@@ -15,7 +15,7 @@ from tests.tools.test_tools import call, fails
 from tools.command import load_config
 from transfer.detection.config import DetectionConfig
 
-SMALL = ["--images.short_side", "64", "--epochs", "1", "--workers", "0", "--device", "cpu",
+SMALL = ["--dataset.short_side", "64", "--epochs", "1", "--loader.workers", "0", "--device", "cpu",
          "--batch_size", "4", "--engine", "torchvision"]  # fmt: skip
 
 
@@ -73,9 +73,9 @@ def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path):
         (["--data", "nowhere"], "there is no folder nowhere"),
         (["--data", "empty"], "empty is no Pascal VOC tree: it has no Annotations"),
         (["--data", "no_sets"], "has no ImageSets/Main"),
-        (["--voc.train", "trian"], "has no split 'trian'; it has train, val. Did you mean train?"),
-        (["--voc.classes", "[strar]"], "unknown class"),
-        (["--voc.max_corrupt", "-1"], "voc.max_corrupt is -1"),
+        (["--dataset.train", "trian"], "has no split 'trian'; it has train, val. Did you mean train?"),
+        (["--dataset.classes", "[strar]"], "unknown class"),
+        (["--dataset.max_corrupt", "-1"], "dataset.max_corrupt is -1"),
         (["--batch_size", "99"], "batch_size is 99, but there are only 10 training images"),
         (["--backbone", "vit.pth"], "vit_tiny_patch16_224 has feature levels of stride"),
         (["--backbone", "DETECTOR"], "format 'detector/2'"),

@@ -26,11 +26,11 @@ def inside(tool: str, *words: object, capsys) -> tuple[int, str]:
     """Run a tool in this process: its exit code and what it said on standard error."""
     import importlib
 
-    from tools.command import end
+    from tools.command import run_main
 
     main = importlib.import_module(f"tools.{tool}").main
     with pytest.raises(SystemExit) as ended:
-        end(lambda: main([str(word) for word in words]))
+        run_main(lambda: main([str(word) for word in words]))
     return int(ended.value.code or 0), capsys.readouterr().err
 
 
@@ -67,9 +67,17 @@ def test_help_explains_every_option(tool):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--epocs", "3"], "--epocs"),
-        (["--epoch", "3"], "--epoch"),  # no abbreviations
-        (["--model.arc", "x"], "model.arc"),
+        (["--epocs", "3"], "no option --epocs; the nearest is --epochs."),
+        (["--epoch", "3"], "no option --epoch; the nearest is --epochs."),  # no abbreviations
+        (
+            ["--model.arc", "x"],
+            "no option --model.arc; the nearest is --model.arch (section model)",
+        ),
+        (["--lr", "1"], "no option --lr; the nearest is --optimizer.lr (section optimizer)"),
+        (["--workers", "3"], "no option --workers: it is now --loader.workers."),
+        (["--optimizer.warmup_epochs=2"], "it is now --optimizer.warmup."),
+        (["--optimizer.decay_norm_and_bias", "false"], "--optimizer.no_decay (true is 'nothing'"),
+        (["--duration", "3 weeks"], "duration is '3 weeks'; give a number of epochs, or"),
         (["--mixing.method", "cutmux"], "cutmux"),
         (["--epochs", "many"], "many"),
         (["--epochs", "0"], "epochs is 0; it must be at least 1"),
@@ -90,8 +98,10 @@ def test_mistakes_on_the_command_line(words, said, capsys, tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("epocs: 3\n", "epocs"),
-        ("model:\n  arc: resnet18\n", "arc"),
+        ("epocs: 3\n", "recipe x.yaml has the key epocs; the nearest is epochs."),
+        ("model:\n  arc: resnet18\n", "has the key model.arc; the nearest is model.arch (section"),
+        ("optimizer:\n  label_smoothing: 0.1\n", "it is now label_smoothing."),
+        ("workers: 2\n", "has the key workers: it is now loader.workers."),
         ("model: [1, 2\n", "x.yaml"),
         ("- a\n- b\n", "x.yaml"),
     ],
@@ -101,6 +111,60 @@ def test_mistakes_in_a_recipe(text, said, capsys, tmp_path, monkeypatch):
     (tmp_path / "x.yaml").write_text(text)
     fails("pretrain", "--config", "x.yaml", capsys=capsys, said=said)
     assert os.listdir(tmp_path) == ["x.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("tool", "text", "message"),
+    [
+        (
+            "finetune_det",
+            "solver:\n  optimizer: sgd\n",
+            "is now optimizer.name (SGD without Nesterov",
+        ),
+        (
+            "finetune_det",
+            "solver:\n  clip: 10\n",
+            "key solver.clip: it is now optimizer.clip_norm.",
+        ),
+        ("finetune_det", "voc:\n  max_broken: 1\n", "it is now dataset.max_corrupt."),
+        ("finetune_det", "images:\n  group: true\n", "is now dataset.aspect_ratio_grouping."),
+        ("finetune_det", "scratch: true\n", "it is now random_init."),
+        ("finetune_cap", "adam:\n  lr: 1\n", "key adam.lr: it is now optimizer.lr."),
+        ("finetune_cls", "solver:\n  min_scale: 1\n", "it is now dataset.min_scale."),
+        ("finetune_cls", "dataset:\n  held_out: 0.1\n", "it is now dataset.val_fraction."),
+    ],
+)
+def test_a_recipe_of_before_is_told_today_s_names(
+    tool, text, message, capsys, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.yaml").write_text(text)
+    fails(tool, "--config", "x.yaml", capsys=capsys, said=message)
+
+
+def test_a_list_on_the_command_line_inherits_nothing_of_the_recipe_s(tmp_path):
+    from pretrain.config import MethodConfig, PretrainConfig
+    from tools.command import Parser, build_config
+
+    recipe = tmp_path / "x.yaml"
+    recipe.write_text("mixing: {others: [{method: mixup, alpha: 0.2, weight: 0.5}]}\n")
+    parser = Parser()
+    parser.add_configuration(PretrainConfig, "x.yaml")
+    words = ["--config", str(recipe), "--mixing.others", "[{method: cutout}]"]
+    config = build_config(PretrainConfig, parser, parser.parse(words))
+    assert config.mixing.others == [MethodConfig(method="cutout")]
+
+
+def test_epochs_on_the_command_line_replace_a_duration_of_the_recipe():
+    from tools.command import load_config
+    from transfer.detection.config import DetectionConfig
+
+    path = ROOT / "configs" / "detection" / "voc0712_paper_c4.yaml"
+    recipe = load_config(DetectionConfig, path)
+    assert (recipe.duration, recipe.epochs) == ("120000 steps", None)
+    assert recipe.optimizer.milestones == ("100000 steps",)
+    assert recipe.steps(2068) == 120_000
+    assert recipe.steps(2068, recipe.score_every) == 20_000
 
 
 def test_mistakes_with_an_architecture(capsys, tmp_path, monkeypatch, worlds):
@@ -184,7 +248,7 @@ def test_dry_run_trains_nothing(capsys, tmp_path, monkeypatch, worlds, backbone_
 
 def test_from_images_to_a_table(tmp_path, worlds):
     """The three tools and the report, each its own process, chained as the README says."""
-    small = ["--epochs", "1", "--workers", "0", "--device", "cpu"]
+    small = ["--epochs", "1", "--loader.workers", "0", "--device", "cpu"]
     done = call(
         "pretrain",
         "--data",
@@ -211,7 +275,7 @@ def test_from_images_to_a_table(tmp_path, worlds):
         *small,
         "--batch_size",
         "4",
-        "--images.short_side",
+        "--dataset.short_side",
         "64",
         cwd=tmp_path,
     )
@@ -278,8 +342,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
 
     tool = [sys.executable, str(ROOT / "tools" / "finetune_det.py")]
     words = ["--backbone", str(backbone_file), "--data", str(worlds["detection"]), "--epochs", "6",
-             "--workers", "1", "--batch_size", "4", "--device", "cpu",
-             "--images.short_side", "64"]  # fmt: skip
+             "--loader.workers", "1", "--batch_size", "4", "--device", "cpu",
+             "--dataset.short_side", "64"]  # fmt: skip
     process = subprocess.Popen([*tool, *words], cwd=tmp_path, text=True, start_new_session=True,
                                stderr=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     run = tmp_path / "runs" / "detection-demo"
@@ -327,7 +391,7 @@ def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, w
     for words, said in (
         (["--captioner", "empty", "--images", "mine"], "no captioner.pth"),
         (["--captioner", "run", "--images", "none"], "there is no folder none"),
-        (["--captioner", "run", "--images", "empty"], "holds no picture"),
+        (["--captioner", "run", "--images", "empty"], "holds no image"),
         (["--captioner", "run", "--images", "run/captioner.pth"], "is a file; give the folder"),
         (["--captioner", "run", "--images", "mine", "--beam", "0"], "--beam is 0"),
         (["--captioner", "run"], "--images"),

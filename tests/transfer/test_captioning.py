@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pretrain.config import LoaderConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.images import decode
 from pretrain.run import Result, Run
@@ -21,7 +22,6 @@ from transfer.captioning import setup as task_setup
 from transfer.captioning.attention_maps import _draw_map
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import (
-    AdamConfig,
     CaptioningConfig,
     DatasetConfig,
     DecodingConfig,
@@ -34,6 +34,8 @@ from transfer.captioning.inference import caption_files
 from transfer.captioning.page import write_page
 from transfer.captioning.scores import References, score
 
+OPTIMIZER = CaptioningConfig().optimizer
+
 
 def config(tree: Path, cache: Path, **changes) -> CaptioningConfig:
     tiny = CaptioningConfig(
@@ -41,7 +43,7 @@ def config(tree: Path, cache: Path, **changes) -> CaptioningConfig:
         data=str(tree),
         epochs=2,
         batch_size=10,
-        workers=0,
+        loader=LoaderConfig(workers=0),
         meteor="off",
         cache=str(cache),
         dataset=DatasetConfig(min_count=1),
@@ -167,24 +169,26 @@ def test_a_trained_encoder_goes_with_the_captioner(worlds, backbone, cache, tmp_
 
 @pytest.mark.parametrize("clip", [None, 1e-3])
 def test_a_step_has_the_mean_gradient_of_its_parts(clip, worlds, backbone, cache, monkeypatch):
-    options = config(worlds["captions"], cache, accumulate=2, adam=AdamConfig(clip=clip))
+    options = config(
+        worlds["captions"], cache, accumulate=2, optimizer=replace(OPTIMIZER, clip_norm=clip)
+    )
     model = replace(options.model, kind="attention", dropout=0.0)
     options = replace(options, model=model)
     fabric = make_fabric("cpu")
-    gear = task_setup.setup_training(task_setup.build(backbone, options), options, fabric)
-    batches = [batch for batch, _ in zip(gear.train.epoch(0), range(2), strict=False)]
+    state, data = task_setup.setup_training(task_setup.build(backbone, options), options, fabric)
+    batches = [batch for batch, _ in zip(data.train.epoch(0), range(2), strict=False)]
     parts = [MicroBatch(place, batch, place == 1) for place, batch in enumerate(batches)]
     assert [len(words) for _, words in batches] == [5, 5]
     losses = [
-        caption_loss(gear.decoder(*batch), batch[1], options.model.coverage) for batch in batches
+        caption_loss(state.model(*batch), batch[1], options.model.coverage) for batch in batches
     ]
-    parameters = list(gear.decoder.parameters())
+    parameters = list(state.model.parameters())
     wanted = torch.autograd.grad(sum(loss for loss, _ in losses) / 2, parameters)
     found = []
     monkeypatch.setattr(
-        gear.optimizer, "step", lambda: found.extend(p.grad.clone() for p in parameters)
+        state.optimizer, "step", lambda: found.extend(p.grad.clone() for p in parameters)
     )
-    sums = engine.train_step(gear, options, fabric, parts, trained=False)
+    sums = engine.train_step(state, options, fabric, 0, parts, trains_encoder=False)
     torch.testing.assert_close(sums, sum(torch.stack(pair).detach() for pair in losses))
     norm = torch.stack([gradient.norm() for gradient in wanted]).norm()
     scale = 1.0 if clip is None else clip / norm
@@ -249,9 +253,11 @@ def test_a_broken_picture_in_the_middle(worlds, backbone, tmp_path, capsys):
     assert len(kept) == 16 * 512 * 4
     options = replace(options, dataset=replace(options.dataset, max_corrupt=2))
     setup = task_setup.build(backbone, options)
-    gear = task_setup.setup_training(setup, options, fabric)
-    assert gear.train.batches.steps == 11 * 5 // 10
-    assert [image.image_id for image in gear.settling.images] == [n for n in range(1, 13) if n != 6]
+    _, data = task_setup.setup_training(setup, options, fabric)
+    assert data.train.batches.steps == 11 * 5 // 10
+    assert [image.image_id for image in data.batch_norm.images] == [
+        n for n in range(1, 13) if n != 6
+    ]
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), fabric)
     assert "left out (2 of at most 2): " in capsys.readouterr().err
     assert (result.metrics["images_left_out"], result.data["val"]) == (2, 5)
@@ -312,7 +318,7 @@ def test_a_captioner_can_learn(worlds, backbone, cache, tmp_path):
         tree,
         cache,
         epochs=60,
-        adam=AdamConfig(lr=5e-3, schedule="cosine"),
+        optimizer=replace(OPTIMIZER, lr=5e-3, schedule="cosine"),
         model=ModelConfig(embed_size=64, hidden_size=128),
         decoding=DecodingConfig(beam=3),
         patience=40,
