@@ -38,14 +38,14 @@ from transfer.feature_cache import FeatureCache, hash_files
 def test_reads_what_is_on_disk(worlds):
     tree = worlds["captions"]
     assert choose_splits(tree, coco_splits(tree), DatasetConfig()) == ("train2017", "val2017")
-    found = open_captions(tree, DatasetConfig())
-    assert (len(found.train), len(found.val), len(found.test)) == (12, 6, 0)
-    assert all(len(image.captions) == 5 and image.path.exists() for image in found.train)
+    dataset = open_captions(tree, DatasetConfig())
+    assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (12, 6, 0)
+    assert all(len(image.captions) == 5 and image.path.exists() for image in dataset.train)
 
 
 def test_real_coco(unpacked):
-    found = open_captions(unpacked("data/coco-mini.tar") / "coco-mini", DatasetConfig())
-    assert (len(found.train), len(found.val)) == (80, 79)
+    dataset = open_captions(unpacked("data/coco-mini.tar") / "coco-mini", DatasetConfig())
+    assert (len(dataset.train), len(dataset.val)) == (80, 79)
 
 
 def test_real_captions_become_the_numbers_of_their_words(shared):
@@ -145,8 +145,8 @@ def test_karpathy_s_split_of_either_year(worlds, tmp_path):
     source = read_coco(worlds["captions"], "train2017")
     for folder, year in (("a", 2014), ("b", 2017)):
         entries = []
-        for place, image in enumerate(source):
-            split = ("train", "restval", "val", "test")[place % 4]
+        for index, image in enumerate(source):
+            split = ("train", "restval", "val", "test")[index % 4]
             old = f"COCO_val2014_{image.path.name}"
             target = f"val2014/{old}" if year == 2014 else f"val2017/{image.path.name}"
             (tmp_path / folder / target).parent.mkdir(parents=True, exist_ok=True)
@@ -156,25 +156,25 @@ def test_karpathy_s_split_of_either_year(worlds, tmp_path):
                             "cocoid": image.image_id, "sentences": sentences})  # fmt: skip
         path = tmp_path / folder / "dataset_coco.json"
         path.write_text(json.dumps({"dataset": "coco", "images": entries}))
-        found = open_captions(tmp_path / folder, DatasetConfig())
-        assert (len(found.train), len(found.val), len(found.test)) == (6, 3, 3)
-        assert found.train[1].captions == source[1].captions
-        assert found.test[0].image_id == source[3].image_id
+        dataset = open_captions(tmp_path / folder, DatasetConfig())
+        assert (len(dataset.train), len(dataset.val), len(dataset.test)) == (6, 3, 3)
+        assert dataset.train[1].captions == source[1].captions
+        assert dataset.test[0].image_id == source[3].image_id
 
 
 def test_flickr_s_tokens_and_lists(worlds, tmp_path, capsys):
     folder = tmp_path / "Flicker8k_Dataset"
     shutil.copytree(worlds["captions"] / "train2017", folder)
     names = sorted(path.name for path in folder.iterdir())
-    lines = [f"{name}#{place}\tA dog {place}." for name in names for place in range(5)]
+    lines = [f"{name}#{index}\tA dog {index}." for name in names for index in range(5)]
     (tmp_path / "Flickr8k.token.txt").write_text("\n".join([*lines, "no tab"]))
     (tmp_path / "Flickr8k.lemma.token.txt").write_text("other")
     for word, chosen in (("train", names[:6]), ("dev", names[6:9]), ("test", names[9:])):
         text = "\n".join([*chosen, "gone.jpg"] if word == "test" else chosen)
         (tmp_path / f"Flickr_8k.{word}Images.txt").write_text(text)
-    found = open_captions(tmp_path, DatasetConfig())
-    assert [len(part) for part in (found.train, found.val, found.test)] == [6, 3, 3]
-    assert found.train[0].captions == tuple(f"A dog {place}." for place in range(5))
+    dataset = open_captions(tmp_path, DatasetConfig())
+    assert [len(part) for part in (dataset.train, dataset.val, dataset.test)] == [6, 3, 3]
+    assert dataset.train[0].captions == tuple(f"A dog {index}." for index in range(5))
     logged = capsys.readouterr().err
     (tmp_path / "Flickr_8k.devImages.txt").write_text("")
     with pytest.raises(UsageError, match="the val split is empty"):
@@ -187,10 +187,10 @@ def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
     shutil.copytree(worlds["captions"] / "train2017", tmp_path / "images")
     names = sorted(path.name for path in (tmp_path / "images").iterdir())
     (tmp_path / "captions.json").write_text(json.dumps({name: ["a dog"] for name in names}))
-    found = open_captions(tmp_path, DatasetConfig(val_fraction=0.4))
-    val = {image.image_id for image in found.val}
-    assert len(found.train) + len(found.val) == 12
-    assert found.val
+    dataset = open_captions(tmp_path, DatasetConfig(val_fraction=0.4))
+    val = {image.image_id for image in dataset.val}
+    assert len(dataset.train) + len(dataset.val) == 12
+    assert dataset.val
     # fewer images: the same ones are held out
     (tmp_path / "captions.json").write_text(json.dumps({name: ["a dog"] for name in names[1:]}))
     again = open_captions(tmp_path, DatasetConfig(val_fraction=0.4))
@@ -254,8 +254,8 @@ def test_features_are_those_of_the_backbone(backbone, pictures, tmp_path):
     everything = np.arange(len(pictures))
     torch.testing.assert_close(pooled.select(everything), level.mean((2, 3)))
     _, grid = features(backbone, pictures, tmp_path, "grid")
-    wanted = level.flatten(2).transpose(1, 2)
-    torch.testing.assert_close(grid.select(everything), wanted, atol=1e-3, rtol=1e-3)
+    expected = level.flatten(2).transpose(1, 2)
+    torch.testing.assert_close(grid.select(everything), expected, atol=1e-3, rtol=1e-3)
     encoder = Encoder(backbone, "grid")
     assert grid.select(everything).shape == (12, *encoder.feature_shape(backbone))
     assert not any(module.training for module in encoder.train().modules())  # statistics stay
@@ -304,27 +304,27 @@ def test_what_is_encoded_before_a_stop_is_kept(backbone, pictures, tmp_path, enc
         patch.setattr(Encoder, "forward", stopping)
         with pytest.raises(KeyboardInterrupt):
             features(backbone, pictures, tmp_path)
-    _, found = features(backbone, pictures, tmp_path)
+    _, cached = features(backbone, pictures, tmp_path)
     assert encoded == [12, 7]
     _, alone = features(backbone, pictures, tmp_path / "other")
-    torch.testing.assert_close(found.select(np.arange(12)), alone.select(np.arange(12)))
+    torch.testing.assert_close(cached.select(np.arange(12)), alone.select(np.arange(12)))
 
 
 def test_a_cache_cut_short_is_told_and_mended(backbone, pictures, tmp_path, encoded, capsys):
     cache, first = features(backbone, pictures, tmp_path)
-    wanted = first.select(np.arange(12)).clone()
+    expected = first.select(np.arange(12)).clone()
     size = cache._rows.stat().st_size
     with open(cache._rows, "r+b") as handle:
         handle.truncate(size // 2 + 7)
     _, again = features(backbone, pictures, tmp_path)
     assert "cut short: 6 of 12 rows are gone" in capsys.readouterr().err
-    torch.testing.assert_close(again.select(np.arange(12)), wanted)
+    torch.testing.assert_close(again.select(np.arange(12)), expected)
     assert encoded == [12, 6]
     # a kill between rows and index: rows that no entry promises
     with open(cache._rows, "ab") as handle:
         handle.write(b"x" * 999)
     _, again = features(backbone, pictures, tmp_path)
-    torch.testing.assert_close(again.select(np.arange(12)), wanted)
+    torch.testing.assert_close(again.select(np.arange(12)), expected)
     assert encoded == [12, 6]
     (cache.folder / "meta.json").write_text("{")
     features(backbone, pictures, tmp_path)
@@ -335,9 +335,9 @@ def test_a_cache_cut_short_is_told_and_mended(backbone, pictures, tmp_path, enco
 def test_a_broken_image_in_the_middle_keeps_the_others(backbone, pictures, tmp_path, encoded):
     pictures[5].write_bytes(b"no picture")
     pictures[7].unlink()
-    _, found = features(backbone, pictures, tmp_path)
-    assert sorted(found.corrupt) == [5, 7]
-    assert (found.row_of < 0).nonzero()[0].tolist() == [5, 7]
+    _, cached = features(backbone, pictures, tmp_path)
+    assert sorted(cached.corrupt) == [5, 7]
+    assert (cached.row_of < 0).nonzero()[0].tolist() == [5, 7]
     features(backbone, pictures, tmp_path)
     assert encoded == [11, 1]  # only what cannot be read is tried again
 

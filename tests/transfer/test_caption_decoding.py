@@ -33,12 +33,12 @@ def decoder(kind, num_words, seed):
 def test_beam_search_equals_a_naive_one(kind, num_words, width, power, ngrams):
     made, features = decoder(kind, num_words, seed=num_words + width)
     options = {"length_normalisation": power, "block_ngrams": ngrams}
-    found = beam_search(made, features, width, 8, **options)
+    best = beam_search(made, features, width, 8, **options)
     with torch.inference_mode():
-        for row, value, feature in zip(found.words, found.scores, features, strict=True):
-            words, wanted = one_by_one(made, feature, width, 8, **options)
+        for row, value, feature in zip(best.words, best.scores, features, strict=True):
+            words, expected = one_by_one(made, feature, width, 8, **options)
             assert [word for word in row.tolist() if word != PAD] == words
-            assert abs(float(value) - wanted) < 1e-9
+            assert abs(float(value) - expected) < 1e-9
 
 
 class Table:
@@ -61,12 +61,12 @@ def test_of_equal_continuations_the_first_is_taken(num_words, width, power, ngra
     tables = torch.randint(0, 3, (6, num_words, num_words), generator=draw).double() * 3
     tables[..., END] += 3
     options = {"length_normalisation": power, "block_ngrams": ngrams}
-    found = beam_search(Table(), tables, width, 6, **options)
+    best = beam_search(Table(), tables, width, 6, **options)
     with torch.inference_mode():
-        for row, value, table in zip(found.words, found.scores, tables, strict=True):
-            words, wanted = one_by_one(Table(), table, width, 6, **options)
+        for row, value, table in zip(best.words, best.scores, tables, strict=True):
+            words, expected = one_by_one(Table(), table, width, 6, **options)
             assert [word for word in row.tolist() if word != PAD] == words
-            assert float(value) == pytest.approx(wanted, abs=1e-12)
+            assert float(value) == pytest.approx(expected, abs=1e-12)
 
 
 def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
@@ -84,9 +84,9 @@ def test_the_extend_are_the_extend(num_words):
     logs[4, 0, min(num_words - 1, num_words // 64 * 64)] = 0.5
     scores = -torch.rand(5, 3)
     values, parents, words = _extend(logs, scores, 6)
-    wanted, places = (logs + scores[..., None]).flatten(1).topk(6, dim=1)
-    assert torch.equal(values, wanted)
-    assert torch.equal(parents * num_words + words, places)
+    expected, positions = (logs + scores[..., None]).flatten(1).topk(6, dim=1)
+    assert torch.equal(values, expected)
+    assert torch.equal(parents * num_words + words, positions)
 
 
 @pytest.mark.parametrize("num_words", [70, 700])
@@ -97,11 +97,11 @@ def test_equal_continuations_stand_in_the_order_of_their_words(num_words):
         logs = -torch.rand(1, 4, num_words, generator=draw)
         scores = torch.zeros(1, 4)
         for equal in (0, 3, 12):
-            places = torch.randperm(4 * num_words, generator=draw)[:equal]
-            logs.flatten(1)[:, places] = 0.5
-            wanted, order = logs.flatten(1).sort(dim=1, descending=True, stable=True)
+            positions = torch.randperm(4 * num_words, generator=draw)[:equal]
+            logs.flatten(1)[:, positions] = 0.5
+            expected, order = logs.flatten(1).sort(dim=1, descending=True, stable=True)
             values, parents, words = _extend(logs, scores, 6)
-            assert torch.equal(values, wanted[:, :6])
+            assert torch.equal(values, expected[:, :6])
             assert torch.equal(parents * num_words + words, order[:, :6])
 
 
@@ -121,10 +121,10 @@ def test_samples_follow_the_distribution(kind, temperature):
     memory, state = made.init_state(features[:1])
     logits, _ = made.step(torch.tensor([[START]]), memory, state)
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf
-    wanted = (logits[0, 0] / temperature).softmax(-1)
+    expected = (logits[0, 0] / temperature).softmax(-1)
     share = torch.bincount(words.flatten(), minlength=11) / 20000
-    assert (share - wanted).abs().max() < 0.02
-    torch.testing.assert_close(logs[0, :, 0], wanted.log().float()[words[0, :, 0]])
+    assert (share - expected).abs().max() < 0.02
+    torch.testing.assert_close(logs[0, :, 0], expected.log().float()[words[0, :, 0]])
 
 
 def test_samples_repeat_with_the_generator_and_end_with_end():
@@ -147,9 +147,9 @@ def test_the_log_probabilities_of_samples_are_those_of_teacher_forcing(kind):
     assert (words == PAD).any()
     logits = made(features.repeat_interleave(4, 0), words.flatten(0, 1)).logits
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf
-    wanted = logits.log_softmax(-1).gather(-1, words.flatten(0, 1)[..., None])[..., 0]
-    wanted = wanted.masked_fill(words.flatten(0, 1) == PAD, 0.0)
-    torch.testing.assert_close(logs.flatten(0, 1), wanted.float())
+    expected = logits.log_softmax(-1).gather(-1, words.flatten(0, 1)[..., None])[..., 0]
+    expected = expected.masked_fill(words.flatten(0, 1) == PAD, 0.0)
+    torch.testing.assert_close(logs.flatten(0, 1), expected.float())
 
 
 @pytest.mark.parametrize("kind", [Nic, Attention])
@@ -159,27 +159,30 @@ def test_teacher_forcing_equals_word_by_word(kind):
     output = made(features, words)
     memory, state = made.init_state(features)
     last = torch.full((7, 1), START)
-    for place in range(6):
+    for step in range(6):
         logits, state = made.step(last, memory, state)
-        torch.testing.assert_close(output.logits[:, place], logits[:, 0])
-        last = words[:, place, None]
+        torch.testing.assert_close(output.logits[:, step], logits[:, 0])
+        last = words[:, step, None]
 
 
 def test_attention_is_the_paper_s():
-    """Additive scores, a softmax over places (section 3.1.2), the gate (4.2.1), the deep output.
+    """Additive scores, a softmax over positions (section 3.1.2), the gate (4.2.1), the deep output.
 
     One image and the first word by hand.
     """
     made, features = decoder(Attention, 50, seed=7)
     output = made(features, torch.randint(4, 50, (7, 2)))
-    places = made.normalise(features[0])
-    hidden, cell = torch.tanh(made.start(places.mean(0))).chunk(2)
+    positions = made.normalise(features[0])
+    hidden, cell = torch.tanh(made.start(positions.mean(0))).chunk(2)
     scores = torch.stack(
-        [made.compare(torch.tanh(made.keys(place) + made.query(hidden)))[0] for place in places]
+        [
+            made.compare(torch.tanh(made.keys(position) + made.query(hidden)))[0]
+            for position in positions
+        ]
     )
     torch.testing.assert_close(output.attention[0, 0], scores.softmax(0))
     torch.testing.assert_close(output.attention.sum(-1), torch.ones(7, 2).double())
-    context = sum(w * place for w, place in zip(scores.softmax(0), places, strict=True))
+    context = sum(w * position for w, position in zip(scores.softmax(0), positions, strict=True))
     context = context * torch.sigmoid(made.gate(hidden))
     word = made.embed.weight[START]
     lstm = made.lstm

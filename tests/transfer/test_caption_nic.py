@@ -76,9 +76,9 @@ def test_loss_gradients_and_greedy_equal_a_plain_nic():
     features = torch.randn(4, 7)
     loss, likelihood = caption_loss(ours(features, words), words, 1.0)
     loss.backward()
-    wanted = theirs.loss(features, captions)
-    wanted.backward()
-    assert abs(loss.item() - wanted.item()) < 1e-5
+    expected = theirs.loss(features, captions)
+    expected.backward()
+    assert abs(loss.item() - expected.item()) < 1e-5
     assert loss.item() == likelihood.item()
     for name, parameter in theirs.named_parameters():
         torch.testing.assert_close(own[names[name]].grad, parameter.grad, atol=1e-5, rtol=0)
@@ -88,5 +88,5 @@ def test_loss_gradients_and_greedy_equal_a_plain_nic():
     for _ in range(5):
         features = torch.randn(9, 7)
         words = sample(ours, features, 8, temperature=0.0)[0][:, 0]
-        found = [[w for w in row if w] for row in words.tolist()]
-        assert found == theirs.greedy(features, 8)
+        generated = [[w for w in row if w] for row in words.tolist()]
+        assert generated == theirs.greedy(features, 8)

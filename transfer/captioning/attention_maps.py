@@ -1,4 +1,4 @@
-"""Where a captioner with attention looked for each word, as small images for a page."""
+"""The attention of a captioner at each word, as small images for a page."""
 
 import base64
 import io
