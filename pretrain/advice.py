@@ -1,4 +1,4 @@
-"""What is known to go wrong with a recipe, said once before it is trained."""
+"""What is known to go wrong with a recipe, as warnings before it is trained."""
 
 from pretrain.config import PretrainConfig
 

@@ -126,7 +126,7 @@ class Backbone:
 
         Args:
             num_classes: None keeps the trained classifier; 0 leaves it away (the network returns
-                pooled features (N, C)); K puts a new one of K outputs in its place.
+                pooled features (N, C)); K replaces it by a new one of K outputs.
             seed: draws the weights of a new classifier.
         """
         outputs = self.spec.num_classes if num_classes is None else num_classes
@@ -191,7 +191,7 @@ class Backbone:
 
     @staticmethod
     def of_content(content: Any, path: Path) -> "Backbone":
-        """The backbone in what a file held; `path` names it in the messages of `load`."""
+        """The backbone in the content of a file; `path` is for the messages of `load`."""
         format_found = content.get("format") if isinstance(content, dict) else None
         if format_found != FORMAT:
             raise UsageError(_describe_foreign(path, content, format_found))

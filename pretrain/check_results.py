@@ -24,7 +24,7 @@ def ok(text: str) -> CheckResult:
 
 
 def wrong(text: str) -> CheckResult:
-    """The task cannot run, or not on the whole data set."""
+    """The task cannot run, or not on all of the data set."""
     return CheckResult("wrong", text)
 
 

@@ -2,7 +2,7 @@
 
 `torchvision.io.decode_image` equals PIL bit for bit on JPEG of all kinds and PNG (measured on
 ImageNet photographs, some of which are PNG by content: `decode_jpeg` would fail on them). EXIF
-orientation is ignored, as the field's benchmarks do.
+orientation is ignored, as in the published benchmarks.
 """
 
 from pathlib import Path

@@ -5,24 +5,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+from rich import progress
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    ProgressColumn,
-    Task,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 from rich.text import Text
 
 
-class _Rate(ProgressColumn):
+class _Rate(progress.ProgressColumn):
     """Units per second, as `312 images/s`."""
 
-    def render(self, task: Task) -> Text:
+    def render(self, task: progress.Task) -> Text:
         """The column's text."""
         speed = task.finished_speed or task.speed
         figure = "-" if speed is None else f"{speed:.0f}" if speed >= 10 else f"{speed:.1f}"
@@ -30,7 +21,7 @@ class _Rate(ProgressColumn):
 
 
 class Advance(Protocol):
-    """Called with the units just done and, if wanted, a few words shown behind the bar."""
+    """Called with the units just done and a note to show behind the bar."""
 
     def __call__(self, done: int, note: str = "") -> None:
         """Move on by `done` units."""
@@ -45,26 +36,27 @@ def bar(title: str, total: int, unit: str, done: int = 0, shown: bool = True) ->
         title: what is being done.
         total: units of work.
         unit: the plural shown behind the rate.
-        done: units that lie behind us already (a resumed run).
+        done: units that are done already (a resumed run).
         shown: false for all but one of several processes.
     """
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        "{task.description}",
+        progress.BarColumn(bar_width=24),
+        progress.MofNCompleteColumn(),
         _Rate(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        progress.TimeElapsedColumn(),
+        "left",
+        progress.TimeRemainingColumn(),
+        "{task.fields[note]}",
     )
-    console = Console(stderr=True)
-    shown = shown and sys.stderr.isatty()
-    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
-        task = progress.add_task(title, total=total, completed=done, unit=unit, note="")
+    disable = not (shown and sys.stderr.isatty())
+    with progress.Progress(
+        *columns, console=Console(stderr=True), disable=disable, transient=True
+    ) as display:
+        task = display.add_task(title, total=total, completed=done, unit=unit, note="")
 
         def advance(done: int, note: str = "") -> None:
-            progress.update(task, advance=done, note=note)
+            display.update(task, advance=done, note=note)
 
         yield advance
 

@@ -71,9 +71,9 @@ def _read_batch(path: Path, layout: CifarLayout, num_classes: int) -> tuple[np.n
     entries = content if isinstance(content, dict) else {}
     pixels, labels = entries.get("data"), entries.get(layout.labels)
     if not isinstance(pixels, np.ndarray) or labels is None:
-        held = sorted(map(str, content)) if entries else type(content).__name__
+        keys = sorted(map(str, content)) if entries else type(content).__name__
         raise UsageError(
-            f"{path} is no CIFAR batch: it holds {held}, not data and {layout.labels}."
+            f"{path} is no CIFAR batch: it holds {keys}, not data and {layout.labels}."
         )
     if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
         raise UsageError(

@@ -3,6 +3,7 @@
 N images, H height, W width. All random numbers are drawn on the host from a given generator.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,19 +58,15 @@ class Pixels:
     def normalised(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std, as one multiplication and one addition."""
         count, _, height, width = images.shape
-        scale = self._column([1 / (255 * std) for std in self.std], images.device)
-        shift = self._column(
-            [-mean / std for mean, std in zip(self.mean, self.std, strict=True)], images.device
-        )
+        pairs = list(zip(self.mean, self.std, strict=True))
+        scale = _column([1 / (255 * std) for _, std in pairs], images.device)
+        shift = _column([-mean / std for mean, std in pairs], images.device)
         if self.memory_format != torch.channels_last:
             return images.to(torch.float32).mul_(scale).add_(shift)
         # along whole rows of pixels: an innermost dimension of three cannot be vectorised
         rows = images.permute(0, 2, 3, 1).reshape(count, height, 3 * width).to(torch.float32)
         rows.mul_(scale.flatten().repeat(width)).add_(shift.flatten().repeat(width))
         return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
-
-    def _column(self, values: list[float], device: torch.device) -> Tensor:
-        return to_device(torch.tensor(values, dtype=torch.float32), device)[:, None, None]
 
     def _coloured(self, images: Tensor, changes: np.ndarray, noise: np.ndarray | None) -> Tensor:
         """Colour jitter and PCA lighting of the official code (clovaai, utils.py).
@@ -85,9 +82,9 @@ class Pixels:
         def row(values: np.ndarray) -> Tensor:
             return to_device(torch.from_numpy(values.astype(np.float32)), device)
 
-        mean, std = (self._column(list(v), device) for v in (self.mean, self.std))
+        mean, std, weights = (_column(v, device) for v in (self.mean, self.std, _GREY))
         pixels = images.mul(std).add_(mean)
-        grey = (pixels * self._column(list(_GREY), device)).sum(1, keepdim=True)
+        grey = (pixels * weights).sum(1, keepdim=True)
         level = grey.mean((2, 3), keepdim=True)
         bright, contrast, saturation = row(changes)[:, :, None, None, None]
         kept, dimmed = (1 - bright) * (1 - contrast), (1 - bright) * contrast
@@ -97,6 +94,10 @@ class Pixels:
         return pixels.sub_(mean).div_(std).contiguous(memory_format=self.memory_format)
 
 
+def _column(values: Sequence[float], device: torch.device) -> Tensor:
+    return to_device(torch.tensor(values, dtype=torch.float32), device)[:, None, None]
+
+
 def padded_crop(images: Tensor, pad: int, draw: np.random.Generator) -> Tensor:
     """A crop of the own size from each image with `pad` black pixels around it."""
     count, _, height, width = images.shape
@@ -104,8 +105,8 @@ def padded_crop(images: Tensor, pad: int, draw: np.random.Generator) -> Tensor:
     padded = functional.pad(images, (pad, pad, pad, pad))
     if images.device.type == "cpu":
         cropped = torch.empty_like(images)
-        for place, (top, left) in enumerate(corners.tolist()):
-            cropped[place] = padded[place, :, top : top + height, left : left + width]
+        for index, (top, left) in enumerate(corners.tolist()):
+            cropped[index] = padded[index, :, top : top + height, left : left + width]
         return cropped
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (N, 3, tops, lefts, H, W), a view
     top, left = to_device(torch.from_numpy(corners.T.copy()), images.device)
@@ -114,9 +115,9 @@ def padded_crop(images: Tensor, pad: int, draw: np.random.Generator) -> Tensor:
 
 def _flip(images: Tensor, flipped: np.ndarray) -> Tensor:
     if images.device.type == "cpu":
-        mixed = images.clone()
-        for place in np.flatnonzero(flipped).tolist():
-            mixed[place] = images[place].flip(2)
-        return mixed
+        result = images.clone()
+        for index in np.flatnonzero(flipped).tolist():
+            result[index] = images[index].flip(2)
+        return result
     mask = to_device(torch.from_numpy(flipped), images.device)[:, None, None, None]
     return torch.where(mask, images.flip(3), images)

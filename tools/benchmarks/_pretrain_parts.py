@@ -158,8 +158,8 @@ def measure_memory(options: Any) -> str:
         for side in SIDES:
             peaks[side].append(peak_memory_mib(code, options.device, side, values))
     rows = [
-        [side, *(f"{value:,.0f}" for value in (min(found), median(found), max(found)))]
-        for side, found in peaks.items()
+        [side, *(f"{value:,.0f}" for value in (min(mib), median(mib), max(mib)))]
+        for side, mib in peaks.items()
     ]
     return (
         f"Peak memory of a training process, {_setting(options)}, {options.rounds} process(es) a "

@@ -34,8 +34,8 @@ def take_turns(
     return best
 
 
-def peak_memory_mib(code: str, device: str, *words: str) -> float:
-    """Peak memory in MiB of a Python process that runs `code` with arguments `words`.
+def peak_memory_mib(code: str, device: str, *arguments: str) -> float:
+    """Peak memory in MiB of a Python process that runs `code` with `arguments`.
 
     Of the allocator on CUDA, otherwise the largest resident size.
     """
@@ -43,14 +43,16 @@ def peak_memory_mib(code: str, device: str, *words: str) -> float:
         "import torch; from pretrain.run import peak_memory_mib\n"
         f"print(peak_memory_mib(torch.device({device!r})))"
     )
-    return float(in_new_process([sys.executable, "-c", f"{code}\n{report}", *words]).split()[-1])
+    return float(
+        in_new_process([sys.executable, "-c", f"{code}\n{report}", *arguments]).split()[-1]
+    )
 
 
 def in_new_process(command: Sequence[str]) -> str:
     """What a command prints; this project can be imported there.
 
     Raises:
-        UsageError: it failed; the message ends with its own words.
+        UsageError: it failed; the message ends with its standard error.
     """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
