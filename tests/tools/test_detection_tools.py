@@ -73,16 +73,19 @@ def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path):
         (["--data", "nowhere"], "there is no folder nowhere"),
         (["--data", "empty"], "empty is no Pascal VOC tree: it has no Annotations"),
         (["--data", "no_sets"], "has no ImageSets/Main"),
-        (["--dataset.train", "trian"], "has no split 'trian'; it has train, val. Did you mean train?"),
+        (
+            ["--dataset.train", "trian"],
+            "has no split 'trian'; it has train, val. Did you mean train?",
+        ),
         (["--dataset.classes", "[strar]"], "unknown class"),
         (["--dataset.max_corrupt", "-1"], "dataset.max_corrupt is -1"),
         (["--batch_size", "99"], "batch_size is 99, but there are only 10 training images"),
         (["--backbone", "vit.pth"], "vit_tiny_patch16_224 has feature levels of stride"),
-        (["--backbone", "DETECTOR"], "format 'detector/2'"),
+        (["--backbone", "DETECTOR"], "format 'detector/3'"),
         (["--detector.anchor_sizes", "[8, 16]"], "it must have five"),
         (["--detector.head", "dc5"], "detectron2's alone"),
         (["--detector.fpn_chanels", "3"], "fpn_chanels"),
-        (["--images.flip", "2"], "images.flip is 2"),
+        (["--dataset.flip", "2"], "dataset.flip is 2"),
         (["--stop-after", "0"], "--stop-after is 0"),
     ],
 )
@@ -149,11 +152,11 @@ def test_recipes_build_their_detector(path, worlds, backbone):
     from transfer.detection.setup import build
 
     config = load_config(DetectionConfig, path, data=str(worlds["detection"]), batch_size=2)
-    plain = replace(config.voc, train="train", test="val")
+    plain = replace(config.dataset, train="train", test="val")
     if config.detector.head == "c4":
         spec = BackboneSpec(arch="resnet26", num_classes=2)
         backbone = Backbone.of(spec.create(2, 0), spec, Provenance())
-    setup = build(backbone, replace(config, voc=plain, engine="torchvision"))
+    setup = build(backbone, replace(config, dataset=plain, engine="torchvision"))
     assert setup.steps_per_epoch == 5
 
 

@@ -8,7 +8,6 @@ and ends with its figures; detectron2's reading of the XML files is part of its 
 the first of ours.
 """
 
-import argparse
 import contextlib
 import io
 import json
@@ -19,31 +18,38 @@ from pathlib import Path
 from typing import Any
 
 from tools.benchmarks._timing import hardware, table, take_turns
+from tools.command import Parser
 
 
 def main(argv: list[str]) -> None:
     """Measure, and compare the figures too."""
-    options = _options(argv)
+    parser = Parser(__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC tree.")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--results", type=Path, required=True, help="A COCO-style results list.")
+    parser.add_argument("--rounds", type=int, default=3)
+    options: Any = parser.parse(argv)
+
     import torch
 
     from transfer.detection.average_precision import evaluate
     from transfer.detection.voc import read_voc
 
     torch.set_num_threads(1)
-    records = read_voc(options.data, options.split, images=False)
-    rows = json.loads(options.results.read_text(encoding="utf-8"))
     read = partial(read_voc, options.data, options.split, images=False)
+    records = read()
+    rows = json.loads(options.results.read_text(encoding="utf-8"))
     sides: dict[str, Callable[[], Any]] = {
         "ours, XML files read": lambda: evaluate(read(cached=False), rows),
         "ours, XML files from the cache": lambda: evaluate(read(), rows),
         "ours, records at hand": lambda: evaluate(records, rows),
     }
-    theirs = {
+    others = {
         "detectron2, one metric": _detectron2,
         "pycocotools": _pycocotools,
         "faster-coco-eval": _faster_coco_eval,
     }
-    for name, make in theirs.items():
+    for name, make in others.items():
         try:
             sides[name] = make(options, records, rows)
         except ImportError as error:
@@ -51,21 +57,21 @@ def main(argv: list[str]) -> None:
     best = take_turns(sides, options.rounds)
     print(f"`python tools/bench.py detections {' '.join(argv)}`: {hardware(1)}\n")
     print(f"{len(records):,} images, {len(records.classes)} classes, {len(rows):,} detections:\n")
-    files, held = best["ours, XML files read"], best["ours, records at hand"]
+    with_files, at_hand = best["ours, XML files read"], best["ours, records at hand"]
     lines = [
-        [name, f"{seconds:.3f}", f"{seconds / files:.1f}", f"{seconds / held:.0f}"]
+        [name, f"{seconds:.3f}", f"{seconds / with_files:.1f}", f"{seconds / at_hand:.0f}"]
         for name, seconds in best.items()
     ]
     print(table(["", "seconds", "in ours with files", "in ours with records"], lines))
-    mean = sides["ours, records at hand"]().mean
-    told = ", ".join(f"{metric} AP50 {values['AP50']:.4f}" for metric, values in mean.items())
+    means = evaluate(records, rows).mean.items()
+    ap50 = ", ".join(f"{metric} AP50 {values['AP50']:.4f}" for metric, values in means)
     rounded = evaluate(records, rows, rounding=True).mean["voc07"]["AP50"]
-    print(f"\nours: {told}; rounded as detectron2 does, voc07 AP50 {rounded:.4f}")
+    print(f"\nours: {ap50}; rounded as detectron2 does, voc07 AP50 {rounded:.4f}")
     if "detectron2, one metric" in sides:
         print(f"detectron2: voc07 {sides['detectron2, one metric']()['bbox']['AP50']:.4f}")
 
 
-def _detectron2(options: argparse.Namespace, records: Any, rows: Sequence[Any]) -> Any:
+def _detectron2(options: Any, records: Any, rows: Sequence[Any]) -> Any:
     """Its evaluator's process and evaluate, on detections in its own structures."""
     import torch
     from detectron2.data import MetadataCatalog
@@ -81,18 +87,18 @@ def _detectron2(options: argparse.Namespace, records: Any, rows: Sequence[Any]) 
         year=2007,
         thing_classes=list(records.classes),
     )
-    label = {name: number for number, name in enumerate(records.classes)}
-    of_image: dict[Any, list[Any]] = {record.image_id: [] for record in records.images}
+    labels = {name: number for number, name in enumerate(records.classes)}
+    rows_of: dict[Any, list[Any]] = {record.image_id: [] for record in records.images}
     for row in rows:
-        of_image[row["image_id"]].append(row)
+        rows_of[row["image_id"]].append(row)
     inputs, outputs = [], []
-    for image, held in of_image.items():
-        boxes = torch.tensor([row["bbox"] for row in held], dtype=torch.float32).reshape(-1, 4)
+    for image, listed in rows_of.items():
+        boxes = torch.tensor([row["bbox"] for row in listed], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
         instances = Instances((1, 1))
         instances.pred_boxes = Boxes(boxes)
-        instances.scores = torch.tensor([row["score"] for row in held])
-        instances.pred_classes = torch.tensor([label[row["category"]] for row in held])
+        instances.scores = torch.tensor([row["score"] for row in listed])
+        instances.pred_classes = torch.tensor([labels[row["category"]] for row in listed])
         inputs.append({"image_id": image})
         outputs.append({"instances": instances})
 
@@ -106,42 +112,30 @@ def _detectron2(options: argparse.Namespace, records: Any, rows: Sequence[Any]) 
     return side
 
 
-def _pycocotools(_: argparse.Namespace, records: Any, rows: Sequence[Any]) -> Any:
+def _pycocotools(_: Any, records: Any, rows: Sequence[Any]) -> Any:
     from pycocotools.cocoeval import COCOeval
 
-    from transfer.detection.coco_average_precision import ground_truth, results
-
-    with contextlib.redirect_stdout(io.StringIO()):
-        truth, found = ground_truth(records), results(records, rows)
-    return partial(_coco, truth, found, COCOeval)
+    return _coco_side(records, rows, COCOeval)
 
 
-def _faster_coco_eval(_: argparse.Namespace, records: Any, rows: Sequence[Any]) -> Any:
+def _faster_coco_eval(_: Any, records: Any, rows: Sequence[Any]) -> Any:
     from faster_coco_eval import COCO, COCOeval_faster
 
-    from transfer.detection.coco_average_precision import ground_truth, results
+    return _coco_side(records, rows, COCOeval_faster, lambda truth: COCO(truth.dataset))
+
+
+def _coco_side(
+    records: Any, rows: Sequence[Any], evaluator: Any, convert: Callable[[Any], Any] = lambda t: t
+) -> Callable[[], None]:
+    from transfer.detection.coco_average_precision import to_coco, to_coco_results
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = COCO(ground_truth(records).dataset)
-    return partial(_coco, truth, results(records, rows), COCOeval_faster)
+        truth, results = convert(to_coco(records)), to_coco_results(records, rows)
 
+    def side() -> None:
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation = evaluator(truth, truth.loadRes([dict(row) for row in results]), "bbox")
+            evaluation.evaluate()
+            evaluation.accumulate()
 
-def _coco(truth: Any, found: Sequence[Any], evaluator: Any) -> None:
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation = evaluator(truth, truth.loadRes([dict(row) for row in found]), "bbox")
-        evaluation.evaluate()
-        evaluation.accumulate()
-
-
-def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="bench.py detections",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC tree.")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--results", type=Path, required=True, help="A COCO-style results list.")
-    parser.add_argument("--rounds", type=int, default=3)
-    return parser.parse_args(argv)
+    return side

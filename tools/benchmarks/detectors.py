@@ -10,78 +10,70 @@ detectron2's is build_model on its Pascal VOC configuration in the step of its S
 library that is not installed is left out. On a CPU the clock is the processor's.
 """
 
-import argparse
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UsageError
 from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
+from tools.command import Parser
 
-SIDES = (
-    "ours, torchvision engine",
-    "torchvision's reference",
-    "ours, detectron2 engine",
-    "stock detectron2",
-)
-PARTS = ("step", "memory")
+# each side and the one of its library
+SIDES = {
+    "ours, torchvision engine": "torchvision's reference",
+    "torchvision's reference": "torchvision's reference",
+    "ours, detectron2 engine": "stock detectron2",
+    "stock detectron2": "stock detectron2",
+}
+PARTS = ["step", "memory"]
+ARCHS = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
 
 
 def main(argv: list[str]) -> None:
     """Measure the parts that were asked for."""
-    options = _options(argv)
+    options = parse(argv)
     import torch
 
     torch.set_num_threads(options.threads)
     command = "python tools/bench.py detectors " + " ".join(argv)
     print(f"`{command}`: {hardware(options.threads)}\n")
-    names = []
+    steps = {}
     for name in SIDES:
         try:
-            make(name, options)
-            names.append(name)
+            steps[name] = make(name, options)
         except ImportError as error:
             print(f"left out: {name} ({error})")
     if "step" in options.parts:
         clock = time.process_time if options.device == "cpu" else time.perf_counter
-        best = take_turns({name: make(name, options) for name in names}, options.rounds, clock)
-        rows = [
-            [name, f"{seconds:.3f}", f"{seconds / best[_rival(name)]:.2f}"]
-            for name, seconds in best.items()
-        ]
+        best = take_turns(steps, options.rounds, clock)
+        rows = [[n, f"{value:.3f}", f"{value / best[SIDES[n]]:.2f}"] for n, value in best.items()]
         print(table(["one step", "seconds", "in its library's own"], rows) + "\n", flush=True)
     if "memory" in options.parts:
-        memory = {name: _memory(name, argv, options) for name in names}
-        rows = [
-            [name, f"{mib:,.0f}", f"{mib / memory[_rival(name)]:.2f}"]
-            for name, mib in memory.items()
-        ]
+        code = (
+            "import sys, json, torch\n"
+            "from tools.benchmarks.detectors import make, parse\n"
+            "name, words = json.loads(sys.argv[1])\n"
+            "options = parse(words); torch.set_num_threads(options.threads)\n"
+            "step = make(name, options)\n"
+            "for _ in range(3): step()"
+        )
+        memory = {n: peak_memory_mib(code, options.device, json.dumps([n, argv])) for n in steps}
+        rows = [[n, f"{mib:,.0f}", f"{mib / memory[SIDES[n]]:.2f}"] for n, mib in memory.items()]
         print(table(["peak memory, three steps", "MiB", "in its library's own"], rows))
 
 
-def _rival(name: str) -> str:
-    return SIDES[SIDES.index(name) // 2 * 2 + 1]
-
-
-def _memory(name: str, argv: list[str], options: argparse.Namespace) -> float:
-    code = (
-        "import sys, json, torch\n"
-        "from tools.benchmarks.detectors import make, _options\n"
-        "name, words = json.loads(sys.argv[1])\n"
-        "options = _options(words); torch.set_num_threads(options.threads)\n"
-        "step = make(name, options)\n"
-        "for _ in range(3): step()"
-    )
-    return peak_memory_mib(code, options.device, json.dumps([name, argv]))
-
-
-def make(name: str, options: argparse.Namespace) -> Callable[[], None]:
+def make(name: str, options: Any) -> Callable[[], None]:
     """A function that takes one step of that side."""
     import torch
 
-    images, targets = _batch(options)
+    from transfer.detection.config import DatasetConfig
+    from transfer.detection.data import open_data
+    from transfer.detection.dataset import DetectionDataset, collate
+
+    config = DatasetConfig(short_side=options.size, long_side=2 * options.size)
+    samples = DetectionDataset(open_data(options.data, config).train.images, config, train=False)
+    images, targets = collate([samples[k] for k in range(options.batch)])
     torch.manual_seed(0)
     match name:
         case "ours, torchvision engine":
@@ -97,28 +89,15 @@ def make(name: str, options: argparse.Namespace) -> Callable[[], None]:
     raise AssertionError(name)
 
 
-def _batch(options: argparse.Namespace) -> tuple[list[Any], list[dict[str, Any]]]:
-    from transfer.detection.config import ImagesConfig, VocConfig
-    from transfer.detection.data import open_data
-    from transfer.detection.dataset import DetectionDataset, collate
-
-    data = open_data(options.data, VocConfig())
-    images = ImagesConfig(short_side=options.size, long_side=2 * options.size)
-    samples = DetectionDataset(data.train.images, images, train=False)
-    return collate([samples[k] for k in range(options.batch)])
-
-
-def _ours(
-    engine: Any, images: list[Any], targets: list[Any], options: argparse.Namespace
-) -> Callable[[], None]:
-    """What engine.py does in a step."""
-    import torch
+def _ours(engine: Any, images: list[Any], targets: list[Any], options: Any) -> Callable[[], None]:
+    """The step of engine.py."""
+    from dataclasses import replace
 
     from pretrain.backbone import Backbone, BackboneSpec, Provenance
-    from pretrain.training import make_fabric
-    from transfer.detection.config import DetectorConfig, SolverConfig
-    from transfer.detection.faster_rcnn import LOSSES
-    from transfer.detection.setup import build_model, make_optimizer
+    from pretrain.training import MicroBatch, make_fabric, make_train_state
+    from transfer.detection.config import DetectionConfig, DetectorConfig
+    from transfer.detection.engine import train_step
+    from transfer.detection.setup import build_model
 
     spec = BackboneSpec(arch=options.arch, num_classes=2)
     backbone = Backbone.of(_calm(spec.create(2, 0)), spec, Provenance())
@@ -126,25 +105,20 @@ def _ours(
     if engine == "detectron2":  # other weights propose other regions, at another cost
         network.model.load_state_dict(_stock(options)[0].state_dict())
     fabric = make_fabric(options.device)
-    made = make_optimizer(network, SolverConfig(lr=1e-4), options.batch)
-    model, optimizer = fabric.setup(network, made)
-    model.train()
+    config = DetectionConfig(batch_size=options.batch)
+    config = replace(config, optimizer=replace(config.optimizer, lr=1e-4))
+    state = make_train_state(network, config, fabric, steps_per_epoch=1)
+    state.model.train()
 
     def step() -> None:
-        batch, truth = fabric.to_device((images, targets))
-        found = model(batch, truth)
-        losses = torch.stack([found[name] for name in LOSSES])
-        fabric.backward(losses.sum())
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
+        batch = MicroBatch(0, fabric.to_device((images, targets)), last=True)
+        train_step(state, fabric, 0, [batch])
         wait(options.device)
 
     return step
 
 
-def _torchvision(
-    images: list[Any], targets: list[Any], options: argparse.Namespace
-) -> Callable[[], None]:
+def _torchvision(images: list[Any], targets: list[Any], options: Any) -> Callable[[], None]:
     import torch
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
@@ -177,9 +151,7 @@ def _torchvision(
     return step
 
 
-def _detectron2(
-    images: list[Any], targets: list[Any], options: argparse.Namespace
-) -> Callable[[], None]:
+def _detectron2(images: list[Any], targets: list[Any], options: Any) -> Callable[[], None]:
     import torch
     from detectron2.solver import build_optimizer
     from detectron2.structures import Boxes, Instances
@@ -206,14 +178,14 @@ def _detectron2(
     return step
 
 
-def _stock(options: argparse.Namespace) -> tuple[Any, Any]:
+def _stock(options: Any) -> tuple[Any, Any]:
     """detectron2's own model and configuration, the input scaled as ours."""
     import torch
     from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
     from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
-    from transfer.formats.to_detectron2 import HEAD_CONFIG
+    from transfer.detectron2_resnet import HEAD_CONFIG
 
     cfg = get_cfg()
     cfg.MODEL.merge_from_other_cfg(type(cfg)(dict(HEAD_CONFIG["fpn"])))
@@ -238,15 +210,11 @@ def _calm(model: Any) -> Any:
     return model
 
 
-def _options(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="bench.py detectors",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def parse(argv: list[str]) -> Any:
+    """The options of this benchmark."""
+    parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC tree.")
-    parser.add_argument("--arch", default="resnet18", help="resnet18, 34, 50, 101 or 152.")
+    parser.add_argument("--arch", choices=ARCHS, default="resnet18")
     parser.add_argument("--size", type=int, default=320, help="Short side in pixels.")
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rois", type=int, default=512)
@@ -254,8 +222,5 @@ def _options(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
-    options = parser.parse_args(argv)
-    if options.arch not in {f"resnet{depth}" for depth in (18, 34, 50, 101, 152)}:
-        raise UsageError(f"--arch is {options.arch}; both libraries have resnet18 to resnet152.")
-    return options
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    return parser.parse(argv)
