@@ -104,6 +104,7 @@ def test_detectron2_files_without_detectron2(net, here, capsys, monkeypatch):
     [
         ([], "--backbone is missing"),
         (["--backbone", "b.pth"], "--to is missing"),
+        (["--backbone", "b.pth", "--unproved"], "it is now --unverified"),
         (["--backbone", "b.pth", "--to", "timm"], "--out is missing"),
         (["--backbone", "none.pth", "--to", "timm", "--out", "x"], "there is no file none.pth"),
         (["--backbone", "folder", "--to", "timm", "--out", "x"], "no backbone.pth"),

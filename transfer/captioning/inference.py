@@ -58,12 +58,12 @@ def image_files(folder: Path) -> list[Path]:
         UsageError: no such folder, or no image in it.
     """
     if folder.is_file():
-        raise UsageError(f"{folder} is a file; give the folder of the pictures.")
+        raise UsageError(f"{folder} is a file; give the folder of the images.")
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
     if not paths:
-        raise UsageError(f"{folder} holds no picture; supported are {', '.join(SUFFIXES)}.")
+        raise UsageError(f"{folder} holds no image; supported are {', '.join(SUFFIXES)}.")
     return paths
 
 
