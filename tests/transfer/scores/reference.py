@@ -1,4 +1,4 @@
-"""What the field's own program (pycocoevalcap, Java) makes of captions.
+"""What the reference implementation (pycocoevalcap, Java) makes of captions.
 
 python -m tests.transfer.scores.reference     writes tests/fixtures/caption_scores.json
 """

@@ -17,7 +17,7 @@ CORPUS = {
 }
 
 
-def field_file(path, **changes):
+def frequencies_file(path, **changes):
     """As ruotianluo's cider writes it."""
     counts: defaultdict = defaultdict(float)
     for captions in CORPUS.values():
@@ -34,8 +34,8 @@ def field_file(path, **changes):
     return path
 
 
-def test_a_file_of_the_field_equals_counting(tmp_path):
-    read = DocumentFrequencies.read(field_file(tmp_path / "df.p"))
+def test_a_file_of_frequencies_equals_counting(tmp_path):
+    read = DocumentFrequencies.read(frequencies_file(tmp_path / "df.p"))
     counted = DocumentFrequencies.count(CORPUS)
     references = {"x": ["a dog in the snow", "A dog runs in a park."], "y": ["unheard-of words"]}
     said = {"x": "a dog runs in a forest, a forest", "y": "two cats sleep"}
@@ -70,10 +70,10 @@ def test_files_that_hold_something_else(tmp_path, monkeypatch):
         ("list.p", pickle.dumps([1, 2])),
         ("other.p", pickle.dumps({"ref_len": 1.0})),
         ("text.p", pickle.dumps({"document_frequency": "abc", "ref_len": 1.0})),
-        ("cut.p", field_file(tmp_path / "df.p").read_bytes()[:50]),
+        ("cut.p", frequencies_file(tmp_path / "df.p").read_bytes()[:50]),
         ("no.p", b"hello"),
         ("empty.p", b""),
-        ("zero.p", field_file(tmp_path / "df.p", ref_len=0.0).read_bytes()),
+        ("zero.p", frequencies_file(tmp_path / "df.p", ref_len=0.0).read_bytes()),
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=f"{name} holds no document frequencies"):

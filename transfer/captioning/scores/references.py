@@ -308,11 +308,10 @@ class _ReferenceIndex:
         for column, (grams, run_of, order) in enumerate(
             zip(ngrams, runs, self._orders, strict=True)
         ):
-            run = run_of[grams.run]
-            known = np.flatnonzero(run >= 0)
-            keys = run[known] * len(self._sizes) + image[grams.caption[known]]
-            group = find_sorted(order.keys, keys)
-            known, group = known[group >= 0], group[group >= 0]
+            run = run_of[grams.run]  # -1 gives keys below 0
+            group = find_sorted(order.keys, run * len(self._sizes) + image[grams.caption])
+            known = np.flatnonzero(group >= 0)
+            group = group[known]
             caption, times = grams.caption[known], grams.times[known]
             matches[:, column] = np.bincount(
                 caption, np.minimum(times, order.most[group]), len(captions)
