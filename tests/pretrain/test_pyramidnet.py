@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.errors import UsageError
-from pretrain.models import NAMES
+from pretrain.models import NAMES, register
 from pretrain.spec import create_model
 from tests.transfer.formats.making import tame
 
@@ -109,3 +109,14 @@ def test_names_that_timm_alone_does_not_know():
     listed = {name for name in timm.list_models() if name not in NAMES}
     assert "resnet50" in listed
     assert {"resnet18_cifar", "pyramidnet200_a240", "resnet50_caffe"} <= NAMES
+
+
+def test_levels_asked_for_once_are_not_kept():
+    """timm writes the levels that are asked for into what a network is registered with."""
+    import timm
+
+    register()
+    for indices in ((0, 1), (2,), (0, 1, 2)):
+        model = timm.create_model("pyramidnet110_a64", features_only=True, out_indices=indices)
+        assert len(model.feature_info.channels()) == len(indices)
+    assert len(timm.create_model("pyramidnet110_a64", features_only=True).feature_info) == 3
