@@ -36,6 +36,7 @@ _CHUNK = 2**18
 _TRIES = 5  # without a byte of progress in between
 _TIMEOUT = 30.0  # seconds without a byte
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+_TRY_AGAIN = (http.client.HTTPException, TimeoutError, ConnectionError, urllib.error.URLError)
 
 
 @dataclass(frozen=True)
@@ -49,10 +50,6 @@ class Address:
     """Bytes, where known."""
     name: str | None = None
     """What the user typed, where it was not the address."""
-
-
-class ConnectionCutError(Exception):
-    """The connection ended early, or the server failed: worth another try."""
 
 
 def cached_path(url: str) -> Path:
@@ -170,13 +167,7 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
         before = _size(part)
         try:
             return _receive_once(address, part)
-        except (
-            ConnectionCutError,
-            http.client.HTTPException,
-            urllib.error.URLError,
-            TimeoutError,
-            ConnectionError,
-        ) as error:
+        except _TRY_AGAIN as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, OSError) and reason.errno in _NO_ROOM:
                 raise reason from error
@@ -191,7 +182,7 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
 
 
 def _receive_once(address: Address, part: Path) -> None:
-    """One request; raises ConnectionCutError where the body ended early."""
+    """One request; raises ConnectionError where another is worth a try."""
     headers = {"User-Agent": "cutmix-transfer", "Accept-Encoding": "identity"}
     start, validator = _size(part), _read_record(part, "validator")
     if start and validator:
@@ -205,9 +196,9 @@ def _receive_once(address: Address, part: Path) -> None:
         with error:
             if error.code == 416:  # nothing behind what is here: begin anew
                 _remove(part)
-                raise ConnectionCutError("the server has no such range") from error
+                raise ConnectionError("the server has no such range") from error
             if error.code >= 500 or error.code in (408, 429):
-                raise ConnectionCutError(f"HTTP {error.code} {error.reason}") from error
+                raise ConnectionError(f"HTTP {error.code} {error.reason}") from error
             raise UsageError(
                 f"{address.url} cannot be fetched: HTTP {error.code} {error.reason}."
             ) from error
@@ -223,7 +214,7 @@ def _receive_once(address: Address, part: Path) -> None:
             start = 0
         elif not found.get("Content-Range", "").startswith(f"bytes {start}-"):
             _remove(part)
-            raise ConnectionCutError("the server sent another range")
+            raise ConnectionError("the server sent another range")
         length = found.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else None
         if address.size is not None and total is not None and total != address.size:
@@ -248,7 +239,7 @@ def _copy(response: Any, part: Path, start: int, total: int | None, address: Add
         open(part, "ab" if start else "wb") as handle,
         bar(title, (most or 0) // 2**20, "MiB", start // 2**20) as advance,
     ):
-        while chunk := _read(response):
+        while chunk := response.read1(_CHUNK):
             handle.write(chunk)
             advance((done + len(chunk)) // 2**20 - done // 2**20)
             done += len(chunk)
@@ -258,14 +249,7 @@ def _copy(response: Any, part: Path, start: int, total: int | None, address: Add
         handle.flush()
         os.fsync(handle.fileno())
     if total is not None and done < total:
-        raise ConnectionCutError(f"the connection ended after {done:,} of {total:,} bytes")
-
-
-def _read(response: Any) -> bytes:
-    try:
-        return response.read1(_CHUNK)
-    except (ConnectionError, http.client.HTTPException, TimeoutError) as error:
-        raise ConnectionCutError(str(error) or type(error).__name__) from error
+        raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

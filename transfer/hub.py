@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
+import torchvision
 import yaml
 
 from pretrain.backbone import Backbone
@@ -117,14 +119,12 @@ def parse_address(url: str) -> Address:
 
 
 def _locate_torchvision(name: str) -> Path:
-    from torchvision.models import get_model_weights, list_models
-
     arch, _, entry = name.partition("/")
-    if arch not in list_models():
+    if arch not in torchvision.models.list_models():
         raise UsageError(
             f"torchvision lists no model {arch!r} (torchvision:resnet50/IMAGENET1K_V2)."
         )
-    choices: Any = get_model_weights(arch)
+    choices: Any = torchvision.models.get_model_weights(arch)
     weights = choices.DEFAULT if not entry else choices.__members__.get(entry)
     if weights is None:
         raise UsageError(f"torchvision:{arch} has {', '.join(choices.__members__)}, not {entry!r}.")
@@ -132,8 +132,6 @@ def _locate_torchvision(name: str) -> Path:
 
 
 def _locate_timm(name: str) -> tuple[Path, Overrides]:
-    import timm
-
     arch, _, tag = name.partition(".")
     listed = timm.is_model(arch) and (not tag or name in timm.list_pretrained(f"{arch}.*"))
     config: Any = timm.get_pretrained_cfg(name, allow_unregistered=False) if listed else None

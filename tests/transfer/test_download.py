@@ -1,6 +1,7 @@
 """Downloads from a loopback server that misbehaves: the right file or a message, never half."""
 
 import hashlib
+import http.client
 import http.server
 import json
 import os
@@ -339,17 +340,17 @@ def test_two_processes_at_once_fetch_once(server, tmp_path):
 
 def test_interrupted_leaves_a_part_that_goes_on(server, monkeypatch, cache):
     url = server.url("net.pth")
-    true, count = download._read, iter(range(10))
+    true, count = http.client.HTTPResponse.read1, iter(range(10))
 
-    def interrupted(response):
+    def interrupted(response, size):
         if next(count) == 2:
             raise KeyboardInterrupt
-        return true(response)
+        return true(response, size)
 
-    monkeypatch.setattr(download, "_read", interrupted)
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", interrupted)
     with pytest.raises(KeyboardInterrupt):
         get(url)
     assert not cached_path(url).exists()
-    monkeypatch.setattr(download, "_read", true)
+    monkeypatch.setattr(http.client.HTTPResponse, "read1", true)
     assert get(url).read_bytes() == CONTENT
     assert server.requests[1][1] is not None

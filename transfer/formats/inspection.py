@@ -91,7 +91,7 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
 
 def _describe_parsed(parsed: ParsedCheckpoint) -> Iterator[Line]:
     yield "written as", f"{parsed.checkpoint.layout}, names of {parsed.key_map}"
-    if stated := parsed.checkpoint.facts.stated:
+    if stated := parsed.checkpoint.stated:
         yield "says of itself", ", ".join(f"{key} {_shorten(v)}" for key, v in stated.items())
     if parsed.source.startswith(("torchvision:", "timm:")):
         yield "known as", f"{parsed.source}, by its hash"

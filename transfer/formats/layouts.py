@@ -4,7 +4,7 @@ Each layout is a row of a table: the keys that mark it, and what it tells beside
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,15 +33,8 @@ _PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "encoder.", 
 _COUNTERS = {"n_averaged", "num_updates", "initted", "step"}
 
 
-@dataclass(frozen=True)
-class Facts:
-    """What a layout tells beside the weights."""
-
-    arch: str | None = None
-    """As the file names it; for timm's and torchvision's programs a timm architecture."""
-    preprocessing: Preprocessing | None = None
-    stated: dict[str, Any] = field(default_factory=dict)
-    """Plain facts: epoch, errors, what was stripped or left."""
+# what a layout tells beside the weights: architecture, preprocessing, plain facts
+Facts = tuple[str | None, Preprocessing | None, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,11 @@ class Checkpoint:
 
     weights: dict[str, Tensor]
     layout: str
-    facts: Facts
+    arch: str | None
+    """As the file names it; for timm's and torchvision's programs a timm architecture."""
+    preprocessing: Preprocessing | None
+    stated: dict[str, Any]
+    """Plain facts: epoch, errors, what was stripped or left."""
 
 
 def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpoint:
@@ -72,18 +69,18 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
             f"{', '.join(sorted(map(str, content))[:10])}. Save model.state_dict() in the "
             "program it is from."
         )
-    layout, facts = "plain weights", Facts()
+    layout = "plain weights"
+    facts: Facts = (None, None, {})
     if key is not None:
-        layout, reader = next(
-            (title, reader) for marks, title, reader in _LAYOUTS if marks <= set(content)
-        )
+        layout, reader = next(row[1:] for row in _LAYOUTS if row[0] <= set(content))
         facts = reader(content)
+    arch, preprocessing, stated = facts
     weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
     weights, stripped, left = _strip_prefixes(weights, path, prefix)
     around = {"weights": key, "prefix": stripped, "left": left}
-    stated = {**facts.stated, **{name: value for name, value in around.items() if value}}
+    stated |= {name: value for name, value in around.items() if value}
     tensors = {name: _to_tensor(name, value, path) for name, value in weights.items()}
-    return Checkpoint(tensors, layout, replace(facts, stated=stated))
+    return Checkpoint(tensors, layout, arch, preprocessing, stated)
 
 
 def _are_weights(value: Any) -> bool:
@@ -159,7 +156,11 @@ def _read_cutmix(content: Mapping[str, Any]) -> Facts:
     sources = {"resnet": "cutmix", "pyramidnet": "cutmix-cifar"}
     source = sources.get(str(content["arch"]))
     stated = _select(content, "epoch", "best_err1", "best_err5")
-    return Facts(None, SOURCES[source] if source else None, stated)
+    return None, SOURCES[source] if source else None, stated
+
+
+def _read_lightning(content: Mapping[str, Any]) -> Facts:
+    return None, None, _select(content, "epoch", "global_step")
 
 
 def _read_timm(content: Mapping[str, Any]) -> Facts:
@@ -170,7 +171,7 @@ def _read_timm(content: Mapping[str, Any]) -> Facts:
         own = {k: arguments[k] for k in keys if arguments.get(k) is not None}
         config = {**pretrained_cfg(arch).to_dict(), **own}
         preprocessing = of_timm(arch, config, "the arguments of timm's train.py")
-    return Facts(arch, preprocessing, _select(content, "epoch", "metric"))
+    return arch, preprocessing, _select(content, "epoch", "metric")
 
 
 def _read_torchvision(content: Mapping[str, Any]) -> Facts:
@@ -186,36 +187,32 @@ def _read_torchvision(content: Mapping[str, Any]) -> Facts:
             interpolation=str(arguments["interpolation"]),
             origin="the arguments of torchvision's train.py",
         )
-    return Facts(arch if isinstance(arch, str) else None, preprocessing, _select(content, "epoch"))
+    return arch if isinstance(arch, str) else None, preprocessing, _select(content, "epoch")
 
 
 def _read_mm(content: Mapping[str, Any]) -> Facts:
     meta = content["meta"] if isinstance(content["meta"], Mapping) else {}
     text = meta.get("config") or meta.get("cfg")
     preprocessing = of_mm_config(text) if isinstance(text, str) else None
-    return Facts(None, preprocessing, _select(meta, "epoch", "iter", "openmixup_version"))
+    return None, preprocessing, _select(meta, "epoch", "iter", "openmixup_version")
 
 
 def _read_detectron2(content: Mapping[str, Any]) -> Facts:
     author = _to_plain(content["__author__"])  # its own converter writes "torchvision"
     known = SOURCES["torchvision"] if author == "torchvision" else None
-    return Facts(None, known, {"author": author})
+    return None, known, {"author": author}
 
 
 def _read_other(content: Mapping[str, Any]) -> Facts:
     arch = content.get("arch")
     arch = arch if isinstance(arch, str) else None
-    return Facts(arch, None, _select(content, "epoch", "iteration"))
+    return arch, None, _select(content, "epoch", "iteration")
 
 
 # the first row whose keys are all there decides
 _LAYOUTS: Sequence[tuple[set[str], str, Callable[[Mapping[str, Any]], Facts]]] = (
     ({"arch", "state_dict", "best_err1"}, "CutMix-PyTorch release", _read_cutmix),
-    (
-        {"pytorch-lightning_version"},
-        "Lightning checkpoint",
-        lambda content: Facts(stated=_select(content, "epoch", "global_step")),
-    ),
+    ({"pytorch-lightning_version"}, "Lightning checkpoint", _read_lightning),
     ({"arch", "state_dict", "version"}, "checkpoint of timm's train.py", _read_timm),
     ({"model", "args", "lr_scheduler"}, "checkpoint of torchvision's train.py", _read_torchvision),
     ({"meta", "state_dict"}, "mmpretrain or openmixup checkpoint", _read_mm),

@@ -72,7 +72,7 @@ def parse(
     """
     checkpoint = find_weights(file.content, file.path, overrides.prefix)
     known = known_file(file.sha256)
-    arch = config.arch if config else checkpoint.facts.arch or (known.arch if known else None)
+    arch = config.arch if config else checkpoint.arch or (known.arch if known else None)
     if arch == "pyramidnet" or not (arch and timm.is_model(arch)):
         arch = None  # other programs' words, such as the CutMix release's for families
     arguments = config.model_args if config else {}
@@ -82,7 +82,7 @@ def parse(
     if config:
         own: Preprocessing | None = config.preprocessing
     else:
-        own = checkpoint.facts.preprocessing or (known.preprocessing if known else None)
+        own = checkpoint.preprocessing or (known.preprocessing if known else None)
     stated = overrides.preprocessing(arch)
     if stated and own and _differ(stated, own):
         raise UsageError(
@@ -118,7 +118,7 @@ def parse(
 def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
     """The backbone; UsageError where its preprocessing is unknown or it holds NaN or infinity."""
     preprocessing = parsed.preprocessing
-    layout, facts = parsed.checkpoint.layout, parsed.checkpoint.facts.stated
+    layout, facts = parsed.checkpoint.layout, parsed.checkpoint.stated
     if preprocessing is None:
         strides = ", where its strides are" if parsed.arch in CAFFE else ""
         again = ASK_FOR_BACKBONE_FILE.format(path=file.path, options="--source NAME")
@@ -319,27 +319,23 @@ def _settle_strides(
     arch: str, preprocessing: Preprocessing, overrides: Overrides, file: CheckpointFile
 ) -> str:
     """resnet50 or resnet50_caffe: the same shapes, told apart by the source alone."""
-    stride, origin = preprocessing.stride, preprocessing.origin
+    stride, twins = preprocessing.stride, CAFFE | {caffe: stock for stock, caffe in CAFFE.items()}
     if stride is None and arch in CAFFE:
         raise UsageError(
             f"{file.path}: a {arch} may have its strides in the 3x3 convolutions (torchvision, "
             f"timm) or in the 1x1 (MSRA, Caffe). Give --arch {arch} or --arch {CAFFE[arch]}."
         )
-    if stride == "1x1" and arch in CAFFE:
-        if overrides.arch is not None:
-            raise UsageError(
-                f"--arch {arch} has its strides in the 3x3 convolutions, {origin} in the 1x1: give "
-                f"--arch {CAFFE[arch]}, or leave --arch away."
-            )
-        return CAFFE[arch]
     if stride == "1x1" and ("next" in arch or "wide" in arch):
         raise UsageError(f"{file.path}: a {arch} with its strides in the 1x1 is not supported.")
-    if stride == "3x3" and arch in CAFFE.values():
+    own = "3x3" if arch in CAFFE else "1x1"
+    if stride in (None, own) or arch not in twins:
+        return arch
+    if overrides.arch is not None or own == "1x1":
         raise UsageError(
-            f"--arch {arch} has its strides in the 1x1 convolutions, {origin} in the 3x3: give "
-            "another --arch, or leave it away."
+            f"--arch {arch} has its strides in the {own} convolutions, {preprocessing.origin} in "
+            f"the {stride}: give --arch {twins[arch]}, or leave --arch away."
         )
-    return arch
+    return twins[arch]
 
 
 def _filter_by_timm(weights: Mapping[str, Tensor], arch: str) -> dict[str, Tensor] | None:
