@@ -127,17 +127,16 @@ def choose(
 
 
 def _read(path: Path) -> CaptionFile:
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder; expected a file of captions.")
+    text = _read_text(path)
     file_names: dict[str, str] = {}
     entries: Iterable[tuple[str, Any]]
     match _suffix(path):
         case ".json":
-            entries = _json_entries(path, file_names)
+            entries = _json_entries(path, text, file_names)
         case ".jsonl" | ".ndjson":
-            entries = _line_entries(path)
+            entries = _line_entries(path, text)
         case ".csv" | ".tsv":
-            entries = _table_entries(path)
+            entries = _table_entries(path, text)
         case _:
             raise UsageError(
                 f"{path}: expected a name that ends in .json, .jsonl, .ndjson, .csv, .tsv (or "
@@ -149,10 +148,10 @@ def _read(path: Path) -> CaptionFile:
         if not isinstance(entry, dict):
             raise UsageError(f"{where}: {_kind(entry)}; {_EXPECTED}.")
         key = next((name for name in _ID_NAMES if name in entry), None)
-        text = next((name for name in ("caption", "captions") if name in entry), None)
-        if key is None or text is None:
+        texts = entry.get("caption", entry.get("captions", ...))
+        if key is None or texts is ...:
             raise UsageError(f"{where} has {', '.join(entry) or 'nothing'}; {_EXPECTED}.")
-        texts = [entry[text]] if isinstance(entry[text], str) else entry[text]
+        texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise UsageError(
                 f"{where}: the caption is {texts!r:.60}; expected a text or a list of texts."
@@ -204,9 +203,9 @@ def _parse_json(text: str, where: str) -> Any:
 # each of these gives where an entry stands, and {"image_id": ID, "caption": "..."} or what is there
 
 
-def _json_entries(path: Path, file_names: dict[str, str]) -> Iterator[tuple[str, Any]]:
+def _json_entries(path: Path, text: str, file_names: dict[str, str]) -> Iterator[tuple[str, Any]]:
     """Of COCO's lists, or captions by id; fills in the images' file names."""
-    content, kind = _parse_json(_read_text(path), str(path)), "entry"
+    content, kind = _parse_json(text, str(path)), "entry"
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         images = content.get("images")
         for image in images if isinstance(images, list) else []:
@@ -224,16 +223,15 @@ def _json_entries(path: Path, file_names: dict[str, str]) -> Iterator[tuple[str,
         )
 
 
-def _line_entries(path: Path) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(io.StringIO(_read_text(path)), start=1):
+def _line_entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
+    for number, line in enumerate(io.StringIO(text), start=1):
         if line.strip():
             yield f"line {number}", _parse_json(line, f"{path}, line {number},")
 
 
-def _table_entries(path: Path) -> Iterator[tuple[str, Any]]:
+def _table_entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     delimiter = "\t" if _suffix(path) == ".tsv" else ","
-    text = io.StringIO(_read_text(path), newline="")
-    reader = csv.reader(text, delimiter=delimiter, strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
         key = next((name for name in _ID_NAMES if name in names), None)

@@ -72,9 +72,8 @@ def _by_machine_words(
 ) -> Ints:
     if not len(pair_bits):
         return np.zeros(0, np.int64)
-    order = np.argsort(text.counts[pair_text], kind="stable")[
-        ::-1
-    ]  # longest first: they go on longest
+    # longest first: they go on longest
+    order = np.argsort(text.counts[pair_text], kind="stable")[::-1]
     pair_bits, pair_text = pair_bits[order], pair_text[order]
     kind = _WIDTHS[width]
     counts, remaining = bits.counts[pair_bits], text.counts[pair_text]
