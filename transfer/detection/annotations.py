@@ -64,23 +64,22 @@ def read_annotations(
     cache = _cache_file(files, images) if cached else None
     if cache is not None and (annotations := _from_cache(cache)) is not None:
         return annotations
-    jobs = list(zip(files, images, strict=True))
     processes = min(os.cpu_count() or 1, sum(map(bool, images)) // _PARALLEL)
     if processes > 1:
         method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
         context = multiprocessing.get_context(method)
         with ProcessPoolExecutor(processes, mp_context=context) as pool:
-            annotations = list(pool.map(_read_one, jobs, chunksize=-(-len(jobs) // 4 // processes)))
+            chunk = -(-len(files) // (4 * processes))
+            annotations = list(pool.map(_read_one, files, images, chunksize=chunk))
     else:
-        annotations = [_read_one(job) for job in jobs]
+        annotations = list(map(_read_one, files, images))
     if cache is not None:
         with contextlib.suppress(OSError):  # without a writable home it is read again next time
             write_text(cache, json.dumps(annotations))
     return annotations
 
 
-def _read_one(job: tuple[str, Path | None]) -> Annotation | None:
-    file, image = job
+def _read_one(file: str, image: Path | None) -> Annotation | None:
     try:
         with open(file, "rb") as handle:
             annotation = parse_annotation(handle.read())

@@ -16,7 +16,6 @@ from pretrain.errors import UsageError
 from transfer.detection.records import (
     Box,
     DataIssue,
-    Kind,
     Record,
     Records,
     clip_box,
@@ -127,7 +126,7 @@ def _read_box(
     sizes: Mapping[Any, tuple[int, int]],
     name_of: Mapping[Any, str],
     label_of: Mapping[str, int],
-) -> tuple[Box | None, Kind | None, str]:
+) -> tuple[Box | None, str | None, str]:
     """The box of an annotation, None where it is not used; what is wrong with it, and a text."""
     image, category, box = (entry.get(key) for key in ("image_id", "category_id", "bbox"))
     if image not in sizes:

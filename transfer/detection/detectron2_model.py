@@ -52,16 +52,11 @@ class Detectron2Detector(nn.Module):
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Images: N uint8 RGB (3, H, W). See `FasterRCNN.forward`."""
         if not self.training:
-            outputs = [one["instances"] for one in self.model.inference(
-                [{"image": image} for image in images]
-            )]  # fmt: skip
+            outputs = self.model.inference([{"image": image} for image in images])
+            found = [output["instances"] for output in outputs]
             return [
-                {
-                    "boxes": one.pred_boxes.tensor,
-                    "labels": one.pred_classes + 1,
-                    "scores": one.scores,
-                }
-                for one in outputs
+                {"boxes": f.pred_boxes.tensor, "labels": f.pred_classes + 1, "scores": f.scores}
+                for f in found
             ]
         assert targets is not None
         inputs = []

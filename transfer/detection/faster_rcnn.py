@@ -151,9 +151,7 @@ class RPN(RegionProposalNetwork):
     Both losses are divided by the anchors asked for in all images, as detectron2 does.
     """
 
-    def __init__(self, *arguments: Any, beta: float, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.beta = beta
+    beta: float
 
     def compute_loss(
         self,
@@ -180,9 +178,7 @@ class RPN(RegionProposalNetwork):
 class BoxHead(RoIHeads):
     """torchvision's box head with a loss of the given beta."""
 
-    def __init__(self, *arguments: Any, beta: float, **named: Any) -> None:
-        super().__init__(*arguments, **named)
-        self.beta = beta
+    beta: float
 
     def forward(
         self,
@@ -261,7 +257,6 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         },
         post_nms_top_n={"training": config.proposals, "testing": config.test_proposals},
         nms_thresh=0.7,
-        beta=config.smooth_l1_beta,
     )
     roi_heads = BoxHead(
         pooler,
@@ -275,6 +270,6 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         score_thresh=0.05,
         nms_thresh=0.5,
         detections_per_img=100,
-        beta=config.smooth_l1_beta,
     )
+    rpn.beta = roi_heads.beta = config.smooth_l1_beta
     return FasterRCNN(body, rpn, roi_heads, backbone.spec.mean, backbone.spec.std)

@@ -14,21 +14,8 @@ import numpy as np
 
 from pretrain.errors import UsageError
 
-Kind = Literal[
-    "broken annotation",
-    "no annotation",
-    "no image",
-    "unreadable image",
-    "unknown class",
-    "image listed twice",
-    "box without area",
-    "box outside the image",
-    "box over the edge",
-    "object twice",
-    "size of another image",
-]
-# what is done by default
-RULES: dict[Kind, str] = {
+# each kind of issue, and what is done by default
+RULES = {
     "broken annotation": "refused",
     "no annotation": "refused",
     "no image": "refused",
@@ -51,7 +38,8 @@ Box = tuple[float, float, float, float]
 class DataIssue:
     """One thing that is wrong with the files on disk."""
 
-    kind: Kind
+    kind: str
+    """A key of RULES."""
     where: str
     """File and, where it is known, line: Annotations/000001.xml:14."""
     text: str
@@ -125,7 +113,7 @@ class Records:
 
 def clip_box(
     box: Box, size: tuple[int, int] | None, tolerance: float = 0.0
-) -> tuple[Box | None, Kind | None]:
+) -> tuple[Box | None, str | None]:
     """The part of a box inside the image, None where there is none; and what is wrong with it.
 
     Args:

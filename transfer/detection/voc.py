@@ -25,7 +25,6 @@ from transfer.detection.annotations import (
 from transfer.detection.records import (
     Box,
     DataIssue,
-    Kind,
     Record,
     Records,
     clip_box,
@@ -246,7 +245,7 @@ def _make_record(
     seen: set[tuple[str, Box]] = set()
     lines: list[int] = []
 
-    def report(number: int, kind: Kind, text: str) -> None:
+    def report(number: int, kind: str, text: str) -> None:
         if not lines:
             lines.extend(object_lines(Path(entry.annotation).read_bytes()))
         issues.append(DataIssue(kind, f"{entry.annotation}:{lines[number]}", text))

@@ -237,7 +237,7 @@ def test_what_is_cached_is_what_is_on_disk(tree, cache, monkeypatch):
     assert len(list(cache.iterdir())) == 1
     calls = []
     read_one = annotations._read_one
-    monkeypatch.setattr(annotations, "_read_one", lambda job: calls.append(job) or read_one(job))
+    monkeypatch.setattr(annotations, "_read_one", lambda *job: calls.append(job) or read_one(*job))
     again = read_voc(tree, "train")
     assert calls == []
     for one, other in zip(first.images, again.images, strict=True):
