@@ -159,12 +159,8 @@ class Backbone:
         _, height, width = self.spec.input_size
         interpolation, geometry = self.spec.interpolation, list[nn.Module]()
         if train:
-            crop = v2.RandomResizedCrop(
-                (height, width),
-                scale=(min_scale, 1.0),
-                interpolation=InterpolationMode(interpolation),
-                antialias=True,
-            )
+            mode = InterpolationMode(interpolation)
+            crop = v2.RandomResizedCrop((height, width), (min_scale, 1.0), interpolation=mode)
             geometry += [crop, v2.RandomHorizontalFlip()]
         else:
             geometry += evaluation_crop(height, width, self.spec.crop_pct, interpolation)

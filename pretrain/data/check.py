@@ -1,6 +1,7 @@
 """Is ImageNet, or CIFAR, on disk as training needs it? And the repairs that are usually needed."""
 
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -35,7 +36,7 @@ def check_imagenet(root: Path, sample: int) -> list[CheckResult]:
         classes, paths = _list_images(train)
         results.append(counted(len(classes), _CLASSES, f"classes in {train.name}"))
         results.append(counted(len(paths), _TRAIN, f"images in {train.name}"))
-        if other := [name for name in classes if not (name[0] == "n" and name[1:].isdigit())]:
+        if other := [name for name in classes if not re.fullmatch(r"n\d+", name)]:
             results.append(note(f"{len(other)} classes are no synsets, such as {other[0]}"))
         results += [decoded(paths, sample, train.name)] if paths else []
     if not val.is_dir():
