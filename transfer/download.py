@@ -6,7 +6,7 @@
     CACHE/NAME.lock       held while one process downloads
 
 CACHE is `transfer.cache.cache_folder`. A part goes on by Range with If-Range, so that a file that
-has changed on the server is begun anew and never spliced.
+has changed on the server is started again and never spliced.
 """
 
 import errno
@@ -194,7 +194,7 @@ def _receive_once(address: Address, part: Path) -> None:
         response = opener.open(urllib.request.Request(address.url, headers=headers), None, _TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            if error.code == 416:  # nothing behind what is here: begin anew
+            if error.code == 416:  # nothing behind what is here: start again
                 _remove(part)
                 raise ConnectionError("the server has no such range") from error
             if error.code >= 500 or error.code in (408, 429):

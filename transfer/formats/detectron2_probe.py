@@ -62,28 +62,23 @@ def probe(config: str, weights: str, image: np.ndarray) -> dict[str, np.ndarray]
     return levels
 
 
-def version() -> str:
-    """detectron2's version and torch's."""
-    import detectron2
-    import torch
-
-    return f"detectron2 {detectron2.__version__}, torch {torch.__version__}"
-
-
 def main(path: str) -> None:
     """Run the jobs of a file and write their levels as NAME/LEVEL."""
     try:
-        made = {"version": np.array(version())}
+        import detectron2
+        import torch
     except ImportError as error:
         print(error, file=sys.stderr)
         sys.exit(3)
     with open(path, encoding="utf-8") as handle:
         plan = json.load(handle)
     image = np.load(plan["image"])
+    version = f"detectron2 {detectron2.__version__}, torch {torch.__version__}"
+    levels = {"version": np.array(version)}
     for job in plan["jobs"]:
         for level, value in probe(job["config"], job["weights"], image).items():
-            made[f"{job['name']}/{level}"] = value
-    np.savez(plan["out"], **made)  # type: ignore[arg-type]
+            levels[f"{job['name']}/{level}"] = value
+    np.savez(plan["out"], **levels)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from transfer.formats.sources import Overrides, read_timm_config
 
 Line = tuple[str, str]
 _LEFT_OPEN = (
-    "mean, std, channel order and the place of the strides: neither the file nor a list that is "
+    "mean, std, channel order and where the strides are: neither the file nor a list that is "
     "known here says so. Give --source, or --arch, --mean and --std."
 )
 

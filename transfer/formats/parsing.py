@@ -192,11 +192,11 @@ def read_npz(file: CheckpointFile, overrides: Overrides) -> Backbone:
     empty = [name for name, value in network.named_parameters() if bool(value.isnan().any())]
     if empty:
         raise UsageError(f"{path} does not fill {arch}: {len(empty)} tensors, first {empty[0]}.")
-    held = sum(array.size for array in file.content.values())
+    total = sum(array.size for array in file.content.values())
     loaded = sum(parameter.numel() for parameter in network.parameters())
-    if held != loaded:
+    if total != loaded:
         raise UsageError(
-            f"{path} holds {held:,} numbers, {arch} has {loaded:,}: not all were placed."
+            f"{path} holds {total:,} numbers, {arch} has {loaded:,}: not all were loaded."
         )
     stated = {"container": "npz", "names": f"timm's own reader of {arch}",
               "conventions": preprocessing.origin}  # fmt: skip

@@ -27,7 +27,7 @@ def describe(
 
     Args:
         backbone: what is exported.
-        parity: the comparisons, or words in their place; None where there is none yet.
+        parity: the comparisons, or a text instead; None where there is none yet.
         more: further entries.
     """
     proof: Any = parity

@@ -304,7 +304,7 @@ def test_numpy_archives_that_timm_reads(tmp_path):
     with pytest.raises(UsageError, match="does not fi"):
         read(path, given)
     np.savez(path, **arrays, surplus=np.zeros(3))
-    with pytest.raises(UsageError, match="not all were placed"):
+    with pytest.raises(UsageError, match="not all were loaded"):
         read(path, given)
 
 
