@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 
 Duration = float | str
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
@@ -82,19 +82,11 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot learn."""
-        if not self.lr > 0:
-            raise UsageError(f"optimizer.lr is {self.lr}; it must be above 0")
-        if not 0 <= self.decay_rate < 1:
-            raise UsageError(f"optimizer.decay_rate is {self.decay_rate}; it must lie in [0, 1)")
-        at_least("optimizer", self, weight_decay=0, min_lr=0, momentum=0)
-        if self.lr_batch is not None:
-            at_least("optimizer", self, lr_batch=1)
+        check_ranges("optimizer", self, lr="> 0", decay_rate="[0, 1)", weight_decay=">= 0")
+        check_ranges("optimizer", self, min_lr=">= 0", momentum=">= 0", lr_batch=">= 1")
+        check_ranges("optimizer", self, clip_norm="> 0", ema="(0, 1)")
         for value in (*self.milestones, self.warmup):
             parse_duration("optimizer.warmup or milestones", value)
-        if self.clip_norm is not None and not self.clip_norm > 0:
-            raise UsageError(f"optimizer.clip_norm is {self.clip_norm}; it must be above 0 or null")
-        if self.ema is not None and not 0 < self.ema < 1:
-            raise UsageError(f"optimizer.ema is {self.ema}; it must lie in (0, 1) or be null")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +100,7 @@ class LoaderConfig:
 
     def __post_init__(self) -> None:
         """Refuse negative counts."""
-        at_least("loader", self, workers=0, prefetch=1)
+        check_ranges("loader", self, workers=">= 0", prefetch=">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +116,7 @@ class CheckpointsConfig:
 
     def __post_init__(self) -> None:
         """Refuse negative periods."""
-        at_least("checkpoints", self, every_steps=0, every_epochs=0)
+        check_ranges("checkpoints", self, every_steps=">= 0", every_epochs=">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,15 +152,13 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         """Refuse counts below one and contradictions."""
-        at_least("", self, batch_size=1, accumulate=1, seed=0)
+        check_ranges("", self, batch_size=">= 1", accumulate=">= 1", seed=">= 0", epochs=">= 1")
         if self.duration is not None:
             if not parse_duration("duration", self.duration)[0] > 0:
                 raise UsageError(f"duration is {self.duration!r}; it must be above 0")
             object.__setattr__(self, "epochs", None)
         elif self.epochs is None:
             raise UsageError("epochs is null; give --epochs, or --duration '120000 steps'")
-        else:
-            at_least("", self, epochs=1)
         length = self.duration or f"{self.epochs} epochs"
         warmup, unit = parse_duration("optimizer.warmup", self.optimizer.warmup)
         total, unit_of_total = parse_duration("duration", length)
@@ -219,14 +209,9 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        at_least("dataset", self, image_size=8, max_corrupt=0)
-        _share("dataset.crop_pct", self.crop_pct)
-        _share("dataset.min_scale", self.min_scale)
-        for name in ("flip", "color_jitter"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"dataset.{name} is {getattr(self, name)}; it must lie in [0, 1]")
-        if self.lighting < 0:
-            raise UsageError(f"dataset.lighting is {self.lighting}; it must be at least 0")
+        check_ranges("dataset", self, image_size=">= 8", max_corrupt=">= 0", lighting=">= 0")
+        check_ranges("dataset", self, crop_pct="(0, 1]", min_scale="(0, 1]")
+        check_ranges("dataset", self, flip="[0, 1]", color_jitter="[0, 1]")
         if self.cache and self.crop != "padded":
             raise UsageError(
                 "dataset.cache keeps images of one size, so it needs dataset.crop: padded; resized "
@@ -268,13 +253,8 @@ class MethodConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no draw allows."""
-        if not self.alpha > 0:
-            raise UsageError(f"mixing.alpha is {self.alpha}; it must be above 0")
-        if not 0 <= self.probability <= 1:
-            raise UsageError(f"mixing.probability is {self.probability}; it must lie in [0, 1]")
-        _share("mixing.side", self.side)
-        if not self.weight >= 0:
-            raise UsageError(f"mixing.weight is {self.weight}; it must be at least 0")
+        check_ranges("mixing", self, alpha="> 0", probability="[0, 1]", side="(0, 1]")
+        check_ranges("mixing", self, weight=">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -317,15 +297,4 @@ class PretrainConfig(TrainerConfig):
     def __post_init__(self) -> None:
         """Refuse what no target allows."""
         super().__post_init__()
-        check_label_smoothing(self.label_smoothing)
-
-
-def check_label_smoothing(value: float) -> None:
-    """Raise UsageError for a share that is none."""
-    if not 0 <= value < 1:
-        raise UsageError(f"label_smoothing is {value}; it must lie in [0, 1)")
-
-
-def _share(name: str, value: float) -> None:
-    if not 0 < value <= 1:
-        raise UsageError(f"{name} is {value}; it must lie in (0, 1]")
+        check_ranges("", self, label_smoothing="[0, 1)")

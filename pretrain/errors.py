@@ -16,19 +16,33 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
-def at_least(section: str, config: object, **least: float) -> None:
-    """Raise UsageError for the first field of a configuration that lies below its bound.
+def check_ranges(section: str, config: object, **allowed: str) -> None:
+    """Raise UsageError for the first field of a configuration that lies outside its range.
 
     Args:
         section: of the options, such as optimizer; empty at the top; -- for options of a tool.
-        config: with the fields.
-        least: field -> the smallest value allowed.
+        config: with the fields; one that is None is not checked.
+        allowed: field -> ">= 1", "> 0", or an interval such as "[0, 1)".
     """
-    for name, smallest in least.items():
+    for name, text in allowed.items():
         value = getattr(config, name)
-        if not value >= smallest:  # nan too
-            option = f"--{name.replace('_', '-')}" if section == "--" else f"{section}.{name}"
-            raise UsageError(f"{option.lstrip('.')} is {value}; it must be at least {smallest}")
+        if value is None or _lies_in(value, text):
+            continue
+        option = f"--{name.replace('_', '-')}" if section == "--" else f"{section}.{name}"
+        must = "lie in " if text[0] in "[(" else "be "
+        words = text.replace(">= ", "at least ").replace("> ", "above ")
+        raise UsageError(f"{option.lstrip('.')} is {value}; it must {must}{words}")
+
+
+def _lies_in(value: float, text: str) -> bool:
+    """Whether a number lies in a range as `check_ranges` writes it; nan never does."""
+    if text[0] in "[(":
+        low, high = map(float, text[1:-1].split(","))
+        return (low < value or (text[0] == "[" and low == value)) and (
+            value < high or (text[-1] == "]" and value == high)
+        )
+    sign, bound = text.split()
+    return value >= float(bound) if sign == ">=" else value > float(bound)
 
 
 class Stopped(Exception):

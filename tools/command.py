@@ -5,6 +5,7 @@ No torch here or in the configurations: `--help` answers at once.
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
@@ -14,7 +15,7 @@ from typing import Any, TypeVar, get_origin
 
 import yaml
 from jsonargparse import (
-    ActionConfigFile,
+    ActionConfigFile,  # type: ignore[attr-defined]
     ArgumentError,
     ArgumentParser,
     DefaultHelpFormatter,
@@ -140,7 +141,13 @@ class Parser(ArgumentParser):
             return self.parse_args(words)
         except (ArgumentError, argparse.ArgumentError) as error:
             inside = "" if ours else f" (recipe {recipe})"
-            raise UsageError(f"{str(error).strip()}{inside}") from error
+            message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
+            raise UsageError(f"{message}{inside}") from error
+
+
+def _with_dashes(names: re.Match[str]) -> str:
+    """Add the dashes that jsonargparse leaves out where an option is missing."""
+    return ", ".join(f"--{name}" for name in names[0].split(", "))
 
 
 def _recipe_keys(path: Path, known: set[str]) -> Iterable[str]:

@@ -18,7 +18,7 @@ from typing import get_args
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import Precision
-from pretrain.errors import at_least
+from pretrain.errors import check_ranges
 from pretrain.run import Result, Run, environment, write_text
 from tools.command import Parser, run_main
 
@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--precision", choices=get_args(Precision), default="32-true")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     options = parser.parse(argv)
-    at_least("--", options, batch_size=1, workers=0, max_corrupt=0)
+    check_ranges("--", options, batch_size=">= 1", workers=">= 0", max_corrupt=">= 0")
 
     from pretrain.backbone_evaluation import evaluate_backbone
     from pretrain.training import make_fabric

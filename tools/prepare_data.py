@@ -16,7 +16,7 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 from tools.command import Parser, run_main
 
 
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--repair", action="store_true", help="Do the usual repairs first.")
     parser.add_argument("--sample", type=int, default=200, help="Images of a split to decode.")
     options = parser.parse(argv)
-    at_least("--", options, sample=0)
+    check_ranges("--", options, sample=">= 0")
     if options.repair and options.kind in ("voc", "coco"):
         raise UsageError(f"there is nothing that --repair could do to {options.kind}.")
 

@@ -14,7 +14,7 @@ from typing import get_args, get_type_hints
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import MethodConfig, MixingConfig
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 from tools.command import SYNTHETIC, Parser, run_main
 
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("mixing.png"), help="The picture.")
     options = parser.parse(argv)
-    at_least("--", options, count=1, size=8, seed=0)
+    check_ranges("--", options, count=">= 1", size=">= 8", seed=">= 0")
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
     shared = {

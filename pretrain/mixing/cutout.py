@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.errors import UsageError
+from pretrain.errors import check_ranges
 from pretrain.mixing.boxes import box_mask
-from pretrain.mixing.mixed import Mixed, check_probability, numpy_generator, unmixed
+from pretrain.mixing.mixed import Mixed, numpy_generator, unmixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,9 +25,7 @@ class Cutout:
 
     def __post_init__(self) -> None:
         """Refuse a square larger than the image."""
-        if not 0 < self.side <= 1:
-            raise UsageError(f"mixing.side is {self.side}; it must lie in (0, 1]")
-        check_probability(self.probability)
+        check_ranges("mixing", self, side="(0, 1]", probability="[0, 1]")
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator

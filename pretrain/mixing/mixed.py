@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.errors import UsageError
+from pretrain.errors import check_ranges
 
 Granularity = Literal["batch", "pair", "half", "sample"]
 Partner = Literal["any", "other"]
@@ -117,20 +117,12 @@ class PairedMix:
 
     def __post_init__(self) -> None:
         """Refuse what no draw allows."""
-        if not self.alpha > 0:
-            raise UsageError(f"mixing.alpha is {self.alpha}; it must be above 0")
-        check_probability(self.probability)
+        check_ranges("mixing", self, alpha="> 0", probability="[0, 1]")
 
     def draw_pairs(self, count: int, rng: np.random.Generator) -> tuple[MixPairs, np.ndarray]:
         """Pair `count` images, and draw lam (groups,) for them."""
         pairs = mix_pairs(count, self.granularity, self.partner, self.probability, rng)
         return pairs, rng.beta(self.alpha, self.alpha, len(pairs.mixed))
-
-
-def check_probability(probability: float) -> None:
-    """Raise UsageError outside [0, 1]."""
-    if not 0 <= probability <= 1:
-        raise UsageError(f"mixing.probability is {probability}; it must lie in [0, 1]")
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:

@@ -10,7 +10,7 @@ its default memory layout and once with channels_last, which is ours.
 
 from pathlib import Path
 
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 from tools.benchmarks._timing import hardware
 from tools.command import Parser
 
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
     options = parser.parse(argv)
     if not options.images.is_dir():
         raise UsageError(f"there is no folder {options.images}.")
-    at_least("--", options, **{name: int(name != "workers") for name in numbers})
+    check_ranges("--", options, **{name: f">= {int(name != 'workers')}" for name in numbers})
 
     import torch
 

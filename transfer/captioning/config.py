@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pretrain.config import LoaderConfig, OptimizerConfig, TrainerConfig
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +35,8 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes out of range."""
-        if self.image_size is not None and self.image_size < 8:
-            raise UsageError(f"dataset.image_size is {self.image_size}; it must be at least 8")
-        if not 0 < self.val_fraction < 1:
-            raise UsageError(f"dataset.val_fraction is {self.val_fraction}; it must lie in (0, 1)")
-        at_least("dataset", self, min_count=1, max_words=1, max_corrupt=0)
+        check_ranges("dataset", self, image_size=">= 8", val_fraction="(0, 1)")
+        check_ranges("dataset", self, min_count=">= 1", max_words=">= 1", max_corrupt=">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +60,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        at_least("model", self, embed_size=1, hidden_size=1, attention_size=1, coverage=0)
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"model.dropout is {self.dropout}; it must lie in [0, 1)")
+        check_ranges("model", self, embed_size=">= 1", hidden_size=">= 1", attention_size=">= 1")
+        check_ranges("model", self, coverage=">= 0", dropout="[0, 1)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +76,7 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         """Refuse rates that cannot learn."""
-        if self.from_epoch is not None:
-            at_least("encoder", self, from_epoch=0)
-        if not self.lr > 0:
-            raise UsageError(f"encoder.lr is {self.lr}; it must be above 0")
+        check_ranges("encoder", self, from_epoch=">= 0", lr="> 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +94,8 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        at_least("decoding", self, beam=1, max_length=1, length_normalisation=0.0, block_ngrams=0)
+        check_ranges("decoding", self, beam=">= 1", max_length=">= 1", block_ngrams=">= 0")
+        check_ranges("decoding", self, length_normalisation=">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,9 +132,7 @@ class CaptioningConfig(TrainerConfig):
     def __post_init__(self) -> None:
         """Refuse counts below one and contradictions."""
         super().__post_init__()
-        at_least("", self, batch_size=2)
-        if self.patience is not None:
-            at_least("", self, patience=1)
+        check_ranges("", self, batch_size=">= 2", patience=">= 1")
         start = self.encoder.from_epoch
         if start is not None and self.epochs is not None and start >= self.epochs:
             raise UsageError(

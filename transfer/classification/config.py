@@ -7,9 +7,8 @@ from pretrain.config import (
     LoaderConfig,
     OptimizerConfig,
     TrainerConfig,
-    check_label_smoothing,
 )
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 
 MODES = ("linear", "knn", "full")
 """What can be measured, in the order in which it is run."""
@@ -41,15 +40,8 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        if not 0 < self.val_fraction < 1:
-            raise UsageError(f"dataset.val_fraction is {self.val_fraction}; it must lie in (0, 1)")
-        if self.image_size is not None and self.image_size < 8:
-            raise UsageError(f"dataset.image_size is {self.image_size}; it must be at least 8")
-        if self.crop_pct is not None and not 0 < self.crop_pct <= 1:
-            raise UsageError(f"dataset.crop_pct is {self.crop_pct}; it must lie in (0, 1]")
-        if not 0 < self.min_scale <= 1:
-            raise UsageError(f"dataset.min_scale is {self.min_scale}; it must lie in (0, 1]")
-        at_least("dataset", self, max_corrupt=0)
+        check_ranges("dataset", self, image_size=">= 8", max_corrupt=">= 0")
+        check_ranges("dataset", self, val_fraction="(0, 1)", crop_pct="(0, 1]", min_scale="(0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,9 +62,7 @@ class LinearConfig:
         values = list(self.penalties)
         if not values or not min(values) > 0:
             raise UsageError(f"linear.penalties is {values}; give one or more, all above 0")
-        if not self.tolerance > 0:
-            raise UsageError(f"linear.tolerance is {self.tolerance}; it must be above 0")
-        at_least("linear", self, max_iterations=1)
+        check_ranges("linear", self, tolerance="> 0", max_iterations=">= 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +80,7 @@ class KnnConfig:
         values = list(self.ks)
         if not values or min(values) < 1:
             raise UsageError(f"knn.ks is {values}; give one or more, all at least 1")
-        if not self.temperature > 0.01:
-            raise UsageError(f"knn.temperature is {self.temperature}; it must be above 0.01")
+        check_ranges("knn", self, temperature="> 0.01")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,8 +93,7 @@ class FinetuneOptimizerConfig(OptimizerConfig):
     def __post_init__(self) -> None:
         """Refuse rates that cannot learn."""
         super().__post_init__()
-        if not self.head_lr > 0:
-            raise UsageError(f"optimizer.head_lr is {self.head_lr}; it must be above 0")
+        check_ranges("optimizer", self, head_lr="> 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +131,7 @@ class ClassificationConfig(TrainerConfig):
                 "(several with commas)"
             )
         object.__setattr__(self, "mode", ",".join(mode for mode in MODES if mode in asked))
-        check_label_smoothing(self.label_smoothing)
+        check_ranges("", self, label_smoothing="[0, 1)")
 
     @property
     def modes(self) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from pretrain.config import Duration, LoaderConfig, OptimizerConfig, TrainerConfig, parse_duration
-from pretrain.errors import UsageError, at_least
+from pretrain.errors import UsageError, check_ranges
 
 Engine = Literal["detectron2", "torchvision"]
 
@@ -43,15 +43,14 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes below one, a chance out of range, and a class named twice."""
-        at_least("dataset", self, max_corrupt=0, short_side=1, long_side=1)
+        check_ranges("dataset", self, max_corrupt=">= 0", short_side=">= 1", long_side=">= 1")
+        check_ranges("dataset", self, flip="[0, 1]")
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise UsageError(f"dataset.classes names {', '.join(twice)} twice")
         if any(side < 1 for side in self.train_short_sides):
             sides = list(self.train_short_sides)
             raise UsageError(f"dataset.train_short_sides is {sides}; all must be at least 1")
-        if not 0 <= self.flip <= 1:
-            raise UsageError(f"dataset.flip is {self.flip}; it must lie in [0, 1]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +85,12 @@ class DetectorConfig:
         """Refuse counts below one."""
         counts = ["fpn_channels", "head_channels", "proposals_before_nms", "proposals", "rois"]
         counts += ["test_proposals_before_nms", "test_proposals"]
-        at_least("detector", self, **dict.fromkeys(counts, 1))
+        check_ranges("detector", self, **dict.fromkeys(counts, ">= 1"), smooth_l1_beta=">= 0")
         sides = list(self.anchor_sizes)
         if not sides or min(sides) <= 0:
             raise UsageError(f"detector.anchor_sizes is {sides}; all must be above 0")
         if self.head == "fpn" and len(sides) != 5:
             raise UsageError(f"detector.anchor_sizes is {sides}; with head fpn it must have five")
-        if self.smooth_l1_beta < 0:
-            raise UsageError(f"detector.smooth_l1_beta is {self.smooth_l1_beta}; it must be >= 0")
 
 
 @dataclass(frozen=True, kw_only=True)
