@@ -15,7 +15,6 @@ from typing import Any, TypeVar, get_origin
 
 import yaml
 from jsonargparse import (
-    ActionConfigFile,  # type: ignore[attr-defined]
     ArgumentError,
     ArgumentParser,
     DefaultHelpFormatter,
@@ -106,6 +105,7 @@ class Parser(ArgumentParser):
             default_env=False,
             formatter_class=_Help,
         )
+        self._has_configuration = False
 
     def add_configuration(self, kind: type, default: str) -> None:
         """Add --config and an option for each field of a configuration and of its sections."""
@@ -129,8 +129,7 @@ class Parser(ArgumentParser):
                 # jsonargparse fills an element's missing fields from the list that is replaced
                 words += [f"--{name}", "[]"]
             words.append(word)
-        takes_recipe = isinstance(self._option_string_actions.get("--config"), ActionConfigFile)
-        recipe = value_of(words, "--config") if takes_recipe else None
+        recipe = value_of(words, "--config") if self._has_configuration else None
         ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")
         if recipe is not None:
             for key in _recipe_keys(Path(recipe), known):
