@@ -88,7 +88,7 @@ def evaluate_backbone(
     pixels = Pixels(mean=spec.mean, std=spec.std, memory_format=torch.channels_last)
     networks = {"": network}
     scores = evaluate(networks, loader, pixels.normalised, fabric, spec.num_classes, "scoring")
-    return BackboneEvaluation(scores[""], images.classes, matching, len(loader.broken))
+    return BackboneEvaluation(scores[""], images.classes, matching, len(loader.corrupt))
 
 
 def open_matched(

@@ -25,7 +25,6 @@ from pretrain.training import (
     TrainState,
     generator,
     optimizer_step,
-    out_of_memory_hint,
     save_epoch,
 )
 
@@ -54,14 +53,6 @@ def pretrain(
         UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    images = f"images of {config.dataset.image_size} pixels"
-    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, images):
-        return _pretrain(config, run, fabric, init, stop_after)
-
-
-def _pretrain(
-    config: PretrainConfig, run: Run, fabric: Fabric, init: Backbone | None, stop_after: int | None
-) -> Result:
     # ---- set up
     setup = build(config, init)
     identity = plain(config), None if init is None else init.fingerprint()
@@ -78,7 +69,8 @@ def _pretrain(
     loop.resume()
 
     # ---- train
-    with loop.running(f"{config.model.arch}, {setup.method}"):
+    samples = f"images of {config.dataset.image_size} pixels"
+    with loop.running(f"{config.model.arch}, {setup.method}", samples):
         for epoch in loop.epochs():
             state.model.train()
             for step, micro_batches in loop.steps(epoch):
@@ -248,7 +240,7 @@ def _finish(
             "best_epoch": best["epoch"],
             "epochs": last["epoch"],
             "images_per_second": last["images_per_second"],
-            "images_left_out": len(loaders.train.broken) + len(loaders.val.broken),
+            "images_left_out": len(loaders.train.corrupt) + len(loaders.val.corrupt),
         },
         backbone=backbone.describe(),
         data=setup.data_summary,

@@ -11,7 +11,8 @@ from pretrain.config import PretrainConfig
 from pretrain.engine import train_step
 from pretrain.run import peak_memory_mib
 from pretrain.setup import Loaders, PretrainSetup, setup_training
-from pretrain.training import TrainState, micro_batches, out_of_memory_hint
+from pretrain.training import TrainState, micro_batches
+from pretrain.training.devices import out_of_memory_hint
 
 _STEPS = 10
 

@@ -192,5 +192,5 @@ def _in_memory(
             images, labels = images.to(fabric.device), labels.to(fabric.device)
     # broken images are not there at all
     loader = InMemoryLoader(images, labels, BatchSampler(len(labels), **how))
-    loader.broken.update(reading.broken)
+    loader.corrupt.update(reading.corrupt)
     return loader

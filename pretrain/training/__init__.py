@@ -1,8 +1,15 @@
 """What every training loop needs: seeds, batches, optimizers, resuming, devices."""
 
 from pretrain.training.checkpoint import save_epoch
-from pretrain.training.devices import Device, make_fabric, out_of_memory_hint
-from pretrain.training.loader import BatchSampler, InMemoryLoader, Loader, Samples, train_batching
+from pretrain.training.devices import Device, make_fabric
+from pretrain.training.loader import (
+    BatchSampler,
+    BatchSource,
+    InMemoryLoader,
+    Loader,
+    Samples,
+    train_batching,
+)
 from pretrain.training.optimizer import check_optimizer, make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, generator, seed_ambient
 from pretrain.training.train_loop import (
@@ -16,6 +23,7 @@ from pretrain.training.train_loop import (
 
 __all__ = [
     "BatchSampler",
+    "BatchSource",
     "Device",
     "InMemoryLoader",
     "Loader",
@@ -32,7 +40,6 @@ __all__ = [
     "make_train_state",
     "micro_batches",
     "optimizer_step",
-    "out_of_memory_hint",
     "save_epoch",
     "seed_ambient",
     "train_batching",

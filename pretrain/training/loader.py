@@ -110,7 +110,7 @@ def train_batching(config: TrainerConfig, fabric: Fabric) -> dict[str, Any]:
 class _Seeded(Dataset):
     """Reads (epoch, index): seeds the ambient generators for that place, then reads the sample.
 
-    A user's mistake (a broken image) travels as a value, so that its message survives the worker.
+    A user's mistake (a corrupt image) travels as a value, so that its message survives the worker.
     """
 
     def __init__(self, samples: Samples, seed: int) -> None:
@@ -122,19 +122,19 @@ class _Seeded(Dataset):
         try:
             return self.samples[key[1]]
         except UsageError as error:
-            return _Broken(key[1], str(error))
+            return _Corrupt(key[1], str(error))
 
 
-class _Broken:
+class _Corrupt:
     def __init__(self, index: int, message: str) -> None:
         self.index, self.message = index, message
 
 
 class _Collate:
-    """From samples to (batch, broken samples).
+    """From samples to (batch, corrupt samples).
 
-    In training the place of a broken sample is taken by a readable neighbour, so that every batch
-    has its size; otherwise it is left out. A batch of nothing but broken samples is None.
+    In training the place of a corrupt sample is taken by a readable neighbour, so that every batch
+    has its size; otherwise it is left out. A batch of nothing but corrupt samples is None.
     """
 
     def __init__(self, collate: Callable[[list[Any]], Any], fill: bool) -> None:
@@ -142,11 +142,11 @@ class _Collate:
         self.fill = fill
 
     def __call__(self, samples: list[Any]) -> tuple[Any, list[tuple[int, str]]]:
-        broken = [(s.index, s.message) for s in samples if isinstance(s, _Broken)]
-        good = [sample for sample in samples if not isinstance(sample, _Broken)]
+        corrupt = [(s.index, s.message) for s in samples if isinstance(s, _Corrupt)]
+        good = [sample for sample in samples if not isinstance(sample, _Corrupt)]
         if self.fill:
-            good += [good[place % len(good)] for place in range(len(broken) if good else 0)]
-        return (self.collate(good) if good else None), broken
+            good += [good[place % len(good)] for place in range(len(corrupt) if good else 0)]
+        return (self.collate(good) if good else None), corrupt
 
 
 def _leave_signals_to_parent(_: int) -> None:
@@ -162,75 +162,19 @@ def _end_workers(loader: DataLoader) -> None:
         iterator._shutdown_workers()
 
 
-class Loader:
-    """Micro-batches of a data set, epoch by epoch, from any step on; the same for any `workers`."""
+class BatchSource:
+    """Micro-batches of a data set, epoch by epoch, from any step on: what a training loop reads."""
 
-    def __init__(
-        self,
-        samples: Samples,
-        *,
-        batch_size: int,
-        seed: int,
-        workers: int,
-        shuffle: bool,
-        prefetch: int = 2,
-        drop_last: bool = False,
-        collate: Callable[[list[Any]], Any] = default_collate,
-        accumulate: int = 1,
-        rank: int = 0,
-        ranks: int = 1,
-        max_corrupt: int = 0,
-        pin_memory: bool | None = None,
-        order: Callable[[int], Sequence[int]] | None = None,
-    ) -> None:
-        """See Batches for the numbers.
+    def __init__(self, batches: BatchSampler, max_corrupt: int = 0) -> None:
+        """Nothing is read yet.
 
         Args:
-            samples: the data set.
-            batch_size: samples in a step over all processes (without shuffle: in a batch).
-            seed: of order and of what the samples draw.
-            workers: processes that read; 0 reads in this one.
-            shuffle: the order of training.
-            prefetch: batches that each of the workers reads ahead.
-            drop_last: leave out the step that is not full.
-            collate: list of samples -> batch.
-            accumulate: micro-batches in a step of one process.
-            rank: number of this process.
-            ranks: processes.
-            max_corrupt: samples that may raise UsageError and are then named and left out, over all
-                processes.
-            pin_memory: for a GPU; None pins where there is one.
-            order: the samples of an epoch in an order of one's own, a function of its number; None
-                shuffles.
+            batches: which samples when.
+            max_corrupt: samples that may be left out, over all processes.
         """
-        self.batches = BatchSampler(
-            len(samples),
-            batch_size=batch_size,
-            seed=seed,
-            shuffle=shuffle,
-            drop_last=drop_last,
-            accumulate=accumulate,
-            rank=rank,
-            ranks=ranks,
-            order=order,
-        )
-        self.broken: dict[int, str] = {}
-        """What could not be read so far: number of the sample -> message."""
-        self._max_broken = max_corrupt
-        pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self._loader: DataLoader = DataLoader(
-            _Seeded(samples, seed),
-            batch_sampler=self.batches,
-            num_workers=workers,
-            collate_fn=_Collate(collate, fill=shuffle),
-            persistent_workers=workers > 0,
-            prefetch_factor=prefetch if workers > 0 else None,
-            worker_init_fn=_leave_signals_to_parent,
-            pin_memory=pinned,
-            generator=torch.Generator(),  # the loader's own draw stays off the ambient generator
-        )
-        # with this object, or as the first thing when Python exits
-        weakref.finalize(self, _end_workers, self._loader)
+        self.batches, self.max_corrupt = batches, max_corrupt
+        self.corrupt: dict[int, str] = {}
+        """What could not be read so far: index of the sample -> message."""
 
     def __len__(self) -> int:
         """Steps in an epoch."""
@@ -240,24 +184,14 @@ class Loader:
         """The micro-batches of `epoch` (from 0), beginning with step `first`.
 
         Raises:
-            UsageError: more samples are broken than may be, or a worker process was killed.
+            UsageError: more samples are corrupt than may be, or a worker process was killed.
         """
         self.batches.epoch, self.batches.first = epoch, first
-        try:
-            for batch, broken in self._loader:
-                for index, message in broken:
-                    self._note(index, message)
-                if batch is not None:
-                    yield batch
-                elif self.batches.shuffle:
-                    raise UsageError(f"a whole batch cannot be read. Its first: {broken[0][1]}")
-        except RuntimeError as error:
-            if "DataLoader worker (pid" not in str(error):  # an error inside a worker, our bug
-                raise
-            raise UsageError(
-                f"a loader process died ({str(error).splitlines()[0]}). The machine may be out of "
-                "memory, or of shared memory (/dev/shm): give fewer --workers and resume the run."
-            ) from error
+        return self.read()
+
+    def read(self) -> Iterator[Any]:
+        """The micro-batches of the sampler's epoch, from its first step on."""
+        raise NotImplementedError
 
     def share_corrupt(self) -> None:
         """Let every process know what the others could not read; called by all of them.
@@ -267,28 +201,85 @@ class Loader:
         """
         if self.batches.ranks > 1:
             everywhere: list[Any] = [None] * self.batches.ranks
-            torch.distributed.all_gather_object(everywhere, self.broken)
-            for broken in everywhere:
-                self.broken.update(broken)
-            if self.broken:
-                self._check_broken(next(reversed(self.broken.values())))
+            torch.distributed.all_gather_object(everywhere, self.corrupt)
+            for corrupt in everywhere:
+                self.corrupt.update(corrupt)
+            if self.corrupt:
+                self._check_corrupt(next(reversed(self.corrupt.values())))
 
-    def _note(self, index: int, message: str) -> None:
-        if index in self.broken:
-            return
-        self.broken[index] = message
-        self._check_broken(message)
-        log(f"left out ({len(self.broken)} of at most {self._max_broken}): {message}")
-
-    def _check_broken(self, message: str) -> None:
-        count, most = len(self.broken), self._max_broken
+    def _check_corrupt(self, message: str) -> None:
+        count, most = len(self.corrupt), self.max_corrupt
         if count > most:
             more = f" It is number {count}; {most} may be left out." if most else ""
             raise UsageError(message + more)
 
 
-class InMemoryLoader:
-    """As Loader, for images that lie in memory (on any device) and need no reading.
+class Loader(BatchSource):
+    """Reads samples in worker processes; the same batches for any number of them."""
+
+    def __init__(
+        self,
+        samples: Samples,
+        *,
+        workers: int,
+        prefetch: int = 2,
+        collate: Callable[[list[Any]], Any] = default_collate,
+        max_corrupt: int = 0,
+        pin_memory: bool | None = None,
+        **batching: Any,
+    ) -> None:
+        """Start the processes that read.
+
+        Args:
+            samples: the data set.
+            workers: processes that read; 0 reads in this one.
+            prefetch: batches that each of the workers reads ahead.
+            collate: list of samples -> batch.
+            max_corrupt: samples that may raise UsageError and are then named and left out.
+            pin_memory: for a GPU; None pins where there is one.
+            batching: see BatchSampler; without shuffle, batch_size is of one process.
+        """
+        super().__init__(BatchSampler(len(samples), **batching), max_corrupt)
+        pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self._loader: DataLoader = DataLoader(
+            _Seeded(samples, self.batches.seed),
+            batch_sampler=self.batches,
+            num_workers=workers,
+            collate_fn=_Collate(collate, fill=self.batches.shuffle),
+            persistent_workers=workers > 0,
+            prefetch_factor=prefetch if workers > 0 else None,
+            worker_init_fn=_leave_signals_to_parent,
+            pin_memory=pinned,
+            generator=torch.Generator(),  # the loader's own draw stays off the ambient generator
+        )
+        # with this object, or as the first thing when Python exits
+        weakref.finalize(self, _end_workers, self._loader)
+
+    def read(self) -> Iterator[Any]:
+        """See BatchSource."""
+        try:
+            for batch, corrupt in self._loader:
+                for index, message in corrupt:
+                    if index not in self.corrupt:
+                        self.corrupt[index] = message
+                        self._check_corrupt(message)
+                        count = f"{len(self.corrupt)} of at most {self.max_corrupt}"
+                        log(f"left out ({count}): {message}")
+                if batch is not None:
+                    yield batch
+                elif self.batches.shuffle:
+                    raise UsageError(f"a whole batch cannot be read. Its first: {corrupt[0][1]}")
+        except RuntimeError as error:
+            if "DataLoader worker (pid" not in str(error):  # an error inside a worker, our bug
+                raise
+            raise UsageError(
+                f"a loader process died ({str(error).splitlines()[0]}). The machine may be out of "
+                "memory, or of shared memory (/dev/shm): give fewer workers and resume the run."
+            ) from error
+
+
+class InMemoryLoader(BatchSource):
+    """For images that lie in memory (on any device) and need no reading.
 
     Args:
         images: (N, ...) tensor.
@@ -297,19 +288,11 @@ class InMemoryLoader:
     """
 
     def __init__(self, images: Tensor, labels: Tensor, batches: BatchSampler) -> None:
-        self.images, self.labels, self.batches = images, labels, batches
-        self.broken: dict[int, str] = {}
+        super().__init__(batches)
+        self.images, self.labels = images, labels
 
-    def __len__(self) -> int:
-        """Steps in an epoch."""
-        return self.batches.steps
-
-    def share_corrupt(self) -> None:
-        """As Loader's; every process has decoded every image."""
-
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The micro-batches of `epoch` (from 0), beginning with step `first`."""
-        self.batches.epoch, self.batches.first = epoch, first
+    def read(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See BatchSource."""
         for keys in self.batches:
             index = torch.tensor([index for _, index in keys]).to(self.images.device)
             yield self.images[index], self.labels[index]

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -40,29 +40,13 @@ from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
 from pretrain.tensorboard import TensorBoardLog
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
-from pretrain.training.loader import BatchSampler
+from pretrain.training.devices import out_of_memory_hint
+from pretrain.training.loader import BatchSource
 from pretrain.training.optimizer import make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, seed_ambient
 from pretrain.training.stopping import StopSignal
 
-
-class Source(Protocol):
-    """What gives the training batches: Loader, InMemoryLoader, or a task's own."""
-
-    batches: BatchSampler
-    broken: dict[int, str]
-
-    def __len__(self) -> int:
-        """Steps in an epoch."""
-        ...
-
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[Any]:
-        """The micro-batches of `epoch` (from 0), beginning with step `first`."""
-        ...
-
-    def share_corrupt(self) -> None:
-        """Let every process know what the others could not read."""
-        ...
+_SMALLER_STEPS = "Give a smaller --optimizer.lr, or --optimizer.clip_norm 10."
 
 
 @dataclass(frozen=True)
@@ -201,7 +185,7 @@ class TrainLoop:
         run: Run,
         fabric: Fabric,
         state: TrainState,
-        loader: Source,
+        loader: BatchSource,
         config: TrainerConfig,
         *,
         num_metrics: int,
@@ -275,15 +259,28 @@ class TrainLoop:
         self._started = time.monotonic() - seconds
 
     @contextmanager
-    def running(self, title: str) -> Iterator[None]:
-        """A progress bar in samples; stop signals wait for the end of a step."""
-        size, zero = self.config.batch_size, self.fabric.is_global_zero
+    def running(self, title: str, samples: str = "images") -> Iterator[None]:
+        """A progress bar; stop signals wait for the end of a step; what diverges is told.
+
+        Args:
+            title: of the bar.
+            samples: what a batch consists of, such as images of 64 pixels.
+
+        Raises:
+            UsageError: the GPU has not enough memory, or detectron2 found that a loss diverged.
+        """
+        config, zero = self.config, self.fabric.is_global_zero
+        size = config.batch_size
         enabled = self.config.tensorboard and zero
         self._curves = TensorBoardLog(self.run, enabled, self.steps_done)
         done, total = self.steps_done * size, self.num_steps * size
-        with self._stop, bar(title, total, "samples", done, zero) as advance:
+        hint = out_of_memory_hint(self.fabric, size, config.accumulate, samples)
+        with hint, self._stop, bar(title, total, "samples", done, zero) as advance:
             self._advance = advance
-            yield
+            try:
+                yield
+            except FloatingPointError as error:
+                raise UsageError(f"training has diverged ({error}). {_SMALLER_STEPS}") from error
         self._curves.close()
 
     def epochs(self) -> Iterator[int]:
@@ -331,7 +328,7 @@ class TrainLoop:
         if not all(map(math.isfinite, means)):
             raise UsageError(
                 f"the training loss is {means[0]} in epoch {self.epoch + 1}: it has diverged. "
-                "Give a smaller --optimizer.lr, or --optimizer.clip_norm 10."
+                + _SMALLER_STEPS
             )
         return means
 
@@ -386,7 +383,7 @@ class TrainLoop:
                 "clock": self._clock,
                 "layout": self._layout(),
                 "data": self._data(),
-                "broken": dict(self.loader.broken),
+                "corrupt": dict(self.loader.corrupt),
                 "model": self.state.model.state_dict(),
                 "optimizer": self.state.optimizer.state_dict(),
                 "scaler": None if scaler is None else scaler.state_dict(),
@@ -415,7 +412,7 @@ class TrainLoop:
             scaler.load_state_dict(state["scaler"])
         self.epoch, self.done = state["epoch"], state["done"]
         self._clock = state["clock"]
-        self.loader.broken.update(state["broken"])
+        self.loader.corrupt.update(state["corrupt"])
         here, there = self._layout(), state["layout"]
         rank, sums = self.loader.batches.rank, state["sums"].to(self.fabric.device)
         if here == there:
@@ -431,7 +428,7 @@ class TrainLoop:
 
 
 def micro_batches(
-    step: int, batches: Sequence[Any], loader: Source, fabric: Fabric, seed: int
+    step: int, batches: Sequence[Any], loader: BatchSource, fabric: Fabric, seed: int
 ) -> Iterator[MicroBatch]:
     """The micro-batches of a step, the ambient generators seeded for each by its place."""
     ranks, rank = loader.batches.ranks, loader.batches.rank

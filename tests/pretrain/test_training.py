@@ -30,7 +30,7 @@ class Noise:
     """Samples that draw from every ambient generator."""
 
     def __init__(self, count: int = 10, broken: int | None = None) -> None:
-        self.count, self.broken = count, broken
+        self.count, self.corrupt = count, broken
 
     def __len__(self) -> int:
         return self.count
@@ -38,7 +38,7 @@ class Noise:
     def __getitem__(self, index: int) -> torch.Tensor:
         import random
 
-        if index == self.broken:
+        if index == self.corrupt:
             raise UsageError("image 7.jpg is broken")
         return torch.tensor([index, torch.rand(()), np.random.rand(), random.random()])
 
@@ -87,7 +87,7 @@ def test_a_broken_sample_leaves_a_batch_its_size_in_training_and_not_in_scoring(
     settings = {"batch_size": 4, "seed": 0, "workers": workers, "max_corrupt": 1}
     train = Loader(Noise(broken=7), shuffle=True, **settings)
     assert [len(batch) for batch in train.epoch(0)] == [4, 4, 2]
-    assert train.broken == {7: "image 7.jpg is broken"}
+    assert train.corrupt == {7: "image 7.jpg is broken"}
     seen = [int(row[0]) for batch in train.epoch(0) for row in batch]
     assert len(seen) == 10
     assert 7 not in seen

@@ -5,7 +5,7 @@ B captions, T words, S captions of the data set.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from pretrain.images import decode
-from pretrain.training import BatchSampler, Loader
+from pretrain.training import BatchSampler, BatchSource, Loader
 from transfer.captioning.vocabulary import PAD, Ints
 from transfer.feature_cache import Features
 
@@ -46,40 +46,41 @@ def collate(samples: list[tuple[Tensor, Ints]]) -> tuple[Tensor, Tensor]:
     return torch.stack(images), trim_padding(np.stack(words))
 
 
-@dataclass(eq=False)
-class CaptionBatches:
-    """As pretrain's Loader, of (features or images, words (B, T)).
+class CaptionBatches(BatchSource):
+    """Micro-batches of (features or images, words (B, T)).
 
     Features come from the cache until the epoch that trains the encoder, which needs pixels; both
     have the same samples in the same order.
     """
 
-    features: Features
-    image_of: Ints
-    """(S,) number of each caption's image."""
-    words: Ints
-    """(S, T)."""
-    batches: BatchSampler
-    """Which samples when."""
-    pixels: Loader | None = None
-    """The images, for a trained encoder."""
-    pixels_from: float = math.inf
-    """The first epoch of the pixels, from 0."""
-    broken: dict[int, str] = field(default_factory=dict)
+    def __init__(
+        self,
+        features: Features,
+        image_of: Ints,
+        words: Ints,
+        batches: BatchSampler,
+        pixels: Loader | None = None,
+        pixels_from: float = math.inf,
+    ) -> None:
+        """Nothing is read yet.
 
-    def __len__(self) -> int:
-        """Steps in an epoch."""
-        return self.batches.steps
+        Args:
+            features: of the images.
+            image_of: (S,) index of each caption's image.
+            words: (S, T).
+            batches: which samples when.
+            pixels: the images, for a trained encoder.
+            pixels_from: the first epoch of the pixels, from 0.
+        """
+        super().__init__(batches)
+        self.features, self.image_of, self.words = features, image_of, words
+        self.pixels, self.pixels_from = pixels, pixels_from
 
-    def epoch(self, epoch: int, first: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The micro-batches of `epoch` (from 0), beginning with step `first`."""
-        if self.pixels is not None and epoch >= self.pixels_from:
-            yield from self.pixels.epoch(epoch, first)
+    def read(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """See BatchSource."""
+        if self.pixels is not None and self.batches.epoch >= self.pixels_from:
+            yield from self.pixels.epoch(self.batches.epoch, self.batches.first)
             return
-        self.batches.epoch, self.batches.first = epoch, first
         for keys in self.batches:
             chosen = np.array([index for _, index in keys])
             yield self.features.select(self.image_of[chosen]), trim_padding(self.words[chosen])
-
-    def share_corrupt(self) -> None:
-        """As Loader's; every process has looked at every image."""

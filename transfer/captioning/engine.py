@@ -19,7 +19,6 @@ from pretrain.training import (
     TrainLoop,
     TrainState,
     optimizer_step,
-    out_of_memory_hint,
     save_epoch,
 )
 from transfer.captioning.attention_maps import attention_maps
@@ -67,16 +66,9 @@ def finetune(
         UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, "captions"):
-        return _finetune(backbone, config, run, fabric, stop_after)
-
-
-def _finetune(
-    given: Backbone, config: CaptioningConfig, run: Run, fabric: Fabric, stop_after: int | None
-) -> Result:
     # ---- set up
-    setup = build(given, config)
-    identity = plain(config), given.fingerprint()
+    setup = build(backbone, config)
+    identity = plain(config), backbone.fingerprint()
     run.refuse(*identity)
     _refuse_other_vocabulary(setup, run)
     state, data = setup_training(setup, config, fabric)
@@ -98,7 +90,7 @@ def _finetune(
     references = References({image.image_id: image.captions for image in data.val.images})
 
     # ---- train
-    with loop.running(f"captioner from {given.name}"):
+    with loop.running(f"captioner from {backbone.name}", "captions"):
         for epoch in loop.epochs():
             if fabric.broadcast(_is_stale(run, config.patience)):
                 log(f"no better CIDEr in {config.patience} epochs: stopped after epoch {epoch}")
@@ -142,7 +134,7 @@ def _finetune(
     result = None
     with fabric.rank_zero_first():
         if fabric.is_global_zero:
-            result = _finish(run, data, setup, config, fabric, given, seconds)
+            result = _finish(run, data, setup, config, fabric, backbone, seconds)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 

@@ -26,7 +26,6 @@ from pretrain.training import (
     derive,
     make_train_state,
     optimizer_step,
-    out_of_memory_hint,
     save_epoch,
     train_batching,
 )
@@ -69,44 +68,6 @@ def fine_tune(
         UsageError: too many broken images, or the training has diverged.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    with out_of_memory_hint(fabric, config.batch_size, config.accumulate):
-        return _fine_tune(setup, config, run, fabric, stop_after)
-
-
-def setup_training(
-    setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric
-) -> tuple[TrainState, Loader]:
-    """The network with a new classifier on its device, and batches of training images."""
-    data, backbone = setup.data, setup.backbone
-    network = _channels_last(backbone.build(len(data.classes), derive(config.seed, "weights")))
-    is_new = re.compile("|".join(classifier_patterns(network))).fullmatch
-    crops = backbone.preprocess(train=True, min_scale=config.dataset.min_scale)
-    loader = Loader(
-        LabeledImageDataset(
-            [data.paths[index] for index in data.train], data.labels[data.train], crops
-        ),
-        workers=config.loader.workers,
-        prefetch=config.loader.prefetch,
-        max_corrupt=config.dataset.max_corrupt,
-        **train_batching(config, fabric),
-    )
-    state = make_train_state(
-        network,
-        config,
-        fabric,
-        steps_per_epoch=len(loader),
-        lr_of=lambda name: config.optimizer.head_lr if is_new(name) else None,
-    )
-    return state, loader
-
-
-def _fine_tune(
-    setup: ClassificationSetup,
-    config: ClassificationConfig,
-    run: Run,
-    fabric: Fabric,
-    stop_after: int | None,
-) -> ModeResult:
     # ---- set up
     data = setup.data
     state, loader = setup_training(setup, config, fabric)
@@ -172,8 +133,35 @@ def _fine_tune(
         "images_per_second": last["images_per_second"],
         "full_seconds": round(loop.seconds, 1),
     }
-    left_out = {data.names[data.train[index]] for index in loader.broken} | set(broken)
+    left_out = {data.names[data.train[index]] for index in loader.corrupt} | set(broken)
     return ModeResult(metrics, predictions, sorted(left_out))
+
+
+def setup_training(
+    setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric
+) -> tuple[TrainState, Loader]:
+    """The network with a new classifier on its device, and batches of training images."""
+    data, backbone = setup.data, setup.backbone
+    network = _channels_last(backbone.build(len(data.classes), derive(config.seed, "weights")))
+    is_new = re.compile("|".join(classifier_patterns(network))).fullmatch
+    crops = backbone.preprocess(train=True, min_scale=config.dataset.min_scale)
+    loader = Loader(
+        LabeledImageDataset(
+            [data.paths[index] for index in data.train], data.labels[data.train], crops
+        ),
+        workers=config.loader.workers,
+        prefetch=config.loader.prefetch,
+        max_corrupt=config.dataset.max_corrupt,
+        **train_batching(config, fabric),
+    )
+    state = make_train_state(
+        network,
+        config,
+        fabric,
+        steps_per_epoch=len(loader),
+        lr_of=lambda name: config.optimizer.head_lr if is_new(name) else None,
+    )
+    return state, loader
 
 
 def train_step(
@@ -242,7 +230,7 @@ def predict(
     network.train(was_training)
     loader.share_corrupt()
     everywhere: Any = fabric.all_reduce(predictions, reduce_op="sum")
-    broken = [setup.data.names[indices[position]] for position in loader.broken]
+    broken = [setup.data.names[indices[position]] for position in loader.corrupt]
     return np.asarray(everywhere.cpu()) - 1, broken
 
 

@@ -10,7 +10,6 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain, write_text
 from pretrain.training import (
@@ -18,7 +17,6 @@ from pretrain.training import (
     TrainLoop,
     TrainState,
     optimizer_step,
-    out_of_memory_hint,
     save_epoch,
 )
 from transfer.detection.average_precision import VocScores
@@ -53,22 +51,10 @@ def finetune(
         UsageError: the configuration or the data cannot be used.
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
-    try:
-        with out_of_memory_hint(fabric, config.batch_size, config.accumulate):
-            return _finetune(backbone, resolved(config), run, fabric, stop_after)
-    except FloatingPointError as error:  # detectron2's own message
-        raise UsageError(
-            f"training has diverged ({error}). Give a smaller --optimizer.lr, or "
-            "--optimizer.clip_norm 10."
-        ) from error
-
-
-def _finetune(
-    given: Backbone, config: DetectionConfig, run: Run, fabric: Fabric, stop_after: int | None
-) -> Result:
+    config = resolved(config)
     # ---- set up
-    setup = build(given, config)
-    identity = plain(config), given.fingerprint()
+    setup = build(backbone, config)
+    identity = plain(config), backbone.fingerprint()
     run.refuse(*identity)
     state, loader = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
