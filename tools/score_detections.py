@@ -34,14 +34,11 @@ def main(argv: list[str] | None = None) -> None:
         "--rounding",
         choices=["none", "detectron2"],
         default="none",
-        help="Round scores and boxes first, as detectron2's evaluator does.",
+        help="As its evaluator rounds.",
     )
     parser.add_argument("--max-corrupt", type=int, default=0, help="Images that may be left out.")
     parser.add_argument(
-        "--other-classes",
-        choices=["refuse", "drop"],
-        default="refuse",
-        help="What to do with objects of none of --classes.",
+        "--other-classes", choices=["refuse", "drop"], default="refuse", help="Beside --classes."
     )
     options: Any = parser.parse(argv)
 

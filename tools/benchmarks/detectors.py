@@ -13,19 +13,13 @@ library that is not installed is left out. On a CPU the clock is the processor's
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
 from tools.command import Parser
 
-# each side and the one of its library
-SIDES = {
-    "ours, torchvision engine": "torchvision's reference",
-    "torchvision's reference": "torchvision's reference",
-    "ours, detectron2 engine": "stock detectron2",
-    "stock detectron2": "stock detectron2",
-}
 PARTS = ["step", "memory"]
 ARCHS = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
 
@@ -47,7 +41,9 @@ def main(argv: list[str]) -> None:
     if "step" in options.parts:
         clock = time.process_time if options.device == "cpu" else time.perf_counter
         best = take_turns(steps, options.rounds, clock)
-        rows = [[n, f"{value:.3f}", f"{value / best[SIDES[n]]:.2f}"] for n, value in best.items()]
+        rows = [
+            [n, f"{value:.3f}", f"{value / best[SIDES[n][1]]:.2f}"] for n, value in best.items()
+        ]
         print(table(["one step", "seconds", "in its library's own"], rows) + "\n", flush=True)
     if "memory" in options.parts:
         code = (
@@ -59,7 +55,7 @@ def main(argv: list[str]) -> None:
             "for _ in range(3): step()"
         )
         memory = {n: peak_memory_mib(code, options.device, json.dumps([n, argv])) for n in steps}
-        rows = [[n, f"{mib:,.0f}", f"{mib / memory[SIDES[n]]:.2f}"] for n, mib in memory.items()]
+        rows = [[n, f"{mib:,.0f}", f"{mib / memory[SIDES[n][1]]:.2f}"] for n, mib in memory.items()]
         print(table(["peak memory, three steps", "MiB", "in its library's own"], rows))
 
 
@@ -75,21 +71,10 @@ def make(name: str, options: Any) -> Callable[[], None]:
     samples = DetectionDataset(open_data(options.data, config).train.images, config, train=False)
     images, targets = collate([samples[k] for k in range(options.batch)])
     torch.manual_seed(0)
-    match name:
-        case "ours, torchvision engine":
-            return _ours("torchvision", images, targets, options)
-        case "ours, detectron2 engine":
-            import detectron2  # noqa: F401  # the side is left out where it is missing
-
-            return _ours("detectron2", images, targets, options)
-        case "torchvision's reference":
-            return _torchvision(images, targets, options)
-        case "stock detectron2":
-            return _detectron2(images, targets, options)
-    raise AssertionError(name)
+    return SIDES[name][0](images, targets, options)
 
 
-def _ours(engine: Any, images: list[Any], targets: list[Any], options: Any) -> Callable[[], None]:
+def _ours(images: list[Any], targets: list[Any], options: Any, engine: Any) -> Callable[[], None]:
     """The step of engine.py."""
     from dataclasses import replace
 
@@ -161,9 +146,9 @@ def _detectron2(images: list[Any], targets: list[Any], options: Any) -> Callable
     optimizer = build_optimizer(cfg, model)
     data = []
     for image, target in zip(images, targets, strict=True):
-        held = Instances((image.shape[-2], image.shape[-1]))
-        held.gt_boxes, held.gt_classes = Boxes(target["boxes"]), target["labels"] - 1
-        data.append({"image": image, "instances": held})
+        instances = Instances((image.shape[-2], image.shape[-1]))
+        instances.gt_boxes, instances.gt_classes = Boxes(target["boxes"]), target["labels"] - 1
+        data.append({"image": image, "instances": instances})
 
     def step() -> None:
         with EventStorage(0):
@@ -224,3 +209,12 @@ def parse(argv: list[str]) -> Any:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     return parser.parse(argv)
+
+
+# each side, and the one of its library to compare it with
+SIDES: dict[str, tuple[Callable[..., Callable[[], None]], str]] = {
+    "ours, torchvision engine": (partial(_ours, engine="torchvision"), "torchvision's reference"),
+    "torchvision's reference": (_torchvision, "torchvision's reference"),
+    "ours, detectron2 engine": (partial(_ours, engine="detectron2"), "stock detectron2"),
+    "stock detectron2": (_detectron2, "stock detectron2"),
+}

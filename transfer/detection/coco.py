@@ -13,14 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pretrain.errors import UsageError
-from transfer.detection.records import (
-    Box,
-    DataIssue,
-    Record,
-    Records,
-    clip_box,
-    raise_for_issues,
-)
+from transfer.detection.records import Box, DataIssue, Record, Records, clip_box, raise_for_issues
 
 # what each entry of an instance file must have
 _FIELDS = {

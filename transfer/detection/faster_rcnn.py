@@ -22,7 +22,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import roi_align
 
-from pretrain.backbone import Backbone
+from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.errors import UsageError
 from transfer.detection.body import STRIDES, DetectorBackbone, Res5Head
 from transfer.detection.config import DetectorConfig
@@ -40,18 +40,13 @@ class FasterRCNN(nn.Module):
     """
 
     def __init__(
-        self,
-        backbone: DetectorBackbone,
-        rpn: RegionProposalNetwork,
-        roi_heads: RoIHeads,
-        mean: Sequence[float],
-        std: Sequence[float],
+        self, backbone: DetectorBackbone, rpn: "RPN", roi_heads: "BoxHead", spec: BackboneSpec
     ) -> None:
         super().__init__()
         self.mean: Tensor
         self.std: Tensor
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
-        for name, values in (("mean", mean), ("std", std)):
+        for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] * 255, persistent=False)
 
     def forward(
@@ -272,4 +267,4 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         detections_per_img=100,
     )
     rpn.beta = roi_heads.beta = config.smooth_l1_beta
-    return FasterRCNN(body, rpn, roi_heads, backbone.spec.mean, backbone.spec.std)
+    return FasterRCNN(body, rpn, roi_heads, backbone.spec)

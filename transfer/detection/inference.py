@@ -19,12 +19,7 @@ from pretrain.progress import bar, log
 from pretrain.run import plain
 from pretrain.training import Loader
 from transfer.detection.annotations import image_size
-from transfer.detection.config import (
-    DatasetConfig,
-    DetectionConfig,
-    DetectorConfig,
-    Engine,
-)
+from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig, Engine
 from transfer.detection.dataset import DetectionDataset, collate
 from transfer.detection.records import Record
 from transfer.detection.setup import build_model, unfrozen
@@ -41,7 +36,7 @@ class Detector:
     dataset: DatasetConfig
     engine: Engine
     backbone: dict[str, Any]
-    """What `Backbone.describe` said."""
+    """As `Backbone.describe` gives it."""
 
 
 @dataclass(frozen=True)
@@ -111,8 +106,8 @@ def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
     modules = {
         "trunk.pyramid.": "backbone.fpn.",
         "trunk.body.": "backbone.body.",
-        "roi_heads.box_head.fc1.": "roi_heads.box_head.fc6.",
-        "roi_heads.box_head.fc2.": "roi_heads.box_head.fc7.",
+        ".box_head.fc1.": ".box_head.fc6.",
+        ".box_head.fc2.": ".box_head.fc7.",
     }
     config = content["config"]
     config |= {
@@ -122,8 +117,9 @@ def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
     }
     weights = {}
     for name, tensor in content["state_dict"].items():
-        prefix = next((prefix for prefix in modules if name.startswith(prefix)), "")
-        weights[modules.get(prefix, "") + name.removeprefix(prefix)] = tensor
+        for before, today in modules.items():
+            name = name.replace(before, today)
+        weights[name] = tensor
     return content | {"state_dict": weights}
 
 

@@ -17,19 +17,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pretrain.errors import UsageError
-from transfer.detection.annotations import (
-    Annotation,
-    object_lines,
-    read_annotations,
-)
-from transfer.detection.records import (
-    Box,
-    DataIssue,
-    Record,
-    Records,
-    clip_box,
-    raise_for_issues,
-)
+from transfer.detection.annotations import Annotation, object_lines, read_annotations
+from transfer.detection.records import Box, DataIssue, Record, Records, clip_box, raise_for_issues
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".JPG", ".JPEG", ".PNG", ".webp", ".bmp")
 
