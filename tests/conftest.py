@@ -40,7 +40,7 @@ def unpacked(shared, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def worlds(tmp_path_factory) -> dict[str, Path]:
-    """Tiny trees of the shape world, drawn once."""
+    """Tiny data sets of synthetic shapes, drawn once."""
     from pretrain import synthetic
 
     root = tmp_path_factory.mktemp("worlds")

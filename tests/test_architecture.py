@@ -1,106 +1,130 @@
-"""The arrows of the house, read from the imports."""
+"""Which package may import which, read from the code, and how much importing an engine brings."""
 
 import ast
 from pathlib import Path
 
 import pytest
 
+from tests.count_code import ENGINES, import_lines, imported_files, imports
+from transfer import task
+
 ROOT = Path(__file__).resolve().parent.parent
-DOORS = {
-    "backbone",
-    "spec",
-    "run",
-    "training",
-    "synthetic",
-    "errors",
-    "check_results",
+# the modules of pretrain that transfer may import
+PUBLIC = {
     "audit",
-    "progress",
+    "backbone",
+    "check_results",
+    "config",
+    "errors",
+    "evaluation",
     "images",
+    "mixing",
     "models",
-    "torch_file",
+    "progress",
+    "run",
     "safe_pickle",
+    "spec",
+    "synthetic",
+    "torch_file",
+    "training",
 }
+# what the public modules themselves may import beside each other
+INNER = {"training": {"tensorboard"}, "evaluation": {"data"}}
 CLI = {"jsonargparse", "argparse"}
+# runs where detectron2 is, possibly in another environment
+PROBE = Path("transfer/formats/detectron2_probe.py")
 FILES = sorted(
     path.relative_to(ROOT)
-    for room in ("pretrain", "transfer", "tools")
-    for path in (ROOT / room).rglob("*.py")
+    for package in ("pretrain", "transfer", "tools")
+    for path in (ROOT / package).rglob("*.py")
 )
+# Lines that importing an engine brings (python tests/count_code.py): a reader may have to open all
+# of them. A feature that needs more raises its figure here, in its own commit, with the reason.
+BUDGET = {
+    "pretrain": 4_500,
+    "detection": 6_500,
+    "captioning": 7_500,
+    "classification": 4_000,
+    "together": 14_500,
+}
 
 
-def imports(path: Path) -> set[str]:
-    """Dotted names that a file imports, at any depth of its code."""
-    found = set()
-    for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: relative import"
-            found |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return found
+def dependencies(path: Path) -> set[str]:
+    """Dotted names that a file imports, and the modules of ours that it names by their file."""
+    scripts = {other.name: other for other in FILES if other.parts[0] != "tools"}
+    named = {
+        ".".join(scripts[name].with_suffix("").parts)
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if (name := node.value.rpartition("/")[2]) in scripts and name != path.name
+    }
+    return imports(ROOT / path) | named
 
 
 def violations(path: Path, names: set[str]) -> list[str]:
-    """The imports of `path` that go against an arrow."""
-    room, *inner = path.with_suffix("").parts
+    """The dependencies of `path` that go against the rules."""
+    package, *inner = path.with_suffix("").parts
+    tasks = {*task.names()}
     bad = []
     for name in names:
         top, *rest = name.split(".")
-        if top == "tools" and room != "tools":
+        if top == "tools" and package != "tools":
             bad.append(name)
-        if room == "pretrain":
+        if package == "pretrain":
             if top in {"transfer", "detectron2", "pycocotools", "nltk", *CLI}:
                 bad.append(name)
-            is_door = inner[0] in DOORS
-            if top == "pretrain" and is_door and rest and rest[0] not in DOORS:
+            allowed = PUBLIC | INNER.get(inner[0], set())
+            if top == "pretrain" and inner[0] in PUBLIC and rest and rest[0] not in allowed:
                 bad.append(name)
-        if room == "transfer":
-            if top in CLI or (top == "detectron2" and inner[0] != "detection"):
+        if package == "transfer":
+            if top in CLI:
                 bad.append(name)
-            if top == "pretrain" and rest[0] not in DOORS:
+            if top == "detectron2" and inner[0] != "detection" and path != PROBE:
                 bad.append(name)
-            tasks = {"classification", "detection", "captioning"}
-            is_other = top == "transfer" and rest[0] in tasks and rest[0] != inner[0]
-            if is_other or (top == "transfer" and inner[0] in tasks and rest[0] == "report"):
+            if top == "pretrain" and rest[0] not in PUBLIC:
+                bad.append(name)
+            to_task = top == "transfer" and rest[0] in tasks
+            if to_task and rest[0] != inner[0]:
+                bad.append(name)
+            if top == "transfer" and inner[0] in tasks and rest[0] in ("report", "grid"):
                 bad.append(name)
     return bad
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_follow_the_arrows(path):
-    assert violations(path, imports(path)) == []
+def test_imports_follow_the_rules(path):
+    assert violations(path, dependencies(path)) == []
 
 
-def test_the_rule_can_be_broken():
-    task = Path("transfer/detection/engine.py")
-    assert violations(task, {"transfer.captioning.nic"})
-    assert violations(task, {"pretrain.mixing.CutMix"})
-    assert violations(task, {"tools.command"})
+def test_the_rules_can_be_broken(tmp_path):
+    engine = Path("transfer/detection/engine.py")
+    assert violations(engine, {"transfer.captioning.nic"})
+    assert violations(engine, {"pretrain.data.folders"})
+    assert violations(engine, {"tools.report"})
+    assert violations(engine, {"transfer.report.table"})
     assert violations(Path("pretrain/run.py"), {"pretrain.engine"})
     assert violations(Path("pretrain/engine.py"), {"transfer.hub"})
     assert violations(Path("transfer/hub.py"), {"detectron2.modeling"})
-    assert not violations(task, {"pretrain.backbone.Backbone", "detectron2.modeling"})
+    assert violations(Path("transfer/formats/writing.py"), {"transfer.detection.voc"})
+    assert not violations(engine, {"pretrain.mixing.CutMix", "detectron2.modeling"})
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_files_stay_readable(path):
-    lines = (ROOT / path).read_text(encoding="utf-8").count("\n")
-    assert lines <= 350, f"{path} has {lines} lines"
+def test_a_script_that_is_run_by_its_path_is_a_dependency():
+    writer = Path("transfer/formats/to_detectron2.py")
+    assert "transfer.formats.detectron2_probe" in dependencies(writer)
 
 
-def test_from_the_tool_to_the_score_in_six_short_files():
-    """A reader's way from tools/finetune_det.py to the number it prints."""
-    way = [
-        "tools/finetune_det.py",
-        "transfer/detection/engine.py",
-        "transfer/detection/voc.py",
-        "transfer/detection/faster_rcnn.py",
-        "transfer/detection/dataset.py",
-        "transfer/detection/average_precision.py",
-    ]
-    assert len(way) <= 6
-    for step in way:
-        assert (ROOT / step).read_text(encoding="utf-8").count("\n") < 300
-    assert "transfer.detection.engine.finetune" in imports(Path(way[0]))
-    assert "transfer.detection.average_precision.evaluate" in imports(Path(way[1]))
+@pytest.mark.parametrize("engine", [*ENGINES, "together"])
+def test_importing_an_engine_stays_within_its_budget(engine):
+    assert import_lines()[engine] <= BUDGET[engine]
+
+
+def test_an_import_too_many_breaks_the_budget():
+    """Of the readers of checkpoints, as detection once had for one number."""
+    brought = imported_files("transfer.detection.engine") | imported_files("transfer.formats")
+    lines = sum(path.read_text(encoding="utf-8").count("\n") for path in brought)
+    assert lines > BUDGET["detection"]
+
+
+def test_an_import_by_a_text_is_followed():
+    assert ROOT / "transfer/task.py" in imported_files("transfer.grid")

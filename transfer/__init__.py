@@ -1,1 +1,1 @@
-"""Upper room: tasks that start from a backbone. Of the lower room it sees only the doors."""
+"""Tasks that start from a backbone; of pretrain it imports the public modules only."""

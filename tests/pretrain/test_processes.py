@@ -33,8 +33,8 @@ def command(tree: Path, out: Path, *words: object, processes: int = 1) -> list[s
     tool = [str(ROOT / "tools" / "pretrain.py"), "--data", str(tree), "--device", "cpu"]
     settings = ["--model.arch", "convnext_atto", "--dataset.image_size", "32",
                 "--batch_size", "12", "--epochs", "2", "--loader.workers", "1",
-                "--optimizer.lr", "0.01", "--optimizer.ema", "0.9", "--mixing.granularity", "sample",
-                "--dataset.color_jitter", "0.3"]  # fmt: skip
+                "--optimizer.lr", "0.01", "--optimizer.ema", "0.9",
+                "--mixing.granularity", "sample", "--dataset.color_jitter", "0.3"]  # fmt: skip
     start = [sys.executable, *(launcher if processes == 2 else [])]
     return [*start, *tool, *settings, "--out", str(out), *map(str, words)]
 

@@ -415,9 +415,9 @@ def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, w
     assert [row["image_id"] for row in said] == sorted(os.listdir("mine"))
 
 
-def test_the_recipe_of_the_shape_world_is_named_where_data_is_given(backbone_file, capsys):
+def test_the_recipe_of_the_synthetic_shapes_is_named_where_data_is_given(backbone_file, capsys):
     words = ("--backbone", backbone_file, "--data", "nowhere")
     _, said = inside("finetune_cap", *words, capsys=capsys)
-    assert "note: configs/captioning/demo.yaml is made for the shape world" in said
+    assert "note: configs/captioning/demo.yaml is made for the synthetic shapes" in said
     _, said = inside("finetune_cap", *words, "--name", "mine", capsys=capsys)
-    assert "made for the shape world" not in said
+    assert "made for the synthetic shapes" not in said
