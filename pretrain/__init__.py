@@ -1,1 +1,1 @@
-"""Lower room: trains and describes backbones. Knows nothing of the tasks above it."""
+"""Trains and describes backbones. Knows nothing of the tasks that start from them."""

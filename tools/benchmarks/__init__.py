@@ -1,1 +1,1 @@
-"""Measurements side by side with the field's own programs, each in one run: tools/bench.py."""
+"""Measurements side by side with other programs, each in one run: tools/bench.py."""
