@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pretrain.errors import UsageError
 from pretrain.progress import bar
-from pretrain.training import InMemoryLoader, Loader
+from pretrain.training import InMemoryLoader, Loader, share_buffers
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,7 @@ def evaluate(
     training = {name: network.training for name, network in networks.items()}
     for network in networks.values():
         network.eval()
-        if fabric.world_size > 1:
-            for buffer in network.buffers():
-                torch.distributed.broadcast(buffer, 0)
+        share_buffers(network, fabric)
     exact = torch.float32 if fabric.device.type == "mps" else torch.float64
     counts = torch.zeros(len(networks), num_classes, 3, dtype=torch.int64, device=fabric.device)
     losses = torch.zeros(len(networks), dtype=exact, device=fabric.device)

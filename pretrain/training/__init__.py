@@ -1,7 +1,7 @@
 """What every training loop needs: seeds, batches, optimizers, resuming, devices."""
 
 from pretrain.training.checkpoint import save_epoch
-from pretrain.training.devices import Device, make_fabric
+from pretrain.training.devices import Device, make_fabric, share_buffers
 from pretrain.training.loader import (
     BatchSampler,
     BatchSource,
@@ -42,5 +42,6 @@ __all__ = [
     "optimizer_step",
     "save_epoch",
     "seed_ambient",
+    "share_buffers",
     "train_batching",
 ]

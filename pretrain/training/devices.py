@@ -7,6 +7,7 @@ from typing import Literal
 
 import torch
 from lightning.fabric import Fabric
+from torch import nn
 
 from pretrain.config import Precision
 from pretrain.errors import UsageError
@@ -57,6 +58,13 @@ def make_fabric(
     )
     fabric.launch()
     return fabric
+
+
+def share_buffers(network: nn.Module, fabric: Fabric) -> None:
+    """Give every process the buffers of process 0: BatchNorm's statistics are of its own share."""
+    if fabric.world_size > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from pretrain.training import (
     make_train_state,
     optimizer_step,
     save_epoch,
+    share_buffers,
     train_batching,
 )
 from transfer.classification.config import ClassificationConfig
@@ -203,9 +204,7 @@ def predict(
         config: batch size, workers, broken images.
         fabric: device, precision, processes.
     """
-    if fabric.world_size > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
+    share_buffers(network, fabric)
     loader = Loader(
         ImageDataset([setup.data.paths[index] for index in indices], setup.backbone.preprocess()),
         batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),

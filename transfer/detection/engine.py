@@ -18,6 +18,7 @@ from pretrain.training import (
     TrainState,
     optimizer_step,
     save_epoch,
+    share_buffers,
 )
 from transfer.detection.average_precision import VocScores
 from transfer.detection.average_precision import evaluate as score
@@ -130,6 +131,7 @@ def evaluate(
     state: TrainState, setup: DetectionSetup, config: DetectionConfig, fabric: Fabric
 ) -> tuple[list[dict[str, Any]], VocScores]:
     """Detections in the test split (COCO-style results) and their scores, in every process."""
+    share_buffers(state.averaged, fabric)
     detections = detect(
         state.averaged,
         setup.data.test.images,
