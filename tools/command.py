@@ -92,6 +92,19 @@ def run_main(main: Callable[[], None], again: str | None = None) -> None:
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind each option, line breaks of the description kept."""
 
+    def _get_type_str(self, action: argparse.Action) -> str | None:
+        """The type of a configuration's field; of a tool's own option it would be a class's repr."""
+        text: str | None = super()._get_type_str(action)
+        return None if text is not None and text.startswith("<") else text
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        """The help names the default once."""
+        text: str = super()._get_help_string(action) or ""
+        if "(default: " in (action.help or ""):
+            for repeated in (", default: %(default)s", " (default: %(default)s)"):
+                text = text.replace(repeated, "")
+        return text
+
 
 class Parser(ArgumentParser):
     """The parser of every tool: no abbreviations, and a mistake is one UsageError."""
