@@ -78,10 +78,11 @@ class Features:
 
 @dataclass(frozen=True)
 class ImageDataset:
-    """(index, normalised image) of image files."""
+    """(index, normalised image) of image files, or (label, normalised image) where there are."""
 
     paths: Sequence[Path]
     transform: Callable[[Tensor], Tensor]
+    labels: NDArray[np.int64] | None = None
     keep_corrupt: bool = False
     """A file that cannot be read is (index, why) and not a UsageError; see collate_readable."""
 
@@ -89,12 +90,13 @@ class ImageDataset:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> tuple[int, Any]:
+        number = index if self.labels is None else int(self.labels[index])
         try:
-            return index, self.transform(decode(self.paths[index]))
+            return number, self.transform(decode(self.paths[index]))
         except UsageError as error:
             if not self.keep_corrupt:
                 raise
-            return index, str(error)
+            return number, str(error)
 
 
 def collate_readable(

@@ -3,11 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from pretrain.config import (
-    LoaderConfig,
-    OptimizerConfig,
-    TrainerConfig,
-)
+from pretrain.config import LoaderConfig, OptimizerConfig, TrainerConfig
 from pretrain.errors import UsageError, check_ranges
 
 MODES = ("linear", "knn", "full")

@@ -4,8 +4,8 @@ K classes. Rows are true classes, columns are predictions. A prediction of -1 is
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -38,25 +38,18 @@ def mean_per_class(matrix: NDArray[np.int64]) -> float:
     return 100 * float((np.diag(matrix)[present] / counts[present]).mean())
 
 
-@dataclass(frozen=True)
-class ConfusedPair:
-    """Images of one class taken for another."""
-
-    true: str
-    predicted: str
-    count: int
-    share: float
-    """Percent of the images of the true class."""
-
-
 def most_confused(
     matrix: NDArray[np.int64], classes: Sequence[str], most: int = 10
-) -> list[ConfusedPair]:
-    """The pairs with the most mistakes; of equals the first in the order of the classes."""
+) -> list[dict[str, Any]]:
+    """The pairs with the most mistakes; of equals the first in the order of the classes.
+
+    Of each pair the names `true` and `predicted`, the `count` of images, and their `share` in
+    percent of the images of the true class.
+    """
     counts = matrix.sum(1)
     return [
-        ConfusedPair(classes[row], classes[column], int(matrix[row, column]),
-                     round(100 * float(matrix[row, column] / counts[row]), 1))
+        {"true": classes[row], "predicted": classes[column], "count": int(matrix[row, column]),
+         "share": round(100 * float(matrix[row, column] / counts[row]), 1)}
         for row, column in _by_mistakes(matrix)[:most]
         if row != column and matrix[row, column]
     ]  # fmt: skip
@@ -87,16 +80,16 @@ def draw_confusion(
     """
     chosen = most_confused_classes(matrix)
     count, annotated = len(chosen), len(chosen) <= _MAX_ANNOTATED
-    names = [_abbreviate(classes[index]) for index in chosen]
+    # long names differ at either end
+    names = [n if len(n) <= 20 else f"{n[:10]}…{n[-9:]}" for n in (classes[c] for c in chosen)]
     percent = (100 * matrix / np.maximum(matrix.sum(1, keepdims=True), 1))[np.ix_(chosen, chosen)]
     side = max(4.2, 0.42 * count + 2 if annotated else 0.21 * count + 2.4)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
+    axes.set(xlabel="predicted", ylabel="true")
     axes.set_xticks(range(count), names, rotation=90, fontsize=9 if annotated else 7)
     axes.set_yticks(range(count), names, fontsize=9 if annotated else 7)
-    axes.set_xlabel("predicted")
-    axes.set_ylabel("true")
     if count < len(classes):
         title += f"\nthe {count} most confused of {len(classes)} classes"
     figure.suptitle(title, fontsize=10)
@@ -115,8 +108,3 @@ def _by_mistakes(matrix: NDArray[np.int64]) -> NDArray[np.int64]:
     mistakes = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
     order = np.argsort(-mistakes, axis=None, kind="stable")
     return np.stack(np.unravel_index(order, matrix.shape), axis=1)
-
-
-def _abbreviate(name: str, most: int = 20) -> str:
-    """Long names differ at either end."""
-    return name if len(name) <= most else f"{name[: most // 2]}…{name[-(most // 2 - 1) :]}"

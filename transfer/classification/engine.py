@@ -3,27 +3,43 @@
 import json
 import signal
 import time
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import torch
 from lightning.fabric import Fabric
+from torch import Tensor, nn
+from torch.nn import functional
 
-from pretrain.backbone import Backbone
+from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import Stopped, UsageError
-from pretrain.progress import log
+from pretrain.progress import bar, log
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import BatchSampler, train_batching
-from transfer.classification.config import ClassificationConfig
-from transfer.classification.confusion import (
-    confusion_matrix,
-    draw_confusion,
-    most_confused,
-    top1,
+from pretrain.training import (
+    BatchSampler,
+    Loader,
+    MicroBatch,
+    TrainLoop,
+    TrainState,
+    optimizer_step,
+    save_epoch,
+    train_batching,
 )
-from transfer.classification.finetuning import fine_tune
+from transfer.classification.config import ClassificationConfig
+from transfer.classification.confusion import confusion_matrix, draw_confusion, most_confused, top1
+from transfer.classification.folders import Indices
 from transfer.classification.frozen import ModeResult, encode, knn, linear_probe
-from transfer.classification.setup import ClassificationSetup, build
+from transfer.classification.setup import (
+    ClassificationSetup,
+    build,
+    channels_last,
+    setup_training,
+)
+from transfer.feature_cache import ImageDataset
 
 _TITLES = {"linear": "linear probe", "knn": "k-NN", "full": "full fine-tuning"}
 
@@ -57,14 +73,11 @@ def finetune(
     setup = build(backbone, config)
     identity = plain(config), backbone.fingerprint()
     run.refuse(*identity)
-    _refuse_other_data(setup, run)
+    results: dict[str, ModeResult] = fabric.broadcast(_read_results(run, setup, config))
     if "full" in config.modes:  # refuses before anything is encoded
         BatchSampler(len(setup.data.train), **train_batching(config, fabric))
-    results: dict[str, ModeResult] = fabric.broadcast(
-        {mode: read for mode in config.modes if (read := _read_mode(run, mode)) is not None}
-    )
     frozen, started = None, time.monotonic()
-    if any(mode not in results for mode in config.modes if mode != "full"):
+    if {*config.modes} - {*results} - {"full"}:
         frozen = encode(setup, config, fabric)
     encoding = time.monotonic() - started
     if fabric.is_global_zero:
@@ -83,7 +96,7 @@ def finetune(
         started = time.monotonic()
         try:
             if mode == "full":
-                results[mode] = fine_tune(setup, config, run, fabric, stop_after)
+                results[mode] = train_classifier(setup, config, run, fabric, stop_after)
             else:
                 assert frozen is not None
                 results[mode] = (linear_probe if mode == "linear" else knn)(frozen, config)
@@ -91,20 +104,171 @@ def finetune(
             done = f"{len(results)} of {len(config.modes)} modes"
             raise Stopped(str(run.folder), done, signal.SIGINT) from error
         metrics = results[mode].metrics
-        if mode != "full":  # whose clock goes on over a stop
+        if mode != "full":  # whose clock goes on over a stop, and whose epochs are logged
             metrics[f"{mode}_seconds"] = round(time.monotonic() - started, 1)
+            tuned = "penalty" if mode == "linear" else "k"
+            text = f"{metrics[f'{mode}_top1']:.2f} % top-1, {tuned} {metrics[f'{mode}_{tuned}']:g}"
+            if fabric.is_global_zero:
+                log(f"{_TITLES[mode]}: {text}")
         if fabric.is_global_zero:
-            _write_mode(run, mode, results[mode])
-            if mode != "full":
-                tuned = "penalty" if mode == "linear" else "k"
-                value = metrics[f"{mode}_{tuned}"]
-                log(f"{_TITLES[mode]}: {metrics[f'{mode}_top1']:.2f} % top-1, {tuned} {value:g}")
+            write_text(_mode_file(run, mode), json.dumps(asdict(results[mode])))
 
     # ---- leave predictions, the picture and, last, the result
     result = None
     if fabric.is_global_zero:
         result = _finish(run, results, setup, config, fabric, backbone, encoding)
     return fabric.broadcast(result)  # type: ignore[return-value]
+
+
+def train_classifier(
+    setup: ClassificationSetup,
+    config: ClassificationConfig,
+    run: Run,
+    fabric: Fabric,
+    stop_after: int | None = None,
+) -> ModeResult:
+    """Full fine-tuning: train every weight and a new classifier, watching `val` after each epoch.
+
+    Leaves RUN/classifier.pth (the last epoch; a backbone file with its classifier) and, where there
+    is a test split, RUN/checkpoints/best.pth (the best by val).
+
+    Raises:
+        UsageError: too many broken images, or the training has diverged.
+        Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
+    """
+    # ---- set up
+    data = setup.data
+    state, loader = setup_training(setup, config, fabric)
+    loop = TrainLoop(run, fabric, state, loader, config, num_metrics=2, stop_after=stop_after)
+    loop.resume()
+    has_test = data.scored is not data.val
+    # with a test split, the best by val is scored too
+    keep = replace(config.checkpoints, best=config.checkpoints.best or has_test)
+
+    def evaluate(network: nn.Module, indices: Indices) -> float:
+        predictions, _ = predict(network, setup, indices, config, fabric)
+        return top1(confusion_matrix(predictions, data.labels[indices], len(data.classes)))
+
+    # ---- train
+    with loop.running(f"fine-tuning {setup.backbone.name}"):
+        for epoch in loop.epochs():
+            state.model.train()
+            for step, micro_batches in loop.steps(epoch):
+                state.lr_scheduler.step_update(step)
+                loop.finish_step(train_step(state, config, fabric, step, micro_batches))
+                loop.checkpoint()
+            loss, accuracy = loop.means()
+            record = {
+                "lr": state.lr,
+                "loss": loss,
+                "train_top1": 100 * accuracy,
+                "val_top1": evaluate(state.averaged, data.val),
+                "images_per_second": round(loop.speed, 1),
+            }
+            if fabric.is_global_zero:
+                is_best = run.is_best("val_top1", record["val_top1"])
+                facts = {**record, "epoch": epoch + 1}
+                make = partial(_classifier, state, setup, config, facts, fabric)
+                save_epoch(run, keep, epoch + 1, is_best, make)
+                log(
+                    f"epoch {epoch + 1}/{loop.num_epochs}  loss {loss:.3f}  "
+                    f"{'val' if has_test else data.scored_name} top-1 {record['val_top1']:.2f} %  "
+                    f"{loop.speed:.0f} images/s"
+                )
+            loop.finish_epoch(record)
+            loop.checkpoint()
+
+    # ---- score the last epoch, and the best
+    history = fabric.broadcast(run.read_log())
+    last, best = history[-1], max(history, key=lambda record: record["val_top1"])
+    predictions, broken = predict(state.averaged, setup, data.scored, config, fabric)
+    best_top1 = best["val_top1"]
+    if has_test:
+        network = Backbone.load(run.checkpoint.with_name("best.pth")).build().to(fabric.device)
+        best_top1 = evaluate(channels_last(network), data.scored)
+    if fabric.is_global_zero:
+        classifier = _classifier(state, setup, config, last, fabric)
+        classifier.save(run.folder / "classifier.pth")
+    metrics = {
+        "full_top1_best": best_top1,
+        "best_epoch": best["epoch"],
+        "epochs": last["epoch"],
+        "loss": last["loss"],
+        "images_per_second": last["images_per_second"],
+        "full_seconds": round(loop.seconds, 1),
+    }
+    left_out = {data.names[data.train[index]] for index in loader.corrupt} | broken
+    return ModeResult.of("full", data, predictions, left_out, metrics)
+
+
+def train_step(
+    state: TrainState,
+    config: ClassificationConfig,
+    fabric: Fabric,
+    step: int,
+    micro_batches: Iterable[MicroBatch],
+) -> Tensor:
+    """One optimizer step from its micro-batches.
+
+    Returns (2,): loss and accuracy, each summed over the micro-batches.
+    """
+
+    def loss_function(batch: MicroBatch) -> tuple[Tensor, Tensor]:
+        labels, images = batch.data
+        logits = state.model(images.contiguous(memory_format=torch.channels_last))
+        loss = functional.cross_entropy(logits, labels, label_smoothing=config.label_smoothing)
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        return loss, torch.stack([loss.detach().float(), accuracy])
+
+    return optimizer_step(state, fabric, micro_batches, loss_function, step)
+
+
+@torch.inference_mode()
+def predict(
+    network: nn.Module,
+    setup: ClassificationSetup,
+    indices: Indices,
+    config: ClassificationConfig,
+    fabric: Fabric,
+) -> tuple[Indices, set[str]]:
+    """(classes (N,) of images in their order, -1 for one left out; files left out).
+
+    Args:
+        network: not wrapped for training: each process sees its share, and knows all in the end.
+        setup: images and preprocessing.
+        indices: of the images.
+        config: batch size, workers, broken images.
+        fabric: device, precision, processes.
+    """
+    if fabric.world_size > 1:
+        for buffer in network.buffers():
+            torch.distributed.broadcast(buffer, 0)
+    loader = Loader(
+        ImageDataset([setup.data.paths[index] for index in indices], setup.backbone.preprocess()),
+        batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
+        seed=0,
+        workers=config.loader.workers,
+        shuffle=False,
+        rank=fabric.global_rank,
+        ranks=fabric.world_size,
+        max_corrupt=config.dataset.max_corrupt,
+    )
+    predictions = torch.zeros(len(indices), dtype=torch.int64, device=fabric.device)
+    was_training = network.training
+    network.eval()
+    own = len(range(fabric.global_rank, len(indices), fabric.world_size))
+    with bar("scoring", own, "images", shown=fabric.is_global_zero) as advance:
+        for positions, images in loader.epoch(0):
+            images = images.to(fabric.device, memory_format=torch.channels_last)
+            with fabric.autocast():
+                logits = network(images)
+            predictions[positions.to(fabric.device)] = logits.argmax(1) + 1
+            advance(len(images))
+    network.train(was_training)
+    loader.share_corrupt()
+    everywhere: Any = fabric.all_reduce(predictions, reduce_op="sum")
+    broken = {setup.data.names[indices[position]] for position in loader.corrupt}
+    return np.asarray(everywhere.cpu()) - 1, broken
 
 
 def _notes(setup: ClassificationSetup, config: ClassificationConfig) -> list[str]:
@@ -121,31 +285,49 @@ def _mode_file(run: Run, mode: str) -> Path:
     return run.folder / "modes" / f"{mode}.json"
 
 
-def _write_mode(run: Run, mode: str, result: ModeResult) -> None:
-    content = {
-        "metrics": result.metrics,
-        "predicted": result.predictions.tolist(),
-        "left_out": result.left_out,
-    }
-    write_text(_mode_file(run, mode), json.dumps(content))
-
-
-def _read_mode(run: Run, mode: str) -> ModeResult | None:
-    path = _mode_file(run, mode)
-    if not path.exists():
-        return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    predictions = np.array(content["predicted"], np.int64)
-    return ModeResult(content["metrics"], predictions, content["left_out"])
-
-
-def _refuse_other_data(setup: ClassificationSetup, run: Run) -> None:
-    path = run.folder / "data.txt"
-    if path.exists() and path.read_text(encoding="utf-8").strip() != setup.data.digest():
+def _read_results(
+    run: Run, setup: ClassificationSetup, config: ClassificationConfig
+) -> dict[str, ModeResult]:
+    """The modes that the run had finished; UsageError where it was started on other images."""
+    digest = run.folder / "data.txt"
+    if digest.exists() and digest.read_text(encoding="utf-8").strip() != setup.data.digest():
         raise UsageError(
             f"{run.folder} was started on other images: files have come, gone or changed their "
             "class since. Give the same data, or another --out."
         )
+    files = {mode: _mode_file(run, mode) for mode in config.modes}
+    return {
+        mode: ModeResult(**json.loads(file.read_text(encoding="utf-8")))
+        for mode, file in files.items()
+        if file.exists()
+    }
+
+
+def _classifier(
+    state: TrainState,
+    setup: ClassificationSetup,
+    config: ClassificationConfig,
+    record: dict[str, Any],
+    fabric: Fabric,
+) -> Backbone:
+    """The fine-tuned network as a backbone file."""
+    facts, data, origin = environment(fabric.device), setup.data, setup.backbone
+    provenance = Provenance(
+        recipe=plain(config),
+        dataset=data.name,
+        num_images=len(data.train),
+        epochs=record["epoch"],
+        seed=config.seed,
+        top1=record["val_top1"],
+        classes=list(data.classes),
+        commit=facts["commit"],
+        versions=facts["versions"],
+        created=facts["created"],
+        source=f"{origin.method}, fine-tuned",
+        stated={"from": origin.describe()},
+    )
+    spec = replace(origin.spec, num_classes=len(data.classes))
+    return Backbone.of(state.averaged, spec, provenance)
 
 
 def _finish(
@@ -158,17 +340,15 @@ def _finish(
     encoding: float,
 ) -> Result:
     data, headline = setup.data, config.modes[0]
-    labels = data.labels[data.scored]
-    matrix = confusion_matrix(results[headline].predictions, labels, len(data.classes))
+    predictions = np.array(results[headline].predicted)
+    matrix = confusion_matrix(predictions, data.labels[data.scored], len(data.classes))
     metrics = {key: value for mode in config.modes for key, value in results[mode].metrics.items()}
     left_out = sorted({name for result in results.values() for name in result.left_out})
-    # file below DIR -> its class, and what each mode takes it for; null: it could not be read
+    # file below DIR -> its class, and what each mode takes it for; null (-1): it cannot be read
+    names = [*data.classes, None]
     rows = {
         data.names[index]: {"true": data.classes[data.labels[index]]}
-        | {
-            mode: data.classes[predicted] if (predicted := result.predictions[row]) >= 0 else None
-            for mode, result in results.items()
-        }
+        | {mode: names[result.predicted[row]] for mode, result in results.items()}
         for row, index in enumerate(data.scored)
     }
     write_text(run.folder / "predictions.json", json.dumps(rows, indent=1))
@@ -185,7 +365,7 @@ def _finish(
             "modes": config.modes,
             "scored": data.scored_name,
             "chosen_on": data.chosen_on,
-            "confused": [asdict(pair) for pair in most_confused(matrix, data.classes)],
+            "confused": most_confused(matrix, data.classes),
             "images_left_out": len(left_out),
             "left_out": left_out[:20],
         },

@@ -15,7 +15,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES
 from transfer.classification.config import DatasetConfig
 
@@ -88,17 +88,16 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
     splits = {}
     for split, folder in folders.items():
         images, other_files = _list_class_folders(folder)
-        if split == "train":
-            classes = tuple(images)
-            if len(classes) < 2:
-                raise UsageError(
-                    f"{folder} has one class, {classes[0]}; there is nothing to tell apart. "
-                    "Two or more are needed."
-                )
-        elif classes != tuple(images):
+        classes = classes or tuple(images)  # of train, which comes first
+        if len(classes) < 2:
+            raise UsageError(
+                f"{folder} has one class, {classes[0]}; there is nothing to tell apart. "
+                "Two or more are needed."
+            )
+        if classes != tuple(images):
             here, train_only = sorted({*images} - {*classes}), sorted({*classes} - {*images})
-            sides = [f"only {folder} has {_shorten(here)}"] if here else []
-            sides += [f"only {folders['train']} has {_shorten(train_only)}"] if train_only else []
+            sides = [f"only {folder} has {shorten(here)}"] if here else []
+            sides += [f"only {folders['train']} has {shorten(train_only)}"] if train_only else []
             raise UsageError(
                 f"{folders['train']} and {folder} name different classes: {'; '.join(sides)}. "
                 "Every split must have a folder with images for each class."
@@ -182,15 +181,14 @@ def _hash(name: str, purpose: str) -> float:
 
 def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
     named = getattr(config, split)
-    if named is not None:
-        if not (root / named).is_dir():
-            existing = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
-            raise UsageError(
-                f"dataset.{split} is {named}, but {root} has no such folder; it holds "
-                f"{_shorten(existing) or 'none'}."
-            )
-        return root / named
-    existing = [name for name in _FOLDERS[split] if (root / name).is_dir()]
+    names = _FOLDERS[split] if named is None else (named,)
+    existing = [name for name in names if (root / name).is_dir()]
+    if named is not None and not existing:
+        others = sorted(entry.name for entry in os.scandir(root) if entry.is_dir())
+        raise UsageError(
+            f"dataset.{split} is {named}, but {root} has no such folder; it holds "
+            f"{shorten(others) or 'none'}."
+        )
     if len(existing) > 1:
         raise UsageError(
             f"{root} holds {' and '.join(existing)}: name one of them by --dataset.{split}."
@@ -212,17 +210,12 @@ def _list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[str]]
     if not any(images.values()):
         existing = sorted(entry.name for entry in os.scandir(folder))
         raise UsageError(
-            f"{folder} has no images in class folders; it holds {_shorten(existing) or 'nothing'}. "
+            f"{folder} has no images in class folders; it holds {shorten(existing) or 'nothing'}. "
             f"Expected {folder}/CLASS/*.jpg ({', '.join(SUFFIXES)})."
         )
     if empty := [name for name, files in images.items() if not files]:
         raise UsageError(
-            f"{folder}: no images ({', '.join(SUFFIXES)}) in class {_shorten(empty)}. "
+            f"{folder}: no images ({', '.join(SUFFIXES)}) in class {shorten(empty)}. "
             "Fill or remove these folders."
         )
     return images, other_files
-
-
-def _shorten(names: Sequence[str], most: int = 5) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more

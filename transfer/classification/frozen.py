@@ -1,34 +1,57 @@
-"""What is measured on frozen features: the linear probe, and k nearest neighbours."""
+"""What is measured on frozen features: the linear probe (solved in `probe`) and k-NN.
 
+k nearest neighbours by cosine similarity, with the weighted vote of instance discrimination: each
+of the k most similar training images votes for its class with exp(s / T), T = 0.07 (Wu et al., CVPR
+2018, section 3.4; DINO, Caron et al., ICCV 2021, evaluates so), or with 1. Equal similarities: the
+image that comes first is nearer. Equal votes: the first class wins. Features are divided by their
+length and by nothing else. Q queries, N training images, F features, K classes.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from torch import Tensor
+from torch.nn import functional
 
 from pretrain.errors import UsageError
 from pretrain.progress import bar, log
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.confusion import confusion_matrix, mean_per_class, top1
 from transfer.classification.folders import ClassificationData, Indices
-from transfer.classification.knn import find_neighbours, vote_classes
 from transfer.classification.probe import SoftmaxRegression
 from transfer.classification.setup import ClassificationSetup
 from transfer.feature_cache import FeatureCache, Features
 
+_CHUNK = 2**25  # similarities in memory at once
+
 
 @dataclass(frozen=True)
 class ModeResult:
-    """What one mode has measured."""
+    """What one mode has measured: the content of RUN/modes/MODE.json."""
 
     metrics: dict[str, Any]
-    predictions: Indices
+    predicted: list[int]
     """The class of each scored image; -1 for one left out."""
     left_out: list[str]
     """Files that cannot be read."""
+
+    @staticmethod
+    def of(
+        mode: str,
+        data: ClassificationData,
+        predictions: Indices,
+        left_out: set[str],
+        metrics: dict[str, Any],
+    ) -> "ModeResult":
+        """Score the predictions for the scored images; `metrics` come behind the scores."""
+        matrix = confusion_matrix(predictions, data.labels[data.scored], len(data.classes))
+        scores = {f"{mode}_top1": top1(matrix), f"{mode}_mean_per_class": mean_per_class(matrix)}
+        return ModeResult(scores | metrics, predictions.tolist(), sorted(left_out))
 
 
 @dataclass(frozen=True)
@@ -39,22 +62,18 @@ class FrozenFeatures:
     features: Features
     device: torch.device
 
-    def select(self, indices: Indices) -> tuple[Tensor, Tensor, Indices]:
-        """Features (N, F) on the device, labels (N,) on the CPU, and the readable indices (N,)."""
+    def select(self, indices: Indices) -> tuple[Tensor, Tensor]:
+        """Of the readable images: features (N, F) on the device, labels (N,) on the CPU."""
         readable = indices[self.features.row_of[indices] >= 0]
         labels = torch.from_numpy(self.data.labels[readable])
-        return self.features.select(readable).to(self.device), labels, readable
+        return self.features.select(readable).to(self.device), labels
 
     def result(self, mode: str, predictions: Tensor, metrics: dict[str, Any]) -> ModeResult:
         """Score predictions for the readable scored images."""
-        data = self.data
-        everything = np.full(len(data.paths), -1, np.int64)
-        everything[data.scored[self.features.row_of[data.scored] >= 0]] = predictions.numpy()
-        predicted = everything[data.scored]
-        matrix = confusion_matrix(predicted, data.labels[data.scored], len(data.classes))
-        scores = {f"{mode}_top1": top1(matrix), f"{mode}_mean_per_class": mean_per_class(matrix)}
-        left_out = sorted(data.names[index] for index in self.features.corrupt)
-        return ModeResult(scores | metrics, predicted, left_out)
+        predicted = np.full(len(self.data.scored), -1, np.int64)
+        predicted[self.features.row_of[self.data.scored] >= 0] = predictions.numpy()
+        left_out = {self.data.names[index] for index in self.features.corrupt}
+        return ModeResult.of(mode, self.data, predicted, left_out, metrics)
 
 
 def encode(
@@ -98,10 +117,10 @@ def linear_probe(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeRe
     device = torch.device("cpu") if frozen.device.type == "mps" else frozen.device
 
     def regression(indices: Indices) -> SoftmaxRegression:
-        features, labels, _ = frozen.select(indices)
+        features, labels = frozen.select(indices)
         return SoftmaxRegression(features, labels, len(data.classes), options.penalty, device)
 
-    features, labels, _ = frozen.select(data.choose)
+    features, labels = frozen.select(data.choose)
     path, best, unsolved = {}, None, []
     penalties = sorted(set(options.penalties), reverse=True)
     limits = options.tolerance, options.max_iterations
@@ -123,7 +142,7 @@ def linear_probe(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeRe
             f"note: the probe has not converged at penalty {penalty} in {options.max_iterations} "
             "iterations: give more by --linear.max_iterations"
         )
-    features, _, _ = frozen.select(data.scored)
+    features, _ = frozen.select(data.scored)
     metrics = {
         "linear_penalty": best.penalty,
         "linear_path": {f"{value:g}": round(top, 2) for value, top in sorted(path.items())},
@@ -139,8 +158,8 @@ def knn(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
     data, options = frozen.data, config.knn
 
     def vote(bank: Indices, queries: Indices, ks: list[int]) -> tuple[dict[int, Tensor], Tensor]:
-        features, labels, _ = frozen.select(bank)
-        query_features, query_labels, _ = frozen.select(queries)
+        features, labels = frozen.select(bank)
+        query_features, query_labels = frozen.select(queries)
         similarities, rows = find_neighbours(features, query_features, max(ks))
         votes = vote_classes(
             similarities, labels[rows], len(data.classes), ks, options.vote, options.temperature
@@ -149,7 +168,7 @@ def knn(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
 
     usable = int((frozen.features.row_of[data.fit] >= 0).sum())
     ks = sorted({k for k in options.ks if k <= usable})
-    if skipped := sorted({k for k in options.ks if k > usable}):
+    if skipped := sorted({*options.ks} - {*ks}):
         values = ", ".join(map(str, skipped))
         log(f"note: k = {values} skipped: there are {usable:,} neighbours while k is chosen")
     if not ks:
@@ -171,3 +190,68 @@ def knn(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
 
 def _percent(predictions: Tensor, labels: Tensor) -> float:
     return 100 * float((predictions == labels).double().mean())
+
+
+@torch.no_grad()
+def find_neighbours(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k most similar rows of the bank, for each query.
+
+    Args:
+        bank: (N, F).
+        queries: (Q, F), on the same device.
+        k: at most N.
+
+    Returns:
+        similarities (Q, k), falling, and indices of the rows (Q, k), on the CPU. Among equal
+        similarities the lower index comes first.
+    """
+    bank = functional.normalize(bank.float(), dim=1)
+    chunks = []
+    for chunk in queries.split(max(1, _CHUNK // len(bank))):
+        similarities = functional.normalize(chunk.float(), dim=1) @ bank.T
+        values, indices = similarities.topk(k, dim=1)
+        # topk may take any of those that equal the last one
+        last = values[:, -1:]
+        cut = (similarities == last).sum(1) > (values == last).sum(1)
+        if cut.any():
+            ordered = similarities[cut].sort(dim=1, descending=True, stable=True)
+            values[cut], indices[cut] = ordered.values[:, :k], ordered.indices[:, :k]
+        indices, order = indices.sort(dim=1)
+        values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+        chunks.append((values.cpu(), indices.gather(1, order).cpu()))
+    all_values, all_indices = (torch.cat(column) for column in zip(*chunks, strict=True))
+    return all_values, all_indices
+
+
+def vote_classes(
+    similarities: Tensor,
+    labels: Tensor,
+    num_classes: int,
+    ks: Sequence[int],
+    weighting: Literal["weighted", "majority"],
+    temperature: float,
+) -> dict[int, Tensor]:
+    """The class that wins among the k nearest, for several k.
+
+    Args:
+        similarities: (Q, M) of neighbours, falling.
+        labels: (Q, M) their classes.
+        num_classes: K.
+        ks: each at most M.
+        weighting: what a neighbour counts.
+        temperature: T.
+
+    Returns:
+        k -> (Q,) classes.
+    """
+    weights = similarities.double()
+    weights = (weights / temperature).exp() if weighting == "weighted" else torch.ones_like(weights)
+    predictions: dict[int, list[Tensor]] = {k: [] for k in sorted(set(ks))}
+    rows = max(1, _CHUNK // num_classes)
+    for chunk, classes in zip(weights.split(rows), labels.split(rows), strict=True):
+        votes, counted = chunk.new_zeros(len(chunk), num_classes), 0
+        for k, winners in predictions.items():
+            votes.scatter_add_(1, classes[:, counted:k], chunk[:, counted:k])
+            winners.append(votes.argmax(1))
+            counted = k
+    return {k: torch.cat(winners) for k, winners in predictions.items()}

@@ -1,15 +1,28 @@
-"""What a configuration comes to: images, and the backbone with this run's preprocessing."""
+"""What a configuration comes to: images, backbone, then everything that a step needs."""
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pretrain.backbone import Backbone
+import torch
+from lightning.fabric import Fabric
+from torch import nn
+
+from pretrain.backbone import Backbone, classifier_patterns
 from pretrain.errors import UsageError
-from pretrain.training import check_optimizer
+from pretrain.training import (
+    Loader,
+    TrainState,
+    check_optimizer,
+    derive,
+    make_train_state,
+    train_batching,
+)
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.folders import ClassificationData, open_image_folders
 from transfer.encoder import Encoder, with_image_size
+from transfer.feature_cache import ImageDataset
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,7 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
     check_optimizer(config.optimizer)
-    options = config.dataset
+    options, ks = config.dataset, list(config.knn.ks)
     data = open_image_folders(Path(config.data), options)
     if "full" in config.modes and len(data.train) < config.batch_size:
         raise UsageError(
@@ -53,21 +66,15 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
             f"no class of {data.name} has two training images, so nothing can be held out to "
             "choose penalty and k on. Add images, or a test split: then they are chosen on val."
         )
-    least = min(config.knn.ks)
-    if "knn" in config.modes and least > len(data.fit):
+    if "knn" in config.modes and min(ks) > len(data.fit):
         raise UsageError(
-            f"knn.ks is {list(config.knn.ks)}, but there are only {len(data.fit)} images to choose "
+            f"knn.ks is {ks}, but there are only {len(data.fit)} images to choose "
             f"among the neighbours of. Give a k of at most {len(data.fit)}."
         )
     backbone = with_image_size(backbone, options.image_size)
-    own = backbone.spec
-    spec = replace(
-        own,
-        crop_pct=own.crop_pct if options.crop_pct is None else options.crop_pct,
-        interpolation=options.interpolation or own.interpolation,
-    )
-    if spec != own:
-        backbone = replace(backbone, spec=spec)
+    given: dict[str, Any] = {"crop_pct": options.crop_pct, "interpolation": options.interpolation}
+    if changes := {name: value for name, value in given.items() if value is not None}:
+        backbone = replace(backbone, spec=replace(backbone.spec, **changes))
     shape = Encoder(backbone, "pooled").feature_shape(backbone)
     if len(shape) != 1:
         raise UsageError(
@@ -75,3 +82,33 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
             "Take a backbone with pooling."
         )
     return ClassificationSetup(data, backbone, shape[0])
+
+
+def setup_training(
+    setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric
+) -> tuple[TrainState, Loader]:
+    """The network with a new classifier on its device, and batches of training images."""
+    data, backbone = setup.data, setup.backbone
+    network = channels_last(backbone.build(len(data.classes), derive(config.seed, "weights")))
+    is_new = re.compile("|".join(classifier_patterns(network))).fullmatch
+    crops = backbone.preprocess(train=True, min_scale=config.dataset.min_scale)
+    loader = Loader(
+        ImageDataset([data.paths[index] for index in data.train], crops, data.labels[data.train]),
+        workers=config.loader.workers,
+        prefetch=config.loader.prefetch,
+        max_corrupt=config.dataset.max_corrupt,
+        **train_batching(config, fabric),
+    )
+    state = make_train_state(
+        network,
+        config,
+        fabric,
+        steps_per_epoch=len(loader),
+        lr_of=lambda name: config.optimizer.head_lr if is_new(name) else None,
+    )
+    return state, loader
+
+
+def channels_last(network: nn.Module) -> nn.Module:
+    """The values of a pixel side by side: faster, and the same bits wherever it is done."""
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -22,9 +22,8 @@ from transfer.classification.config import (
     KnnConfig,
     LinearConfig,
 )
-from transfer.classification.finetuning import setup_training
 from transfer.classification.folders import open_image_folders
-from transfer.classification.setup import build
+from transfer.classification.setup import build, setup_training
 
 CPU = make_fabric("cpu")
 
@@ -181,7 +180,7 @@ def test_without_a_test_split_the_probe_is_fitted_again_on_all_of_train(
 
     frozen = encode(build(small, options), options, CPU)
     data = frozen.data
-    problem = SoftmaxRegression(*frozen.select(data.train)[:2], 10, "squared", torch.device("cpu"))
+    problem = SoftmaxRegression(*frozen.select(data.train), 10, "squared", torch.device("cpu"))
     again = problem.solve(result.metrics["linear_penalty"], 1e-6, 1000)
     assert result.metrics["linear_objective"] == pytest.approx(again.objective, abs=1e-7)
 
@@ -212,7 +211,7 @@ def test_finished_modes_are_not_computed_again(first, three, small, cache, tmp_p
         patch.setattr(engine, "_finish", interrupted)
         with pytest.raises(KeyboardInterrupt):
             engine.finetune(small, options, Run(tmp_path), CPU)
-    monkeypatch.setattr(engine, "fine_tune", interrupted)
+    monkeypatch.setattr(engine, "train_classifier", interrupted)
     monkeypatch.setattr(engine, "encode", interrupted)  # nor is any image looked at
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert measured(result) == measured(first[0])
@@ -231,9 +230,8 @@ def test_a_run_goes_on_with_its_own_images_only(three, small, cache, tmp_path):
 
 def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monkeypatch):
     """Val falls after the first epoch: the best is the first epoch's network, on test."""
-    from transfer.classification import finetuning
 
-    real, predict, seen, scored = finetuning.top1, finetuning.predict, [], []
+    real, predict, seen, scored = engine.top1, engine.predict, [], []
 
     def falling(matrix):
         seen.append(matrix)
@@ -243,8 +241,8 @@ def test_best_and_last_epoch_are_both_scored(three, small, cache, tmp_path, monk
         scored.append({name: value.clone() for name, value in network.state_dict().items()})
         return predict(network, *rest)
 
-    monkeypatch.setattr(finetuning, "top1", falling)
-    monkeypatch.setattr(finetuning, "predict", spied)
+    monkeypatch.setattr(engine, "top1", falling)
+    monkeypatch.setattr(engine, "predict", spied)
     options = config(three, cache, mode="full", epochs=3)
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert (result.metrics["best_epoch"], result.metric) == (1, "full_top1")

@@ -16,7 +16,7 @@ from transfer.classification.confusion import (
     most_confused_classes,
     top1,
 )
-from transfer.classification.knn import find_neighbours, vote_classes
+from transfer.classification.frozen import find_neighbours, vote_classes
 from transfer.classification.probe import SoftmaxRegression
 
 PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -129,7 +129,7 @@ def predict(bank, labels, queries, classes, ks, how, temperature=0.07):
 
 @pytest.mark.parametrize("how", ["weighted", "majority"])
 def test_neighbours_equal_a_loop(how, monkeypatch):
-    monkeypatch.setattr("transfer.classification.knn._CHUNK", 130)  # three queries at once
+    monkeypatch.setattr("transfer.classification.frozen._CHUNK", 130)  # three queries at once
     draw = torch.Generator().manual_seed(0)
     bank = torch.randn(40, 6, generator=draw)
     queries = torch.randn(25, 6, generator=draw)
@@ -175,12 +175,12 @@ def test_scores_by_hand():
     assert top1(matrix) == pytest.approx(100 * 4 / 8)
     assert mean_per_class(matrix) == pytest.approx(100 * (2 / 3 + 1 / 2 + 1 / 3) / 3)
     pairs = most_confused(matrix, "abcd")
-    assert [(pair.true, pair.predicted, pair.count) for pair in pairs] == [
+    assert [(pair["true"], pair["predicted"], pair["count"]) for pair in pairs] == [
         ("c", "b", 2),
         ("a", "b", 1),
         ("b", "a", 1),
     ]
-    assert pairs[0].share == 66.7
+    assert pairs[0]["share"] == 66.7
     assert most_confused(np.diag([3, 4]), "ab") == []
 
 
