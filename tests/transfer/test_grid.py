@@ -23,8 +23,8 @@ def data(tmp_path) -> Path:
 
 @pytest.fixture
 def job(data) -> Job:
-    config = {"name": "r", "backbone": "b.pth", "data": str(data), "epochs": 4, "workers": 1,
-              "solver": {"lr": 0.1}, "seed": 3}  # fmt: skip
+    config = {"name": "r", "backbone": "b.pth", "data": str(data), "epochs": 4,
+              "loader": {"workers": 1}, "solver": {"lr": 0.1}, "seed": 3}  # fmt: skip
     return Job(
         task="detection",
         name="b",
@@ -90,7 +90,7 @@ def test_another_result_is_an_error_not_overwritten(change, message, job, tmp_pa
 @pytest.mark.parametrize(
     "change",
     [
-        {"config": {"workers": 7}},  # no bit depends on it
+        {"config": {"loader": {"workers": 7}}},  # no bit depends on it
         {"config": {"backbone": "moved/b.pth"}},  # the fingerprint is what counts
         {"note": False},
     ],

@@ -10,7 +10,7 @@ from pretrain.errors import UsageError
 from transfer import task
 from transfer.report import svg
 from transfer.report.results import FinishedRun, is_number, read_bytes
-from transfer.report.table import Column, Row, Setting, Table, row_of
+from transfer.report.table import Column, Row, Table, row_of
 from transfer.report.words import p_text
 from transfer.statistics import FEWEST, Difference
 
@@ -41,7 +41,7 @@ def forests(table: Table) -> list[Chart]:
     charts: list[Chart] = []
     for column in table.columns:
         compared = [
-            (f"{row.method} - {other.method}", table.label(row, other), one)
+            (f"{row.method} - {other.method}", table.label(row, other), one, one.half_width)
             for (row, other, of), one in table.differences.items()
             if of == column and one.half_width is not None
         ]
@@ -50,31 +50,30 @@ def forests(table: Table) -> list[Chart]:
     return charts
 
 
-def _forest(column: Column, compared: Sequence[tuple[str, str, Difference]], name: str) -> Chart:
-    """From (short label, full label, difference) of each comparison of several pairs."""
-    reach = max(abs(one.mean) + (one.half_width or 0) for *_, one in compared) * 1.08 or 1.0
+def _forest(
+    column: Column, compared: Sequence[tuple[str, str, Difference, float]], name: str
+) -> Chart:
+    """From (short label, full label, difference, half of its interval) of each comparison."""
+    reach = max(abs(one.mean) + half for *_, one, half in compared) * 1.08 or 1.0
     often = Counter(short for short, *_ in compared)
     left, right, row_height = 12, svg.WIDTH - 12, 46
     bottom = 8 + row_height * len(compared)
-
-    def scale(value: float) -> float:
-        return left + (value + reach) / (2 * reach) * (right - left)
-
+    x_of = svg.scale((-reach, reach), (left, right))
     body, texts = [], []
     for tick in svg.ticks(-reach, reach):
-        x, text = scale(tick), f"{tick:+g}" if tick else "0"
-        body.append(svg.line(x, 6, x, bottom, "grid" if tick else "zero"))
-        body.append(svg.text(x, bottom + 14, text, "tick", "middle"))
-    for number, (short, label, one) in enumerate(compared):
+        body.append(svg.line(x_of(tick), 6, x_of(tick), bottom, "grid" if tick else "zero"))
+        body.append(
+            svg.text(x_of(tick), bottom + 14, f"{tick:+g}" if tick else "0", "tick", "middle")
+        )
+    for number, (short, label, one, half) in enumerate(compared):
         y = 22 + row_height * number
-        half = one.half_width or 0.0
         value = f"{one.mean:+.1f} ± {half:.1f}, n={one.n}, {p_text(one)}"
-        low, high = one.mean - half, one.mean + half
-        clear = one.n >= FEWEST and (low > 0 or high < 0)
+        low, high = x_of(one.mean - half), x_of(one.mean + half)
+        is_clear = one.n >= FEWEST and abs(one.mean) > half
         body += [
-            svg.line(scale(low), y + 14, scale(high), y + 14, "interval"),
-            *(svg.line(scale(end), y + 10, scale(end), y + 18, "interval") for end in (low, high)),
-            svg.dot(scale(one.mean), y + 14, 5, "clear" if clear else "open"),
+            svg.line(low, y + 14, high, y + 14, "interval"),
+            *(svg.line(end, y + 10, end, y + 18, "interval") for end in (low, high)),
+            svg.dot(x_of(one.mean), y + 14, 5, "clear" if is_clear else "open"),
             svg.text(left, y, svg.shorten(short if often[short] == 1 else label, 26), "label"),
             svg.text(right, y, value, "value", "end"),
         ]
@@ -88,25 +87,23 @@ def _forest(column: Column, compared: Sequence[tuple[str, str, Difference]], nam
 def curves(table: Table) -> list[Chart]:
     """One chart for each setting of which a run has logged its score at least twice."""
     charts = []
-    methods = list(dict.fromkeys(["none", *(row.method for row in table.rows)]))
     for number, setting in enumerate(table.settings, 1):
-        curve = task.by_name(setting.task).curve
-        lines = _lines(table.runs[setting], curve) if curve else []
-        if curve and any(len(points) > 1 for _, points in lines):
-            charts.append(_draw_curves(table, setting, number, curve, lines, methods))
+        if (curve := task.by_name(setting.task).curve) is None:
+            continue
+        lines: list[tuple[Row, Points]] = []
+        taken = Counter[Row]()
+        for run in table.runs[setting]:
+            row = row_of(run.result.backbone)
+            if taken[row] < _MOST_RUNS and (points := _logged(run, curve)):
+                taken[row] += 1
+                lines.append((row, points))
+        if any(len(points) > 1 for _, points in lines):
+            head = f"{curve.title} [{number}] {setting.task}, {setting.recipe}"
+            drawing = _draw_curves(table, lines, f"{curve.title} over epochs", f"curve-{number}")
+            charts.append(
+                Chart(setting.task, head, drawing, " ".join([head, *map(table.name, taken)]))
+            )
     return charts
-
-
-def _lines(runs: Sequence[FinishedRun], curve: task.Curve) -> list[tuple[Row, Points]]:
-    """The logged scores, of at most _MOST_RUNS runs of each row."""
-    taken = Counter[Row]()
-    lines = []
-    for run in runs:
-        row = row_of(run.result.backbone)
-        if taken[row] < _MOST_RUNS and (points := _logged(run, curve)):
-            taken[row] += 1
-            lines.append((row, points))
-    return lines
 
 
 def _logged(run: FinishedRun, curve: task.Curve) -> Points:
@@ -122,65 +119,48 @@ def _logged(run: FinishedRun, curve: task.Curve) -> Points:
                 points.append((float(record["epoch"]), curve.factor * float(record[curve.key])))
     except (UsageError, ValueError, RecursionError):
         pass
-    return points[:: math.ceil(len(points) / _MOST_POINTS)] if points else []
+    return points[:: max(1, math.ceil(len(points) / _MOST_POINTS))]
 
 
-def _draw_curves(
-    table: Table,
-    setting: Setting,
-    number: int,
-    curve: task.Curve,
-    lines: Sequence[tuple[Row, Points]],
-    methods: Sequence[str],
-) -> Chart:
+def _draw_curves(table: Table, lines: list[tuple[Row, Points]], title: str, name: str) -> str:
     epochs, scores = zip(*(point for _, points in lines for point in points), strict=True)
     first, last, low, high = min(epochs), max(epochs), min(scores), max(scores)
     margin = (high - low) * 0.05 or 1.0
     low, high = low - margin, high + margin
-    rows = list(dict.fromkeys(row for row, _ in lines))
-    styles = _styles(rows, methods)
-    often = Counter(row.title for row in rows)
-    left, right, top = 38, svg.WIDTH - 10, 10 + 16 * len(rows)
+    styles = _styles(table, [row for row, _ in lines])
+    often = Counter(row.title for row in styles)
+    left, right, top = 38, svg.WIDTH - 10, 10 + 16 * len(styles)
     bottom = top + 170
-
-    def scale(epoch: float, score: float) -> tuple[float, float]:
-        x = (epoch - first) / (last - first or 1)
-        y = (score - low) / (high - low)
-        return left + x * (right - left), bottom - y * (bottom - top)
-
+    x_of = svg.scale((first, last if last > first else first + 1), (left, right))
+    y_of = svg.scale((low, high), (bottom, top))
     body = []
     for tick in svg.ticks(low, high):
-        _, y = scale(first, tick)
-        body.append(svg.line(left, y, right, y, "grid"))
-        body.append(svg.text(left - 6, y + 4, f"{tick:g}", "tick", "end"))
+        body.append(svg.line(left, y_of(tick), right, y_of(tick), "grid"))
+        body.append(svg.text(left - 6, y_of(tick) + 4, f"{tick:g}", "tick", "end"))
     for tick in svg.ticks(first, last) if last > first else [first]:
         if tick == int(tick):
-            x, _ = scale(tick, low)
-            body.append(svg.text(x, bottom + 15, f"{tick:g}", "tick", "middle"))
+            body.append(svg.text(x_of(tick), bottom + 15, f"{tick:g}", "tick", "middle"))
     body.append(svg.text(right, bottom + 29, "epoch", "tick", "end"))
     for row, points in lines:
-        line = [scale(*point) for point in points]
+        line = [(x_of(epoch), y_of(score)) for epoch, score in points]
         body.append(svg.polyline(line, f"curve {styles[row]}"))
         body.append(svg.dot(*line[-1], 2.5, f"end {styles[row]}"))
-    for index, row in enumerate(rows):
-        y = 10 + 16 * index
+    for y, (row, style) in zip(range(10, top, 16), styles.items(), strict=True):
         label = row.title if often[row.title] == 1 else table.name(row)
-        body.append(svg.line(left, y, left + 26, y, f"curve {styles[row]}"))
+        body.append(svg.line(left, y, left + 26, y, f"curve {style}"))
         body.append(svg.text(left + 33, y + 4, svg.shorten(label, 42), "label"))
     texts = [
         f"{table.name(row)}: from {points[0][1]:.1f} to {points[-1][1]:.1f}"
         for row, points in lines
     ]
-    head = f"{curve.title} [{number}] {setting.task}, {setting.recipe}"
-    title, description = f"{curve.title} over epochs", f"{'; '.join(texts)}."
-    chart = svg.picture(bottom + 34, title, description, body, f"curve-{number}")
-    return Chart(setting.task, head, chart, " ".join([head, *map(table.name, rows)]))
+    return svg.picture(bottom + 34, title, f"{'; '.join(texts)}.", body, name)
 
 
-def _styles(rows: Sequence[Row], methods: Sequence[str]) -> dict[Row, str]:
+def _styles(table: Table, rows: Sequence[Row]) -> dict[Row, str]:
     """A method looks alike in every chart, unless it stands twice in one."""
+    methods = list(dict.fromkeys(["none", *(row.method for row in table.rows)]))
     styles: dict[Row, str] = {}
-    for row in rows:
+    for row in dict.fromkeys(rows):
         number = methods.index(row.method)
         while f"a{number % STYLES}" in styles.values() and len(styles) < STYLES:
             number += 1

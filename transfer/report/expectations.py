@@ -12,7 +12,7 @@ columns fit: `recipe` and `data` of the column, as the legend of the table names
 is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,13 @@ _NEEDED = ("task", "method", "metric", "value")
 _CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "recipe_hash")
 _ALLOWED = (*_NEEDED, "tolerance", "n", "against", *_CHOOSING)
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
+# key -> whether its value is right, and what it should be
+_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(_ALLOWED, (lambda value: isinstance(value, str), "a text (in quotes)")),
+    "value": (is_number, "a number"),
+    "tolerance": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
+    "n": (lambda n: isinstance(n, int) and is_number(n) and n >= 1, "a number of pretrainings"),
+}
 
 
 @dataclass(frozen=True)
@@ -37,24 +44,22 @@ class Expected:
     value: float
     tolerance: float
     n: int | None
-    chosen_by: dict[str, str]
-    """What its cell must have: task, method, metric, and more where given."""
+    chosen_by: dict[str, Any]
+    """What its cell must have: task, method, metric, against (None where it is no difference), and
+    more where given."""
 
     @property
     def title(self) -> str:
         """As a message names it."""
         facts = self.chosen_by
-        against = f" - {facts['against']}" if "against" in facts else ""
+        against = f" - {facts['against']}" if facts["against"] else ""
         more = [f"{key} {facts[key]}" for key in _CHOOSING if key in facts]
         return ", ".join([f"{facts['task']} {facts['metric']}", facts["method"] + against, *more])
 
     def fits(self, facts: dict[str, Any]) -> bool:
-        """Whether it is about the number of these `cell_facts`."""
-        facts = facts | {"data": (facts["data"], facts["data"].split(" (")[0])}
-        return facts["against"] == self.chosen_by.get("against") and all(
-            value in facts[key] if key == "data" else value == facts[key]
-            for key, value in self.chosen_by.items()
-        )
+        """Whether it is about the number of these `cell_facts`; data with or without its sizes."""
+        short = facts | {"data": facts["data"].split(" (")[0]}
+        return all(value in (facts[key], short[key]) for key, value in self.chosen_by.items())
 
 
 @dataclass(frozen=True)
@@ -92,30 +97,22 @@ def read_expected(path: Path) -> list[Expected]:
 def _parse_row(row: Any, tolerance: Any, where: str) -> Expected:
     if not isinstance(row, dict):
         raise UsageError(f"{where}: {row!r} is no mapping.")
-    for old, new in _RENAMED.items():
-        if old in row:
-            raise UsageError(f"{where}: {old} is called {new} now.")
+    for old in _RENAMED.keys() & row:
+        raise UsageError(f"{where}: {old} is called {_RENAMED[old]} now.")
     if unknown := [key for key in row if key not in _ALLOWED]:
         raise UsageError(f"{where}: unknown {unknown}; allowed are {', '.join(_ALLOWED)}.")
     row = {"tolerance": tolerance} | row
     if missing := [key for key in (*_NEEDED, "tolerance") if row.get(key) is None]:
         raise UsageError(f"{where}: {', '.join(missing)} missing.")
     for key, value in row.items():
-        if key == "n":
-            is_right = is_number(value) and isinstance(value, int) and value >= 1
-            kind = "a number of pretrainings"
-        elif key in ("value", "tolerance"):
-            is_right = is_number(value) and (key == "value" or value >= 0)
-            kind = "a number" if key == "value" else "a number of at least 0"
-        else:
-            is_right, kind = isinstance(value, str), "a text (in quotes)"
-        if not is_right:
+        is_right, kind = _KINDS[key]
+        if not is_right(value):
             raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
     known = [metric.key for metric in find_task(row["task"], f"{where}: ").metrics]
     if row["metric"] not in known:
         raise UsageError(f"{where}: metric {row['metric']!r}; known are {', '.join(known)}.")
     value, tolerance, n = row.pop("value"), row.pop("tolerance"), row.pop("n", None)
-    return Expected(value, tolerance, n, row)
+    return Expected(value, tolerance, n, {"against": None} | row)
 
 
 def compare(expected: list[Expected], table: Table) -> list[Outcome]:
@@ -124,17 +121,11 @@ def compare(expected: list[Expected], table: Table) -> list[Outcome]:
     Raises:
         UsageError: a row fits several numbers, so that it says nothing about any.
     """
-    numbers = list(_numbers(table))
-    return [_compare(one, numbers) for one in expected]
-
-
-def _numbers(table: Table) -> Iterator[tuple[dict[str, Any], float, int]]:
-    """(`cell_facts`, value, n) of every number in the table."""
-    for (row, column), cell in table.cells.items():
-        if cell.n:
-            yield cell_facts(row, column), cell.mean, cell.n
+    # (what tells it from the others, value, n) of every number in the table
+    numbers = [(cell_facts(*key), cell.mean, cell.n) for key, cell in table.cells.items() if cell.n]
     for (row, other, column), between in table.differences.items():
-        yield cell_facts(row, column, other), between.mean, between.n
+        numbers.append((cell_facts(row, column, other), between.mean, between.n))
+    return [_compare(one, numbers) for one in expected]
 
 
 def _compare(one: Expected, numbers: list[tuple[dict[str, Any], float, int]]) -> Outcome:
@@ -150,7 +141,7 @@ def _compare(one: Expected, numbers: list[tuple[dict[str, Any], float, int]]) ->
     ((value, n),) = fitting
     off = value - one.value
     text = f"{one.title}: {value:.4g}, {expected}, off by {off:+.2g}"
-    if one.n is not None and n != one.n:
+    if one.n not in (None, n):
         return Outcome(False, f"{text}; n is {n}, expected {one.n}")
     # a number typed as the table shows it must not fail by the last bit
     return Outcome(abs(off) <= one.tolerance + 1e-9, text)

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-from collections.abc import Iterable, Mapping
 from typing import Any
 
 from transfer.report.results import RunSet
@@ -29,9 +28,8 @@ def runs_csv(run_set: RunSet) -> str:
             line |= flatten(getattr(result, part), part)
         lines.append(line)
     for job in run_set.unfinished:
-        line = {"folder": job.folder, "state": job.state, "why": job.why}
-        line |= {"task": job.task, "seed": job.seed} | flatten(job.backbone, "backbone")
-        lines.append(line)
+        line = {name: getattr(job, name) for name in ("folder", "state", "why", "task", "seed")}
+        lines.append(line | flatten(job.backbone, "backbone"))
     return _csv(lines)
 
 
@@ -45,8 +43,8 @@ def cells_csv(table: Table) -> str:
     for row, other in table.comparisons:
         for column in table.columns:
             between = table.differences.get((row, other, column))
-            measured = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
-            lines.append(cell_facts(row, column, other) | measured)
+            found = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
+            lines.append(cell_facts(row, column, other) | found)
     return _csv(lines)
 
 
@@ -75,22 +73,19 @@ def cell_facts(row: Row, column: Column, against: Row | None = None) -> dict[str
 
 def flatten(value: Any, name: str) -> dict[str, Any]:
     """{dotted name: plain value}; lists stay whole, as JSON."""
-    if isinstance(value, Mapping) and value:
+    if isinstance(value, dict) and value:
         flat: dict[str, Any] = {}
         for key, inner in value.items():
             flat |= flatten(inner, f"{name}.{key}")
         return flat
-    if isinstance(value, (list, dict)):
-        value = json.dumps(value, ensure_ascii=False)
-    return {name: value}
+    plain = not isinstance(value, list | dict)
+    return {name: value if plain else json.dumps(value, ensure_ascii=False)}
 
 
 def _cell(cell: Cell) -> dict[str, Any]:
-    state = "measured" if cell.n else "not measured"
-    if not cell.n and cell.unfinished:
-        state = cell.unfinished[0].state
+    states = ["measured"] if cell.n else [*(job.state for job in cell.unfinished), "not measured"]
     return {
-        "state": state,
+        "state": states[0],
         "n": cell.n,
         "mean": cell.mean if cell.n else None,
         "deviation": cell.deviation,
@@ -100,12 +95,9 @@ def _cell(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _csv(lines: Iterable[Mapping[str, Any]]) -> str:
-    lines = list(lines)
-    text = io.StringIO()
-    writer = csv.DictWriter(
-        text, dict.fromkeys(name for line in lines for name in line), lineterminator="\n"
-    )
+def _csv(lines: list[dict[str, Any]]) -> str:
+    text, names = io.StringIO(), dict.fromkeys(name for line in lines for name in line)
+    writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()  # None and what a line lacks become empty
     writer.writerows({name: _plain(value) for name, value in line.items()} for line in lines)
     return text.getvalue()

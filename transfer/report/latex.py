@@ -8,18 +8,13 @@ from transfer.report.table import Cell, Table
 from transfer.report.words import cell_text, difference_text, mean_text, p_text, rules, short_table
 from transfer.statistics import Difference
 
+_NAMES = zip(
+    "\\~^<>|", ("backslash", "asciitilde", "asciicircum", "less", "greater", "bar"), strict=True
+)
 _SPECIAL = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
-    | {
-        "\\": r"\textbackslash{}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-        "|": r"\textbar{}",
-        "±": r"$\pm$",
-        "\n": " ",
-    }
+    | {letter: rf"\text{name}{{}}" for letter, name in _NAMES}
+    | {"±": r"$\pm$", "\n": " "}
 )
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 

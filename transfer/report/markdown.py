@@ -77,7 +77,7 @@ def _legend(table: Table, run_set: RunSet) -> str:
             text = f"{one.metric.title} *{difference_text(between)}*"
             pairs.setdefault(head, []).append(text)
     lines += [f"{head}: {', '.join(texts)}" for head, texts in pairs.items()]
-    lines += [_escape(line) for line in (*unfinished_lines(run_set.unfinished), *table.notes)]
+    lines += [_escape(line) for line in (*unfinished_lines(run_set), *table.notes)]
     return "  \n".join(lines)
 
 

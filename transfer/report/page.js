@@ -37,11 +37,9 @@
       const [first, second] = falling ? ["descending", "ascending"] : ["ascending", "descending"];
       const next = head.getAttribute("aria-sort") === first ? second : first;
       heads.forEach((other) => other.setAttribute("aria-sort", other === head ? next : "none"));
-      const body = table.tBodies[0];
       const sign = next === "ascending" ? 1 : -1;
-      const rows = [...body.rows];
-      rows.sort((a, b) => order(valueOf(a, index), valueOf(b, index), sign));
-      body.append(...rows);
+      const rows = [...table.tBodies[0].rows];
+      table.tBodies[0].append(...rows.sort((a, b) => order(valueOf(a, index), valueOf(b, index), sign)));
     }));
   }
 
@@ -51,10 +49,9 @@
   const shown = document.getElementById("shown");
   const apply = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (one) => !task.value || !one.dataset.task || one.dataset.task === task.value;
-    for (const one of all("[data-task]")) one.hidden = !fits(one);
-    for (const one of all("[data-words]")) {
-      one.hidden = !fits(one) || !words.every((word) => one.dataset.words.includes(word));
+    for (const one of all("[data-task], [data-words]")) {
+      const ofTask = !task.value || [undefined, task.value].includes(one.dataset.task);
+      one.hidden = !ofTask || !words.every((word) => one.dataset.words?.includes(word) ?? true);
     }
     const rows = all("#table-summary tbody tr, #table-runs tbody tr");
     const seen = rows.filter((row) => !row.hidden);

@@ -6,39 +6,24 @@ one it came with.
 
 import base64
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from transfer import task
 from transfer.report import paper, provenance, words
 from transfer.report.charts import curves, forests
-from transfer.report.pictures import ComparedExample, Thumbnail, compare_examples, thumbnails
+from transfer.report.pictures import compare_examples, thumbnails
 from transfer.report.results import RunSet
 from transfer.report.table import Column, Table
 from transfer.statistics import FEWEST
-from transfer.task import Examples, Picture
 
 _HERE = Path(__file__).parent
 _MOST_BYTES = 1_200_000  # of each of the galleries
 _MOST_EXAMPLES = 6
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """A section with what the runs of a task have left to be seen."""
-
-    task: str
-    about: Picture | Examples
-    missing: str
-    """What stands there if there is nothing."""
-    pictures: list[Thumbnail]
-    left: int
-    """Pictures that the page has no room for."""
-    examples: list[tuple[str, list[ComparedExample]]]
-    """(heading, examples) of each setting."""
 
 
 def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> str:
@@ -50,7 +35,7 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
         title: of the page.
     """
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    galleries = _galleries(table)
+    galleries = list(_galleries(table))
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -69,14 +54,13 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
             "differences": "Differences",
             "paper": "In the shape of the paper's table",
             "curves": "Learning curves",
-            **{gallery.about.section: gallery.about.title for gallery in galleries},
+            **{gallery["about"].section: gallery["about"].title for gallery in galleries},
             "left-out": "Missing and left out",
             "appendix": "Appendix: every run",
         },
         table=table,
-        runs=run_set.runs,
+        run_set=run_set,
         anchors={run.folder: f"run-{number}" for number, run in enumerate(run_set.runs, 1)},
-        unfinished=run_set.unfinished,
         today=f"{datetime.now(UTC):%Y-%m-%d}",
         summary_heads=[(one.metric.title, one.setting.task) for one in table.columns],
         paper_columns=_paper_columns(table),
@@ -84,7 +68,7 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
         curves=curves(table),
         galleries=galleries,
         left_out={
-            "Jobs of the grid without a result": words.unfinished_lines(run_set.unfinished),
+            "Jobs of the grid without a result": words.unfinished_lines(run_set),
             "Runs in no cell": table.notes,
             "Files left out": run_set.complaints,
         },
@@ -99,33 +83,33 @@ def _paper_columns(table: Table) -> list[tuple[tuple[str, str], Column | None]]:
     """((title, task), column) of our metrics in the paper's order; None where we have no column."""
     columns: list[tuple[tuple[str, str], Column | None]] = []
     for theirs in paper.COLUMNS:
-        ours = [
-            ((column.head, theirs.task), column)
-            for column in table.columns
-            if (column.setting.task, column.metric.key) == (theirs.task, theirs.key)
-        ]
-        columns += ours or [((theirs.title, theirs.task), None)]
+        key = theirs.task, theirs.key
+        ours = [one for one in table.columns if (one.setting.task, one.metric.key) == key]
+        columns += [((one.head, theirs.task), one) for one in ours]
+        columns += [] if ours else [((theirs.title, theirs.task), None)]
     return columns
 
 
-def _galleries(table: Table) -> list[Gallery]:
-    galleries = []
+def _galleries(table: Table) -> Iterator[dict[str, Any]]:
+    """The sections with what the runs of a task have left to be seen.
+
+    Each has its task, what it is about (`Picture` or `Examples`), what stands there if there is
+    nothing, and pictures, with how many more the page has no room for, or examples of each setting.
+    """
     for one in (*task.TASKS, task.PRETRAIN):
         kind = "pretraining" if one is task.PRETRAIN else one.name
         for picture in one.pictures:
-            shown, left = thumbnails(table, one.name, picture, _MOST_BYTES)
             missing = f"No {kind} run here has left a readable pictures/{picture.file}."
-            galleries.append(Gallery(one.name, picture, missing, shown, left, []))
-        if one.examples is not None:
-            blocks = [
-                (f"[{number}] {setting.recipe}, {setting.data}", examples)
+            shown, more = thumbnails(table, one.name, picture, _MOST_BYTES)
+            yield dict(task=one.name, about=picture, missing=missing, pictures=shown, more=more)
+        if about := one.examples:
+            examples = {
+                f"[{number}] {setting.recipe}, {setting.data}": compared
                 for number, setting in enumerate(table.settings, 1)
                 if setting.task == one.name
-                if (examples := compare_examples(table, setting, one.examples, _MOST_EXAMPLES))
-            ]
-            missing = one.examples.missing
-            galleries.append(Gallery(one.name, one.examples, missing, [], 0, blocks))
-    return galleries
+                if (compared := compare_examples(table, setting, about, _MOST_EXAMPLES))
+            }
+            yield dict(task=one.name, about=about, missing=about.missing, examples=examples)
 
 
 def _hash(text: str) -> str:

@@ -26,8 +26,8 @@ class Thumbnail:
     width: int
     height: int
     alt: str
-    run: FinishedRun | None = None
-    """That has drawn it."""
+    caption: str
+    """The run that has drawn it; empty for an input."""
 
 
 @dataclass(frozen=True)
@@ -62,17 +62,14 @@ def thumbnails(
     ]
     shown: list[Thumbnail] = []
     for index, (run, path) in enumerate(chosen):
-        result = run.result
-        alt = picture.alt.format(
-            method=result.backbone["name"], recipe=result.config.get("name", "?"), seed=result.seed
-        )
-        thumbnail = _shrink(_content(path), picture.width, alt, run)
-        if thumbnail is None:
-            continue
-        limit -= len(thumbnail.source)
-        if limit < 0:
-            return shown, len(chosen) - index
-        shown.append(thumbnail)
+        result, recipe = run.result, run.result.config.get("name", "?")
+        alt = picture.alt.format(method=result.backbone["name"], recipe=recipe, seed=result.seed)
+        caption = f"{result.backbone['name']}, {recipe} ({run.folder})"
+        if thumbnail := _shrink(_content(path), picture.width, alt, caption):
+            limit -= len(thumbnail.source)
+            if limit < 0:
+                return shown, len(chosen) - index
+            shown.append(thumbnail)
     return shown, 0
 
 
@@ -85,19 +82,20 @@ def compare_examples(
     score, spread evenly; any, if there are none.
     """
     runs = _smallest_seeds(table.runs[setting], examples.files[0])
-    read = task.load(examples.read)
     of_rows: dict[str, dict[str, task.Example]] = {}
     for row in sorted(runs, key=lambda row: (row.method != "none", table.name(row))):
-        folder = runs[row][1].parent
-        if row_examples := read(*(_content(folder / file) for file in examples.files)):
+        contents = [_content(runs[row][1].parent / file) for file in examples.files]
+        if row_examples := task.load(examples.read)(*contents):
             of_rows[table.name(row)] = row_examples
     if len(of_rows) < 2:
         return []
     first, *others = of_rows.values()
     shared = [name for name in first if all(name in other for other in others)]
-    names = [name for name in shared if all(each[name].is_typical for each in of_rows.values())]
-    names = names or sorted(shared)
-    chosen = [names[index * len(names) // count] for index in range(count)] if names else []
+    typical = [name for name in shared if all(each[name].is_typical for each in of_rows.values())]
+    names = typical or sorted(shared)
+    chosen = dict.fromkeys(
+        names[index * len(names) // count] for index in range(count if names else 0)
+    )
     return [
         ComparedExample(
             name,
@@ -105,7 +103,7 @@ def compare_examples(
             tuple((row, each[name].answer) for row, each in of_rows.items()),
             first[name].references,
         )
-        for name in dict.fromkeys(chosen)
+        for name in chosen
     ]
 
 
@@ -125,9 +123,7 @@ def _content(path: Path) -> bytes:
         return b""
 
 
-def _shrink(
-    content: bytes, width: int, alt: str, run: FinishedRun | None = None
-) -> Thumbnail | None:
+def _shrink(content: bytes, width: int, alt: str, caption: str = "") -> Thumbnail | None:
     """At most `width` pixels wide, as WebP; None where it is no picture or far too large."""
     try:
         with Image.open(io.BytesIO(content)) as opened:
@@ -142,4 +138,4 @@ def _shrink(
     packed = io.BytesIO()
     image.save(packed, "webp", quality=82, method=4)
     data = base64.b64encode(packed.getvalue()).decode()
-    return Thumbnail(f"data:image/webp;base64,{data}", image.width, image.height, alt, run)
+    return Thumbnail(f"data:image/webp;base64,{data}", *image.size, alt, caption)

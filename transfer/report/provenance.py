@@ -12,7 +12,7 @@ from transfer.report.results import FinishedRun
 from transfer.report.table import Column, short_hash
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
-_OF_A_RUN = ("seed", "data", "backbone", *CHANGEABLE)
+_OF_A_RUN = ("seed", "data", "backbone", "workers", *CHANGEABLE)
 
 
 def digest(run: FinishedRun) -> str:
@@ -22,38 +22,31 @@ def digest(run: FinishedRun) -> str:
 
 def source(run: FinishedRun, column: Column) -> tuple[str, str]:
     """One of the values behind a mean, and what it was measured with."""
-    result = run.result
-    number = column.metric.factor * result.metrics[column.metric.key]
-    epoch = result.metrics.get("best_epoch")
-    best = f" (best epoch {epoch})" if epoch is not None and "best" in column.metric.key else ""
-    facts = [
-        f"config {digest(run)}",
-        f"commit {commit(run)}",
-        duration(result.seconds),
-        memory(run),
-        str(result.environment.get("device") or "device unknown"),
-    ]
-    seed = result.backbone["seed"]
-    head = f"{number:.2f}{best}, pretraining seed {'unknown' if seed is None else seed}"
-    return head, ", ".join(facts)
+    metric, metrics = column.metric, run.result.metrics
+    epoch = metrics.get("best_epoch")
+    best = f" (best epoch {epoch})" if epoch is not None and "best" in metric.key else ""
+    seed = "unknown" if run.seed is None else run.seed
+    device = run.result.environment.get("device") or "device unknown"
+    return (
+        f"{metric.factor * metrics[metric.key]:.2f}{best}, pretraining seed {seed}",
+        f"config {digest(run)}, commit {commit(run)}, {duration(run.result.seconds)}, "
+        f"{memory(run)}, {device}",
+    )
 
 
 def appendix(run: FinishedRun) -> list[tuple[str, Any]]:
     """(text, what it is sorted by) of a run's cells in the appendix."""
-    result, facts = run.result, run.result.backbone
-    seed, when = facts["seed"], str(result.environment.get("created") or "unknown")
-    device = str(result.environment.get("device") or "unknown")
+    result, backbone, environment = run.result, run.result.backbone, run.result.environment
+    when = str(environment.get("created") or "unknown")
     return [
         (result.task, result.task),
-        (f"{facts['name']} ({facts['fingerprint']})", facts["name"]),
-        ("unknown" if seed is None else str(seed), seed),
+        (f"{backbone['name']} ({backbone['fingerprint']})", backbone["name"]),
+        ("unknown" if run.seed is None else str(run.seed), run.seed),
         (str(result.seed), result.seed),
-        (headline(run), headline(run)),
-        (digest(run), digest(run)),
-        (commit(run), commit(run)),
-        (device, None),
+        *((text, text) for text in (headline(run), digest(run), commit(run))),
+        (str(environment.get("device") or "unknown"), None),
         (duration(result.seconds), result.seconds),
-        (memory(run), result.environment.get("peak_memory_mib")),
+        (memory(run), environment.get("peak_memory_mib")),
         (when[:16].replace("T", " "), when),
     ]
 

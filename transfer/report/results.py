@@ -9,7 +9,7 @@ import math
 import os
 import reprlib
 import stat
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,6 +45,9 @@ _KINDS = {
 _SHORT = reprlib.Repr()
 _SHORT.maxstring = 60
 
+Seed = int | None
+"""Of a pretraining; None where a foreign backbone does not say."""
+
 
 @dataclass(frozen=True)
 class FinishedRun:
@@ -55,6 +58,11 @@ class FinishedRun:
     """Where it lies, relative to the folder that was read, with slashes."""
     path: Path | None = None
     """The folder itself, for its log and pictures; None for a result from elsewhere."""
+
+    @property
+    def seed(self) -> Seed:
+        """Of its backbone's pretraining."""
+        return self.result.backbone["seed"]
 
 
 @dataclass(frozen=True)
@@ -102,10 +110,9 @@ def read_runs(folder: Path) -> RunSet:
                 runs.append(FinishedRun(_check_result(content), parent, folder / parent))
             else:
                 planned += _read_jobs(content, parent, complaints)
-        except RecursionError:
-            complaints.append(f"{file}: is nested too deeply")
-        except UsageError as error:
-            complaints.append(f"{file}: {error}")
+        except (UsageError, RecursionError) as error:
+            why = "is nested too deeply" if isinstance(error, RecursionError) else error
+            complaints.append(f"{file}: {why}")
     runs.sort(key=lambda run: run.folder)
     finished = {run.folder for run in runs}
     unfinished = tuple(run for run in planned if run.folder not in finished)
@@ -141,11 +148,11 @@ def is_number(value: Any) -> bool:
 
 def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
     """(folder, name) of the result.json and grid.json below; folders before links to folders."""
-    waiting, links = ["."], list[str]()
+    waiting = deque(["."])
     first_seen: dict[tuple[int, int], str] = {}
     with_files: list[str] = []
-    while waiting or links:
-        here = waiting.pop() if waiting else links.pop(0)
+    while waiting:
+        here = waiting.pop()
         try:
             facts = os.stat(folder / here)
             first = first_seen.setdefault((facts.st_dev, facts.st_ino), here)
@@ -164,17 +171,17 @@ def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
                     with_files.append(here)
                     yield here, entry.name
                 elif entry.name not in _NOT_ENTERED and entry.is_dir():
-                    (links if entry.is_symlink() else waiting).append(_join(here, entry.name))
+                    put = waiting.appendleft if entry.is_symlink() else waiting.append
+                    put(_join(here, entry.name))
             except OSError as error:  # a link that leads to itself
                 complaints.append(f"{_join(here, entry.name)}: {error.strerror}")
 
 
 def _load(path: Path) -> dict[str, Any]:
     try:
-        text = read_bytes(path).decode("utf-8")
-        content = json.loads(text)
-        if "\\u" in text:  # half of a surrogate pair passes for JSON, and no file can hold it
-            json.dumps(content, ensure_ascii=False).encode("utf-8")
+        content = json.loads(read_bytes(path).decode("utf-8"))
+        # half of a surrogate pair passes for JSON, and no file can hold it
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
     except UnicodeError as error:
         raise UsageError("holds bytes that are no text in UTF-8") from error
     except ValueError as error:
@@ -199,18 +206,17 @@ def _read_jobs(
     content: dict[str, Any], parent: str, complaints: list[str]
 ) -> Iterator[UnfinishedRun]:
     """The jobs of a grid, as if none had a result."""
-    noun = "cell" if content.get("format") == "grid/1" else "job"
-    if content.get("format") not in ("grid/1", GRID_FORMAT):
-        raise UsageError(
-            f"is no grid of this project (format {_SHORT.repr(content.get('format'))}, expected "
-            f"{GRID_FORMAT!r})"
-        )
+    noun = {"grid/1": "cell", GRID_FORMAT: "job"}.get(str(content.get("format")))
+    if noun is None:
+        found = _SHORT.repr(content.get("format"))
+        raise UsageError(f"is no grid of this project (format {found}, expected {GRID_FORMAT!r})")
     _check_fields(content, {f"{noun}s": list})
+    jobs = content[f"{noun}s"]
     siblings: dict[str, set[str]] = defaultdict(set)
-    for job in content[f"{noun}s"]:
+    for job in jobs:
         if isinstance(job, dict) and isinstance(job.get("folder"), str):
             siblings[str(job.get("task"))].add(_join(parent, job["folder"]))
-    for number, job in enumerate(content[f"{noun}s"], 1):
+    for number, job in enumerate(jobs, 1):
         try:
             _check(job, dict, f"the {noun}")
             _check_fields({"why": None} | job, _JOB)
@@ -224,15 +230,10 @@ def _read_jobs(
             continue
         # a job whose state is done has its result.json, or it is missing after all
         lost = "its result.json is gone or cannot be read" if job["state"] == "done" else None
-        yield UnfinishedRun(
-            job["task"],
-            backbone,
-            job["seed"],
-            _join(parent, job["folder"]),
-            "failed" if job["state"] == "failed" else "missing",
-            job.get("why") or lost,
-            frozenset(siblings[job["task"]]),
-        )
+        state: Literal["failed", "missing"] = "failed" if job["state"] == "failed" else "missing"
+        name, seed, file, why = job["task"], job["seed"], job["folder"], job.get("why") or lost
+        beside = frozenset(siblings[name])
+        yield UnfinishedRun(name, backbone, seed, _join(parent, file), state, why, beside)
 
 
 def _check_fields(content: Mapping[str, Any], kinds: Mapping[str, Any], parent: str = "") -> None:
@@ -260,7 +261,7 @@ def find_task(name: str, where: str = "") -> task.Task:
 
 
 def _join(parent: str, name: str) -> str:
-    return os.path.normpath(name if parent == "." else f"{parent}/{name}")
+    return os.path.normpath(f"{parent}/{name}")
 
 
 def _printable(text: str) -> str:

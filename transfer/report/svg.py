@@ -4,7 +4,7 @@ Coordinates are pixels of the view box, y downwards.
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 WIDTH = 340
@@ -49,6 +49,12 @@ def polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
     """A line through points."""
     corners = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
     return f'<polyline class="{kind}" points="{corners}"/>'
+
+
+def scale(values: tuple[float, float], pixels: tuple[float, float]) -> Callable[[float], float]:
+    """The linear function that takes the two values to the two pixels."""
+    (low, high), (start, end) = values, pixels
+    return lambda value: start + (value - low) / (high - low) * (end - start)
 
 
 def ticks(low: float, high: float, count: int = 4) -> list[float]:

@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 from itertools import combinations
 from statistics import fmean, stdev
@@ -19,19 +19,15 @@ from typing import Any
 
 from pretrain.run import CHANGEABLE, Result
 from transfer import task
-from transfer.report.results import FinishedRun, RunSet, UnfinishedRun
+from transfer.report.results import FinishedRun, RunSet, Seed, UnfinishedRun
 from transfer.statistics import Difference, paired_difference
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
-_NOT_A_SETTING = frozenset(
-    {"seed", "data", "backbone", "random_init", "scratch", "engine", "mixing", "name", "meteor"}
-).union(CHANGEABLE)
+_NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "mixing", "name", "meteor"}
+_NOT_A_SETTING |= {*CHANGEABLE, "scratch", "workers"}  # the last two: names of before
 _PLAIN = ("none", "baseline")
 RANDOM = "from scratch"
 """The method of a network with random weights, as results have it."""
-
-Seed = int | None
-"""Of a pretraining; None where a foreign backbone does not say."""
 
 
 @dataclass(frozen=True)
@@ -174,32 +170,29 @@ class Table:
     @cached_property
     def differences(self) -> dict[tuple[Row, Row, Column], Difference]:
         """Row minus other, over the pretraining seeds that both have; no entry without a pair."""
-        every = {
-            (row, other, column): difference(self.cells[row, column], self.cells[other, column])
+        return {
+            (row, other, column): between
             for row, other in self.comparisons
             for column in self.columns
+            if (between := difference(self.cells[row, column], self.cells[other, column]))
         }
-        return {key: one for key, one in every.items() if one is not None}
 
     def between_engines(self) -> Iterator[tuple[Row, Column, Column, Difference]]:
         """Each row that two libraries trained under one setting: the first minus the second."""
         for row in self.rows:
             for one, other in combinations(self.columns, 2):
                 same = replace(one.setting, engine="") == replace(other.setting, engine="")
-                if same and one.metric == other.metric and one.number != other.number:
-                    between = difference(self.cells[row, one], self.cells[row, other])
-                    if between is not None:
-                        yield row, one, other, between
+                between = difference(self.cells[row, one], self.cells[row, other])
+                if same and one.metric == other.metric and one.number != other.number and between:
+                    yield row, one, other, between
 
 
 def difference(cell: Cell, other: Cell) -> Difference | None:
     """Paired by pretraining seed; None where no seed is in both."""
-    seeds = [seed for seed in cell.values if seed in other.values]
-    if not seeds:
-        return None
-    return paired_difference(
-        [cell.values[seed] for seed in seeds], [other.values[seed] for seed in seeds]
-    )
+    pairs = [
+        (value, other.values[seed]) for seed, value in cell.values.items() if seed in other.values
+    ]
+    return paired_difference(*zip(*pairs, strict=True)) if pairs else None
 
 
 def tabulate(run_set: RunSet) -> Table:
@@ -212,29 +205,24 @@ def tabulate(run_set: RunSet) -> Table:
     lost: dict[tuple[Row, Setting], list[UnfinishedRun]] = defaultdict(list)
     for job in run_set.unfinished:
         # the settings of the finished runs beside it; one of its own where there are none
-        beside = {setting_of_folder[name] for name in job.siblings if name in setting_of_folder}
+        beside = {setting_of_folder[name] for name in job.siblings & setting_of_folder.keys()}
         for setting in beside or {Setting(job.task, "unknown", "no run finished", "", "")}:
             lost[row_of(job.backbone), setting].append(job)
 
     order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
+    rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
     settings = sorted(
         {setting for _, setting in (*runs, *lost)},
-        key=lambda s: (order.index(s.task), s.recipe, s.data, s.engine, s.digest),
+        key=lambda setting: (order.index(setting.task), *astuple(setting)),
     )
-    rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
-    runs_of = {
-        setting: tuple(run for row in rows for run in runs.get((row, setting), ()))
-        for setting in settings
-    }
+    runs_of = {one: tuple(run for row in rows for run in runs[row, one]) for one in settings}
     columns = [
         Column(number, setting, metric)
         for number, setting in enumerate(settings, 1)
         for metric in _metrics_of(setting.task, runs_of[setting])
     ]
     cells = {
-        (row, column): _cell(
-            runs.get((row, column.setting), ()), lost.get((row, column.setting), ()), column.metric
-        )
+        (row, column): _cell(runs[row, column.setting], lost[row, column.setting], column.metric)
         for column in columns
         for row in rows
     }
@@ -249,26 +237,20 @@ def tabulate(run_set: RunSet) -> Table:
 
 
 def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: task.Metric) -> Cell:
-    ambiguous = _ambiguous(runs)
-    measured = [
-        run
-        for run in runs
-        if metric.key in run.result.metrics and run.result.backbone["seed"] not in ambiguous
-    ]
-    by_seed: dict[Seed, list[float]] = defaultdict(list)
-    for run in measured:
-        by_seed[run.result.backbone["seed"]].append(run.result.metrics[metric.key])
-    seeds = sorted(by_seed, key=lambda seed: (seed is None, seed))
-    return Cell(
-        {seed: metric.factor * fmean(by_seed[seed]) for seed in seeds}, tuple(measured), tuple(lost)
-    )
+    ambiguous, key = _ambiguous(runs), metric.key
+    measured = [run for run in runs if key in run.result.metrics and run.seed not in ambiguous]
+    by_seed = {
+        seed: metric.factor * fmean(run.result.metrics[key] for run in measured if run.seed == seed)
+        for seed in sorted({run.seed for run in measured}, key=lambda seed: (seed is None, seed))
+    }
+    return Cell(by_seed, tuple(measured), tuple(lost))
 
 
 def _ambiguous(runs: Sequence[FinishedRun]) -> dict[Seed, list[FinishedRun]]:
     """The runs of each pretraining seed that several backbones of a row have."""
     by_seed: dict[Seed, list[FinishedRun]] = defaultdict(list)
     for run in runs:
-        by_seed[run.result.backbone["seed"]].append(run)
+        by_seed[run.seed].append(run)
     return {
         seed: group
         for seed, group in by_seed.items()
@@ -285,8 +267,8 @@ def _metrics_of(name: str, runs: Sequence[FinishedRun]) -> list[task.Metric]:
 
 def row_of(backbone: dict[str, Any]) -> Row:
     """The row of a backbone, by what a result says about it."""
-    facts = {key: backbone[key] for key in ("arch", "method", "recipe", "dataset", "epochs")}
-    return Row(**facts, recipe_hash=backbone.get("recipe_hash"))
+    facts: dict[str, Any] = {field.name: backbone.get(field.name) for field in fields(Row)}
+    return Row(**facts)
 
 
 def setting_of(result: Result) -> Setting:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from transfer import task
-from transfer.report.results import UnfinishedRun
+from transfer.report.results import RunSet
 from transfer.report.table import Cell, Table
 from transfer.statistics import FEWEST, Difference, smallest_sign_flip_p
 
@@ -94,11 +94,11 @@ def short_table(
     return [column.head for column in columns], rows, pairs
 
 
-def unfinished_lines(jobs: tuple[UnfinishedRun, ...]) -> list[str]:
+def unfinished_lines(run_set: RunSet) -> list[str]:
     """One line for each job of a grid that has no result."""
     order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
     return [
         f"{job.state}: {job.task} from {job.backbone['name']}, pretraining seed "
         f"{job.backbone['seed']}, seed {job.seed} ({job.folder}): {job.why or 'not run yet'}"
-        for job in sorted(jobs, key=lambda job: (order.index(job.task), job.folder))
+        for job in sorted(run_set.unfinished, key=lambda job: (order.index(job.task), job.folder))
     ]
