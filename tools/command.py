@@ -93,7 +93,7 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Defaults behind each option, line breaks of the description kept."""
 
     def _get_type_str(self, action: argparse.Action) -> str | None:
-        """The type of a configuration's field; of a tool's own option it would be a class's repr."""
+        """The type of a configuration's field; a tool's own option would show a class's repr."""
         text: str | None = super()._get_type_str(action)
         return None if text is not None and text.startswith("<") else text
 
