@@ -16,6 +16,11 @@ def shorten(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def first_line(error: Exception) -> str:
+    """What an error says first; its class where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 def check_ranges(section: str, config: object, **allowed: str) -> None:
     """Raise UsageError for the first field of a configuration that lies outside its range.
 

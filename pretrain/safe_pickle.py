@@ -14,7 +14,7 @@ from typing import IO, Any, Literal
 
 import numpy as np
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
 
 # readers trust their input: a torn stream ends in any of these
 DAMAGE = (pickle.UnpicklingError, RuntimeError, MemoryError, EOFError, ValueError, LookupError,
@@ -41,8 +41,7 @@ def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
                 "values and NumPy arrays, in the program it is from."
             ) from error
         except DAMAGE as error:
-            reason = str(error).strip() or type(error).__name__
-            raise damaged(path, f"pickle of plain values ({reason})") from error
+            raise damaged(path, f"pickle of plain values ({first_line(error)})") from error
 
 
 def require_file(path: Path) -> int:

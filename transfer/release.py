@@ -42,8 +42,7 @@ def unknown(provenance: Provenance) -> list[str]:
 
 def refuse_flawed(file: Path) -> None:
     """Raise UsageError where the weights of a file cannot be those of a trained network."""
-    found = inspect(file, formats.Overrides())
-    if flaws := (*found.open_questions, *found.warnings):
+    if flaws := inspect(file, formats.Overrides()).flaws:
         raise UsageError(f"this backbone is not fit for a release: {'; '.join(flaws)}.")
 
 

@@ -7,7 +7,7 @@ name. The shapes do not show where the strides are. This is the guess; strict lo
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from torch import Size
 
@@ -30,43 +30,40 @@ class ResNetShape:
     """Average pooling in front of the shortcut's convolution."""
 
 
-_BASIC = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
-_DEEP = {"26": (2, 2, 2, 2), "50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
-_NEXT = {"50_32x4d": (32, 4), "101_32x4d": (32, 4), "101_32x8d": (32, 8), "101_64x4d": (64, 4),
-         "101_32x16d": (32, 16), "101_32x32d": (32, 32)}  # fmt: skip
-
-
-def _architectures() -> dict[str, ResNetShape]:
-    rows: dict[str, ResNetShape] = {}
-    for depth, layers in _BASIC.items():
-        rows[f"resnet{depth}"] = ResNetShape("basic", layers)
-        rows[f"seresnet{depth}"] = ResNetShape("basic", layers, squeeze=True)
-        rows[f"resnet{depth}_cifar"] = ResNetShape("basic", layers, stem="3x3")
-        rows[f"resnet{depth}d"] = ResNetShape("basic", layers, stem="32-32-64", pooled=True)
-    for depth, layers in _DEEP.items():
-        rows[f"resnet{depth}"] = ResNetShape("bottleneck", layers)
-        rows[f"resnet{depth}d"] = ResNetShape("bottleneck", layers, stem="32-32-64", pooled=True)
-        if depth != "26":
-            rows[f"seresnet{depth}"] = ResNetShape("bottleneck", layers, squeeze=True)
-            rows[f"resnet{depth}c"] = ResNetShape("bottleneck", layers, stem="32-32-64")
-            rows[f"resnet{depth}s"] = ResNetShape("bottleneck", layers, stem="64-64-128")
-    for name, (groups, width) in _NEXT.items():
-        layers = _DEEP[name.split("_")[0]]
-        rows[f"resnext{name}"] = ResNetShape("bottleneck", layers, groups, width)
-        if width <= 8:
-            rows[f"seresnext{name}"] = ResNetShape(
-                "bottleneck", layers, groups, width, squeeze=True
-            )
-    rows["wide_resnet50_2"] = ResNetShape("bottleneck", _DEEP["50"], 1, 128)
-    rows["wide_resnet101_2"] = ResNetShape("bottleneck", _DEEP["101"], 1, 128)
-    rows["resnet50_cifar"] = ResNetShape("bottleneck", _DEEP["50"], stem="3x3")
-    rows["resnet10t"] = ResNetShape("basic", (1, 1, 1, 1), stem="24-32-64", pooled=True)
-    rows["resnet14t"] = ResNetShape("bottleneck", (1, 1, 1, 1), stem="24-32-64", pooled=True)
-    rows["resnet26t"] = ResNetShape("bottleneck", (2, 2, 2, 2), stem="24-32-64", pooled=True)
-    return rows
-
-
-RESNET_SHAPES: dict[str, ResNetShape] = _architectures()
+_BLOCKS: dict[str, tuple[Literal["basic", "bottleneck"], tuple[int, ...]]] = {
+    "10": ("basic", (1, 1, 1, 1)),
+    "18": ("basic", (2, 2, 2, 2)),
+    "34": ("basic", (3, 4, 6, 3)),
+    "14": ("bottleneck", (1, 1, 1, 1)),
+    "26": ("bottleneck", (2, 2, 2, 2)),
+    "50": ("bottleneck", (3, 4, 6, 3)),
+    "101": ("bottleneck", (3, 4, 23, 3)),
+    "152": ("bottleneck", (3, 8, 36, 3)),
+}
+# timm's names, the depths that each is known of, and what its shapes have of their own
+_FAMILIES: tuple[tuple[str, str, dict[str, Any]], ...] = (
+    ("resnet{}", "18 34 26 50 101 152", {}),
+    ("resnet{}_cifar", "18 34 50", {"stem": "3x3"}),
+    ("resnet{}t", "10 14 26", {"stem": "24-32-64", "pooled": True}),
+    ("resnet{}d", "18 34 26 50 101 152", {"stem": "32-32-64", "pooled": True}),
+    ("resnet{}c", "50 101 152", {"stem": "32-32-64"}),
+    ("resnet{}s", "50 101 152", {"stem": "64-64-128"}),
+    ("seresnet{}", "18 34 50 101 152", {"squeeze": True}),
+    ("wide_resnet{}_2", "50 101", {"width": 128}),
+    ("resnext{}_32x4d", "50 101", {"groups": 32, "width": 4}),
+    ("resnext{}_32x8d", "101", {"groups": 32, "width": 8}),
+    ("resnext{}_64x4d", "101", {"groups": 64, "width": 4}),
+    ("resnext{}_32x16d", "101", {"groups": 32, "width": 16}),
+    ("resnext{}_32x32d", "101", {"groups": 32, "width": 32}),
+    ("seresnext{}_32x4d", "50 101", {"groups": 32, "width": 4, "squeeze": True}),
+    ("seresnext{}_32x8d", "101", {"groups": 32, "width": 8, "squeeze": True}),
+    ("seresnext{}_64x4d", "101", {"groups": 64, "width": 4, "squeeze": True}),
+)
+RESNET_SHAPES: dict[str, ResNetShape] = {
+    name.format(depth): ResNetShape(*_BLOCKS[depth], **own)
+    for name, depths, own in _FAMILIES
+    for depth in depths.split()
+}
 ARCHITECTURES: dict[ResNetShape, str] = {shape: name for name, shape in RESNET_SHAPES.items()}
 # the same shapes, the stride in the first 1x1: only the source of a file can tell these apart
 CAFFE = {f"resnet{depth}": f"resnet{depth}_caffe" for depth in (50, 101, 152)}
@@ -76,39 +73,38 @@ def infer(shapes: Shapes) -> tuple[str, dict[str, int | bool]] | None:
     """The architecture of these names (ours) and shapes and its arguments, or None."""
     if "bn_final.weight" in shapes:
         return _infer_pyramidnet(shapes)
-    arch = ARCHITECTURES.get(shape) if (shape := _resnet_shape(shapes)) else None
-    return (arch, {}) if arch else None
-
-
-def _resnet_shape(shapes: Shapes) -> ResNetShape | None:
-    layers = tuple(_count_blocks(shapes, stage) for stage in (1, 2, 3, 4))
-    middle = shapes.get("layer1.0.conv2.weight")
-    if 0 in layers or middle is None or len(middle) != 4 or not all(middle):
+    middle = shapes.get("layer1.0.conv2.weight", Size())
+    if len(middle) != 4 or not all(middle):
         return None
-    squeeze = any(".se." in name for name in shapes)
-    pooled = len(shapes.get("layer2.0.downsample.1.weight", ())) == 4
-    if "layer1.0.conv3.weight" not in shapes:
-        return ResNetShape("basic", layers, 1, 64, _infer_stem(shapes), squeeze, pooled)
-    groups = middle[0] // middle[1]
-    width = middle[0] // max(groups, 1)
-    return ResNetShape("bottleneck", layers, groups, width, _infer_stem(shapes), squeeze, pooled)
+    basic = "layer1.0.conv3.weight" not in shapes
+    groups = 1 if basic else middle[0] // middle[1]
+    shape = ResNetShape(
+        block="basic" if basic else "bottleneck",
+        layers=tuple(_count_blocks(shapes, stage) for stage in (1, 2, 3, 4)),
+        groups=groups,
+        width=64 if basic else middle[0] // max(groups, 1),
+        stem=_infer_stem(shapes),
+        squeeze=any(".se." in name for name in shapes),
+        pooled=len(shapes.get("layer2.0.downsample.1.weight", ())) == 4,
+    )
+    return (ARCHITECTURES[shape], {}) if shape in ARCHITECTURES else None
 
 
 def _infer_stem(shapes: Shapes) -> str:
     if first := shapes.get("conv1.weight"):
         return f"{first[-1]}x{first[-1]}" if len(first) == 4 else "?"
-    widths = [shapes.get(f"conv1.{index}.weight") for index in (0, 3, 6)]
-    return "-".join(str(shape[0]) if shape else "?" for shape in widths)
+    widths = [(*shapes.get(f"conv1.{index}.weight", ()), "?")[0] for index in (0, 3, 6)]
+    return "-".join(map(str, widths))
 
 
 def _infer_pyramidnet(shapes: Shapes) -> tuple[str, dict[str, int | bool]] | None:
     """Depth from the number of blocks, alpha from the width of the last."""
-    blocks = [_count_blocks(shapes, stage) for stage in (1, 2, 3)]
-    last = shapes.get(f"layer3.{blocks[2] - 1}.conv2.weight")
-    if blocks[0] == 0 or len(set(blocks)) != 1 or last is None or len(last) != 4:
+    blocks = {_count_blocks(shapes, stage) for stage in (1, 2, 3)}
+    last = shapes.get(f"layer3.{max(blocks) - 1}.conv2.weight", Size())
+    if len(blocks) != 1 or len(last) != 4:
         return None
     bottleneck = "layer1.0.conv3.weight" in shapes
-    depth = (9 if bottleneck else 6) * blocks[0] + 2
+    depth = (9 if bottleneck else 6) * max(blocks) + 2
     alpha = last[0] - 16  # the release's own networks have a whole alpha
     if bottleneck and (depth, alpha) in ((200, 240), (110, 64)):
         return f"pyramidnet{depth}_a{alpha}", {}

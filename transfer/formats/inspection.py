@@ -1,15 +1,16 @@
 """What a checkpoint is: each fact in a line that a person understands."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.models import register
 from transfer.detectron2_resnet import heads_of
 from transfer.formats import sidecar
@@ -27,21 +28,19 @@ _LEFT_OPEN = (
 
 @dataclass(frozen=True)
 class Inspection:
-    """What is known of a file; `open_questions` must be answered before it can be used."""
+    """What is known of a file, line by line; UNKNOWN is what must be answered before it is used."""
 
     lines: Sequence[Line]
-    open_questions: Sequence[str]
-    warnings: Sequence[str]
+
+    @property
+    def flaws(self) -> list[str]:
+        """What is UNKNOWN, and every WARNING."""
+        return [text for title, text in self.lines if title in ("UNKNOWN", "WARNING")]
 
     def text(self) -> str:
-        """Aligned, questions and warnings last."""
-        lines = [
-            *self.lines,
-            *(("UNKNOWN", question) for question in self.open_questions),
-            *(("WARNING", warning) for warning in self.warnings),
-        ]
+        """Aligned."""
         width = max(len(title) for title, _ in self.lines)
-        return "\n".join(f"{title.ljust(width)}  {value}" for title, value in lines)
+        return "\n".join(f"{title.ljust(width)}  {text}" for title, text in self.lines)
 
 
 def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspection:
@@ -73,20 +72,20 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
                 ("network", parsed.arch),
                 _describe_head(parsed.num_classes),
                 _describe_size(parsed.weights),
+                ("UNKNOWN", _LEFT_OPEN),
+                *(("WARNING", flaw) for flaw in find_flaws(parsed.weights, folded)),
             ]
-            return Inspection(lines, [_LEFT_OPEN], list(find_flaws(parsed.weights, folded)))
+            return Inspection(lines)
         try:
             backbone = to_backbone(parsed, file)
         except UsageError as error:  # NaN: the other facts are still worth a line
-            return Inspection(lines, [], [str(error)])
+            return Inspection([*lines, ("WARNING", str(error))])
     lines += _describe_backbone(backbone, name)
     stated = backbone.provenance.stated or {}
     folded = folded or "running statistics" in stated.get("filled", ())
-    warnings = list(find_flaws(backbone.weights, folded))
-    if not warnings:
-        fine = "no NaN, no infinity, no dead BatchNorm, no untrained classifier"
-        lines.append(("weights", fine))
-    return Inspection(lines, [], warnings)
+    fine = ("weights", "no NaN, no infinity, no dead BatchNorm, no untrained classifier")
+    flaws = [("WARNING", flaw) for flaw in find_flaws(backbone.weights, folded)]
+    return Inspection([*lines, *(flaws or [fine])])
 
 
 def _describe_parsed(parsed: ParsedCheckpoint) -> Iterator[Line]:
@@ -156,33 +155,24 @@ def find_flaws(weights: Mapping[str, Tensor], folded: bool = False) -> Iterator[
     """What makes a network suspect; `folded` statistics are known to be trivial."""
     bad = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if bad:
-        yield f"NaN or infinite numbers in {_list(bad)}"
-    norms = [n.removesuffix(".running_mean") for n in weights if n.endswith(".running_mean")]
-    variances = {
-        name: weights[f"{name}.running_var"] for name in norms if f"{name}.running_var" in weights
-    }
-    fresh = [
-        name
-        for name, variance in variances.items()
-        if not bool(weights[f"{name}.running_mean"].any())
-        and bool(((variance - 1).abs() < 2e-5).all())
-    ]
+        yield f"NaN or infinite numbers in {shorten(bad, 2)}"
+
+    def norms(holds: Callable[..., Any]) -> list[str]:
+        """The batch norms of whose weight (or None), mean and variance something holds."""
+        parts = ("weight", "running_mean", "running_var")
+        return [name for name in names if holds(*(weights.get(f"{name}.{part}") for part in parts))]
+
+    names = [n.removesuffix(".running_var") for n in weights if n.endswith(".running_var")]
+    fresh = norms(lambda _, mean, var: not mean.any() and ((var - 1).abs() < 2e-5).all())
     if fresh and not folded:
-        which = "no BatchNorm has" if len(fresh) == len(norms) else f"{_list(fresh)} have"
+        which = "no BatchNorm has" if len(fresh) == len(names) else f"{shorten(fresh, 2)} have"
         yield f"{which} ever seen an image (mean 0, variance 1): not trained"
-    silent = [
-        n for n in norms if f"{n}.weight" in weights and not bool(weights[f"{n}.weight"].any())
-    ]
-    if silent:
-        yield f"{_list(silent)}: weight zero throughout, so that branch adds nothing"
-    negative = [name for name, value in variances.items() if bool((value < 0).any())]
-    if negative:
-        yield f"{_list(negative)}: a negative variance, which cannot be"
-    dead = [
-        n for n, value in variances.items() if float((value.abs() < 1e-10).float().mean()) > 0.5
-    ]
-    if dead:
-        yield f"{_list(dead)}: more than half of the channels are dead (variance 0)"
+    if silent := norms(lambda weight, *_: weight is not None and not weight.any()):
+        yield f"{shorten(silent, 2)}: weight zero throughout, so that branch adds nothing"
+    if negative := norms(lambda _, mean, var: (var < 0).any()):
+        yield f"{shorten(negative, 2)}: a negative variance, which cannot be"
+    if dead := norms(lambda _, mean, var: (var.abs() < 1e-10).float().mean() > 0.5):
+        yield f"{shorten(dead, 2)}: more than half of the channels are dead (variance 0)"
     heads = ("fc.weight", "head.fc.weight", "classifier.weight", "head.weight")
     head = next((weights[name] for name in heads if name in weights), None)
     if head is None or head.ndim != 2 or head.numel() < 1000:
@@ -194,9 +184,3 @@ def find_flaws(weights: Mapping[str, Tensor], folded: bool = False) -> Iterator[
         yield "the classifier is constant: untrained"
     elif is_uniform and 0.99 * bound < largest <= bound:
         yield "the classifier looks untrained: spread as PyTorch draws a new one"
-
-
-def _list(names: Sequence[str]) -> str:
-    """`a, b and 14 more`."""
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return ", ".join(names[:2]) + more

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from pretrain.errors import UsageError
+from pretrain.safe_pickle import DAMAGE
 from transfer.formats.files import Arguments
-from transfer.formats.sources import SOURCES, Preprocessing, of_mm_config, of_timm, pretrained_cfg
+from transfer.formats.sources import SOURCES, Preprocessing, of_mm_config, of_timm
 
 # where the weights lie, the exponential moving average first (as timm's reader prefers)
 _WEIGHT_KEYS = (
@@ -31,8 +32,6 @@ _WEIGHT_KEYS = (
 _PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "encoder.", "ema_model.")
 # counters of averaging, no part of a network
 _COUNTERS = {"n_averaged", "num_updates", "initted", "step"}
-
-
 # what a layout tells beside the weights: architecture, preprocessing, plain facts
 Facts = tuple[str | None, Preprocessing | None, dict[str, Any]]
 
@@ -58,7 +57,7 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
     """
     if not isinstance(content, Mapping) or not content:
         raise UsageError(
-            f"{path} holds {_kind(content)}; a mapping from names to tensors is needed. "
+            f"{path} holds a {type(content).__name__}; a mapping from names to tensors is needed. "
             "Save model.state_dict() in the program it is from."
         )
     key = next((key for key in _WEIGHT_KEYS if _are_weights(content.get(key))), None)
@@ -69,17 +68,21 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
             f"{', '.join(sorted(map(str, content))[:10])}. Save model.state_dict() in the "
             "program it is from."
         )
-    layout = "plain weights"
-    facts: Facts = (None, None, {})
+    layout, arch, preprocessing, stated = "plain weights", None, None, {}
     if key is not None:
         layout, reader = next(row[1:] for row in _LAYOUTS if row[0] <= set(content))
-        facts = reader(content)
-    arch, preprocessing, stated = facts
+        try:
+            arch, preprocessing, stated = reader(content)
+        except UsageError:
+            raise
+        except (*DAMAGE, ArithmeticError):
+            pass  # not as that program writes it: what it would have said must be given
     weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
     weights, stripped, left = _strip_prefixes(weights, path, prefix)
     around = {"weights": key, "prefix": stripped, "left": left}
     stated |= {name: value for name, value in around.items() if value}
     tensors = {name: _to_tensor(name, value, path) for name, value in weights.items()}
+    arch = arch if isinstance(arch, str) else None
     return Checkpoint(tensors, layout, arch, preprocessing, stated)
 
 
@@ -120,7 +123,8 @@ def _to_tensor(name: str, value: Any, path: Path) -> Tensor:
             raise UsageError(f"{path}: {name} is an array of {array.dtype}: no weights.") from error
     if not isinstance(value, Tensor):
         raise UsageError(
-            f"{path}: {name} is {_kind(value)} among tensors. Save model.state_dict() alone."
+            f"{path}: {name} is a {type(value).__name__} among tensors. Save model.state_dict() "
+            "alone."
         )
     if value.layout != torch.strided or value.is_quantized or value.is_complex():
         raise UsageError(
@@ -130,20 +134,11 @@ def _to_tensor(name: str, value: Any, path: Path) -> Tensor:
     return value
 
 
-def _kind(value: Any) -> str:
-    return "nothing" if value is None else f"a {type(value).__name__}"
-
-
-def _to_plain(value: Any) -> Any:
-    """A number from what may be a tensor or a NumPy scalar; None where it is none."""
-    if isinstance(value, (Tensor, np.generic)):
-        value = value.item() if value.size == 1 or getattr(value, "ndim", 0) == 0 else None
-    return value if isinstance(value, (int, float, str)) else None
-
-
 def _select(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
-    values = {key: _to_plain(content.get(key)) for key in keys}
-    return {key: value for key, value in values.items() if value is not None}
+    """Those that are there, as numbers or texts; tensors of one number and NumPy's are taken."""
+    values = {key: content[key] for key in keys if key in content}
+    values = {k: v.item() if isinstance(v, (Tensor, np.generic)) else v for k, v in values.items()}
+    return {key: value for key, value in values.items() if isinstance(value, (int, float, str))}
 
 
 def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -153,14 +148,8 @@ def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_cutmix(content: Mapping[str, Any]) -> Facts:
     """`arch` is only resnet or pyramidnet there; the data set follows from the network."""
-    sources = {"resnet": "cutmix", "pyramidnet": "cutmix-cifar"}
-    source = sources.get(str(content["arch"]))
-    stated = _select(content, "epoch", "best_err1", "best_err5")
-    return None, SOURCES[source] if source else None, stated
-
-
-def _read_lightning(content: Mapping[str, Any]) -> Facts:
-    return None, None, _select(content, "epoch", "global_step")
+    source = {"resnet": "cutmix", "pyramidnet": "cutmix-cifar"}.get(str(content["arch"]), "")
+    return None, SOURCES.get(source), _select(content, "epoch", "best_err1", "best_err5")
 
 
 def _read_timm(content: Mapping[str, Any]) -> Facts:
@@ -169,7 +158,7 @@ def _read_timm(content: Mapping[str, Any]) -> Facts:
     if "crop_pct" in arguments and timm.is_model(arch):
         keys = ("mean", "std", "interpolation", "crop_pct", "input_size", "img_size")
         own = {k: arguments[k] for k in keys if arguments.get(k) is not None}
-        config = {**pretrained_cfg(arch).to_dict(), **own}
+        config = {**timm.get_pretrained_cfg(arch).to_dict(), **own}  # type: ignore[union-attr]
         preprocessing = of_timm(arch, config, "the arguments of timm's train.py")
     return arch, preprocessing, _select(content, "epoch", "metric")
 
@@ -177,7 +166,6 @@ def _read_timm(content: Mapping[str, Any]) -> Facts:
 def _read_torchvision(content: Mapping[str, Any]) -> Facts:
     """Its presets normalise with ImageNet's mean and std, whatever the arguments."""
     arguments = _arguments(content)
-    arch = arguments.get("model")
     preprocessing = None
     if {"val_crop_size", "val_resize_size", "interpolation"} <= set(arguments):
         size, short_side = int(arguments["val_crop_size"]), int(arguments["val_resize_size"])
@@ -187,32 +175,30 @@ def _read_torchvision(content: Mapping[str, Any]) -> Facts:
             interpolation=str(arguments["interpolation"]),
             origin="the arguments of torchvision's train.py",
         )
-    return arch if isinstance(arch, str) else None, preprocessing, _select(content, "epoch")
+    return arguments.get("model"), preprocessing, _select(content, "epoch")
 
 
 def _read_mm(content: Mapping[str, Any]) -> Facts:
-    meta = content["meta"] if isinstance(content["meta"], Mapping) else {}
+    meta = content["meta"]
     text = meta.get("config") or meta.get("cfg")
     preprocessing = of_mm_config(text) if isinstance(text, str) else None
     return None, preprocessing, _select(meta, "epoch", "iter", "openmixup_version")
 
 
 def _read_detectron2(content: Mapping[str, Any]) -> Facts:
-    author = _to_plain(content["__author__"])  # its own converter writes "torchvision"
-    known = SOURCES["torchvision"] if author == "torchvision" else None
-    return None, known, {"author": author}
+    stated = _select(content, "__author__")  # its own converter writes "torchvision"
+    author = stated.get("__author__")
+    return None, SOURCES["torchvision"] if author == "torchvision" else None, {"author": author}
 
 
 def _read_other(content: Mapping[str, Any]) -> Facts:
-    arch = content.get("arch")
-    arch = arch if isinstance(arch, str) else None
-    return arch, None, _select(content, "epoch", "iteration")
+    return content.get("arch"), None, _select(content, "epoch", "iteration", "global_step")
 
 
 # the first row whose keys are all there decides
 _LAYOUTS: Sequence[tuple[set[str], str, Callable[[Mapping[str, Any]], Facts]]] = (
     ({"arch", "state_dict", "best_err1"}, "CutMix-PyTorch release", _read_cutmix),
-    ({"pytorch-lightning_version"}, "Lightning checkpoint", _read_lightning),
+    ({"pytorch-lightning_version"}, "Lightning checkpoint", _read_other),
     ({"arch", "state_dict", "version"}, "checkpoint of timm's train.py", _read_timm),
     ({"model", "args", "lr_scheduler"}, "checkpoint of torchvision's train.py", _read_torchvision),
     ({"meta", "state_dict"}, "mmpretrain or openmixup checkpoint", _read_mm),

@@ -5,10 +5,11 @@ Also NumPy archives (JAX and TensorFlow weights) of architectures that timm itse
 
 import inspect
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import timm
 import torch
 from torch import Tensor
@@ -20,20 +21,18 @@ from pretrain.spec import create_model
 from transfer.formats.architectures import CAFFE, infer
 from transfer.formats.files import CheckpointFile
 from transfer.formats.layouts import Checkpoint, find_weights
-from transfer.formats.sources import (
-    SOURCES,
-    Overrides,
-    Preprocessing,
-    TimmConfig,
-    known_file,
-    pretrained_cfg,
-)
+from transfer.formats.sources import SOURCES, KnownFile, Overrides, Preprocessing, known_file
 from transfer.key_maps import KEY_MAPS
 
 ASK_FOR_BACKBONE_FILE = (
     "A backbone file that says so itself: python tools/export.py --backbone {path} {options} "
     "--to backbone --out FILE.pth"
 )
+# what a file may leave out, by the endings of the names
+_OMITTED = {
+    "num_batches_tracked": ("num_batches_tracked",),
+    "running statistics": (".running_mean", ".running_var"),
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ParsedCheckpoint:
 
 
 def parse(
-    file: CheckpointFile, overrides: Overrides, config: TimmConfig | None = None
+    file: CheckpointFile, overrides: Overrides, config: KnownFile | None = None
 ) -> ParsedCheckpoint:
     """Names and architecture, verified by strict loading; preprocessing as far as it is known.
 
@@ -72,17 +71,15 @@ def parse(
     """
     checkpoint = find_weights(file.content, file.path, overrides.prefix)
     known = known_file(file.sha256)
-    arch = config.arch if config else checkpoint.arch or (known.arch if known else None)
+    origins = [origin for origin in (config, checkpoint, known) if origin is not None]
+    arch = next((origin.arch for origin in origins if origin.arch), None)
     if arch == "pyramidnet" or not (arch and timm.is_model(arch)):
         arch = None  # other programs' words, such as the CutMix release's for families
-    arguments = config.model_args if config else {}
+    given = config.model_args if config else {}
     weights, key_map, arch, arguments, filled = _identify(
-        checkpoint.weights, overrides.arch or arch, arguments, file
+        checkpoint.weights, overrides.arch or arch, given, file
     )
-    if config:
-        own: Preprocessing | None = config.preprocessing
-    else:
-        own = checkpoint.preprocessing or (known.preprocessing if known else None)
+    own = next((origin.preprocessing for origin in origins if origin.preprocessing), None)
     stated = overrides.preprocessing(arch)
     if stated and own and _differ(stated, own):
         raise UsageError(
@@ -99,19 +96,17 @@ def parse(
         arch = _settle_strides(arch, preprocessing, overrides, file)
         if preprocessing.channels == "bgr":
             weights[first_conv] = weights[first_conv].flip(1).contiguous()
-    head = weights.get(classifier)
-    left = KEY_MAPS[key_map].find_ignored(checkpoint.weights) if key_map in KEY_MAPS else []
     return ParsedCheckpoint(
         weights,
         arch,
         arguments,
-        0 if head is None else head.shape[0],
+        len(weights.get(classifier, ())),
         preprocessing,
         key_map,
         checkpoint,
         known.name if known else file.path.name,
         filled,
-        left,
+        KEY_MAPS[key_map].find_ignored(checkpoint.weights) if key_map in KEY_MAPS else [],
     )
 
 
@@ -140,9 +135,8 @@ def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
         "names": parsed.key_map,
         "conventions": preprocessing.origin,
         **facts,
-        **({"filled": parsed.filled} if parsed.filled else {}),
-        **({"left": parsed.left} if parsed.left else {}),
     }
+    noted = {"filled": parsed.filled, "left": parsed.left}
     epoch = facts.get("epoch")
     return Backbone(
         spec=preprocessing.spec(parsed.arch, parsed.num_classes, parsed.model_args),
@@ -150,7 +144,7 @@ def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
             source=parsed.source,
             source_sha256=file.sha256,
             epochs=epoch + 1 if isinstance(epoch, int) and "release" in layout else None,
-            stated=stated,
+            stated=stated | {name: value for name, value in noted.items() if value},
         ),
         weights=parsed.weights,
     )
@@ -166,18 +160,15 @@ def read_npz(file: CheckpointFile, overrides: Overrides) -> Backbone:
         UsageError: no --arch, no preprocessing, an architecture without such a reader, or not all.
     """
     path, arch = file.path, overrides.arch
-    if arch is None:
-        raise UsageError(f"{path} is a NumPy archive: give --arch, the timm architecture it is of.")
-    preprocessing = overrides.preprocessing(arch)
-    if preprocessing is None:
+    preprocessing = overrides.preprocessing(arch) if arch else None
+    if arch is None or preprocessing is None:
         raise UsageError(
-            f"{path} does not say how its network is fed. Give --source or --mean, --std."
+            f"{path} is a NumPy archive, which says neither what network it is of nor how that is "
+            "fed: give --arch, a timm architecture, and --source, or --mean and --std."
         )
-    heads = [  # as JAX programs name the classifier
-        array for name, array in file.content.items()
-        if name.endswith(("head/kernel", "head/conv2d/kernel"))
-    ]  # fmt: skip
-    num_classes = int(heads[0].shape[-1]) if heads else 0
+    heads = ("head/kernel", "head/conv2d/kernel")  # as JAX programs name the classifier
+    sizes = [array.shape[-1] for name, array in file.content.items() if name.endswith(heads)]
+    num_classes = int(sizes[0]) if sizes else 0
     spec = preprocessing.spec(arch, num_classes, {})
     network: Any = spec.create(num_classes, seed=0)
     if not hasattr(network, "load_pretrained"):
@@ -207,12 +198,9 @@ def read_npz(file: CheckpointFile, overrides: Overrides) -> Backbone:
 def _identify(
     weights: Mapping[str, Tensor], arch: str | None, given: Mapping[str, Any], file: CheckpointFile
 ) -> tuple[dict[str, Tensor], str, str, dict[str, Any], list[str]]:
-    """The first key map under which the weights fit a network, all of them."""
-    refusals: list[str] = []
-    for title, key_map in KEY_MAPS.items():
-        renamed = key_map.rename(weights)
-        if renamed is None:
-            continue
+    """The first names under which the weights fit a network, all of them."""
+    refusal = ""
+    for title, renamed in rename(weights, arch):
         inferred, arguments = infer({n: t.shape for n, t in renamed.items()}) or (None, {})
         candidate = arch or inferred
         if candidate is None:
@@ -222,21 +210,31 @@ def _identify(
             complete, filled = fit(renamed, candidate, arguments)
             return complete, title, candidate, arguments, filled
         except UsageError as error:
-            refusals.append(f"as {candidate} under the names of {title}: {error}")
-        if arch is not None and (filtered := _filter_by_timm(renamed, arch)) is not None:
-            try:
-                complete, filled = fit(filtered, arch, arguments)
-                return complete, f"timm's own filter of {arch}", arch, arguments, filled
-            except UsageError:
-                pass
-    if refusals:
-        raise UsageError(f"{file.path} is not understood. " + refusals[0])
+            refusal = refusal or f"as {candidate} under the names of {title}: {error}"
+    if refusal:
+        raise UsageError(f"{file.path} is not understood. {refusal}")
     again = ASK_FOR_BACKBONE_FILE.format(path=file.path, options="--arch NAME --source NAME")
     raise UsageError(
         f"{file.path}: which network its {len(weights)} tensors belong to cannot be told from "
         f"their names ({', '.join(sorted(weights)[:4])}, ...). Give --arch, a timm architecture; "
         f"where only some names belong to it, also --prefix. {again}"
     )
+
+
+def rename(
+    weights: Mapping[str, Tensor], arch: str | None = None
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The weights under timm's names, by every key map that covers theirs: title and weights.
+
+    Args:
+        weights: under the names of any program.
+        arch: where it is given, timm's own reader of foreign names for it is tried too.
+    """
+    for title, key_map in KEY_MAPS.items():
+        if (renamed := key_map.rename(weights)) is not None:
+            yield title, renamed
+            if arch is not None and (filtered := _filter_by_timm(renamed, arch)) is not None:
+                yield f"timm's own filter of {arch}", filtered
 
 
 def fit(
@@ -257,8 +255,8 @@ def fit(
         UsageError: a name on one side only, another shape, or numbers of another kind.
     """
     if num_classes is None:
-        head = weights.get(_first_and_last(arch)[1])
-        num_classes = 0 if head is None else head.shape[0] if head.ndim else 1
+        head = weights.get(_first_and_last(arch)[1], torch.empty(0))
+        num_classes = head.shape[0] if head.ndim else 1
     with torch.device("meta"):
         network = create_model(arch, num_classes=num_classes, **arguments)
     own = network.state_dict()
@@ -275,18 +273,14 @@ def _fill(
     Only where all of them are missing: one alone is damage.
     """
     complete, filled = dict(weights), []
-    counters = [name for name in own if name.endswith("num_batches_tracked")]
-    if counters and weights.keys().isdisjoint(counters):
-        complete |= {name: torch.zeros((), dtype=torch.int64) for name in counters}
-        filled.append("num_batches_tracked")
-    statistics = [name for name in own if name.endswith((".running_mean", ".running_var"))]
-    if statistics and weights.keys().isdisjoint(statistics):
-        for name in statistics:
-            if f"{name.rpartition('.')[0]}.weight" in weights:
+    for title, suffixes in _OMITTED.items():
+        names = [name for name in own if name.endswith(suffixes)]
+        if names and weights.keys().isdisjoint(names):
+            filled.append(title)
+            for name in names:
                 # less BatchNorm's eps, as detectron2 does: the division is then by one
-                value = 1 - 1e-5 if name.endswith("var") else 0.0
-                complete[name] = torch.full(own[name].shape, value)
-        filled.append("running statistics")
+                value = 1 - 1e-5 if name.endswith("running_var") else 0
+                complete[name] = torch.full(own[name].shape, value, dtype=own[name].dtype)
     return complete, filled
 
 
@@ -303,16 +297,16 @@ def _first_and_last(arch: str) -> tuple[str, str]:
     """The weights of the first convolution and of the classifier, as timm describes them."""
     if not timm.is_model(arch):
         create_model(arch)  # refuses, and names its neighbours
-    described = pretrained_cfg(arch)
+    described: Any = timm.get_pretrained_cfg(arch)
     first, last = described.first_conv or "", described.classifier or ""
-    if isinstance(first, (tuple, list)) or isinstance(last, (tuple, list)):
+    if not isinstance(first, str) or not isinstance(last, str):
         raise UsageError(f"{arch} has several stems or classifiers, which is not supported")
     return f"{first}.weight", f"{last}.weight"
 
 
 def _differ(one: Preprocessing, other: Preprocessing) -> bool:
-    numbers = zip((*one.mean, *one.std), (*other.mean, *other.std), strict=True)
-    return one.channels != other.channels or any(abs(a - b) > 1e-3 for a, b in numbers)
+    numbers = (*one.mean, *one.std), (*other.mean, *other.std)
+    return one.channels != other.channels or not np.allclose(*numbers, rtol=0, atol=1e-3)
 
 
 def _settle_strides(
@@ -343,9 +337,8 @@ def _filter_by_timm(weights: Mapping[str, Tensor], arch: str) -> dict[str, Tenso
     if not timm.is_model(arch):
         return None
     module = sys.modules[timm.models.model_entrypoint(arch).__module__]
-    for name in ("checkpoint_filter_fn", "_checkpoint_filter_fn"):
-        if function := getattr(module, name, None):
-            break
+    names = ("checkpoint_filter_fn", "_checkpoint_filter_fn")
+    function: Any = next((getattr(module, name) for name in names if hasattr(module, name)), None)
     if function is None or "model" not in inspect.signature(function).parameters:
         return None
     with torch.device("meta"):

@@ -8,9 +8,8 @@ from pretrain.models import register
 from transfer.formats import sidecar
 from transfer.formats.files import CheckpointFile, open_file
 from transfer.formats.layouts import find_weights
-from transfer.formats.parsing import fit, parse, read_npz, to_backbone
+from transfer.formats.parsing import fit, parse, read_npz, rename, to_backbone
 from transfer.formats.sources import Overrides, read_timm_config
-from transfer.key_maps import KEY_MAPS
 
 _IN_A_FOLDER = ("backbone.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 # what our own files are, by the beginning of their `format`
@@ -68,9 +67,7 @@ def _restore(file: CheckpointFile, spec: BackboneSpec, provenance: Provenance) -
     rest = file.content.get("rest") if isinstance(file.content, dict) else None
     rest = find_weights(rest, file.path).weights if rest else {}
     refusal = ""
-    for key_map in KEY_MAPS.values():
-        if (renamed := key_map.rename(weights)) is None:
-            continue
+    for _, renamed in rename(weights):
         try:
             fitted, _ = fit(renamed | rest, spec.arch, spec.model_args, spec.num_classes)
             return Backbone(spec=spec, provenance=provenance, weights=fitted)

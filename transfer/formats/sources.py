@@ -8,7 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -56,40 +56,34 @@ class Preprocessing:
         )
 
 
-_CAFFE_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
+def _of_bytes(mean: Sequence[float], std: Sequence[float], **facts: Any) -> Preprocessing:
+    """From mean and std of pixels in 0 to 255."""
+    mean, std = (tuple(value / 255 for value in values) for values in (mean, std))
+    return Preprocessing(mean=mean, std=std, **facts)
 
+
+_CAFFE_MEAN = (123.675, 116.28, 103.53)
 SOURCES: dict[str, Preprocessing] = {
     "cutmix": Preprocessing(origin="CutMix-PyTorch, ImageNet (its train.py)"),
-    "cutmix-cifar": Preprocessing(
-        mean=(125.3 / 255, 123.0 / 255, 113.9 / 255),
-        std=(63.0 / 255, 62.1 / 255, 66.7 / 255),
-        size=32,
-        crop_pct=1.0,
+    "cutmix-cifar": _of_bytes(
+        (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), size=32, crop_pct=1.0,
         origin="CutMix-PyTorch, CIFAR (its train.py)",
     ),
     "torchvision": Preprocessing(origin="torchvision, its ImageNet presets"),
     "mmpretrain": Preprocessing(origin="mmpretrain and openmixup, their ImageNet pipelines"),
-    "msra": Preprocessing(
-        mean=_CAFFE_MEAN,
-        std=(1 / 255,) * 3,
-        channels="bgr",
-        stride="1x1",
+    "msra": _of_bytes(
+        _CAFFE_MEAN, (1, 1, 1), channels="bgr", stride="1x1",
         origin="MSRA's networks as detectron2's defaults feed them",
     ),
-    "detectron1": Preprocessing(
-        mean=(122.7717 / 255, 115.9465 / 255, 102.9801 / 255),
-        std=(1 / 255,) * 3,
-        channels="bgr",
-        stride="1x1",
+    "detectron1": _of_bytes(
+        (122.7717, 115.9465, 102.9801), (1, 1, 1), channels="bgr", stride="1x1",
         origin="MSRA's networks as Detectron's defaults feed them",
     ),
-    "fair": Preprocessing(
-        mean=_CAFFE_MEAN,
-        std=(58.395 / 255, 57.12 / 255, 57.375 / 255),
-        channels="bgr",
+    "fair": _of_bytes(
+        _CAFFE_MEAN, (58.395, 57.12, 57.375), channels="bgr",
         origin="FAIR's Caffe2 ResNeXt as detectron2's X-101-32x8d recipes feed it",
     ),
-}
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,41 +139,43 @@ def _stride(arch: str) -> Literal["3x3", "1x1"]:
     return "1x1" if arch.endswith("_caffe") else "3x3"
 
 
-def pretrained_cfg(arch: str) -> Any:
-    """Timm's own description of an architecture or of one of its listed weights."""
-    return timm.get_pretrained_cfg(arch)
-
-
 def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = "") -> Preprocessing:
-    """From timm's own description: of an architecture, or of a file (config.json, arguments)."""
+    """From timm's own description: of an architecture, or of a file (config.json, arguments).
+
+    Raises:
+        UsageError: timm lacks the architecture, or it is not fed square RGB images.
+        LookupError, TypeError, ValueError: the description is not as timm writes it.
+    """
     if config is None:
         if not timm.is_model(arch):
             raise UsageError(f"--source timm: timm knows no architecture {arch!r}.")
-        config = pretrained_cfg(arch).to_dict()
-    resolved = resolve_data_config(dict(config), pretrained_cfg=dict(config))
-    if len(resolved["mean"]) != 3 or resolved["input_size"][1] != resolved["input_size"][2]:
-        raise UsageError(f"{arch} is fed {resolved['input_size']}; square RGB images are needed.")
+        config = timm.get_pretrained_cfg(arch).to_dict()  # type: ignore[union-attr]
+    facts = resolve_data_config(dict(config), pretrained_cfg=dict(config))
+    if len(facts["mean"]) != 3 or facts["input_size"][1] != facts["input_size"][2]:
+        raise UsageError(f"{arch} is fed {facts['input_size']}; square RGB images are needed.")
     return Preprocessing(
-        mean=tuple(resolved["mean"]),
-        std=tuple(resolved["std"]),
-        size=resolved["input_size"][1],
-        interpolation=resolved["interpolation"],
-        crop_pct=resolved["crop_pct"],
+        mean=tuple(facts["mean"]),
+        std=tuple(facts["std"]),
+        size=facts["input_size"][1],
+        interpolation=facts["interpolation"],
+        crop_pct=float(facts["crop_pct"]),
         stride=_stride(arch),
         origin=origin or f"timm's default configuration of {arch} (given: --source timm)",
     )
 
 
 @dataclass(frozen=True)
-class TimmConfig:
-    """What timm's config.json says of the weights beside it."""
+class KnownFile:
+    """What stands of a file beside it (timm's config.json) or in a library's list."""
 
+    name: str
+    """In a list as a user would type it, such as torchvision:resnet50/IMAGENET1K_V2."""
     arch: str
-    model_args: dict[str, Any]
     preprocessing: Preprocessing
+    model_args: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_timm_config(path: Path) -> TimmConfig | None:
+def read_timm_config(path: Path) -> KnownFile | None:
     """A config.json; None where there is none or it is another program's.
 
     Raises:
@@ -188,9 +184,9 @@ def read_timm_config(path: Path) -> TimmConfig | None:
     if not path.is_file() or path.stat().st_size > MAX_JSON:
         return None
     content = load_json(path.read_text(encoding="utf-8", errors="replace"), path)
-    if not isinstance(content, dict) or not isinstance(content.get("architecture"), str):
+    arch = content.get("architecture") if isinstance(content, dict) else None
+    if not isinstance(arch, str):
         return None
-    arch = content["architecture"]
     if not timm.is_model(arch):
         raise UsageError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
     arguments = content.get("model_args") or {}
@@ -199,18 +195,15 @@ def read_timm_config(path: Path) -> TimmConfig | None:
     origin = f"timm's config.json in {path.parent}"
     try:
         preprocessing = of_timm(arch, content.get("pretrained_cfg") or content, origin)
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (LookupError, TypeError, ValueError) as error:
         raise UsageError(f"{path} is no configuration of timm ({error}).") from error
     # what timm writes down of any network: classes, channels, and its usual pooling
     with torch.device("meta"):
         pool: Any = getattr(create_model(arch), "global_pool", None)
-    usual = {"in_chans": 3, "global_pool": getattr(pool, "pool_type", pool)}
-    beyond = {
-        key: value
-        for key, value in arguments.items()
-        if key != "num_classes" and not (key in usual and usual[key] == value)
-    }
-    return TimmConfig(arch, beyond, preprocessing)
+    usual = {"in_chans": 3, "num_classes": arguments.get("num_classes")}
+    usual["global_pool"] = getattr(pool, "pool_type", pool)
+    beyond = {key: value for key, value in arguments.items() if (key, value) not in usual.items()}
+    return KnownFile(path.parent.name, arch, preprocessing, beyond)
 
 
 def load_json(text: str, path: Path) -> Any:
@@ -226,10 +219,15 @@ def of_mm_config(text: str) -> Preprocessing | None:
 
     Takes the mean, std and channel order of the pipeline; the style of the strides.
     """
-    means = set(re.findall(r"\bmean=[\[(]([^\])]+)[\])]", text))
-    stds = set(re.findall(r"\bstd=[\[(]([^\])]+)[\])]", text))
-    orders = set(re.findall(r"\bto_rgb=(True|False)", text))
-    styles = set(re.findall(r"\bstyle='(pytorch|caffe)'", text))
+    means, stds, orders, styles = (
+        set(re.findall(pattern, text))
+        for pattern in (
+            r"\bmean=[\[(]([^\])]+)[\])]",
+            r"\bstd=[\[(]([^\])]+)[\])]",
+            r"\bto_rgb=(True|False)",
+            r"\bstyle='(pytorch|caffe)'",
+        )
+    )
     if len(means) != 1 or len(stds) != 1 or len(orders) > 1 or len(styles) > 1:
         return None
     try:
@@ -265,16 +263,6 @@ _OLD_TORCHVISION = {
 }
 
 
-@dataclass(frozen=True)
-class KnownFile:
-    """A file that a library lists by its hash."""
-
-    name: str
-    """As a user would type it: torchvision:resnet50/IMAGENET1K_V2, timm:resnet50.a1_in1k."""
-    arch: str
-    preprocessing: Preprocessing
-
-
 def of_torchvision(arch: str, weights: Any) -> Preprocessing:
     """From a torchvision weights entry and its own transforms."""
     preset = weights.transforms()
@@ -306,7 +294,7 @@ def _known_files() -> dict[str, KnownFile]:
         for digits, arch in _OLD_TORCHVISION.items()
     }
     for name in timm.list_pretrained():
-        config = pretrained_cfg(name)
+        config: Any = timm.get_pretrained_cfg(name)
         digits = digits_in(config.url)
         if digits and config.input_size[1] == config.input_size[2]:
             arch = name.split(".")[0]
