@@ -157,13 +157,11 @@ class Backbone:
         `min_scale` of the image's area.
         """
         _, height, width = self.spec.input_size
-        interpolation, geometry = self.spec.interpolation, list[nn.Module]()
+        geometry = evaluation_crop(height, width, self.spec.crop_pct, self.spec.interpolation)
         if train:
-            mode = InterpolationMode(interpolation)
+            mode = InterpolationMode(self.spec.interpolation)
             crop = v2.RandomResizedCrop((height, width), (min_scale, 1.0), interpolation=mode)
-            geometry += [crop, v2.RandomHorizontalFlip()]
-        else:
-            geometry += evaluation_crop(height, width, self.spec.crop_pct, interpolation)
+            geometry = crop, v2.RandomHorizontalFlip()
         return v2.Compose([*geometry, v2.ToImage(), *self.spec.normalisation()])
 
     def save(self, path: Path) -> None:
@@ -192,11 +190,11 @@ class Backbone:
         if format_found != FORMAT:
             raise UsageError(_describe_foreign(path, content, format_found))
         try:
-            spec = _from_dict(BackboneSpec, content["spec"])
-            # older files lack the fields that were added later
-            added = {"classes": None, "stated": None}
-            provenance = _from_dict(Provenance, {**added, **content["provenance"]})
-            weights = content["state_dict"]
+            names = {entry.name for entry in fields(BackboneSpec)}
+            if difference := sorted(names ^ set(content["spec"])):
+                raise UsageError(f"BackboneSpec: missing or unknown fields {difference}")
+            spec, weights = BackboneSpec(**content["spec"]), content["state_dict"]
+            provenance = Provenance(**content["provenance"])  # older files lack some fields
             if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
                 raise UsageError("state_dict holds something else than tensors")
             with torch.device("meta"):
@@ -237,9 +235,3 @@ def classifier_patterns(model: nn.Module) -> tuple[str, ...]:
     names = config["classifier"]
     names = (names,) if isinstance(names, str) else names
     return tuple(rf"{re.escape(name)}\..*" for name in names)
-
-
-def _from_dict(kind: Any, content: Mapping[str, Any]) -> Any:
-    if difference := sorted({entry.name for entry in fields(kind)} ^ set(content)):
-        raise UsageError(f"{kind.__name__}: missing or unknown fields {difference}")
-    return kind(**content)

@@ -1,6 +1,5 @@
 """A backbone's own classifier on a data set, the labels in the order of its outputs."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,10 +10,8 @@ from timm.data.imagenet_info import ImageNetInfo
 from torchvision.transforms import v2
 
 from pretrain.backbone import Backbone
-from pretrain.data import Transformed, collate
+from pretrain.data import Images, Transformed, collate, folders
 from pretrain.data.cifar import find_cifar, open_cifar
-from pretrain.data.folders import is_flat, open_flat, open_folder
-from pretrain.data.images import ImageArray, ImageFiles
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UsageError, shorten
 from pretrain.evaluation import ClassificationScores, evaluate
@@ -69,9 +66,8 @@ def evaluate_backbone(
             "the backbone has no classifier of its own; it cannot be scored by itself."
         )
     images, matching = open_matched(root, split, labels, backbone)
-    _, height, width = spec.input_size
-    crop = evaluation_crop(height, width, spec.crop_pct, spec.interpolation)
-    steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else [*crop]
+    crop = evaluation_crop(*spec.input_size[1:], spec.crop_pct, spec.interpolation)
+    steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else crop
     loader = Loader(
         Transformed(images, v2.Compose(steps)),
         batch_size=batch_size,
@@ -93,7 +89,7 @@ def evaluate_backbone(
 
 def open_matched(
     root: Path, split: str | None, labels: str | None, backbone: Backbone
-) -> tuple[ImageFiles | ImageArray, str]:
+) -> tuple[Images, str]:
     """The images, their labels being the classifier's outputs, and how the classes were matched.
 
     Args:
@@ -106,42 +102,38 @@ def open_matched(
     Raises:
         UsageError: no such data, or classes that are not the classifier's.
     """
-    named = backbone.provenance.classes
-    # sorted synsets: the order that everybody trains in
-    synsets = ImageNetInfo().label_names() if backbone.spec.num_classes == 1000 else None
-    images: ImageFiles | ImageArray
+    named, count = backbone.provenance.classes, backbone.spec.num_classes
+    if named is not None:
+        outputs, how = tuple(named), "by the names in the file"
+    else:  # sorted synsets: the order that everybody trains in
+        outputs = tuple(ImageNetInfo().label_names()) if count == 1000 else ()
+        how = "by timm's list of ImageNet's synsets"
+    images: Images
     if (cifar := find_cifar(root)) is not None:
         images = open_cifar(*cifar)[1]
     else:
-        split = _default_split(root) if split is None else split
-        if is_flat(root / split):
-            named = named or synsets
-            images = open_flat(root, split, tuple(named or ()), labels, "--val-labels")
+        if split is None:
+            split = folders.validation_split(root)
+            if root.is_dir() and not (root / split).is_dir() and folders.class_folders(root):
+                split = "."
+        if folders.is_flat(root / split):
+            images = folders.open_flat(root, split, outputs, labels, "--val-labels")
         else:
-            images = open_folder(root, split, "--split")
-    if named is None and backbone.spec.num_classes == len(images.classes):
+            images = folders.open_folder(root, split, "--split")
+    classes = images.classes
+    if named is None and len(classes) == count and classes != outputs:
         return images, "classes in alphabetical order (the file does not name them)"
-    how = "by timm's list of ImageNet's synsets" if named is None else "by the names in the file"
-    outputs = named or synsets
-    if outputs is None:
+    if not outputs:
         raise UsageError(
-            f"{root} has {len(images.classes)} classes, the classifier "
-            f"{backbone.spec.num_classes} outputs, and the file does not name them."
+            f"{root} has {len(classes)} classes, the classifier {count} outputs, and the file does "
+            "not name them."
         )
     index = {name: number for number, name in enumerate(outputs)}
-    if unknown := [name for name in images.classes if name not in index]:
+    if unknown := [name for name in classes if name not in index]:
         raise UsageError(
-            f"{len(unknown)} of the {len(images.classes)} classes in {root} are none of the "
+            f"{len(unknown)} of the {len(classes)} classes in {root} are none of the "
             f"classifier's {len(outputs)}: {shorten(unknown)}. Its own are {shorten(outputs)}."
         )
-    numbers = np.array([index[name] for name in images.classes])
-    matching = f"{len(images.classes)} of {len(outputs)} classes, {how}"
-    return replace(images, classes=tuple(outputs), labels=numbers[images.labels]), matching
-
-
-def _default_split(root: Path) -> str:
-    for name in ("val", "test"):
-        if (root / name).is_dir():
-            return name
-    has_folders = root.is_dir() and any(entry.is_dir() for entry in os.scandir(root))
-    return "." if has_folders else "val"
+    numbers = np.array([index[name] for name in classes])
+    matching = f"{len(classes)} of {len(outputs)} classes, {how}"
+    return replace(images, classes=outputs, labels=numbers[images.labels]), matching

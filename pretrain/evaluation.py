@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from lightning.fabric import Fabric
@@ -81,22 +80,16 @@ def evaluate(
     for name, network in networks.items():
         network.train(training[name])
     loader.share_corrupt()
-    all_counts: Any = fabric.all_reduce(counts, reduce_op="sum")
-    all_losses: Any = fabric.all_reduce(losses, reduce_op="sum")
+    all_counts, all_losses = (
+        fabric.all_reduce(sums, reduce_op="sum").cpu()  # type: ignore[union-attr]
+        for sums in (counts, losses)
+    )
     seconds = time.monotonic() - started
     scores = {}
-    for name, per_class, loss_sum in zip(
-        networks, all_counts.cpu(), all_losses.tolist(), strict=True
-    ):
+    for name, per_class, loss_sum in zip(networks, all_counts, all_losses, strict=True):
         seen, first, among_five = per_class.sum(0).tolist()
         if not seen:
             raise UsageError("none of the validation images can be read.")
-        scores[name] = ClassificationScores(
-            top1=100 * first / seen,
-            top5=100 * among_five / seen,
-            loss=loss_sum / seen,
-            images=seen,
-            per_class=per_class,
-            images_per_second=seen / seconds,
-        )
+        top1, top5, loss = 100 * first / seen, 100 * among_five / seen, float(loss_sum) / seen
+        scores[name] = ClassificationScores(top1, top5, loss, seen, per_class, seen / seconds)
     return scores

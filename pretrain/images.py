@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif")
 
@@ -27,10 +27,9 @@ def decode(path: Path) -> Tensor:
     except RuntimeError as error:
         if not path.exists():
             raise UsageError(f"there is no image {path}.") from error
-        reason = str(error).splitlines()[0].strip().rstrip(".")
         raise UsageError(
-            f"image {path} cannot be decoded ({reason}). It may be cut short or no image; "
-            f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
+            f"image {path} cannot be decoded ({first_line(error).rstrip('.')}). It may be cut "
+            f"short or no image; supported are {', '.join(SUFFIXES)}. Replace or remove it."
         ) from error
     if image.ndim == 4:  # an animation: its first picture, as PIL takes it
         image = image[0]

@@ -53,25 +53,18 @@ class BackboneSpec:
         """Check every field: a spec may come from a file of unknown origin."""
         for name in ("input_size", "mean", "std"):
             object.__setattr__(self, name, tuple(getattr(self, name)))
-        size, modes = self.input_size, ("nearest", "bilinear", "bicubic")
+        size, outputs = self.input_size, self.num_classes
+        modes = ("nearest", "bilinear", "bicubic")
         rules = (
             ("arch", isinstance(self.arch, str) and self.arch, "a timm name"),
             ("model_args", is_plain(self.model_args), "plain values"),
-            ("model_args", _is_modest(self.model_args), "numbers of at most 16,384"),
-            (
-                "input_size",
-                len(size) == 3 and size[0] == 3 and all(isinstance(n, int) and n > 0 for n in size),
-                "(3, height, width)",
-            ),
-            ("mean", _is_three_numbers(self.mean), "three numbers"),
-            ("std", _is_three_numbers(self.std) and min(self.std) > 0, "three numbers above 0"),
+            ("model_args", is_plain(self.model_args, 16_384), "numbers of at most 16,384"),
+            ("input_size", _are_three(size, int, 0) and size[0] == 3, "(3, height, width)"),
+            ("mean", _are_three(self.mean), "three numbers"),
+            ("std", _are_three(self.std, above=0), "three numbers above 0"),
             ("interpolation", self.interpolation in modes, f"one of {modes}"),
             ("crop_pct", 0 < self.crop_pct <= 1, "in (0, 1]"),
-            (
-                "num_classes",
-                isinstance(self.num_classes, int) and self.num_classes >= 0,
-                "an integer, 0 for no classifier",
-            ),
+            ("num_classes", isinstance(outputs, int) and outputs >= 0, "an integer, 0 for none"),
         )
         for name, good, allowed in rules:
             if not good:
@@ -132,23 +125,20 @@ def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
     return tuple(Level(index, channels, stride) for index, (channels, stride) in levels)
 
 
-def is_plain(value: Any) -> bool:
-    """True for what JSON can hold: dicts with text keys, lists, numbers, texts, None."""
+def is_plain(value: Any, largest: float = math.inf) -> bool:
+    """True for what JSON can hold: dicts with text keys, lists, numbers, texts, None.
+
+    With `largest`, whole numbers and lengths of lists up to it: a depth of a billion would be
+    built for hours.
+    """
     if isinstance(value, dict):
-        return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
+        return all(isinstance(key, str) and is_plain(value[key], largest) for key in value)
     if isinstance(value, (list, tuple)):
-        return all(map(is_plain, value))
-    return value is None or isinstance(value, (bool, int, float, str))
+        return len(value) <= largest and all(is_plain(inner, largest) for inner in value)
+    if isinstance(value, int):
+        return abs(value) <= largest
+    return value is None or isinstance(value, (float, str))
 
 
-def _is_modest(value: Any) -> bool:
-    """False for a depth of a billion, which would be built for hours."""
-    if isinstance(value, dict):
-        return all(map(_is_modest, value.values()))
-    if isinstance(value, (list, tuple)):
-        return len(value) <= 1000 and all(map(_is_modest, value))
-    return not isinstance(value, int) or abs(value) <= 16_384
-
-
-def _is_three_numbers(values: tuple[Any, ...]) -> bool:
-    return len(values) == 3 and all(isinstance(value, (int, float)) for value in values)
+def _are_three(values: tuple[Any, ...], kind: Any = (int, float), above: float = -math.inf) -> bool:
+    return len(values) == 3 and all(isinstance(v, kind) and v > above for v in values)

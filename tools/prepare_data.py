@@ -31,12 +31,14 @@ def main(argv: list[str] | None = None) -> None:
     check_ranges("--", options, sample=">= 0")
     if options.repair and options.kind in ("voc", "coco"):
         raise UsageError(f"there is nothing that --repair could do to {options.kind}.")
+    root, results = options.check, []
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}.")
 
     from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
     from transfer.captioning.check import check_coco
     from transfer.detection.check import check_voc
 
-    root, results = options.check, []
     if options.repair:
         results += (repair_cifar if options.kind == "cifar" else repair_imagenet)(root)
     if options.kind == "cifar":

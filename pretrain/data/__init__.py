@@ -28,7 +28,7 @@ def open_data(root: Path, options: DatasetConfig) -> ImageSplits:
     if (cifar := find_cifar(root)) is not None:
         return ImageSplits(cifar[0].name, *open_cifar(*cifar))
     train = open_folder(root, options.train, "--dataset.train")
-    split = validation_split(root, options.val)
+    split = options.val or validation_split(root)
     if is_flat(root / split):
         val = open_flat(root, split, train.classes, options.val_labels, "--dataset.val_labels")
     else:

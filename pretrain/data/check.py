@@ -4,59 +4,56 @@ import os
 import re
 import shutil
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from pretrain.check_results import CheckResult, counted, decoded, note, ok, wrong
 from pretrain.data.cifar import LAYOUTS, find_cifar, open_cifar
 from pretrain.data.folders import class_folders, image_files, is_flat, validation_split
 from pretrain.data.validation_labels import find_labels, read_labels
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.progress import bar
 
-_TRAIN, _VAL, _CLASSES = 1_281_167, 50_000, 1_000
 
-
-def check_imagenet(root: Path, sample: int) -> list[CheckResult]:
+def check_imagenet(root: Path, sample: int) -> Iterator[CheckResult]:
     """ILSVRC2012: train by synset, val by synset or flat with a label file.
 
     Args:
         root: the folder with train and val.
         sample: images of each split to decode.
     """
-    _check_folder(root)
-    results: list[CheckResult] = []
-    train, val = root / "train", root / validation_split(root, None)
+    train, val = root / "train", root / validation_split(root)
     classes: list[str] = []
     if not train.is_dir():
-        results.append(wrong(f"there is no folder {train}: expected {train}/n01440764/*.JPEG"))
+        yield wrong(f"there is no folder {train}: expected {train}/n01440764/*.JPEG")
     elif archives := _class_archives(train):
-        text = f"{train} holds {len(archives)} archives of classes: --repair unpacks them"
-        results.append(wrong(text))
+        yield wrong(f"{train} holds {len(archives)} archives of classes: --repair unpacks them")
     else:
         classes, paths = _list_images(train)
-        results.append(counted(len(classes), _CLASSES, f"classes in {train.name}"))
-        results.append(counted(len(paths), _TRAIN, f"images in {train.name}"))
+        yield counted(len(classes), 1_000, "classes in train")
+        yield counted(len(paths), 1_281_167, "images in train")
         if other := [name for name in classes if not re.fullmatch(r"n\d+", name)]:
-            results.append(note(f"{len(other)} classes are no synsets, such as {other[0]}"))
-        results += [decoded(paths, sample, train.name)] if paths else []
+            yield note(f"{len(other)} classes are no synsets, such as {other[0]}")
+        yield decoded(paths, sample, "train")
     if not val.is_dir():
-        return [*results, wrong(f"there is no folder {val}")]
+        yield wrong(f"there is no folder {val}")
+        return
     if is_flat(val):
         paths = image_files(val)
-        results.append(counted(len(paths), _VAL, f"images in {val.name}, without class folders"))
+        yield counted(len(paths), 50_000, f"images in {val.name}, without class folders")
         try:
             labels = find_labels(root, val.name)
             val_classes = read_labels(labels, [Path(path).name for path in paths], classes)
         except UsageError as error:
-            return [*results, wrong(str(error))]
-        results.append(ok(f"their labels are in {labels}; --repair puts them into class folders"))
+            yield wrong(str(error))
+            return
+        yield ok(f"their labels are in {labels}; --repair puts them into class folders")
     else:
         val_classes, paths = _list_images(val)
-        results.append(counted(len(paths), _VAL, f"images in {val.name}"))
+        yield counted(len(paths), 50_000, f"images in {val.name}")
     if classes and (only := sorted(set(val_classes) ^ set(classes))):
-        text = f"{len(only)} classes are in one of train and {val.name} only, such as {only[0]}"
-        results.append(wrong(text))
-    return [*results, *([decoded(paths, sample, val.name)] if paths else [])]
+        yield wrong(f"{len(only)} classes are in one of train and {val.name} only: {shorten(only)}")
+    yield decoded(paths, sample, val.name)
 
 
 def repair_imagenet(root: Path) -> list[CheckResult]:
@@ -66,7 +63,7 @@ def repair_imagenet(root: Path) -> list[CheckResult]:
     there, an image is moved by renaming.
     """
     results: list[CheckResult] = []
-    train, val = root / "train", root / validation_split(root, None)
+    train, val = root / "train", root / validation_split(root)
     for incomplete in train.glob(".n*.tmp"):
         shutil.rmtree(incomplete)
     if archives := _class_archives(train):
@@ -92,9 +89,7 @@ def repair_imagenet(root: Path) -> list[CheckResult]:
 
 def check_cifar(root: Path) -> list[CheckResult]:
     """The pickles of CIFAR-10 or CIFAR-100; every image and label is read."""
-    _check_folder(root)
-    cifar = find_cifar(root)
-    if cifar is None:
+    if (cifar := find_cifar(root)) is None:
         if archives := _cifar_archives(root):
             return [wrong(f"{archives[0]} is not unpacked: --repair does it")]
         names = " or ".join(layout.folder for layout in LAYOUTS)
@@ -125,18 +120,12 @@ def repair_cifar(root: Path) -> list[CheckResult]:
     return results or [note("nothing to repair: there is no archive cifar-10-python.tar.gz")]
 
 
-def _check_folder(root: Path) -> None:
-    if not root.is_dir():
-        raise UsageError(f"there is no folder {root}.")
-
-
 def _class_archives(train: Path) -> list[Path]:
     return sorted(train.glob("n*.tar"))
 
 
 def _cifar_archives(root: Path) -> list[Path]:
-    paths = (root / f"cifar-{classes}-python.tar.gz" for classes in (10, 100))
-    return [path for path in paths if path.is_file()]
+    return sorted(root.glob("cifar-10*-python.tar.gz"))
 
 
 def _list_images(folder: Path) -> tuple[list[str], list[str]]:

@@ -28,10 +28,10 @@ class CifarLayout:
     names: str
 
 
-_CIFAR10_TRAIN = tuple(f"data_batch_{number}" for number in range(1, 6))
+_BATCHES = tuple(f"data_batch_{number}" for number in range(1, 6))
 LAYOUTS = (
     CifarLayout(
-        "cifar-10-batches-py", _CIFAR10_TRAIN, "test_batch", "batches.meta", "labels", "label_names"
+        "cifar-10-batches-py", _BATCHES, "test_batch", "batches.meta", "labels", "label_names"
     ),
     CifarLayout("cifar-100-python", ("train",), "test", "meta", "fine_labels", "fine_label_names"),
 )
@@ -60,7 +60,7 @@ def open_cifar(folder: Path, layout: CifarLayout) -> tuple[ImageArray, ImageArra
     def read(*names: str) -> ImageArray:
         batches = [_read_batch(folder / name, layout, len(classes)) for name in names]
         pixels, labels = map(np.concatenate, zip(*batches, strict=True))
-        return ImageArray(tuple(classes), torch.from_numpy(pixels), labels)
+        return ImageArray(tuple(classes), labels, torch.from_numpy(pixels))
 
     return read(*layout.train), read(layout.test)
 
@@ -75,13 +75,11 @@ def _read_batch(path: Path, layout: CifarLayout, num_classes: int) -> tuple[np.n
         raise UsageError(
             f"{path} is no CIFAR batch: it holds {keys}, not data and {layout.labels}."
         )
-    if pixels.dtype != np.uint8 or pixels.ndim != 2 or pixels.shape[1] != 3 * 32 * 32:
+    if pixels.dtype != np.uint8 or pixels.shape[1:] != (3072,):
         raise UsageError(
             f"{path}: data is {pixels.dtype} {pixels.shape}; it must be uint8 (images, 3072)."
         )
-    numbers = np.asarray(labels, dtype=np.int64)
-    if numbers.shape != (len(pixels),) or not ((numbers >= 0) & (numbers < num_classes)).all():
-        raise UsageError(
-            f"{path}: {layout.labels} must be {len(pixels)} numbers below {num_classes}."
-        )
+    numbers, count = np.asarray(labels, dtype=np.int64), len(pixels)
+    if numbers.shape != (count,) or not ((numbers >= 0) & (numbers < num_classes)).all():
+        raise UsageError(f"{path}: {layout.labels} must be {count} numbers below {num_classes}.")
     return pixels.reshape(-1, 3, 32, 32), numbers

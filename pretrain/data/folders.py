@@ -5,6 +5,7 @@ validation_labels).
 """
 
 import os
+from itertools import chain
 from pathlib import Path
 
 from pretrain.data.images import ImageFiles
@@ -26,10 +27,9 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
     """
     folder = root / split
     expected = f"{folder}/CLASS/*.jpg"
-    if root.exists() and not root.is_dir():
-        raise UsageError(f"{root} is a file; a folder with {split}/CLASS/*.jpg is needed.")
-    if not root.exists():
-        raise UsageError(f"there is no folder {root}. Expected {expected}.")
+    if not root.is_dir():
+        problem = f"{root} is a file" if root.exists() else f"there is no folder {root}"
+        raise UsageError(f"{problem}. Expected {expected}.")
     if not folder.is_dir():
         entries = ", ".join(sorted(os.listdir(root))[:6]) or "nothing"
         other = f", or name the folder by {option} NAME" if option else ""
@@ -39,14 +39,14 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
     classes = class_folders(folder)
     if not classes:
         raise UsageError(f"{folder} has no class folders; expected {expected}.")
-    files = [image_files(folder / name) for name in classes]
-    if empty := [name for name, paths in zip(classes, files, strict=True) if not paths]:
+    files = {name: image_files(folder / name) for name in classes}
+    if empty := [name for name, paths in files.items() if not paths]:
         raise UsageError(
             f"{folder}: no images ({', '.join(SUFFIXES)}) in class {shorten(empty)}. "
             "Fill or remove these folders."
         )
-    labels = [label for label, paths in enumerate(files) for _ in paths]
-    return ImageFiles.of(classes, [path for paths in files for path in paths], labels)
+    labels = [label for label, paths in enumerate(files.values()) for _ in paths]
+    return ImageFiles.of(classes, [*chain.from_iterable(files.values())], labels)
 
 
 def open_flat(
@@ -94,8 +94,6 @@ def image_files(folder: Path) -> list[str]:
     )
 
 
-def validation_split(root: Path, name: str | None) -> str:
-    """The name of the validation folder: `name`, or `val`, or else `test`."""
-    if name is not None:
-        return name
+def validation_split(root: Path) -> str:
+    """The name of the validation folder: `val`, or else `test`."""
     return next((split for split in ("val", "test") if (root / split).is_dir()), "val")

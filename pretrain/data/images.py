@@ -4,7 +4,6 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -13,47 +12,39 @@ from torch import Tensor
 from pretrain.images import decode
 
 
-class Images(Protocol):
-    """A split of a data set. A label is a position in `classes`."""
+@dataclass(frozen=True, eq=False)
+class Images:
+    """A split of a data set."""
 
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the classes."""
-        ...
+    classes: tuple[str, ...]
+    """Names of the classes."""
+    labels: np.ndarray
+    """(N,) int64, positions in `classes`."""
 
-    @property
-    def labels(self) -> np.ndarray:
-        """(N,) int64."""
-        ...
-
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return len(self.labels)
 
     def read(self, index: int) -> Tensor:
         """Image `index` as uint8 RGB (3, H, W)."""
-        ...
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
-class ImageFiles:
+class ImageFiles(Images):
     """Images in files.
 
     Their names lie in one array: a million Python strings would be copied into every loader process
     as soon as it counts references to them.
     """
 
-    classes: tuple[str, ...]
     names: np.ndarray
     """(N,) paths as bytes."""
-    labels: np.ndarray
 
     @staticmethod
     def of(classes: Sequence[str], paths: list[str], labels: list[int]) -> "ImageFiles":
         """From lists."""
         names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
-        return ImageFiles(tuple(classes), names, np.array(labels, dtype=np.int64))
-
-    def __len__(self) -> int:
-        return len(self.names)
+        return ImageFiles(tuple(classes), np.array(labels, dtype=np.int64), names)
 
     def path(self, index: int) -> Path:
         """The file of image `index`."""
@@ -65,16 +56,11 @@ class ImageFiles:
 
 
 @dataclass(frozen=True, eq=False)
-class ImageArray:
+class ImageArray(Images):
     """Images of one size in memory."""
 
-    classes: tuple[str, ...]
     pixels: Tensor
     """(N, 3, H, W) uint8."""
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.pixels)
 
     def read(self, index: int) -> Tensor:
         """See Images."""

@@ -28,10 +28,9 @@ _NAME_AND_SYNSET, _NAME_AND_NUMBER = re.compile(r"([^,]+),\s*(n\d+)"), re.compil
 
 def find_labels(root: Path, split: str, option: str = "") -> Path:
     """The first of the known files below ROOT or ROOT/SPLIT; UsageError where there is none."""
-    for folder in (root, root / split):
-        for name in KNOWN:
-            if (folder / name).is_file():
-                return folder / name
+    for path in (folder / name for folder in (root, root / split) for name in KNOWN):
+        if path.is_file():
+            return path
     raise UsageError(
         f"{root / split} has images but no class folders, and {root} none of the label files "
         f"{', '.join(KNOWN[:4])}. {f'Name one by {option} FILE, or put' if option else 'Put'} the "
@@ -53,10 +52,10 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> lis
     if not path.is_file():
         raise UsageError(f"there is no label file {path}.")
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines()
     except UnicodeDecodeError as error:
         raise UsageError(f"{path} is no text file ({error.reason}).") from error
-    lines = [line for line in lines if line]
+    lines = [line.strip() for line in lines if line.strip()]
     if not lines:
         raise UsageError(f"{path} is empty.")
     if lines[0].lower().startswith("imageid,"):
@@ -74,10 +73,7 @@ def read_labels(path: Path, names: Sequence[str], classes: Sequence[str]) -> lis
             "names must have a line for each image."
         )
     if all(line.isdigit() for line in lines):
-        synset_of = _read_ilsvrc_ids(path)
-        if unknown := sorted({line for line in lines if int(line) not in synset_of}):
-            raise UsageError(f"{path} has the IDs {unknown[:5]}, which meta.mat does not know.")
-        return [synset_of[int(line)] for line in lines]
+        return _convert_ilsvrc_ids(path, [int(line) for line in lines])
     if all(re.fullmatch(r"n\d+", line) for line in lines):
         return lines
     raise UsageError(
@@ -96,16 +92,17 @@ def _read_by_name(
         if match is None:
             raise UsageError(f"{path}, line {number}: {line[:60]!r} names no image and class")
         labels[Path(match[1]).stem] = match[2]
-    if missing := [name for name in names if Path(name).stem not in labels]:
+    stems = [Path(name).stem for name in names]
+    if missing := [name for name, stem in zip(names, stems, strict=True) if stem not in labels]:
         raise UsageError(
             f"{path} has no label for {len(missing):,} of {len(names):,} images, such as "
             f"{missing[0]}."
         )
-    return [labels[Path(name).stem] for name in names]
+    return [labels[stem] for stem in stems]
 
 
-def _read_ilsvrc_ids(path: Path) -> dict[int, str]:
-    """ILSVRC2012 ID to synset, from the development kit's meta.mat beside the labels."""
+def _convert_ilsvrc_ids(path: Path, ids: list[int]) -> list[str]:
+    """ILSVRC2012 IDs to synsets, by the development kit's meta.mat beside the labels."""
     meta = path.with_name("meta.mat")
     if not meta.is_file():
         raise UsageError(
@@ -113,11 +110,10 @@ def _read_ilsvrc_ids(path: Path) -> dict[int, str]:
             f"development kit, is not beside it. Put it into {path.parent}, or use a list of "
             "synsets."
         )
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise UsageError(
-            f"{meta} can only be read with SciPy: pip install scipy, or use a list of synsets."
-        ) from error
+    from scipy.io import loadmat
+
     rows = loadmat(meta, squeeze_me=True)["synsets"]
-    return {int(row[0]): str(row[1]) for row in rows}
+    synsets = {int(row[0]): str(row[1]) for row in rows}
+    if unknown := sorted(set(ids) - set(synsets)):
+        raise UsageError(f"{path} has the IDs {unknown[:5]}, which meta.mat does not know.")
+    return [synsets[number] for number in ids]

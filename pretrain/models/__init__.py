@@ -49,7 +49,7 @@ def _pyramidnet(name: str, pretrained: bool, **options: Any) -> nn.Module:
 _cifar_resnet = partial(build_model_with_cfg, CifarResNet)
 _caffe_resnet = partial(build_model_with_cfg, CaffeResNet, block=Bottleneck)
 # name -> how timm feeds it, what builds it, with which arguments
-_NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., Any], dict[str, Any]]] = {
+_NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, Any]]] = {
     # 0.56, 1.16 and 1.30 GMACs for an image of 32x32
     "resnet18_cifar": (_CIFAR10, _cifar_resnet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
     "resnet34_cifar": (_CIFAR10, _cifar_resnet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
@@ -82,8 +82,7 @@ def _entrypoint(name: str) -> Callable[..., nn.Module]:
     _, build, arguments = _NETWORKS[name]
 
     def create(pretrained: bool = False, **options: Any) -> nn.Module:
-        network: nn.Module = build(name, pretrained, **{**arguments, **options})
-        return network
+        return build(name, pretrained, **{**arguments, **options})
 
     create.__name__ = name
     return create

@@ -8,10 +8,11 @@ running on any device and in giving feature levels, which lie at strides 1, 2, 4
 of the stages before the last BatchNorm.
 """
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
-from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
+from timm.layers.classifier import create_classifier
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,36 +20,32 @@ from torch.nn import functional
 from pretrain.errors import UsageError
 
 
-class Block(nn.Module):
+class Block(nn.Sequential):
     """BN and convolution, two (3x3) or three (1x1, 3x3, 1x1) times, then a last BN."""
 
     def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
-        super().__init__()
         channels = [inputs, width, width, 4 * width] if bottleneck else [inputs, width, width]
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         strided = 2 if bottleneck else 1  # the first 3x3
+        layers: dict[str, nn.Module] = {}
         for number, kernel in enumerate(kernels, 1):
             before, after = channels[number - 1], channels[number]
             step = stride if number == strided else 1
-            self.add_module(f"bn{number}", nn.BatchNorm2d(before))
-            self.add_module(
-                f"conv{number}",
-                nn.Conv2d(before, after, kernel, step, padding=kernel // 2, bias=False),
+            layers[f"bn{number}"] = nn.BatchNorm2d(before)
+            if number > 1:
+                layers[f"act{number}"] = nn.ReLU()
+            layers[f"conv{number}"] = nn.Conv2d(
+                before, after, kernel, step, padding=kernel // 2, bias=False
             )
-        self.add_module(f"bn{len(kernels) + 1}", nn.BatchNorm2d(channels[-1]))
-        self.num_convs = len(kernels)
-        self.halve = nn.AvgPool2d(2, stride=2, ceil_mode=True) if stride == 2 else nn.Identity()
+        layers[f"bn{len(channels)}"] = nn.BatchNorm2d(channels[-1])
+        super().__init__(OrderedDict(layers))
+        self.stride = stride
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, H, W) to (N, C', H/stride, W/stride), C' >= C."""
-        shortcut = self.halve(x)
-        for number in range(1, self.num_convs + 1):
-            x = getattr(self, f"bn{number}")(x)
-            x = functional.relu(x) if number > 1 else x
-            x = getattr(self, f"conv{number}")(x)
-        x = getattr(self, f"bn{self.num_convs + 1}")(x)
-        more = x.shape[1] - shortcut.shape[1]
-        return x + functional.pad(shortcut, (0, 0, 0, 0, 0, more))
+        shortcut = functional.avg_pool2d(x, 2, ceil_mode=True) if self.stride == 2 else x
+        x = super().forward(x)
+        return x + functional.pad(shortcut, (0, 0, 0, 0, 0, x.shape[1] - shortcut.shape[1]))
 
 
 class PyramidNet(nn.Module):
@@ -62,9 +59,7 @@ class PyramidNet(nn.Module):
         num_classes: outputs; 0 for pooled features.
     """
 
-    layer1: nn.Module
-    layer2: nn.Module
-    layer3: nn.Module
+    global_pool: Any
 
     def __init__(
         self,
@@ -89,7 +84,7 @@ class PyramidNet(nn.Module):
             blocks = []
             for number in range(per_stage):
                 # added up as the release does: round() sees the same float
-                width = width + alpha / (3 * per_stage * 1.0)
+                width += alpha / (3 * per_stage)
                 stride = 2 if stage > 1 and number == 0 else 1
                 blocks.append(Block(channels, round(width), stride, bottleneck))
                 channels = round(width) * (4 if bottleneck else 1)
@@ -108,10 +103,8 @@ class PyramidNet(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A new classifier of `num_classes` outputs, or none."""
         self.num_classes = num_classes
-        if global_pool is not None:
-            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=True)
-        has_one = num_classes > 0
-        self.fc = nn.Linear(self.num_features, num_classes) if has_one else nn.Identity()
+        pool = self.global_pool.pool_type if global_pool is None else global_pool
+        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool)
 
     def get_classifier(self) -> nn.Module:
         """The last layer."""
@@ -137,13 +130,11 @@ class PyramidNet(nn.Module):
         intermediates_only: bool = False,
     ) -> Any:
         """Timm's way to feature levels: the outputs of the stages `indices`, of 0 to 2."""
-        kept, last = feature_take_indices(3, indices if indices is None else list(indices))  # type: ignore[arg-type]
+        kept, last = feature_take_indices(3, indices)  # type: ignore[arg-type]
         x = self.bn1(self.conv1(x))
         levels = []
-        for index, stage in enumerate((self.layer1, self.layer2, self.layer3)):
-            if stop_early and index > last:
-                break
-            x = stage(x)
+        for index in range(last + 1 if stop_early else 3):
+            x = getattr(self, f"layer{index + 1}")(x)
             if index in kept:
                 levels.append(x)
         if intermediates_only:
@@ -152,8 +143,8 @@ class PyramidNet(nn.Module):
 
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, C, H/4, W/4)."""
-        x = self.layer3(self.layer2(self.layer1(self.bn1(self.conv1(x)))))
-        return functional.relu(self.bn_final(x))
+        features: Tensor = self.forward_intermediates(x, [2])[0]
+        return features
 
     def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         """(N, C, H, W) to logits (N, K), or with pre_logits to the pooled (N, C)."""

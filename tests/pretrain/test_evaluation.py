@@ -123,6 +123,25 @@ def test_classes_are_matched_or_refused(worlds):
         evaluate_backbone(thousand, root, fabric)
 
 
+def test_flat_imagenet_is_matched_by_timm_s_list(worlds, tmp_path):
+    """Without class names in the file the synsets are timm's, and the output says so."""
+    synsets = ImageNetInfo().label_names()
+    images = sorted((worlds["classification"] / "val").rglob("*.jpg"))[:6]
+    (tmp_path / "val").mkdir()
+    for number, image in enumerate(images):
+        (tmp_path / "val" / f"ILSVRC2012_val_{number + 1:08d}.JPEG").write_bytes(image.read_bytes())
+    labels = "".join(f"{synset}\n" for synset in synsets[3:9])
+    (tmp_path / "imagenet_2012_validation_synset_labels.txt").write_text(labels)
+    spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=1000)
+    fabric = make_fabric("cpu")
+    unnamed = evaluate_backbone(lively(spec), tmp_path, fabric, workers=0)
+    assert unnamed.matching == "1000 of 1000 classes, by timm's list of ImageNet's synsets"
+    assert unnamed.scores.per_class[:, 0].nonzero().flatten().tolist() == [3, 4, 5, 6, 7, 8]
+    named = evaluate_backbone(lively(spec, classes=synsets), tmp_path, fabric, workers=0)
+    assert named.matching == "1000 of 1000 classes, by the names in the file"
+    assert torch.equal(named.scores.per_class, unnamed.scores.per_class)
+
+
 def test_fewer_classes_than_five(worlds, tmp_path):
     import shutil
 
