@@ -212,8 +212,9 @@ class TrainLoop:
         self.sums = torch.zeros(num_metrics, device=fabric.device)
         """Of the metrics over the micro-batches of this epoch."""
         self._extra_state = dict(extra_state or {})
-        if state.ema is not None:
-            self._extra_state["ema"] = state.ema.module
+        batches = loader.batches
+        self._layout = {"processes": batches.ranks, "accumulate": batches.accumulate}
+        self._data = {"samples": batches.count, "steps an epoch": len(loader)}
         self._stop_after = stop_after
         self._clock = 0.0  # seconds of this epoch's steps
         self._started = self._epoch_started = time.monotonic()
@@ -253,10 +254,33 @@ class TrainLoop:
         Raises:
             UsageError: it is of other data.
         """
-        seconds = self._restore()
+        state = load_checkpoint(self.run.checkpoint, self.fabric.device)
         if self.fabric.is_global_zero:
-            self.run.cut_log(self.epoch)
-        self._started = time.monotonic() - seconds
+            self.run.cut_log(0 if state is None else state["epoch"])
+        if state is None:
+            return
+        if state["data"] != self._data:
+            raise UsageError(
+                f"{self.run.folder} was started on other data: {state['data']} there, "
+                f"{self._data} here. Give the same data, or another --out."
+            )
+        for name, part in self._parts.items():
+            if name in state:  # a scaler of mixed precision may be new
+                part.load_state_dict(state[name])
+        self.epoch, self.done, self._clock = state["epoch"], state["done"], state["clock"]
+        self._started = time.monotonic() - state["seconds"]
+        self.loader.corrupt.update(state["corrupt"])
+        here, there = self._layout, state["layout"]
+        rank, sums = self.loader.batches.rank, state["sums"].to(self.fabric.device)
+        if here == there:
+            self.sums += sums[rank]
+        elif rank == 0:  # a sum is over micro-batches, of which a step had another number
+            self.sums += sums.sum(0) * (math.prod(here.values()) / math.prod(there.values()))
+        if self.fabric.is_global_zero:
+            place = f"after epoch {self.epoch}, step {self.done} of the next"
+            log(f"resuming {self.run.folder} {place}")
+            if here != there:
+                log(_changed(there, here, self.config.batch_size))
 
     @contextmanager
     def running(self, title: str, samples: str = "images") -> Iterator[None]:
@@ -271,8 +295,7 @@ class TrainLoop:
         """
         config, zero = self.config, self.fabric.is_global_zero
         size = config.batch_size
-        enabled = self.config.tensorboard and zero
-        self._curves = TensorBoardLog(self.run, enabled, self.steps_done)
+        self._curves = TensorBoardLog(self.run, config.tensorboard and zero, self.steps_done)
         done, total = self.steps_done * size, self.num_steps * size
         hint = out_of_memory_hint(self.fabric, size, config.accumulate, samples)
         with hint, self._stop, bar(title, total, "samples", done, zero) as advance:
@@ -362,69 +385,31 @@ class TrainLoop:
                 place = f"step {done} of {self.num_steps}"
             raise Stopped(str(self.run.folder), place, number or 0)
 
-    def _layout(self) -> dict[str, int]:
-        batches = self.loader.batches
-        return {"processes": batches.ranks, "accumulate": batches.accumulate}
-
-    def _data(self) -> dict[str, int]:
-        return {"samples": self.loader.batches.count, "steps an epoch": len(self.loader)}
+    @property
+    def _parts(self) -> dict[str, Any]:
+        """What has a state of its own, by its key in the checkpoint."""
+        state, scaler = self.state, getattr(self.fabric.strategy.precision, "scaler", None)
+        parts = {"model": state.model, "optimizer": state.optimizer, **self._extra_state}
+        parts |= {} if state.ema is None else {"ema": state.ema.module}
+        return parts | ({} if scaler is None else {"scaler": scaler})
 
     def _save(self) -> None:
         """The state as process 0 has it, and every process's sums."""
         gathered: Any = self.fabric.all_gather(self.sums)
-        sums = gathered.reshape(-1, len(self.sums))
         if self.fabric.is_global_zero:
-            scaler = _scaler(self.fabric)
             state = {
                 "epoch": self.epoch,
                 "done": self.done,
                 "seconds": self.seconds,
-                "sums": sums.cpu(),
+                "sums": gathered.reshape(-1, len(self.sums)).cpu(),
                 "clock": self._clock,
-                "layout": self._layout(),
-                "data": self._data(),
+                "layout": self._layout,
+                "data": self._data,
                 "corrupt": dict(self.loader.corrupt),
-                "model": self.state.model.state_dict(),
-                "optimizer": self.state.optimizer.state_dict(),
-                "scaler": None if scaler is None else scaler.state_dict(),
-                "extra_state": {
-                    name: module.state_dict() for name, module in self._extra_state.items()
-                },
+                **{name: part.state_dict() for name, part in self._parts.items()},
             }
             save_checkpoint(self.run.checkpoint, state, self.fabric.device)
         self.fabric.barrier()
-
-    def _restore(self) -> float:
-        """Take up the checkpoint, if there is one; the seconds it had run."""
-        state = load_checkpoint(self.run.checkpoint, self.fabric.device)
-        if state is None:
-            return 0.0
-        if state["data"] != self._data():
-            raise UsageError(
-                f"{self.run.folder} was started on other data: {state['data']} there, "
-                f"{self._data()} here. Give the same data, or another --out."
-            )
-        self.state.model.load_state_dict(state["model"])
-        self.state.optimizer.load_state_dict(state["optimizer"])
-        for name, module in self._extra_state.items():
-            module.load_state_dict(state["extra_state"][name])
-        if (scaler := _scaler(self.fabric)) is not None and state["scaler"]:
-            scaler.load_state_dict(state["scaler"])
-        self.epoch, self.done = state["epoch"], state["done"]
-        self._clock = state["clock"]
-        self.loader.corrupt.update(state["corrupt"])
-        here, there = self._layout(), state["layout"]
-        rank, sums = self.loader.batches.rank, state["sums"].to(self.fabric.device)
-        if here == there:
-            self.sums += sums[rank]
-        elif rank == 0:  # a sum is over micro-batches, of which a step had another number
-            self.sums += sums.sum(0) * (math.prod(here.values()) / math.prod(there.values()))
-        if self.fabric.is_global_zero:
-            place = f"after epoch {self.epoch}, step {self.done} of the next"
-            log(f"resuming {self.run.folder} {place}")
-            if here != there:
-                log(_changed(there, here, self.config.batch_size))
-        return float(state["seconds"])
 
 
 def micro_batches(
@@ -438,24 +423,17 @@ def micro_batches(
         yield MicroBatch(number, fabric.to_device(batch), place + 1 == len(batches))
 
 
-def _scaler(fabric: Fabric) -> Any:
-    """The gradient scaler of 16-mixed, or None."""
-    return getattr(fabric.strategy.precision, "scaler", None)
-
-
 def _changed(there: Mapping[str, int], here: Mapping[str, int], batch_size: int) -> str:
     """What another division of the batch means for the run."""
-    (before, old), (now, new) = (
-        (
-            f"{layout['processes']} process(es) x {layout['accumulate']} accumulated x "
-            f"{batch_size // math.prod(layout.values())} images",
-            batch_size // math.prod(layout.values()),
-        )
-        for layout in (there, here)
+    sizes = [batch_size // math.prod(layout.values()) for layout in (there, here)]
+    before, now = (
+        f"{layout['processes']} process(es) x {layout['accumulate']} accumulated x {size} images"
+        for layout, size in zip((there, here), sizes, strict=True)
     )
-    if old == new:
+    if sizes[0] == sizes[1]:
         return f"the batch was {before}, now {now}: the same steps, but for rounding."
     return (
         f"the batch was {before}, now {now}: the same images make a step, but mixing pairs them "
-        f"within {new} and BatchNorm averages over {new}. The run continues, not to the same bits."
+        f"within {sizes[1]} and BatchNorm averages over {sizes[1]}. The run continues, not to the "
+        "same bits."
     )

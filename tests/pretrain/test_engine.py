@@ -149,14 +149,14 @@ def test_the_checkpoint_holds_all_that_a_run_is(first, worlds, tmp_path):
         train(run, world=world, stop_after=4)
     path = run / "checkpoints" / "last.pth"
     whole = torch.load(path, weights_only=True)
-    for part in ("model", "optimizer", "extra_state", "sums", "done"):
+    for part in ("model", "optimizer", "ema", "sums", "done"):
         state = torch.load(path, weights_only=True)
         if part == "model":
             state["model"]["fc.bias"] += 1e-3
         elif part == "optimizer":
             state["optimizer"]["state"][0]["momentum_buffer"] *= 1.01
-        elif part == "extra_state":
-            state["extra_state"]["ema"]["fc.bias"] += 1e-3
+        elif part == "ema":
+            state["ema"]["fc.bias"] += 1e-3
         elif part == "sums":
             state["sums"] += 1e-3
         else:

@@ -105,10 +105,10 @@ def test_the_captioner_alone_says_the_same(first, worlds):
     """From pixels through the saved file, beside the run's cached features."""
     _, folder = first
     paths = [image.path for image in read_coco(worlds["captions"], "val2017")]
-    said, broken = caption_files(Captioner.load(folder), paths, make_fabric("cpu"))
+    said, corrupt = caption_files(Captioner.load(folder), paths, make_fabric("cpu"))
     rows = json.loads((folder / "captions.json").read_text())
     assert list(said.values()) == [row["caption"] for row in rows]
-    assert not broken
+    assert not corrupt
 
 
 @pytest.mark.parametrize("kind", ["nic", "attention"])
@@ -124,7 +124,7 @@ def test_stopped_and_resumed_equals_uninterrupted(kind, start, worlds, backbone,
     engine.finetune(backbone, options, Run(tmp_path / "cut"), fabric)
     assert same(tmp_path / "whole", tmp_path / "cut")
     if start is not None:
-        trained = torch.load(tmp_path / "cut/checkpoints/last.pth", weights_only=True)["also"]
+        trained = torch.load(tmp_path / "cut/checkpoints/last.pth", weights_only=True)
         moved = [
             not torch.equal(tensor, backbone.weights[own])
             for name, tensor in trained["encoder"].items()
@@ -150,7 +150,7 @@ def test_a_trained_encoder_goes_with_the_captioner(worlds, backbone, cache, tmp_
     options = config(worlds["captions"], cache, epochs=1, encoder=encoder)
     engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
     captioner = Captioner.load(tmp_path)
-    last = torch.load(tmp_path / "checkpoints/last.pth", weights_only=True)["also"]["encoder"]
+    last = torch.load(tmp_path / "checkpoints/last.pth", weights_only=True)["encoder"]
     held = captioner.backbone.weights
     assert held.keys() == backbone.weights.keys()
     for name, tensor in held.items():
@@ -235,7 +235,7 @@ def test_a_run_goes_on_with_its_own_words_only(worlds, backbone, cache, tmp_path
         engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
 
 
-def test_a_broken_picture_in_the_middle(worlds, backbone, tmp_path, capsys):
+def test_a_corrupt_picture_in_the_middle(worlds, backbone, tmp_path, capsys):
     """Named, nothing half-written, the others encoded once; allowed for, it is in no sentence."""
     tree = tmp_path / "tree"
     shutil.copytree(worlds["captions"], tree)

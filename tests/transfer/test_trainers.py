@@ -83,7 +83,7 @@ def test_every_trainer_averages_draws_curves_and_ends_at_its_step(name, train, t
     state = torch.load(run.checkpoint, weights_only=True)
     kept = torch.load(run.folder / "checkpoints" / f"epoch-{epochs:04d}.pth", weights_only=True)
     prefix = "decoder." if name == "captioning" else ""
-    weights, average = kept["state_dict"], state["extra_state"]["ema"]
+    weights, average = kept["state_dict"], state["ema"]
     trained = [key for key, tensor in state["model"].items() if tensor.is_floating_point()]
     assert not any("_orig_mod" in key for key in state["model"])
     assert all(torch.equal(weights[key], average[prefix + key]) for key in trained)
