@@ -1,8 +1,8 @@
 """A gallery of mixing: a row for each method, its label weights, and the histogram of its lam."""
 
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,34 +21,6 @@ from pretrain.run import save_figure
 from pretrain.spec import IMAGENET_MEAN
 
 _DRAWS, _AT_ONCE = 20_000, 200
-
-
-@dataclass(frozen=True)
-class MixingExample:
-    """What one method makes of a batch."""
-
-    title: str
-    mixed: Mixed
-    lam: np.ndarray
-    """Of many draws, at the size of the images: rounding to pixels is part of it."""
-
-
-def mix_example(
-    title: str, options: MixingConfig, images: Tensor, labels: Tensor, num_classes: int, seed: int
-) -> MixingExample:
-    """Mix `images` (N, 3, H, W) once to show, and thin ones of their size for the histogram.
-
-    As in training, zero is the mean colour. The draws of lam are the same whoever shares them, so
-    for the histogram each image has its own.
-    """
-    draws = torch.Generator().manual_seed(seed)
-    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
-    mixed = mix_at(options, 0)(images - mean, labels, num_classes, draws)
-    one_each = mix_at(replace(options, granularity="sample"), 0)
-    thin = images.new_zeros(1, 1, *images.shape[-2:]).expand(_AT_ONCE, -1, -1, -1)
-    zeros = torch.zeros(_AT_ONCE, dtype=torch.int64)
-    lam = [one_each(thin, zeros, 1, draws).lam for _ in range(_DRAWS // _AT_ONCE)]
-    return MixingExample(title, replace(mixed, images=mixed.images + mean), torch.cat(lam).numpy())
 
 
 def read_images(
@@ -77,26 +49,63 @@ def read_images(
     return images, torch.tensor([classes.index(name) for name in names]), classes
 
 
-def draw_gallery(examples: Sequence[MixingExample], classes: Sequence[str], path: Path) -> None:
-    """Write the picture."""
-    columns = max(len(example.mixed.images) for example in examples)
-    size = (1.55 * columns + 3.2, 2.3 * len(examples) + 0.2)
+def draw_gallery(
+    recipes: Mapping[str, MixingConfig],
+    images: Tensor,
+    labels: Tensor,
+    classes: Sequence[str],
+    seed: int,
+    path: Path,
+) -> dict[str, np.ndarray]:
+    """Draw a batch as each recipe mixes it, and the histogram of its lam.
+
+    Args:
+        recipes: by title.
+        images: (N, 3, H, W) in [0, 1].
+        labels: (N,).
+        classes: their names.
+        seed: of the mixing.
+        path: the picture.
+
+    Returns:
+        title -> lam of many draws, at the size of the images: rounding to pixels is part of it.
+    """
+    results = {title: _mix(recipe, images, labels, seed) for title, recipe in recipes.items()}
+    columns = max(len(mixed.images) for mixed, _ in results.values())
+    size = (1.55 * columns + 3.2, 2.3 * len(results) + 0.2)
     figure = Figure(figsize=size, layout="constrained")
-    rows = figure.subfigures(len(examples), 1, squeeze=False)[:, 0]
-    for row, example in zip(rows, examples, strict=True):
-        row.suptitle(example.title, fontsize=10, x=0.01, ha="left")
+    rows = figure.subfigures(len(results), 1, squeeze=False)[:, 0]
+    for row, (title, (mixed, lam)) in zip(rows, results.items(), strict=True):
+        row.suptitle(title, fontsize=10, x=0.01, ha="left")
         *cells, histogram = row.subplots(
             1, columns + 1, width_ratios=[1.0] * columns + [1.9], squeeze=False
         )[0]
         for cell in cells:
             cell.set_axis_off()
-        mixed = example.mixed
         for cell, pixels, target in zip(cells, mixed.images, mixed.targets, strict=False):
             draw_image(cell, pixels, target, classes, fontsize=7.5, y=-0.08)
-        histogram.hist(example.lam, bins=np.linspace(0, 1, 41).tolist(), color="#4477aa")
-        histogram.axvline(example.lam.mean(), color="#cc3311", lw=1.2)
-        histogram.set_title(f"lam, mean {example.lam.mean():.3f}", fontsize=8)
-        histogram.set_yticks([])
+        histogram.hist(lam, bins=np.linspace(0, 1, 41).tolist(), color="#4477aa")
+        histogram.axvline(lam.mean(), color="#cc3311", lw=1.2)
+        histogram.set_title(f"lam, mean {lam.mean():.3f}", fontsize=8)
+        histogram.set(yticks=[], xlim=(0, 1))
         histogram.tick_params(labelsize=7)
-        histogram.set_xlim(0, 1)
     save_figure(figure, path)
+    return {title: lam for title, (_, lam) in results.items()}
+
+
+def _mix(
+    recipe: MixingConfig, images: Tensor, labels: Tensor, seed: int
+) -> tuple[Mixed, np.ndarray]:
+    """Mix `images` once to show, and thin ones of their size for the histogram of lam.
+
+    As in training, zero is the mean colour. The draws of lam are the same whoever shares them, so
+    for the histogram each image has its own.
+    """
+    draws = torch.Generator().manual_seed(seed)
+    mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
+    mixed = mix_at(recipe, 0)(images - mean, labels, int(labels.max()) + 1, draws)
+    one_each = mix_at(replace(recipe, granularity="sample"), 0)
+    thin = images.new_zeros(1, 1, *images.shape[-2:]).expand(_AT_ONCE, -1, -1, -1)
+    zeros = torch.zeros(_AT_ONCE, dtype=torch.int64)
+    lam = [one_each(thin, zeros, 1, draws).lam for _ in range(_DRAWS // _AT_ONCE)]
+    return replace(mixed, images=mixed.images + mean), torch.cat(lam).numpy()

@@ -43,20 +43,19 @@ def draw_image(
 
 def draw_curves(log: Sequence[dict[str, Any]], mixing: str, path: Path) -> None:
     """Loss and accuracy over the epochs."""
-    epochs = [record["epoch"] for record in log]
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     suffix = "" if mixing in ("none", "cutout") else " (mixed labels)"
-    for axes, name, train, val in zip(
-        figure.subplots(1, 2),
-        ("loss", "accuracy, %"),
-        ("train_loss", "train_accuracy"),
-        ("val_loss", "top1"),
-        strict=True,
+    left, right = figure.subplots(1, 2)
+    for axes, title, key, label in (
+        (left, "loss", "train_loss", f"training{suffix}"),
+        (left, "loss", "val_loss", "validation"),
+        (right, "accuracy, %", "train_accuracy", f"training{suffix}"),
+        (right, "accuracy, %", "top1", "validation"),
     ):
-        axes.plot(epochs, [record[train] for record in log], ".-", label=f"training{suffix}")
-        axes.plot(epochs, [record[val] for record in log], ".-", label="validation")
+        values = [record[key] for record in log]
+        axes.plot([record["epoch"] for record in log], values, ".-", label=label)
         axes.set_xlabel("epoch")
-        axes.set_title(name, fontsize=10)
-        axes.grid(alpha=0.3)
+        axes.set_title(title, fontsize=10)
+        axes.grid(visible=True, alpha=0.3)
         axes.legend(fontsize=8)
     save_figure(figure, path)

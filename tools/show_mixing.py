@@ -37,42 +37,33 @@ def main(argv: list[str] | None = None) -> None:
     check_ranges("--", options, count=">= 1", size=">= 8", seed=">= 0")
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
-    shared = {
-        entry.name: options[entry.name] for entry in fields(MethodConfig) if entry.name in options
-    }
+    names = {entry.name for entry in fields(MethodConfig)} - {"method", "weight"}
+    shared = {name: options[name] for name in names}
+    recipes = [MixingConfig(method=method, **shared) for method in options.method]
 
     from pretrain import synthetic
-    from pretrain.gallery import draw_gallery, mix_example, read_images
+    from pretrain.gallery import draw_gallery, read_images
 
     folder = options.images
     if folder is None:
         folder = synthetic.classification(SYNTHETIC, train=60, val=20, size=64) / "train"
     images, labels, classes = read_images(folder, options.count, options.size, options.seed)
-    examples = []
-    for method in options.method:
-        recipe = MixingConfig(**{**shared, "method": method})
-        title = _title(recipe)
-        examples.append(mix_example(title, recipe, images, labels, len(classes), options.seed))
-    draw_gallery(examples, classes, options.out)
-    for example in examples:
-        lam = example.lam
-        print(
-            f"{example.title}\n  mean lam {lam.mean():.3f} over {len(lam):,} draws, "
-            f"{100 * (lam == 1).mean():.1f} % of them 1"
-        )
+    titled = {_title(recipe): recipe for recipe in recipes}
+    draws = draw_gallery(titled, images, labels, classes, options.seed, options.out)
+    for title, lam in draws.items():
+        unmixed = f"{100 * (lam == 1).mean():.1f} % of them 1"
+        print(f"{title}\n  mean lam {lam.mean():.3f} over {len(lam):,} draws, {unmixed}")
     print(f"\nthe gallery is {options.out}")
 
 
 def _title(recipe: MixingConfig) -> str:
-    if recipe.method == "none":
-        return "none"
-    if recipe.method == "cutout":
-        return f"cutout, side {recipe.side:g}"
+    if recipe.method in ("none", "cutout"):
+        return recipe.method if recipe.method == "none" else f"cutout, side {recipe.side:g}"
     box = f", {recipe.box} box" if recipe.method == "cutmix" else ""
-    shared = f"one draw a {recipe.granularity}"
     partner = ", no self-pairs" if recipe.partner == "other" else ""
     chance = f", probability {recipe.probability:g}" if recipe.probability < 1 else ""
-    return f"{recipe.method}, alpha {recipe.alpha:g}{box}, {shared}{partner}{chance}"
+    shared = f"one draw a {recipe.granularity}{partner}{chance}"
+    return f"{recipe.method}, alpha {recipe.alpha:g}{box}, {shared}"
 
 
 if __name__ == "__main__":

@@ -45,15 +45,12 @@ class Scene:
     clutter: int
 
 
-def _arc(start: float, stop: float, radius: float = 1.0, centre: float = 0.0) -> np.ndarray:
-    angle = np.linspace(start, stop, 40)
-    return np.stack([centre + radius * np.cos(angle), radius * np.sin(angle)], axis=1)
+def _polar(angle: np.ndarray, radius: float | np.ndarray) -> np.ndarray:
+    return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
 
-def _star(points: int, inner: float) -> np.ndarray:
-    angle = np.arange(2 * points) * math.pi / points - math.pi / 2
-    radius = np.where(np.arange(2 * points) % 2 == 0, 1.0, inner)[:, None]
-    return radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+def _arc(start: float, stop: float, radius: float = 1.0) -> np.ndarray:
+    return _polar(np.linspace(start, stop, 40), radius)
 
 
 def _heart() -> np.ndarray:
@@ -65,10 +62,9 @@ def _heart() -> np.ndarray:
 
 def _crescent() -> np.ndarray:
     outer = _arc(math.radians(50), math.radians(310))
-    meeting = outer[-1]
-    bend = math.atan2(meeting[1], meeting[0] - 0.5) % (2 * math.pi)
-    radius = math.hypot(meeting[0] - 0.5, meeting[1])
-    inner = _arc(bend, 2 * math.pi - bend, radius, 0.5)
+    x, y = outer[-1] - np.array([0.5, 0])  # where the arcs meet, seen from the inner one's centre
+    bend = math.atan2(y, x) % (2 * math.pi)
+    inner = _arc(bend, 2 * math.pi - bend, math.hypot(x, y)) + np.array([0.5, 0])
     return np.concatenate([outer, inner]) + np.array([0.12, 0])
 
 
@@ -86,7 +82,7 @@ SHAPES: dict[str, tuple[np.ndarray, ...]] = {
     "ring": (_arc(0, 2 * math.pi), _arc(0, 2 * math.pi, 0.55)),
     "semicircle": (_arc(math.pi, 2 * math.pi) + np.array([0, 0.5]),),
     "square": (np.array([(-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)]),),
-    "star": (_star(5, 0.42),),
+    "star": (_polar(np.arange(10) * math.pi / 5 - math.pi / 2, np.tile([1, 0.42], 5)),),
     "triangle": (np.array([(0, -1), (0.95, 0.8), (-0.95, 0.8)]),),
 }
 
@@ -116,15 +112,11 @@ def make_scene(
                 angle=float(rng.uniform(-0.4, 0.4)),
                 stretch=float(rng.uniform(0.85, 1.15)),
             )
-            if all(_apart(item, other) for other in objects):
+            gaps = (max(abs(x - o.centre[0]), abs(y - o.centre[1])) - o.radius for o in objects)
+            if all(gap > radius for gap in gaps):
                 objects.append(item)
                 break
     return Scene(objects=tuple(objects), clutter=int(rng.integers(2**32)))
-
-
-def _apart(one: SceneObject, other: SceneObject) -> bool:
-    gap = max(abs(a - b) for a, b in zip(one.centre, other.centre, strict=True))
-    return gap > one.radius + other.radius
 
 
 def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:

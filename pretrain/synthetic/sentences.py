@@ -4,12 +4,12 @@ import numpy as np
 
 from pretrain.synthetic.scene import Scene, SceneObject
 
-_ADJECTIVE = {"plain": "", "striped": "striped ", "dotted": "dotted ", "checkered": "checkered "}
-_WITH = {
-    "plain": "",
-    "striped": " with stripes",
-    "dotted": " with dots",
-    "checkered": " with a checkered pattern",
+# before the colour, or behind the shape
+_TEXTURES = {
+    "plain": ("", ""),
+    "striped": ("striped ", " with stripes"),
+    "dotted": ("dotted ", " with dots"),
+    "checkered": ("checkered ", " with a checkered pattern"),
 }
 
 
@@ -25,33 +25,33 @@ def _about_one(item: SceneObject, rng: np.random.Generator) -> list[str]:
     full, pattern, short = _full(item, rng), _pattern(item, rng), _short(item)
     where = _where(item)
     return [
-        f"{_a(full)} {where}",
-        f"there is {_a(pattern)} {where}",
+        f"{full} {where}",
+        f"there is {pattern} {where}",
         f"{_a(short)} on a cluttered background",
-        f"the picture shows {_a(full)}",
-        f"{_a(pattern)} lies {where} of the picture",
+        f"the picture shows {full}",
+        f"{pattern} lies {where} of the picture",
         f"a single {short} can be seen {where}",
     ]
 
 
 def _about_two(one: SceneObject, two: SceneObject, rng: np.random.Generator) -> list[str]:
+    first, second = _a(_short(one)), _a(_short(two))
     relation = _relation(one, two)
     return [
-        f"{_a(_full(one, rng))} {relation} {_a(_short(two))}",
-        f"{_a(_short(two))} and {_a(_full(one, rng))}",
-        f"there is {_a(_pattern(one, rng))} {_where(one)} and {_a(_short(two))} {_where(two)}",
-        f"the picture shows {_a(_short(one))} and {_a(_short(two))}",
-        f"{_a(_short(one))} is {relation} {_a(_full(two, rng))}",
-        f"two things: {_a(_pattern(two, rng))} and {_a(_short(one))}",
+        f"{_full(one, rng)} {relation} {second}",
+        f"{second} and {_full(one, rng)}",
+        f"there is {_pattern(one, rng)} {_where(one)} and {second} {_where(two)}",
+        f"the picture shows {first} and {second}",
+        f"{first} is {relation} {_full(two, rng)}",
+        f"two things: {_pattern(two, rng)} and {first}",
     ]
 
 
 def _size(item: SceneObject, rng: np.random.Generator) -> str:
-    if item.radius < 0.15:
-        return "small " if rng.random() < 0.7 else "little "
-    if item.radius > 0.23:
-        return "large " if rng.random() < 0.7 else "big "
-    return ""
+    if 0.15 <= item.radius <= 0.23:
+        return ""
+    usual, rare = ("small ", "little ") if item.radius < 0.15 else ("large ", "big ")
+    return usual if rng.random() < 0.7 else rare
 
 
 def _short(item: SceneObject) -> str:
@@ -59,11 +59,11 @@ def _short(item: SceneObject) -> str:
 
 
 def _full(item: SceneObject, rng: np.random.Generator) -> str:
-    return f"{_size(item, rng)}{_ADJECTIVE[item.texture]}{_short(item)}"
+    return _a(f"{_size(item, rng)}{_TEXTURES[item.texture][0]}{_short(item)}")
 
 
 def _pattern(item: SceneObject, rng: np.random.Generator) -> str:
-    return f"{_size(item, rng)}{_short(item)}{_WITH[item.texture]}"
+    return _a(f"{_size(item, rng)}{_short(item)}{_TEXTURES[item.texture][1]}")
 
 
 def _a(noun: str) -> str:
@@ -74,11 +74,9 @@ def _where(item: SceneObject) -> str:
     x, y = item.centre
     across = "left" if x < 0.38 else "right" if x > 0.62 else ""
     down = "top" if y < 0.38 else "bottom" if y > 0.62 else ""
-    if not across and not down:
-        return "in the middle"
     if across and down:
         return f"in the {down} {across} corner"
-    return f"on the {across} side" if across else f"at the {down}"
+    return f"on the {across} side" if across else f"at the {down}" if down else "in the middle"
 
 
 def _relation(one: SceneObject, two: SceneObject) -> str:
