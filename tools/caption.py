@@ -10,12 +10,13 @@ OUT/captions.html.
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, check_ranges
 from pretrain.progress import log
 from pretrain.run import write_text
 from tools.command import Parser, run_main
@@ -35,10 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--workers", type=int, default=1, help="Loader processes (default: 1).")
     add("--skip-broken", action="store_true", help="Leave out files that cannot be read.")
     options = parser.parse(argv)
-    if options.beam is not None and options.beam < 1:
-        raise UsageError(f"--beam is {options.beam}; it must be at least 1")
-    if options.workers < 0:
-        raise UsageError(f"--workers is {options.workers}; it must be at least 0")
+    check_ranges("--", options, beam=">= 1", workers=">= 0")
 
     from pretrain.training import make_fabric
     from transfer.captioning.captioner import Captioner
@@ -49,9 +47,9 @@ def main(argv: list[str] | None = None) -> None:
     name = options.images.resolve().name
     out = options.out or options.images.with_name(f"{name}-captions")
     captioner, fabric = Captioner.load(options.captioner), make_fabric(options.device)
-    captions, corrupt = caption_files(
-        captioner, paths, fabric, width=options.beam, workers=options.workers
-    )
+    if options.beam is not None:
+        captioner = replace(captioner, decoding=replace(captioner.decoding, beam=options.beam))
+    captions, corrupt = caption_files(captioner, paths, fabric, workers=options.workers)
     if corrupt and not options.skip_broken:
         raise UsageError(
             f"{len(corrupt)} of {len(paths)} files cannot be read. The first: "

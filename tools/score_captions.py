@@ -23,12 +23,10 @@ from pretrain.run import write_text
 from tools.command import Parser, run_main
 
 if TYPE_CHECKING:
-    from transfer.captioning.page import Figure
     from transfer.captioning.scores.references import MeteorBackend
 
 _DRAWS = 1000
 _SHOWN = 12  # best captions of a page, and worst
-_ON_PAGE = ("CIDEr", "METEOR", "Bleu_4")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -102,26 +100,19 @@ def main(argv: list[str] | None = None) -> None:
     if options.out is not None:
         write_text(options.out, json.dumps(content, indent=1) + "\n")
     if options.page is not None:
-        from transfer.captioning.page import Figure, write_figures
+        from transfer.captioning.page import Figure, sections, write_figures
 
-        def figure(image_id: str) -> "Figure":
-            own = scores.per_image[image_id]
-            return Figure(
-                f"image {image_id}",
-                _find_image(options.images, image_id, references.file_names.get(image_id)),
-                results[image_id],
-                chosen[image_id],
-                {name: own[name] for name in _ON_PAGE if name in own},
-            )
-
-        ranked = sorted(chosen, key=lambda image_id: -scores.per_image[image_id]["CIDEr"])
-        count = min(_SHOWN, len(ranked) // 2 or 1)
-        worst = ranked[::-1][: min(count, len(ranked) - count)]
-        sections = {"Best": list(map(figure, ranked[:count])), "Worst": list(map(figure, worst))}
+        count = min(_SHOWN, len(chosen) // 2 or 1)
+        best, worst, _ = sections(scores, count).values()
+        figures: dict[str, list[Figure]] = {"Best": [], "Worst": []}
+        for title, ids in zip(figures, (best, worst), strict=True):
+            for key in ids:
+                image = _find_image(options.images, key, references.file_names.get(key))
+                figures[title].append(Figure.scored(key, image, results[key], chosen[key], scores))
         title = (
-            f"{options.results.name}: {count} best and worst of {len(ranked):,} captions by CIDEr"
+            f"{options.results.name}: {count} best and worst of {len(chosen):,} captions by CIDEr"
         )
-        write_figures(options.page, title, sections, scores=scores.corpus)
+        write_figures(options.page, title, figures, scores=scores.corpus)
         print(f"page     {options.page}")
 
 

@@ -3,7 +3,6 @@
 B captions, T words, S captions of the data set.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +59,7 @@ class CaptionBatches(BatchSource):
         words: Ints,
         batches: BatchSampler,
         pixels: Loader | None = None,
-        pixels_from: float = math.inf,
+        pixels_from: int = 0,
     ) -> None:
         """Nothing is read yet.
 
@@ -69,7 +68,7 @@ class CaptionBatches(BatchSource):
             image_of: (S,) index of each caption's image.
             words: (S, T).
             batches: which samples when.
-            pixels: the images, for a trained encoder.
+            pixels: the images, where the encoder is trained too.
             pixels_from: the first epoch of the pixels, from 0.
         """
         super().__init__(batches)

@@ -6,16 +6,43 @@ never generated: their probability goes to the other words.
 N images, K continuations of an image, L words at most, V vocabulary.
 """
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from transfer.captioning.config import DecodingConfig
 from transfer.captioning.decoder import Decoder
-from transfer.captioning.vocabulary import END, NOT_GENERATED, PAD, START
+from transfer.captioning.vocabulary import END, NOT_GENERATED, PAD, START, Vocabulary
 
 _MAX_HYPOTHESES = 1000  # searched together
-_BLOCK_WORDS = 64  # words of a block whose best is looked at first
+_BLOCK_WORDS = 64  # words of a block whose best is compared first
+
+
+def generate_captions(
+    decoder: Decoder, batches: Iterable[Tensor], vocabulary: Vocabulary, config: DecodingConfig
+) -> list[str]:
+    """The caption of each image, from batches of features (N, ...) in order.
+
+    Args:
+        decoder: in evaluation mode.
+        batches: on the decoder's device.
+        vocabulary: the decoder's.
+        config: how to search.
+    """
+    captions: list[str] = []
+    for features in batches:
+        output = beam_search(
+            decoder,
+            features,
+            config.beam,
+            config.max_length,
+            length_normalisation=config.length_normalisation,
+            block_ngrams=config.block_ngrams,
+        )
+        captions += map(vocabulary.decode, output.words.tolist())
+    return captions
 
 
 @torch.no_grad()

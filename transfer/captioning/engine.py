@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
@@ -14,20 +15,13 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain, write_text
-from pretrain.training import (
-    MicroBatch,
-    TrainLoop,
-    TrainState,
-    optimizer_step,
-    save_epoch,
-)
+from pretrain.training import MicroBatch, TrainLoop, TrainState, optimizer_step, save_epoch
 from transfer.captioning.attention_maps import attention_maps
-from transfer.captioning.beam_search import images_at_once
+from transfer.captioning.beam_search import generate_captions, images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.dataset import Id
-from transfer.captioning.decoder import Decoder, caption_loss
-from transfer.captioning.inference import generate_captions
+from transfer.captioning.decoder import caption_loss
 from transfer.captioning.page import sections, write_page
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
@@ -36,7 +30,6 @@ from transfer.captioning.setup import (
     CaptioningSetup,
     Split,
     build,
-    feature_batches,
     setup_training,
 )
 
@@ -70,11 +63,16 @@ def finetune(
     setup = build(backbone, config)
     identity = plain(config), backbone.fingerprint()
     run.refuse(*identity)
-    _refuse_other_vocabulary(setup, run)
+    words = run.folder / "vocabulary.json"
+    if words.exists() and json.loads(words.read_text()) != list(setup.vocabulary.words):
+        raise UsageError(
+            f"{run.folder} was started with another vocabulary: the training captions have changed "
+            "since. Give the same data, or another --out."
+        )
     state, data = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(*identity)
-        write_text(run.folder / "vocabulary.json", json.dumps(setup.vocabulary.words))
+        write_text(words, json.dumps(setup.vocabulary.words))
     fabric.barrier()
     loop = TrainLoop(
         run,
@@ -87,7 +85,7 @@ def finetune(
         extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
     )
     loop.resume()
-    references = References({image.image_id: image.captions for image in data.val.images})
+    references = References(data.val.by_id([image.captions for image in data.val.images]))
 
     # ---- train
     with loop.running(f"captioner from {backbone.name}", "captions"):
@@ -112,9 +110,7 @@ def finetune(
             }
             with fabric.rank_zero_first():  # the others wait for however long that takes
                 if fabric.is_global_zero:
-                    scores = evaluate(
-                        state, data, setup, config, fabric, references, trains_encoder
-                    )
+                    scores = evaluate(state, data, setup, config, references, trains_encoder)
                     record |= {f"val_{name}": value for name, value in scores.corpus.items()}
                     is_best = run.is_best("val_CIDEr", record["val_CIDEr"])
                     make = partial(_captioner, state, setup, config, trains_encoder)
@@ -167,7 +163,6 @@ def evaluate(
     data: CaptioningData,
     setup: CaptioningSetup,
     config: CaptioningConfig,
-    fabric: Fabric,
     references: References[Id],
     trains_encoder: bool,
 ) -> Scores[Id]:
@@ -175,28 +170,11 @@ def evaluate(
     network: Any = state.averaged
     decoder = network.decoder.eval()
     encoder = network.encoder if trains_encoder else None
-
-    def batches(split: Split) -> Iterable[Tensor]:
-        return feature_batches(
-            split, 100, data.features, encoder, setup.backbone, fabric, config.loader.workers
-        )
-
-    decoder.recalibrate_batch_norm(batches(data.batch_norm))
-    return references.score(predict(decoder, batches(data.val), data.val, setup, config, width=1))
-
-
-def predict(
-    decoder: Decoder,
-    batches: Iterable[Tensor],
-    split: Split,
-    setup: CaptioningSetup,
-    config: CaptioningConfig,
-    width: int | None = None,
-) -> dict[Id, str]:
-    """A caption for each image of a split, from its features in order."""
-    captions = generate_captions(decoder, batches, setup.vocabulary, config.decoding, width)
-    ids = [image.image_id for image in split.images]
-    return dict(zip(ids, captions, strict=True))
+    decoder.recalibrate_batch_norm(data.batches(data.batch_norm, 100, encoder))
+    batches = data.batches(data.val, 100, encoder)
+    decoding = replace(config.decoding, beam=1)
+    captions = generate_captions(decoder, batches, setup.vocabulary, decoding)
+    return references.score(data.val.by_id(captions))
 
 
 def _is_stale(run: Run, patience: int | None) -> bool:
@@ -233,15 +211,6 @@ def _captioner(
     )
 
 
-def _refuse_other_vocabulary(setup: CaptioningSetup, run: Run) -> None:
-    path = run.folder / "vocabulary.json"
-    if path.exists() and json.loads(path.read_text()) != list(setup.vocabulary.words):
-        raise UsageError(
-            f"{run.folder} was started with another vocabulary: the training captions have changed "
-            "since. Give the same data, or another --out."
-        )
-
-
 def _finish(
     run: Run,
     data: CaptioningData,
@@ -257,27 +226,21 @@ def _finish(
     encoder, decoder = captioner.build()
     decoder.to(fabric.device)
     is_frozen = captioner.backbone.fingerprint() == setup.backbone.fingerprint()
+    trained = None if is_frozen else encoder.to(fabric.device)
     split, name = (data.test, "test") if data.test.images else (data.val, "val")
-
-    def batches(images: Split, size: int) -> Iterable[Tensor]:
-        trained = None if is_frozen else encoder.to(fabric.device)
-        workers = config.loader.workers
-        return feature_batches(
-            images, size, data.features, trained, setup.backbone, fabric, workers
-        )
-
-    size = images_at_once(config.decoding.beam)
-    captions = predict(decoder, batches(split, size), split, setup, config)
+    batches = data.batches(split, images_at_once(config.decoding.beam), trained)
+    captions = split.by_id(generate_captions(decoder, batches, setup.vocabulary, config.decoding))
     meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
-    references = {image.image_id: image.captions for image in split.images}
+    references = split.by_id([image.captions for image in split.images])
     scores = References(references, meteor=meteor).score(captions)
     rows = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
     captioner.save(run.folder / "captioner.pth")
     write_text(run.folder / "captions.json", json.dumps(rows))
-    chosen = {image.image_id for part in sections(split.images, scores).values() for image in part}
-    places = [n for n, image in enumerate(split.images) if image.image_id in chosen]
-    shown = Split(tuple(split.images[n] for n in places), split.indices[places])
-    maps = attention_maps(captioner, decoder, shown.images, captions, batches(shown, 50))
+    chosen = set(chain.from_iterable(sections(scores).values()))
+    positions = [n for n, image in enumerate(split.images) if image.image_id in chosen]
+    shown = Split(tuple(split.images[n] for n in positions), split.indices[positions])
+    batches = data.batches(shown, 50, trained)
+    maps = attention_maps(captioner, decoder, shown.images, captions, batches)
     write_page(run.folder / "captions.html", split.images, captions, scores, given.name, maps)
     result = Result(
         task="captioning",

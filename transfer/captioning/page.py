@@ -5,11 +5,12 @@ import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pretrain.errors import UsageError
 from pretrain.run import write_text
 from transfer.captioning.dataset import CaptionedImage
-from transfer.captioning.scores import Scores
+from transfer.captioning.scores.summary import Id, Scores
 
 _STYLE = """
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
@@ -57,28 +58,41 @@ class Figure:
     maps: Sequence[AttentionMap] = ()
     """One for each word."""
 
+    @classmethod
+    def scored(
+        cls,
+        image_id: Id,
+        image: Path | None,
+        caption: str,
+        references: Sequence[str],
+        scores: Scores[Id],
+        maps: Sequence[AttentionMap] = (),
+    ) -> "Figure":
+        """An image whose caption has been scored."""
+        own = scores.per_image[image_id]
+        shown = {name: own[name] for name in _PER_IMAGE if name in own}
+        return cls(f"image {image_id}", image, caption, references, shown, maps)
 
-def sections(
-    images: Sequence[CaptionedImage], scores: Scores[int | str], count: int = 8
-) -> dict[str, list[CaptionedImage]]:
-    """The images of a page by title: best, worst, and spread evenly over the set."""
-    ranked = sorted(images, key=lambda image: -scores.per_image[image.image_id]["CIDEr"])
-    count = min(count, len(images))
-    spread = [images[n * len(images) // count] for n in range(count)]
+
+def sections(scores: Scores[Id], count: int = 8) -> dict[str, list[Id]]:
+    """The ids of a page's images by title: best, worst, and spread evenly over the set."""
+    ids = list(scores.per_image)
+    ranked = sorted(ids, key=lambda image_id: -scores.per_image[image_id]["CIDEr"])
+    count = min(count, len(ids))
     return {
         "Best by CIDEr": ranked[:count],
-        "Worst by CIDEr": ranked[::-1][: min(count, len(images) - count)],
-        "Spread evenly over the set": spread,
+        "Worst by CIDEr": ranked[::-1][: min(count, len(ids) - count)],
+        "Spread evenly over the set": [ids[n * len(ids) // count] for n in range(count)],
     }
 
 
 def write_page(
     path: Path,
     images: Sequence[CaptionedImage],
-    captions: Mapping[int | str, str],
-    scores: Scores[int | str],
+    captions: Mapping[Id, str],
+    scores: Scores[Id],
     name: str,
-    maps: Mapping[int | str, Sequence[AttentionMap]] | None = None,
+    maps: Mapping[Id, Sequence[AttentionMap]] | None = None,
 ) -> None:
     """The scores of all, and images by `sections`.
 
@@ -90,19 +104,13 @@ def write_page(
         name: of the backbone.
         maps: of the images on the page, where there is attention.
     """
+    by_id: dict[Any, CaptionedImage] = {image.image_id: image for image in images}
 
-    def figure(image: CaptionedImage) -> Figure:
-        own = scores.per_image[image.image_id]
-        return Figure(
-            f"image {image.image_id}",
-            image.path,
-            captions[image.image_id],
-            image.captions,
-            {key: own[key] for key in _PER_IMAGE if key in scores.corpus},
-            (maps or {}).get(image.image_id, ()),
-        )
+    def figure(key: Id) -> Figure:
+        image, own_maps = by_id[key], (maps or {}).get(key, ())
+        return Figure.scored(key, image.path, captions[key], image.captions, scores, own_maps)
 
-    shown = {title: list(map(figure, part)) for title, part in sections(images, scores).items()}
+    shown = {title: list(map(figure, ids)) for title, ids in sections(scores).items()}
     write_figures(path, f"Captions from {name}", shown, len(images), scores.corpus)
 
 

@@ -1,9 +1,10 @@
 """What a configuration comes to: data, vocabulary and decoder, then everything a step needs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -25,12 +26,13 @@ from pretrain.training import (
 from transfer.captioning.batches import CaptionBatches, ImageCaptionDataset, collate
 from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.dataset import CaptionDataset, CaptionedImage, open_captions
+from transfer.captioning.dataset import CaptionDataset, CaptionedImage, Id, open_captions
 from transfer.captioning.vocabulary import Ints, Vocabulary, build_vocabulary, tokenize_captions
 from transfer.encoder import Encoder, with_image_size
 from transfer.feature_cache import FeatureCache, Features, ImageDataset
 
 _BATCH_NORM_IMAGES = 5000
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ class CaptioningSetup:
     @property
     def data_summary(self) -> dict[str, Any]:
         """What the result says of the data, beside the images that were scored."""
-        sizes = {"train": len(self.data.train), "words": len(self.vocabulary)}
-        return {"name": self.data.name, **sizes}
+        data = self.data
+        return {"name": data.name, "train": len(data.train), "words": len(self.vocabulary)}
 
 
 class CaptioningNetwork(nn.Module):
@@ -71,6 +73,11 @@ class Split:
     indices: Ints
     """Of the images, among all of the run."""
 
+    def by_id(self, values: Sequence[T]) -> dict[Id, T]:
+        """What belongs to each image, by its id."""
+        ids = [image.image_id for image in self.images]
+        return dict(zip(ids, values, strict=True))
+
 
 @dataclass(frozen=True)
 class CaptioningData:
@@ -83,6 +90,30 @@ class CaptioningData:
     """Some of the training images, for `Decoder.recalibrate_batch_norm`."""
     val: Split
     test: Split
+    backbone: Backbone
+    """For its preprocessing."""
+    device: torch.device
+    workers: int
+    """Loader processes."""
+
+    def batches(self, split: Split, size: int, encoder: nn.Module | None) -> Iterator[Tensor]:
+        """The features of a split in its order, `size` images at once, on the device.
+
+        Args:
+            split: the images.
+            size: of a batch.
+            encoder: on the device, where it was trained; None takes the cached features.
+        """
+        if encoder is None:
+            for first in range(0, len(split.indices), size):
+                yield self.features.select(split.indices[first : first + size]).to(self.device)
+            return
+        images = ImageDataset([image.path for image in split.images], self.backbone.preprocess())
+        loader = Loader(images, batch_size=size, seed=0, workers=self.workers, shuffle=False)
+        for _, batch in loader.epoch(0):
+            with torch.inference_mode():  # not over the yield: it would reach into the caller
+                encoded = encoder(batch.to(self.device)).float()
+            yield encoded
 
 
 def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
@@ -133,12 +164,10 @@ def setup_training(
     kept = readable[setup.image_of]
     words, image_of = setup.words[kept], setup.image_of[kept]
     batches = BatchSampler(len(words), **batching)
-    if config.encoder.from_epoch is None:
-        encoder, parts = None, [setup.decoder]
-        train = CaptionBatches(features, image_of, words, batches)
-    else:
+    parts, encoder, pixels = [setup.decoder], None, None
+    if config.encoder.from_epoch is not None:
         encoder = Encoder(setup.backbone, feature_kind(config.model)).requires_grad_(True)
-        parts = [setup.decoder, encoder]
+        parts.append(encoder)
         pixels = Loader(
             ImageCaptionDataset(paths, image_of, words, setup.backbone.preprocess()),
             workers=config.loader.workers,
@@ -146,8 +175,6 @@ def setup_training(
             collate=collate,
             **batching,
         )
-        start = config.encoder.from_epoch
-        train = CaptionBatches(features, image_of, words, batches, pixels=pixels, pixels_from=start)
     state = make_train_state(
         CaptioningNetwork(setup.decoder, encoder),
         config,
@@ -157,47 +184,22 @@ def setup_training(
         parts=parts,
         compiled=parts,
     )
-    splits, first = [], 0
-    for images, most in ((data.train, _BATCH_NORM_IMAGES), (data.val, None), (data.test, None)):
-        indices = np.arange(first, first + len(images[:most]))
-        indices = indices[readable[indices]]
-        splits.append(Split(tuple(images[index - first] for index in indices), indices))
-        first += len(images)
-    return state, CaptioningData(train, features, *splits)
 
+    def readable_split(images: Sequence[CaptionedImage], first: int) -> Split:
+        kept = readable[first : first + len(images)]
+        return Split(tuple(compress(images, kept)), first + np.flatnonzero(kept))
 
-def feature_batches(
-    split: Split,
-    size: int,
-    features: Features,
-    encoder: nn.Module | None,
-    backbone: Backbone,
-    fabric: Fabric,
-    workers: int,
-) -> Iterator[Tensor]:
-    """The features of a split in its order, `size` images at once, on the device.
-
-    Args:
-        split: the images.
-        size: of a batch.
-        features: of a frozen encoder.
-        encoder: the one that was trained, in place of cached features; or None.
-        backbone: for its preprocessing.
-        fabric: the device.
-        workers: loader processes.
-    """
-    if encoder is None:
-        for first in range(0, len(split.indices), size):
-            yield features.select(split.indices[first : first + size]).to(fabric.device)
-        return
-    loader = Loader(
-        ImageDataset([image.path for image in split.images], backbone.preprocess()),
-        batch_size=size,
-        seed=0,
-        workers=workers,
-        shuffle=False,
+    train = CaptionBatches(
+        features, image_of, words, batches, pixels, config.encoder.from_epoch or 0
     )
-    for _, images in loader.epoch(0):
-        with torch.inference_mode():  # not over the yield: it would reach into the caller
-            encoded = encoder(images.to(fabric.device)).float()
-        yield encoded
+    val, test = len(data.train), len(data.train) + len(data.val)
+    return state, CaptioningData(
+        train=train,
+        features=features,
+        batch_norm=readable_split(data.train[:_BATCH_NORM_IMAGES], 0),
+        val=readable_split(data.val, val),
+        test=readable_split(data.test, test),
+        backbone=setup.backbone,
+        device=fabric.device,
+        workers=config.loader.workers,
+    )

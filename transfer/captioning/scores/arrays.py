@@ -21,7 +21,7 @@ def spread(starts: Ints, sizes: Ints) -> tuple[Ints, Ints]:
     return which, np.arange(len(which)) + np.repeat(starts - starts_of(sizes), sizes)
 
 
-def changes(values: Ints) -> Bools:
+def changes(values: NDArray[Any]) -> Bools:
     """Where a value differs from the one before it; the first always does."""
     flags = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=flags[1:])
@@ -34,12 +34,6 @@ def find_sorted(keys: NDArray[Any], values: NDArray[Any]) -> Ints:
         return np.full(len(values), -1)
     positions = np.minimum(np.searchsorted(keys, values), len(keys) - 1)
     return np.where(keys[positions] == values, positions, -1)
-
-
-def token_spans(is_space: Bools) -> tuple[Ints, Ints]:
-    """Starts and lengths of the runs between spaces."""
-    edges = np.flatnonzero(np.diff(is_space, prepend=True, append=True))
-    return edges[::2], edges[1::2] - edges[::2]
 
 
 def digits(values: Ints) -> list[NDArray[np.uint16]]:

@@ -26,11 +26,6 @@ from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
 _SIGMA = 6.0
 
 
-def inverse_frequencies(documents: Ints | Floats, num_images: float) -> Floats:
-    """Inverse document frequencies from the numbers of images that hold each n-gram."""
-    return np.log(num_images) - np.log(np.maximum(documents, 1))
-
-
 def norms(ngrams: list[Ngrams], idf: list[Floats], num_captions: int) -> Floats:
     """(C, 4) lengths of the captions' vectors.
 
@@ -77,6 +72,15 @@ class DocumentFrequencies:
     num_images: float
 
     @staticmethod
+    def of(
+        words: Mapping[str, int], ngrams: list[Ngrams], sizes: Sequence[int] | Ints
+    ) -> "DocumentFrequencies":
+        """From n-grams of captions image by image; `sizes`: how many captions each image has."""
+        image = np.repeat(np.arange(len(sizes)), sizes)
+        documents = [np.append(grams.count_images(image), 0) for grams in ngrams]
+        return DocumentFrequencies(words, NgramTable(ngrams), documents, len(sizes))
+
+    @staticmethod
     def count(
         corpus: Mapping[Any, Sequence[str]], tokenized: bool = False
     ) -> "DocumentFrequencies":
@@ -85,10 +89,8 @@ class DocumentFrequencies:
         flat = [caption for captions in corpus.values() for caption in captions]
         if not flat:
             raise UsageError("the corpus for document frequencies has no captions.")
-        image = np.repeat(np.arange(len(corpus)), [len(captions) for captions in corpus.values()])
         ngrams = count_ngrams(tokenizer.split(tokenizer.encode(flat, tokenized)))
-        documents = [np.append(grams.count_images(image), 0) for grams in ngrams]
-        return DocumentFrequencies(tokenizer, NgramTable(ngrams), documents, len(corpus))
+        return DocumentFrequencies.of(tokenizer, ngrams, [len(texts) for texts in corpus.values()])
 
     @staticmethod
     def read(path: Path) -> "DocumentFrequencies":
@@ -132,18 +134,11 @@ class DocumentFrequencies:
         """The number of each word, or -1."""
         return np.array([self.words.get(name, -1) for name in names], np.int64)
 
-    def idf(self, ngrams: list[Ngrams], numbers: Ints) -> list[Floats]:
-        """(R,) of each order: the weight of each n-gram of other captions.
-
-        Args:
-            ngrams: of captions whose words are numbered otherwise.
-            numbers: the number here of each of their words, or -1.
-        """
+    def idf(self, runs: list[Ints]) -> list[Floats]:
+        """The weight of each n-gram, of each order, by its position in the table (or -1)."""
         return [
-            inverse_frequencies(documents[runs], self.num_images)
-            for runs, documents in zip(
-                self.table.find(ngrams, numbers), self.documents, strict=True
-            )
+            np.log(self.num_images) - np.log(np.maximum(documents[run], 1))
+            for run, documents in zip(runs, self.documents, strict=True)
         ]
 
 

@@ -6,24 +6,17 @@ prepared.cider_d([1, 1, 2], [caption, ...])        rewards, several captions an 
 scores = ScoreAccumulator(prepared); scores.add({1: ...}); scores.add({2: ...}); scores.compute()
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
 
 from pretrain.errors import UsageError
 from transfer.captioning.scores import cider
-from transfer.captioning.scores.arrays import (
-    Floats,
-    Ints,
-    changes,
-    find_sorted,
-    spread,
-    starts_of,
-)
+from transfer.captioning.scores.arrays import Floats, Ints, changes, find_sorted, spread, starts_of
 from transfer.captioning.scores.bleu import sufficient_stats as bleu_stats
 from transfer.captioning.scores.cider import DocumentFrequencies
-from transfer.captioning.scores.ngrams import ORDERS, Ngrams, NgramTable, count_ngrams
+from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
 from transfer.captioning.scores.rouge import rouge_l
 from transfer.captioning.scores.summary import Id, Scores, SufficientStats, compute_scores
 from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
@@ -226,8 +219,6 @@ class _Order(NamedTuple):
     """(Q + 1,) where its entries begin."""
     entries: Ngrams
     """Whose E entries are the references' n-grams by image."""
-    idf: Floats
-    """(R + 1,) weight of each n-gram and, last, of any other."""
 
 
 class _ReferenceIndex:
@@ -249,25 +240,20 @@ class _ReferenceIndex:
             frequencies: of a larger corpus; None counts the images here.
         """
         self.counts, self._sizes, self._starts = references.counts, sizes, starts_of(sizes)
-        self._num_words, self._frequencies = len(names), frequencies
-        image = np.repeat(np.arange(len(sizes)), sizes)
         ngrams = count_ngrams(references)
-        if frequencies is None:
-            documents = [grams.count_images(image) for grams in ngrams]
-            idf = [cider.inverse_frequencies(images, len(sizes)) for images in documents]
-        else:
-            self._numbers = frequencies.word_numbers(names)
-            idf = frequencies.idf(ngrams, self._numbers)
-        self._norms = cider.norms(ngrams, idf, len(references))
-        self._table = NgramTable(ngrams)
-        unseen = cider.inverse_frequencies(np.zeros(1), len(sizes))  # of what no image has
+        words = {name: number for number, name in enumerate(names)}
+        self._own = DocumentFrequencies.of(words, ngrams, sizes)
+        self._frequencies = frequencies or self._own
+        self._numbers = self._frequencies.word_numbers(names)
+        self._norms = cider.norms(ngrams, self._look_up(ngrams, [])[1], len(references))
+        image = np.repeat(np.arange(len(sizes)), sizes)
         self._orders = []
-        for grams, weights in zip(ngrams, idf, strict=True):
+        for grams in ngrams:
             keys = grams.run.astype(np.int64) * len(sizes) + image[grams.caption]
             heads = np.flatnonzero(changes(keys))
             most = np.maximum.reduceat(grams.times, heads) if len(heads) else heads
             ends = np.append(heads, len(keys))
-            self._orders.append(_Order(keys[heads], most, ends, grams, np.append(weights, unseen)))
+            self._orders.append(_Order(keys[heads], most, ends, grams))
 
     def pairs(self, image: Ints) -> tuple[Ints, Ints]:
         """(P,) and (P,) each caption of the images `image` (C,) beside each reference of its image.
@@ -277,7 +263,7 @@ class _ReferenceIndex:
         return spread(self._starts[image], self._sizes[image])
 
     def compare(
-        self, captions: TokenIds, image: Ints, unseen: Iterable[str], clipped: bool = True
+        self, captions: TokenIds, image: Ints, unseen: list[str], clipped: bool = True
     ) -> tuple[Ints, Floats]:
         """Compare captions with the references of their images.
 
@@ -295,21 +281,14 @@ class _ReferenceIndex:
         # from a reference of a caption's image to their pair
         shift = starts_of(self._sizes[image]) - self._starts[image]
         ngrams = count_ngrams(captions)
-        names = list(unseen)
-        words = np.append(np.arange(self._num_words), np.full(len(names), -1))
-        runs = self._table.find(ngrams, words)
-        if self._frequencies is None:
-            idf = [order.idf[run] for run, order in zip(runs, self._orders, strict=True)]
-        else:
-            numbers = np.append(self._numbers, self._frequencies.word_numbers(names))
-            idf = self._frequencies.idf(ngrams, numbers)
+        runs, idf = self._look_up(ngrams, unseen)
         matches = np.zeros((len(captions), len(ORDERS)), np.int64)
         products = np.zeros((len(caption_of), len(ORDERS)))
-        for column, (grams, run_of, order) in enumerate(
-            zip(ngrams, runs, self._orders, strict=True)
+        for column, (grams, run, weights, order) in enumerate(
+            zip(ngrams, runs, idf, self._orders, strict=True)
         ):
-            run = run_of[grams.run]  # -1 gives keys below 0
-            group = find_sorted(order.keys, run * len(self._sizes) + image[grams.caption])
+            keys = run[grams.run] * len(self._sizes) + image[grams.caption]  # -1: keys below 0
+            group = find_sorted(order.keys, keys)
             known = np.flatnonzero(group >= 0)
             group = group[known]
             caption, times = grams.caption[known], grams.times[known]
@@ -318,7 +297,7 @@ class _ReferenceIndex:
             )
             # every entry of the n-gram in a reference of the same image
             which, entry = spread(order.heads[group], order.heads[group + 1] - order.heads[group])
-            weight = order.idf[run[known]][which]
+            weight = weights[grams.run[known]][which]
             own, other = times[which] * weight, order.entries.times[entry] * weight
             products[:, column] = np.bincount(
                 order.entries.caption[entry] + shift[caption][which],
@@ -332,6 +311,15 @@ class _ReferenceIndex:
             captions.counts[caption_of] - self.counts[reference_of] if clipped else None,
         )
         return matches, np.bincount(caption_of, similar, len(captions)) / self._sizes[image]
+
+    def _look_up(self, ngrams: list[Ngrams], unseen: list[str]) -> tuple[list[Ints], list[Floats]]:
+        """Of captions' n-grams, by order: the run among the references (or -1), and the weight."""
+        words = np.append(np.arange(len(self._numbers)), np.full(len(unseen), -1))
+        runs = self._own.table.find(ngrams, words)
+        if self._frequencies is self._own:
+            return runs, self._own.idf(runs)
+        numbers = np.append(self._numbers, self._frequencies.word_numbers(unseen))
+        return runs, self._frequencies.idf(self._frequencies.table.find(ngrams, numbers))
 
 
 def _check_references(references: Mapping[Id, Sequence[str]]) -> None:

@@ -43,55 +43,51 @@ def rouge_l(captions: TokenIds, references: TokenIds, caption: Ints, reference: 
 
 def lcs_lengths(one: TokenIds, two: TokenIds, pair_one: Ints, pair_two: Ints) -> Ints:
     """(P,) length of the longest common subsequence of each pair."""
-    lengths = np.zeros(len(pair_one), np.int64)
-    two_is_shorter = two.counts[pair_two] <= one.counts[pair_one]
+    counts = np.append(one.counts, two.counts)
+    none = max(one.words.max(initial=0), two.words.max(initial=0)) + 1  # a number that is no word
+    words = np.concatenate([one.words, two.words, [none]])
+    words = words.astype(np.uint16 if none < 1 << 16 else np.uint32)
+    bits, text = np.stack([pair_one, len(one) + pair_two])
     # the side with fewer words becomes the bits
-    for bits, text, pair_bits, pair_text, chosen in (
-        (two, one, pair_two, pair_one, two_is_shorter),
-        (one, two, pair_one, pair_two, ~two_is_shorter),
-    ):
-        counts = np.where(chosen, bits.counts[pair_bits], 0)
-        least = 0
-        for width in _WIDTHS:
-            pairs = np.flatnonzero((counts > least) & (counts <= width))
-            pairs = pairs[np.argsort(counts[pairs], kind="stable")]
-            for part in np.array_split(pairs, len(pairs) // _BLOCK + 1):
-                lengths[part] = _by_machine_words(
-                    bits, text, pair_bits[part], pair_text[part], width
-                )
-            least = width
-        for pair in np.flatnonzero(counts > least):
-            lengths[pair] = _by_long_integers(
-                _words(bits, pair_bits[pair]), _words(text, pair_text[pair])
-            )
+    bits, text = np.where(counts[text] <= counts[bits], (text, bits), (bits, text))
+    starts = starts_of(counts)
+    spans = np.stack([starts[bits], counts[bits], starts[text], counts[text]])
+    lengths = np.zeros(len(bits), np.int64)
+    least = 0
+    for width in _WIDTHS:
+        pairs = np.flatnonzero((spans[1] > least) & (spans[1] <= width))
+        pairs = pairs[np.argsort(spans[1, pairs], kind="stable")]
+        for part in np.array_split(pairs, len(pairs) // _BLOCK + 1):
+            lengths[part] = _by_machine_words(words, spans[:, part], _WIDTHS[width])
+        least = width
+    for pair in np.flatnonzero(spans[1] > least):
+        start, count, head, remaining = spans[:, pair]
+        lengths[pair] = _by_long_integers(
+            words[start : start + count].tolist(), words[head : head + remaining].tolist()
+        )
     return lengths
 
 
-def _by_machine_words(
-    bits: TokenIds, text: TokenIds, pair_bits: Ints, pair_text: Ints, width: int
-) -> Ints:
-    if not len(pair_bits):
-        return np.zeros(0, np.int64)
-    # longest first: they go on longest
-    order = np.argsort(text.counts[pair_text], kind="stable")[::-1]
-    pair_bits, pair_text = pair_bits[order], pair_text[order]
-    kind = _WIDTHS[width]
-    counts, remaining = bits.counts[pair_bits], text.counts[pair_text]
-    starts = starts_of(bits.counts)[pair_bits]
-    heads = starts_of(text.counts)[pair_text]
-    # a row a bit: the words there, and a number that is no word where the caption has ended
-    last, none = len(bits.words) - 1, max(bits.words.max(initial=0), text.words.max(initial=0)) + 1
-    number: Any = np.uint16 if none < 1 << 16 else np.uint32
-    own, other = bits.words.astype(number), text.words.astype(number)
-    grid = [
-        np.where(bit < counts, own[np.minimum(starts + bit, last)], number(none))
-        for bit in range(int(counts.max()))
+def _by_machine_words(words: Ints, spans: Ints, kind: Any) -> Ints:
+    """For captions of at most as many words as `kind` has bits.
+
+    Args:
+        words: of all captions, and last a number that is no word.
+        spans: (4, P) start and length of the caption that becomes the bits, and of the other.
+        kind: the unsigned integer.
+    """
+    order = np.argsort(spans[3], kind="stable")[::-1]  # longest first: they go on longest
+    starts, counts, heads, remaining = spans[:, order]
+    last = len(words) - 1
+    grid = [  # a row a bit: the words there, and no word where the caption has ended
+        words[np.where(bit < counts, starts + bit, last)]
+        for bit in range(int(counts.max(initial=0)))
     ]
-    state = np.full(len(pair_bits), np.iinfo(kind).max, kind)
-    equal, mask = np.empty(len(pair_bits), bool), np.empty(len(pair_bits), kind)
-    for step in range(int(remaining[0])):
+    state = np.full(len(order), np.iinfo(kind).max, kind)
+    equal, mask = np.empty(len(order), bool), np.empty(len(order), kind)
+    for step in range(int(remaining.max(initial=0))):
         going = int(np.searchsorted(-remaining, -step))  # those with more than `step` words
-        word = other[heads[:going] + step]
+        word = words[heads[:going] + step]
         match = np.zeros(going, kind)
         for bit, row in enumerate(grid):
             np.equal(row[:going], word, out=equal[:going])
@@ -99,7 +95,7 @@ def _by_machine_words(
             match |= mask[:going]
         hit = state[:going] & match
         state[:going] = (state[:going] + hit) | (state[:going] & ~match)
-    lengths = np.zeros(len(pair_bits), np.int64)
+    lengths = np.zeros(len(order), np.int64)
     lengths[order] = np.bitwise_count(~state)
     return lengths
 
@@ -114,8 +110,3 @@ def _by_long_integers(bits: list[int], text: list[int]) -> int:
         hit = state & (match := masks.get(word, 0))
         state = ((state + hit) | (state & ~match)) & everything
     return (~state & everything).bit_count()
-
-
-def _words(captions: TokenIds, row: int) -> list[int]:
-    end = int(captions.counts[: row + 1].sum())
-    return captions.words[end - int(captions.counts[row]) : end].tolist()

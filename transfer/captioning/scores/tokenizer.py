@@ -3,7 +3,7 @@ r"""Captions to words, and whole lists of captions to arrays of word numbers.
 Cutting text is local: what `lexer.lex` makes of a caption is, but for a few shapes that reach over
 a space (`22 3/4`, telephone numbers, `No. 5`, `K. The`, tags), what it makes of its pieces between
 spaces. A corpus repeats its pieces (words with the marks written onto them), so each is cut once
-and remembered; for lists of captions they are found and looked up on the bytes of all at once.
+and remembered; of lists of captions all pieces are looked up at once.
 
 Line breaks inside a caption are spaces, and a caption's words do not depend on its neighbours. The
 reference reads one caption a line, so there `\r`, `\v`, `\f` and the Unicode line separators shift
@@ -19,7 +19,7 @@ from itertools import chain
 
 import numpy as np
 
-from transfer.captioning.scores.arrays import Ints, spread, starts_of, token_spans
+from transfer.captioning.scores.arrays import Ints, spread, starts_of
 from transfer.captioning.scores.lexer import ABBREVIATIONS, TWO_WORDS, lex
 
 # pieces that need no rules: a word of letters and a mark that vanishes, unless the word is one of
@@ -42,10 +42,6 @@ _REACHES = re.compile(
 _LINES = str.maketrans(dict.fromkeys("\n\r\v\f\u2028\u2029", " "))
 # spaces, beyond the usual, that must not simply part a caption
 _ODD_SPACES = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
-
-_HASH = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
-_FIRST_BYTES = np.array([(1 << 8 * length) - 1 for length in range(9)], np.uint64)
-LONGEST = 16  # bytes behind the last piece that a text must have
 
 
 def tokenize(text: str) -> list[str]:
@@ -97,67 +93,16 @@ class TokenIds:
         return TokenIds(words, counts)
 
 
-class TokenCache(dict[str, int]):
-    """From a piece of text to its number, millions at a time on their bytes.
+class _Rows(dict[str, int]):
+    """The row of a text, which `add` makes for a new one."""
 
-    Beside the dictionary stands a table for pieces of up to 16 bytes: the bytes as two integers, in
-    the slot that a hash of them names, and the number. A piece whose slot another one has taken is
-    looked up in the dictionary.
-
-    Args:
-        number: gives a new piece its number; by default they are counted.
-        slot_bits: the table has 2 ** slot_bits slots.
-    """
-
-    def __init__(self, number: Callable[[str], int] | None = None, slot_bits: int = 17) -> None:
+    def __init__(self, add: Callable[[str], int]) -> None:
         super().__init__()
-        self._number, self._slot_bits = number, slot_bits
-        self._keys = np.zeros((2, 1 << slot_bits), np.uint64)
-        self._numbers = np.full(1 << slot_bits, -1)
+        self._add = add
 
-    def __missing__(self, piece: str) -> int:
-        self[piece] = number = len(self) if self._number is None else self._number(piece)
-        return number
-
-    def find(self, text: bytes, starts: Ints, lengths: Ints) -> Ints:
-        """The numbers of the pieces text[start : start + length].
-
-        Pieces hold no zero bytes; behind the last one `text` goes on for LONGEST bytes.
-        """
-        eights = np.ndarray((len(text) - 7,), "<u8", text, strides=(1,))
-        low = eights[starts] & _FIRST_BYTES[np.minimum(lengths, 8)]
-        high = np.zeros_like(low)
-        longer = np.flatnonzero(lengths > 8)
-        rest = np.minimum(lengths[longer] - 8, 8)
-        high[longer] = eights[starts[longer] + 8] & _FIRST_BYTES[rest]
-        mixed = (low * _HASH[0]) ^ (high * _HASH[1])
-        slots = (mixed >> np.uint64(64 - self._slot_bits)).astype(np.int64)
-
-        def look_up(positions: Ints) -> Ints:
-            slot = slots[positions]
-            same = (self._keys[0][slot] == low[positions]) & (
-                self._keys[1][slot] == high[positions]
-            )
-            return np.where(same, self._numbers[slot], -1)
-
-        def piece(position: int) -> str:
-            start = int(starts[position])
-            return text[start : start + int(lengths[position])].decode("utf-8", "surrogatepass")
-
-        numbers = look_up(np.arange(len(starts)))
-        numbers[lengths > LONGEST] = -1
-        new = np.flatnonzero((numbers < 0) & (lengths <= LONGEST) & (self._numbers[slots] < 0))
-        if len(new):
-            first = np.full(1 << self._slot_bits, -1)
-            first[slots[new[::-1]]] = new[::-1]  # of each free slot, the first piece that wants it
-            settlers = np.sort(first[first >= 0])
-            self._numbers[slots[settlers]] = [self[piece(n)] for n in settlers.tolist()]
-            self._keys[0][slots[settlers]] = low[settlers]
-            self._keys[1][slots[settlers]] = high[settlers]
-            numbers[new] = look_up(new)
-        for position in np.flatnonzero(numbers < 0).tolist():
-            numbers[position] = self[piece(position)]
-        return numbers
+    def __missing__(self, text: str) -> int:
+        self[text] = row = self._add(text)
+        return row
 
 
 class Tokenizer(dict[str, int]):
@@ -166,9 +111,10 @@ class Tokenizer(dict[str, int]):
     def __init__(self) -> None:
         super().__init__()
         self._parts: dict[int, list[int]] = {}  # of words with a space inside
-        self._cache = TokenCache(self._add_piece)
+        self._pieces = _Rows(self._add_piece)
+        self._pieces["\0"] = -1  # stands between captions
         self._may_reach: list[int] = []
-        self._whole: dict[str, int] = {}  # captions that have to be cut as a whole
+        self._whole = _Rows(lambda text: self._add_row(_tokenize_whole(text)))
         # the words of each piece or whole caption; new ones are not in the arrays yet
         self._rows = TokenIds.of([])
         self._starts: Ints = np.zeros(0, np.int64)
@@ -225,26 +171,20 @@ class Tokenizer(dict[str, int]):
 
     def _find_rows(self, captions: Sequence[str]) -> tuple[Ints, Ints]:
         """The rows of the captions' words, and the caption of each row."""
-        joined = "\0".join(captions)
         odd: set[int] = set()
-        plain = joined.isascii() and joined.count("\0") == len(captions) - 1
-        if not plain or any(char in joined for char in "\x1c\x1d\x1e\x1f"):
+        joined = " ".join(captions)
+        if not joined.isascii() or any(char in joined for char in "\0\x1c\x1d\x1e\x1f"):
             odd = {number for number, text in enumerate(captions) if _ODD_SPACES.search(text)}
-            joined = "\0".join("\1" if n in odd else text for n, text in enumerate(captions))
-        text = (joined + "\0" * LONGEST).encode("utf-8", "surrogatepass")
-        chars = np.frombuffer(text, np.uint8)
-        starts, lengths = token_spans((chars == 32) | (chars == 0) | ((chars >= 9) & (chars <= 13)))
-        rows = self._cache.find(text, starts, lengths)
-        ends = np.searchsorted(starts, np.flatnonzero(chars == 0)[: len(captions)])
-        begins = np.concatenate([[0], ends[:-1]])
-        keep = np.ones(len(rows), bool)
-        reaching = np.flatnonzero(np.isin(rows, self._may_reach))
-        for caption in odd.union(np.searchsorted(ends, reaching, side="right").tolist()):
-            text_here = captions[caption]
-            if caption in odd or _REACHES.search(text_here):
-                if text_here not in self._whole:
-                    self._whole[text_here] = self._add_row(_tokenize_whole(text_here))
-                rows[begins[caption]] = self._whole[text_here]
-                keep[begins[caption] + 1 : ends[caption]] = False
-        caption_of = np.repeat(np.arange(len(captions)), ends - begins)
-        return rows[keep], caption_of[keep]
+        parts = ["\1" if n in odd else text for n, text in enumerate(captions)] if odd else captions
+        pieces = " \0 ".join(parts).split()
+        rows = np.fromiter(map(self._pieces.__getitem__, pieces), np.int64, len(pieces))
+        is_piece = rows >= 0
+        caption_of: Ints = np.cumsum(~is_piece)
+        ends = np.append(np.flatnonzero(~is_piece), len(rows))
+        reaching = caption_of[np.isin(rows, self._may_reach)]
+        for caption in odd.union(reaching.tolist()):
+            if caption in odd or _REACHES.search(captions[caption]):
+                begin = ends[caption - 1] + 1 if caption else 0
+                rows[begin] = self._whole[captions[caption]]
+                is_piece[begin + 1 : ends[caption]] = False
+        return rows[is_piece], caption_of[is_piece]

@@ -9,10 +9,12 @@ none of them has that of one with a probability of 1e-13.)
 import gzip
 import importlib.util
 import io
+import itertools
 import os
 import tempfile
 import zipfile
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +25,7 @@ from numpy.typing import NDArray
 
 from pretrain.errors import UsageError
 from pretrain.run import atomic
-from transfer.captioning.scores.arrays import changes, token_spans
-from transfer.captioning.scores.tokenizer import LONGEST, TokenCache
+from transfer.captioning.scores.arrays import changes
 
 JAR = "meteor-1.5.jar"
 HOW_TO_GET_IT = (
@@ -252,13 +253,15 @@ def build_index(table: Path) -> Arrays:
         SIDE_entries: (N,) the entries, in the order of the table for each phrase.
         SIDE_others: (N,) the phrase on the other side of each of these.
     """
-    vocabulary = TokenCache(slot_bits=20)
+    # words are numbered from 1 on; between lines stands -1, and between two spaces nothing
+    vocabulary = defaultdict(itertools.count(1).__next__, {"\n": -1, "": 0})
     hashes = np.concatenate([_hash_phrases(block, vocabulary) for block in _entries(table)])
-    phrases, numbers = np.unique(hashes, return_inverse=True)
-    source, target = numbers.astype(np.int32).reshape(-1, 2).T
+    phrases, positions = np.unique(hashes, return_inverse=True)
+    source, target = positions.astype(np.int32).reshape(-1, 2).T
+    words = list(vocabulary)[2:]
     arrays: Arrays = {
-        "words": np.array("\n".join(vocabulary).encode()),
-        "stems": np.array("\n".join(stem_words(vocabulary)).encode()),
+        "words": np.array("\n".join(words).encode()),
+        "stems": np.array("\n".join(stem_words(words)).encode()),
         "phrases": phrases,
     }
     for side, own, other in (("source", source, target), ("target", target, source)):
@@ -281,17 +284,16 @@ def _entries(table: Path) -> Iterator[bytes]:
             yield lines
 
 
-def _hash_phrases(block: bytes, vocabulary: TokenCache) -> NDArray[np.uint64]:
+def _hash_phrases(block: bytes, vocabulary: dict[str, int]) -> NDArray[np.uint64]:
     """(2 E,) the hashes of each entry's phrase and paraphrase."""
-    chars = np.frombuffer(block, np.uint8)
-    starts, lengths = token_spans((chars == 10) | (chars == 32))
-    line = np.searchsorted(np.flatnonzero(chars == 10), starts)
-    in_phrase = line % 3 > 0
-    starts, lengths, line = starts[in_phrase], lengths[in_phrase], line[in_phrase]
-    numbers = vocabulary.find(block + b"\0" * LONGEST, starts, lengths).astype(np.uint64) + 1
+    lines = block.decode().split("\n")
+    del lines[::3]
+    words = " \n ".join(lines).split(" ")
+    numbers = np.fromiter(map(vocabulary.__getitem__, words), np.int64, len(words))
+    line = np.cumsum(numbers < 0)[numbers > 0]
     heads = np.flatnonzero(changes(line))
     position = np.arange(len(line)) - np.repeat(heads, np.diff(heads, append=len(line)))
-    return np.add.reduceat(numbers * POWERS[position], heads)
+    return np.add.reduceat(numbers[numbers > 0].astype(np.uint64) * POWERS[position], heads)
 
 
 # ---- arrays in one file
