@@ -174,19 +174,17 @@ class FeatureCache:
                 file.touch()
             write_text(path, json.dumps(meta))
         size = int(np.prod(shape)) * self.dtype.itemsize
-        index = self._index.read_bytes()
-        promised = len(index) // _DIGEST_SIZE
-        complete = min(promised, self._rows.stat().st_size // size)
-        if complete < promised:
+        digests = np.fromfile(self._index, f"V{_DIGEST_SIZE}").tolist()
+        complete = min(len(digests), self._rows.stat().st_size // size)
+        if lost := len(digests) - complete:
             log(
-                f"{self._rows} is cut short: {promised - complete:,} of {promised:,} rows are gone "
+                f"{self._rows} is cut short: {lost:,} of {len(digests):,} rows are gone "
                 "and are encoded again"
             )
         # what lies behind the complete rows is of a run that was killed, or torn
         os.truncate(self._index, complete * _DIGEST_SIZE)
         os.truncate(self._rows, complete * size)
-        starts = range(0, complete * _DIGEST_SIZE, _DIGEST_SIZE)
-        return {index[start : start + _DIGEST_SIZE]: row for row, start in enumerate(starts)}
+        return {digest: row for row, digest in enumerate(digests[:complete])}
 
     @torch.inference_mode()
     def _encode(
@@ -208,8 +206,7 @@ class FeatureCache:
             shuffle=False,
             collate=collate_readable,
         )
-        entries: list[tuple[bytes, bytes]] = []
-        saved = time.monotonic()
+        entries, saved = dict[bytes, bytes](), time.monotonic()
         try:
             with bar(f"encoding images with {self.backbone.name}", len(paths), "images") as advance:
                 for indices, images, _ in loader.epoch(0):
@@ -220,19 +217,19 @@ class FeatureCache:
                     features = network(torch.cat([images, padding]).to(fabric.device))
                     rows = features[: len(images)].float().cpu().numpy().astype(self.dtype)
                     for index, row in zip(indices, rows, strict=True):
-                        entries.append((digests[index], row.tobytes()))
+                        entries[digests[index]] = row.tobytes()
                     advance(len(indices))
                     if time.monotonic() - saved > _SAVE_EVERY:
                         self._append(entries)
-                        entries, saved = [], time.monotonic()
+                        entries, saved = {}, time.monotonic()
         finally:
             self._append(entries)
 
-    def _append(self, entries: list[tuple[bytes, bytes]]) -> None:
-        """Rows first, then what makes them valid."""
-        for path, column in ((self._rows, 1), (self._index, 0)):
+    def _append(self, entries: dict[bytes, bytes]) -> None:
+        """Rows (the values) first, then what makes them valid: the hashes of their images."""
+        for path, parts in ((self._rows, entries.values()), (self._index, entries.keys())):
             with open(path, "ab") as handle:
-                handle.write(b"".join(entry[column] for entry in entries))
+                handle.write(b"".join(parts))
                 handle.flush()
                 os.fsync(handle.fileno())
 
@@ -261,8 +258,7 @@ def hash_files(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
         paths: the files.
         memory: a JSON file that remembers; made anew where it is damaged.
     """
-    known = _read_json(memory)
-    new: dict[str, list[Any]] = {}
+    known, new = _read_json(memory), dict[str, list[Any]]()
 
     def digest(path: Path) -> bytes | None:
         name = str(path.absolute())

@@ -33,12 +33,7 @@ from transfer.classification.config import ClassificationConfig
 from transfer.classification.confusion import confusion_matrix, draw_confusion, most_confused, top1
 from transfer.classification.folders import Indices
 from transfer.classification.frozen import ModeResult, encode, knn, linear_probe
-from transfer.classification.setup import (
-    ClassificationSetup,
-    build,
-    channels_last,
-    setup_training,
-)
+from transfer.classification.setup import ClassificationSetup, build, setup_training
 from transfer.feature_cache import ImageDataset
 
 _TITLES = {"linear": "linear probe", "knn": "k-NN", "full": "full fine-tuning"}
@@ -184,8 +179,9 @@ def train_classifier(
     predictions, broken = predict(state.averaged, setup, data.scored, config, fabric)
     best_top1 = best["val_top1"]
     if has_test:
-        network = Backbone.load(run.checkpoint.with_name("best.pth")).build().to(fabric.device)
-        best_top1 = evaluate(channels_last(network), data.scored)
+        network: Any = Backbone.load(run.checkpoint.with_name("best.pth")).build()
+        network.to(fabric.device, memory_format=torch.channels_last)
+        best_top1 = evaluate(network, data.scored)
     if fabric.is_global_zero:
         classifier = _classifier(state, setup, config, last, fabric)
         classifier.save(run.folder / "classifier.pth")
@@ -235,6 +231,7 @@ def predict(
 
     Args:
         network: not wrapped for training: each process sees its share, and knows all in the end.
+            Stays in evaluation mode.
         setup: images and preprocessing.
         indices: of the images.
         config: batch size, workers, broken images.
@@ -254,7 +251,6 @@ def predict(
         max_corrupt=config.dataset.max_corrupt,
     )
     predictions = torch.zeros(len(indices), dtype=torch.int64, device=fabric.device)
-    was_training = network.training
     network.eval()
     own = len(range(fabric.global_rank, len(indices), fabric.world_size))
     with bar("scoring", own, "images", shown=fabric.is_global_zero) as advance:
@@ -264,7 +260,6 @@ def predict(
                 logits = network(images)
             predictions[positions.to(fabric.device)] = logits.argmax(1) + 1
             advance(len(images))
-    network.train(was_training)
     loader.share_corrupt()
     everywhere: Any = fabric.all_reduce(predictions, reduce_op="sum")
     broken = {setup.data.names[indices[position]] for position in loader.corrupt}
@@ -295,11 +290,10 @@ def _read_results(
             f"{run.folder} was started on other images: files have come, gone or changed their "
             "class since. Give the same data, or another --out."
         )
-    files = {mode: _mode_file(run, mode) for mode in config.modes}
     return {
         mode: ModeResult(**json.loads(file.read_text(encoding="utf-8")))
-        for mode, file in files.items()
-        if file.exists()
+        for mode in config.modes
+        if (file := _mode_file(run, mode)).exists()
     }
 
 

@@ -9,11 +9,12 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES
@@ -82,10 +83,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
     folders.setdefault("train", root)  # class folders alone are split below
 
     classes: tuple[str, ...] = ()
-    paths: list[Path] = []
-    labels: list[int] = []
-    notes: list[str] = []
-    splits = {}
+    splits, paths, notes = dict[str, Indices](), list[Path](), list[str]()
     for split, folder in folders.items():
         images, other_files = _list_class_folders(folder)
         classes = classes or tuple(images)  # of train, which comes first
@@ -103,9 +101,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
                 "Every split must have a folder with images for each class."
             )
         start = len(paths)
-        for label, files in enumerate(images.values()):
-            paths += files
-            labels += [label] * len(files)
+        paths += chain.from_iterable(images.values())
         splits[split] = np.arange(start, len(paths))
         if other_files:
             notes.append(
@@ -114,6 +110,8 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
             )
 
     names = [path.relative_to(root).as_posix() for path in paths]
+    label_of = {name: label for label, name in enumerate(classes)}
+    labels = np.array([label_of[path.parent.name] for path in paths], np.int64)
     train, *others = splits.values()
     scored_name = [*splits][-1]
     if not others:
@@ -130,7 +128,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         classes=classes,
         paths=tuple(paths),
         names=tuple(names),
-        labels=np.array(labels, np.int64),
+        labels=labels,
         train=train,
         fit=fit,
         choose=choose,
@@ -144,7 +142,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
 
 def hold_out(
     names: Sequence[str],
-    labels: Sequence[int],
+    labels: ArrayLike,
     indices: Indices,
     fraction: float,
     purpose: Literal["val", "choose"],
@@ -163,7 +161,7 @@ def hold_out(
         purpose: other purposes hold out other images.
     """
     hashes = np.array([_hash(names[index], purpose) for index in indices])
-    classes = np.array([labels[index] for index in indices])
+    classes = np.asarray(labels)[indices]
     out = np.zeros(len(indices), bool)
     order = np.lexsort((hashes, classes))
     for members in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
@@ -198,8 +196,7 @@ def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
 
 def _list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
     """Images of each class, in alphabetical order, and CLASS/NAME of other files."""
-    images: dict[str, list[Path]] = {}
-    other_files = []
+    images, other_files = dict[str, list[Path]](), list[str]()
     for name in sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != "."):
         images[name] = []
         for file in sorted(e.name for e in os.scandir(folder / name) if e.is_file()):

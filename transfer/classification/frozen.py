@@ -10,7 +10,7 @@ length and by nothing else. Q queries, N training images, F features, K classes.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from pretrain.errors import UsageError
 from pretrain.progress import bar, log
-from transfer.classification.config import ClassificationConfig
+from transfer.classification.config import ClassificationConfig, KnnConfig
 from transfer.classification.confusion import confusion_matrix, mean_per_class, top1
 from transfer.classification.folders import ClassificationData, Indices
 from transfer.classification.probe import SoftmaxRegression
@@ -121,25 +121,26 @@ def linear_probe(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeRe
         return SoftmaxRegression(features, labels, len(data.classes), options.penalty, device)
 
     features, labels = frozen.select(data.choose)
-    path, best, unsolved = {}, None, []
+    problem, probe, best = regression(data.fit), None, None
+    path, unsolved = {}, []
     penalties = sorted(set(options.penalties), reverse=True)
     limits = options.tolerance, options.max_iterations
     with bar("linear probe", len(penalties) + 1, "fits") as advance:
-        for probe in regression(data.fit).solve_path(penalties, *limits):
-            accuracy = _percent(probe.predict(features.to(device)).cpu(), labels)
-            path[probe.penalty] = accuracy
-            unsolved += [] if probe.converged else [probe.penalty]
+        for penalty in penalties:
+            probe = problem.solve(penalty, *limits, start=probe)
+            path[penalty] = _percent(probe.predict(features), labels)
+            unsolved += [] if probe.converged else [penalty]
             # of equals the stronger, which was first
-            best = probe if best is None or accuracy > path[best.penalty] else best
-            advance(1, f"penalty {probe.penalty:g}: {accuracy:.1f} %")
+            best = probe if best is None or path[penalty] > path[best.penalty] else best
+            advance(1, f"penalty {penalty:g}: {path[penalty]:.1f} %")
         assert best is not None
         if data.fit is not data.train:
             best = regression(data.train).solve(best.penalty, *limits, best)
             advance(1)
     if unsolved or not best.converged:
-        penalty = ", ".join(f"{value:g}" for value in unsolved or [best.penalty])
+        failed = ", ".join(f"{value:g}" for value in unsolved or [best.penalty])
         log(
-            f"note: the probe has not converged at penalty {penalty} in {options.max_iterations} "
+            f"note: the probe has not converged at penalty {failed} in {options.max_iterations} "
             "iterations: give more by --linear.max_iterations"
         )
     features, _ = frozen.select(data.scored)
@@ -150,23 +151,14 @@ def linear_probe(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeRe
         "linear_iterations": best.iterations,
         "linear_objective": best.objective,
     }
-    return frozen.result("linear", best.predict(features.to(device)).cpu(), metrics)
+    return frozen.result("linear", best.predict(features), metrics)
 
 
 def knn(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
     """The k that is best on `choose` with neighbours of `fit`, then that k with all of `train`."""
     data, options = frozen.data, config.knn
-
-    def vote(bank: Indices, queries: Indices, ks: list[int]) -> tuple[dict[int, Tensor], Tensor]:
-        features, labels = frozen.select(bank)
-        query_features, query_labels = frozen.select(queries)
-        similarities, rows = find_neighbours(features, query_features, max(ks))
-        votes = vote_classes(
-            similarities, labels[rows], len(data.classes), ks, options.vote, options.temperature
-        )
-        return votes, query_labels
-
-    usable = int((frozen.features.row_of[data.fit] >= 0).sum())
+    neighbours, (queries, labels) = frozen.select(data.fit), frozen.select(data.choose)
+    usable, num_classes = len(neighbours[1]), len(data.classes)
     ks = sorted({k for k in options.ks if k <= usable})
     if skipped := sorted({*options.ks} - {*ks}):
         values = ", ".join(map(str, skipped))
@@ -174,18 +166,19 @@ def knn(frozen: FrozenFeatures, config: ClassificationConfig) -> ModeResult:
     if not ks:
         raise UsageError(f"no k of knn.ks is at most {usable}, the number of readable images")
     with bar("nearest neighbours", 2, "searches") as advance:
-        votes, labels = vote(data.fit, data.choose, ks)
-        path = {k: _percent(predictions, labels) for k, predictions in votes.items()}
+        tried = classify_by_neighbours(*neighbours, queries, num_classes, ks, options)
+        path = {k: _percent(predictions, labels) for k, predictions in tried.items()}
         best = max(ks, key=lambda k: (path[k], k))
         advance(1)
-        votes, _ = vote(data.train, data.scored, [best])
+        neighbours, (queries, _) = frozen.select(data.train), frozen.select(data.scored)
+        chosen = classify_by_neighbours(*neighbours, queries, num_classes, [best], options)
         advance(1)
     metrics = {
         "knn_k": best,
         "knn_path": {str(k): round(top, 2) for k, top in path.items()},
         "knn_skipped": skipped,
     }
-    return frozen.result("knn", votes[best], metrics)
+    return frozen.result("knn", chosen[best], metrics)
 
 
 def _percent(predictions: Tensor, labels: Tensor) -> float:
@@ -193,65 +186,53 @@ def _percent(predictions: Tensor, labels: Tensor) -> float:
 
 
 @torch.no_grad()
-def find_neighbours(bank: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The k most similar rows of the bank, for each query.
+def classify_by_neighbours(
+    bank: Tensor,
+    labels: Tensor,
+    queries: Tensor,
+    num_classes: int,
+    ks: Sequence[int],
+    options: KnnConfig,
+) -> dict[int, Tensor]:
+    """The class that wins among the k nearest rows of the bank, for several k.
 
     Args:
         bank: (N, F).
-        queries: (Q, F), on the same device.
-        k: at most N.
+        labels: (N,) of its rows, on the CPU.
+        queries: (Q, F), on the device of the bank.
+        num_classes: K.
+        ks: each at most N.
+        options: what a neighbour counts.
 
     Returns:
-        similarities (Q, k), falling, and indices of the rows (Q, k), on the CPU. Among equal
-        similarities the lower index comes first.
+        k -> (Q,) classes, on the CPU.
     """
     bank = functional.normalize(bank.float(), dim=1)
-    chunks = []
-    for chunk in queries.split(max(1, _CHUNK // len(bank))):
-        similarities = functional.normalize(chunk.float(), dim=1) @ bank.T
-        values, indices = similarities.topk(k, dim=1)
-        # topk may take any of those that equal the last one
-        last = values[:, -1:]
-        cut = (similarities == last).sum(1) > (values == last).sum(1)
-        if cut.any():
-            ordered = similarities[cut].sort(dim=1, descending=True, stable=True)
-            values[cut], indices[cut] = ordered.values[:, :k], ordered.indices[:, :k]
-        indices, order = indices.sort(dim=1)
-        values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-        chunks.append((values.cpu(), indices.gather(1, order).cpu()))
-    all_values, all_indices = (torch.cat(column) for column in zip(*chunks, strict=True))
-    return all_values, all_indices
-
-
-def vote_classes(
-    similarities: Tensor,
-    labels: Tensor,
-    num_classes: int,
-    ks: Sequence[int],
-    weighting: Literal["weighted", "majority"],
-    temperature: float,
-) -> dict[int, Tensor]:
-    """The class that wins among the k nearest, for several k.
-
-    Args:
-        similarities: (Q, M) of neighbours, falling.
-        labels: (Q, M) their classes.
-        num_classes: K.
-        ks: each at most M.
-        weighting: what a neighbour counts.
-        temperature: T.
-
-    Returns:
-        k -> (Q,) classes.
-    """
-    weights = similarities.double()
-    weights = (weights / temperature).exp() if weighting == "weighted" else torch.ones_like(weights)
     predictions: dict[int, list[Tensor]] = {k: [] for k in sorted(set(ks))}
-    rows = max(1, _CHUNK // num_classes)
-    for chunk, classes in zip(weights.split(rows), labels.split(rows), strict=True):
-        votes, counted = chunk.new_zeros(len(chunk), num_classes), 0
+    for chunk in queries.split(max(1, _CHUNK // len(bank))):
+        similarities, indices = _nearest(
+            functional.normalize(chunk.float(), dim=1) @ bank.T, max(ks)
+        )
+        weights, classes = similarities.cpu().double(), labels[indices.cpu()]
+        weighted = options.vote == "weighted"
+        weights = (weights / options.temperature).exp() if weighted else torch.ones_like(weights)
+        votes, counted = weights.new_zeros(len(chunk), num_classes), 0
         for k, winners in predictions.items():
-            votes.scatter_add_(1, classes[:, counted:k], chunk[:, counted:k])
+            votes.scatter_add_(1, classes[:, counted:k], weights[:, counted:k])
             winners.append(votes.argmax(1))
             counted = k
     return {k: torch.cat(winners) for k, winners in predictions.items()}
+
+
+def _nearest(similarities: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k largest of each row, falling, and their columns: of equals the lower comes first."""
+    values, indices = similarities.topk(k, dim=1)
+    # topk may take any of those that equal the last one
+    last = values[:, -1:]
+    cut = (similarities == last).sum(1) > (values == last).sum(1)
+    if cut.any():
+        ordered = similarities[cut].sort(dim=1, descending=True, stable=True)
+        values[cut], indices[cut] = ordered.values[:, :k], ordered.indices[:, :k]
+    indices, order = indices.sort(dim=1)
+    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return values, indices.gather(1, order)

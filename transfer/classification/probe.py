@@ -16,7 +16,6 @@ a penalty of 1e-5). N images, F features, K classes.
 """
 
 import math
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -42,10 +41,10 @@ class LinearProbe:
     """No entry of the gradient, in the solver's coordinates, exceeds the tolerance."""
 
     def predict(self, features: Tensor) -> Tensor:
-        """(N, F) -> (N,) classes; of equals the first."""
+        """(N, F) -> (N,) classes, on the CPU; of equals the first."""
         chunks = features.split(max(1, _CHUNK // len(self.bias)))
         logits = (chunk.to(self.weight) @ self.weight.T + self.bias for chunk in chunks)
-        return torch.cat([chunk.argmax(1) for chunk in logits])
+        return torch.cat([chunk.argmax(1).cpu() for chunk in logits])
 
 
 class SoftmaxRegression:
@@ -78,15 +77,6 @@ class SoftmaxRegression:
         self.log_priors = (counts.clamp(min=0.5) / len(features)).log()
         """The best biases where the weights are zero (and every class is there)."""
 
-    def solve_path(
-        self, penalties: Sequence[float], tolerance: float, max_iterations: int
-    ) -> Iterator[LinearProbe]:
-        """Solutions from the strongest penalty to the weakest, each started at the one before."""
-        probe: LinearProbe | None = None
-        for penalty in sorted(set(penalties), reverse=True):
-            probe = self.solve(penalty, tolerance, max_iterations, probe)
-            yield probe
-
     def solve(
         self,
         penalty: float,
@@ -100,7 +90,8 @@ class SoftmaxRegression:
             penalty: lam, above 0.
             tolerance: largest entry of the gradient that ends the search.
             max_iterations: ends it too.
-            start: where to start; zero weights without it.
+            start: where to start, such as the solution at a stronger penalty; zero weights without
+                it.
         """
         weight = self.points.new_zeros(len(self.log_priors), len(self.mean))
         bias = self.log_priors

@@ -8,6 +8,7 @@ import pytest
 import torch
 from scipy.optimize import minimize
 
+from transfer.classification.config import KnnConfig
 from transfer.classification.confusion import (
     confusion_matrix,
     draw_confusion,
@@ -16,7 +17,7 @@ from transfer.classification.confusion import (
     most_confused_classes,
     top1,
 )
-from transfer.classification.frozen import find_neighbours, vote_classes
+from transfer.classification.frozen import classify_by_neighbours
 from transfer.classification.probe import SoftmaxRegression
 
 PATH = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
@@ -62,7 +63,9 @@ def scipy_optimum(x, y, classes, lam, kind) -> float:
 def test_the_probe_is_the_optimum_that_scipy_finds(kind, size):
     x, y = case(sum(size), *size)
     problem = SoftmaxRegression(torch.from_numpy(x), torch.from_numpy(y), size[2], kind, CPU)
-    probes = list(problem.solve_path(PATH, 1e-6, 1000))
+    probes: list = []
+    for penalty in sorted(PATH, reverse=True):
+        probes.append(problem.solve(penalty, 1e-6, 1000, probes[-1] if probes else None))
     assert [probe.penalty for probe in probes] == sorted(PATH, reverse=True)
     for probe in probes:
         assert probe.converged
@@ -122,9 +125,8 @@ def naive(bank, labels, queries, classes, k, how, temperature) -> list[int]:
 
 
 def predict(bank, labels, queries, classes, ks, how, temperature=0.07):
-    similarities, rows = find_neighbours(bank, queries, max(ks))
-    held = torch.tensor(labels)[rows]
-    return vote_classes(similarities, held, classes, ks, how, temperature)
+    options = KnnConfig(vote=how, temperature=temperature)
+    return classify_by_neighbours(bank, torch.tensor(labels), queries, classes, ks, options)
 
 
 @pytest.mark.parametrize("how", ["weighted", "majority"])
