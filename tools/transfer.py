@@ -24,7 +24,7 @@ from pathlib import Path
 # this script's own folder comes first on the path, where `import transfer` would find this script
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, check_ranges
 from tools.command import SYNTHETIC, Parser, run_main
 from transfer import grid, task
 
@@ -49,13 +49,13 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
     from tools.support.grid_plan import by_task, plan
     from tools.support.grid_run import print_lines, run_grid
 
-    recipes = by_task("--config", options.config, options.tasks)
+    backbones, tasks, seeds = options.backbones, options.tasks, options.seeds
+    recipes = by_task("--config", options.config, tasks)
     for path in recipes.values():
         if not Path(path).is_file():
             raise UsageError(f"--config: there is no file {path}.")
-    data = by_task("--data", options.data, options.tasks)
-    backbones, seeds, engine = options.backbones, options.seeds, options.engine
-    jobs = plan(backbones, options.tasks, recipes, data, seeds, engine=engine)
+    data = by_task("--data", options.data, tasks)
+    jobs = plan(backbones, tasks, recipes, data, seeds, engine=options.engine)
     if options.print:
         print_lines(jobs, options.out, tools)
         return
@@ -77,34 +77,29 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--seeds", nargs="+", type=int, metavar="S", help=seeds)
     recipes = "A task's recipe (default: configs/TASK/demo.yaml)."
     add("--config", nargs="+", default=[], metavar="TASK=FILE", help=recipes)
-    data = "A task's data (default: synthetic shapes)."
-    add("--data", nargs="+", default=[], metavar="TASK=DIR", help=data)
+    add("--data", nargs="+", default=[], metavar="TASK=DIR", help="Default: synthetic shapes.")
     engine = "The library that trains detectors (default: the recipe's)."
     add("--engine", choices=["auto", "detectron2", "torchvision"], help=engine)
     jobs = "Jobs at once on this machine, cores shared (default: 1; embedded: 2)."
     add("--jobs", type=int, metavar="N", help=jobs)
-    devices = "GPUs for the jobs, in turn."
-    add("--devices", default="", metavar="0,1", help=devices)
-    lines = "Run nothing; print the commands of the jobs that are missing."
-    add("--print", action="store_true", help=lines)
-    slurm = "Submit the jobs through submitit, with its parameters."
-    add("--slurm", nargs="*", metavar="KEY=VALUE", help=slurm)
-    out = "Folder of the runs (default: %(default)s)."
-    add("--out", type=Path, default=Path("runs/transfer"), help=out)
+    add("--devices", default="", metavar="0,1", help="GPUs for the jobs, in turn.")
+    add("--print", action="store_true", help="Print the commands of the missing jobs; run nothing.")
+    add("--slurm", nargs="*", metavar="KEY=VALUE", help="Submit with submitit's parameters.")
+    add("--out", type=Path, default=Path("runs/transfer"), help="Of all runs (%(default)s).")
     options = parser.parse(argv)
     options.devices = [name for name in options.devices.split(",") if name]
 
-    if options.jobs is not None and options.jobs < 1:
-        raise UsageError(f"--jobs is {options.jobs}; it must be at least 1")
+    check_ranges("--", options, jobs=">= 1")
     for flag in ("tasks", "seeds"):
         values = list(getattr(options, flag) or [])
         if len(set(values)) != len(values):
             raise UsageError(f"--{flag} is {' '.join(map(str, values))}; each may stand once.")
-    if options.seeds is not None and min(options.seeds) < 0:
+    if min(options.seeds or [0]) < 0:
         raise UsageError(f"--seeds has {min(options.seeds)}; seeds are at least 0")
-    if options.slurm is not None and (options.print or options.jobs is not None or options.devices):
+    is_local = options.jobs is not None or options.devices
+    if options.slurm is not None and (options.print or is_local):
         raise UsageError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
-    if options.print and (options.jobs is not None or options.devices):
+    if options.print and is_local:
         raise UsageError("--print goes without --jobs and --devices: it runs nothing.")
     given = [flag for flag in ("config", "data", "engine") if getattr(options, flag)]
     if options.backbones is None and given:
@@ -129,28 +124,23 @@ def run_embedded(options: argparse.Namespace, tools: Path) -> None:
     data = {kind.name: draw(kind, out / SYNTHETIC.name, kind.demo.grid) for kind in kinds}
     jobs = [pretraining(method, seed, data["pretrain"]) for seed in seeds for method in METHODS]
 
-    complete = all(grid.job_status(job, out).state == "done" for job in jobs)
-    if not complete:
-        if options.print:
-            print_lines(jobs, out, tools)
-            print("# these make the backbones; then call this again for the rest", file=sys.stderr)
-            return
-        complete = run_grid(jobs, options, tools)
-    trained = [job for job in jobs if grid.job_status(job, out).state == "done"]
+    complete = all(status.state == "done" for status in grid.scan(jobs, out))
+    if not complete and options.print:
+        print_lines(jobs, out, tools)
+        print("# these make the backbones; then call this again for the rest", file=sys.stderr)
+        return
+    complete = complete or run_grid(jobs, options, tools)
+    trained = [status.job for status in grid.scan(jobs, out) if status.state == "done"]
     if failed := [job for job in jobs if job not in trained]:
+        lost = [replace(j, task=name, name=j.folder.name) for name in tasks for j in failed]
         with grid.lock(out):
-            lost = [replace(j, task=name, name=j.folder.name) for name in tasks for j in failed]
             why = "its pretraining failed"
             grid.write_grid([grid.JobStatus(job, "failed", why) for job in lost], out)
     if not trained:
         sys.exit(1)
-    transfer_jobs = plan(
-        [str(out / job.folder) for job in trained],
-        tasks,
-        {name: demo_recipe(task.by_name(name)) for name in tasks},
-        data,
-        cache=str(out / "features"),
-    )
+    backbones = [str(out / job.folder) for job in trained]
+    recipes = {name: demo_recipe(task.by_name(name)) for name in tasks}
+    transfer_jobs = plan(backbones, tasks, recipes, data, cache=str(out / "features"))
     if options.print:
         print_lines(transfer_jobs, out, tools)
         return
@@ -174,11 +164,10 @@ def more_replicates(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> st
     more = [seed for seed in range(_ENOUGH) if seed not in seeds][: _ENOUGH - len(seeds)]
     words = ["python", "tools/transfer.py", "--seeds", *map(str, sorted([*seeds, *more]))]
     words += [] if set(tasks) == set(task.names()) else ["--tasks", *tasks]
+    command = shlex.join([*words, "--out", str(out)])
     shows = "One replicate shows" if len(seeds) == 1 else f"{len(seeds)} replicates show"
-    return (
-        f"{shows} that the chain works, not which backbone is better; {_ENOUGH} come from: "
-        + shlex.join([*words, "--out", str(out)])
-    )
+    shows += " that the chain works, not which backbone is better"
+    return f"{shows}; {_ENOUGH} come from: {command}"
 
 
 if __name__ == "__main__":

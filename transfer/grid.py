@@ -98,14 +98,13 @@ def job_status(job: Job, out: Path) -> JobStatus:
         done; waiting: there is no run, or an unfinished one of this job, to be resumed; failed:
         what is in the folder is not this job's run.
     """
-    run = Run(out / job.folder)
+    run, config = Run(out / job.folder), job.config
     config_file, fingerprint_file = run.folder / "config.yaml", run.folder / "backbone.txt"
-    result, config, fingerprint = None, dict(job.config), None
-    data: dict[str, Any] = {}
+    result = fingerprint = None
     try:
         if run.finished:
             result = Result.read(run.folder / "result.json")
-            data, fingerprint = result.data, result.backbone.get("fingerprint")
+            fingerprint = result.backbone.get("fingerprint")
             # a path is compared by where it leads, a backbone by what it is
             held = {**result.config, "backbone": config.get("backbone")}
             here, there = config.get("data"), held.get("data")
@@ -123,13 +122,13 @@ def job_status(job: Job, out: Path) -> JobStatus:
     if fingerprint_file.exists():  # a result from random weights has theirs, so this file counts
         fingerprint = fingerprint_file.read_text(encoding="utf-8").strip()
 
-    differences = other_run(held, config)
+    differences = other_run(held, dict(config))
     expected = job.backbone.get("fingerprint")
     if None not in (fingerprint, expected) and fingerprint != expected:
         differences.append(f"backbone: {fingerprint} there, {expected} here")
-    for key, value in job.data.items():
-        if data.get(key, value) != value:
-            differences.append(f"data, {key}: {data[key]!r} there, {value!r} here")
+    for key, value in result.data.items() if result else ():
+        if value != job.data.get(key, value):
+            differences.append(f"data, {key}: {value!r} there, {job.data[key]!r} here")
     if not differences:
         return JobStatus(job, "waiting" if result is None else "done", None, result)
     why = f"another configuration is in this folder ({'; '.join(differences)})."
@@ -182,13 +181,14 @@ def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:
     Raises:
         UsageError: two of them are the same backbone.
     """
-    for index, fingerprint in enumerate(fingerprints):
-        first = fingerprints.index(fingerprint)
-        if first != index:
+    first: dict[str, str] = {}
+    for name, fingerprint in zip(names, fingerprints, strict=True):
+        if fingerprint in first:
             raise UsageError(
-                f"--backbones names one backbone twice: {names[first]} and {names[index]} have "
-                f"the fingerprint {fingerprint}. Leave one out."
+                f"--backbones names one backbone twice: {first[fingerprint]} and {name} have the "
+                f"fingerprint {fingerprint}. Leave one out."
             )
+        first[fingerprint] = name
     short = [_label(name) for name in names]
     counts = Counter(short)
     # `a` with seed 0 and `a-seed0` would have one folder
@@ -213,9 +213,8 @@ def command(job: Job, out: Path, tools: Path) -> list[str]:
 
     `tools` is the folder of the tools, for tasks whose tool is no path of its own.
     """
-    script = tools / task.by_name(job.task).tool
-    folder = out / job.folder
-    return [sys.executable, str(script), *job.options, "--resume", "auto", "--out", str(folder)]
+    tool, folder = str(tools / task.by_name(job.task).tool), str(out / job.folder)
+    return [sys.executable, tool, *job.options, "--resume", "auto", "--out", folder]
 
 
 def shell_line(job: Job, out: Path, tools: Path) -> str:
@@ -228,10 +227,10 @@ def shell_line(job: Job, out: Path, tools: Path) -> str:
 def headline(result: Result) -> str:
     """Its metric, in the unit of the tables."""
     value = result.metrics.get(result.metric)
-    if not isinstance(value, int | float):
-        return f"{result.metric} {value}"
-    metric = task.by_name(result.task).metric(result.metric)
-    return f"{result.metric} {value * (metric.factor if metric else 1):.1f}"
+    if isinstance(value, int | float):
+        metric = task.by_name(result.task).metric(result.metric)
+        value = f"{value * (metric.factor if metric else 1):.1f}"
+    return f"{result.metric} {value}"
 
 
 def last_error(text: str) -> str:

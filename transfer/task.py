@@ -130,23 +130,18 @@ class Task:
         return next((metric for metric in self.metrics if metric.key == key), None)
 
 
+_IMAGES = {"train": 5000, "val": 1000, "size": 64}
+_FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1, "largest": 0.2}
+
 PRETRAIN = Task(
     name="pretrain",
     tool="pretrain.py",
     config="pretrain.config:PretrainConfig",
     build="pretrain.setup:build",
     finetune="pretrain.engine:pretrain",
-    metrics=(
-        Metric("top1", "top-1 %, last", always=True),
-        Metric("top1_best", "top-1 %, best"),
-    ),
+    metrics=(Metric("top1", "top-1 %, last", always=True), Metric("top1_best", "top-1 %, best")),
     curve=Curve("top1", "top-1 % on validation"),
-    demo=DemoData(
-        draw="pretrain.synthetic:classification",
-        tool={"train": 5000, "val": 1000, "size": 64},
-        grid={"train": 5000, "val": 1000, "size": 64},
-        recipe="demo_short",
-    ),
+    demo=DemoData("pretrain.synthetic:classification", _IMAGES, _IMAGES, recipe="demo_short"),
     pictures=(
         Picture(
             "mixed_batch.png",
@@ -159,8 +154,6 @@ PRETRAIN = Task(
     ),
 )
 """A row of every table, no transfer task: it makes the backbone."""
-
-_FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1, "largest": 0.2}
 
 TASKS: tuple[Task, ...] = (
     Task(
@@ -176,11 +169,7 @@ TASKS: tuple[Task, ...] = (
             Metric("full_top1_best", "fine-tuned %, best"),
         ),
         curve=Curve("val_top1", "top-1 % on validation"),
-        demo=DemoData(
-            draw="pretrain.synthetic:classification",
-            tool=_FEW_IMAGES,
-            grid=_FEW_IMAGES,
-        ),
+        demo=DemoData("pretrain.synthetic:classification", tool=_FEW_IMAGES, grid=_FEW_IMAGES),
         pictures=(
             Picture(
                 "confusion.png",
@@ -207,7 +196,7 @@ TASKS: tuple[Task, ...] = (
         ),
         curve=Curve("AP50", "AP50"),
         demo=DemoData(
-            draw="pretrain.synthetic:detection",
+            "pretrain.synthetic:detection",
             tool={"train": 1000, "val": 300, "size": 128},
             grid={"train": 500, "val": 200, "size": 96},
         ),
@@ -272,10 +261,10 @@ def by_name(name: str) -> Task:
     Raises:
         UsageError: there is no such task.
     """
-    for task in (PRETRAIN, *TASKS):
-        if task.name == name:
-            return task
-    raise UsageError(f"there is no task {name!r}; there are {', '.join(['pretrain', *names()])}.")
+    known = {task.name: task for task in (PRETRAIN, *TASKS)}
+    if name not in known:
+        raise UsageError(f"there is no task {name!r}; there are {', '.join(known)}.")
+    return known[name]
 
 
 def load(reference: str) -> Any:

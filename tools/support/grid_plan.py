@@ -86,17 +86,8 @@ def plan(
                 for key, value in values.items():
                     if key in ("backbone", "data", "seed") or value != as_written[key]:
                         options += [f"--{key}", str(value)]
-                jobs.append(
-                    Job(
-                        task=name,
-                        name=label,
-                        seed=seed,
-                        backbone=backbone.describe(),
-                        config=values,
-                        data=summaries[spec],
-                        options=tuple(options),
-                    )
-                )
+                facts = {"backbone": backbone.describe(), "data": summaries[spec], "config": values}
+                jobs.append(Job(task=name, name=label, seed=seed, options=tuple(options), **facts))
     return order(jobs)
 
 
@@ -108,27 +99,20 @@ def pretraining(method: Any, seed: int, data: str) -> Job:
     recipe = demo_recipe(kind)
     config = load_config(task.load(kind.config), recipe, seed=seed, data=data)
     config = replace(config, mixing=replace(config.mixing, method=method))
-    return Job(
-        task="pretrain",
-        name=method,
-        seed=seed,
-        backbone={  # as `Backbone.describe` will say it
-            "name": f"{config.model.arch}, {method}",
-            "arch": config.model.arch,
-            "method": method,
-            "recipe": config.name,
-            "recipe_hash": recipe_hash(plain(config)),
-            "dataset": Path(data).name,
-            "epochs": config.epochs,
-            "seed": seed,
-        },
-        config=plain(config),
-        data={"train": kind.demo.grid["train"]},
-        options=(
-            *("--config", str(recipe), "--data", data),
-            *("--mixing.method", method, "--seed", str(seed)),
-        ),
-    )
+    backbone = {  # as `Backbone.describe` will say it
+        "name": f"{config.model.arch}, {method}",
+        "arch": config.model.arch,
+        "method": method,
+        "recipe": config.name,
+        "recipe_hash": recipe_hash(plain(config)),
+        "dataset": Path(data).name,
+        "epochs": config.epochs,
+        "seed": seed,
+    }
+    words = "--config", str(recipe), "--data", data, "--mixing.method", method, "--seed", str(seed)
+    facts = {"backbone": backbone, "data": {"train": kind.demo.grid["train"]}}
+    facts["config"] = plain(config)
+    return Job(task="pretrain", name=method, seed=seed, options=words, **facts)
 
 
 def demo_recipe(kind: task.Task) -> Path:

@@ -16,6 +16,7 @@ from tools.support.grid_display import display, footer
 from transfer import grid
 
 _PAUSE = 0.25  # seconds between two looks
+_ACTIVE = ("running", "stopping", "elsewhere")
 
 Launch = Callable[[list[str], Path, int], Any]
 """(command, log, slot) -> process: starts a command whose output goes to the end of the log.
@@ -78,11 +79,9 @@ def run_all(
             stack.callback(signal.signal, number, before)
         while True:
             for status in statuses:
-                if status.state in ("running", "stopping", "elsewhere"):
-                    _update(status, out)
-                    if status.state not in ("running", "stopping", "elsewhere"):
-                        grid.write_grid(statuses, out)
-            active = [s for s in statuses if s.state in ("running", "stopping", "elsewhere")]
+                if status.state in _ACTIVE and _update(status, out):
+                    grid.write_grid(statuses, out)
+            active = [s for s in statuses if s.state in _ACTIVE]
             waiting = [s for s in statuses if s.state == "waiting"]
             if received:
                 active, waiting = [s for s in active if s.state != "elsewhere"], []
@@ -113,12 +112,12 @@ def _start(status: grid.JobStatus, slot: int, out: Path, tools: Path, launch: La
     status.state = "running"
 
 
-def _update(status: grid.JobStatus, out: Path) -> None:
-    """What came of a job, if its process has ended."""
+def _update(status: grid.JobStatus, out: Path) -> bool:
+    """Note what came of a job, if its process has ended; whether it has."""
     process, folder = status.process, out / status.job.folder
     code = 0 if process is None else process.poll()
     if code is None or (process is None and grid.is_busy(folder)):
-        return
+        return False
     found = grid.job_status(status.job, out)
     if found.state == "done":
         status.state, status.why, status.result = "done", None, found.result
@@ -132,6 +131,7 @@ def _update(status: grid.JobStatus, out: Path) -> None:
         killed = f"killed by signal {-code}; it said last: " if code < 0 else ""
         status.state = "failed"
         status.why = f"{found.why or killed + grid.last_error(output)} (log: {log})"
+    return True
 
 
 def run_grid(jobs: Sequence[grid.Job], options: argparse.Namespace, tools: Path) -> bool:

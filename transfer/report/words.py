@@ -11,13 +11,10 @@ NOT_MEASURED = "not measured"
 NO_PAIR = "no pair"
 
 RULES = (
-    "A cell is the mean over n pretraining seeds; several fine-tunings of one backbone are "
-    "averaged first and count once. With n > 1 the standard deviation stands behind it. A "
-    "difference is the mean over pairs of the same seed, with half of its 95 % interval (paired "
-    "t); behind it the p-value of the paired t test, and the smallest true difference that n pairs "
-    "with this spread would have found four times out of five. A cell without n is one "
-    "pretraining: its differences are no evidence. The p-values are not corrected for the number "
-    "of comparisons."
+    "Cells: mean ± standard deviation over n pretraining seeds, fine-tunings of one backbone "
+    "averaged first; without n, one pretraining and no evidence. Differences: mean over pairs of "
+    "one seed ± half of the 95 % interval, p of the paired t test (not corrected for the number of "
+    "comparisons), and the smallest true difference that such pairs find four times out of five."
 )
 
 
