@@ -4,7 +4,6 @@ No detectron2 at import: the exports write with this what the detector builds wi
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -19,33 +18,26 @@ Head = Literal["fpn", "c4", "dc5"]
 HEADS: tuple[Head, ...] = ("fpn", "c4", "dc5")
 
 
-@dataclass(frozen=True)
-class ResNetConfig:
+def _resnet(depth: int, groups: int = 1, width: int = 64, caffe: bool = False) -> dict[str, Any]:
     """The values of MODEL.RESNETS that tell one ResNet from another."""
-
-    depth: int
-    groups: int = 1
-    width: int = 64
-    """Channels of a group in the first stage's 3x3."""
-    stride_in_1x1: bool = False
-
-    @property
-    def has_bottlenecks(self) -> bool:
-        """False for the basic blocks of ResNet-18 and 34."""
-        return self.depth >= 50
+    return {
+        "DEPTH": depth,
+        "NUM_GROUPS": groups,
+        "WIDTH_PER_GROUP": width,
+        "STRIDE_IN_1X1": caffe,
+        "RES2_OUT_CHANNELS": 64 if depth < 50 else 256,  # basic blocks, bottlenecks
+    }
 
 
 RESNETS = {
-    **{f"resnet{depth}": ResNetConfig(depth) for depth in (18, 34, 50, 101, 152)},
-    **{f"resnet{n}_caffe": ResNetConfig(n, stride_in_1x1=True) for n in (50, 101, 152)},
-    "resnext50_32x4d": ResNetConfig(50, 32, 4),
-    "resnext101_32x4d": ResNetConfig(101, 32, 4),
-    "resnext101_32x8d": ResNetConfig(101, 32, 8),
-    "resnext101_32x16d": ResNetConfig(101, 32, 16),
-    "resnext101_32x32d": ResNetConfig(101, 32, 32),
-    "resnext101_64x4d": ResNetConfig(101, 64, 4),
-    "wide_resnet50_2": ResNetConfig(50, 1, 128),
-    "wide_resnet101_2": ResNetConfig(101, 1, 128),
+    **{f"resnet{depth}": _resnet(depth) for depth in (18, 34, 50, 101, 152)},
+    **{f"resnet{depth}_caffe": _resnet(depth, caffe=True) for depth in (50, 101, 152)},
+    **{f"wide_resnet{depth}_2": _resnet(depth, width=128) for depth in (50, 101)},
+    "resnext50_32x4d": _resnet(50, 32, 4),
+    **{
+        f"resnext101_{groups}x{width}d": _resnet(101, groups, width)
+        for groups, width in ((32, 4), (32, 8), (32, 16), (32, 32), (64, 4))
+    },
 }
 # arguments of a constructor that leave the function of evaluation mode as it is
 _HARMLESS = {"drop_path_rate", "drop_rate", "drop_block_rate", "zero_init_last"}
@@ -79,8 +71,8 @@ HEAD_CONFIG: dict[Head, dict[str, Any]] = {
 }
 
 
-def resnet_config(backbone: Backbone) -> ResNetConfig:
-    """The backbone's ResNet; UsageError where stock detectron2 lacks it."""
+def resnet_config(backbone: Backbone) -> dict[str, Any]:
+    """The backbone's MODEL.RESNETS; UsageError where stock detectron2 lacks it."""
     arch = backbone.spec.arch
     if arch == "resnet26":
         raise UsageError(f"stock detectron2 has no {arch}: its bottlenecks begin at depth 50.")
@@ -104,7 +96,7 @@ def heads_of(backbone: Backbone, requested: Sequence[Head] | None = None) -> tup
     Raises:
         UsageError: a head that detectron2 would build from other blocks than the backbone's.
     """
-    possible = HEADS if resnet_config(backbone).has_bottlenecks else HEADS[:1]
+    possible = HEADS if resnet_config(backbone)["DEPTH"] >= 50 else HEADS[:1]
     for head in requested or ():
         if head not in HEADS:
             raise UsageError(f"--heads has {head!r}; it must be of {', '.join(HEADS)}.")
@@ -119,7 +111,7 @@ def heads_of(backbone: Backbone, requested: Sequence[Head] | None = None) -> tup
 
 def model_config(backbone: Backbone, head: Head) -> dict[str, Any]:
     """The MODEL section of a Faster R-CNN: all that differs from detectron2's defaults."""
-    resnet, spec = resnet_config(backbone), backbone.spec
+    spec = backbone.spec
     levels = {"fpn": ["res2", "res3", "res4", "res5"], "c4": ["res4"], "dc5": ["res5"]}
     return {
         "META_ARCHITECTURE": "GeneralizedRCNN",
@@ -132,11 +124,7 @@ def model_config(backbone: Backbone, head: Head) -> dict[str, Any]:
             "FREEZE_AT": 2,
         },
         "RESNETS": {
-            "DEPTH": resnet.depth,
-            "NUM_GROUPS": resnet.groups,
-            "WIDTH_PER_GROUP": resnet.width,
-            "STRIDE_IN_1X1": resnet.stride_in_1x1,
-            "RES2_OUT_CHANNELS": 256 if resnet.has_bottlenecks else 64,
+            **resnet_config(backbone),
             "STEM_OUT_CHANNELS": 64,
             "NORM": "FrozenBN",
             "OUT_FEATURES": levels[head],

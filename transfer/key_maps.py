@@ -8,7 +8,7 @@ timm's names, which for ResNets are torchvision's and the CutMix release's.
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeVar
 
@@ -28,7 +28,7 @@ class KeyMap:
     """One program's names. `ignored`: expressions for names that are no part of the network."""
 
     rows: Sequence[Row]
-    ignored: Sequence[str] = field(default=())
+    ignored: Sequence[str] = ()
 
     def ours(self, theirs: str) -> str | None:
         """Our name for one of theirs; None where no row fits."""
@@ -70,7 +70,7 @@ def _compile(rows: tuple[Row, ...]) -> list[tuple[re.Pattern[str], str]]:
     return compiled
 
 
-def _stages(rows: Sequence[Row]) -> list[Row]:
+def _stages(*rows: Row) -> list[Row]:
     """Rows for `layer1` to `layer4`, which Caffe2 and detectron2 call `res2` to `res5`."""
     return [
         (f"layer{stage}.<b>.{ours}", theirs.replace("RES", f"res{stage + 1}"))
@@ -86,12 +86,10 @@ def _detectron2(classifier: str) -> KeyMap:
             ("bn1.<p>", "stem.conv1.norm.<p>"),
             ("fc.<p>", f"{classifier}.<p>"),
             *_stages(
-                [
-                    ("conv<k>.weight", "RES.<b>.conv<k>.weight"),
-                    ("bn<k>.<p>", "RES.<b>.conv<k>.norm.<p>"),
-                    ("downsample.0.weight", "RES.<b>.shortcut.weight"),
-                    ("downsample.1.<p>", "RES.<b>.shortcut.norm.<p>"),
-                ]
+                ("conv<k>.weight", "RES.<b>.conv<k>.weight"),
+                ("bn<k>.<p>", "RES.<b>.conv<k>.norm.<p>"),
+                ("downsample.0.weight", "RES.<b>.shortcut.weight"),
+                ("downsample.1.<p>", "RES.<b>.shortcut.norm.<p>"),
             ),
         ],
         ignored=[r"stem\.conv1\.bias"],  # of MSRA's ResNet-50; detectron2 ignores it too
@@ -99,25 +97,27 @@ def _detectron2(classifier: str) -> KeyMap:
 
 
 def _caffe2(classifier: str) -> KeyMap:
-    norm = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
-    branches = {"1": "2a", "2": "2b", "3": "2c"}
+    statistics = {"weight": "s", "bias": "b", "running_mean": "rm", "running_var": "riv"}
+
+    def norm(ours: str, theirs: str) -> list[Row]:
+        return [(f"{ours}.{name}", f"{theirs}_bn_{short}") for name, short in statistics.items()]
+
+    branches = {"1": "RES_<b>_branch2a", "2": "RES_<b>_branch2b", "3": "RES_<b>_branch2c"}
     return KeyMap(
         [
             ("conv1.weight", "conv1_w"),
             ("fc.weight", f"{classifier}_w"),
             ("fc.bias", f"{classifier}_b"),
-            *((f"bn1.{o}", f"res_conv1_bn_{t}") for o, t in norm.items()),
+            *norm("bn1", "res_conv1"),
             *_stages(
-                [
-                    ("downsample.0.weight", "RES_<b>_branch1_w"),
-                    *((f"downsample.1.{o}", f"RES_<b>_branch1_bn_{t}") for o, t in norm.items()),
-                    *((f"conv{n}.weight", f"RES_<b>_branch{b}_w") for n, b in branches.items()),
-                    *(
-                        (f"bn{n}.{o}", f"RES_<b>_branch{b}_bn_{t}")
-                        for n, b in branches.items()
-                        for o, t in norm.items()
-                    ),
-                ]
+                ("downsample.0.weight", "RES_<b>_branch1_w"),
+                *norm("downsample.1", "RES_<b>_branch1"),
+                *((f"conv{number}.weight", f"{theirs}_w") for number, theirs in branches.items()),
+                *(
+                    row
+                    for number, theirs in branches.items()
+                    for row in norm(f"bn{number}", theirs)
+                ),
             ),
         ],
         # training state; and the bias that detectron2 ignores too

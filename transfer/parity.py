@@ -82,23 +82,18 @@ class ParityError(UsageError):
     """The exported network computes another function: nothing was written."""
 
     def __init__(self, reports: Sequence[ParityReport]) -> None:
-        failed = [report.table() for report in reports if not report.passed]
-        super().__init__(
-            "the exported network is not the same function; nothing was written.\n"
-            + "\n".join(failed)
-        )
+        failed = (report.table() for report in reports if not report.passed)
+        problem = "the exported network is not the same function; nothing was written."
+        super().__init__("\n".join((problem, *failed)))
 
 
 def compare(target: str, ours: Mapping[str, Tensor], theirs: Mapping[str, Any]) -> ParityReport:
     """Level by level; a level that one side lacks differs without bound."""
     levels = []
     for name in dict.fromkeys((*ours, *theirs)):
-        if name not in ours or name not in theirs:
-            levels.append(LevelParity(name, (), 1.0, math.inf))
-            continue
-        mine, other = ours[name], torch.as_tensor(theirs[name])
-        same_shape = mine.shape == other.shape
-        difference = float((mine - other).abs().max()) if same_shape else math.inf
+        mine = ours.get(name, torch.ones(1))
+        other = torch.as_tensor(theirs.get(name, torch.empty(0)))
+        difference = float((mine - other).abs().max()) if mine.shape == other.shape else math.inf
         difference = math.inf if math.isnan(difference) else difference
         levels.append(LevelParity(name, tuple(mine.shape[1:]), float(mine.abs().max()), difference))
     return ParityReport(target, tuple(levels))
@@ -137,12 +132,15 @@ def level_names(backbone: Backbone) -> dict[str, int]:
     }
 
 
+def feature_network(backbone: Backbone) -> FeatureGetterNet:
+    """From normalised images to every level, on the backbone's own tensors."""
+    return FeatureGetterNet(assemble(backbone), out_indices=tuple(level_names(backbone).values()))
+
+
 @torch.inference_mode()
 def features(backbone: Backbone, images: Tensor) -> dict[str, Tensor]:
     """Every level of normalised images (N, 3, H, W) by name."""
-    names = level_names(backbone)
-    network = FeatureGetterNet(assemble(backbone), out_indices=tuple(names.values()))
-    return dict(zip(names, network(images), strict=True))
+    return dict(zip(level_names(backbone), feature_network(backbone)(images), strict=True))
 
 
 @torch.inference_mode()

@@ -1,16 +1,15 @@
 """What detectron2 makes of exported weights. A program of its own: nothing of ours is imported.
 
-    python -I detectron2_probe.py JOBS.json
+    python -I detectron2_probe.py IMAGE.npy WEIGHTS CONFIG.yaml ...
 
 It may be run by the interpreter of another environment, the one where detectron2 is installed.
-JOBS.json: {"image": uint8 RGB .npy (3, H, W), "out": .npz, "jobs": [{"name", "config",
-"weights"}]}.
-Weights come in through detectron2's own checkpointer, the image through its model's own
-normalisation. Exit code 3: detectron2 cannot be imported.
+The image is uint8 RGB (3, H, W). The levels come as CONFIG.npz beside each configuration, with the
+text `version`. Weights come in through detectron2's own checkpointer, the image through its model's
+own normalisation. Exit code 3: detectron2 cannot be imported.
 """
 
-import json
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -62,24 +61,19 @@ def probe(config: str, weights: str, image: np.ndarray) -> dict[str, np.ndarray]
     return levels
 
 
-def main(path: str) -> None:
-    """Run the jobs of a file and write their levels as NAME/LEVEL."""
+def main(image: str, weights: str, *configs: str) -> None:
+    """Write the levels of every configuration."""
     try:
         import detectron2
         import torch
     except ImportError as error:
         print(error, file=sys.stderr)
         sys.exit(3)
-    with open(path, encoding="utf-8") as handle:
-        plan = json.load(handle)
-    image = np.load(plan["image"])
-    version = f"detectron2 {detectron2.__version__}, torch {torch.__version__}"
-    levels = {"version": np.array(version)}
-    for job in plan["jobs"]:
-        for level, value in probe(job["config"], job["weights"], image).items():
-            levels[f"{job['name']}/{level}"] = value
-    np.savez(plan["out"], **levels)  # type: ignore[arg-type]
+    version: Any = f"detectron2 {detectron2.__version__}, torch {torch.__version__}"
+    for config in configs:
+        levels = probe(config, weights, np.load(image))
+        np.savez(Path(config).with_suffix(".npz"), version=version, **levels)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

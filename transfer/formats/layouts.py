@@ -68,11 +68,12 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
             f"{', '.join(sorted(map(str, content))[:10])}. Save model.state_dict() in the "
             "program it is from."
         )
-    layout, arch, preprocessing, stated = "plain weights", None, None, {}
+    layout = "plain weights"
+    facts: Facts = (None, None, {})
     if key is not None:
         layout, reader = next(row[1:] for row in _LAYOUTS if row[0] <= set(content))
         try:
-            arch, preprocessing, stated = reader(content)
+            facts = reader(content)
         except UsageError:
             raise
         except (*DAMAGE, ArithmeticError):
@@ -80,6 +81,7 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
     weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
     weights, stripped, left = _strip_prefixes(weights, path, prefix)
     around = {"weights": key, "prefix": stripped, "left": left}
+    arch, preprocessing, stated = facts
     stated |= {name: value for name, value in around.items() if value}
     tensors = {name: _to_tensor(name, value, path) for name, value in weights.items()}
     arch = arch if isinstance(arch, str) else None

@@ -5,13 +5,13 @@ config.json, and in FILE.json next to a bare state dict, there tied to it by its
 """
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
+from pretrain.run import plain
 from transfer.formats.files import CheckpointFile
 from transfer.formats.sources import MAX_JSON, load_json
 from transfer.parity import ParityReport
@@ -21,7 +21,7 @@ KEY = "cutmix_transfer"
 
 
 def describe(
-    backbone: Backbone, parity: Sequence[ParityReport] | str | None, **more: str
+    backbone: Backbone, parity: list[ParityReport] | str | None, **more: str
 ) -> dict[str, Any]:
     """The sidecar of an export as plain values.
 
@@ -30,15 +30,12 @@ def describe(
         parity: the comparisons, or a text instead; None where there is none yet.
         more: further entries.
     """
-    proof: Any = parity
-    if isinstance(parity, Sequence) and not isinstance(parity, str):
-        proof = [report.to_dict() for report in parity]
     return {
         "format": FORMAT,
         "fingerprint": backbone.fingerprint(),
-        "spec": json.loads(json.dumps(asdict(backbone.spec))),
-        "provenance": json.loads(json.dumps(asdict(backbone.provenance))),
-        "proof": proof,
+        "spec": plain(backbone.spec),
+        "provenance": plain(backbone.provenance),
+        "proof": [report.to_dict() for report in parity] if isinstance(parity, list) else parity,
         **more,
     }
 
@@ -49,14 +46,10 @@ def find(file: CheckpointFile) -> tuple[BackboneSpec, Provenance] | None:
     Raises:
         UsageError: it has one that is damaged.
     """
-    content: Any = None
-    if KEY in file.metadata:
-        content = file.metadata[KEY]
-    elif isinstance(file.content, dict) and KEY in file.content:
-        content = file.content[KEY]
-    else:
-        for path in (file.path.with_suffix(".json"), file.path.parent / "config.json"):
-            content = content or _read_beside(path, file.sha256)
+    held = file.content if isinstance(file.content, dict) else {}
+    content: Any = file.metadata.get(KEY, held.get(KEY))
+    for path in (file.path.with_suffix(".json"), file.path.parent / "config.json"):
+        content = content if content is not None else _read_beside(path, file.sha256)
     if content is None:
         return None
     if isinstance(content, str):
@@ -64,11 +57,10 @@ def find(file: CheckpointFile) -> tuple[BackboneSpec, Provenance] | None:
     try:
         if content["format"] != FORMAT:
             raise UsageError(f"format {content['format']!r}, expected {FORMAT!r}")
-        spec = BackboneSpec(**content["spec"])
-        known = {entry.name for entry in fields(Provenance)}
-        facts = {key: value for key, value in content["provenance"].items() if key in known}
-        return spec, Provenance(**facts)
-    except (UsageError, KeyError, TypeError, AttributeError) as error:
+        known = {entry.name for entry in fields(Provenance)} & set(content["provenance"])
+        provenance = Provenance(**{name: content["provenance"][name] for name in known})
+        return BackboneSpec(**content["spec"]), provenance
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{file.path}: its metadata sidecar is damaged ({error}).") from error
 
 
@@ -81,6 +73,8 @@ def _read_beside(path: Path, sha256: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     found = content.get(KEY, content) if isinstance(content, dict) else None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        return None
-    return found if found.get("sha256") == sha256 else None
+    is_its = isinstance(found, dict) and (found.get("format"), found.get("sha256")) == (
+        FORMAT,
+        sha256,
+    )
+    return found if is_its else None

@@ -5,21 +5,12 @@ import warnings
 from pathlib import Path
 
 import torch
-from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
+from transfer import parity
 from transfer.formats import sidecar
-from transfer.parity import (
-    ParityReport,
-    assemble,
-    compare,
-    features,
-    level_names,
-    normalize,
-    raw_image,
-)
 
 
 class _Extractor(nn.Module):
@@ -31,8 +22,7 @@ class _Extractor(nn.Module):
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         spec = backbone.spec
-        indices = tuple(level_names(backbone).values())
-        self.network = FeatureGetterNet(assemble(backbone), out_indices=indices)
+        self.network = parity.feature_network(backbone)
         self.register_buffer("mean", 255 * torch.tensor(spec.mean).reshape(1, 3, 1, 1))
         self.register_buffer("std", 255 * torch.tensor(spec.std).reshape(1, 3, 1, 1))
 
@@ -51,8 +41,8 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
     except ImportError as error:
         raise UsageError("--to onnx needs the packages onnx and onnxruntime: pip install them "
                         "(pip install -e '.[export]').") from error  # fmt: skip
-    names = list(level_names(backbone))
-    image = raw_image(*backbone.spec.input_size[1:])[None]
+    names = list(parity.level_names(backbone))
+    image = parity.raw_image(*backbone.spec.input_size[1:])[None]
     axes = {0: "images", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's own deprecation and constant folding
@@ -69,7 +59,7 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
             )
         except Exception as error:  # a tracer meets whatever a network's code raises
             raise UsageError(
-                f"{backbone.spec.arch} cannot be written as ONNX: {_first_line(error)}"
+                f"{backbone.spec.arch} cannot be written as ONNX: {first_line(error)}"
             ) from error
     message = onnx.ModelProto()
     entry = message.metadata_props.add()
@@ -78,7 +68,7 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
         handle.write(message.SerializeToString())
 
 
-def verify_onnx(backbone: Backbone, path: Path) -> list[ParityReport]:
+def verify_onnx(backbone: Backbone, path: Path) -> list[parity.ParityReport]:
     """Onnxruntime on raw pixels of another size than the traced; empty where it is missing."""
     try:
         import onnxruntime
@@ -87,7 +77,7 @@ def verify_onnx(backbone: Backbone, path: Path) -> list[ParityReport]:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     _, height, width = backbone.spec.input_size
-    image = raw_image(height, width + 32)
+    image = parity.raw_image(height, width + 32)
     try:
         session = onnxruntime.InferenceSession(
             str(path), options, providers=["CPUExecutionProvider"]
@@ -96,12 +86,8 @@ def verify_onnx(backbone: Backbone, path: Path) -> list[ParityReport]:
     except Exception as error:  # its exceptions have no common base
         raise UsageError(
             f"onnxruntime refuses the graph of {backbone.spec.arch}, on an image of another width "
-            f"than it was traced with: {_first_line(error)}"
+            f"than it was traced with: {first_line(error)}"
         ) from error
     theirs = dict(zip((output.name for output in session.get_outputs()), outputs, strict=True))
-    ours = features(backbone, normalize(backbone, image))
-    return [compare(f"onnxruntime {onnxruntime.__version__}", ours, theirs)]
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    ours = parity.features(backbone, parity.normalize(backbone, image))
+    return [parity.compare(f"onnxruntime {onnxruntime.__version__}", ours, theirs)]

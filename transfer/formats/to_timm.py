@@ -1,7 +1,6 @@
 """timm's own layout (a folder), a single safetensors file, and a torchvision state dict."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +28,9 @@ from transfer.formats import sidecar
 from transfer.formats.architectures import RESNET_SHAPES
 from transfer.parity import ParityReport, assemble, compare, features, level_names, raw_image
 
+# fields of a spec that timm calls by the same names
+_PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")
+
 
 def write_timm(backbone: Backbone, folder: Path) -> None:
     """`model.safetensors` and `config.json`, written by timm itself.
@@ -44,14 +46,6 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
         "architecture": spec.arch,
         **dict.fromkeys(("tag", "hf_hub_id", "url", "license", "origin_url", "notes")),
     }
-    preprocessing: dict[str, Any] = {
-        "input_size": spec.input_size,
-        "mean": spec.mean,
-        "std": spec.std,
-        "interpolation": spec.interpolation,
-        "crop_pct": spec.crop_pct,
-        "crop_mode": "center",
-    }
     classes = backbone.provenance.classes
     save_for_hf(
         network,
@@ -59,7 +53,8 @@ def write_timm(backbone: Backbone, folder: Path) -> None:
         model_config={"label_names": classes} if classes else {},
         model_args=dict(spec.model_args),
         safe_serialization=True,
-        data_config=preprocessing,  # instead of what the architecture's own weights recommend
+        # instead of what the architecture's own weights recommend
+        data_config={key: getattr(spec, key) for key in _PREPROCESSING} | {"crop_mode": "center"},
     )
 
 
@@ -72,7 +67,7 @@ def refuse_ours(backbone: Backbone) -> None:
         )
 
 
-def add_sidecar(backbone: Backbone, folder: Path, reports: Sequence[ParityReport]) -> None:
+def add_sidecar(backbone: Backbone, folder: Path, reports: list[ParityReport]) -> None:
     """Into config.json, under a key that timm ignores."""
     path = folder / "config.json"
     content = json.loads(path.read_text(encoding="utf-8"))
@@ -98,7 +93,7 @@ def verify_timm(backbone: Backbone, folder: Path) -> ParityReport:
     """Timm opens the folder by `local-dir:` and preprocesses by what it finds there."""
     network = timm.create_model(f"local-dir:{folder}", pretrained=True)
     transform = create_transform(**resolve_data_config({}, model=network))
-    return _verify(backbone, f"timm {timm.__version__}, local-dir", network, transform)
+    return _verify_timm(backbone, "local-dir", network, transform)
 
 
 def verify_safetensors(backbone: Backbone, path: Path) -> ParityReport:
@@ -109,11 +104,8 @@ def verify_safetensors(backbone: Backbone, path: Path) -> ParityReport:
     )
     with safetensors.safe_open(path, framework="pt") as archive:
         stated = json.loads(archive.metadata()[sidecar.KEY])["spec"]
-    transform = create_transform(
-        tuple(stated["input_size"]),
-        **{key: stated[key] for key in ("mean", "std", "interpolation", "crop_pct")},
-    )
-    return _verify(backbone, f"timm {timm.__version__}, checkpoint_path", network, transform)
+    transform = create_transform(**{key: stated[key] for key in _PREPROCESSING})
+    return _verify_timm(backbone, "checkpoint_path", network, transform)
 
 
 def verify_torchvision(backbone: Backbone, path: Path) -> ParityReport:
@@ -131,12 +123,7 @@ def verify_torchvision(backbone: Backbone, path: Path) -> ParityReport:
     )
     names = {f"layer{stage}": f"res{stage + 1}" for stage in (1, 2, 3, 4)}
     extractor = create_feature_extractor(network.eval(), names)
-    image = _photo(backbone)
-    with torch.inference_mode():
-        theirs = extractor(transform(image)[None])
-    levels = features(backbone, backbone.preprocess()(image)[None])
-    ours = {name: levels[name] for name in names.values()}
-    return compare(f"torchvision {torchvision.__version__}, ResNet", ours, theirs)
+    return _verify(backbone, f"torchvision {torchvision.__version__}, ResNet", extractor, transform)
 
 
 def torchvision_network(backbone: Backbone) -> nn.Module:
@@ -161,19 +148,22 @@ def torchvision_network(backbone: Backbone) -> nn.Module:
     return network
 
 
-def _photo(backbone: Backbone) -> Image.Image:
-    """A raw image, not square and larger than what the crop keeps: both are compared too."""
-    size = backbone.spec.input_size[1]
-    pixels = raw_image(int(1.3 * size), int(1.7 * size))
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())
+def _verify_timm(backbone: Backbone, by: str, network: Any, transform: Any) -> ParityReport:
+    extractor = FeatureGetterNet(network.eval(), tuple(level_names(backbone).values()))
+    return _verify(backbone, f"timm {timm.__version__}, {by}", extractor, transform)
 
 
 @torch.inference_mode()
-def _verify(backbone: Backbone, target: str, network: nn.Module, transform: Any) -> ParityReport:
-    """The same picture through their transform and network, and through ours."""
-    image = _photo(backbone)
-    names = level_names(backbone)
+def _verify(backbone: Backbone, target: str, extractor: Any, transform: Any) -> ParityReport:
+    """Raw pixels through their transform to their levels, and through ours.
+
+    The image is not square and larger than what the crop keeps: both are compared too.
+    """
+    size = backbone.spec.input_size[1]
+    pixels = raw_image(int(1.3 * size), int(1.7 * size))
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    theirs = extractor(transform(image)[None])
+    if not isinstance(theirs, dict):
+        theirs = dict(zip(level_names(backbone), theirs, strict=True))
     ours = features(backbone, backbone.preprocess()(image)[None])
-    network = FeatureGetterNet(network.eval(), out_indices=tuple(names.values()))
-    theirs = network(transform(image)[None])
-    return compare(target, ours, dict(zip(names, theirs, strict=True)))
+    return compare(target, {name: ours[name] for name in theirs}, theirs)

@@ -4,7 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -114,8 +114,9 @@ def check(backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | No
     register()
     if to not in FORMATS:
         raise UsageError(f"--to has {to!r}; it must be of {', '.join(FORMATS)}.")
-    if path.exists():
-        raise UsageError(f"{path} exists. Give another --out, or remove it.")
+    for file in _targets(backbone, to, path, heads):
+        if file.exists():
+            raise UsageError(f"{file} exists. Give another --out, or remove it.")
     if SUFFIX[to] and path.suffix != SUFFIX[to]:
         raise UsageError(f"--out is {path}; a file for {to} ends in {SUFFIX[to]}.")
     if to == "timm":
@@ -126,9 +127,6 @@ def check(backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | No
         to_timm.refuse_ours(backbone)
     if to == "torchvision":
         to_timm.torchvision_network(backbone)
-    for file in _targets(backbone, to, path, heads):
-        if file.exists():
-            raise UsageError(f"{file} exists. Give another --out, or remove it.")
 
 
 def _targets(
@@ -152,11 +150,8 @@ def draft_folder(path: Path) -> Iterator[Path]:
     try:
         draft.mkdir(parents=True)
         yield draft
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        for folder in made:  # innermost first: what this call made and left empty
-            if folder.is_dir() and not any(folder.iterdir()):
-                folder.rmdir()
-        raise
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+        for folder in made:  # innermost first: what this call made and left empty
+            with suppress(OSError):
+                folder.rmdir()
