@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, each image encoded once and kept on disk.
+"""The backbone as a frozen encoder; its features, each image encoded once and kept on disk.
 
     CACHE/files.json                   of each file as last read: size, times, hash of the content
     CACHE/FINGERPRINT-HxW-KIND/
@@ -10,6 +10,8 @@ A row is found by the content of the image file; the folder's name by the backbo
 (weights and preprocessing), the input size and the kind. So anything that changes, changes the row
 that is asked for. Rows reach the disk before their index entries: a kill loses the rows of the last
 moments, and rows.bin being shorter than index.bin says that the file has been cut.
+
+N images, F channels, P positions of the grid, R rows.
 """
 
 import fcntl
@@ -20,15 +22,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
@@ -36,11 +38,56 @@ from pretrain.images import decode
 from pretrain.progress import bar, log
 from pretrain.run import write_text
 from pretrain.training import Loader
-from transfer.encoder import Encoder, FeatureKind
 
+FeatureKind = Literal["pooled", "grid"]
 _DIGEST_SIZE = 16
 _SAVE_EVERY = 20.0  # seconds between two writes while encoding
 _SETTLED = 2_000_000_000  # ns: a file younger than that may change within its time stamp
+
+
+def with_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
+    """The same backbone for square inputs of another size; None leaves it as it is."""
+    if image_size is None or backbone.spec.input_size == (3, image_size, image_size):
+        return backbone
+    return replace(backbone, spec=replace(backbone.spec, input_size=(3, image_size, image_size)))
+
+
+class Encoder(nn.Module):
+    """Normalised images (N, 3, H, W) to features (N, F), or (N, P, F) of the last level's grid.
+
+    The pooled feature is what the backbone's own classifier saw.
+    """
+
+    def __init__(self, backbone: Backbone, kind: FeatureKind) -> None:
+        super().__init__()
+        if kind == "pooled":
+            self.network = backbone.build(num_classes=0)
+        else:
+            levels = backbone.spec.levels()
+            if not levels:
+                raise UsageError(
+                    f"{backbone.spec.arch} has no feature maps to attend to. Use --model.kind nic."
+                )
+            self.network = backbone.feature_network([levels[-1].index])
+        self.kind = kind
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        if self.kind == "pooled":
+            return self.network(images)
+        (level,) = self.network(images)
+        return level.flatten(2).transpose(1, 2)
+
+    def train(self, mode: bool = True) -> "Encoder":
+        """Normalisation layers keep their statistics: a batch of captions repeats few images."""
+        return super().train(False)
+
+    @torch.inference_mode()
+    def feature_shape(self, backbone: Backbone) -> tuple[int, ...]:
+        """(F,) or (P, F): of one image of the backbone's input size."""
+        return tuple(self(torch.zeros(1, *backbone.spec.input_size))[0].shape)
 
 
 @dataclass(frozen=True, eq=False)

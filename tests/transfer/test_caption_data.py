@@ -31,8 +31,7 @@ from transfer.captioning.vocabulary import (
     build_vocabulary,
     tokenize_captions,
 )
-from transfer.encoder import Encoder, with_image_size
-from transfer.feature_cache import FeatureCache, hash_files
+from transfer.feature_cache import Encoder, FeatureCache, hash_files, with_image_size
 
 
 def test_reads_what_is_on_disk(worlds):

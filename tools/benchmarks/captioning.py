@@ -130,8 +130,7 @@ def _epoch(name: str, embed: int, hidden: int, options: Any) -> list[str]:
     from transfer.captioning.config import CaptioningConfig, DatasetConfig, ModelConfig
     from transfer.captioning.decoder import caption_loss
     from transfer.captioning.setup import build
-    from transfer.encoder import Encoder
-    from transfer.feature_cache import FeatureCache, Features, ImageDataset
+    from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset
 
     spec = BackboneSpec(arch="resnet50", num_classes=1000)
     backbone = Backbone.of(spec.create(1000, 0), spec, Provenance())

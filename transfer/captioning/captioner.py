@@ -22,7 +22,7 @@ from transfer.captioning.attention import Attention
 from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.nic import Nic
 from transfer.captioning.vocabulary import Vocabulary
-from transfer.encoder import Encoder, FeatureKind
+from transfer.feature_cache import Encoder, FeatureKind
 
 FORMAT = "captioner/1"
 _DECODERS: dict[str, type[Nic] | type[Attention]] = {"nic": Nic, "attention": Attention}

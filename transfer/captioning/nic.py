@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transfer.captioning.config import ModelConfig
 from transfer.captioning.decoder import DecoderOutput, Tensors, lstm_step
 from transfer.captioning.vocabulary import PAD, START
-from transfer.encoder import FeatureKind
+from transfer.feature_cache import FeatureKind
 
 
 class Nic(nn.Module):

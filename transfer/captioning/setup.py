@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 from lightning.fabric import Fabric
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
@@ -28,8 +29,7 @@ from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.dataset import CaptionDataset, CaptionedImage, Id, open_captions
 from transfer.captioning.vocabulary import Ints, Vocabulary, build_vocabulary, tokenize_captions
-from transfer.encoder import Encoder, with_image_size
-from transfer.feature_cache import FeatureCache, Features, ImageDataset
+from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset, with_image_size
 
 _BATCH_NORM_IMAGES = 5000
 T = TypeVar("T")
@@ -39,6 +39,7 @@ T = TypeVar("T")
 class CaptioningSetup:
     """Data and network, before anything is on a device."""
 
+    config: CaptioningConfig
     data: CaptionDataset
     backbone: Backbone
     """With the input size of this run."""
@@ -77,6 +78,10 @@ class Split:
         """What belongs to each image, by its id."""
         ids = [image.image_id for image in self.images]
         return dict(zip(ids, values, strict=True))
+
+    def take(self, kept: Sequence[bool] | NDArray[np.bool_]) -> "Split":
+        """The images that have a true value."""
+        return Split(tuple(compress(self.images, kept)), self.indices[np.array(kept, bool)])
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,7 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         seed_ambient(derive(config.seed, "weights"))
         decoder = build_decoder(width, len(vocabulary), config.model)
     return CaptioningSetup(
+        config,
         data,
         backbone,
         vocabulary,
@@ -185,9 +191,9 @@ def setup_training(
         compiled=parts,
     )
 
-    def readable_split(images: Sequence[CaptionedImage], first: int) -> Split:
-        kept = readable[first : first + len(images)]
-        return Split(tuple(compress(images, kept)), first + np.flatnonzero(kept))
+    def split(images: Sequence[CaptionedImage], first: int) -> Split:
+        indices = np.arange(first, first + len(images))
+        return Split(tuple(images), indices).take(readable[indices])
 
     train = CaptionBatches(
         features, image_of, words, batches, pixels, config.encoder.from_epoch or 0
@@ -196,9 +202,9 @@ def setup_training(
     return state, CaptioningData(
         train=train,
         features=features,
-        batch_norm=readable_split(data.train[:_BATCH_NORM_IMAGES], 0),
-        val=readable_split(data.val, val),
-        test=readable_split(data.test, test),
+        batch_norm=split(data.train[:_BATCH_NORM_IMAGES], 0),
+        val=split(data.val, val),
+        test=split(data.test, test),
         backbone=setup.backbone,
         device=fabric.device,
         workers=config.loader.workers,

@@ -20,8 +20,7 @@ from pretrain.training import (
 )
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.folders import ClassificationData, open_image_folders
-from transfer.encoder import Encoder, with_image_size
-from transfer.feature_cache import ImageDataset
+from transfer.feature_cache import Encoder, ImageDataset, with_image_size
 
 
 @dataclass(frozen=True)

@@ -391,7 +391,7 @@ def test_the_recipe_s_preprocessing_is_what_the_network_sees(three, small, cache
 
 
 def test_a_network_without_a_pooled_feature_is_refused(three, cache, monkeypatch):
-    from transfer.encoder import Encoder
+    from transfer.feature_cache import Encoder
 
     monkeypatch.setattr(Encoder, "feature_shape", lambda *_: (8, 2, 2))
     spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=2)
