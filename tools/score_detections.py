@@ -45,13 +45,14 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.detection.average_precision import evaluate
     from transfer.detection.coco_average_precision import evaluate_coco
     from transfer.detection.config import DatasetConfig
-    from transfer.detection.data import read_split
+    from transfer.detection.data import reader_of
     from transfer.detection.detections_file import read_detections, read_names
     from transfer.detection.records import summarize_issues
 
     config = DatasetConfig(max_corrupt=options.max_corrupt, other_classes=options.other_classes)
     classes = options.classes.split(",") if options.classes else None
-    records = read_split(options.data, options.split, classes, config, images=False)
+    read = reader_of(options.data)
+    records = read(options.data, options.split, classes, config, images=False)
     for note in summarize_issues(records.issues):
         print(f"note: {note}", file=sys.stderr)
     names = None if options.categories is None else read_names(options.categories)

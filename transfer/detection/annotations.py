@@ -11,12 +11,13 @@ import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
+from itertools import starmap
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from pretrain.run import write_text
 from transfer.cache import cache_folder
@@ -66,9 +67,8 @@ def read_annotations(
         return annotations
     processes = min(os.cpu_count() or 1, sum(map(bool, images)) // _PARALLEL)
     if processes > 1:
-        method = "fork" if "fork" in multiprocessing.get_all_start_methods() else None
-        context = multiprocessing.get_context(method)
-        with ProcessPoolExecutor(processes, mp_context=context) as pool:
+        fork = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(processes, mp_context=fork) as pool:
             chunk = -(-len(files) // (4 * processes))
             annotations = list(pool.map(_read_one, files, images, chunksize=chunk))
     else:
@@ -93,7 +93,7 @@ def image_size(path: Path) -> tuple[int, int] | None:
     try:
         with Image.open(path) as image:
             return image.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError):
+    except (OSError, Image.DecompressionBombError, ValueError):
         return None
 
 
@@ -182,16 +182,12 @@ def _cache_file(files: Sequence[str], images: Sequence[Path | None]) -> Path | N
 def _from_cache(path: Path) -> list[Annotation | None] | None:
     """What was kept; None where there is nothing, or a damaged file."""
     try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
         return [
             Annotation(
-                (width, height),
-                tuple(ObjectAnnotation(*one) for one in objects),
-                error,
-                image_size and (image_size[0], image_size[1]),
+                tuple(size), tuple(starmap(ObjectAnnotation, objects)), error, own and tuple(own)
             )
-            for (width, height), objects, error, image_size in json.loads(
-                path.read_text(encoding="utf-8")
-            )
+            for size, objects, error, own in rows
         ]
     except (OSError, ValueError, TypeError):
         return None

@@ -31,7 +31,6 @@ from pretrain.errors import UsageError
 from transfer.detection.records import Records
 
 THRESHOLDS = tuple(f"{0.5 + 0.05 * step:.2f}" for step in range(10))
-METRICS = ("voc07", "area")
 _RECALLS = np.arange(0, 1.1, 0.1)
 
 
@@ -97,18 +96,15 @@ def evaluate(
         UsageError: an image or a category that the records do not have, or no number.
     """
     matches = match_detections(records, detections, rounding)
-    table: dict[str, dict[str, dict[str, float | None]]] = {
-        metric: {threshold: {} for threshold in THRESHOLDS} for metric in METRICS
-    }
+    voc07: dict[str, dict[str, float | None]] = {t: dict.fromkeys(matches) for t in THRESHOLDS}
+    area: dict[str, dict[str, float | None]] = {t: dict.fromkeys(matches) for t in THRESHOLDS}
     for name, one in matches.items():
-        for threshold in THRESHOLDS:
-            precision, recall = one.precision_recall(float(threshold))
-            for metric in METRICS:
-                value = average_precision(precision, recall, metric) if len(one.objects) else None
-                table[metric][threshold][name] = value
-    mean = {metric: _means(table[metric]) for metric in METRICS}
+        for threshold in THRESHOLDS if len(one.objects) else ():
+            curve = one.precision_recall(float(threshold))
+            voc07[threshold][name] = average_precision(*curve, "voc07")
+            area[threshold][name] = average_precision(*curve, "area")
     num_classes = sum(len(one.objects) > 0 for one in matches.values())
-    return VocScores(table["voc07"], table["area"], mean, num_classes)
+    return VocScores(voc07, area, {"voc07": _means(voc07), "area": _means(area)}, num_classes)
 
 
 def match_detections(
@@ -121,9 +117,9 @@ def match_detections(
         boxes, score = _round_as_text(boxes, 1), _round_as_text(score, 3)
     images = records.images
     true_image = np.repeat(np.arange(len(images)), [len(r.labels) for r in images])
-    true_boxes = np.concatenate([np.zeros((0, 4)), *(r.boxes for r in images)])
-    true_label = np.concatenate([np.zeros(0, np.int64), *(r.labels for r in images)])
-    ignored = np.concatenate([np.zeros(0, bool), *(r.difficult | r.crowd for r in images)])
+    true_boxes = np.concatenate([r.boxes for r in images])
+    true_label = np.concatenate([r.labels for r in images])
+    ignored = np.concatenate([r.difficult | r.crowd for r in images])
     matches = {}
     for number, name in enumerate(records.classes):
         rows, objects = np.flatnonzero(label == number), np.flatnonzero(true_label == number)
@@ -166,27 +162,26 @@ def _describe_invalid(
 ) -> str:
     """What is wrong with the first entry that is no detection of these records."""
     for number, row in enumerate(rows):
+        start = f"number {number} of the detections"
         try:
-            image, name, score, box = (row[k] for k in ("image_id", "category", "score", "bbox"))
-            hash((image, name))
-            valid = len(box) == 4 and min(map(float, box[2:])) >= 0
-            valid = valid and all(np.isfinite([float(value) for value in (score, *box)]))
+            image, name = row["image_id"], row["category"]
+            known_image, known_name = image in image_of, name in label_of
+            values = np.array([row["score"], *row["bbox"]], np.float64)
+            valid = len(values) == 5 and np.isfinite(values).all() and (values[3:] >= 0).all()
         except (KeyError, TypeError, ValueError):
             valid = False
         if not valid:
             return (
-                f"number {number} of the detections is {str(row)[:200]}; it must have image_id, "
-                "category, bbox (x, y, width, height in pixels, not negative) and score."
+                f"{start} is {str(row)[:200]}; it must have image_id, category, bbox (x, y, width, "
+                "height in pixels, not negative) and score."
             )
-        if image not in image_of:
-            near = next(iter(image_of), "none")
+        if not known_image:
             return (
-                f"number {number} of the detections names image {image!r}, which is not among the "
-                f"{len(image_of):,} images of the ground truth (such as {near!r})."
+                f"{start} names image {image!r}, which is not among the {len(image_of):,} images "
+                f"of the ground truth (such as {next(iter(image_of), 'none')!r})."
             )
-        if name not in label_of:
-            allowed = ", ".join(label_of)
-            return f"number {number} of the detections names class {name!r}; there are {allowed}."
+        if not known_name:
+            return f"{start} names class {name!r}; there are {', '.join(label_of)}."
     raise AssertionError("every entry is a detection")
 
 

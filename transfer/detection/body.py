@@ -24,6 +24,7 @@ from transfer.detection.config import DetectorConfig
 from transfer.parity import TOLERANCE, compare, features, level_names, normalize, raw_image
 
 STRIDES = (4, 8, 16, 32)
+Levels = Mapping[str, Tensor]
 
 
 class FrozenBatchNormModule(nn.Module):
@@ -112,10 +113,9 @@ def freeze_parameters(body: nn.Module, num_parts: int, frozen_norm: bool) -> Non
     if num_parts:
         model: Any = body.model  # the network inside timm's feature wrapper
         groups = group_parameters(model, model.group_matcher(coarse=True))
-        frozen = {name for part, names in groups.items() if part < num_parts for name in names}
-        for name, parameter in model.named_parameters():
-            if name in frozen:
-                parameter.requires_grad_(False)
+        for part in range(num_parts):
+            for name in groups.get(part, ()):
+                model.get_parameter(name).requires_grad_(False)
     if frozen_norm:
         for module in batch_norms(body):
             module.requires_grad_(False)
@@ -123,9 +123,7 @@ def freeze_parameters(body: nn.Module, num_parts: int, frozen_norm: bool) -> Non
 
 def batch_norms(module: nn.Module) -> list[nn.Module]:
     """Every BatchNorm in a module, timm's with fused activation too."""
-    return [
-        inner for inner in module.modules() if isinstance(inner, nn.modules.batchnorm._BatchNorm)
-    ]
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
 
 
 @torch.inference_mode()
@@ -150,11 +148,7 @@ def sample_image(backbone: Backbone) -> Tensor:
 
 
 def verify_levels(
-    backbone: Backbone,
-    levels: Mapping[str, Tensor],
-    expected: Mapping[str, Tensor],
-    where: str,
-    remedy: str,
+    backbone: Backbone, levels: Levels, expected: Levels, where: str, remedy: str
 ) -> None:
     """UsageError where a level differs from the backbone's by more than the exports allow."""
     for level in compare(where, {name: expected[name] for name in levels}, levels).levels:

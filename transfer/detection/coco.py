@@ -6,13 +6,15 @@
 Boxes are x, y, width, height, continuous and 0-based. `iscrowd` marks regions of many objects.
 """
 
-import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pretrain.errors import UsageError
+from transfer.detection.config import DatasetConfig
+from transfer.detection.detections_file import read_json
 from transfer.detection.records import Box, DataIssue, Record, Records, clip_box, raise_for_issues
 
 # what each entry of an instance file must have
@@ -34,10 +36,9 @@ def read_coco(
     root: Path,
     split: str,
     classes: Sequence[str] | None = None,
+    config: DatasetConfig | None = None,
     *,
     images: bool = True,
-    max_corrupt: int = 0,
-    other_classes: Literal["refuse", "drop"] = "refuse",
 ) -> Records:
     """Read a split. Arguments and errors are those of `voc.read_voc`.
 
@@ -61,11 +62,9 @@ def read_coco(
     for entry in content["annotations"]:
         box, kind, text = _read_box(entry, sizes, name_of, label_of)
         if kind is not None:
-            where = f"{path}: annotation {entry.get('id', '?')}"
-            issues.append(DataIssue(kind, where, text))
+            issues.append(DataIssue(kind, f"{path}: annotation {entry.get('id', '?')}", text))
         if box is not None:
-            label = label_of[name_of[entry["category_id"]]]
-            crowd = bool(entry.get("iscrowd", 0))
+            label, crowd = label_of[name_of[entry["category_id"]]], bool(entry.get("iscrowd", 0))
             objects[entry["image_id"]].append((box, label, False, crowd))
     folders = [root / split, root / "images" / split, root / "images", root]
     records = []
@@ -79,7 +78,7 @@ def read_coco(
         width, height = sizes[image["id"]]
         record = Record(image_id=image["id"], path=found or folders[0], width=width, height=height)
         records.append(record.with_objects(objects[image["id"]]))
-    raise_for_issues(issues, f"{path}", max_corrupt=max_corrupt, other_classes=other_classes)
+    raise_for_issues(issues, f"{path}", config or DatasetConfig())
     if not records:
         raise UsageError(f"{path} lists no image that can be used.")
     ids = {name: number for number, name in name_of.items()}
@@ -93,11 +92,7 @@ def read_coco(
 
 
 def _read_content(path: Path) -> Mapping[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        line = getattr(error, "lineno", 1)
-        raise UsageError(f"{path}:{line}: broken annotation: it is no JSON ({error})") from error
+    content = read_json(path)
     for key, fields in _FIELDS.items():
         entries = content.get(key) if isinstance(content, dict) else None
         if not isinstance(entries, list):
@@ -106,11 +101,9 @@ def _read_content(path: Path) -> Mapping[str, Any]:
             lacks = [f for f in fields if not isinstance(entry, dict) or f not in entry]
             if lacks:
                 raise UsageError(f"{path}: number {number} of {key} has no {', '.join(lacks)}.")
-    seen = set()
-    for image in content["images"]:
-        if image["id"] in seen:
-            raise UsageError(f"{path} lists image {image['id']} twice.")
-        seen.add(image["id"])
+    counts = Counter(image["id"] for image in content["images"])
+    if twice := [image for image, count in counts.items() if count > 1]:
+        raise UsageError(f"{path} lists image {twice[0]} twice.")
     return content
 
 
@@ -121,7 +114,7 @@ def _read_box(
     label_of: Mapping[str, int],
 ) -> tuple[Box | None, str | None, str]:
     """The box of an annotation, None where it is not used; what is wrong with it, and a text."""
-    image, category, box = (entry.get(key) for key in ("image_id", "category_id", "bbox"))
+    image, category = entry.get("image_id"), entry.get("category_id")
     if image not in sizes:
         return None, "broken annotation", f"there is no image {image!r}"
     if category not in name_of:
@@ -129,14 +122,11 @@ def _read_box(
     if name_of[category] not in label_of:
         allowed = ", ".join(label_of)
         return None, "unknown class", f"{name_of[category]!r} is none of {allowed}"
-    match box:
-        case [int() | float(), int() | float(), int() | float(), int() | float()] if all(
-            map(math.isfinite, box)
-        ):
-            x, y, width, height = box
-        case _:
-            text = f"bbox is {box!r}, not x, y, width, height"
-            return None, "broken annotation", text
+    box: Any = entry.get("bbox")
+    has_four = isinstance(box, list) and len(box) == 4
+    if not has_four or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
+        return None, "broken annotation", f"bbox is {box!r}, not x, y, width, height"
+    x, y, width, height = box
     size = sizes[image]
     # sums like 0.1 + 0.2 cross the edge by rounding alone
     clipped, kind = clip_box((x, y, x + width, y + height), size, tolerance=0.01)

@@ -47,32 +47,26 @@ def to_coco(records: Records) -> Any:
     """The records as pycocotools' COCO object; images are numbered from 1."""
     from pycocotools.coco import COCO
 
+    ids = category_ids(records)
+    images: list[dict[str, int]] = []
     annotations: list[dict[str, Any]] = []
     for image, record in enumerate(records.images, 1):
+        images.append({"id": image, "width": record.width, "height": record.height})
         ignored = record.difficult | record.crowd
-        for box, label, crowd in zip(record.boxes, record.labels, ignored, strict=True):
-            sides = box[2:] - box[:2]
+        objects = zip(record.boxes.tolist(), record.labels, ignored, strict=True)
+        for (left, top, right, bottom), label, crowd in objects:
             annotations.append({
                 "id": len(annotations) + 1,
                 "image_id": image,
-                "category_id": category_ids(records)[label],
-                "bbox": [*box[:2].tolist(), *sides.tolist()],
-                "area": float(sides.prod()),
+                "category_id": ids[label],
+                "bbox": [left, top, right - left, bottom - top],
+                "area": (right - left) * (bottom - top),
                 "iscrowd": int(crowd),
             })  # fmt: skip
+    categories = [{"id": k, "name": n} for k, n in zip(ids, records.classes, strict=True)]
     truth = COCO()
-    truth.dataset = {
-        "info": {},
-        "images": [
-            {"id": image, "width": record.width, "height": record.height}
-            for image, record in enumerate(records.images, 1)
-        ],
-        "categories": [
-            {"id": number, "name": name}
-            for number, name in zip(category_ids(records), records.classes, strict=True)
-        ],
-        "annotations": annotations,
-    }
+    truth.dataset = {"info": {}, "images": images, "categories": categories}
+    truth.dataset["annotations"] = annotations
     truth.createIndex()
     return truth
 

@@ -6,8 +6,6 @@ from typing import Literal
 from pretrain.config import Duration, LoaderConfig, OptimizerConfig, TrainerConfig, parse_duration
 from pretrain.errors import UsageError, check_ranges
 
-Engine = Literal["detectron2", "torchvision"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:

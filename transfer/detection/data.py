@@ -1,6 +1,6 @@
 """From a folder to what is trained on and what is scored, whatever its layout."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,37 +32,23 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     """
     names = coco.list_splits(root) or voc.list_splits(root)
     train_split, test_split = voc.choose_splits(names, config.train, config.test)
-    read = read_split(root, train_split, config.classes or None, config)
-    test = read_split(root, test_split, read.classes, config)
-    train = read.for_training(difficult=config.difficult)
+    read = reader_of(root)
+    listed = read(root, train_split, config.classes or None, config)
+    test = read(root, test_split, listed.classes, config)
+    train = listed.for_training(difficult=config.difficult)
     if not len(train):
         raise UsageError(f"{root}, split {train_split}: no image has an object to learn.")
     how = "as given" if config.classes else f"found in {train_split}"
-    notes = [f"{len(read.classes)} classes ({how}): {', '.join(read.classes)}"]
-    for split, records in ((train_split, read), (test_split, test)):
+    notes = [f"{len(listed.classes)} classes ({how}): {', '.join(listed.classes)}"]
+    for split, records in ((train_split, listed), (test_split, test)):
         notes += [f"{split}: {line}" for line in summarize_issues(records.issues)]
-    if left := len(read) - len(train):
+    if left := len(listed) - len(train):
         notes.append(f"{train_split}: {left:,} images without an object to learn left out")
-    if both := len({r.path for r in read.images} & {r.path for r in test.images}):
+    if both := len({r.path for r in listed.images} & {r.path for r in test.images}):
         notes.append(f"{both:,} images are both trained on and scored: the score says little")
     return DetectionData(root.resolve().name, train, test, train_split, test_split, tuple(notes))
 
 
-def read_split(
-    root: Path,
-    split: str,
-    classes: Sequence[str] | None,
-    config: DatasetConfig,
-    *,
-    images: bool = True,
-) -> Records:
-    """Records of a split of a tree of either layout."""
-    read = coco.read_coco if coco.list_splits(root) else voc.read_voc
-    return read(
-        root,
-        split,
-        classes,
-        images=images,
-        max_corrupt=config.max_corrupt,
-        other_classes=config.other_classes,
-    )
+def reader_of(root: Path) -> Callable[..., Records]:
+    """`read_voc` or `read_coco`, by the layout of the tree; both take the same arguments."""
+    return coco.read_coco if coco.list_splits(root) else voc.read_voc

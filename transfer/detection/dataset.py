@@ -94,11 +94,8 @@ def aspect_ratio_order(
     draw = generator(seed, "order", epoch)
     order = torch.randperm(len(records), generator=draw)
     wide = torch.tensor([record.width > record.height for record in records])[order]
-    batches: list[Tensor] = []
-    rest: list[Tensor] = []
-    for group in (order[wide], order[~wide]):
-        full = len(group) // batch_size * batch_size
-        batches += group[:full].split(batch_size) if full else ()
-        rest.append(group[full:])
+    parts = [*order[wide].split(batch_size), *order[~wide].split(batch_size)]
+    batches = [part for part in parts if len(part) == batch_size]
+    rest = [part for part in parts if len(part) < batch_size]
     positions = torch.randperm(len(batches), generator=draw).tolist()
     return torch.cat([*(batches[position] for position in positions), *rest]).tolist()

@@ -22,13 +22,19 @@ def read_detections(
     Raises:
         UsageError: no such file, no results list, or numbers that nothing explains.
     """
-    rows = _read_json(path)
+    rows = read_json(path)
     if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
         raise UsageError(f"{path} is an annotation file; a results list (of detections) is needed.")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} is no results list: it must be a JSON list of objects.")
     if any("category" not in row and "category_id" in row for row in rows):
-        names = names or _category_names(records)
+        if not names and not records.category_ids:
+            listed = ", ".join(f'"{k}": "{name}"' for k, name in enumerate(records.classes, 1))
+            raise UsageError(
+                "the detections have category_id, and Pascal VOC's classes have no numbers: say "
+                f"which is which with --categories FILE, a JSON such as {{{listed[:120]}}}."
+            )
+        names = names or dict(zip(records.category_ids, records.classes, strict=True))
         for number, row in enumerate(rows):
             key = row.get("category_id")
             if "category" not in row and key not in names:
@@ -50,7 +56,7 @@ def read_detections(
 
 def read_names(path: Path) -> dict[int, str]:
     """{number: name} from a JSON object, or from the `categories` of an MS-COCO file."""
-    content = _read_json(path)
+    content = read_json(path)
     try:
         if isinstance(content, dict) and "categories" in content:
             content = {one["id"]: one["name"] for one in content["categories"]}
@@ -61,17 +67,8 @@ def read_names(path: Path) -> dict[int, str]:
         ) from error
 
 
-def _category_names(records: Records) -> dict[int, str]:
-    if not records.category_ids:
-        listed = ", ".join(f'"{k}": "{name}"' for k, name in enumerate(records.classes, 1))
-        raise UsageError(
-            "the detections have category_id, and Pascal VOC's classes have no numbers: say which "
-            f"is which with --categories FILE, a JSON such as {{{listed[:120]}}}."
-        )
-    return dict(zip(records.category_ids, records.classes, strict=True))
-
-
-def _read_json(path: Path) -> Any:
+def read_json(path: Path) -> Any:
+    """The content of a file; UsageError with file and line where it is none."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:

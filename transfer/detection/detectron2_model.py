@@ -53,10 +53,9 @@ class Detectron2Detector(nn.Module):
         """Images: N uint8 RGB (3, H, W). See `FasterRCNN.forward`."""
         if not self.training:
             outputs = self.model.inference([{"image": image} for image in images])
-            found = [output["instances"] for output in outputs]
             return [
                 {"boxes": f.pred_boxes.tensor, "labels": f.pred_classes + 1, "scores": f.scores}
-                for f in found
+                for f in (output["instances"] for output in outputs)
             ]
         assert targets is not None
         inputs = []

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from functools import partial
 from typing import Any
 
 import torch
@@ -69,6 +68,8 @@ def finetune(
     )
     loop.resume()
     score_every = config.steps(len(loader), config.score_every)
+    classes = setup.data.train.classes
+    detector = DetectorFile(state.averaged, setup.backbone, config, classes)
 
     # ---- train
     evaluated: tuple[list[dict[str, Any]], VocScores] | None = None
@@ -88,12 +89,10 @@ def finetune(
             }
             if loop.is_due(score_every):
                 evaluated = evaluate(state, setup, config, fabric)
-                voc07 = evaluated[1].mean["voc07"]
-                record |= {"AP50": voc07["AP50"], "AP": voc07["AP"]}
+                record |= {key: evaluated[1].mean["voc07"][key] for key in ("AP50", "AP")}
             if fabric.is_global_zero:
                 is_best = "AP50" in record and run.is_best("AP50", record["AP50"])
-                make = partial(_detector, state, setup, config)
-                save_epoch(run, config.checkpoints, epoch + 1, is_best, make)
+                save_epoch(run, config.checkpoints, epoch + 1, is_best, lambda: detector)
                 ap50 = f"  AP50 {record['AP50']:.1f}" if "AP50" in record else ""
                 log(
                     f"epoch {epoch + 1}/{loop.num_epochs}  loss {sum(losses):.3f}{ap50}  "
@@ -107,7 +106,7 @@ def finetune(
         evaluated = evaluate(state, setup, config, fabric)
     result = None
     if fabric.is_global_zero:
-        result = _finish(run, state, setup, config, fabric, evaluated, loop)
+        result = _finish(run, detector, setup, config, fabric, evaluated, loop)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -145,14 +144,9 @@ def evaluate(
     return detections, score(setup.data.test, detections)
 
 
-def _detector(state: TrainState, setup: DetectionSetup, config: DetectionConfig) -> DetectorFile:
-    classes = setup.data.train.classes
-    return DetectorFile(state.averaged, setup.backbone, config, classes)
-
-
 def _finish(
     run: Run,
-    state: TrainState,
+    detector: DetectorFile,
     setup: DetectionSetup,
     config: DetectionConfig,
     fabric: Fabric,
@@ -161,7 +155,7 @@ def _finish(
 ) -> Result:
     detections, scores = evaluated
     write_text(run.folder / "detections.json", json.dumps(detections))
-    _detector(state, setup, config).save(run.folder / "detector.pth")
+    detector.save(run.folder / "detector.pth")
     seconds = round(loop.seconds, 1)
     draw_all(setup.data.test, detections, run, LOSSES)
     history = run.read_log()
@@ -171,7 +165,10 @@ def _finish(
         task="detection",
         metric="AP50",
         metrics={
-            **metrics_of(scores),
+            **scores.mean["voc07"],  # the headline is the 11-point figure, as the paper's
+            **{f"{name}_area": value for name, value in scores.mean["area"].items()},
+            "per_class_AP50": scores.voc07["0.50"],
+            "classes_in_mean": scores.num_classes,
             "AP50_best": best["AP50"],
             "best_epoch": best["epoch"],
             "scored_epochs": len(scored),
@@ -187,13 +184,3 @@ def _finish(
     )
     run.finish(result)
     return result
-
-
-def metrics_of(scores: VocScores) -> dict[str, Any]:
-    """Headline AP50 is the 11-point figure, as the paper's; the area figures stand beside it."""
-    return {
-        **scores.mean["voc07"],
-        **{f"{name}_area": value for name, value in scores.mean["area"].items()},
-        "per_class_AP50": scores.voc07["0.50"],
-        "classes_in_mean": scores.num_classes,
-    }

@@ -67,16 +67,13 @@ def false_negatives(
     """The `count` largest objects that no detection hits; difficult ones are left out."""
     image = np.repeat(np.arange(len(records)), [len(r.labels) for r in records.images])
     boxes = np.concatenate([r.boxes for r in records.images])
-    errors = []
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    missed: list[tuple[int, str]] = []
     for name, matches in match_detections(records, detections).items():
         hit, _ = matches.true_positives(_THRESHOLD)
-        for number in np.setdiff1d(matches.objects, matches.target[hit]):
-            left, top, right, bottom = boxes[number].tolist()
-            box = (left, top, right, bottom)
-            errors.append(ErrorExample(int(image[number]), box, f"missed {name}"))
-
-    def area(error: ErrorExample) -> float:
-        left, top, right, bottom = error.box
-        return (right - left) * (bottom - top)
-
-    return sorted(errors, key=area, reverse=True)[:count]
+        missed += [(n, name) for n in np.setdiff1d(matches.objects, matches.target[hit]).tolist()]
+    missed.sort(key=lambda pair: -area[pair[0]])
+    return [
+        ErrorExample(int(image[number]), tuple(boxes[number].tolist()), f"missed {name}")
+        for number, name in missed[:count]
+    ]

@@ -27,6 +27,7 @@ from pretrain.errors import UsageError
 from transfer.detection.body import STRIDES, DetectorBackbone, Res5Head
 from transfer.detection.config import DetectorConfig
 
+Tensors = dict[str, Tensor]
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
 _RATIOS = (0.5, 1.0, 2.0)
 _DIVISOR = 32  # images are padded to multiples of it
@@ -39,19 +40,20 @@ class FasterRCNN(nn.Module):
     (K, 4), "labels" (K,) from 1, "scores" (K,)}, in pixels of the images as given.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self, backbone: DetectorBackbone, rpn: "RPN", roi_heads: "BoxHead", spec: BackboneSpec
     ) -> None:
         super().__init__()
-        self.mean: Tensor
-        self.std: Tensor
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
         for name, values in (("mean", spec.mean), ("std", spec.std)):
             self.register_buffer(name, torch.tensor(values)[:, None, None] * 255, persistent=False)
 
     def forward(
-        self, images: list[Tensor], targets: list[dict[str, Tensor]] | None = None
-    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        self, images: list[Tensor], targets: list[Tensors] | None = None
+    ) -> Tensors | list[Tensors]:
         """Images: N uint8 RGB (3, H, W) of any sizes, resized already.
 
         Targets: {"boxes" (K, 4), "labels" (K,) from 1}, K may be 0.
@@ -83,13 +85,8 @@ class Anchors(AnchorGenerator):
         self, scales: Sequence[float], aspect_ratios: Sequence[float], *_: Any
     ) -> Tensor:
         """(A, 4) boxes round the origin, not rounded."""
-        boxes = []
-        for scale in scales:
-            for ratio in aspect_ratios:
-                width = math.sqrt(scale**2 / ratio)
-                height = ratio * width
-                boxes.append([-width / 2, -height / 2, width / 2, height / 2])
-        return torch.tensor(boxes)
+        shapes = [(math.sqrt(s**2 / ratio), ratio) for s in scales for ratio in aspect_ratios]
+        return torch.tensor([[-w / 2, -r * w / 2, w / 2, r * w / 2] for w, r in shapes])
 
     def forward(self, images: ImageList, levels: list[Tensor]) -> list[Tensor]:
         """The same (sum of H * W * A, 4) for each image."""
@@ -106,9 +103,7 @@ class RoIPooler(nn.Module):
         super().__init__()
         self.names, self.strides, self.size = tuple(names), tuple(strides), size
 
-    def forward(
-        self, features: dict[str, Tensor], boxes: list[Tensor], _: list[tuple[int, int]]
-    ) -> Tensor:
+    def forward(self, features: Tensors, boxes: list[Tensor], _: list[tuple[int, int]]) -> Tensor:
         """Levels and (R, 4) boxes of each image to (sum of R, C, size, size)."""
         number = torch.cat([torch.full_like(b[:, :1], k) for k, b in enumerate(boxes)])
         regions = torch.cat([number, torch.cat(boxes)], 1)
@@ -176,12 +171,8 @@ class BoxHead(RoIHeads):
     beta: float
 
     def forward(
-        self,
-        features: dict[str, Tensor],
-        proposals: list[Tensor],
-        image_shapes: list[tuple[int, int]],
-        targets: list[dict[str, Tensor]] | None = None,
-    ) -> tuple[list[dict[str, Tensor]], dict[str, Tensor]]:
+        self, features: Tensors, proposals: list[Tensor], image_shapes: Any, targets: Any = None
+    ) -> tuple[list[Tensors], Tensors]:
         """(detections, losses): one of them empty."""
         if not self.training:
             return super().forward(features, proposals, image_shapes)
@@ -205,9 +196,8 @@ class BoxPredictor(FastRCNNPredictor):
 
     def __init__(self, channels: int, num_outputs: int) -> None:
         super().__init__(channels, num_outputs)
-        nn.init.normal_(self.cls_score.weight, std=0.01)
-        nn.init.normal_(self.bbox_pred.weight, std=0.001)
-        for layer in (self.cls_score, self.bbox_pred):
+        for layer, std in ((self.cls_score, 0.01), (self.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
             nn.init.zeros_(layer.bias)
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
@@ -227,9 +217,8 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
     if config.head == "fpn":
         sizes: list[Sequence[float]] = [(size,) for size in config.anchor_sizes]
         pooler = RoIPooler([str(k) for k in range(len(STRIDES))], STRIDES, 7)
-        head: nn.Module = TwoMLPHead(config.fpn_channels * 7**2, config.head_channels)
-        layers: Any = head.children()
-        for layer in layers:  # as detectron2's c2_xavier_fill
+        head: Any = TwoMLPHead(config.fpn_channels * 7**2, config.head_channels)
+        for layer in (head.fc6, head.fc7):  # as detectron2's c2_xavier_fill
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
         head_channels = config.head_channels
@@ -239,6 +228,7 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         head = Res5Head(backbone, config)
         head_channels = head.out_channels
     anchors = Anchors(sizes, body.strides)
+    before = {"training": config.proposals_before_nms, "testing": config.test_proposals_before_nms}
     rpn = RPN(
         anchors,
         Float32RPNHead(body.out_channels, anchors.num_anchors_per_location()[0]),
@@ -246,10 +236,7 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
         bg_iou_thresh=0.3,
         batch_size_per_image=256,
         positive_fraction=0.5,
-        pre_nms_top_n={
-            "training": config.proposals_before_nms,
-            "testing": config.test_proposals_before_nms,
-        },
+        pre_nms_top_n=before,
         post_nms_top_n={"training": config.proposals, "testing": config.test_proposals},
         nms_thresh=0.7,
     )

@@ -1,8 +1,7 @@
 """Trained detectors: their file, and what they find in images."""
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +18,18 @@ from pretrain.progress import bar, log
 from pretrain.run import plain
 from pretrain.training import Loader
 from transfer.detection.annotations import image_size
-from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig, Engine
+from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.dataset import DetectionDataset, collate
 from transfer.detection.records import Record
 from transfer.detection.setup import build_model, unfrozen
 
 FORMAT = "detector/3"
+# fields in detector/2 and today
+_RENAMED = {
+    "max_broken": "max_corrupt",
+    "group": "aspect_ratio_grouping",
+    "anchor_sides": "anchor_sizes",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +39,6 @@ class Detector:
     model: nn.Module
     classes: tuple[str, ...]
     dataset: DatasetConfig
-    engine: Engine
-    backbone: dict[str, Any]
-    """As `Backbone.describe` gives it."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class DetectorFile:
         content = {
             "format": FORMAT,
             "backbone": self.backbone.describe(),
-            "spec": json.loads(json.dumps(asdict(self.backbone.spec))),
+            "spec": plain(self.backbone.spec),
             "config": plain(self.config),
             "classes": list(self.classes),
             "state_dict": self.model.state_dict(),
@@ -80,29 +82,19 @@ def load_detector(path: Path) -> Detector:
         content = _from_detector_2(content) if found == "detector/2" else content
         spec = BackboneSpec(**content["spec"])
         config, classes = content["config"], tuple(content["classes"])
-        detector = DetectorConfig(**_tuples(config["detector"]))
+        detector = DetectorConfig(**_fields(config["detector"]))
         detector = unfrozen(detector) if config["random_init"] else detector
         backbone = Backbone.of(spec.create(spec.num_classes, 0), spec, Provenance())
         model = build_model(backbone, detector, len(classes), config["engine"])
         load_strict(model, content["state_dict"])
-        return Detector(
-            model=model.eval(),
-            classes=classes,
-            dataset=DatasetConfig(**_tuples(config["dataset"])),
-            engine=config["engine"],
-            backbone=content["backbone"],
-        )
+        dataset = DatasetConfig(**_fields(config["dataset"]))
+        return Detector(model=model.eval(), classes=classes, dataset=dataset)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is damaged: {error!r}.") from error
 
 
 def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
     """The content of a file of the format before, under today's names."""
-    names = {
-        "max_broken": "max_corrupt",
-        "group": "aspect_ratio_grouping",
-        "anchor_sides": "anchor_sizes",
-    }
     modules = {
         "trunk.pyramid.": "backbone.fpn.",
         "trunk.body.": "backbone.body.",
@@ -110,11 +102,7 @@ def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
         ".box_head.fc2.": ".box_head.fc7.",
     }
     config = content["config"]
-    config |= {
-        "dataset": {names.get(k, k): v for k, v in (config["voc"] | config["images"]).items()},
-        "detector": {names.get(k, k): v for k, v in config["detector"].items()},
-        "random_init": config["scratch"],
-    }
+    config |= {"dataset": config["voc"] | config["images"], "random_init": config["scratch"]}
     weights = {}
     for name, tensor in content["state_dict"].items():
         for before, today in modules.items():
@@ -123,9 +111,11 @@ def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
     return content | {"state_dict": weights}
 
 
-def _tuples(section: dict[str, Any]) -> dict[str, Any]:
+def _fields(section: dict[str, Any]) -> dict[str, Any]:
+    """A section of a configuration as its dataclass takes it."""
     return {
-        key: tuple(value) if isinstance(value, list) else value for key, value in section.items()
+        _RENAMED.get(key, key): tuple(value) if isinstance(value, list) else value
+        for key, value in section.items()
     }
 
 
@@ -194,21 +184,16 @@ def find_images(path: Path) -> list[Record]:
     Raises:
         UsageError: nothing there, or two files of one name but for the ending.
     """
-    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    listed = sorted(file for file in path.glob("*") if file.suffix.lower() in SUFFIXES)
     records: dict[str, Record] = {}
-    for file in files:
-        is_listed = file == path or file.suffix.lower() in SUFFIXES
-        if not is_listed or not file.is_file():
-            continue
-        if (size := image_size(file)) is None:
+    for file in filter(Path.is_file, listed if path.is_dir() else [path]):
+        name, size = file.stem, image_size(file)
+        if size is None:
             log(f"left out: {file} is no image, or cut short")
-        elif file.stem in records:
-            raise UsageError(
-                f"{path} has two images called {file.stem}; they would be one image_id."
-            )
+        elif name in records:
+            raise UsageError(f"{path} has two images called {name}; they would be one image_id.")
         else:
-            width, height = size
-            records[file.stem] = Record(image_id=file.stem, path=file, width=width, height=height)
+            records[name] = Record(image_id=name, path=file, width=size[0], height=size[1])
     if not records:
         raise UsageError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
     return list(records.values())

@@ -41,15 +41,9 @@ def draw_detections(
 ) -> None:
     """Ground truth (left) and detections from `min_score` on (right) of images spread evenly."""
     shown = min(num_images, len(records))
-    columns = 2
-    rows = -(-shown // columns)
-    figure = Figure(figsize=(5.4 * columns, 2.75 * rows + 0.4), layout="constrained")
-    figure.suptitle(
-        f"ground truth (left) and detections with score >= {min_score} (right)", fontsize=11
-    )
-    grid = figure.subplots(rows, 2 * columns, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
+    rows = -(-shown // 2)
+    title = f"ground truth (left) and detections with score >= {min_score} (right)"
+    figure, grid = _grid(rows, 4, (10.8, 2.75 * rows + 0.4), title)
     colours = _colours(records.classes)
     for number, (left, right) in enumerate(grid.reshape(-1, 2)[:shown]):
         record = records.images[number * len(records) // shown]
@@ -58,7 +52,8 @@ def draw_detections(
         right.imshow(image)
         left.set_title(str(record.image_id), fontsize=7)
         for box, label in zip(record.boxes.tolist(), record.labels.tolist(), strict=True):
-            _draw_box(left, box, records.classes[label], colours[records.classes[label]])
+            name = records.classes[label]
+            _draw_box(left, box, colours[name], name)
         for row in detections:
             if row["image_id"] == record.image_id and row["score"] >= min_score:
                 _draw_detection(right, row, colours)
@@ -83,25 +78,32 @@ def _colours(classes: Sequence[str]) -> dict[str, str]:
     return {name: _COLOURS[k % len(_COLOURS)] for k, name in enumerate(classes)}
 
 
+def _grid(rows: int, columns: int, size: tuple[float, float], title: str) -> tuple[Figure, Any]:
+    """A figure and its (rows, columns) axes for images."""
+    figure = Figure(figsize=size, layout="constrained")
+    figure.suptitle(title, fontsize=11)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    return figure, grid
+
+
 def _draw_detection(axes: Axes, row: Mapping[str, Any], colours: Mapping[str, str]) -> None:
     left, top, width, height = row["bbox"]
     text = f"{row['category']} {row['score']:.2f}"
-    _draw_box(axes, [left, top, left + width, top + height], text, colours[row["category"]])
+    _draw_box(axes, [left, top, left + width, top + height], colours[row["category"]], text)
 
 
-def _draw_box(axes: Axes, box: Sequence[float], text: str, colour: str) -> None:
-    axes.add_patch(_rectangle(box, colour))
-    x, y = box[:2]
-    label = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
-    axes.text(x, y, text, fontsize=5.5, color="white", va="bottom", clip_on=True, bbox=label)
-
-
-def _rectangle(box: Sequence[float], colour: str, style: str = "-") -> Rectangle:
+def _draw_box(
+    axes: Axes, box: Sequence[float], colour: str, text: str = "", style: str = "-"
+) -> None:
     """A box (left, top, right, bottom) in the coordinates of `imshow`: pixels round 0, 1, ..."""
-    left, top, right, bottom = box
-    corner = (left - 0.5, top - 0.5)
-    width, height = right - left, bottom - top
-    return Rectangle(corner, width, height, fill=False, ec=colour, ls=style, lw=1.4)
+    x, y, right, bottom = box
+    corner, size = (x - 0.5, y - 0.5), (right - x, bottom - y)
+    axes.add_patch(Rectangle(corner, *size, fill=False, ec=colour, ls=style, lw=1.4))
+    if text:
+        label = {"facecolor": colour, "edgecolor": "none", "pad": 0.8}
+        axes.text(x, y, text, fontsize=5.5, color="white", va="bottom", clip_on=True, bbox=label)
 
 
 def draw_precision_recall(
@@ -129,26 +131,19 @@ def draw_errors(
     records: Records, detections: Sequence[Mapping[str, Any]], path: Path, count: int = 8
 ) -> None:
     """False positives above, false negatives below, in their surroundings; truth is dashed."""
-    rows = (
-        false_positives(records, detections, count),
-        false_negatives(records, detections, count),
-    )
-    figure = Figure(figsize=(1.9 * count, 4.6), layout="constrained")
-    figure.suptitle(
+    title = (
         "false positives of highest confidence (above) and largest false negatives (below); "
-        "ground truth dashed",
-        fontsize=11,
+        "ground truth dashed"
     )
-    grid = figure.subplots(2, count, squeeze=False)
-    for axes in grid.flat:
-        axes.set_axis_off()
-    for line, errors, colour in zip(grid, rows, ("#e6194b", "#f58231"), strict=True):
-        for axes, error in zip(line, errors, strict=False):
+    figure, grid = _grid(2, count, (1.9 * count, 4.6), title)
+    kinds = ((false_positives, "#e6194b"), (false_negatives, "#f58231"))
+    for line, (find, colour) in zip(grid, kinds, strict=True):
+        for axes, error in zip(line, find(records, detections, count), strict=False):
             record = records.images[error.image]
             axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
             for box in record.boxes.tolist():
-                axes.add_patch(_rectangle(box, "#ffffff", "--"))
-            axes.add_patch(_rectangle(error.box, colour))
+                _draw_box(axes, box, "#ffffff", style="--")
+            _draw_box(axes, error.box, colour)
             left, top, right, bottom = error.box
             side = max(right - left, bottom - top, 0.2 * min(record.width, record.height))
             x, y = (left + right) / 2, (top + bottom) / 2

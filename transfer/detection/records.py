@@ -5,14 +5,14 @@ over the first pixel alone is 0, 0, 1, 1.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 
 from pretrain.errors import UsageError
+from transfer.detection.config import DatasetConfig
 
 # each kind of issue, and what is done by default
 RULES = {
@@ -28,7 +28,6 @@ RULES = {
     "object twice": "both are kept",
     "size of another image": "the image's own is taken",
 }
-_IMAGE_KINDS = ("broken annotation", "no annotation", "no image", "unreadable image")
 _MAX_LISTED = 10
 
 Box = tuple[float, float, float, float]
@@ -133,32 +132,24 @@ def clip_box(
     return clipped, "box over the edge" if over > tolerance else None
 
 
-def raise_for_issues(
-    issues: Iterable[DataIssue],
-    source: str,
-    *,
-    max_corrupt: int = 0,
-    other_classes: Literal["refuse", "drop"] = "refuse",
-) -> None:
+def raise_for_issues(issues: Sequence[DataIssue], source: str, config: DatasetConfig) -> None:
     """Raise where the rules refuse an issue, and list all such issues, or the first of them.
 
     Args:
         issues: what was found.
         source: the tree and split, for the message.
-        max_corrupt: so many images may be broken; they are then left out.
-        other_classes: what to do with objects of unknown classes.
+        config: how many images may be broken, and whether objects of unknown classes are dropped.
 
     Raises:
         UsageError: with file and line of each, and what can be done.
     """
-    refused = [issue for issue in issues if RULES[issue.kind] == "refused"]
-    images = [issue for issue in refused if issue.kind in _IMAGE_KINDS]
-    classes = [issue for issue in refused if issue.kind == "unknown class"]
-    if len(images) <= max_corrupt:
-        refused, images = classes, []
-    if other_classes == "drop":
-        refused, classes = images, []
-    if not refused:
+    classes = [issue for issue in issues if issue.kind == "unknown class"]
+    images = [i for i in issues if RULES[i.kind] == "refused" and i.kind != "unknown class"]
+    if len(images) <= config.max_corrupt:
+        images = []
+    if config.other_classes == "drop":
+        classes = []
+    if not (refused := images + classes):
         return
     listed = "".join(f"\n  {issue}" for issue in refused[:_MAX_LISTED])
     more = f"\n  and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""

@@ -21,7 +21,7 @@ from pretrain.training import (
     seed_ambient,
     train_batching,
 )
-from transfer.detection.config import DetectionConfig, DetectorConfig, Engine
+from transfer.detection.config import DetectionConfig, DetectorConfig
 from transfer.detection.data import DetectionData, open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, collate
 from transfer.detection.faster_rcnn import build_detector
@@ -35,7 +35,6 @@ class DetectionSetup:
     """As given, or its architecture with random weights."""
     data: DetectionData
     model: nn.Module
-    samples: DetectionDataset
     steps_per_epoch: int
 
     @property
@@ -58,26 +57,22 @@ class DetectionSetup:
 
 
 def resolved(config: DetectionConfig) -> DetectionConfig:
-    """The configuration with the library named that will train."""
-    return replace(config, engine=choose_engine(config))
-
-
-def choose_engine(config: DetectionConfig) -> Engine:
-    """The library that trains; UsageError where the one asked for is missing."""
+    """The configuration with the library named that will train; UsageError where it is missing."""
     installed = find_spec("detectron2") is not None
+    if config.engine == "auto":
+        return replace(config, engine="detectron2" if installed else "torchvision")
     if config.engine == "detectron2" and not installed:
         raise UsageError(
             "engine is detectron2, which is not installed here (its guide: "
             "https://github.com/facebookresearch/detectron2/blob/main/INSTALL.md). "
             "--engine torchvision needs nothing more and trains the same detector."
         )
-    if config.engine == "auto":
-        return "detectron2" if installed else "torchvision"
-    return config.engine
+    return config
 
 
 def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     """Read the tree and build the detector; every mistake a user can make shows here."""
+    config = resolved(config)
     if config.data is None:
         raise UsageError("no data: give --data DIR with a Pascal VOC tree")
     data = open_data(Path(config.data), config.dataset)
@@ -89,32 +84,24 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     check_optimizer(config.optimizer)
     detector = config.detector
     if config.random_init:
-        backbone, detector = of_random_weights(backbone, config.seed), unfrozen(detector)
+        spec, detector = backbone.spec, unfrozen(detector)
+        network = spec.create(spec.num_classes, derive(config.seed, "weights"))
+        backbone = Backbone.of(network, spec, Provenance(seed=config.seed, source="from scratch"))
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
-        model = build_model(backbone, detector, len(data.train.classes), choose_engine(config))
-    samples = DetectionDataset(data.train.images, config.dataset, train=True)
-    return DetectionSetup(backbone, data, model, samples, len(data.train) // config.batch_size)
+        model = build_model(backbone, detector, len(data.train.classes), config.engine)
+    return DetectionSetup(backbone, data, model, len(data.train) // config.batch_size)
 
 
 def build_model(
-    backbone: Backbone, detector: DetectorConfig, num_classes: int, engine: Engine
+    backbone: Backbone, detector: DetectorConfig, num_classes: int, engine: str
 ) -> nn.Module:
     """The detector of one library or the other; both take and give the same."""
-    match engine:
-        case "torchvision":
-            return build_detector(backbone, detector, num_classes)
-        case "detectron2":
-            from transfer.detection.detectron2_model import build_detector as build_theirs
+    if engine == "torchvision":
+        return build_detector(backbone, detector, num_classes)
+    from transfer.detection.detectron2_model import build_detector as build_theirs
 
-            return build_theirs(backbone, detector, num_classes)
-
-
-def of_random_weights(backbone: Backbone, seed: int) -> Backbone:
-    """The same architecture and preprocessing, untrained."""
-    spec = backbone.spec
-    network = spec.create(spec.num_classes, derive(seed, "weights"))
-    return Backbone.of(network, spec, Provenance(seed=seed, source="from scratch"))
+    return build_theirs(backbone, detector, num_classes)
 
 
 def unfrozen(detector: DetectorConfig) -> DetectorConfig:
@@ -130,9 +117,10 @@ def setup_training(
 
     torch.compile takes the backbone alone: what follows has other shapes for each image.
     """
-    order = partial(aspect_ratio_order, setup.data.train.images, config.batch_size, config.seed)
+    images = setup.data.train.images
+    order = partial(aspect_ratio_order, images, config.batch_size, config.seed)
     loader = Loader(
-        setup.samples,
+        DetectionDataset(images, config.dataset, train=True),
         collate=collate,
         workers=config.loader.workers,
         prefetch=config.loader.prefetch,

@@ -160,8 +160,8 @@ def test_every_fault_is_listed_and_can_be_left_out(tree):
     for number in (1, 3):
         (tree / "Annotations" / f"train_00000{number}.xml").write_text("<annotation>")
     with pytest.raises(UsageError, match=r"000001\.xml:1.*\n.*000003\.xml:1.*\n.*max_corrupt 2"):
-        read_voc(tree, "train", max_corrupt=1)
-    held = read_voc(tree, "train", max_corrupt=2)
+        read_voc(tree, "train", config=DatasetConfig(max_corrupt=1))
+    held = read_voc(tree, "train", config=DatasetConfig(max_corrupt=2))
     assert len(held) == 8
     assert summarize_issues(held.issues) == [
         f"2 x broken annotation (left out, as asked): {tree}/Annotations/train_000001.xml:1, "
@@ -172,7 +172,7 @@ def test_every_fault_is_listed_and_can_be_left_out(tree):
 def test_other_classes_are_dropped_if_asked(tree):
     whole = read_voc(tree, "train")
     first = whole.classes[0]
-    held = read_voc(tree, "train", [first], other_classes="drop")
+    held = read_voc(tree, "train", [first], DatasetConfig(other_classes="drop"))
     wanted = sum(int((record.labels == 0).sum()) for record in whole.images)
     assert held.num_objects == wanted < whole.num_objects
     assert len(held) == len(whole)
