@@ -140,10 +140,8 @@ def is_busy(folder: Path) -> bool:
     try:
         with open(folder / ".lock", "rb+") as handle:  # the lock that `Run.start` takes
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
+    except OSError as error:
+        return not isinstance(error, FileNotFoundError)
     return False
 
 
@@ -280,15 +278,11 @@ def write_grid(statuses: Iterable[JobStatus], out: Path) -> None:
     """
     rows = {row["folder"]: row for row in earlier_jobs(out)}
     for status in statuses:
-        folder = str(status.job.folder)
-        rows[folder] = {
-            "task": status.job.task,
-            "backbone": {"fingerprint": "", **status.job.backbone},  # the report reads a text
-            "seed": status.job.seed,
-            "folder": folder,
-            "state": status.state if status.state in ("done", "failed") else "missing",
-            "why": status.why,
-        }
+        job, folder = status.job, str(status.job.folder)
+        state = status.state if status.state in ("done", "failed") else "missing"
+        backbone = {"fingerprint": "", **job.backbone}  # the report reads a text
+        row = {"task": job.task, "backbone": backbone, "seed": job.seed, "folder": folder}
+        rows[folder] = {**row, "state": state, "why": status.why}
     content = {"format": GRID_FORMAT, "jobs": list(rows.values())}
     write_text(out / "grid.json", json.dumps(content, indent=1) + "\n")
 

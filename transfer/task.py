@@ -255,15 +255,15 @@ def names() -> list[str]:
     return [task.name for task in TASKS]
 
 
-def by_name(name: str) -> Task:
+def by_name(name: str, where: str = "") -> Task:
     """A task, or pretraining.
 
     Raises:
-        UsageError: there is no such task.
+        UsageError: there is no such task; the message begins with `where`.
     """
     known = {task.name: task for task in (PRETRAIN, *TASKS)}
     if name not in known:
-        raise UsageError(f"there is no task {name!r}; there are {', '.join(known)}.")
+        raise UsageError(f"{where}there is no task {name!r}; there are {', '.join(known)}.")
     return known[name]
 
 

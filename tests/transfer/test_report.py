@@ -399,7 +399,10 @@ def test_expected_numbers(tmp_path):
             "rows: [{task: pretrain, method: 3, metric: top1, value: 1, tolerance: 1}]",
             "method is 3",
         ),
-        ("rows: [{task: x, method: a, metric: top1, value: 1, tolerance: 1}]", "task 'x'; known"),
+        (
+            "rows: [{task: x, method: a, metric: top1, value: 1, tolerance: 1}]",
+            "row 1: there is no task 'x'",
+        ),
         (
             "rows: [{task: pretrain, method: a, metric: x, value: 1, tolerance: 1}]",
             "metric 'x'; known",

@@ -93,10 +93,10 @@ def entry(status: JobStatus, out: Path) -> str:
 def footer(statuses: Sequence[JobStatus], slots: int) -> str:
     """How many are done, and the time left; under it what failed, and where to read on."""
     failed = [status for status in statuses if status.state == "failed"]
-    line = f"{sum(status.state == 'done' for status in statuses)} of {len(statuses)} done"
-    if failed:
-        line += f", {len(failed)} failed"
-    if any(status.state == "stopping" for status in statuses):
+    states = [status.state for status in statuses]
+    line = f"{states.count('done')} of {len(states)} done"
+    line += f", {len(failed)} failed" if failed else ""
+    if "stopping" in states:
         line += f"\n{_STOPPING}"
     elif seconds := seconds_left(statuses, slots, time.monotonic()):
         minutes = seconds / 60

@@ -20,8 +20,9 @@ from typing import Any
 import yaml
 
 from pretrain.errors import UsageError
+from transfer import task
 from transfer.report.flat import cell_facts
-from transfer.report.results import find_task, is_number
+from transfer.report.results import is_number
 from transfer.report.table import Table
 
 _NEEDED = ("task", "method", "metric", "value")
@@ -108,7 +109,7 @@ def _parse_row(row: Any, tolerance: Any, where: str) -> Expected:
         is_right, kind = _KINDS[key]
         if not is_right(value):
             raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
-    known = [metric.key for metric in find_task(row["task"], f"{where}: ").metrics]
+    known = [metric.key for metric in task.by_name(row["task"], f"{where}: ").metrics]
     if row["metric"] not in known:
         raise UsageError(f"{where}: metric {row['metric']!r}; known are {', '.join(known)}.")
     value, tolerance, n = row.pop("value"), row.pop("tolerance"), row.pop("n", None)

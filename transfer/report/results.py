@@ -5,10 +5,10 @@ locked or link to itself. Each such thing is one line, and the rest is read.
 """
 
 import json
-import math
 import os
 import reprlib
 import stat
+import sys
 from collections import defaultdict, deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -140,10 +140,8 @@ def read_bytes(path: Path, largest: int = _LARGEST) -> bytes:
 
 def is_number(value: Any) -> bool:
     """Whether a value of a JSON or YAML file is a finite number."""
-    try:
-        return not isinstance(value, bool) and math.isfinite(value)
-    except (TypeError, OverflowError):
-        return False
+    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_numeric and abs(value) <= sys.float_info.max
 
 
 def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
@@ -197,7 +195,7 @@ def _check_result(content: dict[str, Any]) -> Result:
     _check_fields(vars(result), _RESULT)
     _check_fields(_OLD | result.backbone, _BACKBONE, "backbone")
     _check_fields(result.data, {"name": str}, "data")
-    keys = {metric.key for metric in find_task(result.task).metrics} & set(result.metrics)
+    keys = [one.key for one in task.by_name(result.task).metrics if one.key in result.metrics]
     _check_fields(result.metrics, dict.fromkeys(sorted(keys), int | float), "metrics")
     return result
 
@@ -222,7 +220,7 @@ def _read_jobs(
             _check_fields({"why": None} | job, _JOB)
             backbone = rename_backbone_keys(job["backbone"])
             _check_fields(_OLD | backbone, _BACKBONE, "backbone")
-            find_task(job["task"])
+            task.by_name(job["task"])
             if job["state"] not in ("done", "failed", "missing"):
                 raise UsageError(f"state is {_SHORT.repr(job['state'])}")
         except UsageError as error:
@@ -250,14 +248,6 @@ def _check(value: Any, kind: Any, name: str) -> None:
         raise UsageError(f"{name} is {_SHORT.repr(value)}, expected {expected}")
     if isinstance(value, (int, float)) and not is_number(value):
         raise UsageError(f"{name} is {_SHORT.repr(value)}, no finite number")
-
-
-def find_task(name: str, where: str = "") -> task.Task:
-    """A task, or pretraining; UsageError where there is none of the name."""
-    known = {one.name: one for one in (task.PRETRAIN, *task.TASKS)}
-    if name not in known:
-        raise UsageError(f"{where}task {_SHORT.repr(name)}; known are {', '.join(known)}")
-    return known[name]
 
 
 def _join(parent: str, name: str) -> str:
