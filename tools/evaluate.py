@@ -46,8 +46,9 @@ def main(argv: list[str] | None = None) -> None:
 
     backbone = hub.resolve(options.backbone)
     fabric = make_fabric(options.device, options.precision)
-    name = [backbone.fingerprint(), options.data.name, options.split, options.preprocess]
-    run = Run(options.out or Path("runs", "-".join(["evaluate", *filter(None, name)])))
+    parts = ["evaluate", backbone.fingerprint(), options.data.name, options.split]
+    name = "-".join(filter(None, [*parts, options.preprocess]))
+    run = Run(options.out or Path("runs", name))
     config = {"name": "evaluate", **json.loads(json.dumps(vars(options), default=str))}
     run.refuse(config)
     evaluation = evaluate_backbone(
@@ -63,19 +64,17 @@ def main(argv: list[str] | None = None) -> None:
     )
     if not fabric.is_global_zero:
         return
-    scores = evaluation.scores
-    counts = zip(evaluation.classes, scores.per_class.tolist(), strict=True)
-    per_class = [
-        (name, images, 100 * first / images, 100 * among_five / images)
-        for name, (images, first, among_five) in counts
-        if images
-    ]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
+    scores, figures = evaluation.scores, io.StringIO()
+    writer = csv.writer(figures, lineterminator="\n")
     writer.writerow(["class", "images", "top1", "top5"])
-    writer.writerows((*row[:2], f"{row[2]:.4f}", f"{row[3]:.4f}") for row in per_class)
+    accuracies = []
+    for label, counts in zip(evaluation.classes, scores.per_class.tolist(), strict=True):
+        if images := counts[0]:
+            top1, top5 = (100 * hits / images for hits in counts[1:])
+            accuracies.append((top1, images, label))
+            writer.writerow([label, images, f"{top1:.4f}", f"{top5:.4f}"])
     run.start(config)
-    write_text(run.folder / "per_class.csv", text.getvalue())
+    write_text(run.folder / "per_class.csv", figures.getvalue())
     run.finish(
         Result(
             task="evaluate",
@@ -88,15 +87,15 @@ def main(argv: list[str] | None = None) -> None:
                 "images_left_out": evaluation.num_corrupt,
             },
             backbone=backbone.describe(),
-            data={"name": options.data.name, "val": scores.images, "classes": len(per_class)},
+            data={"name": options.data.name, "val": scores.images, "classes": len(accuracies)},
             seed=0,
             config=config,
             seconds=round(scores.images / scores.images_per_second, 1),
             environment=environment(fabric.device),
         )
     )
-    worst_first = sorted(per_class, key=lambda row: row[2])
-    worst = "\n".join(f"    {n:<24} {top1:6.2f} %   of {m}" for n, m, top1, _ in worst_first[:5])
+    accuracies.sort(key=lambda row: row[0])
+    worst = "\n".join(f"    {n:<24} {top1:6.2f} %   of {m}" for top1, m, n in accuracies[:5])
     print(f"""
 {backbone.name} ({backbone.fingerprint()}) on {options.data}, {scores.images:,} images
   classes    {evaluation.matching}

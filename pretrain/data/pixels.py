@@ -16,11 +16,7 @@ from pretrain.mixing.mixed import to_device
 # of the RGB pixels of ImageNet in [0, 1] (Krizhevsky et al., 2012), as in the official code
 _EIGENVALUES = np.array([0.2175, 0.0188, 0.0045])
 _EIGENVECTORS = np.array(
-    [
-        [-0.5675, 0.7192, 0.4009],
-        [-0.5808, -0.0045, -0.8140],
-        [-0.5836, -0.6948, 0.4203],
-    ]
+    [[-0.5675, 0.7192, 0.4009], [-0.5808, -0.0045, -0.8140], [-0.5836, -0.6948, 0.4203]]
 )
 _GREY = (0.299, 0.587, 0.114)
 
@@ -43,17 +39,12 @@ class Pixels:
 
     def augmented(self, images: Tensor, draw: np.random.Generator) -> Tensor:
         """A training batch: float32 (N, 3, H, W)."""
-        count = len(images)
         if self.pad:
             images = padded_crop(images, self.pad, draw)
         if self.flip:
-            images = _flip(images, draw.random(count) < self.flip)
+            images = _flip(images, draw.random(len(images)) < self.flip)
         floats = self.normalised(images)
-        if self.color_jitter or self.lighting:
-            changes = draw.uniform(-self.color_jitter, self.color_jitter, (3, count))
-            noise = draw.normal(0, self.lighting, (count, 3)) if self.lighting else None
-            floats = self._coloured(floats, changes, noise)
-        return floats
+        return self._coloured(floats, draw) if self.color_jitter or self.lighting else floats
 
     def normalised(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std, as one multiplication and one addition."""
@@ -68,7 +59,7 @@ class Pixels:
         rows.mul_(scale.flatten().repeat(width)).add_(shift.flatten().repeat(width))
         return rows.view(count, height, width, 3).permute(0, 3, 1, 2)
 
-    def _coloured(self, images: Tensor, changes: np.ndarray, noise: np.ndarray | None) -> Tensor:
+    def _coloured(self, images: Tensor, draw: np.random.Generator) -> Tensor:
         """Colour jitter and PCA lighting of the official code (clovaai, utils.py).
 
         There brightness (towards black), contrast (towards the mean grey) and saturation (towards
@@ -77,20 +68,21 @@ class Pixels:
 
             y = (1 - b) [(1 - c) ((1 - s) x + s grey(x)) + c mean grey(x)] + lighting
         """
-        device = images.device
 
-        def row(values: np.ndarray) -> Tensor:
-            return to_device(torch.from_numpy(values.astype(np.float32)), device)
+        def send(values: np.ndarray) -> Tensor:
+            return to_device(torch.from_numpy(values.astype(np.float32)), images.device)
 
-        mean, std, weights = (_column(v, device) for v in (self.mean, self.std, _GREY))
+        mean, std, weights = (_column(v, images.device) for v in (self.mean, self.std, _GREY))
+        changes = draw.uniform(-self.color_jitter, self.color_jitter, (3, len(images)))
+        bright, contrast, saturation = send(changes)[:, :, None, None, None]
         pixels = images.mul(std).add_(mean)
         grey = (pixels * weights).sum(1, keepdim=True)
         level = grey.mean((2, 3), keepdim=True)
-        bright, contrast, saturation = row(changes)[:, :, None, None, None]
         kept, dimmed = (1 - bright) * (1 - contrast), (1 - bright) * contrast
         pixels = kept * ((1 - saturation) * pixels + saturation * grey) + dimmed * level
-        if noise is not None:
-            pixels += row(noise * _EIGENVALUES @ _EIGENVECTORS.T)[:, :, None, None]
+        if self.lighting:
+            noise = draw.normal(0, self.lighting, (len(images), 3))
+            pixels += send(noise * _EIGENVALUES @ _EIGENVECTORS.T)[:, :, None, None]
         return pixels.sub_(mean).div_(std).contiguous(memory_format=self.memory_format)
 
 

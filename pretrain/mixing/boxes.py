@@ -37,9 +37,7 @@ def box_mask(boxes: np.ndarray, images: Tensor) -> Tensor:
     """Mask (M, 1, H, W) on the device of `images` (N, C, H, W): true inside the boxes (M, 4)."""
     height, width = images.shape[-2:]
     edges = to_device(torch.from_numpy(np.ascontiguousarray(boxes)), images.device)
-    top, left, bottom, right = edges.T[:, :, None]
-    row = torch.arange(height, device=images.device)
+    top, left, bottom, right = edges.T[:, :, None, None, None]
+    row = torch.arange(height, device=images.device)[:, None]
     column = torch.arange(width, device=images.device)
-    inside_rows = (row >= top) & (row < bottom)
-    inside_columns = (column >= left) & (column < right)
-    return (inside_rows[:, :, None] & inside_columns[:, None, :])[:, None]
+    return ((row >= top) & (row < bottom)) & ((column >= left) & (column < right))

@@ -5,6 +5,7 @@ Of several methods one is drawn for each batch, as timm's Mixup and CutMix.
 
 from dataclasses import dataclass, fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,8 +38,7 @@ class Choice:
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix."""
-        total = sum(self.weights)
-        chances = [weight / total for weight in self.weights]
+        chances = np.array(self.weights) / sum(self.weights)
         chosen = self.mixes[numpy_generator(generator).choice(len(self.mixes), p=chances)]
         return chosen(images, labels, num_classes, generator)
 

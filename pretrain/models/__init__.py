@@ -12,33 +12,28 @@ from torch import nn
 from pretrain.models.pyramidnet import PyramidNet
 from pretrain.models.resnet import CaffeResNet, CifarResNet
 
-_COMMON = {"interpolation": "bilinear", "first_conv": "conv1", "classifier": "fc"}
-_CIFAR10 = {
-    **_COMMON,
-    "input_size": (3, 32, 32),
-    "pool_size": (4, 4),
-    "crop_pct": 1.0,
-    "mean": (0.4914, 0.4822, 0.4465),
-    "std": (0.2470, 0.2435, 0.2616),
-    "num_classes": 10,
-}
-_CIFAR100 = {
-    **_CIFAR10,
-    "pool_size": (8, 8),
-    "mean": (125.3 / 255, 123.0 / 255, 113.9 / 255),
-    "std": (63.0 / 255, 62.1 / 255, 66.7 / 255),
-    "num_classes": 100,
-}
+
+def _describe(size: int, pool: int, crop_pct: float, mean: Any, std: Any, num_classes: int) -> Any:
+    """What timm is told of a network."""
+    return {
+        "input_size": (3, size, size),
+        "pool_size": (pool, pool),
+        "crop_pct": crop_pct,
+        "mean": mean,
+        "std": std,
+        "num_classes": num_classes,
+        "interpolation": "bilinear",
+        "first_conv": "conv1",
+        "classifier": "fc",
+    }
+
+
+_CIFAR10 = _describe(32, 4, 1.0, (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616), 10)
+_CIFAR100_STATISTICS = (125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)
+_CIFAR100 = _describe(32, 8, 1.0, *_CIFAR100_STATISTICS, 100)
 # what MSRA's files expect, as detectron2 feeds them: 0 to 255, the mean taken off, not scaled
-_CAFFE = {
-    **_COMMON,
-    "input_size": (3, 224, 224),
-    "pool_size": (7, 7),
-    "crop_pct": 0.875,
-    "mean": (123.675 / 255, 116.28 / 255, 103.53 / 255),
-    "std": (1 / 255, 1 / 255, 1 / 255),
-    "num_classes": 1000,
-}
+_CAFFE_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
+_CAFFE = _describe(224, 7, 0.875, _CAFFE_MEAN, (1 / 255, 1 / 255, 1 / 255), 1000)
 
 
 def _pyramidnet(name: str, pretrained: bool, **options: Any) -> nn.Module:
@@ -64,7 +59,7 @@ _NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, A
     "pyramidnet110_a64": (_CIFAR100, _pyramidnet, {"depth": 110, "alpha": 64}),
 }
 # the name under which timm looks for them
-default_cfgs = generate_default_cfgs({name: dict(row[0]) for name, row in _NETWORKS.items()})
+default_cfgs = generate_default_cfgs({name: row[0] for name, row in _NETWORKS.items()})
 
 NAMES = frozenset(_NETWORKS)
 """What a program with timm alone cannot build."""

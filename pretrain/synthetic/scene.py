@@ -112,8 +112,10 @@ def make_scene(
                 angle=float(rng.uniform(-0.4, 0.4)),
                 stretch=float(rng.uniform(0.85, 1.15)),
             )
-            gaps = (max(abs(x - o.centre[0]), abs(y - o.centre[1])) - o.radius for o in objects)
-            if all(gap > radius for gap in gaps):
+            apart = (
+                max(abs(x - o.centre[0]), abs(y - o.centre[1])) > radius + o.radius for o in objects
+            )
+            if all(apart):
                 objects.append(item)
                 break
     return Scene(objects=tuple(objects), clutter=int(rng.integers(2**32)))
@@ -128,14 +130,13 @@ def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
     """
     rng = np.random.default_rng(scene.clutter)
     image = _background(rng, size)
-    boxes = np.zeros((len(scene.objects), 4), dtype=np.int64)
-    for number, item in enumerate(scene.objects):
+    boxes = []
+    for item in scene.objects:
         mask = _mask(item, size)
         image.paste(Image.fromarray(_paint(item, size, rng)), (0, 0), Image.fromarray(mask))
-        rows, columns = np.flatnonzero((mask > 127).any(1)), np.flatnonzero((mask > 127).any(0))
-        boxes[number] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+        boxes.append(Image.fromarray(mask > 127).getbbox())
     noise = rng.normal(0, 6, (size, size, 1))
-    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8), boxes
+    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8), np.array(boxes)
 
 
 def _mask(item: SceneObject, size: int) -> np.ndarray:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain.progress import bar
+from pretrain.run import write_text
 from pretrain.synthetic.scene import SHAPES, draw_scene, make_scene
 from pretrain.synthetic.sentences import describe_scene
 
@@ -59,11 +60,10 @@ def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> 
     splits = {"train": train, "val": val}
 
     def fill(tree: Path, samples: _Samples) -> None:
-        for folder in ("Annotations", "ImageSets/Main"):
-            (tree / folder).mkdir(parents=True)
+        (tree / "Annotations").mkdir()
         for split, count in splits.items():
             ids = "".join(f"{split}_{number:06d}\n" for number in range(count))
-            (tree / f"ImageSets/Main/{split}.txt").write_text(ids, encoding="utf-8")
+            write_text(tree / f"ImageSets/Main/{split}.txt", ids)
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 6))).tolist()
             scene = make_scene(rng, shapes=shapes, smallest=0.06, largest=0.26)
@@ -73,9 +73,8 @@ def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> 
             annotation = _voc_annotation(image_id, size, [o.shape for o in scene.objects], boxes)
             annotation.write(tree / "Annotations" / f"{image_id}.xml", encoding="utf-8")
 
-    return _draw_tree(
-        root / f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}", splits, [seed, 1], fill
-    )
+    name = f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}"
+    return _draw_tree(root / name, splits, [seed, 1], fill)
 
 
 def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
@@ -84,27 +83,24 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> P
     name = f"coco{_VERSION}-{size}px-{train}+{val}-seed{seed}"
 
     def fill(tree: Path, samples: _Samples) -> None:
-        content: dict[str, dict[str, Any]] = {
-            split: {"info": {"description": name}, "licenses": [], "images": [], "annotations": []}
-            for split in splits
-        }
+        images: dict[str, list[Any]] = {split: [] for split in splits}
+        annotations: dict[str, list[Any]] = {split: [] for split in splits}
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 3)), replace=False).tolist()
             scene = make_scene(rng, shapes=shapes, smallest=0.11, largest=0.32)
             image_id = number + 1 + 1_000_000 * (split == "val")
             file_name = f"{image_id:012d}.jpg"
             _save(draw_scene(scene, size)[0], tree / f"{split}2017" / file_name)
-            content[split]["images"].append(
-                {"id": image_id, "file_name": file_name, "width": size, "height": size}
-            )
-            content[split]["annotations"] += [
+            image = {"id": image_id, "file_name": file_name, "width": size, "height": size}
+            images[split].append(image)
+            annotations[split] += [
                 {"id": 10 * image_id + index, "image_id": image_id, "caption": sentence}
                 for index, sentence in enumerate(describe_scene(scene, rng))
             ]
-        (tree / "annotations").mkdir(parents=True)
         for split in splits:
             path = tree / "annotations" / f"captions_{split}2017.json"
-            path.write_text(json.dumps(content[split]), encoding="utf-8")
+            content = {"info": {"description": name}, "licenses": [], "images": images[split]}
+            write_text(path, json.dumps({**content, "annotations": annotations[split]}))
 
     return _draw_tree(root / name, splits, [seed, 2], fill)
 
@@ -136,11 +132,10 @@ def _draw_tree(
     try:
         with bar(f"drawing {path.name}", sum(splits.values()), "images") as advance:
             fill(temporary, samples(advance))
-        try:
-            os.rename(temporary, path)
-        except OSError:
-            if not path.exists():  # otherwise another process was faster, with the same tree
-                raise
+        os.rename(temporary, path)
+    except OSError:
+        if not path.exists():  # otherwise another process was faster, with the same tree
+            raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return path
@@ -155,19 +150,22 @@ def _voc_annotation(
     image_id: str, size: int, names: list[str], boxes: np.ndarray
 ) -> ElementTree.ElementTree:
     """VOC's XML: boxes are 1-based and inclusive, so only left and top move by one."""
-    root = _element("annotation", folder="JPEGImages", filename=f"{image_id}.jpg")
-    root.append(_element("size", width=size, height=size, depth=3))
+    objects = []
     for name, (left, top, right, bottom) in zip(names, boxes.tolist(), strict=True):
         difficult = int(min(right - left, bottom - top) < size / 9)
-        item = _element("object", name=name, pose="Unspecified", truncated=0, difficult=difficult)
-        item.append(_element("bndbox", xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom))
-        root.append(item)
+        box = _element("bndbox", xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom)
+        facts = {"name": name, "pose": "Unspecified", "truncated": 0, "difficult": difficult}
+        objects.append(_element("object", box, **facts))
+    shape = _element("size", width=size, height=size, depth=3)
+    file_name = f"{image_id}.jpg"
+    root = _element("annotation", shape, *objects, folder="JPEGImages", filename=file_name)
     ElementTree.indent(root)
     return ElementTree.ElementTree(root)
 
 
-def _element(tag: str, **texts: object) -> ElementTree.Element:
+def _element(tag: str, *children: ElementTree.Element, **texts: object) -> ElementTree.Element:
     element = ElementTree.Element(tag)
     for name, text in texts.items():
         ElementTree.SubElement(element, name).text = str(text)
+    element.extend(children)
     return element

@@ -8,10 +8,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import count, product
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import timm
@@ -30,7 +31,7 @@ from pretrain.data.crops import RandomResizedCrop
 from pretrain.data.folders import open_folder
 from pretrain.data.pixels import Pixels
 from pretrain.engine import train_step
-from pretrain.mixing import CutMix, Cutout, Mix, Mixup
+from pretrain.mixing import CutMix, Cutout, Granularity, Mixup
 from pretrain.setup import Loaders, PretrainSetup
 from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
 from pretrain.training import Loader, make_fabric, make_train_state, micro_batches
@@ -39,23 +40,23 @@ from tools.benchmarks._timing import peak_memory_mib, table, take_turns, wait
 Step = Callable[[Any], None]
 """A training step on a batch."""
 OURS, TIMM_LAST, TIMM = SIDES = ("ours", "timm, channels_last", "timm")
+PIXELS = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, flip=0.5, memory_format=torch.channels_last)
 
 
 def measure_mixing(options: Any) -> str:
     """Each way to mix, in the time of cloning the batch."""
     shape = (256, 3, 224, 224)
     labels = torch.randint(0, 1000, (shape[0],))
-    draws = torch.Generator().manual_seed(0)
-    ours: dict[str, Mix] = {}
-    ours |= {f"CutMix, {g}": CutMix(granularity=g) for g in ("batch", "pair", "half", "sample")}
-    ours |= {f"Mixup, {g}": Mixup(granularity=g) for g in ("batch", "sample")}
+    ours: dict[str, Any] = {f"CutMix, {g}": CutMix(granularity=g) for g in get_args(Granularity)}
+    ours |= {"Mixup, batch": Mixup(), "Mixup, sample": Mixup(granularity="sample")}
     ours["Cutout"] = Cutout()
     others: dict[str, Any] = {
         f"timm CutMix, {mode} (in place)": TimmMixup(0, 1.0, mode=mode, num_classes=1000)
         for mode in ("batch", "pair", "elem")
     }
     others["torchvision CutMix, batch"] = v2.CutMix(num_classes=1000)
-    figures: dict[str, list[str]] = {}
+    draws = torch.Generator().manual_seed(0)
+    rows: dict[str, list[str]] = {}
     for layout in (torch.contiguous_format, torch.channels_last):
         images = torch.randn(shape).contiguous(memory_format=layout)
         sides: dict[str, Callable[[], object]] = {"clone": images.clone}
@@ -63,10 +64,10 @@ def measure_mixing(options: Any) -> str:
         sides |= {name: partial(mix, images, labels) for name, mix in others.items()}
         best = take_turns(sides, options.rounds)
         for name, seconds in best.items():
-            figures.setdefault(name, [name]).append(f"{seconds / best['clone']:.2f}")
+            rows.setdefault(name, [name]).append(f"{seconds / best['clone']:.2f}")
     text = " x ".join(map(str, shape))
     return f"Mixing on the CPU, {text} float32, in clones of the batch:\n\n" + table(
-        ["", "contiguous_format", "channels_last"], list(figures.values())
+        ["", "contiguous_format", "channels_last"], list(rows.values())
     )
 
 
@@ -75,21 +76,21 @@ def measure_loader(options: Any) -> str:
 
     One thread, as every loader process has.
     """
-    ours, theirs, pixels = our_loader(options, 0), timm_loader(options, 0), our_pixels()
-    count = len(ours) * options.batch  # both leave out what does not fill a batch
+    ours, theirs = our_loader(options, 0), timm_loader(options, 0)
+    num_images = len(ours) * options.batch  # both leave out what does not fill a batch
 
     def read_ours() -> None:
         rng = np.random.default_rng(0)
         for images, _ in ours.epoch(0):
-            pixels.augmented(images, rng)
+            PIXELS.augmented(images, rng)
 
     sides = {"ours": read_ours, "timm": lambda: deque(theirs, maxlen=0)}
     torch.set_num_threads(1)
     best = take_turns(sides, options.rounds, clock=time.process_time)
     torch.set_num_threads(options.threads)
-    rows = [[n, f"{count / best[n]:.0f}", f"{best['timm'] / best[n]:.2f}"] for n in sides]
+    rows = [[n, f"{num_images / best[n]:.0f}", f"{best['timm'] / best[n]:.2f}"] for n in sides]
     return (
-        f"Loader: {count} photographs of {options.images.name} to normalised batches of "
+        f"Loader: {num_images} photographs of {options.images.name} to normalised batches of "
         f"{options.size} pixels, random resized crop and flip, one thread, by processor time:\n\n"
         + table(["", "images a second and core", "times timm"], rows)
     )
@@ -101,14 +102,16 @@ def measure_step(options: Any) -> str:
     shape = (options.batch, 3, options.size, options.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(options.device)
     labels = torch.randint(0, 1000, (options.batch,), generator=draws).to(options.device)
-    last = our_pixels().normalised(pixels)
+    last = PIXELS.normalised(pixels)
     first = last.contiguous()
-    steps, bare = {side: make_step(side, options) for side in SIDES}, bare_step(options)
+    ours, theirs_last, theirs = (make_step(side, options) for side in SIDES)
+    # forward, backward and optimizer of the same network
+    bare = timm_step(options, torch.channels_last, functional.cross_entropy, lambda *batch: batch)
     best = take_turns(
         {
-            OURS: lambda: steps[OURS]((pixels, labels)),
-            TIMM_LAST: lambda: steps[TIMM_LAST]((last.clone(), labels)),
-            TIMM: lambda: steps[TIMM]((first.clone(), labels)),
+            OURS: lambda: ours((pixels, labels)),
+            TIMM_LAST: lambda: theirs_last((last.clone(), labels)),
+            TIMM: lambda: theirs((first.clone(), labels)),
             "the network alone": lambda: bare((last, labels)),
         },
         options.rounds,
@@ -124,16 +127,16 @@ def measure_step(options: Any) -> str:
 
 def measure_pipeline(options: Any) -> str:
     """From files to updated weights, loader processes beside the training."""
-    ours = repeat_epochs(our_loader(options, options.workers))
-    theirs = repeat_epochs(timm_loader(options, options.workers))
 
-    def take_steps(step: Step, batches: Iterator[Any]) -> None:
+    def take_steps(step: Step, source: Iterator[Any]) -> None:
         for _ in range(options.steps):
-            step(next(batches))
+            step(next(source))
 
+    theirs = batches(TIMM, options, options.workers)
+    sources = {OURS: batches(OURS, options, options.workers), TIMM_LAST: theirs, TIMM: theirs}
     sides = {
-        side: partial(take_steps, make_step(side, options), ours if side == OURS else theirs)
-        for side in SIDES
+        side: partial(take_steps, make_step(side, options), source)
+        for side, source in sources.items()
     }
     best = take_turns(sides, options.rounds)
     return (
@@ -154,9 +157,8 @@ def measure_memory(options: Any) -> str:
     )
     values = json.dumps(vars(options), default=str)
     peaks: dict[str, list[float]] = {side: [] for side in SIDES}
-    for _ in range(options.rounds):
-        for side in SIDES:
-            peaks[side].append(peak_memory_mib(code, options.device, side, values))
+    for _, side in product(range(options.rounds), SIDES):
+        peaks[side].append(peak_memory_mib(code, options.device, side, values))
     rows = [
         [side, *(f"{value:,.0f}" for value in (min(mib), median(mib), max(mib)))]
         for side, mib in peaks.items()
@@ -170,18 +172,16 @@ def measure_memory(options: Any) -> str:
 def take_three_steps(side: str, values: str) -> None:
     """One side alone, for its memory; `values` are the options as JSON."""
     options = SimpleNamespace(**json.loads(values))
-    options.images = Path(options.images)
     torch.set_num_threads(options.threads)
-    batches = repeat_epochs(our_loader(options, 0) if side == OURS else timm_loader(options, 0))
-    step = make_step(side, options)
+    step, source = make_step(side, options), batches(side, options, 0)
     for _ in range(3):
-        step(next(batches))
+        step(next(source))
 
 
 def our_loader(options: Any, workers: int) -> Loader:
     """Batches of our loader, decoded, cropped."""
     return Loader(
-        Transformed(open_folder(options.images, "."), RandomResizedCrop(options.size)),
+        Transformed(open_folder(Path(options.images), "."), RandomResizedCrop(options.size)),
         batch_size=options.batch,
         seed=0,
         workers=workers,
@@ -208,35 +208,20 @@ def timm_loader(options: Any, workers: int) -> Any:
     )
 
 
-def repeat_epochs(loader: Any) -> Iterator[Any]:
-    """Batches, epoch after epoch."""
-    epoch = 0
-    while True:
-        yield from loader.epoch(epoch) if hasattr(loader, "epoch") else loader
-        epoch += 1
-
-
-def our_pixels() -> Pixels:
-    """Normalisation and flip."""
-    return Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, flip=0.5, memory_format=torch.channels_last)
+def batches(side: str, options: Any, workers: int) -> Iterator[Any]:
+    """Batches of our loader or of timm's, epoch after epoch."""
+    open_loader: Any = our_loader if side == OURS else timm_loader
+    loader = open_loader(options, workers)
+    for epoch in count():
+        yield from loader.epoch(epoch) if side == OURS else loader
 
 
 def make_step(side: str, options: Any) -> Step:
     """A training step: ours on (uint8 images, labels), timm's on (normalised images, labels)."""
-    if side == OURS:
-        return our_step(options)
-    layout = torch.channels_last if side == TIMM_LAST else torch.contiguous_format
-    mixup = TimmMixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=1000)
-    return _timm_step(options, layout, SoftTargetCrossEntropy(), mixup)
-
-
-def bare_step(options: Any) -> Step:
-    """Forward, backward and optimizer of the same network on (normalised images, labels)."""
-    return _timm_step(options, torch.channels_last, functional.cross_entropy, lambda *batch: batch)
-
-
-def our_step(options: Any) -> Step:
-    """A step of this project's engine."""
+    if side != OURS:
+        layout = torch.channels_last if side == TIMM_LAST else torch.contiguous_format
+        mixup = TimmMixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=1000)
+        return timm_step(options, layout, SoftTargetCrossEntropy(), mixup)
     config = PretrainConfig(
         model=ModelConfig(arch=options.arch),
         optimizer=OptimizerConfig(no_decay="norms_and_biases"),
@@ -249,27 +234,22 @@ def our_step(options: Any) -> Step:
     none: Any = None
     setup = PretrainSetup(none, spec, network, 1000, "cutmix")
     loader = our_loader(options, 0)
-    loaders = Loaders(loader, loader, our_pixels())
+    loaders = Loaders(loader, loader, PIXELS)
     state = make_train_state(network, config, fabric, steps_per_epoch=1000)
     state.model.train()
-    count = 0
+    numbers = count()
 
     def step(batch: Any) -> None:
-        nonlocal count
-        parts = micro_batches(count, [batch], loader, fabric, 0)
-        train_step(state, loaders, setup, config, fabric, count, parts)
-        count += 1
+        number = next(numbers)
+        parts = micro_batches(number, [batch], loader, fabric, 0)
+        train_step(state, loaders, setup, config, fabric, number, parts)
         wait(options.device)
 
     return step
 
 
-def _timm_step(
-    options: Any,
-    layout: torch.memory_format,
-    loss_function: Callable[..., Any],
-    mix: Callable[..., Any],
-) -> Step:
+def timm_step(options: Any, layout: Any, loss_function: Any, mix: Callable[..., Any]) -> Step:
+    """A step as timm's train.py makes it on (normalised images, labels)."""
     model: Any = timm.create_model(options.arch, num_classes=1000)
     model = model.to(options.device, memory_format=layout).train()
     optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
@@ -288,9 +268,8 @@ def _timm_step(
     return step
 
 
-def _setting(options: Any) -> str:
-    network = f"{options.arch}, {options.size} pixels, batch {options.batch}"
-    return f"{network}, {options.precision}, CutMix"
+def _setting(o: Any) -> str:
+    return f"{o.arch}, {o.size} pixels, batch {o.batch}, {o.precision}, CutMix"
 
 
 def _ratios(best: dict[str, float], images: int) -> str:

@@ -43,9 +43,8 @@ def peak_memory_mib(code: str, device: str, *arguments: str) -> float:
         "import torch; from pretrain.run import peak_memory_mib\n"
         f"print(peak_memory_mib(torch.device({device!r})))"
     )
-    return float(
-        in_new_process([sys.executable, "-c", f"{code}\n{report}", *arguments]).split()[-1]
-    )
+    output = in_new_process([sys.executable, "-c", f"{code}\n{report}", *arguments])
+    return float(output.split()[-1])
 
 
 def in_new_process(command: Sequence[str]) -> str:
@@ -78,10 +77,8 @@ def hardware(threads: int) -> str:
     facts = environment(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     versions = {name: version.split("+")[0] for name, version in facts["versions"].items()}
     libraries = ", ".join(f"{name} {versions[name]}" for name in ("torch", "torchvision", "timm"))
-    return (
-        f"{date.today()}, {facts['device']}, {threads} thread(s), Python {versions['python']}, "
-        f"{libraries}"
-    )
+    machine = f"{facts['device']}, {threads} thread(s), Python {versions['python']}"
+    return f"{date.today()}, {machine}, {libraries}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
