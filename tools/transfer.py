@@ -84,8 +84,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--jobs", type=int, metavar="N", help=jobs)
     add("--devices", default="", metavar="0,1", help="GPUs for the jobs, in turn.")
     add("--print", action="store_true", help="Print the commands of the missing jobs; run nothing.")
-    add("--slurm", nargs="*", metavar="KEY=VALUE", help="Submit with submitit's parameters.")
-    add("--out", type=Path, default=Path("runs/transfer"), help="Of all runs (%(default)s).")
+    add("--slurm", nargs="*", metavar="KEY=VALUE", help="Submit by submitit, with its parameters.")
+    add("--out", type=Path, default=Path("runs/transfer"), help="Folder (default: %(default)s).")
     options = parser.parse(argv)
     options.devices = [name for name in options.devices.split(",") if name]
 

@@ -110,8 +110,8 @@ def pretraining(method: Any, seed: int, data: str) -> Job:
         "seed": seed,
     }
     words = "--config", str(recipe), "--data", data, "--mixing.method", method, "--seed", str(seed)
-    facts = {"backbone": backbone, "data": {"train": kind.demo.grid["train"]}}
-    facts["config"] = plain(config)
+    summary = {"train": kind.demo.grid["train"]}
+    facts = {"backbone": backbone, "data": summary, "config": plain(config)}
     return Job(task="pretrain", name=method, seed=seed, options=words, **facts)
 
 

@@ -1,7 +1,6 @@
 """The table in Markdown, for a README or a terminal."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.errors import UsageError
@@ -19,15 +18,9 @@ def to_markdown(table: Table, run_set: RunSet) -> str:
     """The table, what its columns are, what is missing, and the paper's values."""
     titles, rows, pairs = short_table(table)
     rows, pairs = ([[_escape(name), *cells] for name, *cells in part] for part in (rows, pairs))
-    return "\n\n".join(
-        [
-            _table(titles, rows, pairs),
-            _legend(table, run_set),
-            rules(table),
-            f"The paper's own values ({paper.SOURCE}). {paper.SCALE}",
-            _table(*paper.short_table()) + "\n",
-        ]
-    )
+    ours = [_table(titles, rows, pairs), _legend(table, run_set), rules(table)]
+    head = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
+    return "\n\n".join([*ours, head, _table(*paper.short_table())]) + "\n"
 
 
 def replace_between(path: Path, text: str) -> bool:
@@ -57,9 +50,7 @@ def replace_between(path: Path, text: str) -> bool:
     return True
 
 
-def _table(
-    titles: Sequence[str], rows: Sequence[Sequence[str]], pairs: Sequence[Sequence[str]]
-) -> str:
+def _table(titles: list[str], rows: list[list[str]], pairs: list[list[str]]) -> str:
     italic = [[f"*{cell}*" for cell in pair] for pair in pairs]
     lines = ["| " + " | ".join(cells) + " |" for cells in (["backbone", *titles], *rows, *italic)]
     return "\n".join([lines[0], "|---|" + "---:|" * len(titles), *lines[1:]])

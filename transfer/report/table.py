@@ -211,10 +211,8 @@ def tabulate(run_set: RunSet) -> Table:
 
     order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
     rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
-    settings = sorted(
-        {setting for _, setting in (*runs, *lost)},
-        key=lambda setting: (order.index(setting.task), *astuple(setting)),
-    )
+    every_setting = {setting for _, setting in (*runs, *lost)}
+    settings = sorted(every_setting, key=lambda one: (order.index(one.task), *astuple(one)))
     runs_of = {one: tuple(run for row in rows for run in runs[row, one]) for one in settings}
     columns = [
         Column(number, setting, metric)
