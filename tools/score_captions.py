@@ -33,7 +33,8 @@ def main(argv: list[str] | None = None) -> None:
     """Read, score, print, write."""
     options = _options(argv)
     from transfer.captioning.scores import DocumentFrequencies, References
-    from transfer.captioning.scores.files import choose, read_ids, read_references, read_results
+    from transfer.captioning.scores.files import read_references, read_results
+    from transfer.captioning.scores.selection import choose, read_ids
     from transfer.captioning.scores.summary import compute_scores
     from transfer.captioning.scores.uncertainty import compare, intervals
 

@@ -9,11 +9,11 @@ from pretrain.errors import UsageError, check_ranges
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """Which images and sentences, and how they become numbers."""
+    """Which images and captions, and how they become numbers."""
 
     layout: Literal["auto", "coco", "karpathy", "flickr", "folder"] = "auto"
     """MS-COCO's annotations, Karpathy's JSON, Flickr's token file, or one file of captions beside
-    its images; auto looks."""
+    its images; auto takes the one that is there."""
     train: str | None = None
     """MS-COCO: split for training, such as train2014; null takes the one that begins with train."""
     val: str | None = None
@@ -51,11 +51,11 @@ class ModelConfig:
     hidden_size: int = 512
     """Width of the LSTM."""
     attention_size: int = 512
-    """Width in which places and state are compared (attention)."""
+    """Width in which positions and state are compared (attention)."""
     dropout: float = 0.0
-    """On the words going in and on what the words are told from."""
+    """Of the input words, and of what the next word is predicted from."""
     coverage: float = 1.0
-    """Weight of the penalty for places looked at too much or too little over a sentence
+    """Weight of the penalty for positions attended to too much or too little over a caption
     (attention; equation 14 there)."""
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class EncoderConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DecodingConfig:
-    """How the sentences of the end are found; after each epoch the search has width 1."""
+    """The search for the final captions; after each epoch its width is 1."""
 
     beam: int = 3
     """Width of the beam search; 1 takes the likeliest word each time."""
@@ -90,7 +90,7 @@ class DecodingConfig:
     length_normalisation: float = 0.0
     """Power of the length by which a caption's log-probability is divided; 0 compares sums."""
     block_ngrams: int = 0
-    """No n-gram of this size stands twice in a caption; 0 allows all."""
+    """No n-gram of this size is repeated within a caption; 0 allows all."""
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""

@@ -28,7 +28,7 @@ from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.scores.files import read_references
+from transfer.captioning.scores.files import read_references, read_text
 
 _KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
 _IMAGE_FOLDERS = ("images", "Images")
@@ -236,7 +236,7 @@ def _read_flickr(root: Path, path: Path, config: DatasetConfig) -> CaptionDatase
     """Flickr8k with its lists, Flickr30k divided by hash."""
     invalid: list[str] = []
     captions: dict[str, list[object]] = defaultdict(list)
-    for number, line in enumerate(_read_text(path).splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         label, tab, text = line.partition("\t")
         image, _, index = label.rpartition("#")
         if tab and image and index.isdigit():
@@ -254,7 +254,7 @@ def _read_flickr(root: Path, path: Path, config: DatasetConfig) -> CaptionDatase
     by_name = {image.image_id: image for image in images}
     splits = {}
     for split, (file, *_) in lists.items():
-        names = _read_text(file).split()
+        names = read_text(file).split()
         unknown = [name for name in names if name not in by_name]
         log_skipped(file, {"names without an image or captions": unknown})
         splits[split] = tuple(by_name[name] for name in names if name in by_name)
@@ -333,12 +333,8 @@ def assemble(
     files = ImageFiles()
     images, empty, without, missing = [], [], [], []
     for image_id, (path, captions) in entries.items():
-        texts = []
-        for text in captions:
-            if isinstance(text, str) and text.strip():
-                texts.append(text)
-            else:
-                empty.append(f"image {image_id}: {text!r}")
+        texts = [text for text in captions if isinstance(text, str) and text.strip()]
+        empty += [f"image {image_id}: {text!r}" for text in captions if text not in texts]
         if not texts:
             without.append(image_id)
         elif files.has(path):
@@ -385,18 +381,9 @@ def _images_folder(root: Path, *names: str) -> Path:
     return next(filter(Path.is_dir, folders), root)
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}.") from None
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} is no text in UTF-8: {error}.") from error
-
-
 def _read_lists(path: Path, keys: tuple[str, ...], expected: str) -> list[list[Any]]:
     """The lists under keys of a JSON file."""
-    text = _read_text(path)
+    text = read_text(path)
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -25,13 +25,7 @@ from transfer.captioning.decoder import caption_loss
 from transfer.captioning.page import sections, write_page
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
-from transfer.captioning.setup import (
-    CaptioningData,
-    CaptioningSetup,
-    Split,
-    build,
-    setup_training,
-)
+from transfer.captioning.setup import CaptioningData, CaptioningSetup, build, setup_training
 
 
 def finetune(
@@ -110,10 +104,10 @@ def finetune(
             }
             with fabric.rank_zero_first():  # the others wait for however long that takes
                 if fabric.is_global_zero:
-                    scores = evaluate(state, data, setup, config, references, trains_encoder)
+                    scores = evaluate(state, data, setup, references, trains_encoder)
                     record |= {f"val_{name}": value for name, value in scores.corpus.items()}
                     is_best = run.is_best("val_CIDEr", record["val_CIDEr"])
-                    make = partial(_captioner, state, setup, config, trains_encoder)
+                    make = partial(_captioner, state, setup, trains_encoder)
                     # the best is what is scored in the end, so it is kept in any case
                     options = replace(config.checkpoints, best=True)
                     save_epoch(run, options, epoch + 1, is_best, make)
@@ -130,7 +124,7 @@ def finetune(
     result = None
     with fabric.rank_zero_first():
         if fabric.is_global_zero:
-            result = _finish(run, data, setup, config, fabric, backbone, seconds)
+            result = _finish(run, data, setup, fabric, backbone, seconds)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -162,7 +156,6 @@ def evaluate(
     state: TrainState,
     data: CaptioningData,
     setup: CaptioningSetup,
-    config: CaptioningConfig,
     references: References[Id],
     trains_encoder: bool,
 ) -> Scores[Id]:
@@ -172,7 +165,7 @@ def evaluate(
     encoder = network.encoder if trains_encoder else None
     decoder.recalibrate_batch_norm(data.batches(data.batch_norm, 100, encoder))
     batches = data.batches(data.val, 100, encoder)
-    decoding = replace(config.decoding, beam=1)
+    decoding = replace(setup.config.decoding, beam=1)
     captions = generate_captions(decoder, batches, setup.vocabulary, decoding)
     return references.score(data.val.by_id(captions))
 
@@ -185,27 +178,21 @@ def _is_stale(run: Run, patience: int | None) -> bool:
     return bool(cider) and len(cider) - 1 - cider.index(max(cider)) >= patience
 
 
-def _captioner(
-    state: TrainState, setup: CaptioningSetup, config: CaptioningConfig, trains_encoder: bool
-) -> Captioner:
+def _captioner(state: TrainState, setup: CaptioningSetup, trains_encoder: bool) -> Captioner:
     """The captioner of this moment; a trained encoder becomes its backbone."""
     backbone: Backbone = setup.backbone
     network: Any = state.averaged
     if trains_encoder:  # the classifier saw no training, and stays as it was
+        encoder = network.encoder.network.state_dict()
         trained = {
-            name.removeprefix("model."): tensor.cpu()
-            for name, tensor in network.encoder.network.state_dict().items()
+            name.removeprefix("model."): value.cpu().clone() for name, value in encoder.items()
         }
-        unknown = [name for name in trained if name not in backbone.weights]
-        assert not unknown, unknown
-        weights = {
-            name: trained.get(name, tensor).clone() for name, tensor in backbone.weights.items()
-        }
-        backbone = Backbone(spec=backbone.spec, provenance=backbone.provenance, weights=weights)
+        assert trained.keys() <= backbone.weights.keys(), trained.keys()
+        backbone = replace(backbone, weights={**backbone.weights, **trained})
     return Captioner(
         backbone=backbone,
-        model=config.model,
-        decoding=config.decoding,
+        model=setup.config.model,
+        decoding=setup.config.decoding,
         vocabulary=setup.vocabulary,
         weights=network.decoder.state_dict(),
     )
@@ -215,12 +202,11 @@ def _finish(
     run: Run,
     data: CaptioningData,
     setup: CaptioningSetup,
-    config: CaptioningConfig,
     fabric: Fabric,
     given: Backbone,
     seconds: float,
 ) -> Result:
-    history = run.read_log()
+    config, history = setup.config, run.read_log()
     last, best = history[-1], max(history, key=lambda record: record["val_CIDEr"])
     captioner = Captioner.load(run.checkpoint.with_name("best.pth"))
     encoder, decoder = captioner.build()
@@ -237,8 +223,7 @@ def _finish(
     captioner.save(run.folder / "captioner.pth")
     write_text(run.folder / "captions.json", json.dumps(rows))
     chosen = set(chain.from_iterable(sections(scores).values()))
-    positions = [n for n, image in enumerate(split.images) if image.image_id in chosen]
-    shown = Split(tuple(split.images[n] for n in positions), split.indices[positions])
+    shown = split.take([image.image_id in chosen for image in split.images])
     batches = data.batches(shown, 50, trained)
     maps = attention_maps(captioner, decoder, shown.images, captions, batches)
     write_page(run.folder / "captions.html", split.images, captions, scores, given.name, maps)

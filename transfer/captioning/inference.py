@@ -35,11 +35,7 @@ def image_files(folder: Path) -> list[Path]:
 
 @torch.inference_mode()
 def caption_files(
-    captioner: Captioner,
-    paths: Sequence[Path],
-    fabric: Fabric,
-    *,
-    workers: int = 0,
+    captioner: Captioner, paths: Sequence[Path], fabric: Fabric, *, workers: int = 0
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Captions by the number of the file, and why others have none.
 

@@ -6,7 +6,8 @@ import json
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores.files import choose, read_ids, read_references, read_results
+from transfer.captioning.scores.files import read_references, read_results
+from transfer.captioning.scores.selection import choose, read_ids
 
 COCO = {
     "images": [{"id": 7, "file_name": "7.jpg"}, {"id": 8, "file_name": "8.jpg"}, {"id": 9}],

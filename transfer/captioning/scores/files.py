@@ -14,7 +14,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,71 +66,11 @@ def read_results(path: Path) -> dict[str, str]:
     return {image_id: captions[0] for image_id, captions in by_id.items()}
 
 
-def read_ids(path: Path) -> list[str]:
-    """Ids from a file: a JSON list, or one a line."""
-    text = _read_text(path)
-    if _suffix(path) == ".json":
-        content = _parse_json(text, str(path))
-        if not isinstance(content, list):
-            raise UsageError(f"{path} is no list of ids but {_kind(content)}.")
-        ids = [_parse_id(value, f"{path}, entry {n}") for n, value in enumerate(content)]
-    else:
-        ids = [line.strip() for line in text.splitlines() if line.strip()]
-    if not ids:
-        raise UsageError(f"{path} holds no ids.")
-    return list(dict.fromkeys(ids))
-
-
-def choose(
-    references: CaptionFile,
-    results: Mapping[str, str],
-    ids: Sequence[str] | None = None,
-    subset: bool = False,
-    name: object = "the results",
-) -> dict[str, list[str]]:
-    """The references of the images to score, in their order.
-
-    Args:
-        references: all there are.
-        results: the captions to score.
-        ids: score these images only; each needs references.
-        subset: leave out the images without a caption; otherwise they are an error.
-        name: what a message calls the results.
-
-    Raises:
-        UsageError: images without a caption, or captions without references.
-    """
-    chosen = references.captions
-    if ids is not None:
-        if lone := [image_id for image_id in ids if image_id not in chosen]:
-            raise UsageError(
-                f"{len(lone)} of {len(ids)} ids asked for have no references in {references.path}, "
-                f"the first is {lone[0]!r}."
-            )
-        chosen = {image_id: chosen[image_id] for image_id in ids}
-    elif lone := [image_id for image_id in results if image_id not in chosen]:
-        raise UsageError(
-            f"{len(lone)} of {len(results)} ids in {name} are not in {references.path}, the first "
-            f"is {lone[0]!r}; ids there look like {next(iter(chosen))!r}."
-        )
-    if missing := [image_id for image_id in chosen if image_id not in results]:
-        if not subset:
-            raise UsageError(
-                f"{len(missing)} of {len(chosen)} images have no caption in {name}, the first has "
-                f"id {missing[0]!r}. Give captions for all, or --subset to score those that have "
-                "one."
-            )
-        if len(missing) == len(chosen):
-            raise UsageError(f"none of the {len(chosen)} images has a caption in {name}.")
-        chosen = {image_id: texts for image_id, texts in chosen.items() if image_id in results}
-    return chosen
-
-
 def _read(path: Path) -> CaptionFile:
-    text = _read_text(path)
+    text = read_text(path)
     file_names: dict[str, str] = {}
     entries: Iterable[tuple[str, Any]]
-    match _suffix(path):
+    match suffix_of(path):
         case ".json":
             entries = _json_entries(path, text, file_names)
         case ".jsonl" | ".ndjson":
@@ -146,7 +86,7 @@ def _read(path: Path) -> CaptionFile:
     for entry_name, entry in entries:
         where = f"{path}, {entry_name}"
         if not isinstance(entry, dict):
-            raise UsageError(f"{where}: {_kind(entry)}; {_EXPECTED}.")
+            raise UsageError(f"{where}: {kind_of(entry)}; {_EXPECTED}.")
         key = next((name for name in _ID_NAMES if name in entry), None)
         texts = entry.get("caption", entry.get("captions", ...))
         if key is None or texts is ...:
@@ -156,17 +96,23 @@ def _read(path: Path) -> CaptionFile:
             raise UsageError(
                 f"{where}: the caption is {texts!r:.60}; expected a text or a list of texts."
             )
-        captions.setdefault(_parse_id(entry[key], where), []).extend(texts)
+        captions.setdefault(parse_id(entry[key], where), []).extend(texts)
     if not captions:
         raise UsageError(f"{path} holds no captions.")
     return CaptionFile(path, captions, file_names)
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
+    """Of a file that may be packed."""
     return Path(path.name.removesuffix(".gz")).suffix
 
 
-def _read_text(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file, which may be packed by gzip.
+
+    Raises:
+        UsageError: no file, or no text in UTF-8.
+    """
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
@@ -185,7 +131,9 @@ def _read_text(path: Path) -> str:
         raise UsageError(f"{path} cannot be unpacked: {error}.") from error
 
 
-def _parse_json(text: str, where: str) -> Any:
+def parse_json(text: str, where: str) -> Any:
+    """The content of a JSON text, no key twice in an object; UsageError where it is none."""
+
     def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         content: dict[str, Any] = {}
         for key, value in pairs:
@@ -205,7 +153,7 @@ def _parse_json(text: str, where: str) -> Any:
 
 def _json_entries(path: Path, text: str, file_names: dict[str, str]) -> Iterator[tuple[str, Any]]:
     """Of COCO's lists, or captions by id; fills in the images' file names."""
-    content, kind = _parse_json(text, str(path)), "entry"
+    content, kind = parse_json(text, str(path)), "entry"
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
         images = content.get("images")
         for image in images if isinstance(images, list) else []:
@@ -219,18 +167,18 @@ def _json_entries(path: Path, text: str, file_names: dict[str, str]) -> Iterator
             yield f"id {image_id!r}", {"id": image_id, "captions": texts}
     else:
         raise UsageError(
-            f"{path} holds {_kind(content)}; expected captions by id, or COCO's lists."
+            f"{path} holds {kind_of(content)}; expected captions by id, or COCO's lists."
         )
 
 
 def _line_entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(io.StringIO(text), start=1):
         if line.strip():
-            yield f"line {number}", _parse_json(line, f"{path}, line {number},")
+            yield f"line {number}", parse_json(line, f"{path}, line {number},")
 
 
 def _table_entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
-    delimiter = "\t" if _suffix(path) == ".tsv" else ","
+    delimiter = "\t" if suffix_of(path) == ".tsv" else ","
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
@@ -252,12 +200,14 @@ def _table_entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:
         raise UsageError(f"{path}, line {reader.line_num}: {error}.") from error
 
 
-def _parse_id(value: Any, where: str) -> str:
+def parse_id(value: Any, where: str) -> str:
+    """An id as text; UsageError where it is no id."""
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise UsageError(f"{where}: the id is {value!r:.60}; expected a number or a text.")
     return str(value)
 
 
-def _kind(value: Any) -> str:
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, for a message."""
     names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
     return names.get(type(value), "nothing" if value is None else "a number")

@@ -37,7 +37,7 @@ _MAY_REACH = re.compile(
 # ... and does where the caption has one of these
 _REACHES = re.compile(
     r"[0-9]\s[0-9]{1,4}\\?[/\u2044][0-9]|[0-9)]\s[0-9]{3}|<[^>\s]*\s[^>]*>|\.\s+\.[0-9]"
-    r"|(?<![A-Za-z0-9])[A-Za-z]\.(?:\s|$)|\.\s[0-9]",
+    r"|(?<![A-Za-z0-9])[A-Za-z]\.(?:\s|$)|\.\s[0-9]"
 )
 _LINES = str.maketrans(dict.fromkeys("\n\r\v\f\u2028\u2029", " "))
 # spaces, beyond the usual, that must not simply part a caption

@@ -61,19 +61,15 @@ def compare(
     """
     if len(one) != len(other):
         raise UsageError(f"{len(one)} images cannot be paired with {len(other)}")
-    first, second = corpus_scores(one), corpus_scores(other)
-    drawn_one, drawn_other = (
-        _score_draws(stats, _draw(len(one), draws, seed)) for stats in (one, other)
-    )
-    both = SufficientStats.join([one, other])
-    left, right = (
-        _score_draws(both, _swap(len(one), draws, seed, swapped)) for swapped in (False, True)
-    )
-    result = {}
-    for name in first:
-        value = first[name] - second[name]
-        as_large = int((np.abs(left[name] - right[name]) >= abs(value) - 1e-12).sum())
-        low, high = _percentiles(drawn_one[name] - drawn_other[name])
+    both, result = SufficientStats.join([one, other]), {}
+    drawn = [_score_draws(stats, _draw(len(one), draws, seed)) for stats in (one, other)]
+    swapped = [_score_draws(both, _swap(len(one), draws, seed, flag)) for flag in (False, True)]
+    second = corpus_scores(other)
+    for name, first in corpus_scores(one).items():
+        value = first - second[name]
+        by_chance = np.abs(swapped[0][name] - swapped[1][name])
+        as_large = int((by_chance >= abs(value) - 1e-12).sum())
+        low, high = _percentiles(drawn[0][name] - drawn[1][name])
         result[name] = Difference(value, low, high, (as_large + 1) / (draws + 1))
     return result
 
@@ -84,8 +80,8 @@ def _draw(num_images: int, draws: int, seed: int) -> Iterator[Floats]:
     for size in _blocks(draws, num_images):
         images = generator.integers(num_images, size=(size, num_images))
         images += np.arange(size)[:, None] * num_images
-        counts = np.bincount(images.ravel(), minlength=size * num_images)
-        yield counts.reshape(size, num_images).astype(np.float64)
+        counts = np.bincount(images.ravel(), minlength=images.size)
+        yield counts.reshape(images.shape).astype(np.float64)
 
 
 def _swap(num_images: int, draws: int, seed: int, other: bool) -> Iterator[Floats]:

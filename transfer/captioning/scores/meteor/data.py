@@ -28,6 +28,8 @@ from pretrain.run import atomic
 from transfer.captioning.scores.arrays import changes
 
 JAR = "meteor-1.5.jar"
+_JAR_FILES = ("function/english.words", "nonbreaking/english.prefixes", "synonym/english.synsets",
+              "synonym/english.exceptions")  # fmt: skip
 HOW_TO_GET_IT = (
     "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
 )
@@ -113,7 +115,7 @@ class MeteorData:
             index = _open_index(table, log)
         except (gzip.BadGzipFile, EOFError, zlib.error, LookupError, ValueError) as error:
             raise UsageError(f"{folder} does not hold METEOR 1.5's data: {error}") from error
-        names, stems = (str(index[name].item(), "utf-8").split("\n") for name in ("words", "stems"))
+        names, stems = (index[name].item().decode().split("\n") for name in ("words", "stems"))
         return cls(*words, dict(zip(names, stems, strict=True)), index)
 
     def stem(self, words: Iterable[str]) -> list[str]:
@@ -187,13 +189,7 @@ def _read_jar(
     try:
         with zipfile.ZipFile(jar) as archive:
             function, prefixes, synsets, exceptions = (
-                archive.read(name).decode("utf-8")
-                for name in (
-                    "function/english.words",
-                    "nonbreaking/english.prefixes",
-                    "synonym/english.synsets",
-                    "synonym/english.exceptions",
-                )
+                archive.read(name).decode("utf-8") for name in _JAR_FILES
             )
     except zipfile.BadZipFile as error:
         raise UsageError(f"{jar} is no jar: {error}") from error
@@ -210,11 +206,8 @@ def _read_jar(
 def read_prefixes(text: str) -> dict[str, bool]:
     """The table from a file with a word a line, comments behind #."""
     lines = (line.partition("#") for line in text.splitlines())
-    return {
-        word.strip(): note.strip().startswith("NUMERIC_ONLY")
-        for word, _, note in lines
-        if word.strip()
-    }
+    notes = {word.strip(): note.strip().startswith("NUMERIC_ONLY") for word, _, note in lines}
+    return {word: only_before_numbers for word, only_before_numbers in notes.items() if word}
 
 
 # ---- phrases

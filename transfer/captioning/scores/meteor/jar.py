@@ -65,12 +65,10 @@ class MeteorJar:
             ) from error
         answers = done.stdout.decode("utf-8", "replace").split("\n")[:-1]
         if done.returncode or len(answers) < len(lines):
-            message = done.stderr.decode("utf-8", "replace").strip().splitlines()[-1:] or [
-                "nothing"
-            ]
+            *_, message = "nothing", *done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise UsageError(
                 f"METEOR's jar answered {len(answers)} of {len(lines)} lines and ended with code "
-                f"{done.returncode}; it said: {message[0]}"
+                f"{done.returncode}; it said: {message}"
             )
         return answers
 

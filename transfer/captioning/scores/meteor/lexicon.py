@@ -7,7 +7,9 @@ hyphens, takes the dots out of abbreviations, and knows as letters Latin, Cyrill
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from itertools import count
 
 import numpy as np
 
@@ -81,9 +83,9 @@ class Lexicon:
 
     def __init__(self, data: MeteorData) -> None:
         self._data = data
-        self._numbers: dict[str, int] = {}
+        self._numbers: defaultdict[str, int] = defaultdict(count().__next__)
         self._of_token = np.zeros(0, np.int64)  # -1: depends on the sentence
-        self._stem_numbers: dict[str, int] = {}
+        self._stem_numbers: defaultdict[str, int] = defaultdict(count().__next__)
         self._phrase_numbers = {word: n for n, word in enumerate(data.stems, start=1)}
         self._synsets: list[frozenset[int]] = []
         self.stem = np.zeros(0, np.int64)
@@ -98,10 +100,8 @@ class Lexicon:
             captions: cut by the tokenizer; the numbers stand for `names`.
             names: words by number; the same, or longer by new ones, at each call.
         """
-        numbers = [
-            self._number(word) if _PLAIN.fullmatch(word) else -1
-            for word in names[len(self._of_token) :]
-        ]
+        new = names[len(self._of_token) :]
+        numbers = [self._numbers[word] if _PLAIN.fullmatch(word) else -1 for word in new]
         self._of_token = np.append(self._of_token, np.array(numbers, np.int64))
         words = self._of_token[captions.words]
         counts = captions.counts.copy()
@@ -111,21 +111,15 @@ class Lexicon:
         for caption in odd.tolist():
             begin, end = int(ends[caption] - captions.counts[caption]), int(ends[caption])
             text = " ".join(names[number] for number in captions.words[begin:end].tolist())
-            row = [self._number(word) for word in normalize(text, self._data.prefixes)]
+            row = [self._numbers[word] for word in normalize(text, self._data.prefixes)]
             pieces += [words[done:begin], np.array(row, np.int64)]
             counts[caption], done = len(row), end
         self._learn(list(self._numbers)[len(self._synsets) :])
         return TokenIds(np.concatenate([*pieces, words[done:]]), counts)
 
-    def _number(self, word: str) -> int:
-        return self._numbers.setdefault(word, len(self._numbers))
-
     def _learn(self, words: list[str]) -> None:
         """Look up new words."""
-        stems = [
-            self._stem_numbers.setdefault(stem, len(self._stem_numbers))
-            for stem in self._data.stem(words)
-        ]
+        stems = [self._stem_numbers[stem] for stem in self._data.stem(words)]
         function = [word in self._data.function_words for word in words]
         in_phrases = [self._phrase_numbers.get(word, 0) for word in words]
         self.stem = np.append(self.stem, np.array(stems, np.int64))

@@ -38,12 +38,7 @@ class Matches(NamedTuple):
 
 
 def match_words(
-    one: TokenIds,
-    two: TokenIds,
-    pair_one: Ints,
-    pair_two: Ints,
-    stem: Ints,
-    synonyms: WordPairs,
+    one: TokenIds, two: TokenIds, pair_one: Ints, pair_two: Ints, stem: Ints, synonyms: WordPairs
 ) -> tuple[Matches, Bools]:
     """Matches of single words: exact, by stem, by synonym; and (P,) which pairs are identical.
 
