@@ -63,10 +63,7 @@ def _list_released() -> str:
         for entry in hub.released().values()
     ]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
+    lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines.append(
         "\nA file of unknown hash needs --trust; what comes is recorded and must stay the same.\n"
         "One that only a web page serves is downloaded by hand and given by its path. Beside\n"

@@ -13,7 +13,7 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
 from tools.command import Parser, backbone_name, run_main
 from tools.support.backbone_options import add_overrides, overrides
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> None:
     repository = _repository(options.push)
 
     from transfer import hub
-    from transfer.release import copy_folder, make, unknown
+    from transfer.release import Release, copy_folder, make, unknown
     from transfer.report import read_results
 
     if name in hub.released():
@@ -46,15 +46,15 @@ def main(argv: list[str] | None = None) -> None:
         results, complaints = read_results(options.results)
         for complaint in complaints:
             print(f"left out: {complaint}", file=sys.stderr)
-    make(
-        backbone,
-        name,
-        out,
+    release = Release(
+        backbone=backbone,
+        name=name,
         licence=options.licence,
         results=results,
         url=options.url,
         repository=repository,
     )
+    make(release, out)
     print(f"{backbone.name} ({backbone.fingerprint()})")
     for file in sorted(out.iterdir()):
         print(f"  {file}   {file.stat().st_size:,} bytes")
@@ -84,10 +84,9 @@ def push(folder: Path, repository: str) -> None:
             repo_id=repository, folder_path=folder, commit_message=f"Release {folder.name}"
         )
     except (HfHubHTTPError, OSError) as error:
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UsageError(
-            f"--push hf:{repository}: {first} The release is complete in {folder}; to try again: "
-            f"hf upload {repository} {folder}"
+            f"--push hf:{repository}: {first_line(error)} The release is complete in {folder}; to "
+            f"try again: hf upload {repository} {folder}"
         ) from error
 
 

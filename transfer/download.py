@@ -35,6 +35,7 @@ from transfer.cache import cache_folder, file_sha256
 _CHUNK = 2**18
 _TRIES = 5  # without a byte of progress in between
 _TIMEOUT = 30.0  # seconds without a byte
+_HEADERS = {"User-Agent": "cutmix-transfer", "Accept-Encoding": "identity"}
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 _TRY_AGAIN = (http.client.HTTPException, TimeoutError, ConnectionError, urllib.error.URLError)
 
@@ -183,15 +184,15 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
 
 def _receive_once(address: Address, part: Path) -> None:
     """One request; raises ConnectionError where another is worth a try."""
-    headers = {"User-Agent": "cutmix-transfer", "Accept-Encoding": "identity"}
+    request = urllib.request.Request(address.url, headers=_HEADERS)
     start, validator = _size(part), _read_record(part, "validator")
     if start and validator:
-        headers |= {"Range": f"bytes={start}-", "If-Range": validator}
+        request.add_header("Range", f"bytes={start}-")
+        request.add_header("If-Range", validator)
     else:
         _remove(part)
-    opener = urllib.request.build_opener(_Redirects())
     try:
-        response = opener.open(urllib.request.Request(address.url, headers=headers), None, _TIMEOUT)
+        response: Any = urllib.request.build_opener(_Redirects()).open(request, None, _TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
             if error.code == 416:  # nothing behind what is here: start again
@@ -203,8 +204,8 @@ def _receive_once(address: Address, part: Path) -> None:
                 f"{address.url} cannot be fetched: HTTP {error.code} {error.reason}."
             ) from error
     with response:
-        found: Any = response.headers
-        kind = found.get_content_type()
+        headers = response.headers
+        kind = headers.get_content_type()
         if kind in ("text/html", "application/xhtml+xml"):
             raise UsageError(
                 f"{address.url} is a web page ({kind}), not a file. Open it in a browser, download "
@@ -212,18 +213,18 @@ def _receive_once(address: Address, part: Path) -> None:
             )
         if response.status != 206:
             start = 0
-        elif not found.get("Content-Range", "").startswith(f"bytes {start}-"):
+        elif not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
             _remove(part)
             raise ConnectionError("the server sent another range")
-        length = found.get("Content-Length", "")
+        length = headers.get("Content-Length", "")
         total = start + int(length) if length.isdecimal() else None
-        if address.size is not None and total is not None and total != address.size:
+        if None not in (address.size, total) and total != address.size:
             raise UsageError(
                 f"{address.url} announces {total:,} bytes, expected {address.size:,}. Not fetched."
             )
         if start == 0:
-            etag = found.get("ETag") or "W/"
-            validator = found.get("Last-Modified") if etag.startswith("W/") else etag
+            etag = headers.get("ETag") or "W/"
+            validator = headers.get("Last-Modified") if etag.startswith("W/") else etag
             part.unlink(missing_ok=True)
             record = {"url": address.url, "validator": validator}
             write_text(_record(part), json.dumps(record) + "\n")
@@ -256,14 +257,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     """A few redirects, never away from https, never in a circle."""
 
     max_redirections = 5
+    inf_msg = "leads in a circle: "
 
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        source, target = urlsplit(req.full_url).scheme, urlsplit(newurl).scheme
-        if target != "https" and (target != "http" or source == "https"):
+        if urlsplit(newurl).scheme not in {"https", req.type}:
             raise UsageError(f"{req.full_url} leads to {newurl}, which is not safe. Not followed.")
-        followed = getattr(req, "redirect_dict", {})
-        if len(followed) >= self.max_redirections or newurl in followed:
-            raise UsageError(f"{req.full_url} leads in a circle (to {newurl}). Not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -21,7 +21,7 @@ import torchvision
 import yaml
 
 from pretrain.backbone import Backbone
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
 from transfer import formats
 from transfer.download import Address, fetch
 from transfer.formats.sources import Overrides, digits_in
@@ -145,13 +145,7 @@ def _locate_timm(name: str) -> tuple[Path, Overrides]:
 
 def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
     """The weights, config.json beside them, from Hugging Face's own cache or its server."""
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-    )
+    from huggingface_hub import errors, hf_hub_download
 
     repository, _, revision = name.partition("@")
 
@@ -160,7 +154,7 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
         chosen: Any = {"repo_id": repository, "filename": file, "revision": revision or None}
         try:
             return Path(hf_hub_download(**chosen, local_files_only=True))
-        except LocalEntryNotFoundError:
+        except errors.LocalEntryNotFoundError:
             return Path(hf_hub_download(**chosen))
 
     files = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
@@ -169,14 +163,13 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
         for file in files:
             try:
                 return download(file)
-            except LocalEntryNotFoundError:
+            except errors.LocalEntryNotFoundError:
                 raise
-            except EntryNotFoundError:
+            except errors.EntryNotFoundError:
                 continue
-    except (HFValidationError, HfHubHTTPError, OSError, ValueError) as error:
-        first = str(error).strip().splitlines()[0]
+    except (errors.HFValidationError, errors.HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
-            f"hf:{name} cannot be had: {first} It must be owner/name of a repository in timm's "
-            "layout, reachable or in the cache."
+            f"hf:{name} cannot be had: {first_line(error)} It must be owner/name of a repository "
+            "in timm's layout, reachable or in the cache."
         ) from error
     raise UsageError(f"hf:{name} has none of {', '.join(files)}: it is not in timm's layout.")

@@ -9,7 +9,7 @@ NAME/entry.yaml                          for transfer/released.yaml
 import os
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import torchvision
@@ -46,30 +46,34 @@ def refuse_flawed(file: Path) -> None:
         raise UsageError(f"this backbone is not fit for a release: {'; '.join(flaws)}.")
 
 
-def make(
-    backbone: Backbone,
-    name: str,
-    folder: Path,
-    *,
-    licence: str,
-    results: Sequence[Result] = (),
-    url: str | None = None,
-    repository: str | None = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Release:
+    """A backbone, and what its card and its entry in our list say beside what it says itself."""
+
+    backbone: Backbone
+    name: str
+    """In our list."""
+    licence: str
+    """Of the weights, such as MIT."""
+    results: Sequence[Result] = ()
+    """Of its transfer and of its rivals'."""
+    url: str | None = None
+    """Where backbone.pth will be served."""
+    repository: str | None = None
+    """owner/name on Hugging Face, where it goes there."""
+
+
+def make(release: Release, folder: Path) -> None:
     """Write the folder of a release, complete or not at all: weights, compared in timm, and a card.
 
     Args:
-        backbone: what is released.
-        name: in our list.
+        release: what it consists of.
         folder: must not exist.
-        licence: of the weights, such as MIT.
-        results: of its transfer and of its rivals'.
-        url: where backbone.pth will be served.
-        repository: owner/name on Hugging Face, where it goes there.
 
     Raises:
         UsageError: flawed, the export is not the same function, or the entry is not readable.
     """
+    backbone = release.backbone
     folder.parent.mkdir(parents=True, exist_ok=True)
     with draft_folder(folder) as parent:
         draft, file = parent / folder.name, parent / ".backbone.pth"
@@ -80,67 +84,48 @@ def make(
         else:
             export = formats.write(backbone, "timm", draft)
         file = file.rename(draft / "backbone.pth")
-        parity = export.reports[0].table()
-        text = card(backbone, name, licence, parity, results, repository)
+        text = card(release, export.reports[0].table())
         (draft / "README.md").write_text(text, encoding="utf-8")
-        text = entry(backbone, name, file, licence, url, repository)
-        (draft / "entry.yaml").write_text(text, encoding="utf-8")
+        (draft / "entry.yaml").write_text(entry(release, file), encoding="utf-8")
         hub.released(draft / "entry.yaml")
         os.replace(draft, folder)
 
 
-def entry(
-    backbone: Backbone,
-    name: str,
-    file: Path,
-    licence: str,
-    url: str | None = None,
-    repository: str | None = None,
-) -> str:
+def entry(release: Release, file: Path) -> str:
     """Its entry, as transfer/released.yaml has them: what stands under `backbones` goes there."""
-    known = backbone.provenance
+    known, repository = release.backbone.provenance, release.repository
     page = f"https://huggingface.co/{repository}" if repository else None
+    measured = None if known.top1 is None else f"{100 - known.top1:.2f} (measured by its training)"
     content = {
-        "arch": backbone.spec.arch,
+        "arch": release.backbone.spec.arch,
         "source": hub.ITSELF,
-        "recipe": _training(backbone),
-        "row": "unknown"
-        if known.top1 is None
-        else f"{100 - known.top1:.2f} (measured by its training)",
+        "recipe": _training(release.backbone),
+        "row": measured or "unknown",
         "origin": page or known.source or "this project",
-        "licence": licence,
+        "licence": release.licence,
         "sha256": file_sha256(file),
         "size": file.stat().st_size,
-        "url": url or (f"{page}/resolve/main/backbone.pth" if page else None),
+        "url": release.url or (f"{page}/resolve/main/backbone.pth" if page else None),
     }
     return yaml.safe_dump(
-        {"defaults": {}, "backbones": {name: content}}, sort_keys=False, allow_unicode=True
+        {"defaults": {}, "backbones": {release.name: content}}, sort_keys=False, allow_unicode=True
     )
 
 
-def card(
-    backbone: Backbone,
-    name: str,
-    licence: str,
-    parity: str,
-    results: Sequence[Result] = (),
-    repository: str | None = None,
-) -> str:
+def card(release: Release, parity: str) -> str:
     """The model card: YAML front matter, then Markdown."""
-    spec = backbone.spec
+    backbone, name, licence = release.backbone, release.name, release.licence
+    spec, fingerprint = backbone.spec, backbone.fingerprint()
     levels = ", ".join(f"{level.channels} at 1/{level.stride}" for level in spec.levels())
-    has_transfers = any(
-        result.backbone.get("fingerprint") == backbone.fingerprint() for result in results
-    )
-    worth = (
-        results_to_markdown(results) if has_transfers else "No transfer of it has been measured.\n"
-    )
+    worth = "No transfer of it has been measured.\n"
+    if any(result.backbone.get("fingerprint") == fingerprint for result in release.results):
+        worth = results_to_markdown(release.results)
     return f"""---
-{_front_matter(backbone, name, licence)}
+{_front_matter(release)}
 ---
 # {name}
 
-{spec.arch}, {_training(backbone)}. Licence: {licence}. Fingerprint `{backbone.fingerprint()}`.
+{spec.arch}, {_training(backbone)}. Licence: {licence}. Fingerprint `{fingerprint}`.
 
 Fed with RGB in [0, 1], mean {spec.mean}, std {spec.std}, at {spec.input_size[1]} x \
 {spec.input_size[2]} pixels ({spec.interpolation}, crop {spec.crop_pct:.3f}). Feature levels: \
@@ -148,7 +133,7 @@ Fed with RGB in [0, 1], mean {spec.mean}, std {spec.std}, at {spec.input_size[1]
 
 ## How to use it
 
-{_usage(backbone, name, repository)}
+{_usage(release)}
 ## What it is worth
 
 {worth}
@@ -178,33 +163,31 @@ def _training(backbone: Backbone) -> str:
     return ", ".join(filter(None, (f"trained with {backbone.method}", epochs, known.dataset)))
 
 
-def _front_matter(backbone: Backbone, name: str, licence: str) -> str:
-    known, methods = backbone.provenance, backbone.method.split("+")
+def _front_matter(release: Release) -> str:
+    backbone, known = release.backbone, release.backbone.provenance
     evaluation = None
     if known.top1 is not None and known.dataset is not None:
-        evaluation = [
-            EvalResult(
-                task_type="image-classification",
-                dataset_type=known.dataset,
-                dataset_name=known.dataset,
-                metric_type="accuracy",
-                metric_name="top-1",
-                metric_value=round(known.top1, 2),
-            )
-        ]
+        evaluation = EvalResult(
+            task_type="image-classification",
+            dataset_type=known.dataset,
+            dataset_name=known.dataset,
+            metric_type="accuracy",
+            metric_name="top-1",
+            metric_value=round(known.top1, 2),
+        )
     features = "image-feature-extraction"
     return ModelCardData(
-        license=licence.lower(),
+        license=release.licence.lower(),
         library_name=None if backbone.spec.arch in NAMES else "timm",
         pipeline_tag="image-classification" if backbone.spec.num_classes else features,
-        tags=sorted({features, "transfer-learning", *methods}),
-        model_name=name,
-        eval_results=evaluation,
+        tags=sorted({features, "transfer-learning", *backbone.method.split("+")}),
+        model_name=release.name,
+        eval_results=[evaluation] if evaluation else None,
     ).to_yaml()
 
 
-def _usage(backbone: Backbone, name: str, repository: str | None) -> str:
-    spec = backbone.spec
+def _usage(release: Release) -> str:
+    name, repository, spec = release.name, release.repository, release.backbone.spec
     file = f"hf:{repository}" if repository else f"{name}/backbone.pth"
     calls = "".join(f"python tools/{each.tool} --backbone {file}\n" for each in task.TASKS)
     parts = [f"Here, for any task:\n\n```sh\n{calls}```\n"]
@@ -220,7 +203,7 @@ config = timm.data.resolve_data_config({{}}, model=model)
 transform = timm.data.create_transform(**config)
 ```
 """)
-    if _fits_torchvision(backbone):
+    if _fits_torchvision(release.backbone):
         parts.append(f"""In torchvision (mean and std as above):
 
 ```python
@@ -235,7 +218,7 @@ model.load_state_dict(content["state_dict"])
     else:
         parts.append(f"In torchvision: it has no {spec.arch} that these weights fit.\n")
     try:
-        heads = ", ".join(heads_of(backbone))
+        heads = ", ".join(heads_of(release.backbone))
         parts.append(f"""In detectron2 ({heads}): weights and configuration, written and verified by
 
 ```sh

@@ -282,9 +282,9 @@ def test_the_file_of_before_is_read(job, tmp_path):
 
 
 def test_a_model_card_names_the_tool_of_every_task(backbone):
-    from transfer.release import card
+    from transfer.release import Release, card
 
-    text = card(backbone, "mine", "MIT", "proof")
+    text = card(Release(backbone=backbone, name="mine", licence="MIT"), "proof")
     block = text.split("Here, for any task:\n\n```sh\n")[1].split("```")[0]
     assert block.splitlines() == [
         f"python tools/finetune_{task}.py --backbone mine/backbone.pth"

@@ -139,14 +139,15 @@ def test_the_card(net, file, capsys):
     assert "In torchvision: it has no resnet10t" in text
     assert "data: world" in text
     assert "/home/me" not in text
-    plain = release.card(net, "n", "MIT", "")
+    plain = release.card(release.Release(backbone=net, name="n", licence="MIT"), "")
     assert "No transfer of it has been measured" in plain
 
 
 def test_what_the_card_says_of_torchvision_is_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     net = replace(tame("resnet18", num_classes=3), provenance=COMPLETE)
-    text = release.card(net, "n", "MIT", "", repository="owner/n")
+    described = release.Release(backbone=net, name="n", licence="MIT", repository="owner/n")
+    text = release.card(described, "")
     assert "hf-hub:owner/n" in text
     assert "--to detectron2" in text
     net.save(Path("n/backbone.pth"))
@@ -206,7 +207,8 @@ def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypat
 
 def test_an_architecture_of_our_own(net, tmp_path):
     ours = replace(tame("resnet18_cifar", input_size=(3, 32, 32)), provenance=COMPLETE)
-    release.make(ours, "n", tmp_path / "n", licence="MIT")
+    described = release.Release(backbone=ours, name="n", licence="MIT")
+    release.make(described, tmp_path / "n")
     assert sorted(os.listdir(tmp_path / "n")) == [
         "README.md", "backbone.pth", "entry.yaml", "model.safetensors"]  # fmt: skip
     assert "timm.create_model" not in (tmp_path / "n" / "README.md").read_text()

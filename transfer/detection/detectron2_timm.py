@@ -50,7 +50,7 @@ def for_any_size(backbone: Backbone) -> Backbone:
     if not (spec.arch.startswith("swin") and described.fixed_input_size):
         return backbone
     spec = replace(spec, model_args={**spec.model_args, "strict_img_size": False})
-    return Backbone(spec=spec, provenance=backbone.provenance, weights=backbone.weights)
+    return replace(backbone, spec=spec)
 
 
 def build_pyramid(cfg: CfgNode, body: TimmBackbone) -> FPN:

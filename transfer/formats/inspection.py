@@ -60,20 +60,18 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
         ("file", f"{file.path} ({file.size / 1e6:,.1f} MB, {file.container})"),
         ("SHA-256", file.sha256),
     ]
-    folded = False
     if is_ours(file) or sidecar.find(file) is not None or file.container == "npz":
         backbone = read(file.path, overrides)
     else:
         parsed = parse(file, overrides, read_timm_config(file.path.parent / "config.json"))
         lines += _describe_parsed(parsed)
-        folded = "running statistics" in parsed.filled
         if parsed.preprocessing is None:
             lines += [
                 ("network", parsed.arch),
                 _describe_head(parsed.num_classes),
                 _describe_size(parsed.weights),
                 ("UNKNOWN", _LEFT_OPEN),
-                *(("WARNING", flaw) for flaw in find_flaws(parsed.weights, folded)),
+                *(("WARNING", flaw) for flaw in find_flaws(parsed.weights, parsed.filled)),
             ]
             return Inspection(lines)
         try:
@@ -81,10 +79,9 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
         except UsageError as error:  # NaN: the other facts are still worth a line
             return Inspection([*lines, ("WARNING", str(error))])
     lines += _describe_backbone(backbone, name)
-    stated = backbone.provenance.stated or {}
-    folded = folded or "running statistics" in stated.get("filled", ())
+    filled = (backbone.provenance.stated or {}).get("filled", ())
     fine = ("weights", "no NaN, no infinity, no dead BatchNorm, no untrained classifier")
-    flaws = [("WARNING", flaw) for flaw in find_flaws(backbone.weights, folded)]
+    flaws = [("WARNING", flaw) for flaw in find_flaws(backbone.weights, filled)]
     return Inspection([*lines, *(flaws or [fine])])
 
 
@@ -151,8 +148,8 @@ def _shorten(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def find_flaws(weights: Mapping[str, Tensor], folded: bool = False) -> Iterator[str]:
-    """What makes a network suspect; `folded` statistics are known to be trivial."""
+def find_flaws(weights: Mapping[str, Tensor], filled: Sequence[str]) -> Iterator[str]:
+    """What makes a network suspect; running statistics that were `filled` in are trivial."""
     bad = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
     if bad:
         yield f"NaN or infinite numbers in {shorten(bad, 2)}"
@@ -164,7 +161,7 @@ def find_flaws(weights: Mapping[str, Tensor], folded: bool = False) -> Iterator[
 
     names = [n.removesuffix(".running_var") for n in weights if n.endswith(".running_var")]
     fresh = norms(lambda _, mean, var: not mean.any() and ((var - 1).abs() < 2e-5).all())
-    if fresh and not folded:
+    if fresh and "running statistics" not in filled:
         which = "no BatchNorm has" if len(fresh) == len(names) else f"{shorten(fresh, 2)} have"
         yield f"{which} ever seen an image (mean 0, variance 1): not trained"
     if silent := norms(lambda weight, *_: weight is not None and not weight.any()):

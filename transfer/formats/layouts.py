@@ -20,15 +20,9 @@ from transfer.formats.sources import SOURCES, Preprocessing, of_mm_config, of_ti
 
 # where the weights lie, the exponential moving average first (as timm's reader prefers)
 _WEIGHT_KEYS = (
-    "state_dict_ema",
-    "model_ema",
-    "ema_state_dict",
-    "state_dict",
-    "model_state_dict",
-    "model_state",
-    "model",
-    "blobs",
-)
+    "state_dict_ema", "model_ema", "ema_state_dict",
+    "state_dict", "model_state_dict", "model_state", "model", "blobs",
+)  # fmt: skip
 _PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "encoder.", "ema_model.")
 # counters of averaging, no part of a network
 _COUNTERS = {"n_averaged", "num_updates", "initted", "step"}
@@ -76,7 +70,7 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
             facts = reader(content)
         except UsageError:
             raise
-        except (*DAMAGE, ArithmeticError):
+        except (*DAMAGE, ArithmeticError, AssertionError):
             pass  # not as that program writes it: what it would have said must be given
     weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
     weights, stripped, left = _strip_prefixes(weights, path, prefix)

@@ -144,7 +144,7 @@ def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = ""
 
     Raises:
         UsageError: timm lacks the architecture, or it is not fed square RGB images.
-        LookupError, TypeError, ValueError: the description is not as timm writes it.
+        LookupError, TypeError, ValueError, AssertionError: no description as timm writes it.
     """
     if config is None:
         if not timm.is_model(arch):
@@ -195,7 +195,7 @@ def read_timm_config(path: Path) -> KnownFile | None:
     origin = f"timm's config.json in {path.parent}"
     try:
         preprocessing = of_timm(arch, content.get("pretrained_cfg") or content, origin)
-    except (LookupError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"{path} is no configuration of timm ({error}).") from error
     # what timm writes down of any network: classes, channels, and its usual pooling
     with torch.device("meta"):

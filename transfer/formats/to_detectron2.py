@@ -174,17 +174,10 @@ def verify(
     image = raw_image(*_IMAGE)
     raw = weights.with_suffix(".npy")
     np.save(raw, image.numpy())
-    command: list[str | Path] = [
-        python or sys.executable,
-        "-I",
-        "-W",
-        "ignore",
-        _PROBE,
-        raw,
-        weights,
-    ]
+    interpreter = [python or sys.executable, "-I", "-W", "ignore"]
+    command: list[str | Path] = [*interpreter, _PROBE, raw, weights, *configs.values()]
     try:
-        done = subprocess.run([*command, *configs.values()], capture_output=True, text=True)
+        done = subprocess.run(command, capture_output=True, text=True)
     except OSError as error:
         raise UsageError(f"--python {python} cannot be run: {error}") from error
     if done.returncode == 3:

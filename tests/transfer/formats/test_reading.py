@@ -146,6 +146,36 @@ def test_what_the_programs_say_of_preprocessing_is_taken(net, tmp_path):
     assert by_torchvision.spec.crop_pct == pytest.approx(0.88)
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"val_crop_size": "large"},
+        {"val_resize_size": 0},
+        {"val_resize_size": None},
+        {"val_crop_size": [224]},
+        "--crop 224",
+    ],
+    ids=str,
+)
+def test_what_torchvision_s_arguments_do_not_say_is_asked_for(change, net, tmp_path):
+    content = torchvision_training(net)
+    arguments = {**vars(content["args"]), **change} if isinstance(change, dict) else change
+    path = save(tmp_path / "v.pth", content | {"args": arguments})
+    with pytest.raises(UsageError, match="does not say how the network is fed"):
+        read(path)
+    assert same_weights(read(path, TORCHVISION), net)
+
+
+@pytest.mark.parametrize(
+    "change", [{"crop_pct": "x"}, {"mean": 0.5}, {"mean": "abc"}, {"input_size": "abc"}], ids=str
+)
+def test_what_timm_s_arguments_do_not_say_is_one_message(change, net, tmp_path):
+    content = timm_training(net)
+    path = save(tmp_path / "t.pth", content | {"args": {**vars(content["args"]), **change}})
+    with pytest.raises(UsageError):
+        read(path)
+
+
 def test_the_release_s_facts(deep, tmp_path):
     found = read(save(tmp_path / "model_best.pth.tar", cutmix_release(deep)))
     assert found.spec.arch == "resnet50"
