@@ -60,46 +60,13 @@ class MixPairs:
     """(M,) which random draw a row uses."""
     mixed: np.ndarray
     """(groups,) whether that draw mixes at all."""
+    lam: np.ndarray
+    """(groups,) float64 in [0, 1]."""
 
     def spread(self, drawn: np.ndarray, unmixed: float) -> np.ndarray:
         """Draws (groups, ...) to rows (M, ...), `unmixed` where a draw does not mix."""
         shape = (-1,) + (1,) * (drawn.ndim - 1)
         return np.where(self.mixed.reshape(shape), drawn, unmixed)[self.group]
-
-
-def mix_pairs(
-    count: int,
-    granularity: Granularity,
-    partner: Partner,
-    probability: float,
-    rng: np.random.Generator,
-) -> MixPairs:
-    """Pair the images of a batch.
-
-    Args:
-        count: N.
-        granularity: who shares a draw of lam and box.
-            batch   everybody (the paper, the official code, torchvision)
-            pair    images i and N-1-i, which are each other's partners (timm's "pair")
-            half    as pair, and only the first half is returned: ceil(N/2) rows without an image
-                    that appears twice (timm's "half")
-            sample  nobody (timm's "elem")
-        partner: any: a permutation, in which an image may meet itself (the paper); other: a random
-            cycle, in which it cannot. For pair and half only the middle of an odd batch is alone.
-        probability: chance that a draw mixes.
-        rng: the only source of randomness.
-    """
-    rows = np.arange((count + 1) // 2 if granularity == "half" else count)
-    if granularity in ("pair", "half"):
-        partners = count - 1 - rows
-        group = np.minimum(rows, partners)
-    else:
-        partners = order = rng.permutation(count)
-        if partner == "other":
-            partners = np.empty_like(order)
-            partners[order] = np.roll(order, 1)
-        group = np.zeros_like(rows) if granularity == "batch" else rows
-    return MixPairs(partners, group, rng.random(int(group.max()) + 1) < probability)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,18 +78,36 @@ class PairedMix:
     probability: float = 1.0
     """Chance that a draw (of the batch, pair or sample) mixes at all."""
     granularity: Granularity = "batch"
-    """Who shares a draw: see `mix_pairs`."""
+    """Who shares a draw of lam and box.
+
+    batch   everybody (the paper, the official code, torchvision)
+    pair    images i and N-1-i, which are each other's partners (timm's "pair")
+    half    as pair, and only the first half is returned: ceil(N/2) rows without an image that
+            appears twice (timm's "half")
+    sample  nobody (timm's "elem")
+    """
     partner: Partner = "any"
-    """Whether an image may meet itself: see `mix_pairs`."""
+    """any: a permutation, in which an image may meet itself (the paper); other: a random cycle, in
+    which it cannot. For pair and half only the middle of an odd batch is alone."""
 
     def __post_init__(self) -> None:
         """Refuse what no draw allows."""
         check_ranges("mixing", self, alpha="> 0", probability="[0, 1]")
 
-    def draw_pairs(self, count: int, rng: np.random.Generator) -> tuple[MixPairs, np.ndarray]:
-        """Pair `count` images, and draw lam (groups,) for them."""
-        pairs = mix_pairs(count, self.granularity, self.partner, self.probability, rng)
-        return pairs, rng.beta(self.alpha, self.alpha, len(pairs.mixed))
+    def draw_pairs(self, count: int, rng: np.random.Generator) -> MixPairs:
+        """Pair the images of a batch of `count`; `rng` is the only source of randomness."""
+        rows = np.arange((count + 1) // 2 if self.granularity == "half" else count)
+        if self.granularity in ("pair", "half"):
+            partners = count - 1 - rows
+            group = np.minimum(rows, partners)
+        else:
+            partners = order = rng.permutation(count)
+            if self.partner == "other":
+                partners = np.empty_like(order)
+                partners[order] = np.roll(order, 1)
+            group = np.zeros_like(rows) if self.granularity == "batch" else rows
+        mixed = rng.random(int(group.max()) + 1) < self.probability
+        return MixPairs(partners, group, mixed, rng.beta(self.alpha, self.alpha, len(mixed)))
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:

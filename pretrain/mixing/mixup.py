@@ -17,8 +17,8 @@ class Mixup(PairedMix):
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix. Floating images."""
-        pairs, drawn = self.draw_pairs(len(images), numpy_generator(generator))
-        lam = torch.from_numpy(pairs.spread(drawn, 1).astype(np.float32))
+        pairs = self.draw_pairs(len(images), numpy_generator(generator))
+        lam = torch.from_numpy(pairs.spread(pairs.lam, 1).astype(np.float32))
         partner = torch.from_numpy(pairs.partner)
         source, weight = to_device(partner, images.device), to_device(lam, images.device)
         targets = blend_labels(labels, num_classes, source, weight)

@@ -21,7 +21,7 @@ from pretrain.mixing import (
     paste,
 )
 from pretrain.mixing.cutmix import _paste_by_mask
-from pretrain.mixing.mixed import mix_pairs
+from pretrain.mixing.mixed import MixPairs, PairedMix
 
 CLASSES = 5
 METHODS = [
@@ -46,6 +46,11 @@ def batch(count: int, height: int = 20, width: int = 28):
     """Images whose every pixel says which image it is from."""
     images = torch.arange(count).float()[:, None, None, None].expand(count, 3, height, width)
     return images.clone(), torch.arange(count) % CLASSES
+
+
+def draw_pairs(count: int, granularity: str, partner: str, seed: int) -> MixPairs:
+    method = PairedMix(granularity=granularity, partner=partner)
+    return method.draw_pairs(count, np.random.default_rng(seed))
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -106,7 +111,7 @@ def test_who_meets_whom_is_timm_s(granularity, count, monkeypatch):
         (image.numpy().copy(), int(label)) for image, label in zip(images, labels, strict=True)
     ]
     wanted, targets = theirs(pairs)
-    who = mix_pairs(count, granularity, "any", 1.0, np.random.default_rng(0))
+    who = draw_pairs(count, granularity, "any", 0)
     flip = torch.arange(count).flip(0)[: len(wanted)]
     if granularity in ("pair", "half"):  # otherwise ours is a permutation, theirs the flip
         assert who.partner.tolist() == flip.tolist()
@@ -120,21 +125,21 @@ def test_nobody_meets_himself_where_that_is_asked(count):
     met = set()
     for seed in range(60):
         for granularity in ("batch", "sample"):
-            who = mix_pairs(count, granularity, "other", 1.0, np.random.default_rng(seed))
+            who = draw_pairs(count, granularity, "other", seed)
             assert sorted(who.partner.tolist()) == list(range(count))
             assert (who.partner != np.arange(count)).all()
             met.add(int(who.partner[0]))
     assert met == set(range(1, count))
-    alone = mix_pairs(1, "batch", "other", 1.0, np.random.default_rng(0))
+    alone = draw_pairs(1, "batch", "other", 0)
     assert alone.partner.tolist() == [0]
 
 
 def test_pairs_are_each_other_s_partners_and_half_has_no_image_twice():
     for count in (1, 2, 7, 8):
-        pair = mix_pairs(count, "pair", "any", 1.0, np.random.default_rng(0))
+        pair = draw_pairs(count, "pair", "any", 0)
         assert (pair.partner[pair.partner] == np.arange(count)).all()
         assert (pair.group[pair.partner] == pair.group).all()
-        half = mix_pairs(count, "half", "any", 1.0, np.random.default_rng(0))
+        half = draw_pairs(count, "half", "any", 0)
         assert len(half.partner) == (count + 1) // 2
         seen = [*range(len(half.partner)), *half.partner[: count // 2]]
         assert len(set(seen)) == len(seen)
