@@ -32,8 +32,9 @@ _SHOWN = 12  # best captions of a page, and worst
 def main(argv: list[str] | None = None) -> None:
     """Read, score, print, write."""
     options = _options(argv)
-    from transfer.captioning.scores import DocumentFrequencies, References
+    from transfer.captioning.scores import References
     from transfer.captioning.scores.files import read_references, read_results
+    from transfer.captioning.scores.frequencies import count_frequencies, read_frequencies
     from transfer.captioning.scores.selection import choose, read_ids
     from transfer.captioning.scores.summary import compute_scores
     from transfer.captioning.scores.uncertainty import compare, intervals
@@ -53,9 +54,9 @@ def main(argv: list[str] | None = None) -> None:
             )
     frequencies = None
     if options.corpus and options.corpus.suffix in (".p", ".pkl"):
-        frequencies = DocumentFrequencies.read(options.corpus)
+        frequencies = read_frequencies(options.corpus)
     elif options.corpus:
-        frequencies = DocumentFrequencies.count(read_references(options.corpus).captions)
+        frequencies = count_frequencies(read_references(options.corpus).captions)
     meteor = _open_meteor(options.meteor, options.meteor_data)
 
     # ---- score

@@ -12,7 +12,8 @@ from tests.conftest import FIXTURES, ROOT
 from tests.tools.test_tools import call, fails, inside
 from tests.transfer.scores.reference import own_captions
 from tools.score_captions import main
-from transfer.captioning.scores import DocumentFrequencies, References, score
+from transfer.captioning.scores import References, score
+from transfer.captioning.scores.frequencies import count_frequencies
 
 PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -131,7 +132,7 @@ def test_document_frequencies_from_elsewhere(files, captions, capsys):
     assert "CIDEr is 0: with one image" in capsys.readouterr().err
     main([*words, "--out", "corpus.json", "--corpus", "refs.json"])
     assert "CIDEr is 0" not in capsys.readouterr().err
-    found = References({"3": wanted["3"]}, frequencies=DocumentFrequencies.count(wanted))
+    found = References({"3": wanted["3"]}, frequencies=count_frequencies(wanted))
     value = json.loads((files / "corpus.json").read_text())["corpus"]["CIDEr"]
     assert value == found.score({"3": said["3"]}).corpus["CIDEr"] > 0
     assert json.loads((files / "alone.json").read_text())["corpus"]["CIDEr"] == 0

@@ -5,10 +5,11 @@ import torch
 
 from tools.benchmarks._naive_beam import one_by_one
 from transfer.captioning.attention import Attention
-from transfer.captioning.beam_search import _extend, beam_search, sample
+from transfer.captioning.beam_search import _extend, beam_search
 from transfer.captioning.config import ModelConfig
 from transfer.captioning.decoder import DecoderOutput, caption_loss
 from transfer.captioning.nic import Nic
+from transfer.captioning.sampling import sample
 from transfer.captioning.vocabulary import END, PAD, START, UNKNOWN
 
 

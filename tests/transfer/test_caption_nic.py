@@ -3,10 +3,10 @@
 import torch
 from torch import nn
 
-from transfer.captioning.beam_search import sample
 from transfer.captioning.config import ModelConfig
 from transfer.captioning.decoder import caption_loss
 from transfer.captioning.nic import Nic
+from transfer.captioning.sampling import sample
 
 
 class PlainNic(nn.Module):

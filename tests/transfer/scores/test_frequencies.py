@@ -7,7 +7,8 @@ from collections import defaultdict
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores import DocumentFrequencies, References, tokenize
+from transfer.captioning.scores import References, tokenize
+from transfer.captioning.scores.frequencies import count_frequencies, read_frequencies
 
 CORPUS = {
     1: ["A dog runs.", "The dog is running in a park"],
@@ -35,8 +36,8 @@ def frequencies_file(path, **changes):
 
 
 def test_a_file_of_frequencies_equals_counting(tmp_path):
-    read = DocumentFrequencies.read(frequencies_file(tmp_path / "df.p"))
-    counted = DocumentFrequencies.count(CORPUS)
+    read = read_frequencies(frequencies_file(tmp_path / "df.p"))
+    counted = count_frequencies(CORPUS)
     references = {"x": ["a dog in the snow", "A dog runs in a park."], "y": ["unheard-of words"]}
     said = {"x": "a dog runs in a forest, a forest", "y": "two cats sleep"}
     values = [
@@ -51,7 +52,7 @@ def test_a_file_of_frequencies_equals_counting(tmp_path):
 def test_its_own_references_as_the_corpus_change_nothing():
     captions = {image_id: texts[0] for image_id, texts in CORPUS.items()}
     own = References(CORPUS).score(captions)
-    given = References(CORPUS, frequencies=DocumentFrequencies.count(CORPUS)).score(captions)
+    given = References(CORPUS, frequencies=count_frequencies(CORPUS)).score(captions)
     for image_id, scores in own.per_image.items():
         assert given.per_image[image_id] == pytest.approx(scores, abs=1e-12)
 
@@ -64,7 +65,7 @@ class Evil:
 def test_files_that_hold_something_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"no file .*none\.p"):
-        DocumentFrequencies.read(tmp_path / "none.p")
+        read_frequencies(tmp_path / "none.p")
     for name, content in (
         ("evil.p", pickle.dumps({"document_frequency": Evil(), "ref_len": 1.0})),
         ("list.p", pickle.dumps([1, 2])),
@@ -77,7 +78,7 @@ def test_files_that_hold_something_else(tmp_path, monkeypatch):
     ):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UsageError, match=f"{name} holds no document frequencies"):
-            DocumentFrequencies.read(tmp_path / name)
+            read_frequencies(tmp_path / name)
     assert not (tmp_path / "evil").exists()
     with pytest.raises(UsageError, match="no captions"):
-        DocumentFrequencies.count({})
+        count_frequencies({})

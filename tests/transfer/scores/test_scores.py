@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores import DocumentFrequencies, References, ScoreAccumulator, score
+from transfer.captioning.scores import References, ScoreAccumulator, score
+from transfer.captioning.scores.frequencies import count_frequencies
 from transfer.captioning.scores.rouge import lcs_lengths
 from transfer.captioning.scores.tokenizer import Tokenizer
 
@@ -43,7 +44,7 @@ def test_coco(which, subset, coco):
     ids, texts = list(said), list(said.values())
     prepared = References({image_id: by_id[image_id] for image_id in ids})
     found = prepared.score(said)
-    frequencies = DocumentFrequencies.count(references["all"])
+    frequencies = count_frequencies(references["all"])
     given = References({image_id: by_id[image_id] for image_id in ids}, frequencies=frequencies)
     more = {
         "CIDErD_ruotianluo_corpus": prepared.cider_d(ids, texts),
