@@ -35,9 +35,8 @@ def note(text: str) -> CheckResult:
 
 def counted(count: int, expected: int, what: str) -> CheckResult:
     """`count` of something that should be `expected`."""
-    if count == expected:
-        return ok(f"{count:,} {what}")
-    return wrong(f"{count:,} {what}, {expected:,} expected")
+    text = f"{count:,} {what}"
+    return ok(text) if count == expected else wrong(f"{text}, {expected:,} expected")
 
 
 def decoded(paths: Sequence[Path | str], sample: int, where: str) -> CheckResult:
@@ -52,5 +51,5 @@ def decoded(paths: Sequence[Path | str], sample: int, where: str) -> CheckResult
     if not errors:
         return ok(f"{len(chosen):,} images of {where} decoded")
     more = f" and {len(errors) - 3} more" if len(errors) > 3 else ""
-    lines = "".join(f"\n        {line}" for line in errors[:3])
+    lines = "\n        ".join(["", *errors[:3]])
     return wrong(f"{len(errors)} of {len(chosen):,} images of {where} are broken{more}:{lines}")

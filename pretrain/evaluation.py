@@ -62,8 +62,7 @@ def evaluate(
     exact = torch.float32 if fabric.device.type == "mps" else torch.float64
     counts = torch.zeros(len(networks), num_classes, 3, dtype=torch.int64, device=fabric.device)
     losses = torch.zeros(len(networks), dtype=exact, device=fabric.device)
-    batches = loader.batches
-    total = len(range(batches.rank, batches.count, batches.ranks))
+    total = len(range(loader.batches.rank, loader.batches.count, loader.batches.ranks))
     with bar(title, total, "images", shown=fabric.is_global_zero) as advance:
         for images, labels in loader.epoch(0):
             images, labels = fabric.to_device((images, labels))

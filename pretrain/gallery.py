@@ -77,9 +77,7 @@ def draw_gallery(
     rows = figure.subfigures(len(results), 1, squeeze=False)[:, 0]
     for row, (title, (mixed, lam)) in zip(rows, results.items(), strict=True):
         row.suptitle(title, fontsize=10, x=0.01, ha="left")
-        *cells, histogram = row.subplots(
-            1, columns + 1, width_ratios=[1.0] * columns + [1.9], squeeze=False
-        )[0]
+        *cells, histogram = row.subplots(1, columns + 1, width_ratios=[1.0] * columns + [1.9])
         for cell in cells:
             cell.set_axis_off()
         for cell, pixels, target in zip(cells, mixed.images, mixed.targets, strict=False):

@@ -52,11 +52,8 @@ class RandomResizedCrop:
                 top = int(top_draw * (height - tall + 1))
                 left = int(left_draw * (width - wide + 1))
                 return top, left, tall, wide
-        tall, wide = height, width
-        if width / height < self.min_aspect:
-            tall = round(width / self.min_aspect)
-        elif width / height > self.max_aspect:
-            wide = round(height * self.max_aspect)
+        tall = min(height, round(width / self.min_aspect))
+        wide = min(width, round(height * self.max_aspect))
         return (height - tall) // 2, (width - wide) // 2, tall, wide
 
     def __call__(self, image: Tensor) -> Tensor:

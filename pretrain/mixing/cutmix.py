@@ -30,7 +30,7 @@ class CutMix(PairedMix):
         rng = numpy_generator(generator)
         pairs = self.draw_pairs(len(images), rng)
         draw_boxes = paper_boxes if self.box == "paper" else official_boxes
-        boxes = pairs.spread(draw_boxes(pairs.lam, *images.shape[-2:], rng), 0)
+        boxes = pairs.spread(draw_boxes(pairs.lam, images.shape[-2], images.shape[-1], rng), 0)
         return paste(images, labels, num_classes, boxes, torch.from_numpy(pairs.partner))
 
 

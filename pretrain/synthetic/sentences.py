@@ -15,36 +15,31 @@ _TEXTURES = {
 
 def describe_scene(scene: Scene, rng: np.random.Generator, count: int = 5) -> list[str]:
     """`count` different sentences, of the six that any scene gives."""
-    first, *others = scene.objects
-    phrases = _about_two(first, others[0], rng) if others else _about_one(first, rng)
+    one, *others = scene.objects
+    where, short = _where(one), _a(_short(one))
+    if others:
+        two = others[0]
+        relation, second = _relation(one, two), _a(_short(two))
+        phrases = [
+            f"{_full(one, rng)} {relation} {second}",
+            f"{second} and {_full(one, rng)}",
+            f"there is {_pattern(one, rng)} {where} and {second} {_where(two)}",
+            f"the picture shows {short} and {second}",
+            f"{short} is {relation} {_full(two, rng)}",
+            f"two things: {_pattern(two, rng)} and {short}",
+        ]
+    else:
+        full, pattern = _full(one, rng), _pattern(one, rng)
+        phrases = [
+            f"{full} {where}",
+            f"there is {pattern} {where}",
+            f"{short} on a cluttered background",
+            f"the picture shows {full}",
+            f"{pattern} lies {where} of the picture",
+            f"a single {_short(one)} can be seen {where}",
+        ]
     order = rng.permutation(len(phrases))[:count]
     return [phrases[number][0].upper() + phrases[number][1:] + "." for number in sorted(order)]
-
-
-def _about_one(item: SceneObject, rng: np.random.Generator) -> list[str]:
-    full, pattern, short = _full(item, rng), _pattern(item, rng), _short(item)
-    where = _where(item)
-    return [
-        f"{full} {where}",
-        f"there is {pattern} {where}",
-        f"{_a(short)} on a cluttered background",
-        f"the picture shows {full}",
-        f"{pattern} lies {where} of the picture",
-        f"a single {short} can be seen {where}",
-    ]
-
-
-def _about_two(one: SceneObject, two: SceneObject, rng: np.random.Generator) -> list[str]:
-    first, second = _a(_short(one)), _a(_short(two))
-    relation = _relation(one, two)
-    return [
-        f"{_full(one, rng)} {relation} {second}",
-        f"{second} and {_full(one, rng)}",
-        f"there is {_pattern(one, rng)} {_where(one)} and {second} {_where(two)}",
-        f"the picture shows {first} and {second}",
-        f"{first} is {relation} {_full(two, rng)}",
-        f"two things: {_pattern(two, rng)} and {first}",
-    ]
 
 
 def _size(item: SceneObject, rng: np.random.Generator) -> str:

@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import count, product
+from itertools import chain, count, islice, product, repeat
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
@@ -25,22 +25,17 @@ from timm.optim._optim_factory import create_optimizer_v2
 from torch.nn import functional
 from torchvision.transforms import v2
 
-from pretrain.config import ModelConfig, OptimizerConfig, PretrainConfig
-from pretrain.data import Transformed, collate
-from pretrain.data.crops import RandomResizedCrop
-from pretrain.data.folders import open_folder
-from pretrain.data.pixels import Pixels
+from pretrain import config
+from pretrain.data.folders import class_folders
 from pretrain.engine import train_step
 from pretrain.mixing import CutMix, Cutout, Granularity, Mixup
-from pretrain.setup import Loaders, PretrainSetup
-from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec
-from pretrain.training import Loader, make_fabric, make_train_state, micro_batches
+from pretrain.setup import Loaders, build, setup_training
+from pretrain.training import make_fabric, micro_batches
 from tools.benchmarks._timing import peak_memory_mib, table, take_turns, wait
 
 Step = Callable[[Any], None]
 """A training step on a batch."""
 OURS, TIMM_LAST, TIMM = SIDES = ("ours", "timm, channels_last", "timm")
-PIXELS = Pixels(mean=IMAGENET_MEAN, std=IMAGENET_STD, flip=0.5, memory_format=torch.channels_last)
 
 
 def measure_mixing(options: Any) -> str:
@@ -50,11 +45,10 @@ def measure_mixing(options: Any) -> str:
     ours: dict[str, Any] = {f"CutMix, {g}": CutMix(granularity=g) for g in get_args(Granularity)}
     ours |= {"Mixup, batch": Mixup(), "Mixup, sample": Mixup(granularity="sample")}
     ours["Cutout"] = Cutout()
-    others: dict[str, Any] = {
-        f"timm CutMix, {mode} (in place)": TimmMixup(0, 1.0, mode=mode, num_classes=1000)
-        for mode in ("batch", "pair", "elem")
-    }
-    others["torchvision CutMix, batch"] = v2.CutMix(num_classes=1000)
+    others: dict[str, Any] = {"torchvision CutMix, batch": v2.CutMix(num_classes=1000)}
+    for mode in ("batch", "pair", "elem"):
+        mixup = TimmMixup(0, 1.0, mode=mode, num_classes=1000)
+        others[f"timm CutMix, {mode} (in place)"] = mixup
     draws = torch.Generator().manual_seed(0)
     rows: dict[str, list[str]] = {}
     for layout in (torch.contiguous_format, torch.channels_last):
@@ -76,13 +70,13 @@ def measure_loader(options: Any) -> str:
 
     One thread, as every loader process has.
     """
-    ours, theirs = our_loader(options, 0), timm_loader(options, 0)
-    num_images = len(ours) * options.batch  # both leave out what does not fill a batch
+    (loaders, _), theirs = our_training(options, 0), timm_loader(options, 0)
+    num_images = len(loaders.train) * options.batch  # both leave out what does not fill a batch
 
     def read_ours() -> None:
         rng = np.random.default_rng(0)
-        for images, _ in ours.epoch(0):
-            PIXELS.augmented(images, rng)
+        for images, _ in loaders.train.epoch(0):
+            loaders.pixels.augmented(images, rng)
 
     sides = {"ours": read_ours, "timm": lambda: deque(theirs, maxlen=0)}
     torch.set_num_threads(1)
@@ -101,10 +95,12 @@ def measure_step(options: Any) -> str:
     draws = torch.Generator().manual_seed(0)
     shape = (options.batch, 3, options.size, options.size)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=draws).to(options.device)
-    labels = torch.randint(0, 1000, (options.batch,), generator=draws).to(options.device)
-    last = PIXELS.normalised(pixels)
+    classes = len(class_folders(options.images))
+    labels = torch.randint(0, classes, (options.batch,), generator=draws).to(options.device)
+    loaders, ours = our_training(options, 0)
+    last = loaders.pixels.normalised(pixels)
     first = last.contiguous()
-    ours, theirs_last, theirs = (make_step(side, options) for side in SIDES)
+    theirs_last, theirs = (open_side(side, options, 0)[1] for side in (TIMM_LAST, TIMM))
     # forward, backward and optimizer of the same network
     bare = timm_step(options, torch.channels_last, functional.cross_entropy, lambda *batch: batch)
     best = take_turns(
@@ -128,16 +124,11 @@ def measure_step(options: Any) -> str:
 def measure_pipeline(options: Any) -> str:
     """From files to updated weights, loader processes beside the training."""
 
-    def take_steps(step: Step, source: Iterator[Any]) -> None:
-        for _ in range(options.steps):
-            step(next(source))
+    def take_steps(batches: Iterator[Any], step: Step) -> None:
+        for batch in islice(batches, options.steps):
+            step(batch)
 
-    theirs = batches(TIMM, options, options.workers)
-    sources = {OURS: batches(OURS, options, options.workers), TIMM_LAST: theirs, TIMM: theirs}
-    sides = {
-        side: partial(take_steps, make_step(side, options), source)
-        for side, source in sources.items()
-    }
+    sides = {s: partial(take_steps, *open_side(s, options, options.workers)) for s in SIDES}
     best = take_turns(sides, options.rounds)
     return (
         f"Whole pipeline, {_setting(options)}, {options.workers} loader process(es), rounds of "
@@ -172,23 +163,36 @@ def measure_memory(options: Any) -> str:
 def take_three_steps(side: str, values: str) -> None:
     """One side alone, for its memory; `values` are the options as JSON."""
     options = SimpleNamespace(**json.loads(values))
+    options.images = Path(options.images)
     torch.set_num_threads(options.threads)
-    step, source = make_step(side, options), batches(side, options, 0)
-    for _ in range(3):
-        step(next(source))
+    batches, step = open_side(side, options, 0)
+    for batch in islice(batches, 3):
+        step(batch)
 
 
-def our_loader(options: Any, workers: int) -> Loader:
-    """Batches of our loader, decoded, cropped."""
-    return Loader(
-        Transformed(open_folder(Path(options.images), "."), RandomResizedCrop(options.size)),
+def our_training(options: Any, workers: int) -> tuple[Loaders, Step]:
+    """Our loaders, and a step of our engine on (uint8 images, labels)."""
+    recipe = config.PretrainConfig(
+        data=str(options.images),
+        dataset=config.DatasetConfig(train=".", val=".", image_size=options.size),
+        loader=config.LoaderConfig(workers=workers),
+        model=config.ModelConfig(arch=options.arch),
+        optimizer=config.OptimizerConfig(no_decay="norms_and_biases"),
+        precision=options.precision,
         batch_size=options.batch,
-        seed=0,
-        workers=workers,
-        shuffle=True,
-        drop_last=True,
-        collate=collate,
     )
+    fabric, setup = make_fabric(options.device, options.precision), build(recipe)
+    state, loaders = setup_training(setup, recipe, fabric)
+    state.model.train()
+    numbers = count()
+
+    def step(batch: Any) -> None:
+        number = next(numbers)
+        parts = micro_batches(number, [batch], loaders.train, fabric, recipe.seed)
+        train_step(state, loaders, setup, recipe, fabric, number, parts)
+        wait(options.device)
+
+    return loaders, step
 
 
 def timm_loader(options: Any, workers: int) -> Any:
@@ -208,49 +212,21 @@ def timm_loader(options: Any, workers: int) -> Any:
     )
 
 
-def batches(side: str, options: Any, workers: int) -> Iterator[Any]:
-    """Batches of our loader or of timm's, epoch after epoch."""
-    open_loader: Any = our_loader if side == OURS else timm_loader
-    loader = open_loader(options, workers)
-    for epoch in count():
-        yield from loader.epoch(epoch) if side == OURS else loader
-
-
-def make_step(side: str, options: Any) -> Step:
-    """A training step: ours on (uint8 images, labels), timm's on (normalised images, labels)."""
-    if side != OURS:
-        layout = torch.channels_last if side == TIMM_LAST else torch.contiguous_format
-        mixup = TimmMixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=1000)
-        return timm_step(options, layout, SoftTargetCrossEntropy(), mixup)
-    config = PretrainConfig(
-        model=ModelConfig(arch=options.arch),
-        optimizer=OptimizerConfig(no_decay="norms_and_biases"),
-        precision=options.precision,
-        batch_size=options.batch,
-    )
-    fabric = make_fabric(options.device, options.precision)
-    spec = BackboneSpec(arch=options.arch, num_classes=1000)
-    network = spec.create(1000, 0).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    none: Any = None
-    setup = PretrainSetup(none, spec, network, 1000, "cutmix")
-    loader = our_loader(options, 0)
-    loaders = Loaders(loader, loader, PIXELS)
-    state = make_train_state(network, config, fabric, steps_per_epoch=1000)
-    state.model.train()
-    numbers = count()
-
-    def step(batch: Any) -> None:
-        number = next(numbers)
-        parts = micro_batches(number, [batch], loader, fabric, 0)
-        train_step(state, loaders, setup, config, fabric, number, parts)
-        wait(options.device)
-
-    return step
+def open_side(side: str, options: Any, workers: int) -> tuple[Iterator[Any], Step]:
+    """Batches, epoch after epoch, and a step on them: (uint8 or normalised images, labels)."""
+    if side == OURS:
+        loaders, step = our_training(options, workers)
+        return chain.from_iterable(map(loaders.train.epoch, count())), step
+    layout = torch.channels_last if side == TIMM_LAST else torch.contiguous_format
+    classes = len(class_folders(options.images))
+    mixup = TimmMixup(mixup_alpha=0, cutmix_alpha=1.0, label_smoothing=0, num_classes=classes)
+    batches = chain.from_iterable(repeat(timm_loader(options, workers)))
+    return batches, timm_step(options, layout, SoftTargetCrossEntropy(), mixup)
 
 
 def timm_step(options: Any, layout: Any, loss_function: Any, mix: Callable[..., Any]) -> Step:
     """A step as timm's train.py makes it on (normalised images, labels)."""
-    model: Any = timm.create_model(options.arch, num_classes=1000)
+    model: Any = timm.create_model(options.arch, num_classes=len(class_folders(options.images)))
     model = model.to(options.device, memory_format=layout).train()
     optimizer = create_optimizer_v2(model, opt="sgd", lr=0.1, momentum=0.9, weight_decay=1e-4)
     half = options.precision == "bf16-mixed"
