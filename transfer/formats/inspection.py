@@ -17,7 +17,7 @@ from transfer.formats import sidecar
 from transfer.formats.files import open_file
 from transfer.formats.parsing import ParsedCheckpoint, parse, to_backbone
 from transfer.formats.reading import is_ours, locate, read
-from transfer.formats.sources import Overrides, read_timm_config
+from transfer.formats.sources import Overrides
 
 Line = tuple[str, str]
 _LEFT_OPEN = (
@@ -63,7 +63,7 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
     if is_ours(file) or sidecar.find(file) is not None or file.container == "npz":
         backbone = read(file.path, overrides)
     else:
-        parsed = parse(file, overrides, read_timm_config(file.path.parent / "config.json"))
+        parsed = parse(file, overrides)
         lines += _describe_parsed(parsed)
         if parsed.preprocessing is None:
             lines += [

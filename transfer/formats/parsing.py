@@ -21,7 +21,7 @@ from pretrain.spec import create_model
 from transfer.formats.architectures import CAFFE, infer
 from transfer.formats.files import CheckpointFile
 from transfer.formats.layouts import Checkpoint, find_weights
-from transfer.formats.sources import SOURCES, KnownFile, Overrides, Preprocessing, known_file
+from transfer.formats.sources import SOURCES, Overrides, Preprocessing, known_file, read_timm_config
 from transfer.key_maps import KEY_MAPS
 
 ASK_FOR_BACKBONE_FILE = (
@@ -56,20 +56,16 @@ class ParsedCheckpoint:
     """Names of the file that are no part of the network."""
 
 
-def parse(
-    file: CheckpointFile, overrides: Overrides, config: KnownFile | None = None
-) -> ParsedCheckpoint:
+def parse(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
     """Names and architecture, verified by strict loading; preprocessing as far as it is known.
 
-    Args:
-        file: the file.
-        overrides: what the user states about it.
-        config: what timm's config.json in the same folder says of it.
+    timm's config.json in the same folder counts as the file's own word.
 
     Raises:
         UsageError: names or shapes that fit no network, with both sides listed.
     """
     checkpoint = find_weights(file.content, file.path, overrides.prefix)
+    config = read_timm_config(file.path.parent / "config.json")
     known = known_file(file.sha256)
     origins = [origin for origin in (config, checkpoint, known) if origin is not None]
     arch = next((origin.arch for origin in origins if origin.arch), None)

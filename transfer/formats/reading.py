@@ -9,7 +9,7 @@ from transfer.formats import sidecar
 from transfer.formats.files import CheckpointFile, open_file
 from transfer.formats.layouts import find_weights
 from transfer.formats.parsing import fit, parse, read_npz, rename, to_backbone
-from transfer.formats.sources import Overrides, read_timm_config
+from transfer.formats.sources import Overrides
 
 _IN_A_FOLDER = ("backbone.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
 # what our own files are, by the beginning of their `format`
@@ -36,10 +36,9 @@ def read(path: str | Path, overrides: Overrides = Overrides()) -> Backbone:  # n
                 "--channels and --prefix away."
             )
         return _restore(file, *facts) if facts else Backbone.of_content(file.content, file.path)
-    config = read_timm_config(file.path.parent / "config.json")
     if file.container == "npz":
         return read_npz(file, overrides)
-    return to_backbone(parse(file, overrides, config), file)
+    return to_backbone(parse(file, overrides), file)
 
 
 def locate(path: Path) -> Path:
