@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, check_ranges
 from pretrain.progress import log
 from pretrain.run import write_text
 from tools.command import Parser, run_main
@@ -63,11 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     prepared = References(chosen, frequencies=frequencies, meteor=meteor)
     stats = prepared.sufficient_stats(list(chosen), [results[image_id] for image_id in chosen])
     scores = compute_scores(chosen, stats)
-    content: dict[str, Any] = {
-        "corpus": scores.corpus,
-        "per_image": scores.per_image,
-        "n": len(chosen),
-    }
+    content: dict[str, Any] = {**vars(scores), "n": len(chosen)}
     columns = {"": list(scores.corpus), "score": _format(".4f", scores.corpus.values())}
     if options.bootstrap:
         ranges = intervals(stats, options.bootstrap, options.seed)
@@ -110,7 +106,8 @@ def main(argv: list[str] | None = None) -> None:
         for title, ids in zip(figures, (best, worst), strict=True):
             for key in ids:
                 image = _find_image(options.images, key, references.file_names.get(key))
-                figures[title].append(Figure.scored(key, image, results[key], chosen[key], scores))
+                own = scores.per_image[key]
+                figures[title].append(Figure(f"image {key}", image, results[key], chosen[key], own))
         title = (
             f"{options.results.name}: {count} best and worst of {len(chosen):,} captions by CIDEr"
         )
@@ -149,9 +146,7 @@ def _options(argv: list[str] | None) -> Any:
     add("--against", type=Path, metavar="FILE", help="Other results: differences, paired test.")
     add("--seed", type=int, default=0, help="Of the draws.")
     options = parser.parse(argv)
-    for name in ("bootstrap", "seed"):
-        if getattr(options, name) < 0:
-            raise UsageError(f"--{name} is {getattr(options, name)}; it may not be below 0")
+    check_ranges("--", options, bootstrap=">= 0", seed=">= 0")
     inputs = (options.references, options.results, options.against, options.ids, options.corpus)
     for path in filter(None, (options.out, options.page)):
         if path.is_dir():

@@ -11,21 +11,19 @@ from raw strings and must give the same scores; pycocoevalcap needs Java on the 
 import contextlib
 import io
 import json
-import platform
 import random
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from datetime import date
 from functools import partial
 from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UsageError
-from tools.benchmarks._timing import in_new_process, table, take_turns
+from pretrain.errors import UsageError, check_ranges
+from tools.benchmarks._timing import hardware, in_new_process, table, take_turns
 from tools.command import ROOT, Parser
 
 Captions = tuple[Mapping[str, list[str]], Mapping[str, str]]
@@ -34,18 +32,13 @@ Side = Callable[[], Mapping[str, float]]
 
 def main(argv: list[str]) -> None:
     """Measure the parts that were asked for."""
-    import torch
-
-    from pretrain.run import environment
-
-    parser = Parser(description=__doc__)
+    parser = Parser(__doc__)
     parser.add_argument("--references", type=Path, required=True, help="What people wrote.")
     parser.add_argument("--results", type=Path, help="One caption an image.")
     parser.add_argument("--parts", nargs="+", choices=list(PARTS), default=list(PARTS))
     parser.add_argument("--rounds", type=int, default=3, help="The best of so many counts.")
     options = parser.parse(argv)
-    if options.rounds < 1:
-        raise UsageError(f"--rounds is {options.rounds}; it must be at least 1")
+    check_ranges("--", options, rounds=">= 1")
     if util.find_spec("pycocoevalcap") is None:
         raise UsageError("the other side is missing: pip install pycocoevalcap 'snowballstemmer<3'")
     if shutil.which("java") is None:
@@ -53,8 +46,7 @@ def main(argv: list[str]) -> None:
     captions = load(options.references, options.results)
     java = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr
     print(
-        f"`python tools/bench.py captions {' '.join(argv)}`: {date.today()}, "
-        f"{environment(torch.device('cpu'))['device']}, Python {platform.python_version()}, NumPy "
+        f"`python tools/bench.py captions {' '.join(argv)}`: {hardware(1)}, NumPy "
         f"{metadata.version('numpy')}, pycocoevalcap {metadata.version('pycocoevalcap')}, "
         f"{java.splitlines()[0] if java else 'Java'}\n\n"
         f"{len(captions[0]):,} images with {sum(map(len, captions[0].values())):,} references; the "
@@ -130,8 +122,8 @@ def compare_scores(captions: Captions, rounds: int, with_meteor: bool = False) -
     prepared = References(captions[0], meteor=Meteor.open() if with_meteor else None)
     sides: dict[str, Side] = {
         "pycocoevalcap": partial(score_by_reference, captions, with_meteor),
-        "ours, from cold" + ", index opened" * with_meteor: partial(
-            score_here, captions, with_meteor
+        f"ours, from cold{', index opened' * with_meteor}": lambda: score_here(
+            captions, with_meteor
         ),
         "ours, references prepared": lambda: prepared.score(captions[1]).corpus,
     }
@@ -141,16 +133,11 @@ def compare_scores(captions: Captions, rounds: int, with_meteor: bool = False) -
     if apart > 1e-9:
         raise UsageError(f"the sides differ by {apart:.1e}: {results}")
     best = take_turns(sides, rounds)
-    rows = [
-        [name, f"{seconds:.3f}", f"{best['pycocoevalcap'] / seconds:.1f}"]
-        for name, seconds in best.items()
-    ]
     head = "BLEU-1 to 4, ROUGE-L and CIDEr, tokenised, in this process:"
-    return (
-        ("The same with METEOR, whose index exists:" if with_meteor else head)
-        + f"\n\n{table(['', 'seconds', 'times as fast'], rows)}\n\n"
-        + f"Largest difference of a corpus score: {apart:.1g}."
-    )
+    if with_meteor:
+        head = "The same with METEOR, whose index exists:"
+    rows = _speeds(best, dict.fromkeys(best, "pycocoevalcap"), 3)
+    return f"{head}\n\n{rows}\n\nLargest difference of a corpus score: {apart:.1g}."
 
 
 def time_rewards(captions: Captions, rounds: int) -> str:
@@ -182,13 +169,17 @@ def time_processes(captions: Captions, rounds: int) -> str:
         }
         best = take_turns(sides, rounds)
     names = list(sides)
+    beside = {name: names[number // 2 * 2] for number, name in enumerate(names)}
+    return f"A new process, from files to printed scores:\n\n{_speeds(best, beside, 2)}"
+
+
+def _speeds(best: Mapping[str, float], beside: Mapping[str, str], digits: int) -> str:
+    """A table of seconds, and how many times as fast as the side beside it each one is."""
     rows = [
-        [name, f"{best[name]:.2f}", f"{best[names[number // 2 * 2]] / best[name]:.1f}"]
-        for number, name in enumerate(names)
+        [name, f"{seconds:.{digits}f}", f"{best[beside[name]] / seconds:.1f}"]
+        for name, seconds in best.items()
     ]
-    return "A new process, from files to printed scores:\n\n" + table(
-        ["", "seconds", "times as fast"], rows
-    )
+    return table(["", "seconds", "times as fast"], rows)
 
 
 def measure_memory(captions: Captions, _rounds: int) -> str:
@@ -201,9 +192,8 @@ def measure_memory(captions: Captions, _rounds: int) -> str:
                 own, java = map(float, _run_side(name, with_meteor, words).split()[-2:])
                 cells = [f"{own:,.0f}", "none" if name == "ours" else f"{java:,.0f}"]
                 rows.append([name + ", with METEOR" * with_meteor, *cells])
-    return "Peak memory of a process, MiB:\n\n" + table(
-        ["", "Python", "largest Java process"], rows
-    )
+    head = ["", "Python", "largest Java process"]
+    return f"Peak memory of a process, MiB:\n\n{table(head, rows)}"
 
 
 PARTS: dict[str, Callable[[Captions, int], str]] = {

@@ -55,23 +55,9 @@ class Figure:
     caption: str
     references: Sequence[str] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    """Of the caption; some are shown."""
     maps: Sequence[AttentionMap] = ()
     """One for each word."""
-
-    @classmethod
-    def scored(
-        cls,
-        image_id: Id,
-        image: Path | None,
-        caption: str,
-        references: Sequence[str],
-        scores: Scores[Id],
-        maps: Sequence[AttentionMap] = (),
-    ) -> "Figure":
-        """An image whose caption has been scored."""
-        own = scores.per_image[image_id]
-        shown = {name: own[name] for name in _PER_IMAGE if name in own}
-        return cls(f"image {image_id}", image, caption, references, shown, maps)
 
 
 def sections(scores: Scores[Id], count: int = 8) -> dict[str, list[Id]]:
@@ -107,8 +93,9 @@ def write_page(
     by_id: dict[Any, CaptionedImage] = {image.image_id: image for image in images}
 
     def figure(key: Id) -> Figure:
-        image, own_maps = by_id[key], (maps or {}).get(key, ())
-        return Figure.scored(key, image.path, captions[key], image.captions, scores, own_maps)
+        image, caption, own = by_id[key], captions[key], scores.per_image[key]
+        drawn = (maps or {}).get(key, ())
+        return Figure(f"image {key}", image.path, caption, image.captions, own, drawn)
 
     shown = {title: list(map(figure, ids)) for title, ids in sections(scores).items()}
     write_figures(path, f"Captions from {name}", shown, len(images), scores.corpus)
@@ -155,7 +142,8 @@ def write_figures(
 
 
 def _figure(figure: Figure, with_images: bool) -> str:
-    scores = [f"{name}&nbsp;{value:.2f}" for name, value in figure.scores.items()]
+    own = figure.scores
+    scores = [f"{name}&nbsp;{own[name]:.2f}" for name in _PER_IMAGE if name in own]
     text = f"<b>{html.escape(figure.caption) or '<i>no words</i>'}</b>"
     text += f"<br><small>{', '.join([*scores, html.escape(figure.name)])}</small>"
     if figure.maps:

@@ -21,13 +21,19 @@ def rows(coco):
     )
 
 
+def take(stats, rows):
+    """Some of the rows, or the same one several times."""
+    assert stats.meteor is None
+    return SufficientStats(stats.bleu[rows], stats.rouge[rows], stats.cider[rows], None)
+
+
 def test_a_draw_is_scored_as_the_corpus_it_is(rows):
     """Counts of images against the rows themselves, repeated."""
     counts = next(_draw(300, 5, 0))
     assert (counts.sum(axis=1) == 300).all()
     found = _score_draws(rows[0], iter([counts]))
     for draw, row in enumerate(counts.astype(int)):
-        repeated = corpus_scores(rows[0].take(np.repeat(np.arange(300), row)))
+        repeated = corpus_scores(take(rows[0], np.repeat(np.arange(300), row)))
         for name, value in repeated.items():
             assert found[name][draw] == pytest.approx(value, abs=1e-12)
 
@@ -70,7 +76,7 @@ def test_p_is_uniform_where_nothing_differs(rows):
         swap = generator.random(300) < 0.5
         pick = np.where(swap, 300, 0) + np.arange(300)
         both = SufficientStats.join([better, other])
-        one, two = both.take(pick), both.take((pick + 300) % 600)
+        one, two = take(both, pick), take(both, (pick + 300) % 600)
         ps.append(compare(one, two, 60, seed)["CIDEr"].p)
     assert 0.3 < np.mean(ps) < 0.7
     assert np.mean(np.array(ps) < 0.1) < 0.25
@@ -78,4 +84,4 @@ def test_p_is_uniform_where_nothing_differs(rows):
 
 def test_pairs_need_the_same_images(rows):
     with pytest.raises(UsageError, match="300 images cannot be paired with 299"):
-        compare(rows[0], rows[1].take(np.arange(299)), 10, seed=0)
+        compare(rows[0], take(rows[1], np.arange(299)), 10, seed=0)

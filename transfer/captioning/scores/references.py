@@ -86,7 +86,14 @@ class References(Generic[Id]):
         meteor: MeteorBackend | None = None,
         tokenized: bool = False,
     ) -> None:
-        _check_references(references)
+        if not references:
+            raise UsageError("there are no references")
+        for image_id, captions in references.items():
+            if isinstance(captions, str) or not {*map(type, captions)} <= {str}:
+                text = f"{captions!r:.80}; expected a list of texts"
+                raise UsageError(f"the references of id {image_id!r} are {text}")
+            if not captions:
+                raise UsageError(f"id {image_id!r} has no reference captions")
         self.captions = {image_id: tuple(captions) for image_id, captions in references.items()}
         self._position = {image_id: position for position, image_id in enumerate(self.captions)}
         self._tokenized = tokenized
@@ -322,19 +329,6 @@ class _ReferenceIndex:
         return runs, self._frequencies.idf(self._frequencies.table.find(ngrams, numbers))
 
 
-def _check_references(references: Mapping[Id, Sequence[str]]) -> None:
-    """Raise UsageError where there is nothing to compare with."""
-    if not references:
-        raise UsageError("there are no references")
-    for image_id, captions in references.items():
-        if isinstance(captions, str) or not {*map(type, captions)} <= {str}:
-            raise UsageError(
-                f"the references of id {image_id!r} are {captions!r:.80}; expected a list of texts"
-            )
-        if not captions:
-            raise UsageError(f"id {image_id!r} has no reference captions")
-
-
 def _check_captions(
     ids: Sequence[Id], captions: Sequence[str], references: Mapping[Id, object]
 ) -> None:
@@ -343,12 +337,8 @@ def _check_captions(
         raise UsageError(f"{len(ids)} ids were given for {len(captions)} captions")
     if lone := [image_id for image_id in ids if image_id not in references]:
         known = f"; ids of references look like {next(iter(references))!r}" if references else ""
-        raise UsageError(
-            f"{len(lone)} of {len(ids)} captions have no reference, the first has id {lone[0]!r}"
-            f"{known}"
-        )
-    for image_id, caption in zip(ids, captions, strict=True):
-        if type(caption) is not str:
-            raise UsageError(
-                f"the caption of id {image_id!r} is {caption!r:.80}; expected one text"
-            )
+        counts = f"{len(lone)} of {len(ids)} captions have no reference"
+        raise UsageError(f"{counts}, the first has id {lone[0]!r}{known}")
+    for image_id, text in zip(ids, captions, strict=True):
+        if type(text) is not str:
+            raise UsageError(f"the caption of id {image_id!r} is {text!r:.80}; expected one text")

@@ -44,11 +44,6 @@ class SufficientStats:
     def __len__(self) -> int:
         return len(self.rouge)
 
-    def take(self, rows: Ints) -> "SufficientStats":
-        """Some of the rows, or the same one several times."""
-        meteor = None if self.meteor is None else self.meteor[rows]
-        return SufficientStats(self.bleu[rows], self.rouge[rows], self.cider[rows], meteor)
-
     @staticmethod
     def join(parts: Sequence["SufficientStats"]) -> "SufficientStats":
         """Rows behind each other.

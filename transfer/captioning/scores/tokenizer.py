@@ -117,7 +117,6 @@ class Tokenizer(dict[str, int]):
         self._whole = _Rows(lambda text: self._add_row(_tokenize_whole(text)))
         # the words of each piece or whole caption; new ones are not in the arrays yet
         self._rows = TokenIds.of([])
-        self._starts: Ints = np.zeros(0, np.int64)
         self._new_rows: list[list[int]] = []
 
     def __missing__(self, word: str) -> int:
@@ -130,18 +129,13 @@ class Tokenizer(dict[str, int]):
         """Raw captions as word numbers, or captions whose words stand between single spaces."""
         if tokenized:
             return TokenIds.of([[self[w] for w in text.split(" ") if w] for text in captions])
-        if not captions:
-            return TokenIds.of([])
         row, caption = self._find_rows(captions)
         if self._new_rows:
-            new = TokenIds.of(self._new_rows)
-            self._rows = TokenIds(
-                np.concatenate([self._rows.words, new.words]),
-                np.concatenate([self._rows.counts, new.counts]),
-            )
-            self._starts, self._new_rows = starts_of(self._rows.counts), []
+            old, new = self._rows, TokenIds.of(self._new_rows)
+            words, counts = np.append(old.words, new.words), np.append(old.counts, new.counts)
+            self._rows, self._new_rows = TokenIds(words, counts), []
         lengths = self._rows.counts[row]
-        words = self._rows.words[spread(self._starts[row], lengths)[1]]
+        words = self._rows.words[spread(starts_of(self._rows.counts)[row], lengths)[1]]
         return TokenIds(words, np.bincount(caption, lengths, len(captions)).astype(np.int64))
 
     def split(self, captions: TokenIds) -> TokenIds:

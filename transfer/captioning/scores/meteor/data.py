@@ -30,9 +30,7 @@ from transfer.captioning.scores.arrays import changes
 JAR = "meteor-1.5.jar"
 _JAR_FILES = ("function/english.words", "nonbreaking/english.prefixes", "synonym/english.synsets",
               "synonym/english.exceptions")  # fmt: skip
-HOW_TO_GET_IT = (
-    "METEOR needs the data of pycocoevalcap: pip install pycocoevalcap 'snowballstemmer<3'"
-)
+HOW_TO_GET_IT = "METEOR needs its data: pip install pycocoevalcap 'snowballstemmer<3'"
 _NO_FOLDER = f"there is no pycocoevalcap in this environment. {HOW_TO_GET_IT}"
 MAX_WORDS = 7  # of a phrase
 POWERS = np.array([pow(0x9E3779B97F4A7C15, n, 1 << 64) for n in range(MAX_WORDS)], np.uint64)
