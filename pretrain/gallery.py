@@ -1,7 +1,7 @@
 """A gallery of mixing: a row for each method, its label weights, and the histogram of its lam."""
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,11 +21,11 @@ from pretrain.run import save_figure
 from pretrain.spec import IMAGENET_MEAN
 
 _DRAWS, _AT_ONCE = 20_000, 200
+LabelledImages = tuple[Tensor, Tensor, tuple[str, ...]]
+"""Images (N, 3, H, W) in [0, 1], labels (N,), and the names of the classes."""
 
 
-def read_images(
-    folder: Path, count: int, size: int, seed: int
-) -> tuple[Tensor, Tensor, tuple[str, ...]]:
+def read_images(folder: Path, count: int, size: int, seed: int) -> LabelledImages:
     """`count` images (count, 3, size, size) in [0, 1] from a folder or its class folders.
 
     The label of an image is its folder; in a folder without class folders it is its file.
@@ -50,26 +50,20 @@ def read_images(
 
 
 def draw_gallery(
-    recipes: Mapping[str, MixingConfig],
-    images: Tensor,
-    labels: Tensor,
-    classes: Sequence[str],
-    seed: int,
-    path: Path,
+    recipes: Mapping[str, MixingConfig], batch: LabelledImages, seed: int, path: Path
 ) -> dict[str, np.ndarray]:
     """Draw a batch as each recipe mixes it, and the histogram of its lam.
 
     Args:
         recipes: by title.
-        images: (N, 3, H, W) in [0, 1].
-        labels: (N,).
-        classes: their names.
+        batch: what is mixed.
         seed: of the mixing.
         path: the picture.
 
     Returns:
         title -> lam of many draws, at the size of the images: rounding to pixels is part of it.
     """
+    images, labels, classes = batch
     results = {title: _mix(recipe, images, labels, seed) for title, recipe in recipes.items()}
     columns = max(len(mixed.images) for mixed, _ in results.values())
     size = (1.55 * columns + 3.2, 2.3 * len(results) + 0.2)

@@ -1,9 +1,8 @@
 """A bar with rate and time left on a terminal, silence in a pipe (the log has a line per epoch)."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich import progress
 from rich.console import Console
@@ -20,12 +19,8 @@ class _Rate(progress.ProgressColumn):
         return Text(f"{figure} {task.fields['unit']}/s")
 
 
-class Advance(Protocol):
-    """Called with the units just done and a note to show behind the bar."""
-
-    def __call__(self, done: int, note: str = "") -> None:
-        """Move on by `done` units."""
-        ...
+Advance = Callable[..., None]
+"""Called with the units just done, and with a note to show behind the bar."""
 
 
 @contextmanager

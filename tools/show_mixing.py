@@ -22,24 +22,22 @@ def main(argv: list[str] | None = None) -> None:
     """Mix, draw, print the averages."""
     methods = get_args(get_type_hints(MethodConfig)["method"])
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--images",
-        type=Path,
-        help="A folder of images, or of class folders; without it synthetic shapes.",
-    )
-    parser.add_argument("--method", nargs="+", choices=methods, default=list(methods))
+    add = parser.add_argument
+    add("--images", type=Path, help="Images, or class folders; without it synthetic shapes.")
+    add("--method", nargs="+", choices=methods, default=list(methods))
     parser.add_class_arguments(MethodConfig, skip={"method", "weight"})
-    parser.add_argument("--count", type=int, default=8, help="Images in the batch.")
-    parser.add_argument("--size", type=int, default=160, help="Their side in pixels.")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("mixing.png"), help="The picture.")
+    add("--count", type=int, default=8, help="Images in the batch.")
+    add("--size", type=int, default=160, help="Their side in pixels.")
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("mixing.png"), help="The picture.")
     options = parser.parse(argv)
     check_ranges("--", options, count=">= 1", size=">= 8", seed=">= 0")
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
     names = {entry.name for entry in fields(MethodConfig)} - {"method", "weight"}
     shared = {name: options[name] for name in names}
-    recipes = [MixingConfig(method=method, **shared) for method in options.method]
+    configs = [MixingConfig(method=method, **shared) for method in options.method]
+    recipes = {_title(config): config for config in configs}
 
     from pretrain import synthetic
     from pretrain.gallery import draw_gallery, read_images
@@ -47,9 +45,8 @@ def main(argv: list[str] | None = None) -> None:
     folder = options.images
     if folder is None:
         folder = synthetic.classification(SYNTHETIC, train=60, val=20, size=64) / "train"
-    images, labels, classes = read_images(folder, options.count, options.size, options.seed)
-    titled = {_title(recipe): recipe for recipe in recipes}
-    draws = draw_gallery(titled, images, labels, classes, options.seed, options.out)
+    batch = read_images(folder, options.count, options.size, options.seed)
+    draws = draw_gallery(recipes, batch, options.seed, options.out)
     for title, lam in draws.items():
         unmixed = f"{100 * (lam == 1).mean():.1f} % of them 1"
         print(f"{title}\n  mean lam {lam.mean():.3f} over {len(lam):,} draws, {unmixed}")

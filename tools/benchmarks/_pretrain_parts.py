@@ -78,11 +78,11 @@ def measure_loader(options: Any) -> str:
         for images, _ in loaders.train.epoch(0):
             loaders.pixels.augmented(images, rng)
 
-    sides = {"ours": read_ours, "timm": lambda: deque(theirs, maxlen=0)}
+    sides = {OURS: read_ours, TIMM: lambda: deque(theirs, maxlen=0)}
     torch.set_num_threads(1)
     best = take_turns(sides, options.rounds, clock=time.process_time)
     torch.set_num_threads(options.threads)
-    rows = [[n, f"{num_images / best[n]:.0f}", f"{best['timm'] / best[n]:.2f}"] for n in sides]
+    rows = [[n, f"{num_images / best[n]:.0f}", f"{best[TIMM] / best[n]:.2f}"] for n in sides]
     return (
         f"Loader: {num_images} photographs of {options.images.name} to normalised batches of "
         f"{options.size} pixels, random resized crop and flip, one thread, by processor time:\n\n"
@@ -103,21 +103,19 @@ def measure_step(options: Any) -> str:
     theirs_last, theirs = (open_side(side, options, 0)[1] for side in (TIMM_LAST, TIMM))
     # forward, backward and optimizer of the same network
     bare = timm_step(options, torch.channels_last, functional.cross_entropy, lambda *batch: batch)
-    best = take_turns(
-        {
-            OURS: lambda: ours((pixels, labels)),
-            TIMM_LAST: lambda: theirs_last((last.clone(), labels)),
-            TIMM: lambda: theirs((first.clone(), labels)),
-            "the network alone": lambda: bare((last, labels)),
-        },
-        options.rounds,
-    )
+    sides: dict[str, Callable[[], object]] = {
+        OURS: lambda: ours((pixels, labels)),
+        TIMM_LAST: lambda: theirs_last((last.clone(), labels)),
+        TIMM: lambda: theirs((first.clone(), labels)),
+        "the network alone": lambda: bare((last, labels)),
+    }
+    best = take_turns(sides, options.rounds)
     alone = best.pop("the network alone")
+    rest = f"{100 * (1 - alone / best[OURS]):.1f} % of our step"
     return (
         f"Training step, {_setting(options)} (ours from bytes, with normalisation and flip; timm's "
         f"from normalised images):\n\n{_ratios(best, options.batch)}\n\n"
-        f"Not the network (forward, backward, optimizer): {100 * (1 - alone / best['ours']):.1f} % "
-        f"of our step."
+        f"Not the network (forward, backward, optimizer): {rest}."
     )
 
 
@@ -141,11 +139,7 @@ def measure_memory(options: Any) -> str:
 
     Several, because the allocator of a CPU makes one process need some 200 MiB more than the next.
     """
-    code = (
-        "import sys\n"
-        "from tools.benchmarks._pretrain_parts import take_three_steps\n"
-        "take_three_steps(sys.argv[1], sys.argv[2])"
-    )
+    code = f"import sys; from {__name__} import take_three_steps as take; take(*sys.argv[1:])"
     values = json.dumps(vars(options), default=str)
     peaks: dict[str, list[float]] = {side: [] for side in SIDES}
     for _, side in product(range(options.rounds), SIDES):
@@ -251,7 +245,7 @@ def _setting(o: Any) -> str:
 def _ratios(best: dict[str, float], images: int) -> str:
     speed = {name: images / seconds for name, seconds in best.items()}
     rows = [
-        [name, f"{value:.4g}", *(f"{value / speed[other]:.2f}" for other in (TIMM, TIMM_LAST))]
+        [name, f"{value:.4g}", f"{value / speed[TIMM]:.2f}", f"{value / speed[TIMM_LAST]:.2f}"]
         for name, value in speed.items()
     ]
     return table(["", "images/s", "times timm", "times timm, channels_last"], rows)
