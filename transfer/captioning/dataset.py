@@ -147,15 +147,11 @@ def read_coco(
     """
     path = root / "annotations" / f"captions_{split}.json"
     if split not in (splits := coco_splits(root)):
-        raise UsageError(
-            f"there is no file {path}; the splits there are {', '.join(splits) or 'none'}."
-        )
-    images, annotations = _read_lists(
-        path,
-        ("images", "annotations"),
-        'COCO captions file; expected {"images": [{"id", "file_name"}], '
-        '"annotations": [{"image_id", "caption"}]}',
-    )
+        there = ", ".join(splits) or "none"
+        raise UsageError(f"there is no file {path}; the splits there are {there}.")
+    expected = 'COCO captions file; expected {"images": [{"id", "file_name"}], "annotations": '
+    expected += '[{"image_id", "caption"}]}'
+    images, annotations = _read_lists(path, ("images", "annotations"), expected)
     skipped: dict[str, list[object]] = defaultdict(list)
     folders = (root / split, root / "images" / split)
     folder = next(filter(Path.is_dir, folders), folders[0])
@@ -341,13 +337,10 @@ def assemble(
             images.append(CaptionedImage(image_id, path, tuple(texts)))
         else:
             missing.append(str(path))
-    skipped = {
-        **skipped,
-        "captions that are empty or no text": empty,
-        "images without captions": without,
-        "images whose file is missing": missing,
-    }
     log_skipped(source, skipped, log)
+    log_skipped(source, {"captions that are empty or no text": empty}, log)
+    log_skipped(source, {"images without captions": without}, log)
+    log_skipped(source, {"images whose file is missing": missing}, log)
     if not images and not missing:
         raise UsageError(f"{source} has no image with a caption.")
     if missing and (len(missing) > max_corrupt or not images):

@@ -156,7 +156,7 @@ def setup_training(
     """Encode what is not in the cache, and put everything on the device.
 
     Raises:
-        UsageError: too many broken images, or the batch cannot be cut so. Features are kept.
+        UsageError: too many corrupt images, or the batch cannot be cut so. Features are kept.
     """
     data = setup.data
     batching = train_batching(config, fabric)

@@ -44,10 +44,8 @@ def read_references(path: Path) -> CaptionFile:
     """
     content = _read(path)
     if bare := [image_id for image_id, captions in content.captions.items() if not captions]:
-        raise UsageError(
-            f"{path}: {len(bare)} of {len(content.captions)} ids have no captions, the first is "
-            f"{bare[0]!r}."
-        )
+        count = f"{len(bare)} of {len(content.captions)}"
+        raise UsageError(f"{path}: {count} ids have no captions, the first is {bare[0]!r}.")
     return content
 
 
@@ -78,10 +76,8 @@ def _read(path: Path) -> CaptionFile:
         case ".csv" | ".tsv":
             entries = _table_entries(path, text)
         case _:
-            raise UsageError(
-                f"{path}: expected a name that ends in .json, .jsonl, .ndjson, .csv, .tsv (or "
-                "these .gz)."
-            )
+            known = ".json, .jsonl, .ndjson, .csv, .tsv (or these .gz)"
+            raise UsageError(f"{path}: expected a name that ends in {known}.")
     captions: dict[str, list[str]] = {}
     for entry_name, entry in entries:
         where = f"{path}, {entry_name}"
@@ -93,9 +89,8 @@ def _read(path: Path) -> CaptionFile:
             raise UsageError(f"{where} has {', '.join(entry) or 'nothing'}; {_EXPECTED}.")
         texts = [texts] if isinstance(texts, str) else texts
         if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-            raise UsageError(
-                f"{where}: the caption is {texts!r:.60}; expected a text or a list of texts."
-            )
+            got = f"the caption is {texts!r:.60}"
+            raise UsageError(f"{where}: {got}; expected a text or a list of texts.")
         captions.setdefault(parse_id(entry[key], where), []).extend(texts)
     if not captions:
         raise UsageError(f"{path} holds no captions.")
@@ -123,10 +118,8 @@ def read_text(path: Path) -> str:
     except IsADirectoryError:
         raise UsageError(f"{path} is a folder; expected a file of captions.") from None
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"{path} is not UTF-8: byte {error.start} is {error.object[error.start]:#04x}. "
-            "Save it as UTF-8."
-        ) from error
+        got = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise UsageError(f"{path} is not UTF-8: {got}. Save it as UTF-8.") from error
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"{path} cannot be unpacked: {error}.") from error
 
@@ -166,9 +159,8 @@ def _json_entries(path: Path, text: str, file_names: dict[str, str]) -> Iterator
         for image_id, texts in content.items():
             yield f"id {image_id!r}", {"id": image_id, "captions": texts}
     else:
-        raise UsageError(
-            f"{path} holds {kind_of(content)}; expected captions by id, or COCO's lists."
-        )
+        got = kind_of(content)
+        raise UsageError(f"{path} holds {got}; expected captions by id, or COCO's lists.")
 
 
 def _line_entries(path: Path, text: str) -> Iterator[tuple[str, Any]]:

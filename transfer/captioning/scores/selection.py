@@ -51,10 +51,9 @@ def choose(
     chosen = references.captions
     if ids is not None:
         if lone := [image_id for image_id in ids if image_id not in chosen]:
-            raise UsageError(
-                f"{len(lone)} of {len(ids)} ids asked for have no references in {references.path}, "
-                f"the first is {lone[0]!r}."
-            )
+            count = f"{len(lone)} of {len(ids)} ids asked for"
+            path = references.path
+            raise UsageError(f"{count} have no references in {path}, the first is {lone[0]!r}.")
         chosen = {image_id: chosen[image_id] for image_id in ids}
     elif lone := [image_id for image_id in results if image_id not in chosen]:
         raise UsageError(

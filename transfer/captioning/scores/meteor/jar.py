@@ -28,8 +28,7 @@ class MeteorJar:
     def __init__(self, folder: Path | None = None, timeout: float = 600) -> None:
         if (java := shutil.which("java")) is None:
             raise UsageError(
-                "there is no Java on this machine (no program java on the PATH). METEOR does not "
-                "need it: leave the jar out, and it is computed here."
+                "there is no Java (no program java); METEOR works without the jar too."
             )
         folder = folder or find_folder()
         if folder is None or not (folder / JAR).exists():
