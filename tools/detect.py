@@ -8,13 +8,14 @@ category, bbox x, y, width, height, score) and one picture for each image with a
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import check_ranges
 from pretrain.run import write_text
 from tools.command import Parser, run_main
 
@@ -32,8 +33,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     parser.add_argument("--workers", type=int, default=0, help="Loader processes.")
     options: Any = parser.parse(argv)
-    if not 0 <= options.least_score <= 1:
-        raise UsageError(f"--least-score is {options.least_score}; it must lie in [0, 1]")
+    check_ranges("--", options, least_score="[0, 1]")
 
     from pretrain.training import make_fabric
     from transfer.detection.inference import detect, find_images, load_detector
@@ -42,32 +42,24 @@ def main(argv: list[str] | None = None) -> None:
     detector = load_detector(options.detector)
     records = find_images(options.images)
     fabric = make_fabric(options.device)
-    rows = detect(
-        fabric.setup(detector.model),
-        records,
-        detector.classes,
-        detector.dataset,
-        fabric,
-        workers=options.workers,
-        max_corrupt=len(records),
-    )
+    model, dataset = detector.model, replace(detector.dataset, max_corrupt=len(records))
+    model, classes = fabric.setup(model), detector.classes
+    rows = detect(model, records, classes, dataset, fabric, workers=options.workers)
     write_text(options.out / "detections.json", json.dumps(rows, indent=0) + "\n")
     rows_of: dict[str | int, list[dict[str, Any]]] = {}
     for row in rows:
         if row["score"] >= options.least_score:
             rows_of.setdefault(row["image_id"], []).append(row)
-    with_pictures = rows_of and not options.no_pictures
-    if with_pictures:
-        for record in records:
-            if drawn := rows_of.get(record.image_id):
-                picture = options.out / "pictures" / f"{record.image_id}.png"
-                draw_image(record, drawn, detector.classes, picture)
+    drawn = [] if options.no_pictures else [r for r in records if r.image_id in rows_of]
+    for record in drawn:
+        picture = options.out / "pictures" / f"{record.image_id}.png"
+        draw_image(record, rows_of[record.image_id], classes, picture)
     count = sum(map(len, rows_of.values()))
     print(
         f"{len(records):,} images: {len(rows):,} detections, {count:,} of them with a score of "
         f"at least {options.least_score} in {len(rows_of):,} images\n"
         f"  all        {options.out}/detections.json"
-        + (f"\n  pictures   {options.out}/pictures/" if with_pictures else "")
+        + (f"\n  pictures   {options.out}/pictures/" if drawn else "")
     )
 
 

@@ -31,10 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--classes", help="Comma-separated; otherwise those of the split.")
     parser.add_argument("--categories", type=Path, help='{"1": "cat"} for detections by number.')
     parser.add_argument(
-        "--rounding",
-        choices=["none", "detectron2"],
-        default="none",
-        help="As its evaluator rounds.",
+        "--rounding", choices=["none", "detectron2"], default="none", help="As its evaluator does."
     )
     parser.add_argument("--max-corrupt", type=int, default=0, help="Images that may be left out.")
     parser.add_argument(

@@ -44,14 +44,10 @@ def main(argv: list[str]) -> None:
         "ours, XML files from the cache": lambda: evaluate(read(), rows),
         "ours, records at hand": lambda: evaluate(records, rows),
     }
-    others = {
-        "detectron2, one metric": _detectron2,
-        "pycocotools": _pycocotools,
-        "faster-coco-eval": _faster_coco_eval,
-    }
-    for name, make in others.items():
+    peers = {"detectron2, one metric": _detectron2, "pycocotools": _coco, "faster-coco-eval": _coco}
+    for name, make in peers.items():
         try:
-            sides[name] = make(options, records, rows)
+            sides[name] = make(name, options, records, rows)
         except ImportError as error:
             print(f"left out: {name} ({error})")
     best = take_turns(sides, options.rounds)
@@ -71,7 +67,7 @@ def main(argv: list[str]) -> None:
         print(f"detectron2: voc07 {sides['detectron2, one metric']()['bbox']['AP50']:.4f}")
 
 
-def _detectron2(options: Any, records: Any, rows: Sequence[Any]) -> Any:
+def _detectron2(_: str, options: Any, records: Any, rows: Sequence[Any]) -> Any:
     """Its evaluator's process and evaluate, on detections in its own structures."""
     import torch
     from detectron2.data import MetadataCatalog
@@ -81,25 +77,20 @@ def _detectron2(options: Any, records: Any, rows: Sequence[Any]) -> Any:
 
     logging.disable(logging.INFO)
     name = "bench_detections"
-    MetadataCatalog.get(name).set(
-        dirname=str(options.data),
-        split=options.split,
-        year=2007,
-        thing_classes=list(records.classes),
-    )
-    labels = {name: number for number, name in enumerate(records.classes)}
+    classes = list(records.classes)
+    data = {"dirname": str(options.data), "split": options.split, "year": 2007}
+    MetadataCatalog.get(name).set(**data, thing_classes=classes)
     rows_of: dict[Any, list[Any]] = {record.image_id: [] for record in records.images}
     for row in rows:
         rows_of[row["image_id"]].append(row)
-    inputs, outputs = [], []
-    for image, listed in rows_of.items():
+    inputs, outputs = [{"image_id": image} for image in rows_of], []
+    for listed in rows_of.values():
+        instances = Instances((1, 1))
         boxes = torch.tensor([row["bbox"] for row in listed], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        instances = Instances((1, 1))
         instances.pred_boxes = Boxes(boxes)
         instances.scores = torch.tensor([row["score"] for row in listed])
-        instances.pred_classes = torch.tensor([labels[row["category"]] for row in listed])
-        inputs.append({"image_id": image})
+        instances.pred_classes = torch.tensor([classes.index(row["category"]) for row in listed])
         outputs.append({"instances": instances})
 
     def side() -> Any:
@@ -112,29 +103,23 @@ def _detectron2(options: Any, records: Any, rows: Sequence[Any]) -> Any:
     return side
 
 
-def _pycocotools(_: Any, records: Any, rows: Sequence[Any]) -> Any:
-    from pycocotools.cocoeval import COCOeval
-
-    return _coco_side(records, rows, COCOeval)
-
-
-def _faster_coco_eval(_: Any, records: Any, rows: Sequence[Any]) -> Any:
-    from faster_coco_eval import COCO, COCOeval_faster
-
-    return _coco_side(records, rows, COCOeval_faster, lambda truth: COCO(truth.dataset))
-
-
-def _coco_side(
-    records: Any, rows: Sequence[Any], evaluator: Any, convert: Callable[[Any], Any] = lambda t: t
-) -> Callable[[], None]:
+def _coco(name: str, _: Any, records: Any, rows: Sequence[Any]) -> Callable[[], None]:
+    """The evaluation of either package: faster-coco-eval has the interface of pycocotools."""
     from transfer.detection.coco_average_precision import to_coco, to_coco_results
 
     with contextlib.redirect_stdout(io.StringIO()):
-        truth, results = convert(to_coco(records)), to_coco_results(records, rows)
+        truth, results = to_coco(records), to_coco_results(records, rows)
+        if name == "pycocotools":
+            from pycocotools.cocoeval import COCOeval
+        else:
+            from faster_coco_eval import COCO
+            from faster_coco_eval import COCOeval_faster as COCOeval
+
+            truth = COCO(truth.dataset)
 
     def side() -> None:
         with contextlib.redirect_stdout(io.StringIO()):
-            evaluation = evaluator(truth, truth.loadRes([dict(row) for row in results]), "bbox")
+            evaluation = COCOeval(truth, truth.loadRes([dict(row) for row in results]), "bbox")
             evaluation.evaluate()
             evaluation.accumulate()
 

@@ -10,9 +10,9 @@ detectron2's is build_model on its Pascal VOC configuration in the step of its S
 library that is not installed is left out. On a CPU the clock is the processor's.
 """
 
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +27,6 @@ ARCHS = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
 def main(argv: list[str]) -> None:
     """Measure the parts that were asked for."""
     options = parse(argv)
-    import torch
-
-    torch.set_num_threads(options.threads)
     command = "python tools/bench.py detectors " + " ".join(argv)
     print(f"`{command}`: {hardware(options.threads)}\n")
     steps = {}
@@ -47,16 +44,19 @@ def main(argv: list[str]) -> None:
         print(table(["one step", "seconds", "in its library's own"], rows) + "\n", flush=True)
     if "memory" in options.parts:
         code = (
-            "import sys, json, torch\n"
-            "from tools.benchmarks.detectors import make, parse\n"
-            "name, words = json.loads(sys.argv[1])\n"
-            "options = parse(words); torch.set_num_threads(options.threads)\n"
-            "step = make(name, options)\n"
-            "for _ in range(3): step()"
+            "import sys; from tools.benchmarks.detectors import take_three_steps\n"
+            "take_three_steps(*sys.argv[1:])"
         )
-        memory = {n: peak_memory_mib(code, options.device, json.dumps([n, argv])) for n in steps}
+        memory = {n: peak_memory_mib(code, options.device, n, *argv) for n in steps}
         rows = [[n, f"{mib:,.0f}", f"{mib / memory[SIDES[n][1]]:.2f}"] for n, mib in memory.items()]
         print(table(["peak memory, three steps", "MiB", "in its library's own"], rows))
+
+
+def take_three_steps(name: str, *argv: str) -> None:
+    """What a process of its own does, whose memory is measured."""
+    step = make(name, parse(argv))
+    for _ in range(3):
+        step()
 
 
 def make(name: str, options: Any) -> Callable[[], None]:
@@ -70,23 +70,27 @@ def make(name: str, options: Any) -> Callable[[], None]:
     config = DatasetConfig(short_side=options.size, long_side=2 * options.size)
     samples = DetectionDataset(open_data(options.data, config).train.images, config, train=False)
     images, targets = collate([samples[k] for k in range(options.batch)])
+    torch.set_num_threads(options.threads)
     torch.manual_seed(0)
     return SIDES[name][0](images, targets, options)
 
 
+def _backbone(options: Any) -> Any:
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+
+    spec = BackboneSpec(arch=options.arch, num_classes=2)
+    return Backbone.of(_calm(spec.create(2, 0)), spec, Provenance())
+
+
 def _ours(images: list[Any], targets: list[Any], options: Any, engine: Any) -> Callable[[], None]:
     """The step of engine.py."""
-    from dataclasses import replace
-
-    from pretrain.backbone import Backbone, BackboneSpec, Provenance
     from pretrain.training import MicroBatch, make_fabric, make_train_state
     from transfer.detection.config import DetectionConfig, DetectorConfig
     from transfer.detection.engine import train_step
     from transfer.detection.setup import build_model
 
-    spec = BackboneSpec(arch=options.arch, num_classes=2)
-    backbone = Backbone.of(_calm(spec.create(2, 0)), spec, Provenance())
-    network: Any = build_model(backbone, DetectorConfig(rois=options.rois), options.classes, engine)
+    detector = DetectorConfig(rois=options.rois)
+    network: Any = build_model(_backbone(options), detector, options.classes, engine)
     if engine == "detectron2":  # other weights propose other regions, at another cost
         network.model.load_state_dict(_stock(options)[0].state_dict())
     fabric = make_fabric(options.device)
@@ -119,45 +123,44 @@ def _torchvision(images: list[Any], targets: list[Any], options: Any) -> Callabl
         box_batch_size_per_image=options.rois,
     )
     model.to(options.device).train()
-    free = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.SGD(free, lr=1e-4, momentum=0.9, weight_decay=1e-4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     floats = [image / 255 for image in images]
 
-    def step() -> None:
+    def losses() -> Any:
         batch = [image.to(options.device) for image in floats]
-        truth = [{k: v.to(options.device) for k, v in one.items()} for one in targets]
-        losses = sum(model(batch, truth).values())
-        optimizer.zero_grad()
-        losses.backward()
-        optimizer.step()
-        losses.item()  # its reference looks at the value in every step
-        wait(options.device)
+        return model(batch, [{k: v.to(options.device) for k, v in t.items()} for t in targets])
 
-    return step
+    return _reference_step(losses, optimizer, options)
 
 
 def _detectron2(images: list[Any], targets: list[Any], options: Any) -> Callable[[], None]:
-    import torch
     from detectron2.solver import build_optimizer
-    from detectron2.structures import Boxes, Instances
     from detectron2.utils.events import EventStorage
+
+    from transfer.detection.detectron2_model import training_inputs
 
     model, cfg = _stock(options)
     optimizer = build_optimizer(cfg, model)
-    data = []
-    for image, target in zip(images, targets, strict=True):
-        instances = Instances((image.shape[-2], image.shape[-1]))
-        instances.gt_boxes, instances.gt_classes = Boxes(target["boxes"]), target["labels"] - 1
-        data.append({"image": image, "instances": instances})
+    data = training_inputs(images, targets)
+
+    def losses() -> Any:
+        with EventStorage(0):
+            return model(data)
+
+    return _reference_step(losses, optimizer, options)
+
+
+def _reference_step(
+    losses: Callable[[], dict[str, Any]], optimizer: Any, options: Any
+) -> Callable[[], None]:
+    """A step as both libraries' own loops take it; they look at the losses in every one."""
 
     def step() -> None:
-        with EventStorage(0):
-            losses = model(data)
-        total = torch.stack(list(losses.values())).sum()
+        total: Any = sum(losses().values())
         optimizer.zero_grad()
         total.backward()
         optimizer.step()
-        total.item()  # it writes its metrics in every step
+        total.item()
         wait(options.device)
 
     return step
@@ -166,23 +169,14 @@ def _detectron2(images: list[Any], targets: list[Any], options: Any) -> Callable
 def _stock(options: Any) -> tuple[Any, Any]:
     """detectron2's own model and configuration, the input scaled as ours."""
     import torch
-    from detectron2.config import get_cfg
     from detectron2.modeling import build_model
 
-    from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD
-    from transfer.detectron2_resnet import HEAD_CONFIG
+    from transfer.detection.config import DetectorConfig
+    from transfer.detection.detectron2_model import configuration
 
-    cfg = get_cfg()
-    cfg.MODEL.merge_from_other_cfg(type(cfg)(dict(HEAD_CONFIG["fpn"])))
-    cfg.MODEL.BACKBONE.NAME = "build_resnet_fpn_backbone"
-    cfg.MODEL.RESNETS.OUT_FEATURES = ["res2", "res3", "res4", "res5"]
-    cfg.MODEL.RESNETS.DEPTH = int(options.arch.removeprefix("resnet"))
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64 if cfg.MODEL.RESNETS.DEPTH < 50 else 256
-    cfg.MODEL.ROI_HEADS.NUM_CLASSES = options.classes
-    cfg.MODEL.ROI_HEADS.BATCH_SIZE_PER_IMAGE = options.rois
-    cfg.MODEL.PIXEL_MEAN = [255 * value for value in IMAGENET_MEAN]
-    cfg.MODEL.PIXEL_STD = [255 * value for value in IMAGENET_STD]
+    cfg = configuration(_backbone(options), DetectorConfig(rois=options.rois), options.classes)
     cfg.MODEL.DEVICE, cfg.SOLVER.BASE_LR = options.device, 1e-4
+    cfg.MODEL.RESNETS.STRIDE_IN_1X1 = True  # its default
     torch.manual_seed(0)
     return _calm(build_model(cfg).train()), cfg
 
@@ -195,7 +189,7 @@ def _calm(model: Any) -> Any:
     return model
 
 
-def parse(argv: list[str]) -> Any:
+def parse(argv: Sequence[str]) -> Any:
     """The options of this benchmark."""
     parser = Parser(__doc__)
     parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC tree.")

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import UsageError
-from transfer.detection.records import Records
+from transfer.detection.records import Detections, Records
 
 THRESHOLDS = tuple(f"{0.5 + 0.05 * step:.2f}" for step in range(10))
 _RECALLS = np.arange(0, 1.1, 0.1)
@@ -81,15 +81,12 @@ class ClassMatches:
         return precision, positives / max(len(self.objects), 1)
 
 
-def evaluate(
-    records: Records, detections: Sequence[Mapping[str, Any]], rounding: bool = False
-) -> VocScores:
+def evaluate(records: Records, detections: Detections, rounding: bool = False) -> VocScores:
     """Score detections.
 
     Args:
         records: the ground truth.
-        detections: {"image_id", "category" (a name), "bbox" (x, y, width, height: continuous,
-            0-based), "score"}, as in COCO results lists.
+        detections: a COCO-style results list.
         rounding: as detectron2, scores to three digits and boxes to one before scoring.
 
     Raises:
@@ -108,7 +105,7 @@ def evaluate(
 
 
 def match_detections(
-    records: Records, detections: Sequence[Mapping[str, Any]], rounding: bool = False
+    records: Records, detections: Detections, rounding: bool = False
 ) -> dict[str, ClassMatches]:
     """{class: its detections beside its objects}. Arguments and errors are those of `evaluate`."""
     image, label, boxes, score = _arrays(records, list(detections))
@@ -135,7 +132,7 @@ def match_detections(
 
 
 def _arrays(
-    records: Records, rows: Sequence[Mapping[str, Any]]
+    records: Records, rows: Detections
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(N,) image numbers, (N,) labels, (N, 4) left, top, right, bottom, (N,) scores."""
     image_of = {record.image_id: number for number, record in enumerate(records.images)}

@@ -56,18 +56,15 @@ class DetectorBackbone(FrozenBatchNormModule):
         freeze_parameters(body, config.freeze, self.frozen_norm)
         verify_body(body, backbone, indices)
         self.body = body
-        self.fpn: nn.Module | None = None
-        self.strides: tuple[int, ...] = (16,)
-        self.out_channels = channels[0]
+        self.fpn: nn.Module = nn.Identity()
         if is_pyramid:
             self.fpn = FeaturePyramidNetwork(channels, config.fpn_channels, LastLevelMaxPool())
-            self.strides = (*STRIDES, 64)
-            self.out_channels = config.fpn_channels
+        self.strides = (*STRIDES, 64) if is_pyramid else (16,)
+        self.out_channels = config.fpn_channels if is_pyramid else channels[0]
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(N, 3, H, W) to (N, C, H/stride, W/stride): "0" alone, or "0" to "3" and "pool"."""
-        levels = {str(number): level for number, level in enumerate(self.body(images))}
-        return levels if self.fpn is None else self.fpn(levels)
+        return self.fpn({str(number): level for number, level in enumerate(self.body(images))})
 
 
 class Res5Head(FrozenBatchNormModule):

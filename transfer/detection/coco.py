@@ -27,8 +27,7 @@ _FIELDS = {
 
 def list_splits(root: Path) -> list[str]:
     """Names of the splits; none where this is no MS-COCO tree."""
-    named = root.glob("annotations/instances_*.json")
-    names = [path.stem.removeprefix("instances_") for path in named]
+    names = [p.stem.removeprefix("instances_") for p in root.glob("annotations/instances_*.json")]
     return sorted(names + [path.parent.name for path in root.glob("*/_annotations.coco.json")])
 
 

@@ -8,18 +8,16 @@ case.
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from pretrain.errors import UsageError
-from transfer.detection.records import Records
+from transfer.detection.records import Detections, Records
 
 _NAMES = ("AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large")
 
 
-def evaluate_coco(
-    records: Records, detections: Sequence[Mapping[str, Any]]
-) -> dict[str, float | None]:
+def evaluate_coco(records: Records, detections: Detections) -> dict[str, float | None]:
     """AP, AP50, AP75 and AP by size, in percent; None where there is no object of a size.
 
     Arguments are those of `average_precision.evaluate`, which finds what is wrong with them.
@@ -71,9 +69,7 @@ def to_coco(records: Records) -> Any:
     return truth
 
 
-def to_coco_results(
-    records: Records, detections: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def to_coco_results(records: Records, detections: Detections) -> list[dict[str, Any]]:
     """Detections with the numbers that `to_coco` gives to images and categories."""
     images = {record.image_id: number for number, record in enumerate(records.images, 1)}
     categories = dict(zip(records.classes, category_ids(records), strict=True))

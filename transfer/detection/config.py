@@ -91,6 +91,9 @@ class DetectorConfig:
             raise UsageError(f"detector.anchor_sizes is {sides}; with head fpn it must have five")
 
 
+_OPTIMIZER = OptimizerConfig(name="momentum", lr=0.02, no_decay="norms", milestones=())
+
+
 @dataclass(frozen=True, kw_only=True)
 class DetectionConfig(TrainerConfig):
     """One detection run. The optimizer's defaults are detectron2's."""
@@ -103,11 +106,7 @@ class DetectionConfig(TrainerConfig):
     """The library that trains; auto takes detectron2 where it is installed."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     detector: DetectorConfig = field(default_factory=DetectorConfig)
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(
-            name="momentum", lr=0.02, no_decay="norms", milestones=()
-        )
-    )
+    optimizer: OptimizerConfig = _OPTIMIZER
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     epochs: int | None = 12
     batch_size: int = 8

@@ -6,6 +6,8 @@ are. The model is built from detectron2's parts and configuration; `model_zoo` i
 (it needs a package that setuptools has removed). Training is the loop of engine.py.
 """
 
+from typing import Any
+
 import torch
 from detectron2.config import CfgNode, get_cfg
 from detectron2.modeling import build_backbone, build_proposal_generator, build_roi_heads
@@ -58,15 +60,20 @@ class Detectron2Detector(nn.Module):
                 for f in (output["instances"] for output in outputs)
             ]
         assert targets is not None
-        inputs = []
-        for image, target in zip(images, targets, strict=True):
-            instances = Instances((image.shape[-2], image.shape[-1]))
-            instances.gt_boxes = Boxes(target["boxes"])
-            instances.gt_classes = target["labels"] - 1  # the background is the last class
-            inputs.append({"image": image, "instances": instances})
         with EventStorage(0):  # the heads write statistics to it, and stop where there is none
-            losses = self.model(inputs)
+            losses = self.model(training_inputs(images, targets))
         return {ours: losses[theirs] for theirs, ours in _LOSSES.items()}
+
+
+def training_inputs(images: list[Tensor], targets: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
+    """Images and targets of `FasterRCNN.forward` as detectron2's models take them."""
+    inputs = []
+    for image, target in zip(images, targets, strict=True):
+        instances = Instances((image.shape[-2], image.shape[-1]))
+        instances.gt_boxes = Boxes(target["boxes"])
+        instances.gt_classes = target["labels"] - 1  # the background is the last class
+        inputs.append({"image": image, "instances": instances})
+    return inputs
 
 
 def build_detector(

@@ -59,8 +59,7 @@ def finetune(
     state, loader = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(*identity)
-        log(f"note: engine {config.engine}")
-        for note in setup.data.notes:
+        for note in (f"engine {config.engine}", *setup.data.notes):
             log(f"note: {note}")
     fabric.barrier()
     loop = TrainLoop(
@@ -139,7 +138,6 @@ def evaluate(
         fabric,
         batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
         workers=config.loader.workers,
-        max_corrupt=config.dataset.max_corrupt,
     )
     return detections, score(setup.data.test, detections)
 

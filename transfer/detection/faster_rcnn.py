@@ -29,7 +29,6 @@ from transfer.detection.config import DetectorConfig
 
 Tensors = dict[str, Tensor]
 LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
-_RATIOS = (0.5, 1.0, 2.0)
 _DIVISOR = 32  # images are padded to multiples of it
 
 
@@ -78,7 +77,7 @@ class Anchors(AnchorGenerator):
     """Boxes of each size and of ratios 1:2, 1:1, 2:1 at every position of every level."""
 
     def __init__(self, sizes: Sequence[Sequence[float]], strides: Sequence[int]) -> None:
-        super().__init__(sizes, (_RATIOS,) * len(sizes))
+        super().__init__(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
         self.strides = strides
 
     def generate_anchors(

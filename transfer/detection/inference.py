@@ -113,10 +113,7 @@ def _from_detector_2(content: dict[str, Any]) -> dict[str, Any]:
 
 def _fields(section: dict[str, Any]) -> dict[str, Any]:
     """A section of a configuration as its dataclass takes it."""
-    return {
-        _RENAMED.get(key, key): tuple(value) if isinstance(value, list) else value
-        for key, value in section.items()
-    }
+    return {_RENAMED.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in section.items()}
 
 
 @torch.inference_mode()
@@ -129,7 +126,6 @@ def detect(
     *,
     batch_size: int = 1,
     workers: int = 0,
-    max_corrupt: int = 0,
 ) -> list[dict[str, Any]]:
     """Detections of every image as a COCO-style results list.
 
@@ -145,7 +141,7 @@ def detect(
         collate=collate,
         rank=fabric.global_rank,
         ranks=fabric.world_size,
-        max_corrupt=max_corrupt,
+        max_corrupt=dataset.max_corrupt,
     )
     model.eval()
     rows_of: dict[int, list[dict[str, Any]]] = {}

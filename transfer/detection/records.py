@@ -5,9 +5,10 @@ over the first pixel alone is 0, 0, 1, 1.
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,6 +32,9 @@ RULES = {
 _MAX_LISTED = 10
 
 Box = tuple[float, float, float, float]
+# a COCO-style results list: {"image_id", "category" (a name), "bbox" (x, y, width, height:
+# continuous, 0-based), "score"}
+Detections = Sequence[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, order=True)

@@ -32,15 +32,15 @@ _MAKE_SPLITS = (
 class _Entry(NamedTuple):
     """A line of a split."""
 
-    tree: Path
     image_id: str
     """Its name, with the tree's in front where two trees share one."""
     where: str
     """The split's file and the line."""
     annotation: str
     """Its XML file; no Path, of which twenty thousand take a tenth of a second."""
-    image: Path | None
-    """None where there is none, or none was looked for."""
+    image: Path
+    has_image: bool
+    """It was looked for and is there."""
 
 
 def read_voc(
@@ -66,7 +66,8 @@ def read_voc(
         UsageError: what the rules of `records.RULES` refuse, with file and line.
     """
     entries, issues = _read_split(root, split, images)
-    files, paths = [entry.annotation for entry in entries], [entry.image for entry in entries]
+    files = [entry.annotation for entry in entries]
+    paths = [entry.image if entry.has_image else None for entry in entries]
     usable: list[tuple[_Entry, Annotation]] = []
     for entry, annotation in zip(entries, read_annotations(files, paths, cached), strict=True):
         if issue := _image_issue(entry, annotation, images):
@@ -144,8 +145,8 @@ def _read_split(root: Path, split: str, images: bool) -> tuple[list[_Entry], lis
         path = tree / "ImageSets" / "Main" / f"{name}.txt"
         if not path.is_file():
             hint = "".join(f" Did you mean {s}?" for s in get_close_matches(part, available, 1))
-            names = ", ".join(available) or "none"
-            raise UsageError(f"{root} has no split {part!r}; it has {names}.{hint}")
+            splits = ", ".join(available) or "none"
+            raise UsageError(f"{root} has no split {part!r}; it has {splits}.{hint}")
         folder = tree / "JPEGImages"
         if images and not folder.is_dir():
             raise UsageError(f"{tree} is no Pascal VOC tree: it has no JPEGImages.")
@@ -155,19 +156,17 @@ def _read_split(root: Path, split: str, images: bool) -> tuple[list[_Entry], lis
         if not lines:
             raise UsageError(f"{path} is empty.")
         for where, image_id in lines:
-            file = next((n for suffix in _SUFFIXES if (n := image_id + suffix) in files), None)
-            image = None if file is None else folder / file
-            entry = _Entry(tree, image_id, where, f"{annotations}/{image_id}.xml", image)
-            first = entries.setdefault((tree, image_id), entry)
-            if first is not entry:
+            names = [image_id + suffix for suffix in _SUFFIXES]
+            file = next((name for name in names if name in files), names[0])
+            annotation = f"{annotations}/{image_id}.xml"
+            entry = _Entry(image_id, where, annotation, folder / file, file in files)
+            if (first := entries.setdefault((tree, image_id), entry)) is not entry:
                 text = f"{image_id}, as in {first.where}"
                 issues.append(DataIssue("image listed twice", where, text))
-    listed = list(entries.values())
-    if len({entry.image_id for entry in listed}) < len(listed):  # two trees share a name
-        listed = [
-            entry._replace(image_id=f"{entry.tree.name}/{entry.image_id}") for entry in listed
-        ]
-    return listed, issues
+    if len({image_id for _, image_id in entries}) < len(entries):  # two trees share a name
+        for (tree, image_id), entry in entries.items():
+            entries[tree, image_id] = entry._replace(image_id=f"{tree.name}/{image_id}")
+    return list(entries.values()), issues
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
@@ -186,9 +185,8 @@ def _image_issue(entry: _Entry, annotation: Annotation | None, images: bool) -> 
     if annotation.error is not None:
         line, _, text = annotation.error.partition(": ")
         return DataIssue("broken annotation", f"{entry.annotation}:{line}", text)
-    if images and entry.image is None:
-        missing = entry.tree / "JPEGImages" / f"{Path(entry.annotation).stem}.jpg"
-        return DataIssue("no image", entry.where, f"there is no {missing}")
+    if images and not entry.has_image:
+        return DataIssue("no image", entry.where, f"there is no {entry.image}")
     if images and annotation.image_size is None:
         return DataIssue("unreadable image", str(entry.image), "it is no image, or cut short")
     return None
@@ -213,33 +211,26 @@ def _make_record(
         issues.append(DataIssue("size of another image", entry.annotation, text))
     objects: list[tuple[Box, int, bool, bool]] = []
     seen: set[tuple[str, Box]] = set()
-    lines: list[int] = []
-
-    def report(number: int, kind: str, text: str) -> None:
-        if not lines:
-            lines.extend(object_lines(Path(entry.annotation).read_bytes()))
-        issues.append(DataIssue(kind, f"{entry.annotation}:{lines[number]}", text))
-
+    found: list[tuple[int, str, str]] = []  # number of the object, kind, text
     for number, one in enumerate(annotation.objects):
         if one.name not in label_of:
             near = get_close_matches(one.name, label_of, 1)
-            hint = "".join(f" (did you mean {name!r}?)" for name in near)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
             allowed = ", ".join(label_of) or "nothing"
-            report(number, "unknown class", f"{one.name!r} is none of {allowed}{hint}")
+            found.append((number, "unknown class", f"{one.name!r} is none of {allowed}{hint}"))
             continue
         # the first pixel is 1 on disk and 0 here; the last one covered ends at its own number
         box = (one.xmin - 1, one.ymin - 1, one.xmax, one.ymax)
         clipped, kind = clip_box(box, size if width and height else None)
         if kind is not None:
-            report(number, kind, f"{one} of {width} x {height}")
+            found.append((number, kind, f"{one} of {width} x {height}"))
         if clipped is not None:
             if (one.name, box) in seen:
-                report(number, "object twice", f"{one}")
+                found.append((number, "object twice", str(one)))
             seen.add((one.name, box))
             objects.append((clipped, label_of[one.name], one.difficult, False))
-    return Record(
-        image_id=entry.image_id,
-        path=entry.image or entry.tree / "JPEGImages" / Path(entry.annotation).stem,
-        width=width,
-        height=height,
-    ).with_objects(objects)
+    lines = object_lines(Path(entry.annotation).read_bytes()) if found else []
+    for number, kind, text in found:
+        issues.append(DataIssue(kind, f"{entry.annotation}:{lines[number]}", text))
+    record = Record(image_id=entry.image_id, path=entry.image, width=width, height=height)
+    return record.with_objects(objects)
