@@ -7,7 +7,7 @@ import pytest
 
 from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
-from tools.command import load_config
+from tools.support.command import load_config
 from transfer.captioning.config import CaptioningConfig
 from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig

@@ -14,9 +14,9 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools.command import run_main
+from tools.support.command import run_main
 
-SUBJECTS = Path(__file__).with_name("benchmarks")
+SUBJECTS = Path(__file__).parent / "support" / "benchmarks"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     if words[0] not in subjects:
         raise UsageError(f"there is no benchmark {words[0]!r}; there are {', '.join(subjects)}.")
-    import_module(f"tools.benchmarks.{words[0]}").main(words[1:])
+    import_module(f"tools.support.benchmarks.{words[0]}").main(words[1:])
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from pretrain.progress import log
 from pretrain.run import write_text
-from tools.command import Parser, run_main
+from tools.support.command import Parser, run_main
 
 _ON_PAGE = 200
 

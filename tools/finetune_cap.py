@@ -16,8 +16,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.run import Result, Run
-from tools._transfer_run import run_task, steps_in_words
-from tools.command import run_main
+from tools.support.command import run_main
+from tools.support.training import run_task, steps_in_words
 
 
 def main(argv: list[str] | None = None) -> None:

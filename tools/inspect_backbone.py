@@ -10,8 +10,8 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from tools.command import Parser, run_main
 from tools.support.backbone_options import add_overrides, overrides
+from tools.support.command import Parser, run_main
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -18,8 +18,8 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run
-from tools._transfer_run import parse, with_data
-from tools.command import Parser, run_main, show_config
+from tools.support.command import Parser, run_main, show_config
+from tools.support.training import parse, with_data
 from transfer.task import PRETRAIN
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
 
         init = hub.resolve(config.init)
     if kills is not None:
-        from tools.prove_resume import prove
+        from tools.support.prove_resume import prove
 
         prove(config, options.more.device, kills=kills, stop_after=stop_after)
     elif options.dry_run:

@@ -14,8 +14,8 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, first_line
-from tools.command import Parser, backbone_name, run_main
 from tools.support.backbone_options import add_overrides, overrides
+from tools.support.command import Parser, backbone_name, run_main
 
 
 def main(argv: list[str] | None = None) -> None:

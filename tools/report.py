@@ -20,7 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import Parser, run_main
+from tools.support.command import Parser, run_main
 from transfer.report import read_runs, render_files, tabulate, to_markdown
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between

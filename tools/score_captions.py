@@ -20,7 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from pretrain.progress import log
 from pretrain.run import write_text
-from tools.command import Parser, run_main
+from tools.support.command import Parser, run_main
 
 if TYPE_CHECKING:
     from transfer.captioning.scores.references import MeteorBackend

@@ -18,7 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
 from pretrain.run import write_text
-from tools.command import Parser, run_main
+from tools.support.command import Parser, run_main
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -15,7 +15,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import MethodConfig, MixingConfig
 from pretrain.errors import UsageError, check_ranges
-from tools.command import SYNTHETIC, Parser, run_main
+from tools.support.command import SYNTHETIC, Parser, run_main
 
 
 def main(argv: list[str] | None = None) -> None:

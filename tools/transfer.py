@@ -25,7 +25,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
-from tools.command import SYNTHETIC, Parser, run_main
+from tools.support.command import SYNTHETIC, Parser, run_main
 from transfer import grid, task
 
 METHODS = ("none", "cutmix")

@@ -32,8 +32,8 @@ from pretrain.mixing import CutMix, unmixed
 from pretrain.run import Result, Run
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
-from tools import prove_resume
-from tools.prove_resume import prove
+from tools.support import prove_resume
+from tools.support.prove_resume import prove
 
 ROOT = Path(__file__).resolve().parents[2]
 

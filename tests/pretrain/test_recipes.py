@@ -11,7 +11,7 @@ from pretrain.engine import train_step
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
 from tests.conftest import ROOT
-from tools.command import load_config
+from tools.support.command import load_config
 
 RECIPES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 

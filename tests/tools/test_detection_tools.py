@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.conftest import ROOT
 from tests.tools.test_tools import call, fails
-from tools.command import load_config
+from tools.support.command import load_config
 from transfer.detection.config import DetectionConfig
 
 SMALL = ["--dataset.short_side", "64", "--epochs", "1", "--loader.workers", "0", "--device", "cpu",

@@ -28,7 +28,7 @@ def run(tool: str, *words: object) -> None:
 
 
 def fails(tool: str, *words: object, capsys, said: str) -> None:
-    from tools.command import run_main
+    from tools.support.command import run_main
 
     main = importlib.import_module(f"tools.{tool}").main
     with pytest.raises(SystemExit) as ended:

@@ -15,7 +15,7 @@ import torch
 from pretrain.backbone import Backbone
 from tests.conftest import ROOT
 from tests.tools.test_tools import call, fails
-from tools import prove_resume
+from tools.support import prove_resume
 
 
 def run(tool: str, *words: object) -> None:

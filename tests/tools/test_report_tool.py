@@ -9,8 +9,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.transfer.test_report import result
-from tools.command import run_main
 from tools.report import main
+from tools.support.command import run_main
 
 
 @pytest.fixture

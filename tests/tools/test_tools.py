@@ -26,7 +26,7 @@ def inside(tool: str, *words: object, capsys) -> tuple[int, str]:
     """Run a tool in this process: its exit code and what it said on standard error."""
     import importlib
 
-    from tools.command import run_main
+    from tools.support.command import run_main
 
     main = importlib.import_module(f"tools.{tool}").main
     with pytest.raises(SystemExit) as ended:
@@ -144,7 +144,7 @@ def test_a_recipe_of_before_is_told_today_s_names(
 
 def test_a_list_on_the_command_line_inherits_nothing_of_the_recipe_s(tmp_path):
     from pretrain.config import MethodConfig, PretrainConfig
-    from tools.command import Parser, build_config
+    from tools.support.command import Parser, build_config
 
     recipe = tmp_path / "x.yaml"
     recipe.write_text("mixing: {others: [{method: mixup, alpha: 0.2, weight: 0.5}]}\n")
@@ -156,7 +156,7 @@ def test_a_list_on_the_command_line_inherits_nothing_of_the_recipe_s(tmp_path):
 
 
 def test_epochs_on_the_command_line_replace_a_duration_of_the_recipe():
-    from tools.command import load_config
+    from tools.support.command import load_config
     from transfer.detection.config import DetectionConfig
 
     path = ROOT / "configs" / "detection" / "voc0712_paper_c4.yaml"

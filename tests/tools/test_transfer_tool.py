@@ -349,7 +349,7 @@ meteor: "off"
 
 def called(*words: object, capsys) -> tuple[int, str, str]:
     """Exit code, standard output and error of tools/transfer.py in this process."""
-    from tools.command import run_main
+    from tools.support.command import run_main
     from tools.transfer import main
 
     code = 0
@@ -442,7 +442,7 @@ sys.path[0] = {str(ROOT)!r}
 from pretrain.config import PretrainConfig
 from pathlib import Path
 from pretrain.run import Result, Run, plain
-from tools.command import Parser, build_config
+from tools.support.command import Parser, build_config
 from transfer.detection.config import DetectionConfig
 task = "pretrain" if "pretrain" in sys.argv[0] else "detection"
 kind = PretrainConfig if task == "pretrain" else DetectionConfig
@@ -475,7 +475,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     from pretrain.backbone import Provenance
     from pretrain.config import PretrainConfig
     from pretrain.run import plain
-    from tools.command import load_config, run_main
+    from tools.support.command import load_config, run_main
     from tools.transfer import main
     from transfer import task
     from transfer.report import read_runs, tabulate, to_markdown

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tools.benchmarks._naive_beam import one_by_one
+from tools.support.benchmarks._naive_beam import one_by_one
 from transfer.captioning.attention import Attention
 from transfer.captioning.beam_search import _extend, beam_search
 from transfer.captioning.config import ModelConfig

@@ -51,8 +51,8 @@ def file(net, tmp_path, monkeypatch) -> Path:
 
 
 def called(*words: object, capsys) -> tuple[int, str]:
-    from tools.command import run_main
     from tools.release import main
+    from tools.support.command import run_main
 
     code = 0
     try:

@@ -92,7 +92,7 @@ from pathlib import Path
 sys.path[:1] = [{str(ROOT)!r}, str(Path(__file__).parent)]
 import toy
 from pretrain.run import Run
-from tools.command import Parser, build_config, run_main
+from tools.support.command import Parser, build_config, run_main
 from transfer import task
 
 task.TASKS += (toy.TOY,)

@@ -11,7 +11,7 @@ from pretrain.errors import Stopped
 from pretrain.run import Run
 from pretrain.training import TrainLoop, make_fabric
 from tests.conftest import ROOT
-from tools.command import load_config
+from tools.support.command import load_config
 from transfer import task as tasks
 
 SMALL = {

@@ -9,7 +9,7 @@ from typing import Any
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import plain
-from tools.command import ROOT, SYNTHETIC, load_config
+from tools.support.command import ROOT, SYNTHETIC, load_config
 from transfer import task
 from transfer.grid import Job, labels, order
 

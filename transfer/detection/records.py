@@ -159,9 +159,8 @@ def raise_for_issues(issues: Sequence[DataIssue], source: str, config: DatasetCo
     more = f"\n  and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
     remedies = []
     if images:
-        count = len({issue.where.rsplit(":", 1)[0] for issue in images})
         remedies.append(
-            f"mend them, or leave so many images out with --dataset.max_corrupt {count}"
+            f"mend them, or leave so many images out with --dataset.max_corrupt {len(images)}"
         )
     if classes:
         remedies.append(

@@ -169,6 +169,15 @@ def test_every_fault_is_listed_and_can_be_left_out(tree):
     ]
 
 
+def test_the_remedy_counts_every_image(tree):
+    """Missing images are reported at the split's file, each on its own line."""
+    for number in (1, 3):
+        (tree / "JPEGImages" / f"train_00000{number}.jpg").unlink()
+    with pytest.raises(UsageError, match="max_corrupt 2"):
+        read_voc(tree, "train")
+    assert len(read_voc(tree, "train", config=DatasetConfig(max_corrupt=2))) == 8
+
+
 def test_other_classes_are_dropped_if_asked(tree):
     whole = read_voc(tree, "train")
     first = whole.classes[0]

@@ -10,7 +10,7 @@ import pytest
 from pretrain.errors import UsageError
 from tests.transfer.detection.test_average_precision import BOX, FAR, found, records
 from tools import score_detections
-from tools.command import run_main
+from tools.support.command import run_main
 from transfer.detection.coco_average_precision import evaluate_coco
 from transfer.detection.detections_file import read_detections, read_names
 from transfer.detection.voc import read_voc

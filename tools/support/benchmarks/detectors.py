@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
-from tools.command import Parser
+from tools.support.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
+from tools.support.command import Parser
 
 PARTS = ["step", "memory"]
 ARCHS = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
         print(table(["one step", "seconds", "in its library's own"], rows) + "\n", flush=True)
     if "memory" in options.parts:
         code = (
-            "import sys; from tools.benchmarks.detectors import take_three_steps\n"
+            "import sys; from tools.support.benchmarks.detectors import take_three_steps\n"
             "take_three_steps(*sys.argv[1:])"
         )
         memory = {n: peak_memory_mib(code, options.device, n, *argv) for n in steps}

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
-from tools.benchmarks._timing import hardware, in_new_process, table
-from tools.command import Parser
+from tools.support.benchmarks._timing import hardware, in_new_process, table
+from tools.support.command import Parser
 from transfer.formats.writing import FORMATS, SUFFIX
 
 
@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
             f"A {options.arch} of {size:,.1f} MiB; the memory is what a process needs beyond what\n"
             "it needs for its libraries, without the processes that it starts.\n"
         )
-        code = "import sys; from tools.benchmarks.formats import measure; measure(*sys.argv[1:])"
+        code = "import sys; from tools.support.benchmarks import formats as f; f.measure(*sys.argv[1:])"
         best: dict[str, list[float]] = {}
         for turn in range(options.rounds):
             for to in formats:

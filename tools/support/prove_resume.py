@@ -24,7 +24,7 @@ import yaml
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Run, plain
-from tools.command import ROOT
+from tools.support.command import ROOT
 
 _STEPS = 12
 _TRIES = 20

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 
 from pretrain.errors import UsageError
-from tools.command import ROOT
+from tools.support.command import ROOT
 
 
 def take_turns(

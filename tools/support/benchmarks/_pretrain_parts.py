@@ -1,6 +1,6 @@
 """What the pretraining benchmark measures: this project and timm's train.py, on one device.
 
-`options` are those of tools/benchmarks/pretrain.py.
+`options` are those of tools/support/benchmarks/pretrain.py.
 """
 
 import json
@@ -31,7 +31,7 @@ from pretrain.engine import train_step
 from pretrain.mixing import CutMix, Cutout, Granularity, Mixup
 from pretrain.setup import Loaders, build, setup_training
 from pretrain.training import make_fabric, micro_batches
-from tools.benchmarks._timing import peak_memory_mib, table, take_turns, wait
+from tools.support.benchmarks._timing import peak_memory_mib, table, take_turns, wait
 
 Step = Callable[[Any], None]
 """A training step on a batch."""

@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.benchmarks._timing import hardware, table, take_turns
-from tools.command import Parser
+from tools.support.benchmarks._timing import hardware, table, take_turns
+from tools.support.command import Parser
 
 
 def main(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ import yaml
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Result, Run, other_run, plain
-from tools.command import (
+from tools.support.command import (
     ROOT,
     SYNTHETIC,
     Config,

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError, check_ranges
-from tools.benchmarks._timing import hardware, in_new_process, table, take_turns
-from tools.command import ROOT, Parser
+from tools.support.benchmarks._timing import hardware, in_new_process, table, take_turns
+from tools.support.command import ROOT, Parser
 
 Captions = tuple[Mapping[str, list[str]], Mapping[str, str]]
 Side = Callable[[], Mapping[str, float]]
@@ -217,7 +217,8 @@ def _write(folder: Path, captions: Captions) -> list[str]:
 
 
 def _run_side(side: str, with_meteor: bool, words: list[str]) -> str:
-    code = f"from tools.benchmarks import captions; captions.run_alone({side!r}, {with_meteor})"
+    call = f"captions.run_alone({side!r}, {with_meteor})"
+    code = f"from tools.support.benchmarks import captions; {call}"
     return in_new_process([sys.executable, "-c", code, *words])
 
 

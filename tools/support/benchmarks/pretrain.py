@@ -11,8 +11,8 @@ its default memory layout and once with channels_last, which is ours.
 from pathlib import Path
 
 from pretrain.errors import UsageError, check_ranges
-from tools.benchmarks._timing import hardware
-from tools.command import Parser
+from tools.support.benchmarks._timing import hardware
+from tools.support.command import Parser
 
 PARTS = ("mixing", "loader", "step", "pipeline", "memory")
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
 
     import torch
 
-    from tools.benchmarks import _pretrain_parts
+    from tools.support.benchmarks import _pretrain_parts
 
     torch.set_num_threads(options.threads)
     command = "python tools/bench.py pretrain " + " ".join(argv)

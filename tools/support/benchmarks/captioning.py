@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
-from tools.benchmarks._timing import hardware, table, take_turns
-from tools.command import Parser
+from tools.support.benchmarks._timing import hardware, table, take_turns
+from tools.support.command import Parser
 
 _SIZES = {"NIC 100/300": (100, 300), "NIC 512/512": (512, 512)}
 _WORDS = 9491
@@ -68,7 +68,7 @@ def _seconds(options: Any, **sides: Callable[[], object]) -> dict[str, float]:
 def _search(options: Any) -> tuple[list[str], list[list[str]]]:
     import torch
 
-    from tools.benchmarks._naive_beam import image_by_image, one_by_one
+    from tools.support.benchmarks._naive_beam import image_by_image, one_by_one
     from transfer.captioning.beam_search import beam_search
     from transfer.captioning.config import ModelConfig
     from transfer.captioning.nic import Nic

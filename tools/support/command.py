@@ -25,7 +25,7 @@ from jsonargparse import (
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import plain
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SYNTHETIC = Path("runs/synthetic_shapes")
 
 Config = TypeVar("Config")
