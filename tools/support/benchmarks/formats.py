@@ -44,7 +44,10 @@ def main(argv: list[str]) -> None:
             f"A {options.arch} of {size:,.1f} MiB; the memory is what a process needs beyond what\n"
             "it needs for its libraries, without the processes that it starts.\n"
         )
-        code = "import sys; from tools.support.benchmarks import formats as f; f.measure(*sys.argv[1:])"
+        code = (
+            "import sys; from tools.support.benchmarks import formats; "
+            "formats.measure(*sys.argv[1:])"
+        )
         best: dict[str, list[float]] = {}
         for turn in range(options.rounds):
             for to in formats:
