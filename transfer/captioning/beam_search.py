@@ -71,7 +71,7 @@ def beam_search(
 ) -> BeamSearchOutput:
     """The best caption that a beam of `width` hypotheses finds for each image.
 
-    Of all continuations by one word the 2 K best are looked at. Those among the first K that end
+    Of all continuations by one word the 2 K best are compared. Those among the first K that end
     are captions; the K best of the others go on. The result is the best caption, and the best
     hypothesis where none has ended after `max_length` words. Of equal continuations the earlier
     hypothesis comes first, then the smaller word (END, then the more frequent one). An image is
@@ -141,7 +141,7 @@ def _extend(log_probs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tens
 
     Of equal ones the earlier hypothesis comes first, then the smaller word, on every device. The
     best words lie in the blocks of words whose best are the best, so one pass finds the best of
-    each block, and only so many blocks as there are words wanted are looked into.
+    each block, and only as many blocks as words are asked for are searched.
 
     Args:
         log_probs: (N, K, V).
@@ -158,7 +158,7 @@ def _extend(log_probs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tens
     num_blocks = num_words // _BLOCK_WORDS
     positions = everything
     if width * num_blocks > more:
-        # word w lies in block w % num_blocks; those that are left over are all looked at
+        # word w lies in block w % num_blocks; those that are left over are all compared
         in_blocks = num_blocks * _BLOCK_WORDS
         blocks = log_probs[..., :in_blocks].unflatten(-1, (_BLOCK_WORDS, num_blocks))
         block = (blocks.amax(-2) + scores[..., None]).flatten(1).topk(more, dim=1).indices

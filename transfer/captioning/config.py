@@ -31,7 +31,7 @@ class DatasetConfig:
     max_words: int = 30
     """A training caption is cut behind so many words."""
     max_corrupt: int = 0
-    """Images that may be missing or broken, and are then named and left out."""
+    """Images that may be missing or corrupt, and are then named and left out."""
 
     def __post_init__(self) -> None:
         """Refuse sizes out of range."""

@@ -143,7 +143,7 @@ def read_coco(
         log: takes a line for each kind of entry that is left out.
 
     Raises:
-        UsageError: the file is missing, broken or not of this layout, or images are missing.
+        UsageError: the file is missing, corrupt or not of this layout, or images are missing.
     """
     path = root / "annotations" / f"captions_{split}.json"
     if split not in (splits := coco_splits(root)):

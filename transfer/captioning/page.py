@@ -1,4 +1,4 @@
-"""Self-contained pages of images with their captions, to be looked at in any browser."""
+"""Self-contained pages of images with their captions, for any browser."""
 
 import base64
 import html
