@@ -67,7 +67,7 @@ class MeteorJar:
             *_, message = "nothing", *done.stderr.decode("utf-8", "replace").strip().splitlines()
             raise UsageError(
                 f"METEOR's jar answered {len(answers)} of {len(lines)} lines and ended with code "
-                f"{done.returncode}; its message: {message}"
+                f"{done.returncode}; it said: {message}"
             )
         return answers
 
