@@ -24,6 +24,7 @@ from pretrain.training import (
     check_optimizer,
     derive,
     make_train_state,
+    scoring_batching,
     train_batching,
 )
 
@@ -138,23 +139,14 @@ def _loaders(
 ) -> tuple[Loader | InMemoryLoader, Loader | InMemoryLoader]:
     """Training and validation; each process its share of both."""
     options, size = config.dataset, config.dataset.image_size
-    # as many images as a training step has in memory at once
-    micro = config.batch_size // (config.accumulate * fabric.world_size)
-    validation = {
-        "batch_size": max(1, micro),
-        "shuffle": False,
-        "seed": config.seed,
-        "rank": fabric.global_rank,
-        "ranks": fabric.world_size,
-    }
     crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
     splits = (
         (Transformed(setup.data.train, crop), train_batching(config, fabric)),
-        (Transformed(setup.data.val, centre_crop(size, options.crop_pct)), validation),
+        (
+            Transformed(setup.data.val, centre_crop(size, options.crop_pct)),
+            scoring_batching(config, fabric),
+        ),
     )
-    if options.cache:
-        resident = [_in_memory(images, how, config, fabric) for images, how in splits]
-        return resident[0], resident[1]
     reading: dict[str, Any] = {
         "workers": config.loader.workers,
         "prefetch": config.loader.prefetch,
@@ -162,27 +154,24 @@ def _loaders(
         "collate": collate,
         "pin_memory": fabric.device.type == "cuda",
     }
-    loaders = [Loader(images, **how, **reading) for images, how in splits]
-    return loaders[0], loaders[1]
+    train, val = (
+        _in_memory(images, how, reading, fabric)
+        if options.cache
+        else Loader(images, **how, **reading)
+        for images, how in splits
+    )
+    return train, val
 
 
 def _in_memory(
-    samples: Transformed, how: dict[str, Any], config: PretrainConfig, fabric: Fabric
+    samples: Transformed, how: dict[str, Any], reading: dict[str, Any], fabric: Fabric
 ) -> InMemoryLoader:
     """Every image decoded once, on the device where half of its free memory is enough."""
     BatchSampler(len(samples), **how)  # refuses what cannot be cut before anything is decoded
-    reading = Loader(
-        samples,
-        batch_size=256,
-        seed=config.seed,
-        workers=config.loader.workers,
-        shuffle=False,
-        collate=collate,
-        max_corrupt=config.dataset.max_corrupt,
-    )
+    files = Loader(samples, batch_size=256, seed=how["seed"], **reading)
     batches: list[tuple[Tensor, Tensor]] = []
     with bar("decoding", len(samples), "images", shown=fabric.is_global_zero) as advance:
-        for images, labels in reading.epoch(0):
+        for images, labels in files.epoch(0):
             batches.append((images, labels))
             advance(len(labels))
     images, labels = (torch.cat(column) for column in zip(*batches, strict=True))
@@ -192,5 +181,5 @@ def _in_memory(
             images, labels = images.to(fabric.device), labels.to(fabric.device)
     # broken images are not there at all
     loader = InMemoryLoader(images, labels, BatchSampler(len(labels), **how))
-    loader.corrupt.update(reading.corrupt)
+    loader.corrupt.update(files.corrupt)
     return loader

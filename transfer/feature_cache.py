@@ -248,9 +248,7 @@ class FeatureCache:
         loader = Loader(
             ImageDataset(paths, self.backbone.preprocess(), keep_corrupt=True),
             batch_size=batch_size,
-            seed=0,
             workers=workers,
-            shuffle=False,
             collate=collate_readable,
         )
         entries, saved = dict[bytes, bytes](), time.monotonic()

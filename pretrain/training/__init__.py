@@ -8,6 +8,7 @@ from pretrain.training.loader import (
     InMemoryLoader,
     Loader,
     Samples,
+    scoring_batching,
     train_batching,
 )
 from pretrain.training.optimizer import check_optimizer, make_lr_scheduler, make_optimizer
@@ -41,6 +42,7 @@ __all__ = [
     "micro_batches",
     "optimizer_step",
     "save_epoch",
+    "scoring_batching",
     "seed_ambient",
     "share_buffers",
     "train_batching",

@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -26,8 +26,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     if not path.exists():
         return None
     state = torch_file.read(path)
-    if not isinstance(state, dict) or state.get("format") != CHECKPOINT_FORMAT:
-        found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    found = state.get("format") if isinstance(state, dict) else type(state).__name__
+    if found != CHECKPOINT_FORMAT:
         raise UsageError(
             f"{path} is no checkpoint of this version (format {found!r}, expected "
             f"{CHECKPOINT_FORMAT!r}). Give another --out to begin anew."
@@ -47,20 +47,8 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     return state
 
 
-class Artifact(Protocol):
-    """A backbone, a detector, a captioner: what a run leaves for others."""
-
-    def save(self, path: Path) -> None:
-        """Write it, complete or not at all."""
-        ...
-
-
 def save_epoch(
-    run: Run,
-    options: CheckpointsConfig,
-    epoch: int,
-    is_best: bool,
-    make: Callable[[], Artifact],
+    run: Run, options: CheckpointsConfig, epoch: int, is_best: bool, make: Callable[[], Any]
 ) -> None:
     """Keep the network of an epoch where it is the best so far, or its turn has come.
 
@@ -69,7 +57,7 @@ def save_epoch(
         options: what is kept.
         epoch: from 1.
         is_best: so far.
-        make: the network as a file of its kind has it.
+        make: the backbone, detector or captioner; its `save(path)` writes it whole or not at all.
     """
     if options.best and is_best:
         make().save(run.checkpoint.with_name("best.pth"))
@@ -79,15 +67,8 @@ def save_epoch(
 
 def _facts(device: torch.device) -> dict[str, Any]:
     """What the bits depend on, beside configuration, data and state."""
-    on_cpu = device.type == "cpu"
-    facts: dict[str, Any] = {
-        "device": device.type if on_cpu else _name(device),
-        **({"threads": torch.get_num_threads()} if on_cpu else {}),
-    }
-    for library in ("torch", "torchvision", "timm", "numpy"):
-        facts[library] = metadata.version(library)
-    return facts
-
-
-def _name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    on_cuda = device.type == "cuda"
+    facts = {"device": torch.cuda.get_device_name(device) if on_cuda else device.type}
+    threads = {"threads": torch.get_num_threads()} if device.type == "cpu" else {}
+    libraries = ("torch", "torchvision", "timm", "numpy")
+    return {**facts, **threads, **{name: metadata.version(name) for name in libraries}}

@@ -41,8 +41,6 @@ def make_fabric(
     elif on_cuda:
         torch.backends.cudnn.benchmark = True
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    if processes == 1:
-        return Fabric(accelerator=device, devices=1, precision=precision)
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
     if on_cuda and local > torch.cuda.device_count():
         raise UsageError(
@@ -53,10 +51,11 @@ def make_fabric(
         accelerator=device,
         devices=local,
         num_nodes=processes // local,
-        strategy="ddp",
+        strategy="ddp" if processes > 1 else "auto",
         precision=precision,
     )
-    fabric.launch()
+    if processes > 1:
+        fabric.launch()
     return fabric
 
 

@@ -40,8 +40,8 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         count: int,
         *,
         batch_size: int,
-        seed: int,
-        shuffle: bool,
+        seed: int = 0,
+        shuffle: bool = False,
         drop_last: bool = False,
         accumulate: int = 1,
         rank: int = 0,
@@ -105,6 +105,13 @@ def train_batching(config: TrainerConfig, fabric: Fabric) -> dict[str, Any]:
         "rank": fabric.global_rank,
         "ranks": fabric.world_size,
     }
+
+
+def scoring_batching(config: TrainerConfig, fabric: Fabric) -> dict[str, Any]:
+    """The same where a process scores: as many samples at once as training has in memory."""
+    micro = config.batch_size // (config.accumulate * fabric.world_size)
+    place = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+    return {"batch_size": max(1, micro), "seed": config.seed, **place}
 
 
 class _Seeded(Dataset):

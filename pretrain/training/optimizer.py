@@ -1,6 +1,7 @@
 """Optimizers and learning rates of every trainer, by timm; durations become optimizer steps."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +16,11 @@ from torch import nn
 from pretrain.config import Duration, OptimizerConfig
 from pretrain.errors import UsageError
 
+_CURVES: dict[str, Callable[..., Scheduler]] = {
+    "cosine": CosineLRScheduler,
+    "poly": partial(PolyLRScheduler, power=1.0),
+    "tanh": TanhLRScheduler,
+}
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -97,19 +103,9 @@ def make_lr_scheduler(
         "warmup_lr_init": peak / 1000 if warmup else 0.0,
         "t_in_epochs": False,
     }
-    match config.schedule:
-        case "cosine":
-            return CosineLRScheduler(optimizer, t_initial=num_steps, lr_min=config.min_lr, **shared)
-        case "poly":
-            return PolyLRScheduler(
-                optimizer, t_initial=num_steps, lr_min=config.min_lr, power=1.0, **shared
-            )
-        case "tanh":
-            return TanhLRScheduler(optimizer, t_initial=num_steps, lr_min=config.min_lr, **shared)
-        case "step" | "constant":
-            # timm applies a milestone one step early, by its own convention
-            milestones = config.milestones if config.schedule == "step" else ()
-            decays = [steps(milestone) + 1 for milestone in milestones]
-            return MultiStepLRScheduler(
-                optimizer, decay_t=decays, decay_rate=config.decay_rate, **shared
-            )
+    if curve := _CURVES.get(config.schedule):
+        return curve(optimizer, t_initial=num_steps, lr_min=config.min_lr, **shared)
+    milestones = config.milestones if config.schedule == "step" else ()
+    # timm applies a milestone one step early, by its own convention
+    decays = [steps(milestone) + 1 for milestone in milestones]
+    return MultiStepLRScheduler(optimizer, decay_t=decays, decay_rate=config.decay_rate, **shared)

@@ -11,25 +11,18 @@ CPU generator uses only the low 32 bits of a seed.
 """
 
 import random
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 
 Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels"]
-_PURPOSES: dict[Purpose, int] = {
-    "order": 0,
-    "sample": 1,
-    "step": 2,
-    "mixing": 3,
-    "weights": 4,
-    "pixels": 5,
-}
+_PURPOSES = get_args(Purpose)  # the place in the list is part of each seed: add at the end
 
 
 def derive(seed: int, purpose: Purpose, *numbers: int) -> int:
     """A 32-bit seed for one purpose at one place; all numbers non-negative."""
-    words = [seed, _PURPOSES[purpose], *numbers]
+    words = [seed, _PURPOSES.index(purpose), *numbers]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 
 

@@ -26,37 +26,27 @@ class StopSignal:
         self._previous: dict[int, Any] = {}
         self._pending: list[tuple[Any, Tensor]] = []
 
-    def agreed(self) -> int | None:
+    def agreed(self, wait: bool = False) -> int | None:
         """The signal to obey after this step, the same in every process; called after each step.
 
         A signal reaches the processes of a run at different steps, and a process that stops alone
         leaves the others waiting. So each step's answer is gathered from all of them, and read one
-        step later: by then it is there.
+        step later: by then it is there. With `wait` it is read at once: for places where waiting
+        for each other costs nothing.
         """
         if self._group is None:
             return self.number
-        self._ask()
-        return self._answer() if len(self._pending) > 1 else None
-
-    def agreed_now(self) -> int | None:
-        """As `agreed`, up to this moment: for places where waiting for each other costs nothing."""
-        if self._group is None:
-            return self.number
-        self._ask()
-        answers = [self._answer() for _ in range(len(self._pending))]
-        return next((number for number in answers if number is not None), None)
-
-    def _ask(self) -> None:
         flag = torch.tensor(self.number or 0)
         work = distributed.all_reduce(
             flag, distributed.ReduceOp.MAX, group=self._group, async_op=True
         )
         self._pending.append((work, flag))
-
-    def _answer(self) -> int | None:
-        work, flag = self._pending.pop(0)
-        work.wait()
-        return int(flag) or None
+        numbers = []
+        while len(self._pending) > (0 if wait else 1):
+            work, flag = self._pending.pop(0)
+            work.wait()
+            numbers.append(int(flag))
+        return next(filter(None, numbers), None)
 
     def __enter__(self) -> "StopSignal":
         if threading.current_thread() is threading.main_thread():

@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -111,7 +112,7 @@ def make_train_state(
             the state's `model`.
         compiled: parts that torch.compile takes, if not the whole network.
     """
-    options = config.optimizer
+    options, steps = config.optimizer, partial(config.steps, steps_per_epoch)
     optimizer = make_optimizer(network, options, config.batch_size, lr_of)
     if config.compile:
         for module in compiled or [network]:
@@ -122,12 +123,7 @@ def make_train_state(
         network=network,
         model=model,
         optimizer=wrapped,
-        lr_scheduler=make_lr_scheduler(
-            wrapped,
-            options,
-            config.steps(steps_per_epoch),
-            lambda duration: config.steps(steps_per_epoch, duration),
-        ),
+        lr_scheduler=make_lr_scheduler(wrapped, options, steps(), steps),
         ema=None if options.ema is None else ModelEmaV3(network, options.ema, use_warmup=True),
         clip_norm=options.clip_norm,
         accumulate=config.accumulate,
@@ -377,7 +373,7 @@ class TrainLoop:
         if between_epochs or stops or (every.every_steps and done % every.every_steps == 0):
             self._save()
         if between_epochs:
-            number = self._stop.agreed_now()
+            number = self._stop.agreed(wait=True)
             stops = number is not None and self.epoch < self.num_epochs
         if stops:
             place = f"epoch {self.epoch} of {self.num_epochs}"

@@ -27,6 +27,8 @@ from pretrain.training import (
     TrainState,
     optimizer_step,
     save_epoch,
+    scoring_batching,
+    share_buffers,
     train_batching,
 )
 from transfer.classification.config import ClassificationConfig
@@ -237,29 +239,22 @@ def predict(
         config: batch size, workers, broken images.
         fabric: device, precision, processes.
     """
-    if fabric.world_size > 1:
-        for buffer in network.buffers():
-            torch.distributed.broadcast(buffer, 0)
+    share_buffers(network, fabric)
     loader = Loader(
         ImageDataset([setup.data.paths[index] for index in indices], setup.backbone.preprocess()),
-        batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
-        seed=0,
         workers=config.loader.workers,
-        shuffle=False,
-        rank=fabric.global_rank,
-        ranks=fabric.world_size,
         max_corrupt=config.dataset.max_corrupt,
+        **scoring_batching(config, fabric),
     )
     predictions = torch.zeros(len(indices), dtype=torch.int64, device=fabric.device)
     network.eval()
-    own = len(range(fabric.global_rank, len(indices), fabric.world_size))
-    with bar("scoring", own, "images", shown=fabric.is_global_zero) as advance:
+    with bar("scoring", len(indices), "images", shown=fabric.is_global_zero) as advance:
         for positions, images in loader.epoch(0):
             images = images.to(fabric.device, memory_format=torch.channels_last)
             with fabric.autocast():
                 logits = network(images)
             predictions[positions.to(fabric.device)] = logits.argmax(1) + 1
-            advance(len(images))
+            advance(len(images) * fabric.world_size)
     loader.share_corrupt()
     everywhere: Any = fabric.all_reduce(predictions, reduce_op="sum")
     broken = {setup.data.names[indices[position]] for position in loader.corrupt}
