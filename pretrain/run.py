@@ -14,6 +14,7 @@ import fcntl
 import json
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -107,13 +108,11 @@ class Result:
     def read(path: Path) -> "Result":
         """Read a result file; UsageError where it is not one of ours."""
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read as JSON: {error}") from error
-        try:
-            return Result.parse(content)
+            return Result.parse(json.loads(path.read_text(encoding="utf-8")))
         except UsageError as error:
             raise UsageError(f"{path} {error}") from error
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read as JSON: {error}") from error
 
     @staticmethod
     def parse(content: Any) -> "Result":
@@ -183,7 +182,10 @@ class Run:
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
                     f"only {', '.join(CHANGEABLE)} may change."
                 )
-        elif self.folder.is_file() or self._foreign():
+        # what a run that was killed as it began leaves is not in the way
+        elif self.folder.is_file() or any(
+            not re.fullmatch(r"\.lock|\..*\.tmp", entry.name) for entry in self.folder.glob("*")
+        ):
             raise UsageError(
                 f"{self.folder} exists and is no run of ours (it has no config.yaml). "
                 "Give another --out."
@@ -208,40 +210,25 @@ class Run:
                 foreign files; or another process works in it.
         """
         self.refuse(config, backbone)
-        self._take()
-        path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
-        if not path.exists():
-            text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
-            write_text(path, text)
-        if backbone is not None and not start.exists():
-            write_text(start, backbone + "\n")
-
-    def _foreign(self) -> list[str]:
-        """What lies in the folder and is not left by a run that was killed as it began."""
-        if not self.folder.is_dir():
-            return []
-        names = (entry.name for entry in os.scandir(self.folder))
-        return [n for n in names if n != ".lock" and not (n[0] == "." and n.endswith(".tmp"))]
-
-    def _take(self) -> None:
-        """Keep other processes out until this one ends, and clear what a killed one left.
-
-        The kernel gives the lock up when the process is gone, however it went.
-        """
         self.folder.mkdir(parents=True, exist_ok=True)
-        handle = open(self.folder / ".lock", "ab")  # noqa: SIM115  (open as long as the run)
+        # held as long as this process lives: the kernel gives it up, however the process ends
+        self._lock = open(self.folder / ".lock", "ab")  # noqa: SIM115
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
-            handle.close()
+            self._lock.close()
             raise UsageError(
                 f"another process is working in {self.folder}. Wait for its end, or give another "
                 "--out."
             ) from error
-        self._lock = handle
         for folder in (self.folder, self.checkpoint.parent):
             for torn in folder.glob(".*.tmp"):
                 torn.unlink()
+        path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
+        if not path.exists():
+            write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        if backbone is not None and not start.exists():
+            write_text(start, backbone + "\n")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
@@ -295,11 +282,8 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
 
 def other_run(held: Any, wanted: Any) -> list[str]:
     """The differences between two configurations that make them two runs."""
-    return [
-        line
-        for line in differences(held, wanted)
-        if line.split(":")[0].split(".")[0] not in CHANGEABLE
-    ]
+    lines = differences(held, wanted)
+    return [line for line in lines if re.split("[.:]", line)[0] not in CHANGEABLE]
 
 
 def environment(device: Any) -> dict[str, Any]:
@@ -309,18 +293,22 @@ def environment(device: Any) -> dict[str, Any]:
     """
     import torch
 
-    commit, dirty = _commit()
-    on_cuda = device.type == "cuda"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        name = _read_proc("cpuinfo", r"^model name[^:\n]*:[ \t]*(.*?)\s*$")
+        name = f"{name or f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
+    changes = _git("status", "--porcelain")
     libraries = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
     return {
-        "device": torch.cuda.get_device_name(device) if on_cuda else _processor(),
+        "device": name,
         "threads": torch.get_num_threads(),
         "versions": {
             "python": platform.python_version(),
             **{library: metadata.version(library) for library in libraries},
         },
-        "commit": commit,
-        "dirty": dirty,
+        "commit": _git("rev-parse", "HEAD"),
+        "dirty": None if changes is None else changes != "",
         "peak_memory_mib": round(peak_memory_mib(device), 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
@@ -337,38 +325,30 @@ def peak_memory_mib(device: Any) -> float:
 
 def peak_resident_mib() -> float:
     """The largest size that this process has had in memory."""
-    status = Path("/proc/self/status")  # on Linux, ru_maxrss begins with the parent's own size
-    if status.exists():
-        for line in status.read_text(encoding="utf-8").splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 2**10
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if _is_mac() else 2**10)
+    # on Linux, ru_maxrss begins with the parent's own size
+    if peak := _read_proc("self/status", r"^VmHWM:\s*(\d+)"):
+        return int(peak) / 2**10
+    unit = 1 if sys.platform == "darwin" else 2**10  # bytes
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 
 
-def _is_mac() -> bool:
-    return sys.platform == "darwin"  # getrusage counts bytes there, KiB elsewhere
+def _read_proc(name: str, pattern: str) -> str | None:
+    """What `pattern` captures in a file of Linux's /proc; None on other systems."""
+    path = Path("/proc", name)
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    found = re.search(pattern, text, re.MULTILINE)
+    return None if found is None else found[1]
 
 
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return f"{line.split(':', 1)[1].strip()}, {os.cpu_count()} cores"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores"
-
-
-def _commit() -> tuple[str | None, bool | None]:
+def _git(*arguments: str) -> str | None:
+    """What git prints about the checkout of this file; None outside one, or without git."""
     root = Path(__file__).resolve().parent.parent
-    if not (root / ".git").exists():
-        return None, None
+    command = ["git", "-C", str(root), *arguments]
     try:
-        run = [
-            subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True)
-            for words in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        ]
-    except OSError:  # no git on this machine
-        return None, None
-    if any(process.returncode for process in run):
-        return None, None
-    return run[0].stdout.strip(), bool(run[1].stdout.strip())
+        if (root / ".git").exists():  # and not one around ours
+            return subprocess.run(
+                command, capture_output=True, text=True, check=True
+            ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        pass
+    return None
