@@ -132,7 +132,7 @@ def test_a_loader_process_that_dies_is_said():
             os.kill(os.getpid(), signal.SIGKILL)
 
     loader = Loader(Dying(), batch_size=2, seed=0, workers=1, shuffle=True)
-    with pytest.raises(UsageError, match=r"a loader process died .*fewer --workers"):
+    with pytest.raises(UsageError, match=r"a loader process died .*fewer workers"):
         list(loader.epoch(0))
 
 
