@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from pretrain.errors import UsageError
 from pretrain.run import atomic
+from transfer.cache import cache_folder
 from transfer.captioning.scores.arrays import changes
 
 JAR = "meteor-1.5.jar"
@@ -61,11 +62,6 @@ def find_folder() -> Path | None:
 def why_not() -> str | None:
     """Why METEOR cannot be computed in this environment, and what to do; None where it can."""
     return _NO_FOLDER if find_folder() is None else _stemmer_problem()
-
-
-def cache_folder() -> Path:
-    """Where indexes are kept: $XDG_CACHE_HOME or ~/.cache."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutmix-transfer"
 
 
 @dataclass(frozen=True)
