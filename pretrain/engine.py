@@ -105,7 +105,30 @@ def pretrain(
     seconds = round(loop.seconds, 1)
     result = None
     if fabric.is_global_zero:
-        result = _finish(run, state, loaders, setup, config, fabric, seconds)
+        history = run.read_log()
+        last, best = history[-1], max(history, key=lambda record: record["top1"])
+        backbone = _backbone(state, setup, config, last, fabric)
+        result = Result(
+            task="pretrain",
+            metric="top1",
+            metrics={
+                **{key: last[key] for key in last if key.startswith(("top", "val_", "train_"))},
+                "top1_best": best["top1"],
+                "best_epoch": best["epoch"],
+                "epochs": last["epoch"],
+                "images_per_second": last["images_per_second"],
+                "images_left_out": len(loaders.train.corrupt) + len(loaders.val.corrupt),
+            },
+            backbone=backbone.describe(),
+            data=setup.data_summary,
+            seed=config.seed,
+            config=plain(config),
+            seconds=seconds,
+            environment={**environment(fabric.device), "processes": fabric.world_size},
+        )
+        backbone.save(run.folder / "backbone.pth")
+        draw_curves(history, setup.method, run.picture("curves.png"))
+        run.finish(result)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -217,39 +240,3 @@ def _backbone(
         created=facts["created"],
     )
     return Backbone.of(state.averaged, setup.spec, provenance)
-
-
-def _finish(
-    run: Run,
-    state: TrainState,
-    loaders: Loaders,
-    setup: PretrainSetup,
-    config: PretrainConfig,
-    fabric: Fabric,
-    seconds: float,
-) -> Result:
-    history = run.read_log()
-    last, best = history[-1], max(history, key=lambda record: record["top1"])
-    backbone = _backbone(state, setup, config, last, fabric)
-    result = Result(
-        task="pretrain",
-        metric="top1",
-        metrics={
-            **{key: last[key] for key in last if key.startswith(("top", "val_", "train_"))},
-            "top1_best": best["top1"],
-            "best_epoch": best["epoch"],
-            "epochs": last["epoch"],
-            "images_per_second": last["images_per_second"],
-            "images_left_out": len(loaders.train.corrupt) + len(loaders.val.corrupt),
-        },
-        backbone=backbone.describe(),
-        data=setup.data_summary,
-        seed=config.seed,
-        config=plain(config),
-        seconds=seconds,
-        environment={**environment(fabric.device), "processes": fabric.world_size},
-    )
-    backbone.save(run.folder / "backbone.pth")
-    draw_curves(history, setup.method, run.picture("curves.png"))
-    run.finish(result)
-    return result

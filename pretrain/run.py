@@ -296,8 +296,8 @@ def environment(device: Any) -> dict[str, Any]:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     else:
-        name = _read_proc("cpuinfo", r"^model name[^:\n]*:[ \t]*(.*?)\s*$")
-        name = f"{name or f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
+        processor = _read_proc("cpuinfo", r"^model name\s*: *(.*?)\s*$")
+        name = f"{processor or f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
     changes = _git("status", "--porcelain")
     libraries = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
     return {

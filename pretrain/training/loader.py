@@ -8,6 +8,7 @@ to process `rank` as its `part`. So two processes with B see what one sees that 
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence, Sized
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -27,6 +28,7 @@ class Samples(Sized, Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+@dataclass(eq=False)
 class BatchSampler(Sampler[list[tuple[int, int]]]):
     """Micro-batches of (epoch, index) for one process.
 
@@ -35,37 +37,38 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     `rank` takes samples rank, rank + ranks, ...: each sample once, whatever divides.
     """
 
-    def __init__(
-        self,
-        count: int,
-        *,
-        batch_size: int,
-        seed: int = 0,
-        shuffle: bool = False,
-        drop_last: bool = False,
-        accumulate: int = 1,
-        rank: int = 0,
-        ranks: int = 1,
-        order: Callable[[int], Sequence[int]] | None = None,
-    ) -> None:
-        if drop_last and count < batch_size:
+    count: int
+    """Samples in the data set."""
+    _: KW_ONLY
+    batch_size: int
+    seed: int = 0
+    shuffle: bool = False
+    drop_last: bool = False
+    accumulate: int = 1
+    rank: int = 0
+    ranks: int = 1
+    order: Callable[[int], Sequence[int]] | None = None
+    """Epoch -> indices, in place of a permutation."""
+    epoch: int = field(default=0, init=False)
+    first: int = field(default=0, init=False)
+    """Step of the epoch to begin with."""
+
+    def __post_init__(self) -> None:
+        """Refuse a batch that cannot be filled, or not be cut evenly."""
+        size, parts = self.batch_size, self.accumulate * self.ranks
+        if self.drop_last and self.count < size:
             raise UsageError(
-                f"batch_size is {batch_size}, but there are only {count} training samples. "
+                f"batch_size is {size}, but there are only {self.count} training samples. "
                 "Give a smaller batch_size."
             )
-        parts = accumulate * ranks
-        if shuffle and batch_size % parts:
+        if self.shuffle and size % parts:
             raise UsageError(
-                f"batch_size is {batch_size}; it must be a multiple of {parts} (accumulate "
-                f"{accumulate} x {ranks} processes). The nearest are "
-                f"{batch_size // parts * parts} and {-(-batch_size // parts) * parts}."
+                f"batch_size is {size}; it must be a multiple of {parts} (accumulate "
+                f"{self.accumulate} x {self.ranks} processes). The nearest are "
+                f"{size // parts * parts} and {-(-size // parts) * parts}."
             )
-        assert drop_last or not shuffle or parts == 1, "a step that is not full cannot be shared"
-        self.count, self.batch_size, self.seed = count, batch_size, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
-        self.accumulate, self.rank, self.ranks = accumulate, rank, ranks
-        self.order = order
-        self.epoch = self.first = 0
+        full = self.drop_last or not self.shuffle or parts == 1
+        assert full, "a step that is not full cannot be shared"
 
     @property
     def steps(self) -> int:

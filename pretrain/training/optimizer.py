@@ -56,22 +56,20 @@ def make_optimizer(
         for parameter in module.parameters(recurse=False)
     }
     scale = 1.0 if config.lr_batch is None else batch_size / config.lr_batch
-    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], dict[str, Any]] = {}
     for name, parameter in network.named_parameters():
         if not parameter.requires_grad:
             continue
         spared = config.no_decay != "nothing" and id(parameter) in norms
         spared |= config.no_decay == "norms_and_biases" and parameter.ndim <= 1
         own = lr_of(name)
-        lr = config.lr if own is None else own
-        key = lr * scale, 0.0 if spared else config.weight_decay
-        groups.setdefault(key, []).append(parameter)
+        lr = scale * (config.lr if own is None else own)
+        decay = 0.0 if spared else config.weight_decay
+        group = {"params": [], "lr": lr, "weight_decay": decay}
+        groups.setdefault((lr, decay), group)["params"].append(parameter)
     try:
         return create_optimizer_v2(
-            [
-                {"params": parameters, "lr": lr, "weight_decay": decay}
-                for (lr, decay), parameters in groups.items()
-            ],
+            [*groups.values()],
             opt=config.name,
             lr=config.lr * scale,
             momentum=config.momentum,

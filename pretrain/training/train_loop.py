@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import islice
 from typing import Any
 
@@ -150,17 +150,15 @@ def optimizer_step(
     Returns:
         (M,): the metrics summed over the micro-batches.
     """
-    total: Tensor | None = None
+    metrics = []
     for micro_batch in micro_batches:
         with ExitStack() as unsynchronized:
             for model in (state.model, *state.more_models):
                 waits = fabric.no_backward_sync(model, enabled=not micro_batch.last)
                 unsynchronized.enter_context(waits)
-            loss, metrics = loss_function(micro_batch)
+            loss, values = loss_function(micro_batch)
             fabric.backward(loss / state.accumulate)
-        metrics = metrics.detach().float()
-        total = metrics if total is None else total + metrics
-    assert total is not None
+        metrics.append(values.detach().float())
     if state.clip_norm is not None:
         # not finite: with fp16 the scaler skips the step, otherwise the epoch's loss shows it
         fabric.clip_gradients(
@@ -170,7 +168,7 @@ def optimizer_step(
     state.optimizer.zero_grad(set_to_none=True)
     if state.ema is not None:
         state.ema.update(state.network, step=step)
-    return total
+    return reduce(torch.add, metrics)
 
 
 class TrainLoop:
