@@ -101,13 +101,9 @@ def fetch(
                 f"no room in {path.parent} for {address.url}. Free some, or set XDG_CACHE_HOME to "
                 "another disk."
             ) from error
-        record = {
-            "url": address.url,
-            "sha256": digest,
-            "size": part.stat().st_size,
-            "fetched": datetime.now(UTC).isoformat(timespec="seconds"),
-            "hash": "known beforehand" if address.sha256 else "unknown beforehand, trusted",
-        }
+        record = {"url": address.url, "sha256": digest, "size": part.stat().st_size}
+        record["fetched"] = datetime.now(UTC).isoformat(timespec="seconds")
+        record["hash"] = "known beforehand" if address.sha256 else "unknown beforehand, trusted"
         write_text(_record(path), json.dumps(record, indent=2) + "\n")
         os.replace(part, path)
         _remove(part)
@@ -194,15 +190,13 @@ def _receive_once(address: Address, part: Path) -> None:
     try:
         response: Any = urllib.request.build_opener(_Redirects()).open(request, None, _TIMEOUT)
     except urllib.error.HTTPError as error:
+        status = f"HTTP {error.code} {error.reason}"
         with error:
             if error.code == 416:  # nothing behind what is here: start again
                 _remove(part)
-                raise ConnectionError("the server has no such range") from error
-            if error.code >= 500 or error.code in (408, 429):
-                raise ConnectionError(f"HTTP {error.code} {error.reason}") from error
-            raise UsageError(
-                f"{address.url} cannot be fetched: HTTP {error.code} {error.reason}."
-            ) from error
+            if error.code >= 500 or error.code in (408, 416, 429):
+                raise ConnectionError(status) from error
+            raise UsageError(f"{address.url} cannot be fetched: {status}.") from error
     with response:
         headers = response.headers
         kind = headers.get_content_type()

@@ -169,8 +169,7 @@ def lock(out: Path) -> Iterator[None]:
 
 def order(jobs: Iterable[Job]) -> list[Job]:
     """Replicate after replicate, so that what is there after a while are whole pairs."""
-    tasks = ["pretrain", *task.names()]
-    return sorted(jobs, key=lambda job: (job.seed, tasks.index(job.task)))
+    return sorted(jobs, key=lambda job: (job.seed, task.position(job.task)))
 
 
 def labels(names: Sequence[str], fingerprints: Sequence[str]) -> list[str]:

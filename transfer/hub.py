@@ -163,10 +163,9 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
         for file in files:
             try:
                 return download(file)
-            except errors.LocalEntryNotFoundError:
-                raise
-            except errors.EntryNotFoundError:
-                continue
+            except errors.EntryNotFoundError as error:
+                if isinstance(error, errors.LocalEntryNotFoundError):
+                    raise
     except (errors.HFValidationError, errors.HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
             f"hf:{name} cannot be had: {first_line(error)} It must be owner/name of a repository "

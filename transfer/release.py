@@ -107,9 +107,8 @@ def entry(release: Release, file: Path) -> str:
         "size": file.stat().st_size,
         "url": release.url or (f"{page}/resolve/main/backbone.pth" if page else None),
     }
-    return yaml.safe_dump(
-        {"defaults": {}, "backbones": {release.name: content}}, sort_keys=False, allow_unicode=True
-    )
+    entries = {"defaults": {}, "backbones": {release.name: content}}
+    return yaml.safe_dump(entries, sort_keys=False, allow_unicode=True)
 
 
 def card(release: Release, parity: str) -> str:
@@ -203,7 +202,13 @@ config = timm.data.resolve_data_config({{}}, model=model)
 transform = timm.data.create_transform(**config)
 ```
 """)
-    if _fits_torchvision(release.backbone):
+    # the lines work where the class of that name takes all of these weights
+    fits = spec.num_classes > 0 and not spec.model_args and hasattr(torchvision.models, spec.arch)
+    try:
+        torchvision_network(release.backbone)
+    except UsageError:
+        fits = False
+    if fits:
         parts.append(f"""In torchvision (mean and std as above):
 
 ```python
@@ -228,18 +233,6 @@ python tools/export.py --backbone {file} --to detectron2 --out {name}.pkl
     except UsageError:
         parts.append("In detectron2: its stock ResNets do not cover this architecture.\n")
     return "\n".join(parts)
-
-
-def _fits_torchvision(backbone: Backbone) -> bool:
-    """Whether the card's lines work: the class of that name takes all of these weights."""
-    spec = backbone.spec
-    if spec.num_classes == 0 or spec.model_args or not hasattr(torchvision.models, spec.arch):
-        return False
-    try:
-        torchvision_network(backbone)
-    except UsageError:
-        return False
-    return True
 
 
 def _provenance(backbone: Backbone) -> str:

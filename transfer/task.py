@@ -255,6 +255,11 @@ def names() -> list[str]:
     return [task.name for task in TASKS]
 
 
+def position(name: str) -> int:
+    """Of a task in the order of the tables, pretraining first."""
+    return ["pretrain", *names()].index(name)
+
+
 def by_name(name: str, where: str = "") -> Task:
     """A task, or pretraining.
 

@@ -56,10 +56,8 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
     """
     register()
     file = open_file(locate(path))
-    lines: list[Line] = [
-        ("file", f"{file.path} ({file.size / 1e6:,.1f} MB, {file.container})"),
-        ("SHA-256", file.sha256),
-    ]
+    kind = f"{file.size / 1e6:,.1f} MB, {file.container}"
+    lines: list[Line] = [("file", f"{file.path} ({kind})"), ("SHA-256", file.sha256)]
     if is_ours(file) or sidecar.find(file) is not None or file.container == "npz":
         backbone = read(file.path, overrides)
     else:
@@ -106,11 +104,8 @@ def _describe_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
     yield _describe_head(spec.num_classes)
     mean, std = (", ".join(f"{x:.4g}" for x in group) for group in (spec.mean, spec.std))
     _, height, width = spec.input_size
-    yield (
-        "fed with",
-        f"RGB in [0, 1], mean ({mean}), std ({std}); {height} x {width}, {spec.interpolation}, "
-        f"crop {spec.crop_pct:.3f}",
-    )
+    resized = f"{height} x {width}, {spec.interpolation}, crop {spec.crop_pct:.3f}"
+    yield "fed with", f"RGB in [0, 1], mean ({mean}), std ({std}); {resized}"
     if "conventions" in (stated := provenance.stated or {}):
         yield "which is from", str(stated["conventions"])
     training = {
@@ -150,8 +145,7 @@ def _shorten(value: object) -> str:
 
 def find_flaws(weights: Mapping[str, Tensor], filled: Sequence[str]) -> Iterator[str]:
     """What makes a network suspect; running statistics that were `filled` in are trivial."""
-    bad = [name for name, tensor in weights.items() if not bool(tensor.isfinite().all())]
-    if bad:
+    if bad := [name for name, tensor in weights.items() if not tensor.isfinite().all()]:
         yield f"NaN or infinite numbers in {shorten(bad, 2)}"
 
     def norms(holds: Callable[..., Any]) -> list[str]:

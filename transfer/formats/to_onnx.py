@@ -79,9 +79,7 @@ def verify_onnx(backbone: Backbone, path: Path) -> list[parity.ParityReport]:
     _, height, width = backbone.spec.input_size
     image = parity.raw_image(height, width + 32)
     try:
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         outputs = session.run(None, {"pixels": image[None].numpy()})
     except Exception as error:  # its exceptions have no common base
         raise UsageError(

@@ -78,9 +78,8 @@ def add_sidecar(backbone: Backbone, folder: Path, reports: list[ParityReport]) -
 
 def write_safetensors(backbone: Backbone, path: Path, metadata: dict[str, Any]) -> None:
     """One file, the sidecar's content in its header."""
-    safetensors.torch.save_file(
-        dict(backbone.weights), path, {"format": "pt", sidecar.KEY: json.dumps(metadata)}
-    )
+    header = {"format": "pt", sidecar.KEY: json.dumps(metadata)}
+    safetensors.torch.save_file(dict(backbone.weights), path, header)
 
 
 def write_torchvision(backbone: Backbone, path: Path) -> None:

@@ -133,13 +133,9 @@ def _targets(
     backbone: Backbone, to: Format, path: Path, heads: Sequence[Head] | None
 ) -> list[Path]:
     """The files of an export, the weights first."""
-    match to:
-        case "detectron2":
-            return [path, *to_detectron2.config_paths(backbone, path, heads).values()]
-        case "torchvision":
-            return [path, path.with_suffix(".json")]
-        case _:
-            return [path]
+    if to == "detectron2":
+        return [path, *to_detectron2.config_paths(backbone, path, heads).values()]
+    return [path, path.with_suffix(".json")] if to == "torchvision" else [path]
 
 
 @contextmanager

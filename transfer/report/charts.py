@@ -3,7 +3,7 @@
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from pretrain.errors import UsageError
@@ -62,9 +62,8 @@ def _forest(
     body, texts = [], []
     for tick in svg.ticks(-reach, reach):
         body.append(svg.line(x_of(tick), 6, x_of(tick), bottom, "grid" if tick else "zero"))
-        body.append(
-            svg.text(x_of(tick), bottom + 14, f"{tick:+g}" if tick else "0", "tick", "middle")
-        )
+        label = f"{tick:+g}" if tick else "0"
+        body.append(svg.text(x_of(tick), bottom + 14, label, "tick", "middle"))
     for number, (short, label, one, half) in enumerate(compared):
         y = 22 + row_height * number
         value = f"{one.mean:+.1f} ± {half:.1f}, n={one.n}, {p_text(one)}"
@@ -84,9 +83,8 @@ def _forest(
     return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in compared)]))
 
 
-def curves(table: Table) -> list[Chart]:
+def curves(table: Table) -> Iterator[Chart]:
     """One chart for each setting of which a run has logged its score at least twice."""
-    charts = []
     for number, setting in enumerate(table.settings, 1):
         if (curve := task.by_name(setting.task).curve) is None:
             continue
@@ -100,10 +98,7 @@ def curves(table: Table) -> list[Chart]:
         if any(len(points) > 1 for _, points in lines):
             head = f"{curve.title} [{number}] {setting.task}, {setting.recipe}"
             drawing = _draw_curves(table, lines, f"{curve.title} over epochs", f"curve-{number}")
-            charts.append(
-                Chart(setting.task, head, drawing, " ".join([head, *map(table.name, taken)]))
-            )
-    return charts
+            yield Chart(setting.task, head, drawing, " ".join([head, *map(table.name, taken)]))
 
 
 def _logged(run: FinishedRun, curve: task.Curve) -> Points:
@@ -149,10 +144,8 @@ def _draw_curves(table: Table, lines: list[tuple[Row, Points]], title: str, name
         label = row.title if often[row.title] == 1 else table.name(row)
         body.append(svg.line(left, y, left + 26, y, f"curve {style}"))
         body.append(svg.text(left + 33, y + 4, svg.shorten(label, 42), "label"))
-    texts = [
-        f"{table.name(row)}: from {points[0][1]:.1f} to {points[-1][1]:.1f}"
-        for row, points in lines
-    ]
+    ends = [(table.name(row), points[0][1], points[-1][1]) for row, points in lines]
+    texts = [f"{label}: from {start:.1f} to {end:.1f}" for label, start, end in ends]
     return svg.picture(bottom + 34, title, f"{'; '.join(texts)}.", body, name)
 
 

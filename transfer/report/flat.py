@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+from dataclasses import asdict
+from itertools import product
 from typing import Any
 
 from transfer.report.results import RunSet
@@ -35,37 +37,23 @@ def runs_csv(run_set: RunSet) -> str:
 
 def cells_csv(table: Table) -> str:
     """One line per row and column, and per difference: what the pages show, unrounded."""
-    lines = [
-        cell_facts(row, column) | _cell(table.cells[row, column])
-        for row in table.rows
-        for column in table.columns
-    ]
-    for row, other in table.comparisons:
-        for column in table.columns:
-            between = table.differences.get((row, other, column))
-            found = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
-            lines.append(cell_facts(row, column, other) | found)
+    keys = product(table.rows, table.columns)
+    lines = [cell_facts(*key) | _cell(table.cells[key]) for key in keys]
+    for (row, other), column in product(table.comparisons, table.columns):
+        between = table.differences.get((row, other, column))
+        values = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
+        lines.append(cell_facts(row, column, other) | values)
     return _csv(lines)
 
 
 def cell_facts(row: Row, column: Column, against: Row | None = None) -> dict[str, Any]:
     """What tells a cell from the others, or a difference to the row `against`."""
-    setting = column.setting
-    facts = {
-        "task": setting.task,
-        "recipe": setting.recipe,
-        "data": setting.data,
-        "engine": setting.engine,
-        "setting": setting.digest,
-        "metric": column.metric.key,
-        "title": column.metric.title,
-        "arch": row.arch,
-        "method": row.method,
-        "pretraining": row.recipe,
-        "recipe_hash": row.recipe_hash,
-        "pretraining_data": row.dataset,
-        "pretraining_epochs": row.epochs,
-    }
+    setting = asdict(column.setting)
+    setting["setting"] = setting.pop("digest")
+    metric = {"metric": column.metric.key, "title": column.metric.title}
+    backbone = {"arch": row.arch, "method": row.method, "pretraining": row.recipe}
+    backbone |= {"recipe_hash": row.recipe_hash, "pretraining_data": row.dataset}
+    facts = {**setting, **metric, **backbone, "pretraining_epochs": row.epochs}
     if against is None:
         return facts | {"against": None}
     return facts | {"against": against.method, "against_recipe_hash": against.recipe_hash}

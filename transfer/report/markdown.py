@@ -57,9 +57,7 @@ def _table(titles: list[str], rows: list[list[str]], pairs: list[list[str]]) -> 
 
 
 def _legend(table: Table, run_set: RunSet) -> str:
-    lines = [
-        f"[{number}] {_escape(setting.title)}" for number, setting in enumerate(table.settings, 1)
-    ]
+    lines = [f"[{number}] {_escape(one.title)}" for number, one in enumerate(table.settings, 1)]
     pairs: dict[str, list[str]] = {}
     for row, one, other, between in table.between_engines():
         if one.metric.main:

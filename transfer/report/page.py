@@ -65,7 +65,7 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
         summary_heads=[(one.metric.title, one.setting.task) for one in table.columns],
         paper_columns=_paper_columns(table),
         forests=forests(table),
-        curves=curves(table),
+        curves=list(curves(table)),
         galleries=galleries,
         left_out={
             "Jobs of the grid without a result": words.unfinished_lines(run_set),

@@ -93,9 +93,7 @@ def compare_examples(
     shared = [name for name in first if all(name in other for other in others)]
     typical = [name for name in shared if all(each[name].is_typical for each in of_rows.values())]
     names = typical or sorted(shared)
-    chosen = dict.fromkeys(
-        names[index * len(names) // count] for index in range(count if names else 0)
-    )
+    chosen = dict.fromkeys(names[i * len(names) // count] for i in range(count if names else 0))
     return [
         ComparedExample(
             name,

@@ -110,8 +110,9 @@ def environments(runs: Sequence[FinishedRun]) -> Counter[tuple[str, str]]:
     numbers = Counter[tuple[str, str]]()
     for run in runs:
         environment = run.result.environment
-        keys = "device", "threads", "processes", "versions"
-        facts = {key: environment.get(key) for key in keys}
+        facts = {
+            key: environment.get(key) for key in ("device", "threads", "processes", "versions")
+        }
         versions = facts["versions"]
         torch = versions.get("torch", "unknown") if isinstance(versions, dict) else "unknown"
         numbers[f"{environment.get('device')}, torch {torch}", _yaml(facts)] += 1

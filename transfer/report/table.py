@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, permutations
 from statistics import fmean, stdev
 from typing import Any
 
@@ -146,13 +146,13 @@ class Table:
     @cached_property
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
         """(row, the other that is subtracted from it)."""
-        pairs = ((row, other) for row in self.rows for other in self.rows)
+        pairs = permutations(self.rows, 2)
         return tuple((row, other) for row, other in pairs if row.is_compared_with(other))
 
     def _has_rivals(self, row: Row, other: Row) -> bool:
         """Whether `row` is compared with several rows of one method."""
-        rivals = [two for one, two in self.comparisons if one == row and two.method == other.method]
-        return len(rivals) > 1
+        key = row, other.method
+        return [(one, two.method) for one, two in self.comparisons].count(key) > 1
 
     def pair_detail(self, row: Row, other: Row) -> str:
         """What tells a comparison apart from others of the same two methods."""
@@ -209,10 +209,9 @@ def tabulate(run_set: RunSet) -> Table:
         for setting in beside or {Setting(job.task, "unknown", "no run finished", "", "")}:
             lost[row_of(job.backbone), setting].append(job)
 
-    order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
     rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
     every_setting = {setting for _, setting in (*runs, *lost)}
-    settings = sorted(every_setting, key=lambda one: (order.index(one.task), *astuple(one)))
+    settings = sorted(every_setting, key=lambda one: (task.position(one.task), *astuple(one)))
     runs_of = {one: tuple(run for row in rows for run in runs[row, one]) for one in settings}
     columns = [
         Column(number, setting, metric)
@@ -271,17 +270,15 @@ def row_of(backbone: dict[str, Any]) -> Row:
 
 def setting_of(result: Result) -> Setting:
     """The setting of a run."""
-    config = result.config
+    config, data = result.config, result.data["name"]
     rest = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
     sizes = {key: value for key, value in result.data.items() if isinstance(value, int)}
-    counts = ", ".join(f"{value:,} {key}" for key, value in sizes.items())
-    recipe = str(config.get("name", "?"))
+    if sizes:
+        data += f" ({', '.join(f'{value:,} {key}' for key, value in sizes.items())})"
+    recipe, engine = str(config.get("name", "?")), str(config.get("engine", ""))
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
-    data = f"{result.data['name']} ({counts})" if counts else result.data["name"]
-    return Setting(
-        result.task, recipe, data, str(config.get("engine", "")), short_hash([rest, sizes])
-    )
+    return Setting(result.task, recipe, data, engine, short_hash([rest, sizes]))
 
 
 def short_hash(value: Any) -> str:

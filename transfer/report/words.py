@@ -93,9 +93,8 @@ def short_table(
 
 def unfinished_lines(run_set: RunSet) -> list[str]:
     """One line for each job of a grid that has no result."""
-    order = [one.name for one in (task.PRETRAIN, *task.TASKS)]
     return [
         f"{job.state}: {job.task} from {job.backbone['name']}, pretraining seed "
         f"{job.backbone['seed']}, seed {job.seed} ({job.folder}): {job.why or 'not run yet'}"
-        for job in sorted(run_set.unfinished, key=lambda job: (order.index(job.task), job.folder))
+        for job in sorted(run_set.unfinished, key=lambda job: (task.position(job.task), job.folder))
     ]
