@@ -95,7 +95,7 @@ def test_what_one_process_cannot_read_counts_for_all(tree, tmp_path):
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert metrics["images_left_out"] == 5
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True)
-    assert len(state["broken"]) == 3
+    assert len(state["corrupt"]) == 3
     words = ("--dataset.max_corrupt", "2")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     strict = command(root, tmp_path / "strict", *words, processes=2)
