@@ -122,6 +122,7 @@ class Parser(ArgumentParser):
 
     def add_configuration(self, kind: type, default: str) -> None:
         """Add --config and an option for each field of a configuration and of its sections."""
+        self._has_configuration = True
         self.add_argument("--config", action="config", help=f"A recipe (default: {default}).")
         self.add_class_arguments(kind, fail_untyped=True)
 
