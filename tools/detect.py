@@ -23,15 +23,14 @@ from tools.support.command import Parser, run_main
 def main(argv: list[str] | None = None) -> None:
     """Load, detect, write."""
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--detector", type=Path, required=True, help="Folder of a finished run, or detector.pth."
-    )
-    parser.add_argument("--images", type=Path, required=True, help="A folder, or one image.")
-    parser.add_argument("--out", type=Path, default=Path("runs/detect"))
-    parser.add_argument("--least-score", type=float, default=0.5, help="Of what is drawn.")
-    parser.add_argument("--no-pictures", action="store_true", help="Write detections.json alone.")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
-    parser.add_argument("--workers", type=int, default=0, help="Loader processes.")
+    add = parser.add_argument
+    add("--detector", type=Path, required=True, help="Folder of a finished run, or detector.pth.")
+    add("--images", type=Path, required=True, help="A folder, or one image.")
+    add("--out", type=Path, default=Path("runs/detect"))
+    add("--least-score", type=float, default=0.5, help="Of what is drawn.")
+    add("--no-pictures", action="store_true", help="Write detections.json alone.")
+    add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    add("--workers", type=int, default=0, help="Loader processes.")
     options: Any = parser.parse(argv)
     check_ranges("--", options, least_score="[0, 1]")
 

@@ -23,11 +23,10 @@ from tools.support.command import Parser, run_main
 def main(argv: list[str] | None = None) -> None:
     """List, or fetch and show the path."""
     parser = Parser(__doc__)
-    parser.add_argument("name", nargs="?", metavar="NAME", help="A name or an address.")
-    parser.add_argument("--list", action="store_true", help="Show our own list.")
-    parser.add_argument(
-        "--trust", action="store_true", help="Take a file whose hash is not known, and record it."
-    )
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="A name or an address.")
+    add("--list", action="store_true", help="Show our own list.")
+    add("--trust", action="store_true", help="Take a file whose hash is not known, and record it.")
     options = parser.parse(argv)
     if options.list == (options.name is not None):
         raise UsageError("give a NAME, or --list (python tools/download.py --help).")

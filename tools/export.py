@@ -24,30 +24,17 @@ from tools.support.command import Parser, backbone_name, run_main
 def main(argv: list[str] | None = None) -> None:
     """Resolve, write, verify, show."""
     parser = Parser(__doc__)
-    parser.add_argument("--backbone", metavar="NAME_OR_FILE", help="What to export.")
-    parser.add_argument(
-        "--to",
-        metavar="FORMAT[,FORMAT]",
-        help="detectron2, torchvision, timm, safetensors, onnx, backbone (our own).",
-    )
-    parser.add_argument(
-        "--out", type=Path, metavar="PATH", help="The file (for timm, or several: a folder)."
-    )
-    parser.add_argument(
-        "--heads",
-        metavar="HEAD[,HEAD]",
-        help="For detectron2, a YAML each: fpn, c4, dc5 (default: all that are possible).",
-    )
-    parser.add_argument(
-        "--python",
-        metavar="PATH",
-        help="For detectron2: the interpreter of the environment where it is installed.",
-    )
-    parser.add_argument(
-        "--unverified",
-        action="store_true",
-        help="Write also where neither the library nor a test of ours can verify it.",
-    )
+    add = parser.add_argument
+    add("--backbone", metavar="NAME_OR_FILE", help="What to export.")
+    help_to = "detectron2, torchvision, timm, safetensors, onnx, backbone (our own)."
+    add("--to", metavar="FORMAT[,FORMAT]", help=help_to)
+    add("--out", type=Path, metavar="PATH", help="The file (for timm, or several: a folder).")
+    help_heads = "For detectron2, a YAML each: fpn, c4, dc5 (default: all that are possible)."
+    add("--heads", metavar="HEAD[,HEAD]", help=help_heads)
+    help_python = "For detectron2: the interpreter of the environment where it is installed."
+    add("--python", metavar="PATH", help=help_python)
+    help_unverified = "Write also where neither the library nor a test of ours can verify it."
+    add("--unverified", action="store_true", help=help_unverified)
     add_overrides(parser)
     options: Any = parser.parse(argv)
     name = backbone_name(options.backbone)

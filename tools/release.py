@@ -110,20 +110,17 @@ def _repository(push: str | None) -> str | None:
 
 def _options(argv: list[str] | None) -> Any:
     parser = Parser(__doc__)
-    parser.add_argument("--backbone", metavar="NAME_OR_FILE", help="What is released.")
-    parser.add_argument("--name", help="Its name in our list: letters, digits, . _ and -.")
-    parser.add_argument("--licence", default="MIT", help="Of the weights.")
-    parser.add_argument(
-        "--results", type=Path, metavar="RUNS", help="Runs whose transfer table the card shows."
-    )
-    parser.add_argument("--url", help="Where backbone.pth will be served, for the entry.")
-    parser.add_argument("--out", type=Path, default=Path("releases"), help="Its parent folder.")
+    add = parser.add_argument
+    add("--backbone", metavar="NAME_OR_FILE", help="What is released.")
+    add("--name", help="Its name in our list: letters, digits, . _ and -.")
+    add("--licence", default="MIT", help="Of the weights.")
+    add("--results", type=Path, metavar="RUNS", help="Runs whose transfer table the card shows.")
+    add("--url", help="Where backbone.pth will be served, for the entry.")
+    add("--out", type=Path, default=Path("releases"), help="Its parent folder.")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--to", type=Path, metavar="DIR", help="Copy the release to DIR/NAME.")
     where.add_argument("--push", metavar="hf:OWNER/NAME", help="Send it to Hugging Face.")
-    parser.add_argument(
-        "--allow-unknown", action="store_true", help="Release it though its origin has gaps."
-    )
+    add("--allow-unknown", action="store_true", help="Release it though its origin has gaps.")
     add_overrides(parser)
     options: Any = parser.parse(argv)
     if options.name is None or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):

@@ -125,24 +125,14 @@ def _options(argv: list[str] | None) -> Any:
     add("--out", type=Path, metavar="FILE", help="A JSON file for all scores, by image too.")
     add("--page", type=Path, metavar="FILE", help="An HTML page of the best and worst captions.")
     add("--images", type=Path, metavar="DIR", help="The images for the page, by name or id.")
-    add(
-        "--meteor",
-        choices=["auto", "python", "jar", "off"],
-        default="auto",
-        help="auto: where pycocoevalcap is installed; jar: by Java, slower.",
-    )
+    help_meteor = "auto: where pycocoevalcap is installed; jar: by Java, slower."
+    add("--meteor", choices=["auto", "python", "jar", "off"], default="auto", help=help_meteor)
     add("--meteor-data", type=Path, metavar="DIR", help="A METEOR folder instead of pycocoevalcap.")
     help_corpus = "CIDEr's document frequencies: captions, or a pickle of CIDEr's code (.p, .pkl)."
     add("--corpus", type=Path, metavar="FILE", help=help_corpus)
-    add(
-        "--bootstrap",
-        type=int,
-        nargs="?",
-        const=_DRAWS,
-        default=0,
-        metavar="DRAWS",
-        help=f"Intervals of 95 percent over images, by {_DRAWS} draws or as many as are given.",
-    )
+    help_draws = f"Intervals of 95 percent over images, by {_DRAWS} draws or as many as are given."
+    draws: Any = {"type": int, "nargs": "?", "const": _DRAWS, "default": 0}
+    add("--bootstrap", metavar="DRAWS", help=help_draws, **draws)
     add("--against", type=Path, metavar="FILE", help="Other results: differences, paired test.")
     add("--seed", type=int, default=0, help="Of the draws.")
     options = parser.parse(argv)

@@ -24,19 +24,18 @@ from tools.support.command import Parser, run_main
 def main(argv: list[str] | None = None) -> None:
     """Read, score, print."""
     parser = Parser(__doc__)
-    parser.add_argument("--data", type=Path, required=True, help="A Pascal VOC or MS-COCO tree.")
-    parser.add_argument("--split", required=True, help="Such as test, or VOC2007/test.")
-    parser.add_argument("--results", type=Path, required=True, help="The detections, JSON.")
-    parser.add_argument("--out", type=Path, help="A JSON file for every class and threshold.")
-    parser.add_argument("--classes", help="Comma-separated; otherwise those of the split.")
-    parser.add_argument("--categories", type=Path, help='{"1": "cat"} for detections by number.')
-    parser.add_argument(
-        "--rounding", choices=["none", "detectron2"], default="none", help="As its evaluator does."
-    )
-    parser.add_argument("--max-corrupt", type=int, default=0, help="Images that may be left out.")
-    parser.add_argument(
-        "--other-classes", choices=["refuse", "drop"], default="refuse", help="Beside --classes."
-    )
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="A Pascal VOC or MS-COCO tree.")
+    add("--split", required=True, help="Such as test, or VOC2007/test.")
+    add("--results", type=Path, required=True, help="The detections, JSON.")
+    add("--out", type=Path, help="A JSON file for every class and threshold.")
+    add("--classes", help="Comma-separated; otherwise those of the split.")
+    add("--categories", type=Path, help='{"1": "cat"} for detections by number.')
+    rounding = ["none", "detectron2"]
+    add("--rounding", choices=rounding, default="none", help="As its evaluator does.")
+    add("--max-corrupt", type=int, default=0, help="Images that may be left out.")
+    others = ["refuse", "drop"]
+    add("--other-classes", choices=others, default="refuse", help="Beside --classes.")
     options: Any = parser.parse(argv)
 
     from transfer.detection.average_precision import evaluate

@@ -12,26 +12,20 @@ if TYPE_CHECKING:
 def add_overrides(parser: argparse.ArgumentParser) -> None:
     """Add --trust, and the options for what a file leaves open in a group of their own."""
     parser.add_argument("--trust", action="store_true", help="Download files of unknown hash.")
-    group = parser.add_argument_group("what the file does not say of itself")
-    group.add_argument("--arch", help="A timm architecture, where names and shapes do not tell it.")
-    group.add_argument(
+    add = parser.add_argument_group("what the file does not say of itself").add_argument
+    add("--arch", help="A timm architecture, where names and shapes do not tell it.")
+    add(
         "--source",
         metavar="NAME",
         help="Whose preprocessing it follows (mean, std, channel order, strides): cutmix, "
         "cutmix-cifar, torchvision, mmpretrain, msra, detectron1, fair, or timm (the defaults of "
         "--arch).",
     )
-    group.add_argument("--mean", metavar="R,G,B", help="Of pixels in [0, 1]; with --std.")
-    group.add_argument("--std", metavar="R,G,B", help="Of pixels in [0, 1]; with --mean.")
-    group.add_argument(
-        "--channels",
-        choices=["rgb", "bgr"],
-        default="rgb",
-        help="The order that its first convolution expects, beside --mean and --std.",
-    )
-    group.add_argument(
-        "--prefix", help="Names that begin so belong to the network, the others are left."
-    )
+    add("--mean", metavar="R,G,B", help="Of pixels in [0, 1]; with --std.")
+    add("--std", metavar="R,G,B", help="Of pixels in [0, 1]; with --mean.")
+    channels = "The order that its first convolution expects, beside --mean and --std."
+    add("--channels", choices=["rgb", "bgr"], default="rgb", help=channels)
+    add("--prefix", help="Names that begin so belong to the network, the others are left.")
 
 
 def overrides(options: Any) -> "Overrides":

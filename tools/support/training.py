@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Generic
 
@@ -105,37 +106,25 @@ def parse(
     parser = Parser(description)
     parser.add_configuration(kind, default)
     more(parser)
-    parser.add_argument("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
-    parser.add_argument(
-        "--resume",
-        metavar="auto|RUN",
-        type=str,
-        help="Continue the run in a folder; auto: the unfinished run of this "
-        "configuration, if there is one.",
-    )
-    parser.add_argument(
-        "--device", choices=["auto", "cpu", "cuda", "mps"], default="auto", help="Where to compute."
-    )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="Show the resolved configuration and its cost, train nothing.",
-    )
-    parser.add_argument(
-        "--stop-after",
-        type=int,
-        metavar="STEP",
-        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
-    )
+    add = parser.add_argument
+    add("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
+    resume = "the unfinished run of this configuration, if there is one."
+    resume = f"Continue the run in a folder; auto: {resume}"
+    add("--resume", metavar="auto|RUN", type=str, help=resume)
+    devices = ["auto", "cpu", "cuda", "mps"]
+    add("--device", choices=devices, default="auto", help="Where to compute.")
+    dry_run = "Show the resolved configuration and its cost, train nothing."
+    add("--dry-run", action="store_true", help=dry_run)
+    stop = "Stop after this step of the run, to be resumed: for time slots of a cluster."
+    add("--stop-after", type=int, metavar="STEP", help=stop)
     words = list(sys.argv[1:] if argv is None else argv)
     resumed = value_of(words, "--resume")
     recipe = None if value_of(words, "--config") else str(ROOT / default)
     if resumed not in (None, "auto"):
         recipe = str(Path(str(resumed)) / "config.yaml")
         if not Path(recipe).exists():
-            raise UsageError(
-                f"--resume {resumed}: there is no run in that folder (no config.yaml)."
-            )
+            problem = "there is no run in that folder (no config.yaml)."
+            raise UsageError(f"--resume {resumed}: {problem}")
     chosen = parser.parse([*(["--config", recipe] if recipe else []), *words])
     config: Any = build_config(kind, parser, chosen)
     run = _run_folder(task.name, config, chosen.out, resumed)
@@ -184,14 +173,13 @@ def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) ->
                 "give another --out."
             )
         return run
-    number = 1
-    while True:
-        run = Run(Path("runs") / (f"{task}-{config.name}" + (f"-{number}" if number > 1 else "")))
-        if not run.folder.exists():
-            return run
-        if resumed == "auto" and not run.finished and _is_run_of(run, config):
-            return run
-        number += 1
+    names = chain([f"{task}-{config.name}"], (f"{task}-{config.name}-{n}" for n in count(2)))
+    return next(
+        run
+        for run in map(Run, map(Path("runs").joinpath, names))
+        if not run.folder.exists()
+        or (resumed == "auto" and not run.finished and _is_run_of(run, config))
+    )
 
 
 def _is_run_of(run: Run, config: Any) -> bool:
