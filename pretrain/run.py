@@ -19,7 +19,7 @@ import resource
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
@@ -344,11 +344,7 @@ def _git(*arguments: str) -> str | None:
     """What git prints about the checkout of this file; None outside one, or without git."""
     root = Path(__file__).resolve().parent.parent
     command = ["git", "-C", str(root), *arguments]
-    try:
-        if (root / ".git").exists():  # and not one around ours
-            return subprocess.run(
-                command, capture_output=True, text=True, check=True
-            ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        pass
+    if (root / ".git").exists():  # and not one around ours
+        with suppress(OSError, subprocess.CalledProcessError):
+            return subprocess.check_output(command, stderr=subprocess.DEVNULL, text=True).strip()
     return None

@@ -140,12 +140,10 @@ def _loaders(
     """Training and validation; each process its share of both."""
     options, size = config.dataset, config.dataset.image_size
     crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
+    val_crop = centre_crop(size, options.crop_pct)
     splits = (
         (Transformed(setup.data.train, crop), train_batching(config, fabric)),
-        (
-            Transformed(setup.data.val, centre_crop(size, options.crop_pct)),
-            scoring_batching(config, fabric),
-        ),
+        (Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)),
     )
     reading: dict[str, Any] = {
         "workers": config.loader.workers,
@@ -175,10 +173,9 @@ def _in_memory(
             batches.append((images, labels))
             advance(len(labels))
     images, labels = (torch.cat(column) for column in zip(*batches, strict=True))
-    if fabric.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(fabric.device)
-        if images.numel() < free // 2:
-            images, labels = images.to(fabric.device), labels.to(fabric.device)
+    device = fabric.device
+    if device.type == "cuda" and images.numel() < torch.cuda.mem_get_info(device)[0] // 2:
+        images, labels = images.to(device), labels.to(device)
     # broken images are not there at all
     loader = InMemoryLoader(images, labels, BatchSampler(len(labels), **how))
     loader.corrupt.update(files.corrupt)

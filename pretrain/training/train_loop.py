@@ -271,8 +271,8 @@ class TrainLoop:
         elif rank == 0:  # a sum is over micro-batches, of which a step had another number
             self.sums += sums.sum(0) * (math.prod(here.values()) / math.prod(there.values()))
         if self.fabric.is_global_zero:
-            place = f"after epoch {self.epoch}, step {self.done} of the next"
-            log(f"resuming {self.run.folder} {place}")
+            place = f"epoch {self.epoch}, step {self.done} of the next"
+            log(f"resuming {self.run.folder} after {place}")
             if here != there:
                 log(_changed(there, here, self.config.batch_size))
 
@@ -343,10 +343,8 @@ class TrainLoop:
         total: Any = self.fabric.all_reduce(self.sums.clone(), reduce_op="sum")
         means: list[float] = (total / count).tolist()
         if not all(map(math.isfinite, means)):
-            raise UsageError(
-                f"the training loss is {means[0]} in epoch {self.epoch + 1}: it has diverged. "
-                + _SMALLER_STEPS
-            )
+            where = f"the training loss is {means[0]} in epoch {self.epoch + 1}"
+            raise UsageError(f"{where}: it has diverged. {_SMALLER_STEPS}")
         return means
 
     def finish_epoch(self, record: Mapping[str, Any]) -> None:

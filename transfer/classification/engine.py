@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -108,7 +107,7 @@ def finetune(
             if fabric.is_global_zero:
                 log(f"{_TITLES[mode]}: {text}")
         if fabric.is_global_zero:
-            write_text(_mode_file(run, mode), json.dumps(asdict(results[mode])))
+            write_text(run.folder / f"modes/{mode}.json", json.dumps(asdict(results[mode])))
 
     # ---- leave predictions, the picture and, last, the result
     result = None
@@ -185,8 +184,7 @@ def train_classifier(
         network.to(fabric.device, memory_format=torch.channels_last)
         best_top1 = evaluate(network, data.scored)
     if fabric.is_global_zero:
-        classifier = _classifier(state, setup, config, last, fabric)
-        classifier.save(run.folder / "classifier.pth")
+        _classifier(state, setup, config, last, fabric).save(run.folder / "classifier.pth")
     metrics = {
         "full_top1_best": best_top1,
         "best_epoch": best["epoch"],
@@ -271,10 +269,6 @@ def _notes(setup: ClassificationSetup, config: ClassificationConfig) -> list[str
     return [f"{len(data.classes)} classes: {shown}", counts, *data.notes]
 
 
-def _mode_file(run: Run, mode: str) -> Path:
-    return run.folder / "modes" / f"{mode}.json"
-
-
 def _read_results(
     run: Run, setup: ClassificationSetup, config: ClassificationConfig
 ) -> dict[str, ModeResult]:
@@ -288,7 +282,7 @@ def _read_results(
     return {
         mode: ModeResult(**json.loads(file.read_text(encoding="utf-8")))
         for mode in config.modes
-        if (file := _mode_file(run, mode)).exists()
+        if (file := run.folder / f"modes/{mode}.json").exists()
     }
 
 

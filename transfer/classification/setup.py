@@ -71,8 +71,8 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
         )
     backbone = with_image_size(backbone, options.image_size)
     given: dict[str, Any] = {"crop_pct": options.crop_pct, "interpolation": options.interpolation}
-    changes = {name: value for name, value in given.items() if value is not None}
-    backbone = replace(backbone, spec=replace(backbone.spec, **changes))
+    if changes := {name: value for name, value in given.items() if value is not None}:
+        backbone = replace(backbone, spec=replace(backbone.spec, **changes))
     shape = Encoder(backbone, "pooled").feature_shape(backbone)
     if len(shape) != 1:
         raise UsageError(
