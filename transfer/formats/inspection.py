@@ -64,14 +64,10 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
         parsed = parse(file, overrides)
         lines += _describe_parsed(parsed)
         if parsed.preprocessing is None:
-            lines += [
-                ("network", parsed.arch),
-                _describe_head(parsed.num_classes),
-                _describe_size(parsed.weights),
-                ("UNKNOWN", _LEFT_OPEN),
-                *(("WARNING", flaw) for flaw in find_flaws(parsed.weights, parsed.filled)),
-            ]
-            return Inspection(lines)
+            head, size = _describe_head(parsed.num_classes), _describe_size(parsed.weights)
+            flaws = [("WARNING", flaw) for flaw in find_flaws(parsed.weights, parsed.filled)]
+            lines += [("network", parsed.arch), head, size, ("UNKNOWN", _LEFT_OPEN)]
+            return Inspection([*lines, *flaws])
         try:
             backbone = to_backbone(parsed, file)
         except UsageError as error:  # NaN: the other facts are still worth a line

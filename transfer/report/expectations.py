@@ -77,20 +77,19 @@ def read_expected(path: Path) -> list[Expected]:
     Raises:
         UsageError: no such file, no YAML, or rows that say too little, too much or nonsense.
     """
+    where = f"--check {path}"
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"--check {path}: cannot be read as YAML: {error}") from error
+        raise UsageError(f"{where}: cannot be read as YAML: {error}") from error
     if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise UsageError(
-            f"--check {path}: expected a mapping with a list `rows`, see docs/report.md."
-        )
+        raise UsageError(f"{where}: expected a mapping with a list `rows`, see docs/report.md.")
     if unknown := [key for key in content if key not in ("rows", "tolerance")]:
-        raise UsageError(f"--check {path}: unknown {unknown}; allowed are rows, tolerance.")
+        raise UsageError(f"{where}: unknown {unknown}; allowed are rows, tolerance.")
     if not content["rows"]:
-        raise UsageError(f"--check {path}: rows is empty, so nothing would be checked.")
+        raise UsageError(f"{where}: rows is empty, so nothing would be checked.")
     return [
-        _parse_row(row, content.get("tolerance"), f"--check {path}: row {number}")
+        _parse_row(row, content.get("tolerance"), f"{where}: row {number}")
         for number, row in enumerate(content["rows"], 1)
     ]
 
