@@ -4,8 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from typing import Any
 
 from pretrain.errors import UsageError
 from tools.support.command import ROOT
@@ -43,17 +44,16 @@ def peak_memory_mib(code: str, device: str, *arguments: str) -> float:
         "import torch; from pretrain.run import peak_memory_mib\n"
         f"print(peak_memory_mib(torch.device({device!r})))"
     )
-    output = in_new_process([sys.executable, "-c", f"{code}\n{report}", *arguments])
-    return float(output.split()[-1])
+    return float(in_new_process("-c", f"{code}\n{report}", *arguments).split()[-1])
 
 
-def in_new_process(command: Sequence[str]) -> str:
-    """What a command prints; this project can be imported there.
+def in_new_process(*arguments: str) -> str:
+    """What Python with these arguments prints; this project can be imported there.
 
     Raises:
         UsageError: it failed; the message ends with its standard error.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command, environment = [sys.executable, *arguments], {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         raise UsageError(f"a process failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
@@ -66,6 +66,22 @@ def wait(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
+
+
+def heading(subject: str, argv: Sequence[str], threads: int = 1) -> str:
+    """One line: how a benchmark was called, and `hardware`."""
+    return f"`{' '.join(['python tools/bench.py', subject, *argv])}`: {hardware(threads)}"
+
+
+def make_available(make: Callable[[str], Any], names: Iterable[str]) -> dict[str, Any]:
+    """The sides whose library is installed, by name; the others are printed as left out."""
+    sides = {}
+    for name in names:
+        try:
+            sides[name] = make(name)
+        except ImportError as error:
+            print(f"left out: {name} ({error})")
+    return sides
 
 
 def hardware(threads: int) -> str:

@@ -44,10 +44,9 @@ def main(argv: list[str]) -> None:
     known = {"search": _search, "epochs": _epochs, "words": _words}
     if unknown := set(parts) - set(known):
         raise UsageError(f"--parts: there is no {', '.join(unknown)}; there are {tuple(known)}.")
-    if "epochs" in parts and options.data is None:
-        raise UsageError("the part epochs needs --data DIR.")
-    if "words" in parts and options.captions is None:
-        raise UsageError("the part words needs --captions FILE.")
+    for part, option in (("epochs", "data DIR"), ("words", "captions FILE")):
+        if part in parts and options[option.split()[0]] is None:
+            raise UsageError(f"the part {part} needs --{option}.")
 
     import torch
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError, check_ranges
-from tools.support.benchmarks._timing import hardware, in_new_process, table, take_turns
+from tools.support.benchmarks._timing import heading, in_new_process, table, take_turns
 from tools.support.command import ROOT, Parser
 
 Captions = tuple[Mapping[str, list[str]], Mapping[str, str]]
@@ -46,7 +46,7 @@ def main(argv: list[str]) -> None:
     captions = load(options.references, options.results)
     java = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr
     print(
-        f"`python tools/bench.py captions {' '.join(argv)}`: {hardware(1)}, NumPy "
+        f"{heading('captions', argv)}, NumPy "
         f"{metadata.version('numpy')}, pycocoevalcap {metadata.version('pycocoevalcap')}, "
         f"{java.splitlines()[0] if java else 'Java'}\n\n"
         f"{len(captions[0]):,} images with {sum(map(len, captions[0].values())):,} references; the "
@@ -159,13 +159,13 @@ def time_processes(captions: Captions, rounds: int) -> str:
     """What a user waits for: imports, files and scores in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         words = _write(Path(folder), captions)
-        tool = [sys.executable, str(ROOT / "tools" / "score_captions.py")]
-        tool += ["--references", words[0], "--results", words[1], "--meteor"]
+        tool = [str(ROOT / "tools" / "score_captions.py"), "--references", words[0]]
+        tool += ["--results", words[1], "--meteor"]
         sides = {
             "pycocoevalcap": lambda: _run_side("pycocoevalcap", False, words),
-            "tools/score_captions.py --meteor off": lambda: in_new_process([*tool, "off"]),
+            "tools/score_captions.py --meteor off": lambda: in_new_process(*tool, "off"),
             "pycocoevalcap with METEOR": lambda: _run_side("pycocoevalcap", True, words),
-            "tools/score_captions.py": lambda: in_new_process([*tool, "python"]),
+            "tools/score_captions.py": lambda: in_new_process(*tool, "python"),
         }
         best = take_turns(sides, rounds)
     names = list(sides)
@@ -217,9 +217,8 @@ def _write(folder: Path, captions: Captions) -> list[str]:
 
 
 def _run_side(side: str, with_meteor: bool, words: list[str]) -> str:
-    call = f"captions.run_alone({side!r}, {with_meteor})"
-    code = f"from tools.support.benchmarks import captions; {call}"
-    return in_new_process([sys.executable, "-c", code, *words])
+    code = f"from {__name__} import run_alone; run_alone({side!r}, {with_meteor})"
+    return in_new_process("-c", code, *words)
 
 
 def run_alone(side: str, with_meteor: bool) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.support.benchmarks._timing import hardware, table, take_turns
+from tools.support.benchmarks._timing import heading, make_available, table, take_turns
 from tools.support.command import Parser
 
 
@@ -45,13 +45,9 @@ def main(argv: list[str]) -> None:
         "ours, records at hand": lambda: evaluate(records, rows),
     }
     peers = {"detectron2, one metric": _detectron2, "pycocotools": _coco, "faster-coco-eval": _coco}
-    for name, make in peers.items():
-        try:
-            sides[name] = make(name, options, records, rows)
-        except ImportError as error:
-            print(f"left out: {name} ({error})")
+    sides |= make_available(lambda name: peers[name](name, options, records, rows), peers)
     best = take_turns(sides, options.rounds)
-    print(f"`python tools/bench.py detections {' '.join(argv)}`: {hardware(1)}\n")
+    print(heading("detections", argv) + "\n")
     print(f"{len(records):,} images, {len(records.classes)} classes, {len(rows):,} detections:\n")
     with_files, at_hand = best["ours, XML files read"], best["ours, records at hand"]
     lines = [

@@ -17,7 +17,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from tools.support.benchmarks._timing import hardware, peak_memory_mib, table, take_turns, wait
+from tools.support.benchmarks._timing import (
+    heading,
+    make_available,
+    peak_memory_mib,
+    table,
+    take_turns,
+    wait,
+)
 from tools.support.command import Parser
 
 PARTS = ["step", "memory"]
@@ -27,14 +34,8 @@ ARCHS = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
 def main(argv: list[str]) -> None:
     """Measure the parts that were asked for."""
     options = parse(argv)
-    command = "python tools/bench.py detectors " + " ".join(argv)
-    print(f"`{command}`: {hardware(options.threads)}\n")
-    steps = {}
-    for name in SIDES:
-        try:
-            steps[name] = make(name, options)
-        except ImportError as error:
-            print(f"left out: {name} ({error})")
+    print(heading("detectors", argv, options.threads) + "\n")
+    steps = make_available(partial(make, options=options), SIDES)
     if "step" in options.parts:
         clock = time.process_time if options.device == "cpu" else time.perf_counter
         best = take_turns(steps, options.rounds, clock)
@@ -43,10 +44,7 @@ def main(argv: list[str]) -> None:
         ]
         print(table(["one step", "seconds", "in its library's own"], rows) + "\n", flush=True)
     if "memory" in options.parts:
-        code = (
-            "import sys; from tools.support.benchmarks.detectors import take_three_steps\n"
-            "take_three_steps(*sys.argv[1:])"
-        )
+        code = f"import sys; from {__name__} import take_three_steps as take; take(*sys.argv[1:])"
         memory = {n: peak_memory_mib(code, options.device, n, *argv) for n in steps}
         rows = [[n, f"{mib:,.0f}", f"{mib / memory[SIDES[n][1]]:.2f}"] for n, mib in memory.items()]
         print(table(["peak memory, three steps", "MiB", "in its library's own"], rows))
@@ -114,14 +112,9 @@ def _torchvision(images: list[Any], targets: list[Any], options: Any) -> Callabl
 
     body: Any = resnet_fpn_backbone(backbone_name=options.arch, weights=None, trainable_layers=3)
     _calm(body)
-    model: Any = FasterRCNN(
-        body,
-        options.classes + 1,
-        min_size=options.size,
-        max_size=2 * options.size,
-        rpn_post_nms_top_n_train=1000,
-        box_batch_size_per_image=options.rois,
-    )
+    sizes = {"min_size": options.size, "max_size": 2 * options.size}
+    rois = {"rpn_post_nms_top_n_train": 1000, "box_batch_size_per_image": options.rois}
+    model: Any = FasterRCNN(body, options.classes + 1, **sizes, **rois)
     model.to(options.device).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9, weight_decay=1e-4)
     floats = [image / 255 for image in images]

@@ -8,15 +8,15 @@ statistics moved. Each format has a process of its own; verifying is part of wha
 """
 
 import json
-import sys
 import tempfile
 import time
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
-from tools.support.benchmarks._timing import hardware, in_new_process, table
+from tools.support.benchmarks._timing import heading, in_new_process, table
 from tools.support.command import Parser
 from transfer.formats.writing import FORMATS, SUFFIX
 
@@ -34,8 +34,7 @@ def main(argv: list[str]) -> None:
     lacking = {to for to in ("onnx", "detectron2") if find_spec(to) is None}
     lacking -= {"detectron2"} if options.python else set()
     formats = options.to or [to for to in FORMATS if to not in lacking]
-    command = "python tools/bench.py formats " + " ".join(argv)
-    print(f"`{command.rstrip()}`: {hardware(1)}\n")
+    print(heading("formats", argv) + "\n")
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint.pth"
         _make_checkpoint(options.arch, checkpoint)
@@ -44,18 +43,13 @@ def main(argv: list[str]) -> None:
             f"A {options.arch} of {size:,.1f} MiB; the memory is what a process needs beyond what\n"
             "it needs for its libraries, without the processes that it starts.\n"
         )
-        code = (
-            "import sys; from tools.support.benchmarks import formats; "
-            "formats.measure(*sys.argv[1:])"
-        )
+        code = f"import sys; from {__name__} import measure; measure(*sys.argv[1:])"
         best: dict[str, list[float]] = {}
-        for turn in range(options.rounds):
-            for to in formats:
-                out = Path(folder) / f"{to}-{turn}{SUFFIX[to]}"
-                words = [str(checkpoint), to, str(out), options.python or ""]
-                output = in_new_process([sys.executable, "-c", code, *words])
-                measured = json.loads(output.splitlines()[-1])
-                best[to] = list(map(min, best.get(to, measured), measured))
+        for turn, to in product(range(options.rounds), formats):
+            out = str(Path(folder) / f"{to}-{turn}{SUFFIX[to]}")
+            output = in_new_process("-c", code, str(checkpoint), to, out, options.python or "")
+            measured = json.loads(output.splitlines()[-1])
+            best[to] = list(map(min, best.get(to, measured), measured))
     rows = [
         [to, f"{read:.2f}", f"{write:.2f}", f"{memory:,.0f}", f"{memory / size:.1f}"]
         for to, (read, write, memory) in best.items()

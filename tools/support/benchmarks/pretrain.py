@@ -11,7 +11,7 @@ its default memory layout and once with channels_last, which is ours.
 from pathlib import Path
 
 from pretrain.errors import UsageError, check_ranges
-from tools.support.benchmarks._timing import hardware
+from tools.support.benchmarks._timing import heading
 from tools.support.command import Parser
 
 PARTS = ("mixing", "loader", "step", "pipeline", "memory")
@@ -38,7 +38,6 @@ def main(argv: list[str]) -> None:
     from tools.support.benchmarks import _pretrain_parts
 
     torch.set_num_threads(options.threads)
-    command = "python tools/bench.py pretrain " + " ".join(argv)
-    print(f"`{command}`: {hardware(options.threads)}\n")
+    print(heading("pretrain", argv, options.threads) + "\n")
     for part in options.parts:
         print(getattr(_pretrain_parts, f"measure_{part}")(options) + "\n", flush=True)
