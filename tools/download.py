@@ -50,17 +50,9 @@ def _list_released() -> str:
     from transfer import hub
 
     rows = [("name", "network", "hash", "served as", "trained with", "top-1 error %")]
-    rows += [
-        (
-            entry.name,
-            entry.arch,
-            entry.sha256[:8] if entry.sha256 else "unknown",
-            "file" if entry.url else "web page",
-            entry.recipe,
-            entry.row,
-        )
-        for entry in hub.released().values()
-    ]
+    for entry in hub.released().values():
+        digest, served = (entry.sha256 or "unknown")[:8], "file" if entry.url else "web page"
+        rows.append((entry.name, entry.arch, digest, served, entry.recipe, entry.row))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
     lines.append(

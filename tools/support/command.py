@@ -47,17 +47,9 @@ _RENAMED = {
     "detector.anchor_sides": "detector.anchor_sizes",
     "images.group": "dataset.aspect_ratio_grouping",
 }
-_RENAMED_SECTIONS = {
-    "solver": "optimizer",
-    "adam": "optimizer",
-    "voc": "dataset",
-    "images": "dataset",
-}
-_RENAMED_FIELDS = {
-    "max_broken": "max_corrupt",
-    "clip": "clip_norm",
-    "warmup_epochs": "warmup",
-}
+_RENAMED_SECTIONS = dict.fromkeys(("solver", "adam"), "optimizer")
+_RENAMED_SECTIONS |= dict.fromkeys(("voc", "images"), "dataset")
+_RENAMED_FIELDS = {"max_broken": "max_corrupt", "clip": "clip_norm", "warmup_epochs": "warmup"}
 _MEANING_CHANGED = {
     "optimizer.name": "SGD without Nesterov momentum, as detectors are trained with, is 'momentum'",
     "optimizer.no_decay": "true is 'nothing', false is 'norms_and_biases'",
@@ -196,10 +188,9 @@ def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
         return f"{problem}: it is now {flag}{renamed}{changed}."
     # of another section, or misspelt
     near = [option for option in sorted(known) if option.rpartition(".")[2] == last]
+    by_last = {option.rpartition(".")[2]: option for option in sorted(known)}
     near = near or get_close_matches(name, known, 1, 0.5)
-    if not near:
-        by_last = {option.rpartition(".")[2]: option for option in sorted(known)}
-        near = [by_last[match] for match in get_close_matches(last, by_last, 1, 0.5)]
+    near = near or [by_last[match] for match in get_close_matches(last, by_last, 1, 0.5)]
     if not near:
         return f"{problem}; --help lists what there is."
     home = near[0].rpartition(".")[0]
@@ -223,9 +214,9 @@ def build_config(kind: type[Config], parser: Parser, options: Namespace) -> Conf
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag among the words of a command line."""
-    for place, word in enumerate(words):
-        if word == flag and place + 1 < len(words):
-            return words[place + 1]
+    for index, word in enumerate(words):
+        if word == flag and index + 1 < len(words):
+            return words[index + 1]
         if word.startswith(flag + "="):
             return word.split("=", 1)[1]
     return None

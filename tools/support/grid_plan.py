@@ -20,9 +20,8 @@ def by_task(flag: str, words: Iterable[str], tasks: Sequence[str]) -> dict[str, 
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or not value or name not in tasks or name in values:
-            raise UsageError(
-                f"{flag} has {word!r}; it must be TASK=PATH, each task once, of {', '.join(tasks)}."
-            )
+            must = f"it must be TASK=PATH, each task once, of {', '.join(tasks)}."
+            raise UsageError(f"{flag} has {word!r}; {must}")
         values[name] = value
     return values
 
