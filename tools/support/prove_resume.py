@@ -11,12 +11,11 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
+from subprocess import DEVNULL, Popen, TimeoutExpired
 from typing import Any
 
 import yaml
@@ -28,17 +27,6 @@ from tools.support.command import ROOT
 
 _STEPS = 12
 _TRIES = 20
-
-
-@dataclass(frozen=True)
-class Landed:
-    """A kill that came while the run was at work."""
-
-    seconds: float
-    """After the first checkpoint."""
-    epoch: int
-    step: int
-    """Of the next epoch: where the checkpoint stood."""
 
 
 def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed: int = 0) -> None:
@@ -67,21 +55,16 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
         whole = state(scratch / "whole")
         for number in range(1, kills + 1):
             cut = scratch / f"cut{number}"
-            landed = _killed([*run, "--out", str(cut)], cut, window, moments)
+            killed = _killed([*run, "--out", str(cut)], cut, window, moments)
             if not Run(cut).finished:
                 _watched([*run, "--resume", str(cut)], cut, None)
-            found = state(cut)
-            names = sorted(whole.keys() | found.keys())
-            differing = [name for name in names if not _equal(whole.get(name), found.get(name))]
-            story = (
-                f"kill {number} of {kills}: SIGKILL {landed.seconds:.2f} s after the first "
-                f"checkpoint, the last was of epoch {landed.epoch}, step {landed.step}; resumed"
-            )
+            resumed = state(cut)
+            names = sorted(whole.keys() | resumed.keys())
+            differing = [name for name in names if not _equal(whole.get(name), resumed.get(name))]
+            story = f"kill {number} of {kills}: {killed}; resumed"
             if differing:
-                raise UsageError(
-                    f"{story}: {len(differing)} of {len(names)} values differ: "
-                    f"{', '.join(differing[:8])}"
-                )
+                problem = f"{len(differing)} of {len(names)} values differ"
+                raise UsageError(f"{story}: {problem}: {', '.join(differing[:8])}")
             log(f"{story}: all {len(names)} values equal")
             shutil.rmtree(cut)
         print(
@@ -93,13 +76,20 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _killed(command: list[str], folder: Path, window: float, moments: random.Random) -> Landed:
-    """Start the run and kill it while it is at work; begin again where it was faster."""
+def _killed(command: list[str], folder: Path, window: float, moments: random.Random) -> str:
+    """Start the run and kill it while it is at work; begin again where it was faster.
+
+    Returns:
+        When it was killed, and where its checkpoint stood.
+    """
     for _ in range(_TRIES):
         moment = moments.uniform(0, window)
         if _watched(command, folder, moment) < 0:
             content = state(folder)
-            return Landed(moment, content["checkpoint.epoch"], content["checkpoint.done"])
+            return (
+                f"SIGKILL {moment:.2f} s after the first checkpoint, the last was of epoch "
+                f"{content['checkpoint.epoch']}, step {content['checkpoint.done']}"
+            )
         shutil.rmtree(folder)
     raise UsageError(
         f"the run ended before it could be killed, {_TRIES} times: its {window:.2f} s are too "
@@ -117,23 +107,22 @@ def _watched(command: list[str], folder: Path, moment: float | None) -> float:
         UsageError: it failed.
     """
     checkpoint = Run(folder).checkpoint
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=said, start_new_session=True
-        )
+    with tempfile.TemporaryFile("w+") as errors:
+        process = Popen(command, stdout=DEVNULL, stderr=errors, start_new_session=True)
         while not checkpoint.exists() and process.poll() is None:
             time.sleep(0.002)
         began = time.monotonic()
         try:
             process.wait(timeout=moment)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)  # and its loader processes, as out of memory
             process.wait()
             return -1.0
         if process.returncode:
-            said.seek(0)
-            words = said.read().strip()[-2000:]
-            raise UsageError(f"the run failed ({process.returncode}):\n{words}")
+            errors.seek(0)
+            raise UsageError(
+                f"the run failed ({process.returncode}):\n{errors.read().strip()[-2000:]}"
+            )
         return time.monotonic() - began
 
 
@@ -142,15 +131,11 @@ def state(folder: Path) -> dict[str, Any]:
     import torch
 
     run = Run(folder)
-    paths = {
-        "checkpoint": run.checkpoint,
-        "best": run.checkpoint.with_name("best.pth"),
-        "kept": folder / "backbone.pth",
-    }
-    content: dict[str, Any] = {
-        name: torch.load(path, weights_only=True) for name, path in paths.items() if path.exists()
-    }
-    content["log"] = run.read_log()
+    content: dict[str, Any] = {"log": run.read_log()}
+    best, kept = run.checkpoint.with_name("best.pth"), folder / "backbone.pth"
+    for name, path in {"checkpoint": run.checkpoint, "best": best, "kept": kept}.items():
+        if path.exists():
+            content[name] = torch.load(path, weights_only=True)
     return dict(_flat("", content))
 
 
@@ -161,7 +146,7 @@ def _flat(name: str, value: Any) -> list[tuple[str, Any]]:
         inner = [(f"{name}.{key}" if name else str(key), v) for key, v in value.items()
                  if key not in timed]  # fmt: skip
     elif isinstance(value, list):
-        inner = [(f"{name}.{place}", v) for place, v in enumerate(value)]
+        inner = [(f"{name}.{index}", v) for index, v in enumerate(value)]
     else:
         return [(name, value)]
     return [pair for key, v in inner for pair in _flat(key, v)]

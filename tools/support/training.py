@@ -1,7 +1,7 @@
 """A training tool, from its options to the end of its run; `run_task` is all that a task needs."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -84,8 +84,7 @@ def run_task(
 
 def steps_in_words(steps_per_epoch: int, config: Any) -> str:
     """How long the run is."""
-    total = config.steps(steps_per_epoch)
-    return f"{steps_per_epoch:,} steps an epoch, {total:,} in all"
+    return f"{steps_per_epoch:,} steps an epoch, {config.steps(steps_per_epoch):,} in all"
 
 
 def parse(
@@ -145,18 +144,8 @@ def with_data(config: Any, task: Task, fabric: Any) -> Any:
     if config.data is not None:
         return config
     with fabric.rank_zero_first():
-        return replace(config, data=str(draw_demo_data(task, SYNTHETIC, task.demo.tool)))
-
-
-def draw_demo_data(task: Task, root: Path, sizes: Mapping[str, Any]) -> Path:
-    """The synthetic shapes of a task below `root`, drawn where they are not there yet.
-
-    Args:
-        task: what they are for.
-        root: for data of all kinds.
-        sizes: arguments of the task's drawing function: train, val, size and others.
-    """
-    return Path(tasks.load(task.demo.draw)(root, **sizes))
+        # drawn where they are not there yet
+        return replace(config, data=str(tasks.load(task.demo.draw)(SYNTHETIC, **task.demo.tool)))
 
 
 def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) -> Run:

@@ -43,8 +43,8 @@ def measure_mixing(options: Any) -> str:
     shape = (256, 3, 224, 224)
     labels = torch.randint(0, 1000, (shape[0],))
     ours: dict[str, Any] = {f"CutMix, {g}": CutMix(granularity=g) for g in get_args(Granularity)}
-    ours |= {"Mixup, batch": Mixup(), "Mixup, sample": Mixup(granularity="sample")}
-    ours["Cutout"] = Cutout()
+    sample = Mixup(granularity="sample")
+    ours |= {"Mixup, batch": Mixup(), "Mixup, sample": sample, "Cutout": Cutout()}
     others: dict[str, Any] = {"torchvision CutMix, batch": v2.CutMix(num_classes=1000)}
     for mode in ("batch", "pair", "elem"):
         mixup = TimmMixup(0, 1.0, mode=mode, num_classes=1000)
@@ -110,12 +110,11 @@ def measure_step(options: Any) -> str:
         "the network alone": lambda: bare((last, labels)),
     }
     best = take_turns(sides, options.rounds)
-    alone = best.pop("the network alone")
-    rest = f"{100 * (1 - alone / best[OURS]):.1f} % of our step"
+    rest = 100 * (1 - best.pop("the network alone") / best[OURS])
     return (
         f"Training step, {_setting(options)} (ours from bytes, with normalisation and flip; timm's "
         f"from normalised images):\n\n{_ratios(best, options.batch)}\n\n"
-        f"Not the network (forward, backward, optimizer): {rest}."
+        f"Not the network (forward, backward, optimizer): {rest:.1f} % of our step."
     )
 
 
