@@ -71,9 +71,7 @@ def evaluate_backbone(
     loader = Loader(
         Transformed(images, v2.Compose(steps)),
         batch_size=batch_size,
-        seed=0,
         workers=workers,
-        shuffle=False,
         collate=collate,
         rank=fabric.global_rank,
         ranks=fabric.world_size,

@@ -40,12 +40,15 @@ FILES = sorted(
 )
 # Lines that importing an engine brings (python tests/count_code.py): a reader may have to open all
 # of them. A feature that needs more raises its figure here, in its own commit, with the reason.
+# Wanted were 4,500 for pretraining, 7,500 for captioning and 4,000 for classification. About 2,900
+# lines are what every trainer brings: configuration, loop, run folder, backbone file; METEOR and the
+# tokenizer are another 1,500 of captioning, the feature cache 300 of both.
 BUDGET = {
-    "pretrain": 4_500,
-    "detection": 6_500,
-    "captioning": 7_500,
-    "classification": 4_000,
-    "together": 14_500,
+    "pretrain": 4_650,
+    "detection": 6_200,
+    "captioning": 7_900,
+    "classification": 4_650,
+    "together": 14_150,
 }
 
 
@@ -126,5 +129,7 @@ def test_an_import_too_many_breaks_the_budget():
     assert lines > BUDGET["detection"]
 
 
-def test_an_import_by_a_text_is_followed():
-    assert ROOT / "transfer/task.py" in imported_files("transfer.grid")
+def test_an_import_by_a_text_is_followed(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('def load():\n    return import_module("transfer.hub")\n')
+    assert imports(path) == {"transfer.hub"}

@@ -29,16 +29,6 @@ class Metric:
 
 
 @dataclass(frozen=True)
-class Curve:
-    """What a run logs after each epoch, to be drawn over the epochs."""
-
-    key: str
-    """Of a record of log.jsonl."""
-    title: str
-    factor: float = 1
-
-
-@dataclass(frozen=True)
 class DemoData:
     """The synthetic shapes that a task takes where no data is given."""
 
@@ -118,7 +108,8 @@ class Task:
     finetune: str
     """(backbone, config, run, fabric, *, stop_after) -> Result."""
     metrics: tuple[Metric, ...]
-    curve: Curve | None
+    curve: Metric | None
+    """Its key is that of a record of log.jsonl: drawn over the epochs."""
     demo: DemoData
     resolve: str | None = None
     """config -> config with what the machine decides filled in, such as the library that trains."""
@@ -140,7 +131,7 @@ PRETRAIN = Task(
     build="pretrain.setup:build",
     finetune="pretrain.engine:pretrain",
     metrics=(Metric("top1", "top-1 %, last", always=True), Metric("top1_best", "top-1 %, best")),
-    curve=Curve("top1", "top-1 % on validation"),
+    curve=Metric("top1", "top-1 % on validation"),
     demo=DemoData("pretrain.synthetic:classification", _IMAGES, _IMAGES, recipe="demo_short"),
     pictures=(
         Picture(
@@ -168,7 +159,7 @@ TASKS: tuple[Task, ...] = (
             Metric("full_top1", "fine-tuned %"),
             Metric("full_top1_best", "fine-tuned %, best"),
         ),
-        curve=Curve("val_top1", "top-1 % on validation"),
+        curve=Metric("val_top1", "top-1 % on validation"),
         demo=DemoData("pretrain.synthetic:classification", tool=_FEW_IMAGES, grid=_FEW_IMAGES),
         pictures=(
             Picture(
@@ -194,7 +185,7 @@ TASKS: tuple[Task, ...] = (
             Metric("AP50_best", "AP50, best", main=False),
             Metric("AP", "AP"),
         ),
-        curve=Curve("AP50", "AP50"),
+        curve=Metric("AP50", "AP50"),
         demo=DemoData(
             "pretrain.synthetic:detection",
             tool={"train": 1000, "val": 300, "size": 128},
@@ -229,7 +220,7 @@ TASKS: tuple[Task, ...] = (
             Metric("val_CIDEr_last", "CIDEr on val, last", 100, main=False),
             Metric("val_CIDEr_best", "CIDEr on val, best", 100, main=False),
         ),
-        curve=Curve("val_CIDEr", "CIDEr on validation", 100),
+        curve=Metric("val_CIDEr", "CIDEr on validation", 100),
         demo=DemoData(
             draw="pretrain.synthetic:captions",
             tool={"train": 4000, "val": 500, "size": 96},

@@ -562,7 +562,7 @@ def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, 
         build="nowhere:build",
         finetune="nowhere:finetune",
         metrics=(task.Metric("catches", "catches %", 100), task.Metric("drops", "drops")),
-        curve=task.Curve("val_catches", "catches over time", 100),
+        curve=task.Metric("val_catches", "catches over time", 100),
         demo=task.DemoData("nowhere:draw", {}, {}),
         pictures=(
             task.Picture("balls.png", "balls", "The balls", "As they flew.", "{method} balls", 40),

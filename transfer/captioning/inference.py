@@ -51,9 +51,7 @@ def caption_files(
     loader = Loader(
         ImageDataset(paths, captioner.backbone.preprocess(), keep_corrupt=True),
         batch_size=min(_MAX_IMAGES, images_at_once(captioner.decoding.beam)),
-        seed=0,
         workers=workers,
-        shuffle=False,
         collate=collate_readable,
     )
     captions: dict[int, str] = {}

@@ -176,8 +176,7 @@ def setup_training(
         parts.append(encoder)
         pixels = Loader(
             ImageCaptionDataset(paths, image_of, words, setup.backbone.preprocess()),
-            workers=config.loader.workers,
-            prefetch=config.loader.prefetch,
+            **vars(config.loader),
             collate=collate,
             **batching,
         )

@@ -135,8 +135,6 @@ def detect(
     loader = Loader(
         DetectionDataset(records, dataset, train=False),
         batch_size=batch_size,
-        seed=0,
-        shuffle=False,
         workers=workers,
         collate=collate,
         rank=fabric.global_rank,

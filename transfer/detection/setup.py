@@ -122,8 +122,7 @@ def setup_training(
     loader = Loader(
         DetectionDataset(images, config.dataset, train=True),
         collate=collate,
-        workers=config.loader.workers,
-        prefetch=config.loader.prefetch,
+        **vars(config.loader),
         max_corrupt=config.dataset.max_corrupt,
         order=order if config.dataset.aspect_ratio_grouping else None,
         **train_batching(config, fabric),

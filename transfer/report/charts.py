@@ -101,7 +101,7 @@ def curves(table: Table) -> Iterator[Chart]:
             yield Chart(setting.task, head, drawing, " ".join([head, *map(table.name, taken)]))
 
 
-def _logged(run: FinishedRun, curve: task.Curve) -> Points:
+def _logged(run: FinishedRun, curve: task.Metric) -> Points:
     """(epoch, score) of a run's log, thinned out; a torn or foreign line ends it."""
     points: Points = []
     try:
