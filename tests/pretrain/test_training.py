@@ -57,6 +57,7 @@ def test_any_number_of_workers_gives_the_same_bits():
 def test_seeds_and_epochs_differ():
     assert not torch.equal(load(0), load(0, seed=1))
     assert not torch.equal(load(0), load(0, epoch=1))
+    assert load(0)[:, 0].tolist() != load(0, epoch=1)[:, 0].tolist()  # their order
     # also the augmentation of one and the same sample, not only its place
     row = {int(r[0]): r[1:] for r in load(0)}
     later = {int(r[0]): r[1:] for r in load(0, epoch=1)}
