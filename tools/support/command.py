@@ -101,6 +101,7 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 class Parser(ArgumentParser):
     """The parser of every tool: no abbreviations, and a mistake is one UsageError."""
 
+    # jsonargparse makes parsers of this class for nested dataclasses, with options of its own
     def __init__(self, description: str | None = None, **_: Any) -> None:
         set_parsing_settings(docstring_parse_attribute_docstrings=True)
         super().__init__(

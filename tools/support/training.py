@@ -107,23 +107,35 @@ def parse(
     more(parser)
     add = parser.add_argument
     add("--out", type=str, help="Folder of the run (default: runs/TASK-NAME).")
-    resume = "the unfinished run of this configuration, if there is one."
-    resume = f"Continue the run in a folder; auto: {resume}"
-    add("--resume", metavar="auto|RUN", type=str, help=resume)
+    add(
+        "--resume",
+        metavar="auto|RUN",
+        type=str,
+        help="Continue the run in a folder; auto: the unfinished run of this configuration, if "
+        "there is one.",
+    )
     devices = ["auto", "cpu", "cuda", "mps"]
     add("--device", choices=devices, default="auto", help="Where to compute.")
-    dry_run = "Show the resolved configuration and its cost, train nothing."
-    add("--dry-run", action="store_true", help=dry_run)
-    stop = "Stop after this step of the run, to be resumed: for time slots of a cluster."
-    add("--stop-after", type=int, metavar="STEP", help=stop)
+    add(
+        "--dry-run",
+        action="store_true",
+        help="Show the resolved configuration and its cost, train nothing.",
+    )
+    add(
+        "--stop-after",
+        type=int,
+        metavar="STEP",
+        help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
+    )
     words = list(sys.argv[1:] if argv is None else argv)
     resumed = value_of(words, "--resume")
     recipe = None if value_of(words, "--config") else str(ROOT / default)
     if resumed not in (None, "auto"):
         recipe = str(Path(str(resumed)) / "config.yaml")
         if not Path(recipe).exists():
-            problem = "there is no run in that folder (no config.yaml)."
-            raise UsageError(f"--resume {resumed}: {problem}")
+            raise UsageError(
+                f"--resume {resumed}: there is no run in that folder (no config.yaml)."
+            )
     chosen = parser.parse([*(["--config", recipe] if recipe else []), *words])
     config: Any = build_config(kind, parser, chosen)
     run = _run_folder(task.name, config, chosen.out, resumed)

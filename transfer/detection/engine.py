@@ -17,6 +17,7 @@ from pretrain.training import (
     TrainState,
     optimizer_step,
     save_epoch,
+    scoring_batching,
     share_buffers,
 )
 from transfer.detection.average_precision import VocScores
@@ -136,7 +137,7 @@ def evaluate(
         setup.data.train.classes,
         config.dataset,
         fabric,
-        batch_size=max(1, config.batch_size // (config.accumulate * fabric.world_size)),
+        batch_size=scoring_batching(config, fabric)["batch_size"],
         workers=config.loader.workers,
     )
     return detections, score(setup.data.test, detections)
