@@ -26,6 +26,16 @@ class DatasetConfig:
     """What to do with objects of none of the classes."""
     difficult: bool = True
     """Train on objects marked difficult too, as detectron2 and torchvision do."""
+    similar_names: Literal["refuse", "join"] = "refuse"
+    """What to do with class names that differ by space or case alone; join takes the first."""
+    first_pixel: Literal[0, 1] = 1
+    """Pascal VOC: the number of an image's first pixel in the whole tree. 1: boxes are 1-based and
+    inclusive, as in the challenge; 0: continuous and 0-based, as most of today's programs write."""
+    exif: Literal["auto", "apply", "ignore"] = "auto"
+    """Photos with an EXIF orientation: turned as it says, or taken as stored; auto decides by the
+    size that is written with the boxes, and refuses where that does not say."""
+    no_annotation: Literal["refuse", "empty"] = "refuse"
+    """Pascal VOC: an image without an XML file is refused, or has no objects."""
     max_corrupt: int = 0
     """So many images may be broken or missing; they are named and left out."""
     short_side: int = 800

@@ -36,7 +36,7 @@ class DetectionDataset:
         short_side, sides = config.short_side, config.train_short_sides
         if self.train and sides:
             short_side = sides[int(torch.randint(len(sides), ()))]
-        image = decode(record.path)
+        image = decode(record.path, record.apply_exif)
         height, width = image.shape[1:]
         size = output_shape(height, width, short_side, config.long_side)
         scale = torch.tensor([size[1] / width, size[0] / height])

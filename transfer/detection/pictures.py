@@ -47,7 +47,7 @@ def draw_detections(records: Records, detections: Detections, path: Path) -> Non
     colours = _colours(records.classes)
     for number, (left, right) in enumerate(grid.reshape(-1, 2)[:shown]):
         record = records.images[number * len(records) // shown]
-        image = decode(record.path).permute(1, 2, 0).numpy()
+        image = decode(record.path, record.apply_exif).permute(1, 2, 0).numpy()
         left.imshow(image)
         right.imshow(image)
         left.set_title(str(record.image_id), fontsize=7)
@@ -65,7 +65,7 @@ def draw_image(record: Record, rows: Detections, classes: Sequence[str], path: P
     figure = Figure(figsize=(record.width / 100, record.height / 100), dpi=200)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.set_axis_off()
-    axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
+    axes.imshow(decode(record.path, record.apply_exif).permute(1, 2, 0).numpy())
     colours = _colours(classes)
     for row in rows:
         _draw_detection(axes, row, colours)
@@ -135,7 +135,7 @@ def draw_errors(records: Records, detections: Detections, path: Path, count: int
         errors = find(records, detections, count)
         for axes, (image, error, text) in zip(line, errors, strict=False):
             record = records.images[image]
-            axes.imshow(decode(record.path).permute(1, 2, 0).numpy())
+            axes.imshow(decode(record.path, record.apply_exif).permute(1, 2, 0).numpy())
             for box in record.boxes.tolist():
                 _draw_box(axes, box, "#ffffff", style="--")
             _draw_box(axes, error, colour)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import UsageError
+from pretrain.images import ImageHeader
 from transfer.detection.config import DatasetConfig
 
 # each kind of issue, and what is done by default
@@ -22,13 +23,31 @@ RULES = {
     "no image": "refused",
     "unreadable image": "refused",
     "unknown class": "refused",
+    "similar class names": "refused",
+    "EXIF orientation": "refused",
+    "photo turned": "by its EXIF orientation",
+    "photo as stored": "its EXIF orientation is ignored",
     "image listed twice": "the second is dropped",
     "box without area": "dropped",
     "box outside the image": "dropped",
     "box over the edge": "cut at the edge",
+    "box at pixel 0": "pixels seem to be counted from 0: give dataset.first_pixel 0",
     "object twice": "both are kept",
     "size of another image": "the image's own is taken",
+    "image without an annotation": "no object, as asked",
+    "category without objects": "left out",
 }
+# what to do about the refused ones; {0} stands for what options begin with, {1} for how many
+_REMEDIES = {
+    "unknown class": "mend the names, or give the classes wanted with {0}classes and drop the "
+    "others with {0}other_classes drop",
+    "similar class names": "give them one name, or join them with {0}similar_names join",
+    "EXIF orientation": "say whether the boxes belong to the picture as it is displayed, {0}exif "
+    "apply, or to the stored pixels, {0}exif ignore",
+    "no annotation": "add them; if images without an XML file have no objects, {0}no_annotation "
+    "empty; or leave so many images out with {0}max_corrupt {1}",
+}
+_MEND = "mend them, or leave so many images out with {0}max_corrupt {1}"
 _MAX_LISTED = 10
 
 Box = tuple[float, float, float, float]
@@ -59,7 +78,10 @@ class Record:
     """As the data set names it: in Pascal VOC the file's name, in MS-COCO a number."""
     path: Path
     width: int
+    """Of the pixels that the boxes belong to, as `height`."""
     height: int
+    apply_exif: bool = False
+    """They are those of the picture turned as its EXIF orientation says."""
     boxes: np.ndarray = field(default_factory=lambda: np.zeros((0, 4)))
     """(K, 4) float64."""
     labels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
@@ -136,38 +158,73 @@ def clip_box(
     return clipped, "box over the edge" if over > tolerance else None
 
 
-def raise_for_issues(issues: Sequence[DataIssue], source: str, config: DatasetConfig) -> None:
+def choose_pixels(
+    written: tuple[int, int], header: ImageHeader, boxes: Sequence[Box], exif: str
+) -> tuple[tuple[int, int], bool, tuple[str, str] | None]:
+    """Which pixels of a photo the boxes belong to.
+
+    Args:
+        written: width and height beside the boxes; 0, 0 where nothing is written.
+        header: of the image.
+        boxes: as written, not clipped.
+        exif: see DatasetConfig.
+
+    Returns:
+        Width and height of the pixels; whether they are turned as the EXIF orientation says; kind
+        and text of an issue.
+    """
+    stored, displayed = header.size, header.displayed_size
+    own = f"{stored[0]} x {stored[1]}"
+    if header.orientation == 1:
+        text = f"{written[0]} x {written[1]} is written, the image is {own}"
+        is_other = written not in (stored, (0, 0))
+        return stored, False, ("size of another image", text) if is_other else None
+    text = f"orientation {header.orientation}, stored as {own}, displayed as "
+    text += f"{displayed[0]} x {displayed[1]}, written as {written[0]} x {written[1]}"
+    if exif == "auto":
+
+        def fit(size: tuple[int, int]) -> bool:
+            return all(right <= size[0] + 1 and low <= size[1] + 1 for _, _, right, low in boxes)
+
+        if stored == displayed or written not in (stored, displayed):
+            return stored, False, ("EXIF orientation", text)
+        if written == stored and not fit(stored) and fit(displayed):
+            return stored, False, ("EXIF orientation", f"{text}, which the boxes do not fit")
+        exif = "apply" if written == displayed else "ignore"
+    if exif == "apply":
+        return displayed, True, ("photo turned", text)
+    return stored, False, ("photo as stored", text)
+
+
+def raise_for_issues(
+    issues: Sequence[DataIssue], source: str, config: DatasetConfig, option: str = "--dataset."
+) -> None:
     """Raise where the rules refuse an issue, and list all such issues, or the first of them.
 
     Args:
         issues: what was found.
         source: the tree and split, for the message.
-        config: how many images may be broken, and whether objects of unknown classes are dropped.
+        config: how many images may be broken, and what else is allowed.
+        option: what the options that change the rules begin with in the tool.
 
     Raises:
         UsageError: with file and line of each, and what can be done.
     """
-    classes = [issue for issue in issues if issue.kind == "unknown class"]
-    images = [i for i in issues if RULES[i.kind] == "refused" and i.kind != "unknown class"]
-    if len(images) <= config.max_corrupt:
-        images = []
+    refused = [issue for issue in issues if RULES[issue.kind] == "refused"]
     if config.other_classes == "drop":
-        classes = []
-    if not (refused := images + classes):
+        refused = [issue for issue in refused if issue.kind != "unknown class"]
+    images = [i for i in refused if "max_corrupt" in _REMEDIES.get(i.kind, _MEND)]
+    if len(images) <= config.max_corrupt:
+        refused = [issue for issue in refused if issue not in images]
+    if not refused:
         return
     listed = "".join(f"\n  {issue}" for issue in refused[:_MAX_LISTED])
     more = f"\n  and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
-    remedies = []
-    if images:
-        remedies.append(
-            f"mend them, or leave so many images out with --dataset.max_corrupt {len(images)}"
-        )
-    if classes:
-        remedies.append(
-            "mend the names, or give the classes wanted with --dataset.classes and drop the others "
-            "with --dataset.other_classes drop"
-        )
-    raise UsageError(f"{source} cannot be used:{listed}{more}\n{'; '.join(remedies).capitalize()}.")
+    remedies = dict.fromkeys(_REMEDIES.get(issue.kind, _MEND) for issue in refused)
+    text = "; ".join(remedies).format(option, len(images))
+    if option == "--":  # a command line of its own, not a configuration
+        text = text.replace("_", "-")
+    raise UsageError(f"{source} cannot be used:{listed}{more}\n{text[0].upper()}{text[1:]}.")
 
 
 def summarize_issues(issues: Sequence[DataIssue], examples: int = 2) -> list[str]:
