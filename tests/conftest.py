@@ -16,6 +16,16 @@ sys.path.insert(0, str(ROOT))  # `tools` is no installed package
 FIXTURES = ROOT / "tests" / "fixtures"
 
 
+def pytest_addoption(parser):
+    parser.addoption("--full", action="store_true", help="Generated inputs: all, not a sample.")
+
+
+@pytest.fixture(scope="session")
+def full(request) -> bool:
+    """Whether generated sets of inputs run whole."""
+    return request.config.getoption("--full")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """The folder of reference data: $CUTMIX_SHARED, or ../shared."""
