@@ -5,7 +5,7 @@ over the first pixel alone is 0, 0, 1, 1.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,9 @@ RULES = {
     "unreadable image": "refused",
     "unknown class": "refused",
     "similar class names": "refused",
+    "class names joined": "with the first",
+    "category twice": "refused",
+    "one image, two ids": "refused",
     "EXIF orientation": "refused",
     "photo turned": "by its EXIF orientation",
     "photo as stored": "its EXIF orientation is ignored",
@@ -42,6 +45,8 @@ _REMEDIES = {
     "unknown class": "mend the names, or give the classes wanted with {0}classes and drop the "
     "others with {0}other_classes drop",
     "similar class names": "give them one name, or join them with {0}similar_names join",
+    "category twice": "give each category one id and one name",
+    "one image, two ids": "keep one entry of each image, with the objects of both",
     "EXIF orientation": "say whether the boxes belong to the picture as it is displayed, {0}exif "
     "apply, or to the stored pixels, {0}exif ignore",
     "no annotation": "add them; if images without an XML file have no objects, {0}no_annotation "
@@ -49,6 +54,8 @@ _REMEDIES = {
 }
 _MEND = "mend them, or leave so many images out with {0}max_corrupt {1}"
 _MAX_LISTED = 10
+_FLAGS = dict.fromkeys(("1", "1.0", "true", "yes"), True)
+_FLAGS |= dict.fromkeys(("0", "0.0", "false", "no", "unspecified", ""), False)
 
 Box = tuple[float, float, float, float]
 # a COCO-style results list: {"image_id", "category" (a name), "bbox" (x, y, width, height:
@@ -134,6 +141,46 @@ class Records:
                 names = ("boxes", "labels", "difficult", "crowd")
                 images.append(replace(record, **{n: getattr(record, n)[keep] for n in names}))
         return replace(self, images=tuple(images))
+
+
+def read_flag(value: Any) -> bool:
+    """A flag as programs write it: 1, true, yes; or 0, false, no, unspecified, nothing at all.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    text = str(int(value) if value in (0, 1) else "" if value is None else value).strip().lower()
+    if text not in _FLAGS:
+        allowed = ", ".join(filter(None, _FLAGS))
+        raise ValueError(f"{value!r} is no flag (allowed are {allowed}, and nothing)")
+    return _FLAGS[text]
+
+
+def label_names(
+    names: Iterable[str], classes: Sequence[str] | None
+) -> tuple[tuple[str, ...], dict[str, int], dict[str, str]]:
+    """Which label each class name gets, if names that differ by space or case alone are joined.
+
+    Args:
+        names: as they are written.
+        classes: the classes in order of their labels; None takes the names, in their order.
+
+    Returns:
+        The classes; name -> label, without the names that are like none of the classes; of names
+        that are not written as their class is: name -> class.
+    """
+
+    def fold(name: str) -> str:
+        return "".join(name.split()).casefold()
+
+    names = list(dict.fromkeys(names))
+    class_of: dict[str, str] = {}
+    for name in names if classes is None else classes:
+        class_of.setdefault(fold(name), name)
+    classes = tuple(class_of.values()) if classes is None else tuple(classes)
+    label_of = {name: label for label, name in enumerate(classes)}
+    joined = {n: class_of[fold(n)] for n in names if n not in label_of and fold(n) in class_of}
+    return classes, label_of | {n: label_of[one] for n, one in joined.items()}, joined
 
 
 def clip_box(
