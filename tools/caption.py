@@ -2,9 +2,9 @@
 
 python tools/caption.py --captioner RUN --images DIR [--out DIR]
 
-RUN is the folder of a captioning run, or a captioner.pth. Writes OUT/captions.json (MS-COCO's
-results format; an id is the file's name, or MS-COCO's number where all names have one) and
-OUT/captions.html.
+RUN is the folder of a captioning run, or a captioner.pth; images are those in DIR and in folders
+below it. Writes OUT/captions.json (MS-COCO's results format; an id is the file's name, or MS-COCO's
+number where all names have one) and OUT/captions.html.
 """
 
 import json
@@ -35,9 +35,12 @@ def main(argv: list[str] | None = None) -> None:
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     add("--workers", type=int, default=1, help="Loader processes (default: 1).")
     add("--skip-broken", action="store_true", help="Leave out files that cannot be read.")
+    help_exif = "Photos turned as their EXIF orientation says (default), or as they are stored."
+    add("--exif", choices=["apply", "ignore"], default="apply", help=help_exif)
     options = parser.parse(argv)
     check_ranges("--", options, beam=">= 1", workers=">= 0")
 
+    from pretrain.images import read_header
     from pretrain.training import make_fabric
     from transfer.captioning.captioner import Captioner
     from transfer.captioning.inference import caption_files, image_files
@@ -49,7 +52,10 @@ def main(argv: list[str] | None = None) -> None:
     captioner, fabric = Captioner.load(options.captioner), make_fabric(options.device)
     if options.beam is not None:
         captioner = replace(captioner, decoding=replace(captioner.decoding, beam=options.beam))
-    captions, corrupt = caption_files(captioner, paths, fabric, workers=options.workers)
+    apply_exif = options.exif == "apply"
+    captions, corrupt = caption_files(
+        captioner, paths, fabric, workers=options.workers, apply_exif=apply_exif
+    )
     if corrupt and not options.skip_broken:
         raise UsageError(
             f"{len(corrupt)} of {len(paths)} files cannot be read. The first: "
@@ -58,11 +64,18 @@ def main(argv: list[str] | None = None) -> None:
     for message in corrupt.values():
         log(f"left out: {message}")
     captioned = [paths[index] for index in captions]
+    headers = map(read_header, captioned)
+    if tagged := sum(header is not None and header.orientation != 1 for header in headers):
+        how = "turned as it says" if apply_exif else "taken as they are stored (--exif ignore)"
+        log(f"{tagged:,} of {len(captioned):,} photos carry an EXIF orientation: {how}")
     rows = [
         {"image_id": image_id, "caption": caption}
-        for image_id, caption in zip(_ids(captioned), captions.values(), strict=True)
+        for image_id, caption in zip(
+            _ids(captioned, options.images), captions.values(), strict=True
+        )
     ]
-    figures = [Figure(paths[n].name, paths[n], captions[n]) for n in list(captions)[:_ON_PAGE]]
+    names = [str(path.relative_to(options.images)) for path in paths]
+    figures = [Figure(names[n], paths[n], captions[n]) for n in list(captions)[:_ON_PAGE]]
     write_text(out / "captions.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     write_figures(out / "captions.html", f"Captions of {name}", {"": figures}, len(figures))
     for row in rows[:3]:
@@ -70,11 +83,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(rows):,} captions in {out}/captions.json, a page in {out}/captions.html")
 
 
-def _ids(paths: list[Path]) -> list[int] | list[str]:
-    """The numbers of names such as COCO_val2014_000000391895.jpg, or else the names."""
+def _ids(paths: list[Path], folder: Path) -> list[int] | list[str]:
+    """The numbers of names such as COCO_val2014_000000391895.jpg, or else paths from the folder."""
     matches = [re.search(r"(?:^|_)(\d{12})$", path.stem) for path in paths]
     numbers = [int(match[1]) for match in matches if match]
-    return numbers if len(set(numbers)) == len(paths) else [path.name for path in paths]
+    return numbers if len(set(numbers)) == len(paths) else [str(p.relative_to(folder)) for p in paths]
 
 
 if __name__ == "__main__":

@@ -29,11 +29,15 @@ def describe(setup: Any, config: Any) -> str:
     """What --dry-run shows of data and network."""
     data, num_captions = setup.data, len(setup.words)
     count = sum(parameter.numel() for parameter in setup.decoder.parameters())
+    notes = "".join(f"# {note}\n" for note in setup.notes)
+    train, val = setup.unknown_words("train"), setup.unknown_words("val")
     return (
-        f"# {config.model.kind} on {setup.backbone.name}: {count / 1e6:.2f} M parameters, "
+        f"{notes}# {config.model.kind} on {setup.backbone.name}: {count / 1e6:.2f} M parameters, "
         f"{len(setup.vocabulary)} words; {len(data.train):,} training images with "
         f"{num_captions:,} captions, {len(data.val):,} validation and {len(data.test):,} test "
-        f"images; {steps_in_words(num_captions // config.batch_size, config)}"
+        f"images; unknown words (seen fewer than {config.dataset.min_count} times): {train:.1%} in "
+        f"the training and {val:.1%} in the validation captions; "
+        f"{steps_in_words(num_captions // config.batch_size, config)}"
     )
 
 

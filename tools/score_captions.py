@@ -3,6 +3,7 @@
 python tools/score_captions.py --references captions.json --results results.json
 python tools/score_captions.py ... --out scores.json --page page.html --images DIR
 python tools/score_captions.py ... --bootstrap --against other.json
+python tools/score_captions.py ... --tokenizer characters       Chinese, Japanese, Thai
 
 Files are COCO's JSON, {"ID": ["caption", ...]}, JSON lines, CSV or TSV, also .gz. An id may be a
 number or a text. Scores are fractions, CIDEr from 0 to 10.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from transfer.captioning.scores.references import MeteorBackend
 
 _DRAWS = 1000
+_LEAST_KNOWN = 0.5  # share of the words that document frequencies know; fewer is worth a word
 _SHOWN = 12  # best captions of a page, and worst
 
 
@@ -35,15 +37,21 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.captioning.scores import References
     from transfer.captioning.scores.files import read_references, read_results
     from transfer.captioning.scores.frequencies import count_frequencies, read_frequencies
-    from transfer.captioning.scores.selection import choose, read_ids
+    from transfer.captioning.scores.notes import caption_notes
+    from transfer.captioning.scores.selection import choose, match_ids, read_ids
     from transfer.captioning.scores.summary import compute_scores
     from transfer.captioning.scores.uncertainty import compare, intervals
 
     # ---- read
     references = read_references(options.references)
-    results = read_results(options.results)
-    other = read_results(options.against) if options.against else None
+    results = read_results(options.results, take=options.take)
+    results = match_ids(references, results, options.results)
+    other = read_results(options.against, take=options.take) if options.against else None
+    if other is not None:
+        other = match_ids(references, other, options.against)
     ids = read_ids(options.ids) if options.ids else None
+    if ids is not None:
+        ids = [*match_ids(references, dict.fromkeys(ids), options.ids)]
     chosen = choose(references, results, ids, options.subset, options.results)
     if other is not None:
         both = choose(references, other, ids, options.subset, options.against)
@@ -56,14 +64,30 @@ def main(argv: list[str] | None = None) -> None:
     if options.corpus and options.corpus.suffix in (".p", ".pkl"):
         frequencies = read_frequencies(options.corpus)
     elif options.corpus:
-        frequencies = count_frequencies(read_references(options.corpus).captions)
-    meteor = _open_meteor(options.meteor, options.meteor_data)
+        corpus = read_references(options.corpus).captions
+        frequencies = count_frequencies(corpus, tokenizer=options.tokenizer)
+    files = [(options.references, [(key, text) for key, texts in chosen.items() for text in texts])]
+    files.append((options.results, [(key, results[key]) for key in chosen]))
+    if other is not None:
+        files.append((options.against, [(key, other[key]) for key in chosen]))
+    for path, pairs in files:
+        for note in caption_notes(path, pairs, options.tokenizer, "--tokenizer"):
+            log(note)
+    meteor = _open_meteor(options.meteor, options.meteor_data, options.tokenizer)
 
     # ---- score
-    prepared = References(chosen, frequencies=frequencies, meteor=meteor)
+    prepared = References(
+        chosen, frequencies=frequencies, meteor=meteor, tokenizer=options.tokenizer
+    )
+    if (known := prepared.known_words) < _LEAST_KNOWN:
+        log(
+            f"{options.corpus} knows {known:.0%} of the words of {options.references}, and to CIDEr "
+            f"the others are the rarest. Is it of other captions, or of another tokenizer than "
+            f"{options.tokenizer}?"
+        )
     stats = prepared.sufficient_stats(list(chosen), [results[image_id] for image_id in chosen])
     scores = compute_scores(chosen, stats)
-    content: dict[str, Any] = {**vars(scores), "n": len(chosen)}
+    content: dict[str, Any] = {**vars(scores), "n": len(chosen), "tokenizer": options.tokenizer}
     columns = {"": list(scores.corpus), "score": _format(".4f", scores.corpus.values())}
     if options.bootstrap:
         ranges = intervals(stats, options.bootstrap, options.seed)
@@ -93,7 +117,8 @@ def main(argv: list[str] | None = None) -> None:
             "CIDEr is 0: with one image every n-gram stands in all of them. --corpus FILE takes "
             "document frequencies from elsewhere."
         )
-    print(f"{options.results} beside {options.references}, {len(chosen):,} images")
+    words = "" if options.tokenizer == "ptb" else f", tokenizer {options.tokenizer}"
+    print(f"{options.results} beside {options.references}, {len(chosen):,} images{words}")
     print(_table(columns))
     if options.out is not None:
         write_text(options.out, json.dumps(content, indent=1) + "\n")
@@ -121,6 +146,8 @@ def _options(argv: list[str] | None) -> Any:
     add("--references", type=Path, required=True, metavar="FILE", help="What people wrote.")
     add("--results", type=Path, required=True, metavar="FILE", help="One caption an image.")
     add("--ids", type=Path, metavar="FILE", help="Score these ids only: a JSON list, or lines.")
+    help_take = "Of several captions an image in the results (beams), score the first."
+    add("--take", choices=["first"], help=help_take)
     add("--subset", action="store_true", help="Score the images that have a caption, not all.")
     add("--out", type=Path, metavar="FILE", help="A JSON file for all scores, by image too.")
     add("--page", type=Path, metavar="FILE", help="An HTML page of the best and worst captions.")
@@ -128,6 +155,12 @@ def _options(argv: list[str] | None) -> Any:
     help_meteor = "auto: where pycocoevalcap is installed; jar: by Java, slower."
     add("--meteor", choices=["auto", "python", "jar", "off"], default="auto", help=help_meteor)
     add("--meteor-data", type=Path, metavar="DIR", help="A METEOR folder instead of pycocoevalcap.")
+    help_tokenizer = (
+        "What cuts captions into words: ptb, MS-COCO's, for English; characters, for languages "
+        "without spaces; none, what stands between spaces."
+    )
+    names = ["ptb", "characters", "none"]
+    add("--tokenizer", choices=names, default="ptb", help=help_tokenizer)
     help_corpus = "CIDEr's document frequencies: captions, or a pickle of CIDEr's code (.p, .pkl)."
     add("--corpus", type=Path, metavar="FILE", help=help_corpus)
     help_draws = f"Intervals of 95 percent over images, by {_DRAWS} draws or as many as are given."
@@ -145,6 +178,11 @@ def _options(argv: list[str] | None) -> Any:
             raise UsageError(f"{path} would be written over, and is one of the files to read.")
     if options.page is not None and options.page == options.out:
         raise UsageError(f"--out and --page both name {options.page}")
+    if options.tokenizer != "ptb" and options.meteor in ("python", "jar"):
+        raise UsageError(
+            f"--meteor {options.meteor}: METEOR is for English words of --tokenizer ptb; it is "
+            f"{options.tokenizer}. Leave out one of the two."
+        )
     if options.images is not None and options.page is None:
         raise UsageError("--images names the images of a page; give --page FILE too")
     if options.images is not None and not options.images.is_dir():
@@ -152,10 +190,13 @@ def _options(argv: list[str] | None) -> Any:
     return options
 
 
-def _open_meteor(kind: str, folder: Path | None) -> "MeteorBackend | None":
+def _open_meteor(kind: str, folder: Path | None, tokenizer: str) -> "MeteorBackend | None":
     from transfer.captioning.scores.meteor import Meteor, why_not
     from transfer.captioning.scores.meteor.jar import MeteorJar
 
+    if kind == "auto" and tokenizer != "ptb":
+        log(f"METEOR is left out: it is for English, and the tokenizer is {tokenizer}")
+        return None
     if kind == "jar":
         return MeteorJar(folder)
     if kind == "auto" and folder is None and (reason := why_not()) is not None:

@@ -132,6 +132,8 @@ class ImageDataset:
     labels: NDArray[np.int64] | None = None
     keep_corrupt: bool = False
     """A file that cannot be read is (index, why) and not a UsageError; see collate_readable."""
+    apply_exif: bool = False
+    """Photos as their EXIF orientation says, and not as they are stored."""
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -139,7 +141,7 @@ class ImageDataset:
     def __getitem__(self, index: int) -> tuple[int, Any]:
         number = index if self.labels is None else int(self.labels[index])
         try:
-            return number, self.transform(decode(self.paths[index]))
+            return number, self.transform(decode(self.paths[index], self.apply_exif))
         except UsageError as error:
             if not self.keep_corrupt:
                 raise

@@ -44,7 +44,7 @@ def attention_maps(
     _, height, width = captioner.backbone.spec.input_size
     maps: dict[Id, list[AttentionMap]] = {}
     for image, features in zip(images, torch.cat(list(batches)), strict=True):
-        words = captions[image.image_id].split()
+        words = captioner.vocabulary.split(captions[image.image_id])
         numbers = [*(captioner.vocabulary.numbers[word] for word in words), END]
         output = decoder(features[None], torch.tensor([numbers], device=features.device))
         pixels = geometry(decode(image.path)).permute(1, 2, 0).numpy()

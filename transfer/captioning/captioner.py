@@ -1,8 +1,9 @@
 """The captioner: an artifact that carries everything needed to caption an image.
 
-One .pth of plain dicts and tensors: {"format": "captioner/1", "backbone": {...}, "model": {...},
-"decoding": {...}, "words": [...], "state_dict": {name: tensor}}; `backbone` is what a backbone file
-holds, so its preprocessing comes along, and the vocabulary can be no other model's.
+One .pth of plain dicts and tensors: {"format": "captioner/2", "backbone": {...}, "model": {...},
+"decoding": {...}, "words": [...], "tokenizer": "ptb", "state_dict": {name: tensor}}; `backbone` is
+what a backbone file holds, so its preprocessing comes along, and the vocabulary can be no other
+model's. captioner/1, which has no tokenizer, is ptb.
 """
 
 import json
@@ -24,7 +25,8 @@ from transfer.captioning.nic import Nic
 from transfer.captioning.vocabulary import Vocabulary
 from transfer.feature_cache import Encoder, FeatureKind
 
-FORMAT = "captioner/1"
+FORMAT = "captioner/2"
+_FORMATS = ("captioner/1", FORMAT)
 _DECODERS: dict[str, type[Nic] | type[Attention]] = {"nic": Nic, "attention": Attention}
 
 
@@ -74,6 +76,7 @@ class Captioner:
             "model": asdict(self.model),
             "decoding": asdict(self.decoding),
             "words": list(self.vocabulary.words),
+            "tokenizer": self.vocabulary.tokenizer,
             "state_dict": {name: tensor.cpu() for name, tensor in self.weights.items()},
         }
         torch_file.write(path, content)
@@ -93,14 +96,17 @@ class Captioner:
             )
         content = torch_file.read(file)
         actual = content.get("format") if isinstance(content, dict) else None
-        if actual != FORMAT:
+        if actual not in _FORMATS:
             raise UsageError(f"{file} has format {actual!r}; a captioner ({FORMAT!r}) is needed.")
         try:
             captioner = Captioner(
                 backbone=Backbone.of_content({"format": "backbone/1", **content["backbone"]}, file),
                 model=ModelConfig(**content["model"]),
                 decoding=DecodingConfig(**content["decoding"]),
-                vocabulary=Vocabulary(tuple(content["words"])),
+                vocabulary=Vocabulary(
+                    tuple(content["words"]),
+                    "ptb" if actual == "captioner/1" else content["tokenizer"],
+                ),
                 weights=content["state_dict"],
             )
             with torch.random.fork_rng(devices=[]):

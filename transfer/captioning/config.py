@@ -22,10 +22,15 @@ class DatasetConfig:
     """MS-COCO: split scored once, at the end; null takes the one that begins with test, if any."""
     splits: str | None = None
     """Karpathy's JSON (dataset_coco.json); null looks for one in the folder."""
+    images: str | None = None
+    """Folder of the images, where they do not lie within the data; null looks there."""
     val_fraction: float = 0.1
     """Share of the images that is not trained on, where the data has no splits of its own."""
     image_size: int | None = None
     """Side of the encoder's input in pixels; null takes the size the backbone was trained at."""
+    tokenizer: Literal["ptb", "characters", "none"] = "ptb"
+    """What cuts captions into words, to train and to score: ptb is MS-COCO's, for English;
+    characters is for languages without spaces; none takes what stands between spaces."""
     min_count: int = 5
     """A word seen fewer times in the training captions is unknown."""
     max_words: int = 30

@@ -25,7 +25,14 @@ from transfer.captioning.decoder import caption_loss
 from transfer.captioning.page import sections, write_page
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
-from transfer.captioning.setup import CaptioningData, CaptioningSetup, build, setup_training
+from transfer.captioning.scores.notes import caption_notes
+from transfer.captioning.setup import (
+    TOKENIZER,
+    CaptioningData,
+    CaptioningSetup,
+    build,
+    setup_training,
+)
 
 
 def finetune(
@@ -79,7 +86,12 @@ def finetune(
         extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
     )
     loop.resume()
-    references = References(data.val.by_id([image.captions for image in data.val.images]))
+    for note in setup.notes if fabric.is_global_zero else ():
+        log(note)
+    references = References(
+        data.val.by_id([image.captions for image in data.val.images]),
+        tokenizer=config.dataset.tokenizer,
+    )
 
     # ---- train
     with loop.running(f"captioner from {backbone.name}", "captions"):
@@ -216,9 +228,16 @@ def _finish(
     split, name = (data.test, "test") if data.test.images else (data.val, "val")
     batches = data.batches(split, images_at_once(config.decoding.beam), trained)
     captions = split.by_id(generate_captions(decoder, batches, setup.vocabulary, config.decoding))
-    meteor = Meteor.open() if config.meteor == "auto" and why_not() is None else None
-    references = split.by_id([image.captions for image in split.images])
-    scores = References(references, meteor=meteor).score(captions)
+    tokenizer = config.dataset.tokenizer
+    computes_meteor = config.meteor == "auto" and tokenizer == "ptb" and why_not() is None
+    references = References(
+        split.by_id([image.captions for image in split.images]),
+        meteor=Meteor.open() if computes_meteor else None,
+        tokenizer=tokenizer,
+    )
+    scores = references.score(captions)
+    for note in caption_notes(f"the captions of {name}", captions.items(), tokenizer, TOKENIZER):
+        log(note)
     rows = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
     captioner.save(run.folder / "captioner.pth")
     write_text(run.folder / "captions.json", json.dumps(rows))

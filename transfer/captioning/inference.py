@@ -1,5 +1,6 @@
 """Captions for files of images that nobody has described."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,18 +8,21 @@ import torch
 from lightning.fabric import Fabric
 
 from pretrain.errors import UsageError
-from pretrain.images import SUFFIXES
-from pretrain.progress import bar
+from pretrain.images import SUFFIXES, list_images
+from pretrain.progress import bar, log
 from pretrain.training import Loader
 from transfer.captioning.beam_search import generate_captions, images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.feature_cache import ImageDataset, collate_readable
 
 _MAX_IMAGES = 50
+_NAMED = 3  # files of a line of the log
 
 
 def image_files(folder: Path) -> list[Path]:
-    """The images in a folder, by name.
+    """The images in a folder and below it, by name; files that are none by name are logged.
+
+    What is hidden is skipped.
 
     Raises:
         UsageError: no such folder, or no image in it.
@@ -27,15 +31,24 @@ def image_files(folder: Path) -> list[Path]:
         raise UsageError(f"{folder} is a file; give the folder of the images.")
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths, others = list_images(folder)
+    if others:
+        names = ", ".join(os.path.relpath(path, folder) for path in others[:_NAMED])
+        more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
+        log(f"left out {len(others):,} files that are no images by their name: {names}{more}")
     if not paths:
         raise UsageError(f"{folder} holds no image; supported are {', '.join(SUFFIXES)}.")
-    return paths
+    return [Path(path) for path in paths]
 
 
 @torch.inference_mode()
 def caption_files(
-    captioner: Captioner, paths: Sequence[Path], fabric: Fabric, *, workers: int = 0
+    captioner: Captioner,
+    paths: Sequence[Path],
+    fabric: Fabric,
+    *,
+    workers: int = 0,
+    apply_exif: bool = False,
 ) -> tuple[dict[int, str], dict[int, str]]:
     """Captions by the number of the file, and why others have none.
 
@@ -44,12 +57,15 @@ def caption_files(
         paths: image files.
         fabric: the device.
         workers: loader processes.
+        apply_exif: turn photos as their EXIF orientation says; training reads what is stored.
     """
     encoder, decoder = captioner.build()
     encoder.to(fabric.device)
     decoder.to(fabric.device)
     loader = Loader(
-        ImageDataset(paths, captioner.backbone.preprocess(), keep_corrupt=True),
+        ImageDataset(
+            paths, captioner.backbone.preprocess(), keep_corrupt=True, apply_exif=apply_exif
+        ),
         batch_size=min(_MAX_IMAGES, images_at_once(captioner.decoding.beam)),
         workers=workers,
         collate=collate_readable,

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import compress
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,10 +28,19 @@ from transfer.captioning.batches import CaptionBatches, ImageCaptionDataset, col
 from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.dataset import CaptionDataset, CaptionedImage, Id, open_captions
-from transfer.captioning.vocabulary import Ints, Vocabulary, build_vocabulary, tokenize_captions
+from transfer.captioning.scores.notes import caption_notes
+from transfer.captioning.vocabulary import (
+    Ints,
+    TokenizedCaptions,
+    Vocabulary,
+    build_vocabulary,
+    tokenize_captions,
+)
 from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset, with_image_size
 
+TOKENIZER = "--dataset.tokenizer"
 _BATCH_NORM_IMAGES = 5000
+_MANY = 0.25  # of the training captions, where cutting them is no matter of a few long ones
 T = TypeVar("T")
 
 
@@ -50,12 +59,21 @@ class CaptioningSetup:
     """(S,) index of each one's image among the training images."""
     decoder: Any
     """A decoder.Decoder, an nn.Module."""
+    notes: tuple[str, ...]
+    """What is odd about the captions, for log and result."""
 
     @property
     def data_summary(self) -> dict[str, Any]:
         """What the result says of the data, beside the images that were scored."""
         data = self.data
-        return {"name": data.name, "train": len(data.train), "words": len(self.vocabulary)}
+        counts = {"train": len(data.train), "words": len(self.vocabulary)}
+        return {"name": data.name, **counts, "notes": list(self.notes)}
+
+    def unknown_words(self, split: Literal["train", "val"]) -> float:
+        """Share of the words of a split's captions that are not in the vocabulary."""
+        images = getattr(self.data, split)
+        captions = tokenize_captions(_texts(images), self.vocabulary.tokenizer)
+        return self.vocabulary.unknown_share(captions)
 
 
 class CaptioningNetwork(nn.Module):
@@ -132,9 +150,12 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     check_optimizer(config.optimizer)
     data = open_captions(Path(config.data), config.dataset)
     backbone = with_image_size(backbone, config.dataset.image_size)
-    captions = tokenize_captions([text for image in data.train for text in image.captions])
-    vocabulary = build_vocabulary(captions, config.dataset.min_count)
+    tokenizer = config.dataset.tokenizer
+    captions = tokenize_captions(_texts(data.train), tokenizer)
+    vocabulary = build_vocabulary(captions, config.dataset.min_count, tokenizer)
     counts = [len(image.captions) for image in data.train]
+    batching = {"batch_size": config.batch_size, "accumulate": config.accumulate}
+    BatchSampler(sum(counts), shuffle=True, drop_last=True, **batching)  # refuses
     width = Encoder(backbone, feature_kind(config.model)).feature_shape(backbone)[-1]
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
@@ -147,7 +168,32 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         vocabulary.encode(captions, config.dataset.max_words),
         np.repeat(np.arange(len(counts)), counts),
         decoder,
+        tuple(_notes(data, captions, config)),
     )
+
+
+def _texts(images: Sequence[CaptionedImage]) -> list[str]:
+    return [text for image in images for text in image.captions]
+
+
+def _notes(
+    data: CaptionDataset, captions: TokenizedCaptions, config: CaptioningConfig
+) -> Iterator[str]:
+    """What the run says of its captions, of which `captions` are those of training."""
+    yield from data.notes
+    tokenizer = config.dataset.tokenizer
+    for split in ("train", "val", "test"):
+        pairs = [(one.image_id, text) for one in getattr(data, split) for text in one.captions]
+        yield from caption_notes(f"{data.name}, {split}", pairs, tokenizer, TOKENIZER)
+    longest = min(config.dataset.max_words, config.decoding.max_length - 1)
+    share = float(np.mean(captions.captions.counts > longest))
+    if share > _MANY:
+        yield (
+            f"{share:.0%} of the training captions have more than {longest} words, and such are "
+            "cut or never generated: --dataset.max_words and --decoding.max_length allow more"
+        )
+    if config.meteor == "auto" and tokenizer != "ptb":
+        yield f"METEOR is left out: it is for English, and the tokenizer is {tokenizer}"
 
 
 def setup_training(

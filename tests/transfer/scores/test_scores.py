@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores import References, ScoreAccumulator, score
+from transfer.captioning.scores import References, ScoreAccumulator, score, tokenize
 from transfer.captioning.scores.frequencies import count_frequencies
 from transfer.captioning.scores.rouge import lcs_lengths
 from transfer.captioning.scores.tokenizer import Tokenizer
@@ -85,6 +85,82 @@ def test_bleu_equals_nltk_without_smoothing():
         prepared = References(references, tokenized=True)
         found = prepared.score({k: " ".join(words) for k, words in enumerate(said)})
         assert found.corpus["Bleu_4"] == pytest.approx(theirs, abs=1e-6)
+
+
+CHINESE = {
+    1: ["一个男人骑着一匹马。", "男人在草地上骑马"],
+    2: ["两只猫坐在沙发上", "两只 猫 在看电视。", "沙发上有两只猫"],
+    3: ["街道上停着许多汽车", "一辆红色的BMW停在路边"],
+}
+SAID = {1: "一个女人骑着马。", 2: "两只猫在沙发上", 3: "一辆红色的bmw汽车"}
+
+
+@pytest.mark.parametrize("tokenizer", ["characters", list, lambda text: [*text.lower()]])
+def test_characters_are_what_the_references_scorers_make_of_them(tokenizer):
+    """pycocoevalcap's scorers, to which the characters are given with spaces between."""
+    pytest.importorskip("pycocoevalcap.cider.cider")
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    def cut(text):
+        fold = text if tokenizer is list else text.lower()
+        return " ".join(char for char in fold if char != " ")
+
+    references = {k: [text.replace(" ", "") for text in texts] for k, texts in CHINESE.items()}
+    wanted = {k: [cut(text) for text in texts] for k, texts in references.items()}
+    said = {k: [cut(text)] for k, text in SAID.items()}
+    given = CHINESE if tokenizer == "characters" else references  # which leaves out spaces
+    found = score(given, SAID, tokenizer=tokenizer)
+    bleu, bleu_of = Bleu(4).compute_score(wanted, said, verbose=0)
+    theirs = dict(zip(NAMES, zip(bleu, bleu_of, strict=True), strict=False))
+    theirs |= {"ROUGE_L": Rouge().compute_score(wanted, said)}
+    theirs |= {"CIDEr": Cider().compute_score(wanted, said)}
+    for name, (corpus, of_images) in theirs.items():
+        close(found.corpus[name], corpus, name)
+        for image_id, value in zip(SAID, of_images, strict=True):
+            close(found.per_image[image_id][name], value, (name, image_id))
+    # as sentences, these captions share next to nothing
+    assert score(CHINESE, SAID).corpus["Bleu_1"] < 0.3 < 0.8 < found.corpus["Bleu_1"]
+
+
+def test_characters_by_hand():
+    """6 of 7 characters in the reference of 8: 6 / 7 x e^(1 - 8 / 7); BLEU-2: 4 of 6 pairs."""
+    found = score({1: ["一只棕色的狗跑。"]}, {1: "一只白色的狗跑"}, tokenizer="characters").corpus
+    assert found["Bleu_1"] == pytest.approx(6 / 7 * math.exp(-1 / 7))
+    assert found["Bleu_2"] == pytest.approx(math.sqrt(6 / 7 * 4 / 6) * math.exp(-1 / 7))
+
+
+def test_words_that_are_cut_already():
+    """As by another program: what stands between spaces, no case folded, no mark taken off."""
+    references = {1: ["一只 棕色 的 狗 。"], 2: ["A Dog runs ."]}
+    said = {1: "一只 白色 的 狗 。", 2: "a Dog runs ."}
+    found = score(references, said, tokenizer="none").per_image
+    assert found[1]["Bleu_1"] == pytest.approx(4 / 5)
+    assert found[2]["Bleu_1"] == pytest.approx(3 / 4)
+
+
+def test_document_frequencies_of_characters():
+    """Those of a corpus and of the references are one where the corpus is the references."""
+    ids, texts = list(SAID), list(SAID.values())
+    own = References(CHINESE, tokenizer="characters")
+    same = count_frequencies(CHINESE, tokenizer="characters")
+    given = References(CHINESE, tokenizer="characters", frequencies=same)
+    assert given.cider_d(ids, texts).tolist() == own.cider_d(ids, texts).tolist()
+    assert (own.known_words, given.known_words) == (1, 1)
+    other = References(CHINESE, tokenizer="characters", frequencies=count_frequencies(CHINESE))
+    assert other.known_words < 0.2  # a sentence is no character
+
+
+def test_meteor_is_for_english():
+    class Meteor:
+        def prepare(self, captions, names, sizes):
+            return None
+
+    assert References({1: ["a"]}, meteor=Meteor(), tokenizer=tokenize)
+    for tokenizer in ("characters", "none", str.split):
+        with pytest.raises(UsageError, match="METEOR matches English words of the tokenizer ptb"):
+            References({1: ["a"]}, meteor=Meteor(), tokenizer=tokenizer)
 
 
 def naive_lcs(one: list[int], two: list[int]) -> int:

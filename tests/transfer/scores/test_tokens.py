@@ -4,9 +4,10 @@ import random
 
 import pytest
 
+from pretrain.errors import UsageError
 from transfer.captioning.scores import tokenize
 from transfer.captioning.scores.lexer import lex
-from transfer.captioning.scores.tokenizer import Tokenizer
+from transfer.captioning.scores.tokenizer import Tokenizer, find_tokenizer
 
 # strings of the golden files whose words depend on more than themselves, and ours
 KNOWN_DIFFERENCES = {
@@ -163,3 +164,33 @@ def test_long_text_takes_no_long_time():
     for piece in ("a", "-", "a-", "<a ", "1,", "@", "&", "'", "a.", "#a", "1/", "<", ". ", "0 "):
         text = piece * (4000 // len(piece))
         assert len(" ".join(tokenize(text))) <= 2 * len(text)
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "text", "words"),
+    [
+        ("characters", "一只 棕色的狗。", list("一只棕色的狗。")),
+        ("characters", "犬とCAT\u3000\n", ["犬", "と", "c", "a", "t"]),
+        ("characters", "น้ำ\u200bใส", ["น", "้", "ำ", "ใ", "ส"]),  # code points, no spaces of no width
+        ("characters", "\ufeffA\U00020000", ["a", "\U00020000"]),
+        ("none", "一只  棕色 的 Dog.\u3000", ["一只", "棕色", "的", "Dog."]),
+        ("ptb", "一只棕色的 Dog.", ["一只棕色的", "dog"]),
+        (lambda text: text.split("/"), "New York/is/big", ["New York", "is", "big"]),
+    ],
+)
+def test_tokenizers_and_a_function_of_ones_own(tokenizer, text, words):
+    assert find_tokenizer(tokenizer)(text) == words
+    numbers = Tokenizer(tokenizer)
+    encoded = numbers.encode([text, "", text])
+    assert encoded.counts.tolist() == [len(words), 0, len(words)]
+    assert [list(numbers)[n] for n in numbers.split(encoded).words] == [*words, *words]
+
+
+def test_what_is_no_tokenizer():
+    with pytest.raises(UsageError, match="tokenizer is 'jieba'; expected ptb, characters, none or"):
+        Tokenizer("jieba")
+    with pytest.raises(UsageError, match="tokenizer is None"):
+        Tokenizer(None)
+    for wrong in (str.lower, lambda text: [1], lambda text: None):
+        with pytest.raises(UsageError, match=r"the tokenizer makes .* of 'a b'; expected a list"):
+            Tokenizer(wrong).encode(["a b"])

@@ -10,19 +10,24 @@ import numpy as np
 from pretrain.errors import UsageError
 from transfer.captioning.scores.cider import DocumentFrequencies
 from transfer.captioning.scores.ngrams import ORDERS, NgramTable, count_ngrams
-from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
+from transfer.captioning.scores.tokenizer import TokenIds, Tokenize, Tokenizer
 
 
 def count_frequencies(
-    corpus: Mapping[Any, Sequence[str]], tokenized: bool = False
+    corpus: Mapping[Any, Sequence[str]],
+    tokenized: bool = False,
+    tokenizer: str | Tokenize = "ptb",
 ) -> DocumentFrequencies:
-    """Document frequencies from the captions of each image of a corpus, raw or cut already."""
-    tokenizer = Tokenizer()
+    """Document frequencies from the captions of each image of a corpus, raw or cut already.
+
+    They fit the references that are cut by the same tokenizer; see `References`.
+    """
+    words = Tokenizer(tokenizer)
     flat = [caption for captions in corpus.values() for caption in captions]
     if not flat:
         raise UsageError("the corpus for document frequencies has no captions.")
-    ngrams = count_ngrams(tokenizer.split(tokenizer.encode(flat, tokenized)))
-    return DocumentFrequencies.of(tokenizer, ngrams, [len(texts) for texts in corpus.values()])
+    ngrams = count_ngrams(words.split(words.encode(flat, tokenized)))
+    return DocumentFrequencies.of(words, ngrams, [len(texts) for texts in corpus.values()])
 
 
 def read_frequencies(path: Path) -> DocumentFrequencies:

@@ -6,7 +6,7 @@ prepared.cider_d([1, 1, 2], [caption, ...])        rewards, several captions an 
 scores = ScoreAccumulator(prepared); scores.add({1: ...}); scores.add({2: ...}); scores.compute()
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, Protocol
 
 import numpy as np
@@ -19,7 +19,13 @@ from transfer.captioning.scores.cider import DocumentFrequencies
 from transfer.captioning.scores.ngrams import ORDERS, Ngrams, count_ngrams
 from transfer.captioning.scores.rouge import rouge_l
 from transfer.captioning.scores.summary import Id, Scores, SufficientStats, compute_scores
-from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
+from transfer.captioning.scores.tokenizer import (
+    TokenIds,
+    Tokenize,
+    Tokenizer,
+    find_tokenizer,
+    tokenize,
+)
 
 
 class PreparedMeteor(Protocol):
@@ -42,6 +48,7 @@ def score(
     *,
     frequencies: DocumentFrequencies | None = None,
     meteor: MeteorBackend | None = None,
+    tokenizer: str | Tokenize = "ptb",
 ) -> Scores[Id]:
     """Score one raw caption an image against its raw reference captions.
 
@@ -51,15 +58,19 @@ def score(
         hypotheses: {id: caption}; an empty caption counts and shares nothing.
         frequencies: document frequencies for CIDEr from a larger corpus.
         meteor: computes METEOR too, such as `Meteor.open()`.
+        tokenizer: see `References`.
 
     Raises:
         UsageError: no hypotheses, one without a reference, or something that is no text.
     """
+    _check_mapping("the references", references, "{id: [caption, ...]}")
+    _check_mapping("the captions", hypotheses, "{id: caption}")
     _check_captions(list(hypotheses), list(hypotheses.values()), references)
     if not hypotheses:
         raise UsageError("there are no captions to score")
     chosen = {image_id: references[image_id] for image_id in hypotheses}
-    return References(chosen, frequencies=frequencies, meteor=meteor).score(hypotheses)
+    prepared = References(chosen, frequencies=frequencies, meteor=meteor, tokenizer=tokenizer)
+    return prepared.score(hypotheses)
 
 
 class References(Generic[Id]):
@@ -73,9 +84,13 @@ class References(Generic[Id]):
         tokenized: the captions are cut already, words between single spaces (for rewards on a
             captioner's own words: add the end token to both sides as a word, without which captions
             learn to end in "with a").
+        tokenizer: what cuts references and captions: "ptb"; "characters" for languages without
+            spaces; "none" for captions that are cut already; or a function from a caption to the
+            list of its words. METEOR is for English, and there with "ptb" alone.
 
     Raises:
-        UsageError: no images, an image without captions, or something that is no text.
+        UsageError: no images, an image without captions, something that is no text, an unknown
+            tokenizer, or METEOR with another one than "ptb".
     """
 
     def __init__(
@@ -85,11 +100,19 @@ class References(Generic[Id]):
         frequencies: DocumentFrequencies | None = None,
         meteor: MeteorBackend | None = None,
         tokenized: bool = False,
+        tokenizer: str | Tokenize = "ptb",
     ) -> None:
+        if meteor is not None and find_tokenizer(tokenizer) is not tokenize:
+            raise UsageError(
+                "METEOR matches English words of the tokenizer ptb; leave it out with another "
+                f"tokenizer (got {tokenizer!r})."
+            )
+        _check_mapping("the references", references, "{id: [caption, ...]}")
         if not references:
             raise UsageError("there are no references")
         for image_id, captions in references.items():
-            if isinstance(captions, str) or not {*map(type, captions)} <= {str}:
+            is_list = isinstance(captions, Iterable) and not isinstance(captions, str)
+            if not is_list or not {*map(type, captions)} <= {str}:
                 text = f"{captions!r:.80}; expected a list of texts"
                 raise UsageError(f"the references of id {image_id!r} are {text}")
             if not captions:
@@ -97,7 +120,7 @@ class References(Generic[Id]):
         self.captions = {image_id: tuple(captions) for image_id, captions in references.items()}
         self._position = {image_id: position for position, image_id in enumerate(self.captions)}
         self._tokenized = tokenized
-        self._tokenizer = Tokenizer()
+        self._tokenizer = Tokenizer(tokenizer)
         flat = [caption for captions in self.captions.values() for caption in captions]
         self._whole = self._tokenizer.encode(flat, tokenized)
         split = self._tokenizer.split(self._whole)
@@ -114,6 +137,11 @@ class References(Generic[Id]):
 
     def __len__(self) -> int:
         return len(self.captions)
+
+    @property
+    def known_words(self) -> float:
+        """Share of the references' different words that the document frequencies know."""
+        return float(np.mean(self._index.word_numbers >= 0)) if len(self._rank) else 1.0
 
     def score(self, hypotheses: Mapping[Id, str]) -> Scores[Id]:
         """Score one caption for each image, or for some of the images.
@@ -190,6 +218,7 @@ class ScoreAccumulator(Generic[Id]):
         Raises:
             UsageError: an image's second caption, one without references, or one that is no text.
         """
+        _check_mapping("the captions", hypotheses, "{id: caption}")
         if twice := [image_id for image_id in hypotheses if image_id in self._ids]:
             raise UsageError(
                 f"{len(twice)} of {len(hypotheses)} images have a caption already, the first has "
@@ -251,7 +280,7 @@ class _ReferenceIndex:
         words = {name: number for number, name in enumerate(names)}
         self._own = DocumentFrequencies.of(words, ngrams, sizes)
         self._frequencies = frequencies or self._own
-        self._numbers = self._frequencies.word_numbers(names)
+        self.word_numbers = self._frequencies.word_numbers(names)
         self._norms = cider.norms(ngrams, self._look_up(ngrams, [])[1], len(references))
         image = np.repeat(np.arange(len(sizes)), sizes)
         self._orders = []
@@ -321,18 +350,28 @@ class _ReferenceIndex:
 
     def _look_up(self, ngrams: list[Ngrams], unseen: list[str]) -> tuple[list[Ints], list[Floats]]:
         """Of captions' n-grams, by order: the run among the references (or -1), and the weight."""
-        words = np.append(np.arange(len(self._numbers)), np.full(len(unseen), -1))
+        words = np.append(np.arange(len(self.word_numbers)), np.full(len(unseen), -1))
         runs = self._own.table.find(ngrams, words)
         if self._frequencies is self._own:
             return runs, self._own.idf(runs)
-        numbers = np.append(self._numbers, self._frequencies.word_numbers(unseen))
+        numbers = np.append(self.word_numbers, self._frequencies.word_numbers(unseen))
         return runs, self._frequencies.idf(self._frequencies.table.find(ngrams, numbers))
+
+
+def _check_mapping(name: str, value: object, expected: str) -> None:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{name} are a {type(value).__name__}, {value!r:.60}; expected {expected}")
 
 
 def _check_captions(
     ids: Sequence[Id], captions: Sequence[str], references: Mapping[Id, object]
 ) -> None:
     """Raise UsageError where captions cannot be scored."""
+    for name, values in (("ids", ids), ("captions", captions)):
+        if isinstance(values, str | Mapping) or not isinstance(values, Iterable):
+            raise UsageError(f"the {name} are {values!r:.60}; expected a list")
+    if strange := [image_id for image_id in ids if not isinstance(image_id, Hashable)]:
+        raise UsageError(f"an id is {strange[0]!r:.60}; expected a number or a text")
     if len(ids) != len(captions):
         raise UsageError(f"{len(ids)} ids were given for {len(captions)} captions")
     if lone := [image_id for image_id in ids if image_id not in references]:

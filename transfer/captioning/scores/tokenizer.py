@@ -9,6 +9,8 @@ Line breaks inside a caption are spaces, and a caption's words do not depend on 
 reference reads one caption a line, so there `\r`, `\v`, `\f` and the Unicode line separators shift
 all captions behind them, and `K.` at the end of a caption keeps its dot unless the next caption
 begins with one of 46 words such as `A`; here a caption is followed by a new sentence.
+
+All this is `ptb`, the default; `characters` and `none` are for languages that it is not made for.
 """
 
 import re
@@ -19,6 +21,7 @@ from itertools import chain
 
 import numpy as np
 
+from pretrain.errors import UsageError
 from transfer.captioning.scores.arrays import Ints, spread, starts_of
 from transfer.captioning.scores.lexer import ABBREVIATIONS, TWO_WORDS, lex
 
@@ -39,6 +42,7 @@ _REACHES = re.compile(
     r"[0-9]\s[0-9]{1,4}\\?[/\u2044][0-9]|[0-9)]\s[0-9]{3}|<[^>\s]*\s[^>]*>|\.\s+\.[0-9]"
     r"|(?<![A-Za-z0-9])[A-Za-z]\.(?:\s|$)|\.\s[0-9]"
 )
+_NO_WIDTH = "\u200b\u2060\ufeff"
 _LINES = str.maketrans(dict.fromkeys("\n\r\v\f\u2028\u2029", " "))
 # spaces, beyond the usual, that must not simply part a caption
 _ODD_SPACES = re.compile("[\0\x1c-\x1f\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
@@ -71,6 +75,46 @@ def tokenize_piece(piece: str) -> Sequence[str]:
     if (match := _NEARLY_PLAIN.fullmatch(piece)) is not None:
         return [part.lower() for part in match.groups() if part]
     return lex(piece)
+
+
+def split_characters(text: str) -> list[str]:
+    """Each character as a word, for languages without spaces: Chinese, Japanese, Thai.
+
+    A character is a code point of `text.lower()`, so that case is folded as `tokenize` does.
+    Left out is white space, the spaces of no width among it; marks stay, as with sacrebleu's
+    `char`: a full stop is a word, and a vowel sign of Thai is one beside its consonant.
+    """
+    return [char for char in text.lower() if not char.isspace() and char not in _NO_WIDTH]
+
+
+def split_spaces(text: str) -> list[str]:
+    """What stands between white space, as it is: captions cut by another program, such as jieba."""
+    return text.split()
+
+
+Tokenize = Callable[[str], list[str]]
+"""The words of a caption; any function of this kind can be given in place of a name."""
+TOKENIZERS: dict[str, Tokenize] = {
+    "ptb": tokenize,
+    "characters": split_characters,
+    "none": split_spaces,
+}
+
+
+def find_tokenizer(tokenizer: str | Tokenize) -> Tokenize:
+    """The tokenizer of a name; a function is taken as it is.
+
+    Raises:
+        UsageError: there is none of that name.
+    """
+    found = TOKENIZERS.get(tokenizer) if isinstance(tokenizer, str) else tokenizer
+    if not callable(found):
+        names = ", ".join(TOKENIZERS)
+        raise UsageError(
+            f"tokenizer is {tokenizer!r}; expected {names} or a function from a caption to a list "
+            "of words."
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -106,10 +150,15 @@ class _Rows(dict[str, int]):
 
 
 class Tokenizer(dict[str, int]):
-    """Words and their numbers, given in the order of arrival; remembers the pieces it has cut."""
+    """Words and their numbers, given in the order of arrival; remembers the pieces it has cut.
 
-    def __init__(self) -> None:
+    Args:
+        tokenizer: a name of `TOKENIZERS`, or a function from a caption to its words.
+    """
+
+    def __init__(self, tokenizer: str | Tokenize = "ptb") -> None:
         super().__init__()
+        self._tokenize = find_tokenizer(tokenizer)
         self._parts: dict[int, list[int]] = {}  # of words with a space inside
         self._pieces = _Rows(self._add_piece)
         self._pieces["\0"] = -1  # stands between captions
@@ -121,7 +170,7 @@ class Tokenizer(dict[str, int]):
 
     def __missing__(self, word: str) -> int:
         self[word] = number = len(self)
-        if len(parts := word.split()) > 1:
+        if self._tokenize is tokenize and len(parts := word.split()) > 1:
             self._parts[number] = [self[part] for part in parts]
         return number
 
@@ -129,6 +178,8 @@ class Tokenizer(dict[str, int]):
         """Raw captions as word numbers, or captions whose words stand between single spaces."""
         if tokenized:
             return TokenIds.of([[self[w] for w in text.split(" ") if w] for text in captions])
+        if self._tokenize is not tokenize:
+            return TokenIds.of([[self[w] for w in self._cut(text)] for text in captions])
         row, caption = self._find_rows(captions)
         if self._new_rows:
             old, new = self._rows, TokenIds.of(self._new_rows)
@@ -152,6 +203,14 @@ class Tokenizer(dict[str, int]):
         caption = np.searchsorted(np.cumsum(captions.counts), odd, side="right")
         added = np.bincount(caption, more, len(captions)).astype(np.int64)
         return TokenIds(words, captions.counts + added)
+
+    def _cut(self, text: str) -> list[str]:
+        words = self._tokenize(text)
+        if not isinstance(words, list | tuple) or not all(isinstance(word, str) for word in words):
+            raise UsageError(
+                f"the tokenizer makes {words!r:.80} of {text!r:.80}; expected a list of words."
+            )
+        return [word for word in words if word]
 
     def _add_row(self, words: Iterable[str]) -> int:
         self._new_rows.append([self[word] for word in words])
