@@ -1,34 +1,60 @@
-"""MS-COCO's instance files as records.
+"""MS-COCO's instance files as records; `coco_layout` says where they lie.
 
-    ROOT/annotations/instances_SPLIT.json   ROOT/SPLIT/*.jpg
-    ROOT/SPLIT/_annotations.coco.json       ROOT/SPLIT/*.jpg
-
-Boxes are x, y, width, height, continuous and 0-based. `iscrowd` marks regions of many objects.
+Boxes are x, y, width, height, continuous and 0-based. `iscrowd` marks regions of many objects;
+`ignore` and `difficult`, which converters write, mark objects that are neither hit nor miss.
+Every object is read, or named by an issue, or of an image that an issue names.
 """
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from pretrain.errors import UsageError
+from pretrain.images import ImageHeader
+from transfer.detection.box_form import check_box_form
+from transfer.detection.coco_file import (
+    InstanceFile,
+    read_category_id,
+    read_id,
+    read_instance_file,
+)
+from transfer.detection.coco_layout import ImageFinder, split_file
 from transfer.detection.config import DatasetConfig
-from transfer.detection.detections_file import read_json
-from transfer.detection.records import Box, DataIssue, Record, Records, clip_box, raise_for_issues
+from transfer.detection.headers import read_headers
+from transfer.detection.records import (
+    Box,
+    DataIssue,
+    Record,
+    Records,
+    choose_pixels,
+    clip_box,
+    label_names,
+    raise_for_issues,
+    read_flag,
+)
 
-# what each entry of an instance file must have
-_FIELDS = {
-    "images": ("id", "file_name", "width", "height"),
-    "categories": ("id", "name"),
-    "annotations": (),
-}
+_DIFFICULT = ("difficult", "ignore")
 
 
-def list_splits(root: Path) -> list[str]:
-    """Names of the splits; none where this is no MS-COCO tree."""
-    names = [p.stem.removeprefix("instances_") for p in root.glob("annotations/instances_*.json")]
-    return sorted(names + [path.parent.name for path in root.glob("*/_annotations.coco.json")])
+class _Object(NamedTuple):
+    where: str
+    box: tuple[float, ...]
+    """x, y, width, height."""
+    label: int
+    difficult: bool
+    crowd: bool
+
+    @property
+    def corners(self) -> Box:
+        x, y, width, height = self.box
+        return x, y, x + width, y + height
+
+
+_Objects = Mapping[int | str, list[_Object]]  # of each image, by its id
 
 
 def read_coco(
@@ -41,47 +67,49 @@ def read_coco(
 ) -> Records:
     """Read a split. Arguments and errors are those of `voc.read_voc`.
 
-    Without `classes`, all categories of the file, by number. Images are looked for, not opened: a
-    broken one, or one of another size than written, shows when it is decoded.
+    Without `classes`, all categories of the file, by number.
     """
-    path = root / "annotations" / f"instances_{split}.json"
-    if not path.is_file():
-        path = root / split / "_annotations.coco.json"
-    if not path.is_file():
-        available = ", ".join(list_splits(root)) or "none"
-        raise UsageError(f"{root} has no split {split!r}; it has {available}.")
-    content = _read_content(path)
-    categories = sorted(content["categories"], key=lambda category: category["id"])
-    name_of = {category["id"]: str(category["name"]) for category in categories}
-    classes = tuple(classes or name_of.values())
-    label_of = {name: label for label, name in enumerate(classes)}
-    sizes = {image["id"]: (image["width"], image["height"]) for image in content["images"]}
-    objects: dict[Any, list[tuple[Box, int, bool, bool]]] = {image: [] for image in sizes}
-    issues: list[DataIssue] = []
-    for entry in content["annotations"]:
-        box, kind, text = _read_box(entry, sizes, name_of, label_of)
-        if kind is not None:
-            issues.append(DataIssue(kind, f"{path}: annotation {entry.get('id', '?')}", text))
-        if box is not None:
-            label, crowd = label_of[name_of[entry["category_id"]]], bool(entry.get("iscrowd", 0))
-            objects[entry["image_id"]].append((box, label, False, crowd))
-    folders = [root / split, root / "images" / split, root / "images", root]
+    config = config or DatasetConfig()
+    file = read_instance_file(split_file(root, split))
+    names = list(file.categories.values())
+    classes, label_of, joined = label_names(names, classes)
+    issues = [*file.issues, *_similar_names(file, joined, config)]
+    objects = _read_objects(file, label_of, issues)
+    finder = ImageFinder(root, split, file.path)
+    paths = _find_images(file, finder, issues)
+    header_of: dict[int | str, ImageHeader | None] = {}
+    if images:
+        finder.raise_if_none(paths.values(), (one.file_name for one in file.images.values()))
+        found = {image: path for image, path in paths.items() if path is not None}
+        header_of = dict(zip(found, read_headers(list(found.values())), strict=True))
     records = []
-    for image in content["images"]:
-        name = image["file_name"]
-        found = next((file for folder in folders if (file := folder / name).is_file()), None)
-        if images and found is None:
-            where = f"{path}: image {image['id']}"
-            issues.append(DataIssue("no image", where, f"there is no {folders[0] / name}"))
+    for image, entry in file.images.items():
+        where, size, is_turned = f"{file.path}: image {image}", entry.size, False
+        if images and (header := header_of.get(image)) is not None:
+            corners = [one.corners for one in objects[image]]
+            size, is_turned, issue = choose_pixels(entry.size, header, corners, config.exif)
+            issues += [DataIssue(issue[0], where, issue[1])] if issue is not None else []
+        elif images:
+            text = f"there is no {entry.file_name} in {finder.places}"
+            kind = "unreadable image" if image in header_of else "no image"
+            text = paths[image] or text
+            text += f" ({len(objects[image])} objects with it)" if objects[image] else ""
+            issues.append(DataIssue(kind, where, text))
             continue
-        width, height = sizes[image["id"]]
-        record = Record(image_id=image["id"], path=found or folders[0], width=width, height=height)
-        records.append(record.with_objects(objects[image["id"]]))
-    raise_for_issues(issues, f"{path}", config or DatasetConfig())
+        record = Record(
+            image_id=image,
+            path=Path(paths[image] or root / entry.file_name),
+            width=size[0],
+            height=size[1],
+            apply_exif=is_turned,
+        )
+        records.append(record.with_objects(_clip_objects(objects[image], size, issues)))
+    _check_boxes(file, objects, header_of)
+    raise_for_issues(issues, f"{file.path}", config)
     if not records:
-        raise UsageError(f"{path} lists no image that can be used.")
-    ids = {name: number for number, name in name_of.items()}
-    free = max(name_of, default=0) + 1
+        raise UsageError(f"{file.path} lists no image that can be used.")
+    ids = {name: number for number, name in reversed(file.categories.items())}
+    free = max(file.categories, default=0) + 1
     return Records(
         classes=classes,
         images=tuple(records),
@@ -90,43 +118,122 @@ def read_coco(
     )
 
 
-def _read_content(path: Path) -> Mapping[str, Any]:
-    content = read_json(path)
-    for key, fields in _FIELDS.items():
-        entries = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
-            raise UsageError(f"{path} is no instance file of MS-COCO's format: it has no {key!r}.")
-        for number, entry in enumerate(entries):
-            lacks = [f for f in fields if not isinstance(entry, dict) or f not in entry]
-            if lacks:
-                raise UsageError(f"{path}: number {number} of {key} has no {', '.join(lacks)}.")
-    counts = Counter(image["id"] for image in content["images"])
-    if twice := [image for image, count in counts.items() if count > 1]:
-        raise UsageError(f"{path} lists image {twice[0]} twice.")
-    return content
+def _similar_names(
+    file: InstanceFile, joined: Mapping[str, str], config: DatasetConfig
+) -> list[DataIssue]:
+    """Categories whose name is that of another one, or differs by space or case alone."""
+    kind = "class names joined" if config.similar_names == "join" else "similar class names"
+    issues: list[DataIssue] = []
+    first: dict[str, int] = {}
+    for category, name in file.categories.items():
+        like = joined.get(name, name)
+        if like in first or like != name:
+            beside = f" of category {first[like]}" if like in first else ", a class"
+            text = f"{name!r} beside {like!r}{beside}"
+            issues.append(DataIssue(kind, f"{file.path}: category {category}", text))
+        first.setdefault(like, category)
+    return issues
 
 
-def _read_box(
-    entry: Mapping[str, Any],
-    sizes: Mapping[Any, tuple[int, int]],
-    name_of: Mapping[Any, str],
-    label_of: Mapping[str, int],
-) -> tuple[Box | None, str | None, str]:
-    """The box of an annotation, None where it is not used; what is wrong with it, and a text."""
-    image, category = entry.get("image_id"), entry.get("category_id")
-    if image not in sizes:
-        return None, "broken annotation", f"there is no image {image!r}"
-    if category not in name_of:
-        return None, "unknown class", f"the file has no category {category!r}"
-    if name_of[category] not in label_of:
-        allowed = ", ".join(label_of)
-        return None, "unknown class", f"{name_of[category]!r} is none of {allowed}"
-    box: Any = entry.get("bbox")
-    has_four = isinstance(box, list) and len(box) == 4
-    if not has_four or not all(isinstance(v, int | float) and math.isfinite(v) for v in box):
-        return None, "broken annotation", f"bbox is {box!r}, not x, y, width, height"
-    x, y, width, height = box
-    size = sizes[image]
-    # sums like 0.1 + 0.2 cross the edge by rounding alone
-    clipped, kind = clip_box((x, y, x + width, y + height), size, tolerance=0.01)
-    return clipped, kind, f"{x:g}, {y:g}, {width:g}, {height:g} of {size[0]} x {size[1]}"
+def _read_objects(
+    file: InstanceFile, label_of: Mapping[str, int], issues: list[DataIssue]
+) -> _Objects:
+    """The objects of each image; what is wrong is added to `issues`."""
+    objects: dict[int | str, list[_Object]] = {image: [] for image in file.images}
+    for number, entry in enumerate(file.annotations):
+        name = f"annotation {entry['id']}" if "id" in entry else f"number {number} of annotations"
+        where = f"{file.path}: {name}"
+        image, category = read_id(entry.get("image_id")), read_category_id(entry.get("category_id"))
+        kind = "broken annotation"
+        if image is None or image not in objects:
+            text = f"there is no image {entry.get('image_id')!r}"
+        elif category is None or category not in file.categories:
+            kind, text = "unknown class", f"the file has no category {entry.get('category_id')!r}"
+        elif (name := file.categories[category]) not in label_of:
+            near = "".join(f" (did you mean {n!r}?)" for n in get_close_matches(name, label_of, 1))
+            kind, text = "unknown class", f"{name!r} is none of {', '.join(label_of)}{near}"
+        elif (box := _read_box(entry.get("bbox"))) is None:
+            text = f"bbox is {entry.get('bbox')!r:.80}, not x, y, width, height"
+        else:
+            try:
+                crowd = read_flag(entry.get("iscrowd"))
+                difficult = any(read_flag(entry[key]) for key in _DIFFICULT if key in entry)
+                objects[image].append(_Object(where, box, label_of[name], difficult, crowd))
+                continue
+            except ValueError as error:
+                text = f"of iscrowd, {', '.join(_DIFFICULT)}: {error}"
+        issues.append(DataIssue(kind, where, text))
+    return objects
+
+
+def _read_box(box: Any) -> tuple[float, ...] | None:
+    """The four numbers of a box; None where they are none."""
+    if not isinstance(box, list) or len(box) != 4:
+        return None
+    try:
+        is_number = all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+    except OverflowError:
+        return None
+    return tuple(map(float, box)) if is_number else None
+
+
+def _find_images(
+    file: InstanceFile, finder: ImageFinder, issues: list[DataIssue]
+) -> dict[int | str, str | None]:
+    """{image's id: its path, None where it is not there}; one file under two ids is an issue."""
+    paths: dict[int | str, str | None] = {}
+    first: dict[Any, int | str] = {}
+    for image, entry in file.images.items():
+        paths[image], identity, by_last_part = finder.find(entry.file_name)
+        where, key = f"{file.path}: image {image}", identity or entry.file_name
+        if key in first:
+            same = file.images[first[key]].file_name
+            text = f"{entry.file_name} is image {first[key]} too, there as {same}"
+            issues.append(DataIssue("one image, two ids", where, text))
+        first.setdefault(key, image)
+        if by_last_part:
+            text = f"{entry.file_name} leads out of the tree: it is {paths[image]}"
+            issues.append(DataIssue("image by its last name", where, text))
+    return paths
+
+
+def _clip_objects(
+    objects: Sequence[_Object], size: tuple[int, int], issues: list[DataIssue]
+) -> list[tuple[Box, int, bool, bool]]:
+    """The objects of an image inside of it; what is wrong with them is added to `issues`."""
+    kept: list[tuple[Box, int, bool, bool]] = []
+    seen: set[tuple[int, Box]] = set()
+    for one in objects:
+        # sums like 0.1 + 0.2 cross the edge by rounding alone
+        clipped, kind = clip_box(one.corners, size if all(size) else None, tolerance=0.01)
+        text = ", ".join(f"{value:g}" for value in one.box)
+        if kind is not None:
+            issues.append(DataIssue(kind, one.where, f"{text} of {size[0]} x {size[1]}"))
+        if clipped is not None:
+            if (one.label, one.corners) in seen:
+                issues.append(DataIssue("object twice", one.where, text))
+            seen.add((one.label, one.corners))
+            kept.append((clipped, one.label, one.difficult, one.crowd))
+    return kept
+
+
+def _check_boxes(
+    file: InstanceFile, objects: _Objects, header_of: Mapping[int | str, ImageHeader | None]
+) -> None:
+    """Raise where boxes are in another form; their sizes are those written, if there are any."""
+    listed, sizes = [], []
+    for image, entry in file.images.items():
+        header, size = header_of.get(image), entry.size
+        if header is not None and header.orientation != 1:
+            size = (max(header.size), max(header.size))  # whatever pixels they belong to
+        elif header is not None and not all(size):
+            size = header.size
+        listed += objects[image]
+        sizes += [size] * len(objects[image])
+    boxes = np.array([one.box for one in listed]).reshape(-1, 4)
+    check_box_form(
+        boxes,
+        np.array(sizes).reshape(-1, 2),
+        f"{file.path}",
+        lambda number: listed[number].where.rpartition(": ")[2],
+    )

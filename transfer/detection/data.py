@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.errors import UsageError
-from transfer.detection import coco, voc
+from transfer.detection import coco, coco_layout, voc
 from transfer.detection.config import DatasetConfig
 from transfer.detection.records import Records, summarize_issues
 
@@ -30,7 +30,7 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
     """
-    names = coco.list_splits(root) or voc.list_splits(root)
+    names = coco_layout.list_splits(root) or voc.list_splits(root)
     train_split, test_split = voc.choose_splits(names, config.train, config.test)
     read = reader_of(root)
     listed = read(root, train_split, config.classes or None, config)
@@ -51,4 +51,4 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
 
 def reader_of(root: Path) -> Callable[..., Records]:
     """`read_voc` or `read_coco`, by the layout of the tree; both take the same arguments."""
-    return coco.read_coco if coco.list_splits(root) else voc.read_voc
+    return coco.read_coco if coco_layout.list_splits(root) else voc.read_voc

@@ -70,9 +70,9 @@ def read_names(path: Path) -> dict[int, str]:
 def read_json(path: Path) -> Any:
     """The content of a file; UsageError with file and line where it is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_bytes())  # UTF-8, or 16 with its mark
     except FileNotFoundError as error:
         raise UsageError(f"there is no file {path}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise UsageError(f"{path}:{line}: it is no JSON ({error}).") from error

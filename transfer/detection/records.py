@@ -39,6 +39,7 @@ RULES = {
     "size of another image": "the image's own is taken",
     "image without an annotation": "no object, as asked",
     "category without objects": "left out",
+    "image by its last name": "taken",
 }
 # what to do about the refused ones; {0} stands for what options begin with, {1} for how many
 _REMEDIES = {

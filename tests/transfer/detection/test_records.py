@@ -1,6 +1,5 @@
-"""Pascal VOC trees and MS-COCO files as records, whole and broken, against the files themselves."""
+"""Pascal VOC trees as records, whole and broken, against the files themselves."""
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -12,7 +11,7 @@ import pytest
 from PIL import Image
 
 from pretrain.errors import UsageError
-from transfer.detection import annotations, coco, voc
+from transfer.detection import annotations, voc
 from transfer.detection.config import DatasetConfig
 from transfer.detection.data import open_data
 from transfer.detection.records import summarize_issues
@@ -279,92 +278,3 @@ def test_notes_for_the_reader(tree):
     named = replace(DatasetConfig(), classes=("nothing",), other_classes="drop")
     with pytest.raises(UsageError, match="no image has an object to learn"):
         open_data(tree, named)
-
-
-# ------------------------------------------------------------------------------------------ MS-COCO
-
-
-@pytest.fixture
-def instances(tmp_path) -> Path:
-    root = tmp_path / "coco"
-    (root / "annotations").mkdir(parents=True)
-    for split in ("train2017", "val2017"):
-        (root / split).mkdir()
-        Image.new("RGB", (50, 40)).save(root / split / "000000000007.jpg")
-        content = {
-            "images": [{"id": 7, "file_name": "000000000007.jpg", "width": 50, "height": 40}],
-            "categories": [{"id": 18, "name": "dog"}, {"id": 3, "name": "car"}],
-            "annotations": [
-                {"id": 1, "image_id": 7, "category_id": 18, "bbox": [1.5, 2, 10, 20], "iscrowd": 0},
-                {"id": 2, "image_id": 7, "category_id": 3, "bbox": [0, 0, 50, 40], "iscrowd": 1},
-            ],
-        }
-        path = root / "annotations" / f"instances_{split}.json"
-        path.write_text(json.dumps(content))
-    return root
-
-
-def change(root: Path, change_content) -> None:
-    path = root / "annotations" / "instances_train2017.json"
-    content = json.loads(path.read_text())
-    change_content(content)
-    path.write_text(json.dumps(content))
-
-
-def test_coco_instances(instances):
-    held = coco.read_coco(instances, "train2017")
-    assert (held.classes, held.category_ids) == (("car", "dog"), (3, 18))
-    (record,) = held.images
-    assert record.boxes.tolist() == [[1.5, 2, 11.5, 22], [0, 0, 50, 40]]
-    assert (record.labels.tolist(), record.crowd.tolist()) == ([1, 0], [False, True])
-    assert held.for_training().images[0].labels.tolist() == [1]
-    data = open_data(instances, DatasetConfig())
-    assert (data.train_split, data.test_split) == ("train2017", "val2017")
-
-
-def test_real_coco_images(unpacked):
-    root = unpacked("data/coco-mini.tar") / "coco-mini"
-    held = coco.read_coco(root, "train2017")
-    assert (len(held), len(held.classes)) == (80, 80)
-    pycoco = pytest.importorskip("pycocotools.coco").COCO(
-        root / "annotations/instances_train2017.json"
-    )
-    for record in held.images:
-        theirs = pycoco.loadAnns(pycoco.getAnnIds(record.image_id))
-        assert len(theirs) == len(record.labels)
-        boxes = np.array([one["bbox"] for one in theirs]).reshape(-1, 4)
-        boxes[:, 2:] += boxes[:, :2]
-        np.testing.assert_allclose(record.boxes, boxes, atol=0.02)
-        ids = [held.category_ids[label] for label in record.labels]
-        assert ids == [one["category_id"] for one in theirs]
-
-
-@pytest.mark.parametrize(
-    ("break_it", "words"),
-    [
-        (lambda c: c["annotations"][0].update(image_id=9), "annotation 1: broken .*no image 9"),
-        (lambda c: c["annotations"][0].update(category_id=9), "annotation 1: unknown class"),
-        (lambda c: c["annotations"][0].update(bbox=[1, 2, None, 4]), "annotation 1: broken .*bbox"),
-        (lambda c: c["images"][0].update(file_name="x.jpg"), r"image 7: no image: .*x\.jpg"),
-        (lambda c: c["images"].append(c["images"][0]), "lists image 7 twice"),
-        (lambda c: c["images"][0].pop("width"), "number 0 of images has no width"),
-        (lambda c: c.pop("categories"), "no 'categories'"),
-    ],
-)
-def test_coco_files_as_users_give_them(break_it, words, instances):
-    change(instances, break_it)
-    with pytest.raises(UsageError, match=words):
-        coco.read_coco(instances, "train2017")
-
-
-def test_coco_boxes_by_their_rules(instances):
-    def spoil(content):
-        for number, box in enumerate(([5, 5, 0, 4], [60, 5, 3, 4], [45, 5, 9, 9]), 10):
-            content["annotations"].append(
-                {"id": number, "image_id": 7, "category_id": 3, "bbox": box, "iscrowd": 0}
-            )
-
-    change(instances, spoil)
-    held = coco.read_coco(instances, "train2017")
-    assert kinds(held) == ["box without area", "box outside the image", "box over the edge"]
-    assert held.images[0].boxes[-1].tolist() == [45, 5, 50, 14]
