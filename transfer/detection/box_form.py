@@ -38,7 +38,12 @@ def check_box_form(
         return
     x, y, width, height = boxes.T
     edge = sizes * 1.01 + 1  # as far as boxes reach by rounding
-    if boxes.min() >= 0 and boxes.max() <= 1 and sizes.max() != 1 and (width * height > 0).any():
+    if (
+        boxes.min() >= 0
+        and boxes.max() <= 1 + 1e-9
+        and sizes.max() != 1
+        and (width * height > 0).any()
+    ):
         raise UsageError(
             f"{source}: bbox is in fractions of the image, it seems: all {len(boxes):,} boxes lie "
             f"between 0 and 1, such as {name(0)}: {_text(boxes[0])}. Multiply x and width by the "

@@ -38,20 +38,21 @@ from transfer.detection.records import (
 )
 
 _DIFFICULT = ("difficult", "ignore")
+_NUMBERS = frozenset((int, float))
 
 
 class _Object(NamedTuple):
     where: str
-    box: tuple[float, ...]
-    """x, y, width, height."""
+    corners: Box
     label: int
     difficult: bool
     crowd: bool
 
     @property
-    def corners(self) -> Box:
-        x, y, width, height = self.box
-        return x, y, x + width, y + height
+    def text(self) -> str:
+        """The box for a message."""
+        left, top, right, bottom = self.corners
+        return f"{left:g}, {top:g}, {right - left:g}, {bottom - top:g}"
 
 
 _Objects = Mapping[int | str, list[_Object]]  # of each image, by its id
@@ -140,9 +141,10 @@ def _read_objects(
 ) -> _Objects:
     """The objects of each image; what is wrong is added to `issues`."""
     objects: dict[int | str, list[_Object]] = {image: [] for image in file.images}
+    source = str(file.path)
     for number, entry in enumerate(file.annotations):
-        name = f"annotation {entry['id']}" if "id" in entry else f"number {number} of annotations"
-        where = f"{file.path}: {name}"
+        where = f"annotation {entry['id']}" if "id" in entry else f"number {number} of annotations"
+        where = f"{source}: {where}"
         image, category = read_id(entry.get("image_id")), read_category_id(entry.get("category_id"))
         kind = "broken annotation"
         if image is None or image not in objects:
@@ -166,15 +168,15 @@ def _read_objects(
     return objects
 
 
-def _read_box(box: Any) -> tuple[float, ...] | None:
-    """The four numbers of a box; None where they are none."""
-    if not isinstance(box, list) or len(box) != 4:
+def _read_box(box: Any) -> Box | None:
+    """The corners of a box; None where it is no four numbers."""
+    if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
         return None
     try:
-        is_number = all(isinstance(v, int | float) and math.isfinite(v) for v in box)
+        x, y, width, height = map(float, box)
     except OverflowError:
         return None
-    return tuple(map(float, box)) if is_number else None
+    return (x, y, x + width, y + height) if math.isfinite(x + y + width + height) else None
 
 
 def _find_images(
@@ -206,12 +208,11 @@ def _clip_objects(
     for one in objects:
         # sums like 0.1 + 0.2 cross the edge by rounding alone
         clipped, kind = clip_box(one.corners, size if all(size) else None, tolerance=0.01)
-        text = ", ".join(f"{value:g}" for value in one.box)
         if kind is not None:
-            issues.append(DataIssue(kind, one.where, f"{text} of {size[0]} x {size[1]}"))
+            issues.append(DataIssue(kind, one.where, f"{one.text} of {size[0]} x {size[1]}"))
         if clipped is not None:
             if (one.label, one.corners) in seen:
-                issues.append(DataIssue("object twice", one.where, text))
+                issues.append(DataIssue("object twice", one.where, one.text))
             seen.add((one.label, one.corners))
             kept.append((clipped, one.label, one.difficult, one.crowd))
     return kept
@@ -230,7 +231,8 @@ def _check_boxes(
             size = header.size
         listed += objects[image]
         sizes += [size] * len(objects[image])
-    boxes = np.array([one.box for one in listed]).reshape(-1, 4)
+    boxes = np.array([one.corners for one in listed]).reshape(-1, 4)
+    boxes[:, 2:] -= boxes[:, :2]
     check_box_form(
         boxes,
         np.array(sizes).reshape(-1, 2),

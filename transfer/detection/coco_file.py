@@ -109,8 +109,7 @@ def read_id(value: Any) -> int | str | None:
     """An id as a number or a text; None where it can be none."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
-    is_id = isinstance(value, int | str) and not isinstance(value, bool) and value != ""
-    return value if is_id else None
+    return value if type(value) in (int, str) and value != "" else None
 
 
 def read_category_id(value: Any) -> int | None:

@@ -150,7 +150,9 @@ def read_flag(value: Any) -> bool:
     Raises:
         ValueError: it is something else.
     """
-    text = str(int(value) if value in (0, 1) else "" if value is None else value).strip().lower()
+    if value in (0, 1):
+        return bool(value)
+    text = "" if value is None else str(value).strip().lower()
     if text not in _FLAGS:
         allowed = ", ".join(filter(None, _FLAGS))
         raise ValueError(f"{value!r} is no flag (allowed are {allowed}, and nothing)")
