@@ -87,7 +87,8 @@ def _ids(paths: list[Path], folder: Path) -> list[int] | list[str]:
     """The numbers of names such as COCO_val2014_000000391895.jpg, or else paths from the folder."""
     matches = [re.search(r"(?:^|_)(\d{12})$", path.stem) for path in paths]
     numbers = [int(match[1]) for match in matches if match]
-    return numbers if len(set(numbers)) == len(paths) else [str(p.relative_to(folder)) for p in paths]
+    names = [str(path.relative_to(folder)) for path in paths]
+    return numbers if len(set(numbers)) == len(paths) else names
 
 
 if __name__ == "__main__":

@@ -64,8 +64,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.corpus and options.corpus.suffix in (".p", ".pkl"):
         frequencies = read_frequencies(options.corpus)
     elif options.corpus:
-        corpus = read_references(options.corpus).captions
-        frequencies = count_frequencies(corpus, tokenizer=options.tokenizer)
+        captions = read_references(options.corpus).captions
+        frequencies = count_frequencies(captions, tokenizer=options.tokenizer)
     files = [(options.references, [(key, text) for key, texts in chosen.items() for text in texts])]
     files.append((options.results, [(key, results[key]) for key in chosen]))
     if other is not None:
@@ -81,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     if (known := prepared.known_words) < _LEAST_KNOWN:
         log(
-            f"{options.corpus} knows {known:.0%} of the words of {options.references}, and to CIDEr "
-            f"the others are the rarest. Is it of other captions, or of another tokenizer than "
+            f"{options.corpus} knows {known:.0%} of the words of {options.references}; to CIDEr "
+            "the others are the rarest. Is it of other captions, or of another tokenizer than "
             f"{options.tokenizer}?"
         )
     stats = prepared.sufficient_stats(list(chosen), [results[image_id] for image_id in chosen])

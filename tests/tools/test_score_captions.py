@@ -3,6 +3,8 @@
 import base64
 import importlib.util
 import json
+import pickle
+import re
 import subprocess
 import sys
 
@@ -57,6 +59,7 @@ def test_a_table_and_a_file(files, captions, capsys):
         name: [f"{value:.4f}"] for name, value in found.corpus.items()
     }
     content = json.loads((files / "out" / "scores.json").read_text())
+    assert content.pop("tokenizer") == "ptb"
     assert content == {"corpus": found.corpus, "per_image": found.per_image, "n": 20}
 
 
@@ -176,6 +179,94 @@ def test_a_page_of_the_best_and_the_worst(files, captions, capsys):
     assert (files / "page.html").read_text(encoding="utf-8") == page
 
 
+CHINESE = {
+    "1": ["一个男人骑着一匹马。", "男人在草地上骑马"],
+    "2": ["两只猫坐在沙发上看电视", "沙发上有两只猫在看电视"],
+    "3": ["街道上停着许多汽车", "一辆红色的BMW停在路边"],
+}
+SAID = {"1": "一个女人骑着马。", "2": "两只猫在沙发上", "3": "一辆红色的bmw汽车"}
+
+
+@pytest.fixture
+def chinese(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "refs.json").write_text(json.dumps(CHINESE))
+    (tmp_path / "said.json").write_text(json.dumps(SAID))
+    return tmp_path
+
+
+def test_captions_without_spaces(chinese, capsys):
+    """Said where sentences are words; with characters the scores of the package's own `score`."""
+    run(*NO_METEOR, "--out", "ptb.json")
+    printed = capsys.readouterr()
+    assert "refs.json: 6 of 6 captions have almost no spaces, the first is" in printed.err
+    assert "said.json: 3 of 3 captions have almost no spaces" in printed.err
+    assert printed.err.count("--tokenizer characters takes each character as one") == 2
+    run("--tokenizer", "characters", "--out", "characters.json", "--corpus", "refs.json")
+    printed = capsys.readouterr()
+    assert "no spaces" not in printed.err
+    assert "knows" not in printed.err
+    said = "METEOR is left out: it is for English, and the tokenizer is characters"
+    assert said in printed.err
+    assert "METEOR" not in printed.out
+    assert "said.json beside refs.json, 3 images, tokenizer characters\n" in printed.out
+    content = json.loads((chinese / "characters.json").read_text())
+    assert content["corpus"] == score(CHINESE, SAID, tokenizer="characters").corpus
+    assert content["tokenizer"] == "characters"
+    assert content["corpus"]["CIDEr"] > 1 > json.loads((chinese / "ptb.json").read_text())[
+        "corpus"]["CIDEr"]  # fmt: skip
+    for meteor in ("python", "jar"):
+        words = ("--tokenizer", "none", "--meteor", meteor)
+        said = f"--meteor {meteor}: METEOR is for English words of --tokenizer ptb"
+        fails("score_captions", *words_for()[:4], *words, capsys=capsys, said=said)
+
+
+def test_frequencies_of_another_tokenizer(chinese, capsys):
+    with open(chinese / "words.p", "wb") as handle:
+        pickle.dump({"document_frequency": {("a", "dog"): 3.0, ("一",): 9.0}, "ref_len": 9}, handle)
+    run("--tokenizer", "characters", "--corpus", "words.p")
+    said = "words.p knows 3% of the words of refs.json; to CIDEr the others are the rarest."
+    assert said in capsys.readouterr().err
+
+
+def test_marks_and_one_caption_for_all(files, captions, capsys):
+    """Counted with the first, in references and both results; of the images that are scored."""
+    wanted, said, _ = captions
+    wanted = {**wanted, "2": ["<start> a dog <end>", "a [SEP]"]}
+    (files / "refs.json").write_text(json.dumps(wanted))
+    (files / "said.json").write_text(json.dumps(dict.fromkeys(said, "a dog <|endoftext|>")))
+    (files / "better.json").write_text(json.dumps(dict.fromkeys(said, "a man")))
+    run(*NO_METEOR, "--against", "better.json", "--bootstrap", 10)
+    err = capsys.readouterr().err
+    marks = r"refs\.json: 2 of \d+ captions hold marks of a program \(.*\), the first is '<start>"
+    assert re.search(marks, err)
+    assert "said.json: 20 of 20 captions hold marks of a program (<|endoftext|> in 20)" in err
+    assert "said.json: all 20 images have the same caption, 'a dog <|endoftext|>'." in err
+    assert "better.json: all 20 images have the same caption, 'a man'." in err
+    (files / "ids.txt").write_text("3")
+    run(*NO_METEOR, "--ids", "ids.txt")
+    err = capsys.readouterr().err
+    assert "refs.json" not in err
+    assert "same caption" not in err
+
+
+def test_beams(files, captions, capsys):
+    """Of several captions an image the first is scored, where that is asked for."""
+    wanted, said, better = captions
+    rows = [{"image_id": k, "caption": said[k]} for k in said]
+    rows += [{"image_id": k, "caption": better[k]} for k in said]
+    (files / "beams.json").write_text(json.dumps(rows))
+    words = ["--references", "refs.json", "--results", "beams.json", *NO_METEOR]
+    fails("score_captions", *words, capsys=capsys, said="--take first takes the first of each")
+    main([*words, "--take", "first", "--out", "scores.json"])
+    found = score(wanted, said)
+    assert json.loads((files / "scores.json").read_text())["per_image"] == found.per_image
+    against = ["--against", "beams.json", "--take", "first", "--bootstrap", 10]
+    run(*NO_METEOR, *against, "--out", "scores.json")
+    difference = json.loads((files / "scores.json").read_text())["against"]["difference"]
+    assert difference["CIDEr"]["value"] == 0
+
+
 def words_for(*more: object) -> list[object]:
     return ["--references", "refs.json", "--results", "said.json", *NO_METEOR, *more]
 
@@ -214,6 +305,8 @@ def test_meteor_is_left_out_with_a_note(files, monkeypatch, capsys):
         (["--resuts", "x"], "there is no option --resuts"),
         (["--boot"], "there is no option --boot"),
         (["--meteor", "maybe"], "invalid choice: 'maybe'"),
+        (["--tokenizer", "jieba"], "invalid choice: 'jieba'"),
+        (["--take", "best"], "invalid choice: 'best'"),
         (["--bootstrap", "-1"], "--bootstrap is -1; it must be at least 0"),
         (["--seed", "-1"], "--seed is -1; it must be at least 0"),
         (["--out", "."], ". is a folder; expected the name of a file"),

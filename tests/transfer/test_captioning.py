@@ -3,7 +3,9 @@
 import base64
 import io
 import json
+import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -32,7 +34,16 @@ from transfer.captioning.dataset import CaptionedImage, read_coco
 from transfer.captioning.decoder import caption_loss
 from transfer.captioning.inference import caption_files
 from transfer.captioning.page import write_page
-from transfer.captioning.scores import References, score
+from transfer.captioning.scores import References, score, tokenize
+from transfer.captioning.vocabulary import (
+    END,
+    PAD,
+    SPECIAL,
+    UNKNOWN,
+    build_vocabulary,
+    tokenize_captions,
+)
+from transfer.feature_cache import ImageDataset
 
 OPTIMIZER = CaptioningConfig().optimizer
 
@@ -336,10 +347,148 @@ def test_parts_of_two_captioners_do_not_pass(first, tmp_path):
     torch.save({**content, "words": content["words"][1:]}, tmp_path / "b.pth")
     with pytest.raises(UsageError, match="no vocabulary of a captioner"):
         Captioner.load(tmp_path / "b.pth")
-    with pytest.raises(UsageError, match=r"a captioner .'captioner/1'. is needed"):
+    torch.save({**content, "tokenizer": "jieba"}, tmp_path / "c.pth")
+    with pytest.raises(UsageError, match="the tokenizer is 'jieba'; expected ptb, characters"):
+        Captioner.load(tmp_path / "c.pth")
+    del content["tokenizer"]
+    torch.save(content, tmp_path / "d.pth")
+    with pytest.raises(UsageError, match="tokenizer"):
+        Captioner.load(tmp_path / "d.pth")
+    torch.save({**content, "format": "captioner/1"}, tmp_path / "old.pth")  # as of before
+    assert Captioner.load(tmp_path / "old.pth").vocabulary == Captioner.load(first[1]).vocabulary
+    with pytest.raises(UsageError, match=r"a captioner .'captioner/2'. is needed"):
         Captioner.load(first[1] / "checkpoints" / "last.pth")
     with pytest.raises(UsageError, match=r"no captioner\.pth"):
         Captioner.load(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def chinese(worlds, tmp_path_factory):
+    """The same images with captions of the same words, each of them one of Chinese, unspaced."""
+    tree = tmp_path_factory.mktemp("chinese") / "tree"
+    shutil.copytree(worlds["captions"], tree)
+    signs = {}
+    for path in (tree / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        for entry in content["annotations"]:
+            words = entry["caption"].rstrip(".").lower().split()
+            entry["caption"] = "".join(signs.setdefault(w, chr(0x5000 + len(signs))) for w in words)
+        path.write_text(json.dumps(content))
+    return tree
+
+
+def test_captions_without_spaces(chinese, backbone, cache, tmp_path, capsys):
+    """Trained on characters, generated without spaces, scored by characters, kept so."""
+    options = config(chinese, cache, epochs=1, meteor="auto")
+    dataset = replace(options.dataset, tokenizer="characters")
+    options = replace(options, dataset=dataset, model=replace(options.model, kind="attention"))
+    result = engine.finetune(backbone, options, Run(tmp_path), make_fabric("cpu"))
+    rows = json.loads((tmp_path / "captions.json").read_text())
+    said = {row["image_id"]: row["caption"] for row in rows}
+    assert all(text and " " not in text for text in said.values())
+    images = read_coco(chinese, "val2017")
+    wanted = {image.image_id: image.captions for image in images}
+    scores = score(wanted, said, tokenizer="characters").corpus
+    assert {name: result.metrics[name] for name in scores} == scores
+    assert "METEOR" not in result.metrics
+    note = "METEOR is left out: it is for English, and the tokenizer is characters"
+    assert result.data["notes"] == [note]
+    assert note in capsys.readouterr().err
+    captioner = Captioner.load(tmp_path)
+    assert captioner.vocabulary.tokenizer == "characters"
+    assert all(len(word) == 1 for word in captioner.vocabulary.words[4:])
+    again, _ = caption_files(captioner, [image.path for image in images], make_fabric("cpu"))
+    assert list(again.values()) == list(said.values())
+    record = Run(tmp_path).read_log()[0]  # of each epoch too, with a beam of 1
+    greedy = replace(captioner, decoding=DecodingConfig(beam=1))
+    again, _ = caption_files(greedy, [image.path for image in images], make_fabric("cpu"))
+    own = score(wanted, dict(zip(wanted, again.values(), strict=True)), tokenizer="characters")
+    assert record["val_CIDEr"] == own.corpus["CIDEr"]
+
+
+def test_what_is_odd_about_captions_is_said_before_training(chinese, backbone, cache, tmp_path):
+    """By `build`, so in a dry run too: sentences as words, marks, one caption, cut captions."""
+    tree = tmp_path / "tree"
+    shutil.copytree(chinese, tree)
+    path = tree / "annotations" / "captions_val2017.json"
+    content = json.loads(path.read_text())
+    for entry in content["annotations"]:
+        entry["caption"] = "<start> a dog <end>"
+    path.write_text(json.dumps(content))
+    setup = task_setup.build(backbone, config(tree, cache))
+    unspaced, marks, same, *more = setup.notes
+    assert unspaced.startswith("tree, train: 60 of 60 captions have almost no spaces")
+    assert "--dataset.tokenizer characters takes" in unspaced
+    assert marks.startswith("tree, val: 30 of 30 captions hold marks of a program (<")
+    assert same == "tree, val: all 6 images have the same caption, '<start> a dog <end>'."
+    assert not more
+    assert (setup.unknown_words("train"), setup.unknown_words("val")) == (0, 1)
+    decoding = DecodingConfig(max_length=4)
+    dataset = DatasetConfig(min_count=1, tokenizer="characters")
+    options = config(chinese, cache, decoding=decoding, dataset=dataset)
+    (note,) = task_setup.build(backbone, options).notes
+    assert re.fullmatch(
+        r"\d+% of the training captions have more than 3 words, and such are cut or never "
+        r"generated: --dataset.max_words and --decoding.max_length allow more",
+        note,
+    )
+
+
+def test_shares_of_unknown_words(worlds, backbone, cache):
+    """Against a count of words by hand."""
+    options = config(worlds["captions"], cache, dataset=DatasetConfig(min_count=12))
+    setup = task_setup.build(backbone, options)
+    splits = {
+        split: [word for one in images for text in one.captions for word in tokenize(text)]
+        for split, images in (("train", setup.data.train), ("val", setup.data.val))
+    }
+    counts = Counter(splits["train"])
+    for split, words in splits.items():
+        share = sum(counts[word] < 12 for word in words) / len(words)
+        assert 0 < share < 1
+        assert setup.unknown_words(split) == pytest.approx(share)
+
+
+def test_fewer_captions_than_a_batch(worlds, backbone, cache, tmp_path):
+    """A dry run, which builds, says what the run says."""
+    options = config(worlds["captions"], cache, batch_size=64)
+    said = r"batch_size is 64, but there are only 60 training samples"
+    with pytest.raises(UsageError, match=said):
+        task_setup.build(backbone, options)
+    with pytest.raises(UsageError, match=said):
+        engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_marks_in_training_captions_are_unknown_words():
+    tokenized = tokenize_captions(["<start> a dog <end>", "a dog"])
+    vocabulary = build_vocabulary(tokenized, 1)
+    assert vocabulary.words == (*SPECIAL, "a", "dog")
+    assert vocabulary.encode(tokenized, 9).tolist() == [
+        [UNKNOWN, 4, 5, UNKNOWN, END], [4, 5, END, PAD, PAD]
+    ]  # fmt: skip
+
+
+def test_photos_are_captioned_as_they_are_displayed(first, tmp_path):
+    """A photo with a tag is captioned as the one that was turned, or as the one without."""
+    pixels = np.random.default_rng(0).integers(0, 255, (8, 12, 3), np.uint8).repeat(4, 0)
+    stored = Image.fromarray(pixels)
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    stored.save(tmp_path / "tagged.png", exif=tag)
+    stored.save(tmp_path / "stored.png")
+    stored.transpose(Image.Transpose.ROTATE_270).save(tmp_path / "turned.png")
+    paths = [tmp_path / f"{name}.png" for name in ("tagged", "stored", "turned")]
+    captioner = Captioner.load(first[1])
+    features = {}
+    for apply_exif in (False, True):
+        images = ImageDataset(paths, captioner.backbone.preprocess(), apply_exif=apply_exif)
+        features[apply_exif] = [images[n][1] for n in range(3)]
+        said, _ = caption_files(captioner, paths, make_fabric("cpu"), apply_exif=apply_exif)
+        assert said[0] == said[2 if apply_exif else 1]
+    for apply_exif, (tagged, plain, turned) in features.items():
+        assert torch.equal(tagged, turned if apply_exif else plain)
+        assert not torch.equal(plain, turned)
 
 
 def test_the_page_holds_its_pictures_and_escapes_text(tmp_path):

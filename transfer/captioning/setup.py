@@ -154,8 +154,13 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     captions = tokenize_captions(_texts(data.train), tokenizer)
     vocabulary = build_vocabulary(captions, config.dataset.min_count, tokenizer)
     counts = [len(image.captions) for image in data.train]
-    batching = {"batch_size": config.batch_size, "accumulate": config.accumulate}
-    BatchSampler(sum(counts), shuffle=True, drop_last=True, **batching)  # refuses
+    BatchSampler(  # refuses what a dry run shall show
+        sum(counts),
+        batch_size=config.batch_size,
+        shuffle=True,
+        drop_last=True,
+        accumulate=config.accumulate,
+    )
     width = Encoder(backbone, feature_kind(config.model)).feature_shape(backbone)[-1]
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
@@ -168,7 +173,7 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         vocabulary.encode(captions, config.dataset.max_words),
         np.repeat(np.arange(len(counts)), counts),
         decoder,
-        tuple(_notes(data, captions, config)),
+        (*data.notes, *_notes(data, captions, config)),
     )
 
 

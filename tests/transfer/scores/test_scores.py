@@ -131,7 +131,7 @@ def test_characters_by_hand():
     assert found["Bleu_2"] == pytest.approx(math.sqrt(6 / 7 * 4 / 6) * math.exp(-1 / 7))
 
 
-def test_words_that_are_cut_already():
+def test_words_that_another_program_has_cut():
     """As by another program: what stands between spaces, no case folded, no mark taken off."""
     references = {1: ["一只 棕色 的 狗 。"], 2: ["A Dog runs ."]}
     said = {1: "一只 白色 的 狗 。", 2: "a Dog runs ."}
