@@ -3,16 +3,19 @@
 import json
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from transfer import feature_cache
+from transfer.captioning.check import check_coco
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.dataset import (
     CaptionedImage,
@@ -134,8 +137,8 @@ def test_bad_entries_are_named_and_counted(worlds, tmp_path, capsys):
     logged = capsys.readouterr().err
     assert "left out 2 captions that are empty or no text, the first is \"image 1: '  '\"" in logged
     assert "left out 1 annotations of images that are not listed" in logged
-    assert "left out 3 annotations without image_id or caption" in logged
-    assert "left out 1 entries under images without id or file_name" in logged
+    # three annotations, and the image without a name
+    assert "left out 4 entries that make no sense, the first is 'annotation 63 has cap" in logged
     assert "left out 1 images without captions, the first is 77" in logged
     assert "left out 1 images whose file is missing" in logged
 
@@ -178,7 +181,7 @@ def test_flickr_s_tokens_and_lists(worlds, tmp_path, capsys):
     (tmp_path / "Flickr_8k.devImages.txt").write_text("")
     with pytest.raises(UsageError, match="the val split is empty"):
         open_captions(tmp_path, DatasetConfig())
-    assert "1 lines that are not NAME#NUMBER" in logged
+    assert "left out 1 entries that make no sense, the first is \"line 61: 'no tab'" in logged
     assert "1 names without an image or captions, the first is 'gone.jpg'" in logged
 
 
@@ -196,6 +199,253 @@ def test_a_folder_with_captions_is_cut_by_name(worlds, tmp_path):
     assert {image.image_id for image in again.val} == val - {names[0]}
     with pytest.raises(UsageError, match=r"held out by --dataset\.val_fraction 1e-06"):
         open_captions(tmp_path, DatasetConfig(val_fraction=1e-6))
+
+
+# ------------------------------------------------------------------- as other programs write them
+
+
+def paint(path, shade: int) -> None:
+    """An image of one shade: files of two shades differ."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (16, 16), (shade, shade, shade)).save(path, "JPEG")
+
+
+def write_json(path, content) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content))
+
+
+def coco(ids, names=None) -> dict:
+    names = names or [f"{number:012}.jpg" for number in ids]
+    return {
+        "images": [{"id": i, "file_name": n} for i, n in zip(ids, names, strict=True)],
+        "annotations": [{"image_id": number, "caption": f"image {number}"} for number in ids],
+    }
+
+
+def karpathy(names, splits, key="imgid", ids=None) -> dict:
+    ids = ids or range(len(names))
+    return {"images": [
+        {"filename": name, "split": split, key: number, "sentences": [{"raw": f"in {name}"}]}
+        for name, split, number in zip(names, splits, ids, strict=True)
+    ]}  # fmt: skip
+
+
+def read(part) -> dict:
+    """What was read: the file of each image, and its captions."""
+    return {image.path.name: image.captions for image in part}
+
+
+def test_merged_files_are_refused(tmp_path):
+    for number, name in enumerate("abcd"):
+        paint(tmp_path / f"{name}.jpg", 50 * number)
+    merged = karpathy(["a.jpg", "b.jpg", "c.jpg", "d.jpg"], ["train", "val"] * 2, ids=[0, 1, 0, 1])
+    write_json(tmp_path / "dataset_both.json", merged)
+    with pytest.raises(UsageError, match=r"2 of 2 ids .* '0': a\.jpg and c\.jpg.*remove \"imgid\""):
+        open_captions(tmp_path, DatasetConfig())
+    for entry in merged["images"]:  # the remedy
+        del entry["imgid"]
+    write_json(tmp_path / "dataset_both.json", merged)
+    dataset = open_captions(tmp_path, DatasetConfig())
+    assert read(dataset.train) == {"a.jpg": ("in a.jpg",), "c.jpg": ("in c.jpg",)}
+    (tmp_path / "dataset_both.json").unlink()
+    write_json(tmp_path / "annotations" / "captions_train.json", coco([1, 2], ["a.jpg", "b.jpg"]))
+    write_json(tmp_path / "annotations" / "captions_val.json", coco([1, 1], ["c.jpg", "d.jpg"]))
+    words = r"captions_val\.json: 1 of 1 ids stand more than once, .* '1': c\.jpg and d\.jpg"
+    with pytest.raises(UsageError, match=words):
+        open_captions(tmp_path, DatasetConfig())
+    assert "ids stand more than once" in "".join(line.text for line in check_coco(tmp_path, 0))
+    write_json(tmp_path / "annotations" / "captions_val.json", coco([3, 4], ["c.jpg", "c.jpg"]))
+    with pytest.raises(UsageError, match=r"the images 3 and 4 are one file, .*c\.jpg"):
+        open_captions(tmp_path, DatasetConfig())
+
+
+def test_images_that_are_trained_on_and_scored_are_said(tmp_path):
+    train = [9, 25, 30, 391895]
+    write_json(tmp_path / "annotations" / "captions_train2017.json", coco(train))
+    old = [f"COCO_val2014_{number:012}.jpg" for number in (30, 391895)]
+    write_json(tmp_path / "annotations" / "captions_val2014.json", coco([30, 391895], old))
+    for number in train:
+        paint(tmp_path / "train2017" / f"{number:012}.jpg", number % 200)
+    for number, name in zip((30, 391895), old, strict=True):
+        paint(tmp_path / "val2014" / name, number % 100)  # compressed anew: the number decides
+    (note,) = open_captions(tmp_path, DatasetConfig()).notes
+    assert "val: 2 of 2 images are trained on, the first is " in note
+    assert "val2014/COCO_val2014_000000000030.jpg (id 30; in train " in note
+    notes = [line.text for line in check_coco(tmp_path, 0) if line.state == "note"]
+    assert "train2017 and val2014: 2 of 2 images are trained on" in notes[0]
+    # with ids of their own, by the names alone
+    write_json(tmp_path / "annotations" / "captions_val2014.json", coco([1, 2], old))
+    (note,) = open_captions(tmp_path, DatasetConfig()).notes
+    assert "2 of 2 images are trained on" in note
+    # a release beside itself
+    write_json(tmp_path / "annotations" / "captions_val2014.json", coco([7, 8]))
+    paint(tmp_path / "val2014" / "000000000007.jpg", 9)
+    paint(tmp_path / "val2014" / "000000000008.jpg", 9)
+    assert open_captions(tmp_path, DatasetConfig()).notes == ()
+
+
+def test_an_image_in_two_splits_of_karpathy_s(tmp_path):
+    for number, name in enumerate(("a", "b", "c")):
+        paint(tmp_path / f"{name}.jpg", 50 * number)
+    content = karpathy(["a.jpg", "b.jpg", "c.jpg"], ["train", "val", "test"])
+    content["images"].append({**content["images"][0], "split": "test"})
+    write_json(tmp_path / "dataset_x.json", content)
+    dataset = open_captions(tmp_path, DatasetConfig())
+    assert read(dataset.test) == {"a.jpg": ("in a.jpg",), "c.jpg": ("in c.jpg",)}
+    assert ["x, test: 1 of 2 images are trained on" in note for note in dataset.notes] == [True]
+    (file,) = [line.text for line in check_coco(tmp_path, 0) if line.state == "note"]
+    assert "1 of 2 images are trained on" in file
+
+
+def test_numbers_that_start_again_in_each_split_are_other_images(tmp_path):
+    for split, shade in (("train", 10), ("val", 90)):
+        names = ["0001.jpg", "0002.jpg"]
+        write_json(tmp_path / "annotations" / f"captions_{split}.json", coco([1, 2], names))
+        for number, name in enumerate(names):
+            paint(tmp_path / split / name, shade + 40 * number)
+    (note,) = open_captions(tmp_path, DatasetConfig()).notes
+    assert "val: 2 of 2 images share an id or a name with another picture" in note
+    shutil.copy(tmp_path / "train" / "0001.jpg", tmp_path / "val" / "0002.jpg")
+    shared = open_captions(tmp_path, DatasetConfig()).notes
+    assert "share an id or a name" in shared[0]  # id and name are another's
+    shutil.copy(tmp_path / "train" / "0002.jpg", tmp_path / "val" / "0002.jpg")
+    trained, other = open_captions(tmp_path, DatasetConfig()).notes
+    assert "1 of 2 images are trained on" in trained
+    assert "1 of 2 images share an id" in other
+
+
+HF = '{{"file_name": "{0}.jpg", "text": "in {0}.jpg"}}\n'
+ROWS = {
+    "captions.txt": ("image,caption\n", "{0}.jpg,in {0}.jpg\n"),
+    "results.csv": ("image_name| comment_number| comment\n", "{0}.jpg| 0| in {0}.jpg\n"),
+    "metadata.jsonl": ("", HF),
+    "metadata.csv": ("file_name,text\n", "{0}.jpg,in {0}.jpg\n"),
+    "results_20130124.token": ("", "{0}.jpg#0\tin {0}.jpg\n"),
+    "data.csv": ("id,image,caption\n", "5,{0}.jpg,in {0}.jpg\n"),
+}
+
+
+@pytest.mark.parametrize("inside", ["", "Images", "flickr30k_images", "elsewhere"])
+@pytest.mark.parametrize("name", ROWS)
+def test_one_file_of_another_program(name, inside, tmp_path):
+    letters = "abcdefgh"
+    folder = tmp_path / inside if inside == "elsewhere" else tmp_path / "data" / inside
+    for number, letter in enumerate(letters):
+        paint(folder / f"{letter}.jpg", 20 * number)
+    head, row = ROWS[name]
+    (tmp_path / "data").mkdir(exist_ok=True)
+    (tmp_path / "data" / name).write_text(head + "".join(map(row.format, letters)))
+    config = DatasetConfig(val_fraction=0.4)
+    if inside == "elsewhere":
+        with pytest.raises(UsageError, match=r"8 of 8 images .* by --dataset\.images DIR"):
+            open_captions(tmp_path / "data", config)
+        config = replace(config, images=str(folder))
+    dataset = open_captions(tmp_path / "data", config)
+    everything = read((*dataset.train, *dataset.val))
+    assert everything == {f"{letter}.jpg": (f"in {letter}.jpg",) for letter in letters}
+    assert {image.path.parent for image in dataset.train} == {folder}
+
+
+@pytest.mark.parametrize(
+    ("files", "splits"),
+    [
+        # Hugging Face: a file a split, or one whose names begin with it
+        ({f"{split}/metadata.jsonl": HF.format(name) for split, name in
+          (("train", "a"), ("validation", "b"), ("test", "c"))}, "a/b/c"),
+        ({"metadata.jsonl": "".join(HF.format(name).replace(": \"", f": \"{split}/", 1)
+          for split, name in (("train", "a"), ("validation", "b"), ("test", "c")))}, "a/b/c"),
+        ({"metadata.jsonl": "".join(HF.format(name).replace(": \"", f": \"{split}/", 1)
+          for split, name in (("train", "a"), ("test", "c")))}, "a/c/"),
+        # LAVIS
+        ({f"annotations/coco_karpathy_{split}.json": json.dumps(
+            [{"image": f"coco/images/x/{name}.jpg", "caption": f"in {name}.jpg",
+              "image_id": f"coco_{number}"}])
+          for number, (split, name) in enumerate((("train", "a"), ("val", "b"), ("test", "c")))},
+         "a/b/c"),
+        # TextCaps
+        ({f"TextCaps_0.1_{split}.json": json.dumps({"data": [
+            {"image_id": name, "image_path": f"train/{name}.jpg", "set_name": split,
+             "caption_str": f"in {name}.jpg", "reference_strs": [f"in {name}.jpg"]}]})
+          for split, name in (("train", "a"), ("val", "b"))}, "a/b/"),
+        ({"data.csv": "id,image,split,caption\n0,a.jpg,train,in a.jpg\n1,b.jpg,dev,in b.jpg\n"},
+         "a/b/"),
+    ],
+    ids=["hf folders", "hf names", "hf train and test", "lavis", "textcaps", "column"],
+)  # fmt: skip
+def test_splits_that_the_files_say(files, splits, tmp_path):
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(content)
+    hf = {"a": "train", "b": "validation", "c": "test"}
+    for number, name in enumerate("abc"):
+        folder = {"T": "train_images", "m": hf[name], "t": hf[name], "v": hf[name]}
+        start = next(iter(files))[0]
+        paint(tmp_path / folder.get(start, "images/x" if start == "a" else "") / f"{name}.jpg",
+              50 * number)  # fmt: skip
+    dataset = open_captions(tmp_path, DatasetConfig())
+    for part, names in zip(
+        (dataset.train, dataset.val, dataset.test), splits.split("/"), strict=True
+    ):
+        assert read(part) == {f"{name}.jpg": (f"in {name}.jpg",) for name in names}
+    has_note = any("no validation split" in note for note in dataset.notes)
+    assert has_note == (splits == "a/c/")
+
+
+def test_lavis_and_coco_in_a_folder_elsewhere(tmp_path):
+    old = [f"COCO_val2014_{number:012}.jpg" for number in (7, 8)]
+    for split, name in zip(("train", "val"), old, strict=True):
+        entry = {"image": f"val2014/{name}", "caption": [f"in {name}"]}
+        write_json(tmp_path / "lavis" / f"coco_karpathy_{split}.json", [entry])
+    for number in (7, 8):  # the images of 2017
+        paint(tmp_path / "pictures" / "val2017" / f"{number:012}.jpg", number)
+    config = DatasetConfig(images=str(tmp_path / "pictures"))
+    dataset = open_captions(tmp_path / "lavis", config)
+    assert read(dataset.train) == {"000000000007.jpg": (f"in {old[0]}",)}
+    assert read(dataset.val) == {"000000000008.jpg": (f"in {old[1]}",)}
+    for split, number in (("train2017", 7), ("val2017", 8)):
+        file = tmp_path / "coco" / "annotations" / f"captions_{split}.json"
+        write_json(file, coco([number]))
+    paint(tmp_path / "pictures" / "train2017" / "000000000007.jpg", 7)
+    dataset = open_captions(tmp_path / "coco", config)
+    assert read(dataset.val) == {"000000000008.jpg": ("image 8",)}
+    with pytest.raises(UsageError, match=r"there is no folder nowhere, which --dataset\.images"):
+        open_captions(tmp_path / "coco", DatasetConfig(images="nowhere"))
+
+
+def test_files_that_leave_a_choice_are_refused(tmp_path):
+    paint(tmp_path / "a.jpg", 1)
+    for name in ("dataset_coco.json", "dataset_flickr8k.json"):
+        write_json(tmp_path / name, karpathy(["a.jpg"], ["train"]))
+    words = r"dataset_coco\.json, dataset_flickr8k\.json; name one by --dataset\.splits FILE"
+    with pytest.raises(UsageError, match=words):
+        open_captions(tmp_path, DatasetConfig())
+    for name in ("captions.json", "captions.csv"):
+        (tmp_path / name).write_text("{}")
+    with pytest.raises(UsageError, match=r"2 files of captions, captions\.csv, captions\.json;"):
+        open_captions(tmp_path, DatasetConfig(layout="folder"))
+    (tmp_path / "a.token").write_text("a.jpg#0\ta dog")
+    (tmp_path / "b.trainImages.txt").write_text("a.jpg\na.jpg\n")
+    with pytest.raises(UsageError, match=r"has b\.trainImages\.txt, but no \*devImages\.txt; add"):
+        open_captions(tmp_path, DatasetConfig(layout="flickr"))
+    (tmp_path / "b.devImages.txt").write_text("a.jpg\n")
+    with pytest.raises(UsageError, match=r"b\.trainImages\.txt: 'a\.jpg' stands 2 times"):
+        open_captions(tmp_path, DatasetConfig(layout="flickr"))
+
+
+def test_the_text_of_a_list_is_no_caption(tmp_path):
+    paint(tmp_path / "a.jpg", 1)
+    (tmp_path / "captions.csv").write_text("image,caption\na.jpg,\"['a dog', 'one dog']\"\n")
+    with pytest.raises(UsageError, match=r"captions\.csv, line 2: .*the text of a list"):
+        open_captions(tmp_path, DatasetConfig())
+
+
+def test_wrong_types_are_refused_in_words(tmp_path):
+    for root in (["a.jpg"], None, {"a.jpg": "a dog"}):
+        with pytest.raises(UsageError, match="opened by the path of its folder; this is a"):
+            open_captions(root, DatasetConfig())
+    with pytest.raises(UsageError, match="expected a DatasetConfig; this is a dict"):
+        open_captions(tmp_path, {"layout": "coco"})
 
 
 def test_the_share_held_out_is_the_one_asked_for():

@@ -1,58 +1,63 @@
-"""Captions as they are on disk: MS-COCO, Karpathy's splits, Flickr, one file beside the images.
+"""Captions beside their images: MS-COCO, Karpathy's splits, Flickr, or files of captions.
 
-    coco       annotations/captions_SPLIT.json: {"images": [{"id", "file_name"}],
-               "annotations": [{"image_id", "caption"}]}; images in SPLIT/ or images/SPLIT/.
+    coco       annotations/captions_SPLIT.json; images in SPLIT/ or images/SPLIT/.
                The 2014 release has train2014 (82,783 images) and val2014 (40,504), the 2017 release
                the same images as train2017 (118,287) and val2017 (5,000); the code of the CutMix
                paper trains on train2014 and scores val2014
-    karpathy   dataset_coco.json: {"images": [{"filepath", "filename", "split", "cocoid",
-               "sentences": [{"raw"}]}]}, split train, restval, val or test; restval is trained on
+    karpathy   dataset_coco.json, split train, restval, val or test; restval is trained on
                (113,287 / 5,000 / 5,000 images of MS-COCO; Karpathy and Fei-Fei, CVPR 2015)
-    flickr     Flickr8k.token.txt or results_20130124.token: NAME.jpg#0<tab>caption, and lists
+    flickr     Flickr8k.token.txt or results_20130124.token, and lists
                Flickr_8k.{train,dev,test}Images.txt
-    folder     captions.json (or .jsonl, .csv, .tsv, as transfer.captioning.scores.files reads)
+    folder     captions.* or metadata.*, in train/, validation/, test/ too; a file a split
+               (*_train.json, *_val.json, *_test.json); or any one file of captions
 
-Data without splits of its own is divided by a hash of the image's id, the same on every machine.
+What stands in the files is read by `transfer.captioning.scores.layouts`. Data without splits of its
+own is divided by a hash of the image's id, the same on every machine.
 """
 
 import hashlib
-import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES
 from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.scores.files import read_references, read_text
-
-_KARPATHY_SPLITS = {"train": "train", "restval": "train", "val": "val", "test": "test"}
-_IMAGE_FOLDERS = ("images", "Images")
-_FLICKR_FOLDERS = ("Flicker8k_Dataset", "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")
-_CAPTION_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
-_EXPECTED = (
-    "annotations/captions_SPLIT.json (coco), dataset_*.json or --dataset.splits FILE (karpathy), "
-    "*.token or *.token.txt (flickr), captions.json, .jsonl, .csv or .tsv beside images (folder)"
+from transfer.captioning.overlap import CaptionedImage as CaptionedImage
+from transfer.captioning.overlap import overlap
+from transfer.captioning.scores.layouts import Id as Id
+from transfer.captioning.scores.layouts import (
+    ImageCaptions,
+    Log,
+    read_images,
+    read_text,
+    relative_paths,
+    suffix_of,
 )
 
-Id = int | str
-Entries = dict[Id, tuple[Path, list[object]]]
+_SPLITS = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val",
+           "dev": "val", "test": "test"}  # fmt: skip
+_IMAGE_FOLDERS = ("images", "Images", "train_images", "test_images", "Flicker8k_Dataset",
+                  "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")  # fmt: skip
+_CAPTION_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
+_OTHER_ANNOTATIONS = ("instances", "person_keypoints", "image_info", "panoptic", "stuff")
+_SPLIT_NAME = re.compile(rf"(?:.*[^a-z])?(({'|'.join(_SPLITS)})(?:\d{{4}})?)")
+_EXPECTED = (
+    "annotations/captions_SPLIT.json (coco), dataset_*.json or --dataset.splits FILE (karpathy), "
+    "*.token or *.token.txt (flickr), captions.json, .jsonl, .csv, .tsv or .txt, metadata.jsonl or "
+    ".csv, results.csv, or *_train.json and *_val.json (folder)"
+)
+
+Entries = dict[Id, tuple[Path, list[Any]]]
 """By image, the file where it should lie, and its captions as they stand there."""
 Skipped = Mapping[str, Sequence[object]]
 """What is wrong with entries -> those entries."""
-
-
-@dataclass(frozen=True)
-class CaptionedImage:
-    """An image with all its captions."""
-
-    image_id: Id
-    path: Path
-    captions: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -63,26 +68,41 @@ class CaptionDataset:
     train: tuple[CaptionedImage, ...]
     val: tuple[CaptionedImage, ...]
     test: tuple[CaptionedImage, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What is odd about the splits, such as images that are trained on and scored."""
 
 
-def open_captions(root: Path, config: DatasetConfig) -> CaptionDataset:
+def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionDataset:
     """The data set in a folder.
+
+    Args:
+        root: see the head of this file.
+        config: which layout and splits, and where the images are.
+        log: takes a line for each kind of thing that is left out.
 
     Raises:
         UsageError: no such folder or layout, an entry that makes no sense, an empty split.
     """
+    if not isinstance(root, str | Path):
+        got = f"{type(root).__name__}, {root!r:.60}"
+        raise UsageError(f"a data set is opened by the path of its folder; this is a {got}.")
+    if not isinstance(config, DatasetConfig):
+        raise UsageError(f"expected a DatasetConfig; this is a {type(config).__name__}.")
+    root = Path(root)
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; images with captions are needed.")
+    if config.images is not None and not Path(config.images).is_dir():
+        raise UsageError(f"there is no folder {config.images}, which --dataset.images names.")
     layout = "karpathy" if config.splits else config.layout
     layouts: dict[str, tuple[Callable[..., Any], Callable[..., CaptionDataset]]] = {
         "karpathy": (_karpathy_file, _read_karpathy),
         "coco": (coco_splits, _read_coco_splits),
         "flickr": (_token_file, _read_flickr),
-        "folder": (_captions_file, _read_folder),
+        "folder": (_caption_files, _read_folder),
     }
     for name, (find, read) in layouts.items():
         if layout in ("auto", name) and (source := config.splits or find(root)):
-            dataset = read(root, source, config)
+            dataset = read(root, source, config, log)
             break
     else:
         known = "that are known" if layout == "auto" else f"of the layout {layout}"
@@ -93,7 +113,12 @@ def open_captions(root: Path, config: DatasetConfig) -> CaptionDataset:
     for split in ("train", "val"):
         if not getattr(dataset, split):
             raise UsageError(f"{root}: the {split} split is empty.")
-    return dataset
+    notes = [
+        f"{dataset.name}, {split}: {line}"
+        for split in ("val", "test")
+        for line in overlap(dataset.train, getattr(dataset, split))
+    ]
+    return replace(dataset, notes=(*dataset.notes, *notes))
 
 
 # ---------------------------------------------------------------------------------------- MS-COCO
@@ -126,13 +151,23 @@ def choose_splits(root: Path, splits: Sequence[str], config: DatasetConfig) -> t
     return tuple(chosen)
 
 
-def _read_coco_splits(root: Path, splits: list[str], config: DatasetConfig) -> CaptionDataset:
+def _read_coco_splits(
+    root: Path, splits: list[str], config: DatasetConfig, log: Log
+) -> CaptionDataset:
     chosen = choose_splits(root, splits, config)
-    return CaptionDataset(root.name, *(read_coco(root, s, config.max_corrupt) for s in chosen))
+    read = {
+        kind: read_coco(root, split, config.max_corrupt, log, config.images)
+        for kind, split in zip(("train", "val", "test"), chosen, strict=False)
+    }
+    return _of_splits(root.name, read)
 
 
 def read_coco(
-    root: Path, split: str, max_corrupt: int = 0, log: Callable[[str], None] = log
+    root: Path,
+    split: str,
+    max_corrupt: int = 0,
+    log: Log = log,
+    images: str | None = None,
 ) -> tuple[CaptionedImage, ...]:
     """The images of a split that have captions, in the order of the file.
 
@@ -141,6 +176,7 @@ def read_coco(
         split: such as train2017.
         max_corrupt: images that may be missing.
         log: takes a line for each kind of entry that is left out.
+        images: the folder of the images, where it is not within `root`.
 
     Raises:
         UsageError: the file is missing, corrupt or not of this layout, or images are missing.
@@ -149,31 +185,23 @@ def read_coco(
     if split not in (splits := coco_splits(root)):
         there = ", ".join(splits) or "none"
         raise UsageError(f"there is no file {path}; the splits there are {there}.")
-    expected = 'COCO captions file; expected {"images": [{"id", "file_name"}], "annotations": '
-    expected += '[{"image_id", "caption"}]}'
-    images, annotations = _read_lists(path, ("images", "annotations"), expected)
-    skipped: dict[str, list[object]] = defaultdict(list)
-    folders = (root / split, root / "images" / split)
-    folder = next(filter(Path.is_dir, folders), folders[0])
-    entries: Entries = {}
-    for entry in images:
-        if _has(entry, "id", "file_name"):
-            entries[entry["id"]] = (folder / str(entry["file_name"]), [])
-        else:
-            skipped["entries under images without id or file_name"].append(entry)
-    for entry in annotations:
-        if not _has(entry, "image_id", "caption"):
-            skipped["annotations without image_id or caption"].append(entry)
-        elif entry["image_id"] not in entries:
-            skipped["annotations of images that are not listed"].append(entry)
-        else:
-            entries[entry["image_id"]][1].append(entry["caption"])
+    faults: list[str] = []
+    content = read_images(path, log, faults)
+    if content.layout != "coco":
+        raise UsageError(
+            f'{path} is no COCO captions file; expected {{"images": [{{"id", "file_name"}}], '
+            '"annotations": [{"image_id", "caption"}]}.'
+        )
+    listed = [image for image in content.images.values() if image.file_name]
+    others = [image for image in content.images.values() if not image.file_name]
+    nameless = [f"{image.where} has no file_name" for image in others if image.is_listed]
+    lone = [f"{image.image_id}: {text}" for image in others for text in image.captions]
+    skipped = {
+        _FAULTS: [*faults, *nameless],
+        "annotations of images that are not listed": lone,
+    }
+    entries = _entries(listed, _folders(root, images, split))
     return assemble(path, entries, skipped, max_corrupt=max_corrupt, log=log)
-
-
-def _has(entry: Any, key: str, value: str) -> bool:
-    """Whether an entry has an id under `key`, and a value."""
-    return isinstance(entry, dict) and isinstance(entry.get(key), int | str) and value in entry
 
 
 # --------------------------------------------------------------------------------------- Karpathy
@@ -181,42 +209,22 @@ def _has(entry: Any, key: str, value: str) -> bool:
 
 def _karpathy_file(root: Path) -> Path | None:
     files = [*sorted(root.glob("dataset_*.json")), *sorted(root.glob("annotations/dataset_*.json"))]
-    return files[0] if files else None
+    return _only(root, files, "name one by --dataset.splits FILE")
 
 
-def _read_karpathy(root: Path, file: Path | str, config: DatasetConfig) -> CaptionDataset:
+def _read_karpathy(root: Path, file: Path | str, config: DatasetConfig, log: Log) -> CaptionDataset:
     """Karpathy's split of the images in `root`, of MS-COCO 2014 or 2017, or of Flickr."""
-    path = Path(file)
-    expected = 'split of Karpathy\'s; expected {"images": [{"filename", "split", "sentences": '
-    (images,) = _read_lists(path, ("images",), expected + '[{"raw"}]}]}')
-    files, invalid = ImageFiles(), []
-    entries: dict[str, Entries] = {"train": {}, "val": {}, "test": {}}
-    for number, entry in enumerate(images):
-        try:
-            split = _KARPATHY_SPLITS[entry["split"]]
-            image_id = entry.get("cocoid", entry.get("imgid", entry["filename"]))
-            texts = [sentence["raw"] for sentence in entry["sentences"]]
-            candidates = _karpathy_candidates(root, entry.get("filepath", ""), entry["filename"])
-            entries[split][image_id] = (files.first(candidates), texts)
-        except (KeyError, TypeError, AttributeError):
-            invalid.append(f"number {number}: {entry!r:.60}")
-    log_skipped(path, {"entries that are none of Karpathy's": invalid})
-    splits = {
-        split: assemble(f"{path}, {split}", chosen, {}, max_corrupt=config.max_corrupt)
-        for split, chosen in entries.items()
-        if chosen or split != "test"
-    }
-    return CaptionDataset(path.stem.removeprefix("dataset_"), **splits)
-
-
-def _karpathy_candidates(root: Path, folder: str, name: str) -> list[Path]:
-    """Where an image may lie: as in 2014, in one folder, or under its 2017 name."""
-    folders = (folder, f"images/{folder}", "", *_IMAGE_FOLDERS, *_FLICKR_FOLDERS)
-    candidates = [root / group / name for group in folders]
-    if name.startswith("COCO_"):  # COCO_val2014_000000391895.jpg -> 000000391895.jpg
-        plain = name.rsplit("_", 1)[-1]
-        candidates += [root / "train2017" / plain, root / "val2017" / plain]
-    return candidates
+    path, faults = Path(file), list[str]()
+    content = read_images(path, log, faults)
+    if content.layout != "karpathy":
+        raise UsageError(
+            f'{path} is no split of Karpathy\'s; expected {{"images": [{{"filename", "split", '
+            '"sentences": [{"raw"}]}]}.'
+        )
+    log_skipped(path, {_FAULTS: faults}, log)
+    name = path.stem.removeprefix("dataset_")
+    return _by_split(name, path, [*content.images.values()], _folders(root, config.images), config,
+                     log)  # fmt: skip
 
 
 # ----------------------------------------------------------------------------------------- Flickr
@@ -225,81 +233,208 @@ def _karpathy_candidates(root: Path, folder: str, name: str) -> list[Path]:
 def _token_file(root: Path) -> Path | None:
     files = [*sorted(root.glob("*.token.txt")), *sorted(root.glob("*.token"))]
     # Flickr8k brings a lemmatised one too
-    return next((path for path in files if "lemma" not in path.name), None)
+    plain = [path for path in files if "lemma" not in path.name]
+    return _only(root, plain, "leave only one there")
 
 
-def _read_flickr(root: Path, path: Path, config: DatasetConfig) -> CaptionDataset:
+def _read_flickr(root: Path, path: Path, config: DatasetConfig, log: Log) -> CaptionDataset:
     """Flickr8k with its lists, Flickr30k divided by hash."""
-    invalid: list[str] = []
-    captions: dict[str, list[object]] = defaultdict(list)
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        label, tab, text = line.partition("\t")
-        image, _, index = label.rpartition("#")
-        if tab and image and index.isdigit():
-            captions[image].append(text)
-        elif line.strip():
-            invalid.append(f"line {number}: {line}")
-    folder = _images_folder(root, *_FLICKR_FOLDERS)
-    entries: Entries = {image: (folder / image, texts) for image, texts in captions.items()}
-    skipped = {"lines that are not NAME#NUMBER, tab, sentence": invalid}
-    images = assemble(path, entries, skipped, max_corrupt=config.max_corrupt)
+    faults: list[str] = []
+    content = read_images(path, log, faults)
+    entries = _entries(content.images.values(), _folders(root, config.images))
+    images = assemble(path, entries, {_FAULTS: faults}, max_corrupt=config.max_corrupt, log=log)
     words = {"train": "train", "val": "dev", "test": "test"}
-    lists = {split: sorted(root.glob(f"*{word}Images.txt")) for split, word in words.items()}
-    if not all(lists.values()):
-        return split_by_hash(root.name, images, config.val_fraction)
+    lists = {
+        split: file
+        for split, word in words.items()
+        if (file := _only(root, sorted(root.glob(f"*{word}Images.txt")), "leave only one there"))
+    }
+    if not lists:
+        return split_by_hash(root.name, images, config.val_fraction, log)
+    if lone := {"train", "val"} - lists.keys():
+        there = ", ".join(file.name for file in lists.values())
+        missing = " and ".join(f"*{words[split]}Images.txt" for split in sorted(lone))
+        raise UsageError(f"{root} has {there}, but no {missing}; add it, or remove these lists.")
     by_name = {image.image_id: image for image in images}
     splits = {}
-    for split, (file, *_) in lists.items():
-        names = read_text(file).split()
+    for split, file in lists.items():
+        names = [line.strip() for line in read_text(file).split("\n") if line.strip()]
+        name, count = next(iter(Counter(names).most_common(1)), ("", 1))
+        if count > 1:
+            raise UsageError(f"{file}: {name!r} stands {count} times; each image has one line.")
         unknown = [name for name in names if name not in by_name]
-        log_skipped(file, {"names without an image or captions": unknown})
+        log_skipped(file, {"names without an image or captions": unknown}, log)
         splits[split] = tuple(by_name[name] for name in names if name in by_name)
-    return CaptionDataset(root.name, **splits)
+    return _of_splits(root.name, splits)
 
 
 # ----------------------------------------------------------------------------------------- folder
 
 
-def _captions_file(root: Path) -> Path | None:
-    """captions.*, or the only file that may hold captions."""
-    named = [root / f"captions{suffix}" for suffix in _CAPTION_SUFFIXES]
-    others = [path for path in root.iterdir() if path.suffix in _CAPTION_SUFFIXES]
-    return next(filter(Path.is_file, named), others[0] if len(others) == 1 else None)
+def _caption_files(root: Path) -> dict[str, Path] | None:
+    """One file under "", or a file a split, by its name or folder."""
+    places = [folder for folder in (root, root / "annotations") if folder.is_dir()]
+    files = [
+        path
+        for folder in places
+        for path in sorted(folder.iterdir())
+        if path.is_file() and not path.name.startswith((".", *_OTHER_ANNOTATIONS))
+        if suffix_of(path) in _CAPTION_SUFFIXES or _stem(path) + suffix_of(path) == "captions.txt"
+    ]
+    for name in ("captions", "metadata"):
+        named = [path for path in files if _stem(path) == name]
+        if path := _only(root, named, "leave only one there"):
+            return {"": path}
+    by_split: dict[str, list[Path]] = defaultdict(list)
+    for folder in sorted(root.iterdir()):
+        if folder.name.lower() in _SPLITS and folder.is_dir():
+            named = [path for path in sorted(folder.glob("metadata.*")) if path.is_file()]
+            by_split[_SPLITS[folder.name.lower()]] += named
+    if not any(by_split.values()):
+        for path in files:
+            if match := _SPLIT_NAME.fullmatch(_stem(path).lower()):
+                by_split[_SPLITS[match[2]]].append(path)
+    if len([split for split in by_split if by_split[split]]) > 1:
+        return {split: path for split, paths in by_split.items()
+                if (path := _only(root, paths, "leave only one there"))}  # fmt: skip
+    alone = [path for path in files if path.parent == root]
+    return {"": alone[0]} if len(alone) == 1 else None
 
 
-def _read_folder(root: Path, path: Path, config: DatasetConfig) -> CaptionDataset:
-    """One captions file beside the images, divided by hash."""
-    references = read_references(path)
-    folder, files = _images_folder(root), ImageFiles()
-    entries: Entries = {}
-    for image_id, texts in references.captions.items():
-        name = references.file_names.get(image_id, image_id)
-        names = [name, *(f"{image_id}{suffix}" for suffix in SUFFIXES)]
-        entries[image_id] = (files.first([folder / name for name in names]), [*texts])
-    images = assemble(path, entries, {}, max_corrupt=config.max_corrupt)
-    return split_by_hash(root.name, images, config.val_fraction)
+def _read_folder(
+    root: Path, files: dict[str, Path], config: DatasetConfig, log: Log
+) -> CaptionDataset:
+    """By the splits of the files, of the images in a file, or by hash."""
+    splits: dict[str, tuple[CaptionedImage, ...]] = {}
+    for split, path in files.items():
+        faults: list[str] = []
+        content = read_images(path, log, faults)
+        log_skipped(path, {_FAULTS: faults}, log)
+        images = [*content.images.values()]
+        match = _SPLIT_NAME.fullmatch(_stem(path).lower())
+        inside = [path.parent.name] if path.parent != root else []
+        folders = _folders(root, config.images, *inside, *([match[1]] if match else []))
+        if split:
+            entries = _entries(images, folders)
+            splits[split] = assemble(path, entries, {}, max_corrupt=config.max_corrupt, log=log)
+            continue
+        if _stem(path) == "metadata":  # Hugging Face: the first folder is the split
+            for image in images:
+                first, slash, _ = (image.file_name or "").partition("/")
+                if slash and not image.splits:
+                    image.splits.append(first.lower())
+        known = {_SPLITS[name] for image in images for name in image.splits if name in _SPLITS}
+        if len(known) > 1:
+            return _by_split(root.name, path, images, folders, config, log)
+        entries = _entries(images, folders)
+        everything = assemble(path, entries, {}, max_corrupt=config.max_corrupt, log=log)
+        return split_by_hash(root.name, everything, config.val_fraction, log)
+    return _of_splits(root.name, splits)
 
 
 # ----------------------------------------------------------------------------------------- shared
+
+_FAULTS = "entries that make no sense"
 
 
 class ImageFiles(dict[Path, frozenset[str]]):
     """Which files there are, by one listing of each folder."""
 
     def __missing__(self, folder: Path) -> frozenset[str]:
-        names = frozenset(os.listdir(folder)) if folder.is_dir() else frozenset()
+        names = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
         return self.setdefault(folder, names)
 
     def has(self, path: Path) -> bool:
         """Whether there is a file of that name."""
         return path.name in self[path.parent]
 
-    def first(self, candidates: Sequence[Path]) -> Path:
+    def first(self, candidates: Iterator[Path]) -> Path:
         """The first of the paths where there is a file; the first of all where there is none."""
-        return next(filter(self.has, candidates), candidates[0])
+        first = next(candidates)
+        return next(filter(self.has, chain([first], candidates)), first)
 
 
-def log_skipped(source: object, skipped: Skipped, log: Callable[[str], None] = log) -> None:
+def _entries(images: Iterable[ImageCaptions], folders: Sequence[Path]) -> Entries:
+    """With the file of each image: where its name says, or named as its id."""
+    files = ImageFiles()
+
+    def names(image: ImageCaptions) -> Iterator[str]:
+        if image.file_name:
+            yield from relative_paths(image.file_name)
+            return
+        stem = str(image.image_id)
+        yield stem
+        yield from (f"{stem}{suffix}" for suffix in SUFFIXES)
+        if stem.isdigit():
+            yield from (f"{stem:0>12}{suffix}" for suffix in SUFFIXES)
+
+    return {
+        image.image_id: (
+            files.first(folder / name for name in names(image) for folder in folders),
+            image.captions,
+        )
+        for image in images
+    }
+
+
+def _folders(root: Path, images: str | None, *inside: str) -> list[Path]:
+    """Where images may lie; `inside` are folders that belong to what is read."""
+    tops = [Path(images)] if images else [root, *(root / name for name in _IMAGE_FOLDERS)]
+    folders = [top / name for name in inside for top in tops]
+    first, *others = [*folders, *tops]
+    return [first, *filter(Path.is_dir, others)]
+
+
+def _by_split(
+    name: str,
+    path: Path,
+    images: Sequence[ImageCaptions],
+    folders: Sequence[Path],
+    config: DatasetConfig,
+    log: Log,
+) -> CaptionDataset:
+    """Images by the split that the file has them in."""
+    chosen: dict[str, list[ImageCaptions]] = {"train": [], "val": [], "test": []}
+    lone = []
+    for image in images:
+        splits = {_SPLITS[split] for split in image.splits if split in _SPLITS}
+        for split in splits:
+            chosen[split].append(image)
+        if not splits:
+            lone.append(f"{image.image_id}: {', '.join(image.splits) or 'none'}")
+    log_skipped(path, {f"images of no split that is known ({', '.join(_SPLITS)})": lone}, log)
+    read = {
+        split: assemble(f"{path}, {split}", _entries(members, folders), {},
+                        max_corrupt=config.max_corrupt, log=log)
+        for split, members in chosen.items()
+        if members
+    }  # fmt: skip
+    return _of_splits(name, read)
+
+
+def _of_splits(name: str, splits: Mapping[str, tuple[CaptionedImage, ...]]) -> CaptionDataset:
+    """Where only train and test are given, test is all that is not trained on."""
+    train, val, test = (splits.get(split, ()) for split in ("train", "val", "test"))
+    if "val" in splits or not test:
+        return CaptionDataset(name, train, val, test)
+    note = f"{name} has no validation split: the epoch is chosen, and scored, on the test images"
+    return CaptionDataset(name, train, test, notes=(note,))
+
+
+def _only(root: Path, files: Sequence[Path], remedy: str) -> Path | None:
+    """The one file there is, if any."""
+    if len(files) > 1:
+        names = shorten([str(path.relative_to(root)) for path in files])
+        raise UsageError(f"{root} has {len(files)} files of captions, {names}; {remedy}.")
+    return files[0] if files else None
+
+
+def _stem(path: Path) -> str:
+    """Of a file that may be packed."""
+    return Path(path.name.removesuffix(".gz")).stem
+
+
+def log_skipped(source: object, skipped: Skipped, log: Log = log) -> None:
     """One line for each kind of entry that is left out, with the count and the first of them."""
     for problem, entries in skipped.items():
         if entries:
@@ -312,7 +447,7 @@ def assemble(
     skipped: Skipped,
     *,
     max_corrupt: int,
-    log: Callable[[str], None] = log,
+    log: Log = log,
 ) -> tuple[CaptionedImage, ...]:
     """The images that have captions, in the order of `entries`; what is left out is logged.
 
@@ -324,11 +459,16 @@ def assemble(
         log: takes a line for each kind of entry that is left out.
 
     Raises:
-        UsageError: no image with a caption, or too many images missing.
+        UsageError: no image with a caption, too many images missing, or two of one file.
     """
-    files = ImageFiles()
+    files, seen = ImageFiles(), dict[Path, Id]()
     images, empty, without, missing = [], [], [], []
     for image_id, (path, captions) in entries.items():
+        if seen.setdefault(path, image_id) != image_id:
+            raise UsageError(
+                f"{source}: the images {seen[path]!r} and {image_id!r} are one file, {path}. Give "
+                "each image one id, and each its own file."
+            )
         texts = [text for text in captions if isinstance(text, str) and text.strip()]
         empty += [f"image {image_id}: {text!r}" for text in captions if text not in texts]
         if not texts:
@@ -346,13 +486,16 @@ def assemble(
     if missing and (len(missing) > max_corrupt or not images):
         raise UsageError(
             f"{len(missing):,} of {len(images) + len(missing):,} images of {source} are not "
-            f"there, the first is {missing[0]}. Complete them, or give --dataset.max_corrupt "
-            f"{len(missing)} to train and score without them."
+            f"there, the first is {missing[0]}. Complete them, name their folder by "
+            f"--dataset.images DIR, or give --dataset.max_corrupt {len(missing)} to train and "
+            "score without them."
         )
     return tuple(images)
 
 
-def split_by_hash(name: str, images: Sequence[CaptionedImage], fraction: float) -> CaptionDataset:
+def split_by_hash(
+    name: str, images: Sequence[CaptionedImage], fraction: float, log: Log = log
+) -> CaptionDataset:
     """Train and val by a hash of the id: the same images whatever else is in the folder."""
     train: list[CaptionedImage] = []
     val: list[CaptionedImage] = []
@@ -367,21 +510,3 @@ def split_by_hash(name: str, images: Sequence[CaptionedImage], fraction: float) 
         )
     log(f"{name} has no splits of its own: {len(val):,} of {len(images):,} images are held out")
     return CaptionDataset(name, tuple(train), tuple(val))
-
-
-def _images_folder(root: Path, *names: str) -> Path:
-    folders = (root / name for name in (*names, *_IMAGE_FOLDERS))
-    return next(filter(Path.is_dir, folders), root)
-
-
-def _read_lists(path: Path, keys: tuple[str, ...], expected: str) -> list[list[Any]]:
-    """The lists under keys of a JSON file."""
-    text = read_text(path)
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no JSON: {error}. It may be cut short.") from error
-    lists: list[Any] = [content.get(key) if isinstance(content, dict) else None for key in keys]
-    if not all(isinstance(entries, list) for entries in lists):
-        raise UsageError(f"{path} is no {expected}.")
-    return lists

@@ -1,17 +1,25 @@
-"""Which images of caption files are scored."""
+"""Which images of caption files are scored, and which caption belongs to which image."""
 
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 from pretrain.errors import UsageError
-from transfer.captioning.scores.files import (
-    CaptionFile,
+from pretrain.progress import log
+from transfer.captioning.scores.files import CaptionFile
+from transfer.captioning.scores.layouts import (
+    Log,
+    canonical_name,
+    is_file_name,
     kind_of,
     parse_id,
     parse_json,
     read_text,
     suffix_of,
 )
+
+T = TypeVar("T")
 
 
 def read_ids(path: Path) -> list[str]:
@@ -21,12 +29,71 @@ def read_ids(path: Path) -> list[str]:
         content = parse_json(text, str(path))
         if not isinstance(content, list):
             raise UsageError(f"{path} is no list of ids but {kind_of(content)}.")
-        ids = [parse_id(value, f"{path}, entry {n}") for n, value in enumerate(content)]
+        ids = [str(parse_id(value, f"{path}, entry {n}")) for n, value in enumerate(content)]
     else:
-        ids = [line.strip() for line in text.splitlines() if line.strip()]
+        lines = enumerate(text.split("\n"), start=1)
+        ids = [str(parse_id(line, f"{path}, line {n}")) for n, line in lines if line.strip()]
     if not ids:
         raise UsageError(f"{path} holds no ids.")
     return list(dict.fromkeys(ids))
+
+
+def match_ids(
+    references: CaptionFile,
+    results: Mapping[str, T],
+    name: object = "the results",
+    log: Log = log,
+) -> dict[str, T]:
+    """The results by the ids of the references, where the two differ only in how they are written.
+
+    391895, 000000391895, COCO_val2014_000000391895.jpg and val2014/COCO_val2014_000000391895.jpg
+    are one image; other names are compared without folders and ending. An id of the results that
+    stands among the references is taken as it is; what no reference has stays as it is.
+
+    Args:
+        references: with their file names, which count too.
+        results: by id.
+        name: what a message calls the results.
+        log: takes a line where ids are matched so.
+
+    Raises:
+        UsageError: an id that fits several images, or an image that several ids fit.
+    """
+    strange = [key for key in results if key not in references.captions]
+    if not strange:
+        return dict(results)
+    by_id: dict[str, set[str]] = defaultdict(set)
+    by_name: dict[str, set[str]] = defaultdict(set)
+    for image_id in references.captions:
+        by_id[canonical_name(image_id)].add(image_id)
+        if image_id in references.file_names:
+            by_name[canonical_name(references.file_names[image_id])].add(image_id)
+    named = len(references.file_names) == len(references.captions)
+    target: dict[str, str] = {}
+    for key in strange:
+        form = canonical_name(key)
+        fitting = {*by_name[form]}
+        if not (named and is_file_name(key)):  # ids that merely count the images are no names
+            fitting |= by_id[form]
+        if len(fitting) > 1:
+            first, second, *_ = sorted(fitting)
+            raise UsageError(
+                f"{name}: the id {key!r} fits {first!r} and {second!r} of {references.path}. Write "
+                "the ids of both files alike."
+            )
+        if fitting:
+            target[key] = fitting.pop()
+    counts = Counter(target.get(key, key) for key in results)
+    if twice := next((image_id for image_id, count in counts.items() if count > 1), None):
+        one, other, *_ = [key for key in results if target.get(key, key) == twice]
+        raise UsageError(f"{name}: the ids {one!r} and {other!r} are one image, {twice!r}.")
+    if target:
+        key, image_id = next(iter(target.items()))
+        log(
+            f"{name}: {len(target):,} of {len(results):,} ids are written otherwise than in "
+            f"{references.path} and matched by number or name: {key} is {image_id}"
+        )
+    return {target.get(key, key): value for key, value in results.items()}
 
 
 def choose(

@@ -1,0 +1,475 @@
+"""Captions on disk as people and programs write them: one reader for training and for scoring.
+
+    coco       {"images": [{"id", "file_name"}], "annotations": [{"image_id", "caption"}]}
+    karpathy   {"images": [{"filepath", "filename", "split", "cocoid", "sentences": [{"raw"}]}]}
+    textcaps   {"data": [{"image_id", "set_name", "caption_str", "reference_strs"}]}
+    list       [{"image_id", "caption"}]: results of MS-COCO; LAVIS ("image": a path); also a line
+               each (.jsonl, .ndjson), such as Hugging Face's metadata.jsonl ("file_name", "text")
+    ids        {"ID": ["caption", ...]}, or {"ID": "caption"}
+    table      .csv, .tsv, .txt with a line of names: image_id, image, file_name ... and caption,
+               text or comment; between them a comma, semicolon, tab or | as the first line has it
+    tokens     .token, .txt: NAME.jpg#0<tab>caption, as Flickr8k and Flickr30k come
+
+All may end in .gz and are UTF-8. An id is a whole number or a text; 7, "7" and 7.0 are the same.
+"""
+
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pretrain.errors import UsageError
+
+Id = int | str
+Log = Callable[[str], None]
+
+_NAMES = ("image", "file_name", "filename", "image_name", "image_path")
+_IDS = ("image_id", "id", *_NAMES)
+_TEXTS = ("reference_strs", "caption_str", "caption", "captions", "sentences", "text", "comment")
+_EXPECTED = 'expected {"image_id": ID, "caption": "..."}'
+_COLUMNS = "expected image_id (or image, file_name, id) and caption (or text)"
+_KNOWN = ".json, .jsonl, .ndjson, .csv, .tsv, .txt, .token (or these .gz)"
+
+_FILE = re.compile(r".*\.(jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE | re.DOTALL)
+_NUMBER = re.compile(r"(?:COCO_[a-z]+\d{4}_|coco_)?(\d+)")
+_WHOLE = re.compile(r"(\d+)\.0*")
+_FLOAT = re.compile(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?|nan", re.IGNORECASE)
+_LIST = re.compile(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", re.DOTALL)
+
+
+class Entry(NamedTuple):
+    """What a file says of an image in one place."""
+
+    where: str
+    """Such as `line 3`."""
+    image_id: Id
+    file_name: str | None
+    captions: list[Any]
+    """Texts, or what stands in their place."""
+    is_whole: bool = False
+    """All captions of the image: it has no other entry."""
+    is_listed: bool = False
+    """The image alone, as MS-COCO's `images` has it."""
+    split: str | None = None
+    number: str | None = None
+    """Of the caption among those of its image."""
+
+
+@dataclass
+class ImageCaptions:
+    """An image, with all that the file says of it."""
+
+    image_id: Id
+    where: str
+    """Its first place."""
+    file_name: str | None
+    captions: list[Any] = field(default_factory=list)
+    splits: list[str] = field(default_factory=list)
+    """Where the file has splits: mostly one."""
+    is_listed: bool = False
+
+
+@dataclass(frozen=True)
+class CaptionContent:
+    """The content of a file."""
+
+    layout: str
+    """See the head of this file."""
+    images: dict[str, ImageCaptions]
+    """By id as text, in the order of the file."""
+
+
+def read_images(path: Path, log: Log, faults: list[str] | None = None) -> CaptionContent:
+    """The images of a file of captions.
+
+    Args:
+        path: see the head of this file.
+        log: takes a line for each kind of thing that is left out.
+        faults: is filled with the entries that make no sense; None refuses them.
+
+    Raises:
+        UsageError: no file, no such format, an id that stands for several images, an entry that
+            makes no sense; the message names it.
+    """
+    if not isinstance(path, str | Path):
+        raise UsageError(f"a file of captions is named by a path, not by {path!r:.60}.")
+    path = Path(path)
+    layout, found, parse = _open(path, read_text(path), log)
+    entries: list[Entry] = []
+    for where, content in found:
+        try:
+            entries.append(parse(content, where))
+            if faults is None:
+                _check_texts(entries[-1])
+        except UsageError as error:
+            if faults is None:
+                raise UsageError(f"{path}, {error}") from None
+            faults.append(str(error))
+    return CaptionContent(layout, _by_image(path, layout, entries))
+
+
+def _check_texts(entry: Entry) -> None:
+    for text in entry.captions:
+        if not isinstance(text, str):
+            got = f"the caption is {text!r:.60}"
+            raise UsageError(f"{entry.where}: {got}; expected a text or a list of texts.")
+
+
+def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, ImageCaptions]:
+    """What belongs together; refuses ids that stand for several images."""
+    images: dict[str, ImageCaptions] = {}
+    numbers: set[tuple[str, str]] = set()
+    repeated: dict[str, tuple[str, str]] = {}
+    for entry in entries:
+        for text in entry.captions:
+            if isinstance(text, str) and "[" in text and _LIST.fullmatch(text):
+                raise UsageError(
+                    f"{path}, {entry.where}: the caption is {text!r:.60}, the text of a list. "
+                    "Write each of its captions as an entry or row of its own (pandas: ast."
+                    "literal_eval on the column, then explode), or a list in JSON."
+                )
+        key, image = str(entry.image_id), images.get(str(entry.image_id))
+        if image is None:
+            image = ImageCaptions(entry.image_id, entry.where, entry.file_name)
+            images[key] = image
+        elif entry.file_name and image.file_name and entry.file_name != image.file_name:
+            repeated.setdefault(key, (image.file_name, entry.file_name))
+        elif entry.split and entry.split not in image.splits and entry.captions == image.captions:
+            entry = entry._replace(captions=[])  # one image in two splits
+        elif (entry.is_whole and image.captions) or (entry.is_listed and image.is_listed):
+            names = (image.file_name or image.where, entry.file_name or entry.where)
+            repeated.setdefault(key, names)
+        if entry.number is not None and (key, entry.number) in numbers:
+            repeated.setdefault(key, (f"{image.where}", f"{entry.where}, number {entry.number}"))
+        numbers.add((key, entry.number or ""))
+        image.captions += entry.captions
+        image.file_name = image.file_name or entry.file_name
+        image.is_listed |= entry.is_listed
+        if entry.split and entry.split not in image.splits:
+            image.splits.append(entry.split)
+    if repeated:
+        key, (one, other) = next(iter(repeated.items()))
+        anew = ', or remove "imgid": the file name is the id then' * (layout == "karpathy")
+        raise UsageError(
+            f"{path}: {len(repeated):,} of {len(images):,} ids stand more than once, the first is "
+            f"{key!r}: {one} and {other}. Files that were merged may count from the same number: "
+            f"give each image an id of its own{anew}, and each one entry."
+        )
+    return images
+
+
+# --------------------------------------------------------------------------------- names of images
+
+
+def parse_id(value: Any, where: str) -> Id:
+    """An id: a whole number or a text, 391895.0 (a column of pandas) being 391895.
+
+    Raises:
+        UsageError: what is none.
+    """
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        value = int(value)
+    if isinstance(value, str):
+        value = value.strip()
+        if match := _WHOLE.fullmatch(value):
+            value = match[1]
+        elif len(value) > 1 and _FLOAT.fullmatch(value):
+            raise UsageError(
+                f"{where}: the id is {value}; expected a whole number or a text. A column of "
+                'pandas with gaps becomes floats: write it by astype("Int64").'
+            )
+    if isinstance(value, bool) or not isinstance(value, int | str) or value == "":
+        raise UsageError(f"{where}: the id is {value!r:.60}; expected a whole number or a text.")
+    return value
+
+
+def is_file_name(name: object) -> bool:
+    """Whether a text is the name of an image file."""
+    return isinstance(name, str) and _FILE.fullmatch(name) is not None
+
+
+def canonical_name(name: str) -> str:
+    """What the names and ids of one image share.
+
+    391895 of 391895, 000000391895, coco_391895, val2014/COCO_val2014_000000391895.jpg; otherwise
+    the name without folders and ending.
+    """
+    stem = name.replace("\\", "/").rpartition("/")[2]
+    if is_file_name(stem):
+        stem = stem.rpartition(".")[0]
+    match = _NUMBER.fullmatch(stem)
+    return match[1].lstrip("0") or "0" if match else stem
+
+
+def relative_paths(name: str) -> Iterator[str]:
+    """Where an image may lie below its folder: a/b/c.jpg, b/c.jpg, c.jpg.
+
+    COCO_val2014_000000391895.jpg of 2014 is 000000391895.jpg in train2017 or val2017.
+    """
+    parts = name.split("/")
+    for first in range(len(parts)):
+        yield "/".join(parts[first:])
+    if parts[-1].startswith("COCO_"):
+        plain = parts[-1].rpartition("_")[2]
+        yield from (f"{folder}/{plain}" for folder in ("train2017", "val2017"))
+
+
+# ------------------------------------------------------------------------------------------ layouts
+
+_Parse = Callable[[Any, str], Entry]
+_Found = Iterable[tuple[str, Any]]
+
+
+def _open(path: Path, text: str, log: Log) -> tuple[str, _Found, _Parse]:
+    """The layout of a file, what stands where in it, and what makes an entry of this."""
+    suffix = suffix_of(path)
+    if suffix == ".json":
+        return _open_json(path, parse_json(text, str(path)))
+    if suffix in (".jsonl", ".ndjson"):
+        return "list", _lines(path, text), _parse_entry
+    if suffix not in (".csv", ".tsv", ".txt", ".token"):
+        raise UsageError(f"{path}: expected a name that ends in {_KNOWN}.")
+    first = text.lstrip().partition("\n")[0]
+    is_token = suffix == ".token" or ".token." in path.name or re.search(r"#\d+\t", first)
+    if suffix in (".token", ".txt") and is_token:
+        lines = ((f"line {n}", line) for n, line in enumerate(text.split("\n"), 1))
+        return "tokens", (entry for entry in lines if entry[1].strip()), _parse_token
+    return "table", _rows(path, text, suffix, log), _parse_entry
+
+
+def _open_json(path: Path, content: Any) -> tuple[str, _Found, _Parse]:
+    def numbered(kind: str, entries: list[Any]) -> Iterator[tuple[str, Any]]:
+        return ((f"{kind} {number}", entry) for number, entry in enumerate(entries))
+
+    if isinstance(content, list):
+        return "list", numbered("entry", content), _parse_entry
+    if not isinstance(content, dict):
+        got = kind_of(content)
+        raise UsageError(f"{path} holds {got}; expected captions by id, or COCO's lists.")
+    images, data = content.get("images"), content.get("data")
+    if isinstance(content.get("annotations"), list):
+        listed = [*numbered("image", images if isinstance(images, list) else [])]
+        captions = numbered("annotation", content["annotations"])
+        return "coco", [*listed, *captions], _parse_coco
+    if isinstance(images, list) and any(isinstance(e, dict) and "sentences" in e for e in images):
+        entries = [entry for entry in images if isinstance(entry, dict)]
+        counts = {key: sum(key in entry for entry in entries) for key in ("cocoid", "imgid")}
+        key = next((key for key in counts if 2 * counts[key] > len(entries)), "filename")
+        return "karpathy", numbered("image", images), partial(_parse_karpathy, key=key)
+    if isinstance(images, list):
+        raise UsageError(f"{path} has images, but no annotations; expected COCO's or Karpathy's.")
+    if isinstance(data, list) and all(isinstance(entry, dict) for entry in data):
+        return "textcaps", _without_repetition(numbered("entry", data)), _parse_entry
+    entries_by_id = ((f"id {key!r}", (key, texts)) for key, texts in content.items())
+    return "ids", entries_by_id, _parse_item
+
+
+def _without_repetition(entries: _Found) -> _Found:
+    """TextCaps has an entry a caption, and all captions of the image in each."""
+    seen: dict[str, Any] = {}
+    for where, entry in entries:
+        texts = entry.get("reference_strs")
+        if texts is None or seen.setdefault(str(entry.get("image_id")), texts) is texts:
+            yield where, entry
+        elif seen[str(entry.get("image_id"))] != texts:
+            yield where, entry  # an id for two images: refused later
+
+
+def _lines(path: Path, text: str) -> _Found:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield f"line {number}", parse_json(line, f"{path}, line {number},")
+
+
+def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
+    """Rows of a table by their names."""
+    head = text.partition("\n")[0]
+    delimiter = "\t" if suffix == ".tsv" else max(",;|\t", key=head.count)  # , where none
+    # Flickr30k's captions have quotes that stand for themselves
+    quotes: Any = {"quoting": csv.QUOTE_NONE} if delimiter == "|" else {}
+    source = io.StringIO(text, newline="")
+    reader = csv.reader(source, delimiter=delimiter, strict=True, **quotes)
+    broken: list[str] = []
+    try:
+        names = [name.strip().lower() for name in next(reader, [])]
+        used = [name for name in names if name in (*_IDS, *_TEXTS)]
+        if not {*_IDS} & {*used} or not {*_TEXTS} & {*used} or len({*used}) < len(used):
+            got = ", ".join(names) or "(none)"
+            raise UsageError(f"{path}: the first line names the columns {got}; {_COLUMNS}.")
+        for row in filter(None, reader):
+            if len(row) > len(names) and suffix == ".txt" and names[-1] in _TEXTS:
+                # Kaggle's Flickr8k: what is behind the last name is the caption
+                row = [*row[: len(names) - 1], delimiter.join(row[len(names) - 1 :])]
+            if len(row) != len(names):
+                if delimiter == "|":  # Flickr30k has one such row: 2199200615.jpg| 4   A dog runs
+                    broken.append(f"line {reader.line_num}: {'|'.join(row)}")
+                    continue
+                raise UsageError(
+                    f"{path}, line {reader.line_num}: {len(row)} columns, but the first line names "
+                    f"{len(names)}. A caption with a {delimiter!r} inside needs quotes."
+                )
+            content = dict(zip(names, row, strict=True))
+            if delimiter == "|":
+                content = {name: cell.strip() for name, cell in content.items()}
+            yield f"line {reader.line_num}", content
+    except csv.Error as error:
+        raise UsageError(f"{path}, line {reader.line_num}: {error}.") from error
+    if broken:
+        log(
+            f"{path}: left out {len(broken):,} rows without {len(names)} columns between |, the "
+            f"first is {broken[0]!r:.80}"
+        )
+
+
+# ------------------------------------------------------------------------------------------ entries
+
+
+def _parse_entry(entry: Any, where: str) -> Entry:
+    """An object, or a row, that names an image and has captions.
+
+    An image's name stands above a number beside it: that is made up (LAVIS), or of the row.
+    """
+    _check_object(entry, where, _EXPECTED)
+    text_key = next((key for key in _TEXTS if key in entry), None)
+    keys = [key for key in (*_NAMES, "id") if entry.get(key) is not None]
+    if "image_id" in entry and not is_file_name(entry.get("image")):
+        keys = ["image_id"]
+    key = keys[0] if keys else "id" if "id" in entry else None
+    if key is None or text_key is None:
+        raise UsageError(f"{where} has {', '.join(map(str, entry)) or 'nothing'}; {_EXPECTED}.")
+    image_id = parse_id(entry[key], where)
+    name = next((entry[key] for key in _NAMES if is_file_name(entry.get(key))), image_id)
+    number = entry.get("comment_number")
+    return Entry(
+        where,
+        image_id,
+        _as_path(name),
+        _texts(entry[text_key]),
+        is_whole=isinstance(entry[text_key], list),
+        split=_as_split(entry),
+        number=None if number is None else str(number),
+    )
+
+
+def _parse_item(item: Any, where: str) -> Entry:
+    image_id = parse_id(item[0], where)
+    return Entry(where, image_id, _as_path(image_id), _texts(item[1]), is_whole=True)
+
+
+def _parse_coco(entry: Any, where: str) -> Entry:
+    """Of `images`, or of `annotations`."""
+    if where.startswith("image "):
+        _check_object(entry, where, 'expected {"id": ID, "file_name": "..."}', "id")
+        name = entry.get("file_name")
+        image_id = parse_id(entry["id"], where)
+        return Entry(where, image_id, _as_path(name, anything=True), [], is_listed=True)
+    _check_object(entry, where, _EXPECTED, "image_id", "caption")
+    return Entry(where, parse_id(entry["image_id"], where), None, _texts(entry["caption"]))
+
+
+def _parse_karpathy(entry: Any, where: str, key: str) -> Entry:
+    expected = f'expected {{"{key}", "filename", "split", "sentences": [{{"raw": "..."}}]}}'
+    _check_object(entry, where, expected, key, "filename", "sentences")
+    texts, name = _texts(entry["sentences"]), entry["filename"]
+    if not isinstance(name, str) or not isinstance(entry["sentences"], list):
+        raise UsageError(f"{where}: {entry!r:.60}; {expected}.")
+    folder = entry.get("filepath")
+    path = f"{folder}/{name}" if isinstance(folder, str) and folder else name
+    image_id = parse_id(entry[key], where)
+    return Entry(where, image_id, path, texts, is_whole=True, split=_as_split(entry))
+
+
+def _parse_token(line: str, where: str) -> Entry:
+    label, tab, text = line.rstrip("\r").partition("\t")
+    name, _, number = label.rpartition("#")
+    if not tab or not name or not number.isdigit():
+        raise UsageError(f"{where}: {line!r:.60} is not NAME#NUMBER, tab, caption.")
+    return Entry(where, name, name, [text], number=number)
+
+
+def _check_object(entry: Any, where: str, expected: str, *keys: str) -> None:
+    if not isinstance(entry, dict):
+        raise UsageError(f"{where}: {kind_of(entry)}; {expected}.")
+    if not {*keys} <= entry.keys():
+        raise UsageError(f"{where} has {', '.join(map(str, entry)) or 'nothing'}; {expected}.")
+
+
+def _texts(value: Any) -> list[Any]:
+    """Captions, or what stands in their place; [{"caption": "..."}] as pycocoevalcap holds them."""
+    texts = []
+    for text in value if isinstance(value, list) else [value]:
+        inner = text.get("caption", text.get("raw", text)) if isinstance(text, dict) else text
+        texts.append(inner)
+    return texts
+
+
+def _as_path(name: object, anything: bool = False) -> str | None:
+    """The name of an image file, / between folders."""
+    if not isinstance(name, str) or not (anything or is_file_name(name)):
+        return None
+    return name.replace("\\", "/")
+
+
+def _as_split(entry: dict[str, Any]) -> str | None:
+    split = entry.get("split", entry.get("set_name"))
+    return split.strip().lower() if isinstance(split, str) and split.strip() else None
+
+
+# --------------------------------------------------------------------------------------------- text
+
+
+def suffix_of(path: Path) -> str:
+    """Of a file that may be packed."""
+    return Path(path.name.removesuffix(".gz")).suffix
+
+
+def read_text(path: Path) -> str:
+    """The text of a file, which may be packed by gzip.
+
+    Raises:
+        UsageError: no file, or no text in UTF-8.
+    """
+    try:
+        content = path.read_bytes()
+        if path.suffix == ".gz":
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except FileNotFoundError:
+        raise UsageError(f"there is no file {path}.") from None
+    except IsADirectoryError:
+        raise UsageError(f"{path} is a folder; expected a file of captions.") from None
+    except UnicodeDecodeError as error:
+        got = f"byte {error.start} is {error.object[error.start]:#04x}"
+        raise UsageError(f"{path} is not UTF-8: {got}. Save it as UTF-8.") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UsageError(f"{path} cannot be unpacked: {error}.") from error
+
+
+def parse_json(text: str, where: str) -> Any:
+    """The content of a JSON text, no key twice in an object; UsageError where it is none."""
+
+    def refuse_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        content: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in content:
+                raise ValueError(f"the key {key!r} stands twice")
+            content[key] = value
+        return content
+
+    try:
+        return json.loads(text, object_pairs_hook=refuse_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is no JSON: {error}. It may be cut short.") from error
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is, for a message."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    return names.get(type(value), "nothing" if value is None else "a number")
