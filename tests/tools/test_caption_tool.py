@@ -1,6 +1,7 @@
-"""caption.py on a folder as people have them: turned photos, other files, folders, hidden files."""
+"""caption.py on folders as people have them, and what finetune_cap.py --dry-run says of data."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from PIL import Image
 
 from pretrain.errors import UsageError
+from tests.tools.test_tools import inside
+from tools import finetune_cap
 from tools.caption import main
 from transfer.captioning.captioner import Captioner, build_decoder
 from transfer.captioning.config import DecodingConfig, ModelConfig
@@ -86,3 +89,29 @@ def test_nothing_is_left_out_in_silence(run, capsys):
     assert [str(path) for path in image_files(Path("photos"))] == [
         "photos/b.JPG", "photos/e.bmp", "photos/more/c.png"
     ]  # fmt: skip
+
+
+def test_a_dry_run_says_what_the_run_would(worlds, backbone_file, tmp_path, monkeypatch, capsys):
+    """The reader's lines, notes, unknown words by a count by hand, and the refusal of a batch."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(worlds["captions"], "tree")
+    path = Path("tree/annotations/captions_train2017.json")
+    content = json.loads(path.read_text())
+    for place, entry in enumerate(content["annotations"]):
+        # 59 captions of 2 words, of which one word of each but 9 stands once
+        entry["caption"] = "狗 在" if place < 9 else f"狗 w{place}"
+    content["annotations"][-1]["caption"] = " "
+    path.write_text(json.dumps(content))
+    words = ["--backbone", backbone_file, "--data", "tree", "--dry-run", "--device", "cpu"]
+    words += ["--dataset.tokenizer", "none", "--dataset.min_count", "2", "--meteor", "auto"]
+    finetune_cap.main([*map(str, words), "--batch_size", "59"])
+    printed = capsys.readouterr()
+    assert "captions_train2017.json: left out 1 captions that are empty" in printed.err
+    assert "# METEOR is left out: it is for English, and the tokenizer is none\n" in printed.out
+    share = 50 / 118
+    said = f"unknown words (seen fewer than 2 times): {share:.1%} in the training and 100.0% in the"
+    assert said in printed.out
+    said = "batch_size is 60, but there are only 59 training samples. Give a smaller batch_size."
+    code, error = inside("finetune_cap", *words, "--batch_size", "60", capsys=capsys)
+    assert (code, error.splitlines()[-1]) == (2, f"error: {said}")
+    assert os.listdir() == ["tree"]

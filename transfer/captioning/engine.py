@@ -70,6 +70,8 @@ def finetune(
             f"{run.folder} was started with another vocabulary: the training captions have changed "
             "since. Give the same data, or another --out."
         )
+    for note in setup.notes if fabric.is_global_zero else ():
+        log(note)
     state, data = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(*identity)
@@ -86,8 +88,6 @@ def finetune(
         extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
     )
     loop.resume()
-    for note in setup.notes if fabric.is_global_zero else ():
-        log(note)
     references = References(
         data.val.by_id([image.captions for image in data.val.images]),
         tokenizer=config.dataset.tokenizer,
