@@ -1,12 +1,19 @@
 """COCO-style results lists from disk, with categories by name or by number."""
 
 import json
+import math
+import re
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from pretrain.errors import UsageError
-from transfer.detection.records import Records
+from pretrain.images import SUFFIXES
+from transfer.detection.box_form import check_box_form
+from transfer.detection.records import Records, label_names
 
 
 def read_detections(
@@ -14,19 +21,37 @@ def read_detections(
 ) -> list[dict[str, Any]]:
     """The entries of a results list, each with its category's name and an image of the records.
 
+    An image may be called by its id, or as one image alone could be: by its file's name, with or
+    without folder and ending, or by the number that id or name are.
+
     Args:
         path: JSON: a list of {"image_id", "category" or "category_id", "bbox", "score"}.
         records: the ground truth; an MS-COCO file numbers its categories itself.
         names: category number -> name, where entries have numbers.
 
     Raises:
-        UsageError: no such file, no results list, or numbers that nothing explains.
+        UsageError: no such file, no results list, numbers that nothing explains, an entry without
+            box or score, or boxes that are no x, y, width, height in pixels of their images.
     """
     rows = read_json(path)
     if isinstance(rows, dict) and isinstance(rows.get("annotations"), list):
         raise UsageError(f"{path} is an annotation file; a results list (of detections) is needed.")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} is no results list: it must be a JSON list of objects.")
+    _name_categories(path, rows, records, names)
+    _name_images(path, rows, records)
+    boxes = np.array([_read_box(path, number, row) for number, row in enumerate(rows)])
+    size_of = {record.image_id: (record.width, record.height) for record in records.images}
+    sizes = np.array([size_of.get(row["image_id"], (0, 0)) for row in rows])
+    if len(rows):
+        check_box_form(boxes, sizes, f"{path}", lambda number: f"number {number}", detections=True)
+    return rows
+
+
+def _name_categories(
+    path: Path, rows: list[dict[str, Any]], records: Records, names: Mapping[int, str] | None
+) -> None:
+    """Give each entry the name of its category; names must be those of the records."""
     if any("category" not in row and "category_id" in row for row in rows):
         if not names and not records.category_ids:
             listed = ", ".join(f'"{k}": "{name}"' for k, name in enumerate(records.classes, 1))
@@ -36,22 +61,89 @@ def read_detections(
             )
         names = names or dict(zip(records.category_ids, records.classes, strict=True))
         for number, row in enumerate(rows):
-            key = row.get("category_id")
+            key = _number(row.get("category_id"))
             if "category" not in row and key not in names:
                 known = ", ".join(f"{k} {name}" for k, name in list(names.items())[:20])
                 raise UsageError(
-                    f"{path}: number {number} has category_id {key!r}; known are {known}."
+                    f"{path}: number {number} has category_id {row.get('category_id')!r}; known "
+                    f"are {known}."
                 )
             row.setdefault("category", names.get(key))
+    written = {name for row in rows if isinstance(name := row.get("category"), str)}
+    if joined := label_names(sorted(written), records.classes)[2]:
+        listed = ", ".join(f"{name!r} for {one!r}" for name, one in joined.items())
+        raise UsageError(
+            f"{path} names classes in another spelling than the ground truth: {listed}. Names must "
+            "be equal to the letter."
+        )
+
+
+def _name_images(path: Path, rows: list[dict[str, Any]], records: Records) -> None:
+    """Give each entry the id of its image; what is called otherwise stays as it is."""
     ids = {record.image_id for record in records.images}
-    if rows and rows[0].get("image_id") not in ids:  # 7 for "000007", "7" for 7
-        by_number = {int(one): one for one in ids if str(one).isdigit()}
-        if len(by_number) == sum(str(one).isdigit() for one in ids):  # "07" is not "007" as well
-            for row in rows:
-                text = str(row.get("image_id"))
-                if text.isdigit():
-                    row["image_id"] = by_number.get(int(text), row["image_id"])
-    return rows
+    if all(_is_one_of(row.get("image_id"), ids) for row in rows):
+        return
+    called: dict[str | int, set[str | int]] = {}
+    for record in records.images:
+        for form in chain(_forms(str(record.image_id)), _forms(str(record.path))):
+            called.setdefault(form, set()).add(record.image_id)
+    for number, row in enumerate(rows):
+        value = row.get("image_id")
+        if _is_one_of(value, ids):
+            continue
+        forms = _forms(str(_number(value)))
+        as_file = next((called[form] for form in forms[:2] if form in called), None)
+        is_file = forms[1] != forms[2]  # it has an image's ending
+        found = (
+            as_file if is_file and as_file else set().union(*(called.get(f, set()) for f in forms))
+        )
+        if len(found) > 1:
+            listed = ", ".join(map(repr, sorted(found, key=str)[:4]))
+            raise UsageError(
+                f"{path}: number {number} names image {value!r}, which may be any of {listed}. "
+                "Give the ids of the ground truth."
+            )
+        row["image_id"] = next(iter(found), value)
+
+
+def _is_one_of(value: Any, ids: set[str | int]) -> bool:
+    return isinstance(value, str | int) and value in ids
+
+
+def _forms(name: str) -> list[str | int]:
+    """What an image of this id or file may be called: train/000007.jpg, 000007.jpg, 000007, 7."""
+    parts = name.replace("\\", "/").split("/")
+    last = parts[-1]
+    stem = last.rpartition(".")[0] if last.lower().endswith(SUFFIXES) else last
+    number = [int(stem)] if re.fullmatch("[0-9]{1,18}", stem) else []
+    return ["/".join(parts[-2:]), last, stem, *number]
+
+
+def _number(value: Any) -> Any:
+    """A number that is written as text or as 7.0; anything else as it is."""
+    if isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,17}|0", value):
+        return int(value)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value if isinstance(value, str | int) else None
+
+
+def _read_box(path: Path, number: int, row: Mapping[str, Any]) -> list[float]:
+    """The four numbers of an entry's box; UsageError where they, or its score, are none."""
+    box, score = row.get("bbox"), row.get("score")
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        text = f"has the bbox {box!r:.80}; it must be x, y, width, height in pixels."
+        raise UsageError(f"{path}: number {number} {text}")
+    if not _is_number(score):
+        raise UsageError(f"{path}: number {number} has the score {score!r}; it must be a number.")
+    return [float(value) for value in box]
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def read_names(path: Path) -> dict[int, str]:

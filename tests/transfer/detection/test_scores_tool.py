@@ -13,6 +13,7 @@ from tools import score_detections
 from tools.support.command import run_main
 from transfer.detection.coco_average_precision import evaluate_coco
 from transfer.detection.detections_file import read_detections, read_names
+from transfer.detection.records import Record, Records
 from transfer.detection.voc import read_voc
 
 
@@ -86,6 +87,79 @@ def test_maps_of_categories(tmp_path):
     assert read_names(plain) == read_names(coco) == {1: "cat"}
     with pytest.raises(UsageError, match="no map of categories"):
         read_names(write(tmp_path / "c.json", ["cat"]))
+
+
+def read_rows(folder: Path, truth: Records, **change) -> list[dict]:
+    row = {"image_id": 5, "category": "cat", "bbox": [1, 2, 3, 4], "score": 0.5} | change
+    row = {key: value for key, value in row.items() if value is not ...}
+    return read_detections(write(folder / "r.json", [row]), truth)
+
+
+def named(*ids: str | int) -> Records:
+    """Images without objects, 100 x 80, of files 0001.jpg, 0002.jpg, ..."""
+    listed = [
+        Record(image_id=one, path=Path(f"train/{number:04}.jpg"), width=100, height=80)
+        for number, one in enumerate(ids, 1)
+    ]
+    return Records(classes=("cat", "traffic light"), images=tuple(listed), category_ids=(1, 3))
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [(5, 5), ("5", 5), (5.0, 5), ("0005", 5), ("0001.jpg", 5), ("train/0001.jpg", 5),
+     ("C:\\data\\0001.png", 5), ("0002", 9), (2, 9), ("other", "other"), ("0003.jpg", "0003.jpg")],
+)  # fmt: skip
+def test_what_images_are_called(given, meant, tmp_path):
+    (row,) = read_rows(tmp_path, named(5, 9), image_id=given)
+    assert row["image_id"] == meant
+
+
+def test_an_image_that_may_be_two(tmp_path):
+    """A file's number and another image's id."""
+    truth = named(2, 9)
+    with pytest.raises(UsageError, match=r"image '0002', which may be any of 2, 9\. Give the ids"):
+        read_rows(tmp_path, truth, image_id="0002")
+    assert read_rows(tmp_path, truth, image_id="0002.jpg")[0]["image_id"] == 9
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"score": ...}, "number 0 has the score None; it must be a number"),
+        ({"score": "0.9"}, "the score '0.9'"),
+        ({"score": float("nan")}, "the score nan"),
+        ({"score": True}, "the score True"),
+        ({"bbox": ...}, "the bbox None; it must be x, y, width, height in pixels"),
+        ({"bbox": [1, 2, 3]}, "the bbox .1, 2, 3."),
+        ({"bbox": [1, 2, 3, "4"]}, "the bbox .1, 2, 3, '4'."),
+        ({"category": "Cat"}, "another spelling than the ground truth: 'Cat' for 'cat'"),
+        ({"category": "trafficlight"}, "'trafficlight' for 'traffic light'"),
+        ({"category": ..., "category_id": 2}, "has category_id 2; known are 1 cat, 3 traffic"),
+        ({"bbox": [0.1, 0.2, 0.5, 0.5]}, "fractions of the image, .* number 0: 0.1, 0.2"),
+        ({"bbox": [40, 30, 90, 70]}, "x1, y1, x2, y2, .*: 1 of 1 .* number 0: 40, 30, 90, 70 of 1"),
+        ({"bbox": [400, 30, 90, 70]}, "1 of 1 boxes reach .* pixels of a resized image"),
+    ],
+)
+def test_entries_that_are_no_detections(change, said, tmp_path):
+    with pytest.raises(UsageError, match=said):
+        read_rows(tmp_path, named(5, 9), **change)
+
+
+def test_categories_written_as_text(tmp_path):
+    for number in (3, "3", 3.0):
+        (row,) = read_rows(tmp_path, named(5), category=..., category_id=number)
+        assert row["category"] == "traffic light"
+
+
+def test_corners_of_drawn_shapes(worlds, tmp_path):
+    """Refused as corners, and not as they are."""
+    truth, rows = read_voc(worlds["detection"], "train"), perfect(worlds["detection"], "train")
+    assert read_detections(write(tmp_path / "r.json", rows), truth) == rows
+    for row in rows:
+        x, y, width, height = row["bbox"]
+        row["bbox"] = [x, y, x + width, y + height]
+    with pytest.raises(UsageError, match="bbox is x1, y1, x2, y2, it seems"):
+        read_detections(write(tmp_path / "r.json", rows), truth)
 
 
 # ---------------------------------------------------------------------------------------- the tool
