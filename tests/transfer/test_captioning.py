@@ -23,6 +23,7 @@ from transfer.captioning import engine
 from transfer.captioning import setup as task_setup
 from transfer.captioning.attention_maps import _draw_map
 from transfer.captioning.captioner import Captioner
+from transfer.captioning.check import check_coco
 from transfer.captioning.config import (
     CaptioningConfig,
     DatasetConfig,
@@ -423,6 +424,8 @@ def test_what_is_odd_about_captions_is_said_before_training(chinese, backbone, c
     assert same == "tree, val: all 6 images have the same caption, '<start> a dog <end>'."
     assert not more
     assert (setup.unknown_words("train"), setup.unknown_words("val")) == (0, 1)
+    checked = [result.text for result in check_coco(tree, 1) if result.state == "note"]
+    assert checked == [note.removeprefix("tree, ").replace(":", "2017:", 1) for note in setup.notes]
     decoding = DecodingConfig(max_length=4)
     dataset = DatasetConfig(min_count=1, tokenizer="characters")
     options = config(chinese, cache, decoding=decoding, dataset=dataset)

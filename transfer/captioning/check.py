@@ -7,6 +7,7 @@ from pretrain.errors import UsageError
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.dataset import CaptionedImage, coco_splits, open_captions, read_coco
 from transfer.captioning.overlap import overlap
+from transfer.captioning.scores.notes import caption_notes
 
 # images of the releases (cocodataset.org)
 _EXPECTED = {"train2014": 82_783, "val2014": 40_504, "train2017": 118_287, "val2017": 5_000}
@@ -47,6 +48,8 @@ def check_coco(root: Path, sample: int) -> list[CheckResult]:
         is_whole = expected == len(images)
         results.append(ok(text) if is_whole else wrong(f"{text}; {expected:,} images expected"))
         results.append(decoded([image.path for image in images], sample, split))
+        pairs = [(image.image_id, text) for image in images for text in image.captions]
+        results += map(note, caption_notes(split, pairs, "ptb", "--dataset.tokenizer"))
     for train in (name for name in names if name in splits and name.startswith("train")):
         for held in (name for name in splits if not name.startswith("train")):
             lines = overlap(splits[train], splits[held])
