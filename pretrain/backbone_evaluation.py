@@ -1,5 +1,7 @@
 """A backbone's own classifier on a data set, the labels in the order of its outputs."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,9 +14,12 @@ from torchvision.transforms import v2
 from pretrain.backbone import Backbone
 from pretrain.data import Images, Transformed, collate, folders
 from pretrain.data.cifar import find_cifar, open_cifar
+from pretrain.data.folders import CLASS_ORDERS, ClassOrder, order_classes
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UsageError, shorten
 from pretrain.evaluation import ClassificationScores, evaluate
+from pretrain.images import class_folders
+from pretrain.progress import log
 from pretrain.spec import evaluation_crop
 from pretrain.training import Loader
 
@@ -28,6 +33,8 @@ class BackboneEvaluation:
     """Names of the outputs."""
     matching: str
     """How the classes of the data were matched with the outputs."""
+    notes: tuple[str, ...]
+    """On the files, those left out."""
     num_corrupt: int
     """Images that could not be read and were left out."""
 
@@ -39,6 +46,7 @@ def evaluate_backbone(
     *,
     split: str | None = None,
     labels: str | None = None,
+    class_order: ClassOrder | None = None,
     by_pil: bool = True,
     batch_size: int = 64,
     workers: int = 2,
@@ -48,10 +56,11 @@ def evaluate_backbone(
 
     Args:
         backbone: with its classifier.
-        root: see open_matched, also for `split` and `labels`.
+        root: see open_matched, also for `split`, `labels` and `class_order`.
         fabric: device, precision, processes.
         split: folder in `root`.
         labels: file of the labels.
+        class_order: which class folder is which output.
         by_pil: resize by PIL, as timm's and torchvision's reference figures; otherwise as tensors.
         batch_size: images at once.
         workers: loader processes.
@@ -65,7 +74,9 @@ def evaluate_backbone(
         raise UsageError(
             "the backbone has no classifier of its own; it cannot be scored by itself."
         )
-    images, matching = open_matched(root, split, labels, backbone)
+    images, matching = open_matched(root, split, labels, backbone, class_order)
+    for note in images.notes if fabric.is_global_zero else ():
+        log(f"note: {note}")
     crop = evaluation_crop(*spec.input_size[1:], spec.crop_pct, spec.interpolation)
     steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else crop
     loader = Loader(
@@ -76,17 +87,23 @@ def evaluate_backbone(
         rank=fabric.global_rank,
         ranks=fabric.world_size,
         max_corrupt=max_corrupt,
+        max_corrupt_option="--max-corrupt",
         pin_memory=fabric.device.type == "cuda",
     )
     network = backbone.build().to(fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     pixels = Pixels(mean=spec.mean, std=spec.std, memory_format=torch.channels_last)
     networks = {"": network}
     scores = evaluate(networks, loader, pixels.normalised, fabric, spec.num_classes, "scoring")
-    return BackboneEvaluation(scores[""], images.classes, matching, len(loader.corrupt))
+    corrupt = len(loader.corrupt)
+    return BackboneEvaluation(scores[""], images.classes, matching, images.notes, corrupt)
 
 
 def open_matched(
-    root: Path, split: str | None, labels: str | None, backbone: Backbone
+    root: Path,
+    split: str | None,
+    labels: str | None,
+    backbone: Backbone,
+    class_order: ClassOrder | None = None,
 ) -> tuple[Images, str]:
     """The images, their labels being the classifier's outputs, and how the classes were matched.
 
@@ -95,43 +112,93 @@ def open_matched(
         split: None takes val or test, or the folder itself.
         labels: file for a split without class folders.
         backbone: with its classifier; where its file does not name the classes, the 1,000 of
-            ImageNet are known (timm's list), and others are taken in alphabetical order.
+            ImageNet are known (timm's list).
+        class_order: which folder is which output, where names do not say it. None is enough where
+            all orders are the same.
 
     Raises:
-        UsageError: no such data, or classes that are not the classifier's.
+        UsageError: no such data, classes that are not the classifier's, or class folders that may
+            be other outputs in each order.
     """
-    named, count = backbone.provenance.classes, backbone.spec.num_classes
-    if named is not None:
-        outputs, how = tuple(named), "by the names in the file"
-    else:  # sorted synsets: the order that everybody trains in
-        outputs = tuple(ImageNetInfo().label_names()) if count == 1000 else ()
-        how = "by timm's list of ImageNet's synsets"
+    named, count = backbone.provenance.classes is not None, backbone.spec.num_classes
+    outputs = output_names(backbone)
+    how = "by the names in the file" if named else "by timm's list of ImageNet's synsets"
     images: Images
     if (cifar := find_cifar(root)) is not None:
         images = open_cifar(*cifar)[1]
     else:
         if split is None:
             split = folders.validation_split(root)
-            if root.is_dir() and not (root / split).is_dir() and folders.class_folders(root):
+            if root.is_dir() and not (root / split).is_dir() and class_folders(root):
                 split = "."
         if folders.is_flat(root / split):
             images = folders.open_flat(root, split, outputs, labels, "--val-labels")
         else:
             images = folders.open_folder(root, split, "--split")
     classes = images.classes
-    if named is None and len(classes) == count and classes != outputs:
-        return images, "classes in alphabetical order (the file does not name them)"
-    if not outputs:
-        raise UsageError(
-            f"{root} has {len(classes)} classes, the classifier {count} outputs, and the file does "
-            "not name them."
-        )
     index = {name: number for number, name in enumerate(outputs)}
-    if unknown := [name for name in classes if name not in index]:
+    unknown = [name for name in classes if name not in index]
+    if twice := [name for name, n in Counter(outputs).items() if n > 1 and name in classes]:
+        raise UsageError(f"the classifier has more than one output of the name {shorten(twice)}.")
+    if class_order is None and not unknown:
+        numbers, names = [index[name] for name in classes], outputs
+        how = f"{len(classes)} of {count} classes, {how}"
+    elif class_order is not None or (not named and len(classes) == count):
+        if named and not unknown:
+            raise UsageError(
+                f"--class-order is {class_order}, but the file names the classes of {root}, and "
+                "they are matched by these names. Leave it off."
+            )
+        # CIFAR's classes come in the order of its labels
+        order = class_order or ("alphabetical" if cifar else _only_order(classes, root))
+        numbers = order_classes(classes, order, count)
+        folder_of = dict(zip(numbers, classes, strict=True))
+        names = outputs
+        if not named:
+            names = tuple(folder_of.get(number, f"output {number}") for number in range(count))
+        how = f"{len(classes)} of {count} classes, in {order} order"
+    else:
+        names_of = f"Its own are {shorten(outputs)}." if outputs else "The file does not name them."
+        numbered = " If a folder's name is the number of its output, give --class-order number."
         raise UsageError(
-            f"{len(unknown)} of the {len(classes)} classes in {root} are none of the "
-            f"classifier's {len(outputs)}: {shorten(unknown)}. Its own are {shorten(outputs)}."
+            f"{len(unknown)} of the {len(classes)} classes in {root} are none of the classifier's "
+            f"{count}: {shorten(unknown)}. {names_of}"
+            + (numbered if all(name.isdecimal() for name in classes) else "")
         )
-    numbers = np.array([index[name] for name in classes])
-    matching = f"{len(classes)} of {len(outputs)} classes, {how}"
-    return replace(images, classes=outputs, labels=numbers[images.labels]), matching
+    return replace(images, classes=names, labels=np.array(numbers)[images.labels]), how
+
+
+def output_names(backbone: Backbone) -> tuple[str, ...]:
+    """Classes of a backbone's outputs; those of 1,000 that the file does not name are ImageNet's.
+
+    Empty where they are not known.
+    """
+    if backbone.provenance.classes is not None:
+        return tuple(backbone.provenance.classes)
+    # sorted synsets: the order that everybody trains in
+    return tuple(ImageNetInfo().label_names()) if backbone.spec.num_classes == 1000 else ()
+
+
+def _only_order(classes: Sequence[str], root: Path) -> ClassOrder:
+    """The order of class folders, where all orders are the same; else UsageError."""
+    orders = dict[ClassOrder, list[str]]()
+    for order in CLASS_ORDERS:
+        try:
+            numbers = order_classes(classes, order, len(classes))
+        except UsageError:  # no order of these names
+            continue
+        orders[order] = [name for _, name in sorted(zip(numbers, classes, strict=True))]
+    if all(names == orders["alphabetical"] for names in orders.values()):
+        return "alphabetical"
+    start = next(
+        n for n, names in enumerate(zip(*orders.values(), strict=True)) if len(set(names)) > 1
+    )
+    remedies = "; ".join(
+        f"--class-order {order} ({CLASS_ORDERS[order]}: {', '.join(names[start : start + 3])}, ...)"
+        for order, names in orders.items()
+    )
+    raise UsageError(
+        f"the file does not name the classifier's {len(classes)} outputs, and which of the class "
+        f"folders of {root} is output {start} depends on their order. Give the one that the "
+        f"classifier was trained with: {remedies}."
+    )

@@ -133,13 +133,14 @@ def pretrain(
 
 
 def advise(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric) -> list[str]:
-    """What is known to go wrong with this recipe on this data and device."""
-    return advice(
+    """Notes on the data, and what is known to go wrong with this recipe on it and this device."""
+    warnings = advice(
         config,
         parameters=setup.num_parameters,
         images=len(setup.data.train),
         on_cpu=fabric.device.type == "cpu",
     )
+    return [*setup.notes, *warnings]
 
 
 def train_step(

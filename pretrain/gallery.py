@@ -12,9 +12,8 @@ from torch import Tensor
 
 from pretrain.config import MixingConfig
 from pretrain.data.crops import Square
-from pretrain.data.folders import class_folders, image_files
 from pretrain.errors import UsageError
-from pretrain.images import decode
+from pretrain.images import decode, list_images
 from pretrain.mixing import Mixed, mix_at
 from pretrain.pictures import draw_image
 from pretrain.run import save_figure
@@ -28,24 +27,25 @@ LabelledImages = tuple[Tensor, Tensor, tuple[str, ...]]
 def read_images(folder: Path, count: int, size: int, seed: int) -> LabelledImages:
     """`count` images (count, 3, size, size) in [0, 1] from a folder or its class folders.
 
-    The label of an image is its folder; in a folder without class folders it is its file.
+    The label of an image is its class folder; in a folder without class folders it is its file.
 
     Raises:
         UsageError: no such folder, too few images.
     """
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
-    nested = [path for name in class_folders(folder) for path in image_files(folder / name)]
-    paths = nested or image_files(folder)
+    listed = [Path(path).relative_to(folder) for path in list_images(folder)[0]]
+    nested = [path for path in listed if len(path.parts) > 1]
+    paths = nested or listed
     if len(paths) < count:
         raise UsageError(
             f"{folder} holds {len(paths)} images, {count} are needed. Give a folder of images or "
             "of class folders, or a smaller --count."
         )
-    chosen = [Path(path) for path in random.Random(seed).sample(paths, count)]
-    names = [path.parent.name if nested else path.stem for path in chosen]
+    chosen = random.Random(seed).sample(paths, count)
+    names = [path.parts[0] if nested else path.stem for path in chosen]
     classes = tuple(sorted(set(names)))
-    images = torch.stack([Square(size)(decode(path)) for path in chosen]) / 255
+    images = torch.stack([Square(size)(decode(folder / path)) for path in chosen]) / 255
     return images, torch.tensor([classes.index(name) for name in names]), classes
 
 

@@ -1,9 +1,10 @@
-"""Decoding: one way from a file to pixels for every task.
+"""Image files: one way of listing and of decoding them for every task.
 
-    JPEG, PNG, WebP, GIF    by `torchvision.io.decode_image`, which equals Pillow bit for bit on
-                            JPEG of all kinds and PNG (measured on ImageNet photographs, some of
-                            which are PNG by content: `decode_jpeg` would fail on them)
-    BMP, TIFF, PNM, AVIF    by Pillow
+    JPEG, PNG, WebP               by `torchvision.io.decode_image`, which equals Pillow bit for bit
+                                  (measured on ImageNet photographs, some of which are PNG by
+                                  content: `decode_jpeg` would fail on them)
+    GIF, BMP, TIFF, PNM, AVIF,    by Pillow (torchvision paints over what is transparent in a GIF,
+    animated WebP                 and reads none of the others)
 
 The content decides, not the name. Transparency is dropped, grey and palettes become RGB, of an
 animation or a file of several pages the first picture is taken. More than 8 bits a channel are
@@ -14,23 +15,27 @@ display; published benchmarks ignore it, and so does `decode` unless asked.
 """
 
 import os
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_image
 
-from pretrain.errors import UsageError, first_line
+from pretrain.errors import UsageError, first_line, shorten
 
 SUFFIXES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif"),
     *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 )
 """What the name of an image ends in, in any case."""
-_BY_TORCHVISION = ("JPEG", "MPO", "PNG", "WEBP", "GIF")  # MPO: a JPEG with further pictures
+_BY_TORCHVISION = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with further pictures
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SWAPS_SIDES = (5, 6, 7, 8)
 
@@ -61,13 +66,15 @@ def decode(path: Path, apply_exif: bool = False) -> Tensor:
         UsageError: missing, broken, cut short, more than 8 bits a channel, no supported format.
     """
     try:
-        image = decode_image(str(path), mode=ImageReadMode.RGB)
-    except RuntimeError as error:
+        # not by torchvision's read_file: it takes a name that is not UTF-8 for no text
+        content = torch.from_numpy(np.fromfile(path, np.uint8))
+        if content[:4].numpy().tobytes() == b"GIF8":
+            raise RuntimeError("no GIF")
+        image = decode_image(content, mode=ImageReadMode.RGB)
+    except (RuntimeError, OSError) as error:
         if not path.exists():
             raise UsageError(f"there is no image {path}.") from error
-        image = _decode_with_pillow(path, error)
-    if image.ndim == 4:  # an animation: its first picture, as Pillow takes it
-        image = image[0]
+        image = _decode_with_pillow(path, first_line(error))
     if image.dtype != torch.uint8:
         raise UsageError(f"image {path} has 16 bits a channel; convert it to 8.")
     header = read_header(path) if apply_exif else None
@@ -79,7 +86,7 @@ def read_header(path: Path) -> ImageHeader | None:
     try:
         with Image.open(path) as image:
             return _header(image)
-    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError):
+    except Exception:  # whatever a broken file makes Pillow raise
         return None
 
 
@@ -94,49 +101,163 @@ def turn(image: Tensor, orientation: int) -> Tensor:
 def list_images(folder: Path) -> tuple[list[str], list[str]]:
     """Paths of the images in a folder and in folders below it, and of all other files; sorted.
 
-    What is hidden, file or folder, is in neither: `._a.jpg` is no image but a companion file.
+    What is hidden, file or folder, is in neither: `._a.jpg` is no image but a companion file. Links
+    are followed, but not back into a folder that they lie in.
+
+    Raises:
+        UsageError: a folder that cannot be read.
     """
-    images, others = [], []
-    for parent, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = [name for name in folders if name[0] != "."]
-        for name in files:
-            if name[0] != ".":
-                is_image = name.lower().endswith(SUFFIXES)
-                (images if is_image else others).append(os.path.join(parent, name))
+    images, others = list[str](), list[str]()
+    open_folders: list[tuple[str, frozenset[tuple[int, int]]]] = [(str(folder), frozenset())]
+    while open_folders:
+        path, above = open_folders.pop()
+        try:
+            status = os.stat(path)
+            entries = os.scandir(path)
+        except OSError as error:
+            raise UsageError(f"the folder {path} cannot be read ({error.strerror}).") from error
+        if (here := (status.st_dev, status.st_ino)) in above:
+            continue
+        with entries:
+            for entry in entries:
+                name = entry.name
+                if name[0] == ".":
+                    continue
+                if entry.is_dir():
+                    open_folders.append((entry.path, above | {here}))
+                else:
+                    (images if name.lower().endswith(SUFFIXES) else others).append(entry.path)
     return sorted(images), sorted(others)
 
 
-def _decode_with_pillow(path: Path, reason: RuntimeError) -> Tensor:
-    """The stored pixels (3, H, W) of what torchvision does not know."""
-    text = first_line(reason)
+def describe_endings(paths: Sequence[str], folder: Path) -> str:
+    """What files end in, for a message: `3 .heic (the first is a/1.heic), 1 .txt (...)`."""
+    groups: dict[str, list[str]] = {}
+    for path in paths:
+        groups.setdefault(os.path.splitext(path)[1].lower() or "without ending", []).append(path)
+    largest = sorted(groups.items(), key=lambda group: -len(group[1]))
+    return shorten(
+        [
+            f"{len(group):,} {ending} (the first is {os.path.relpath(group[0], folder)})"
+            for ending, group in largest
+        ]
+    )
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """What is in FOLDER/CLASS."""
+
+    folder: Path
+    images: dict[str, list[str]]
+    """Class -> paths, both in alphabetical order. Folders in a class folder are of that class."""
+    others: list[str]
+    """Paths of files that are no images by their names."""
+    beside: list[str]
+    """Paths of images that lie in no class folder."""
+
+    def check(self) -> None:
+        """Raise UsageError where there is no class, or one without images."""
+        folder, endings = self.folder, ", ".join(SUFFIXES)
+        others = f"; other files: {describe_endings(self.others, folder)}" if self.others else ""
+        if not any(self.images.values()):
+            raise UsageError(
+                f"{folder} has no images in class folders; it holds "
+                f"{shorten(sorted(os.listdir(folder))) or 'nothing'}. "
+                f"Expected {folder}/CLASS/*.jpg ({endings}){others}."
+            )
+        if empty := [name for name, paths in self.images.items() if not paths]:
+            raise UsageError(
+                f"{folder}: no images ({endings}) in class {shorten(empty)}. "
+                f"Fill or remove these folders{others}."
+            )
+
+    def notes(self) -> list[str]:
+        """What a run says about the files: those left out, and those in folders further down."""
+        notes = describe_others(self.folder, self.others)
+        if self.beside:
+            notes.append(
+                f"{self.folder}: {len(self.beside):,} images are left out, as they lie in no class "
+                f"folder; the first is {Path(self.beside[0]).name}"
+            )
+        depth = os.path.join(self.folder, "").count(os.sep) + 1
+        paths = chain.from_iterable(self.images.values())
+        if deep := [path for path in paths if path.count(os.sep) > depth]:
+            notes.append(
+                f"{self.folder}: {len(deep):,} images in folders of a class folder are read as of "
+                f"that class; the first is {os.path.relpath(deep[0], self.folder)}"
+            )
+        return notes
+
+
+def describe_others(folder: Path, others: Sequence[str]) -> list[str]:
+    """A note on files that are left out, if there are any."""
+    if not others:
+        return []
+    endings = describe_endings(others, folder)
+    return [f"{folder}: {len(others):,} files are left out, no images by their names: {endings}"]
+
+
+def list_classes(folder: Path) -> ClassFolders:
+    """The class folders of a folder and their images, unchecked."""
+    paths, others = list_images(folder)
+    images = dict[str, list[str]]()
+    for name in class_folders(folder):
+        # sorted, the paths of a folder lie side by side, and "0" comes next after "/"
+        first, end = (bisect_left(paths, os.path.join(folder, name) + mark) for mark in "/0")
+        images[name] = paths[first:end]
+    beside = list[str]()
+    if sum(map(len, images.values())) < len(paths):
+        beside = [path for path in paths if os.path.dirname(path) == str(folder)]
+    return ClassFolders(folder, images, others, beside)
+
+
+def class_folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, in alphabetical order; hidden ones are no classes."""
+    entries = os.scandir(folder)
+    return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+
+
+def _decode_with_pillow(path: Path, reason: str) -> Tensor:
+    """The stored pixels (3, H, W) of what torchvision does not know, for this reason."""
     try:
         with Image.open(path) as image:
             if not _has_eight_bits(image):
-                text = f"its mode is {image.mode}: more than 8 bits a channel; convert it to 8"
-            elif image.format not in _BY_TORCHVISION:
+                reason = f"its mode is {image.mode}; 8 bits a channel are read: convert it"
+            elif image.format not in _BY_TORCHVISION or getattr(image, "is_animated", False):
                 header = _header(image)
                 pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
                 # Pillow turns TIFF, and TIFF alone, when it loads the pixels: back to the stored
                 back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
                 return turn(pixels, back if image.format == "TIFF" else 1)
-    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        text = first_line(error) if isinstance(error, Image.DecompressionBombError) else text
+    except Exception as error:  # of a broken file; AVIF's are RuntimeErrors
+        reason = reason if isinstance(error, UnidentifiedImageError) else first_line(error)
     raise UsageError(
-        f"image {path} cannot be decoded ({text.rstrip('.')}). It may be cut short or no image; "
+        f"image {path} cannot be decoded ({reason.rstrip('.')}). It may be cut short or no image; "
         f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
-    ) from reason
+    )
 
 
 def _header(image: Image.Image) -> ImageHeader:
     """Before the pixels are loaded."""
-    # a PNG's tag may stand behind its pixels, and Pillow would decode all of them to look for it
-    has_tag = image.format != "PNG" or "exif" in image.info
+    has_tag = image.format != "PNG" or "exif" in image.info or _has_late_exif(image.filename)
     tag = image.getexif().get(ExifTags.Base.Orientation, 1) if has_tag else 1
     orientation = tag if tag in range(1, 9) else 1
     width, height = image.size
     if image.format == "TIFF" and orientation in _SWAPS_SIDES:  # Pillow gives the displayed size
         width, height = height, width
     return ImageHeader((width, height), int(orientation))
+
+
+def _has_late_exif(path: str) -> bool:
+    """Whether a PNG has EXIF data behind its pixels; Pillow would decode these to look for it."""
+    with open(path, "rb") as file:
+        file.seek(8)
+        while len(head := file.read(8)) == 8:
+            if head[4:] == b"eXIf":
+                return True
+            file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)  # its content and checksum
+    return False
 
 
 def _has_eight_bits(image: Image.Image) -> bool:

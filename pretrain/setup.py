@@ -10,6 +10,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
+from pretrain.backbone_evaluation import output_names
 from pretrain.config import PretrainConfig
 from pretrain.data import ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
@@ -39,6 +40,8 @@ class PretrainSetup:
     steps_per_epoch: int
     method: str
     """What is mixed: cutmix, none, cutmix+mixup."""
+    notes: tuple[str, ...]
+    """What is to be said before anything is trained."""
 
     @property
     def num_parameters(self) -> int:
@@ -53,6 +56,7 @@ class PretrainSetup:
             "train": len(self.data.train),
             "val": len(self.data.val),
             "classes": len(self.data.train.classes),
+            "notes": list(self.notes),
         }
 
 
@@ -85,7 +89,7 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
         crop_pct=config.dataset.crop_pct,
         num_classes=num_classes,
     )
-    seed = derive(config.seed, "weights")
+    seed, notes = derive(config.seed, "weights"), [*data.notes]
     if init is None:
         network = spec.create(num_classes, seed)
     else:
@@ -95,13 +99,17 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
                 f"{config.model.arch} {config.model.args or ''}. Give --model.arch "
                 f"{init.spec.arch} or a backbone of that architecture."
             )
-        names = init.provenance.classes
-        same = init.spec.num_classes == num_classes and names in (None, list(data.train.classes))
+        outputs = output_names(init)
+        same = outputs == data.train.classes
+        if init.spec.num_classes and not same:
+            why = "its classes are others" if outputs else "its file does not name its classes"
+            notes.append(f"the classifier of --init is replaced by a new one: {why}")
         network = init.build(None if same else num_classes, seed)
     check_optimizer(config.optimizer)
     methods = [config.mixing, *config.mixing.others]
     steps = len(data.train) // config.batch_size
-    return PretrainSetup(data, spec, network, steps, "+".join(method.method for method in methods))
+    method = "+".join(method.method for method in methods)
+    return PretrainSetup(data, spec, network, steps, method, tuple(notes))
 
 
 def setup_training(

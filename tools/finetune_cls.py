@@ -28,8 +28,9 @@ def main(argv: list[str] | None = None) -> None:
 def describe(setup: Any, config: Any) -> str:
     """What --dry-run shows of data and backbone."""
     data, steps = setup.data, len(setup.data.train) // config.batch_size
+    notes = "".join(f"# {note}\n" for note in setup.notes)
     return (
-        f"# {config.mode} on {setup.backbone.name}: {setup.num_features:,} features; "
+        f"{notes}# {config.mode} on {setup.backbone.name}: {setup.num_features:,} features; "
         f"{len(data.classes)} classes, {len(data.train):,} training images, "
         f"{len(data.scored):,} scored ({data.scored_name})"
         + (f"; {steps_in_words(steps, config)}" if "full" in config.modes else "")

@@ -18,6 +18,11 @@ class ImageSplits:
     train: Images
     val: Images
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a run says about the files before it trains: those left out, by their endings."""
+        return (*self.train.notes, *self.val.notes)
+
 
 def open_data(root: Path, options: DatasetConfig) -> ImageSplits:
     """Open CIFAR's pickles, ImageNet, or any image folders.

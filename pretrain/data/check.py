@@ -9,9 +9,16 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, counted, decoded, note, ok, wrong
 from pretrain.data.cifar import LAYOUTS, find_cifar, open_cifar
-from pretrain.data.folders import class_folders, image_files, is_flat, validation_split
+from pretrain.data.folders import is_flat, validation_split
 from pretrain.data.validation_labels import find_labels, read_labels
 from pretrain.errors import UsageError, shorten
+from pretrain.images import (
+    ClassFolders,
+    class_folders,
+    describe_others,
+    list_classes,
+    list_images,
+)
 from pretrain.progress import bar
 
 
@@ -29,18 +36,21 @@ def check_imagenet(root: Path, sample: int) -> Iterator[CheckResult]:
     elif archives := _class_archives(train):
         yield wrong(f"{train} holds {len(archives)} archives of classes: --repair unpacks them")
     else:
-        classes, paths = _list_images(train)
+        listed = list_classes(train)
+        classes, paths = [*listed.images], _paths(listed)
         yield counted(len(classes), 1_000, "classes in train")
         yield counted(len(paths), 1_281_167, "images in train")
         if other := [name for name in classes if not re.fullmatch(r"n\d+", name)]:
             yield note(f"{len(other)} classes are no synsets, such as {other[0]}")
+        yield from map(note, listed.notes())
         yield decoded(paths, sample, "train")
     if not val.is_dir():
         yield wrong(f"there is no folder {val}")
         return
     if is_flat(val):
-        paths = image_files(val)
+        paths, others = list_images(val)
         yield counted(len(paths), 50_000, f"images in {val.name}, without class folders")
+        yield from map(note, describe_others(val, others))
         try:
             labels = find_labels(root, val.name)
             val_classes = read_labels(labels, [Path(path).name for path in paths], classes)
@@ -49,8 +59,10 @@ def check_imagenet(root: Path, sample: int) -> Iterator[CheckResult]:
             return
         yield ok(f"their labels are in {labels}; --repair puts them into class folders")
     else:
-        val_classes, paths = _list_images(val)
+        listed = list_classes(val)
+        val_classes, paths = [*listed.images], _paths(listed)
         yield counted(len(paths), 50_000, f"images in {val.name}")
+        yield from map(note, listed.notes())
     if classes and (only := sorted(set(val_classes) ^ set(classes))):
         yield wrong(f"{len(only)} classes are in one of train and {val.name} only: {shorten(only)}")
     yield decoded(paths, sample, val.name)
@@ -73,9 +85,9 @@ def repair_imagenet(root: Path) -> list[CheckResult]:
                 path.unlink()
                 advance(1)
         results.append(ok(f"{len(archives)} archives of {train} unpacked"))
-    if val.is_dir() and (flat := image_files(val)):
+    if val.is_dir() and (flat := list_classes(val).beside):
         # a label file without names goes by all images, of which some may have been moved before
-        names = sorted(Path(path).name for path in [*flat, *_list_images(val)[1]])
+        names = sorted(Path(path).name for path in list_images(val)[0])
         classes = class_folders(train) if train.is_dir() else []
         synsets = read_labels(find_labels(root, val.name), names, classes)
         label_of = dict(zip(names, synsets, strict=True))
@@ -128,10 +140,8 @@ def _cifar_archives(root: Path) -> list[Path]:
     return sorted(root.glob("cifar-10*-python.tar.gz"))
 
 
-def _list_images(folder: Path) -> tuple[list[str], list[str]]:
-    """Class folders of `folder`, and every image in them."""
-    classes = class_folders(folder)
-    return classes, [path for name in classes for path in image_files(folder / name)]
+def _paths(listed: ClassFolders) -> list[str]:
+    return [path for paths in listed.images.values() for path in paths]
 
 
 def _unpack_class(path: Path, target: Path) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,8 @@ class Images:
     """Names of the classes."""
     labels: np.ndarray
     """(N,) int64, positions in `classes`."""
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    """What is to be said about the files."""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -41,10 +43,13 @@ class ImageFiles(Images):
     """(N,) paths as bytes."""
 
     @staticmethod
-    def of(classes: Sequence[str], paths: list[str], labels: list[int]) -> "ImageFiles":
+    def of(
+        classes: Sequence[str], paths: list[str], labels: list[int], notes: Sequence[str] = ()
+    ) -> "ImageFiles":
         """From lists."""
         names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
-        return ImageFiles(tuple(classes), np.array(labels, dtype=np.int64), names)
+        numbers = np.array(labels, dtype=np.int64)
+        return ImageFiles(tuple(classes), numbers, names, notes=tuple(notes))
 
     def path(self, index: int) -> Path:
         """The file of image `index`."""

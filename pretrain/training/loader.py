@@ -175,14 +175,21 @@ def _end_workers(loader: DataLoader) -> None:
 class BatchSource:
     """Micro-batches of a data set, epoch by epoch, from any step on: what a training loop reads."""
 
-    def __init__(self, batches: BatchSampler, max_corrupt: int = 0) -> None:
+    def __init__(
+        self,
+        batches: BatchSampler,
+        max_corrupt: int = 0,
+        max_corrupt_option: str = "--dataset.max_corrupt",
+    ) -> None:
         """Nothing is read yet.
 
         Args:
             batches: which samples when.
             max_corrupt: samples that may be left out, over all processes.
+            max_corrupt_option: how a user allows for more, for the message.
         """
         self.batches, self.max_corrupt = batches, max_corrupt
+        self.max_corrupt_option = max_corrupt_option
         self.corrupt: dict[int, str] = {}
         """What could not be read so far: index of the sample -> message."""
 
@@ -220,8 +227,10 @@ class BatchSource:
     def _check_corrupt(self, message: str) -> None:
         count, most = len(self.corrupt), self.max_corrupt
         if count > most:
-            more = f" It is number {count}; {most} may be left out." if most else ""
-            raise UsageError(message + more)
+            more = f"It is number {count}; {most} may be left out. " if most else ""
+            raise UsageError(
+                f"{message} {more}{self.max_corrupt_option} N leaves out up to N such images."
+            )
 
 
 class Loader(BatchSource):
@@ -235,6 +244,7 @@ class Loader(BatchSource):
         prefetch: int = 2,
         collate: Callable[[list[Any]], Any] = default_collate,
         max_corrupt: int = 0,
+        max_corrupt_option: str = "--dataset.max_corrupt",
         pin_memory: bool | None = None,
         **batching: Any,
     ) -> None:
@@ -246,10 +256,12 @@ class Loader(BatchSource):
             prefetch: batches that each of the workers reads ahead.
             collate: list of samples -> batch.
             max_corrupt: samples that may raise UsageError and are then named and left out.
+            max_corrupt_option: how a user allows for more, for the message.
             pin_memory: for a GPU; None pins where there is one.
             batching: see BatchSampler; without shuffle, batch_size is of one process.
         """
-        super().__init__(BatchSampler(len(samples), **batching), max_corrupt)
+        batches = BatchSampler(len(samples), **batching)
+        super().__init__(batches, max_corrupt, max_corrupt_option)
         pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._loader: DataLoader = DataLoader(
             _Seeded(samples, self.batches.seed),

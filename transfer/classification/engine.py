@@ -72,6 +72,8 @@ def finetune(
     results: dict[str, ModeResult] = fabric.broadcast(_read_results(run, setup, config))
     if "full" in config.modes:  # refuses before anything is encoded
         BatchSampler(len(setup.data.train), **train_batching(config, fabric))
+    for note in setup.notes if fabric.is_global_zero else ():
+        log(f"note: {note}")
     frozen, started = None, time.monotonic()
     if {*config.modes} - {*results} - {"full"}:
         frozen = encode(setup, config, fabric)
@@ -79,8 +81,6 @@ def finetune(
     if fabric.is_global_zero:
         run.start(*identity)
         write_text(run.folder / "data.txt", setup.data.digest() + "\n")
-        for note in _notes(setup, config):
-            log(f"note: {note}")
         for mode, before in results.items():
             log(f"{_TITLES[mode]}: done before, {before.metrics[f'{mode}_top1']:.2f} % top-1")
     fabric.barrier()
@@ -257,16 +257,6 @@ def predict(
     everywhere: Any = fabric.all_reduce(predictions, reduce_op="sum")
     broken = {setup.data.names[indices[position]] for position in loader.corrupt}
     return np.asarray(everywhere.cpu()) - 1, broken
-
-
-def _notes(setup: ClassificationSetup, config: ClassificationConfig) -> list[str]:
-    data = setup.data
-    shown = ", ".join(data.classes[:8]) + (", ..." if len(data.classes) > 8 else "")
-    scored = f"{len(data.scored):,} of {data.scored_name} scored"
-    counts = f"{len(data.train):,} training images; {scored}"
-    if config.modes != ["full"]:
-        counts += f"; what is tuned is chosen on {len(data.choose):,} ({data.chosen_on})"
-    return [f"{len(data.classes)} classes: {shown}", counts, *data.notes]
 
 
 def _read_results(

@@ -1,6 +1,6 @@
 """Image folders: DIR/{train,val,test}/CLASS/*.jpg, or DIR/CLASS/*.jpg, and how they are split.
 
-A class is a folder that is not hidden; its images are the files in it (not in folders below) whose
+A class is a folder that is not hidden; its images are the files in it and in folders below whose
 names end as `pretrain.images.SUFFIXES` say. What is held out is decided by a hash of CLASS/NAME:
 the same for every seed, wherever the data lies, and for what is there when images are added.
 """
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pretrain.errors import UsageError, shorten
-from pretrain.images import SUFFIXES
+from pretrain.images import ClassFolders, list_classes
 from transfer.classification.config import DatasetConfig
 
 Indices = NDArray[np.int64]
@@ -54,7 +54,7 @@ class ClassificationData:
 
     def digest(self) -> str:
         """16 hex digits over names, labels and splits (not over the pixels)."""
-        sha = hashlib.sha256("\n".join(self.names).encode())
+        sha = hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape"))
         for part in (self.labels, self.train, self.fit, self.choose, self.val, self.scored):
             sha.update(b"|" + part.astype("<i8").tobytes())
         return sha.hexdigest()[:16]
@@ -83,9 +83,14 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
     folders.setdefault("train", root)  # class folders alone are split below
 
     classes: tuple[str, ...] = ()
-    splits, paths, notes = dict[str, Indices](), list[Path](), list[str]()
+    splits, paths, labels, notes = dict[str, Indices](), list[str](), list[int](), list[str]()
+    keys = list[str]()  # CLASS/NAME
     for split, folder in folders.items():
-        images, other_files = _list_class_folders(folder)
+        listed = list_classes(folder)
+        listed.check()
+        if folder == root:
+            _refuse_splits(listed)
+        images = listed.images
         classes = classes or tuple(images)  # of train, which comes first
         if len(classes) < 2:
             raise UsageError(
@@ -100,35 +105,31 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
                 f"{folders['train']} and {folder} name different classes: {'; '.join(sides)}. "
                 "Every split must have a folder with images for each class."
             )
-        start = len(paths)
+        start, below = len(paths), len(os.path.join(folder, ""))
         paths += chain.from_iterable(images.values())
+        labels += [label for label, files in enumerate(images.values()) for _ in files]
+        keys += [path[below:] for path in paths[start:]]
         splits[split] = np.arange(start, len(paths))
-        if other_files:
-            notes.append(
-                f"{folder}: {len(other_files):,} files are no images by their names "
-                f"({', '.join(SUFFIXES)}), the first is {other_files[0]}"
-            )
+        notes += listed.notes()
 
-    names = [path.relative_to(root).as_posix() for path in paths]
-    label_of = {name: label for label, name in enumerate(classes)}
-    labels = np.array([label_of[path.parent.name] for path in paths], np.int64)
+    below = len(os.path.join(root, ""))
     train, *others = splits.values()
     scored_name = [*splits][-1]
     if not others:
-        train, held_out = hold_out(names, labels, train, config.val_fraction, "val")
+        train, held_out = hold_out(keys, labels, train, config.val_fraction, "val")
         others, scored_name = [held_out], "held out"
         if not len(held_out):
             raise UsageError(f"{root}: no class has two images, so none can be held out.")
     fit, choose, chosen_on = train, others[0], "val"
     if len(others) == 1:
-        fit, choose = hold_out(names, labels, train, config.val_fraction, "choose")
+        fit, choose = hold_out(keys, labels, train, config.val_fraction, "choose")
         chosen_on = "held out of train"
     return ClassificationData(
         name=root.resolve().name,
         classes=classes,
-        paths=tuple(paths),
-        names=tuple(names),
-        labels=labels,
+        paths=tuple(map(Path, paths)),
+        names=tuple(path[below:] for path in paths),
+        labels=np.array(labels, np.int64),
         train=train,
         fit=fit,
         choose=choose,
@@ -149,12 +150,12 @@ def hold_out(
 ) -> tuple[Indices, Indices]:
     """Split images: (those that stay, those that are held out).
 
-    Held out is where a hash of `purpose` and the last two parts of the name lies below `fraction`.
+    Held out is where a hash of `purpose` and the name lies below `fraction`.
     A class of two or more images is on both sides: where the hash does not see to it, the image
     nearest to the other side changes over. A class of one image stays.
 
     Args:
-        names: of all images, .../CLASS/NAME.
+        names: of all images, CLASS/NAME.
         labels: their classes.
         indices: the images to split.
         fraction: in (0, 1).
@@ -172,9 +173,23 @@ def hold_out(
 
 def _hash(name: str, purpose: str) -> float:
     """A number in [0, 1) that depends on nothing but the purpose and CLASS/NAME."""
-    class_and_name = "/".join(name.split("/")[-2:])
-    text = f"{purpose}/{class_and_name}".encode("utf-8", "surrogateescape")
+    text = f"{purpose}/{name}".encode("utf-8", "surrogateescape")
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
+
+
+def _refuse_splits(listed: ClassFolders) -> None:
+    """Raise UsageError where what would be classes is named as splits are: training_set, Test."""
+    named = {
+        split: next((n for n in listed.images if n.lower().startswith(split)), None)
+        for split in ("train", "test", "val")
+    }
+    splits = {split: name for split, name in named.items() if name is not None}
+    if "train" in splits and len(splits) > 1:
+        options = " ".join(f"--dataset.{split} {name}" for split, name in splits.items())
+        raise UsageError(
+            f"{listed.folder} holds {' and '.join(splits.values())}, which look like splits and "
+            f"not like classes. Give {options}, or rename the folders."
+        )
 
 
 def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
@@ -192,27 +207,3 @@ def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
             f"{root} holds {' and '.join(existing)}: name one of them by --dataset.{split}."
         )
     return root / existing[0] if existing else None
-
-
-def _list_class_folders(folder: Path) -> tuple[dict[str, list[Path]], list[str]]:
-    """Images of each class, in alphabetical order, and CLASS/NAME of other files."""
-    images, other_files = dict[str, list[Path]](), list[str]()
-    for name in sorted(e.name for e in os.scandir(folder) if e.is_dir() and e.name[0] != "."):
-        images[name] = []
-        for file in sorted(e.name for e in os.scandir(folder / name) if e.is_file()):
-            if file.lower().endswith(SUFFIXES):
-                images[name].append(folder / name / file)
-            elif file[0] != ".":
-                other_files.append(f"{name}/{file}")
-    if not any(images.values()):
-        existing = sorted(entry.name for entry in os.scandir(folder))
-        raise UsageError(
-            f"{folder} has no images in class folders; it holds {shorten(existing) or 'nothing'}. "
-            f"Expected {folder}/CLASS/*.jpg ({', '.join(SUFFIXES)})."
-        )
-    if empty := [name for name, files in images.items() if not files]:
-        raise UsageError(
-            f"{folder}: no images ({', '.join(SUFFIXES)}) in class {shorten(empty)}. "
-            "Fill or remove these folders."
-        )
-    return images, other_files

@@ -31,6 +31,8 @@ class ClassificationSetup:
     backbone: Backbone
     """With the input size and the resizing of this run."""
     num_features: int
+    notes: tuple[str, ...]
+    """What is to be said before anything is measured."""
 
     @property
     def data_summary(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class ClassificationSetup:
             "train": len(self.data.train),
             "scored": len(self.data.scored),
             "classes": len(self.data.classes),
+            "notes": list(self.data.notes),
         }
 
 
@@ -79,7 +82,16 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
             f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
             "Take a backbone with pooling."
         )
-    return ClassificationSetup(data, backbone, shape[0])
+    return ClassificationSetup(data, backbone, shape[0], tuple(_notes(data, config)))
+
+
+def _notes(data: ClassificationData, config: ClassificationConfig) -> list[str]:
+    shown = ", ".join(data.classes[:8]) + (", ..." if len(data.classes) > 8 else "")
+    scored = f"{len(data.scored):,} of {data.scored_name} scored"
+    counts = f"{len(data.train):,} training images; {scored}"
+    if config.modes != ["full"]:
+        counts += f"; what is tuned is chosen on {len(data.choose):,} ({data.chosen_on})"
+    return [*data.notes, f"{len(data.classes)} classes: {shown}", counts]
 
 
 def setup_training(

@@ -26,8 +26,8 @@ from torch.nn import functional
 from torchvision.transforms import v2
 
 from pretrain import config
-from pretrain.data.folders import class_folders
 from pretrain.engine import train_step
+from pretrain.images import class_folders
 from pretrain.mixing import CutMix, Cutout, Granularity, Mixup
 from pretrain.setup import Loaders, build, setup_training
 from pretrain.training import make_fabric, micro_batches
