@@ -1,0 +1,224 @@
+"""Image files: pixels against Pillow, orientation against ImageOps, listing against ImageFolder."""
+
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+from torchvision.datasets import ImageFolder
+
+from pretrain.errors import UsageError
+from pretrain.images import decode, list_classes, list_images, read_header
+
+ROWS, COLUMNS = np.mgrid[0:26, 0:34]
+RGB = Image.fromarray(np.stack([ROWS * 9, COLUMNS * 7, (ROWS + COLUMNS) * 4], -1).astype(np.uint8))
+GREY, PALETTE, CMYK = RGB.convert("L"), RGB.quantize(16), RGB.convert("CMYK")
+RGBA, LA = RGB.copy(), RGB.convert("LA")
+RGBA.putalpha(GREY)
+LA.putalpha(GREY)
+OTHERS = [Image.fromarray(np.roll(np.array(RGB), place, 0)) for place in (5, 9)]
+PAGES = {"save_all": True, "append_images": OTHERS}
+WIDE = Image.fromarray((COLUMNS * 1000).astype(np.uint16))
+
+
+def array(path: Path, apply_exif: bool = False) -> np.ndarray:
+    return decode(path, apply_exif).permute(1, 2, 0).numpy()
+
+
+def save(image: Image.Image, path: Path, kind: str, **options) -> None:
+    """Copies: Pillow leaves in an image how it was encoded, and takes it for another format's."""
+    if "append_images" in options:
+        options["append_images"] = [other.copy() for other in OTHERS]
+    image.copy().save(path, kind, **options)
+
+
+def by_pillow(path: Path, apply_exif: bool = False) -> np.ndarray:
+    with Image.open(path) as image:
+        return np.array((ImageOps.exif_transpose(image) if apply_exif else image).convert("RGB"))
+
+
+FILES = {
+    "JPEG": [(RGB, {}), (RGB, {"progressive": True}), (GREY, {}), (CMYK, {})],
+    "PNG": [(RGB, {}), (GREY, {}), (RGBA, {}), (LA, {}), (PALETTE, {}), (RGB.convert("1"), {}),
+            (PALETTE, {"transparency": 3}), (RGB, {"transparency": (0, 0, 0)}), (RGB, PAGES)],
+    "WEBP": [(RGB, {}), (RGB, {"lossless": True}), (RGBA, {}), (RGB, {"lossless": True, **PAGES})],
+    "GIF": [(PALETTE, {}), (GREY, {}), (PALETTE, {"transparency": 3}), (PALETTE, PAGES)],
+    "BMP": [(RGB, {}), (GREY, {}), (RGBA, {}), (PALETTE, {}), (RGB.convert("1"), {})],
+    "TIFF": [(RGB, {}), (GREY, {}), (RGBA, {}), (PALETTE, {}), (CMYK, {}), (RGB.convert("1"), {}),
+             (RGB, {"compression": "jpeg"}), (RGB, PAGES)],
+    "PPM": [(RGB, {}), (GREY, {})],
+    "AVIF": [(RGB, {}), (RGBA, {}), (GREY, {}), (RGB, PAGES)],
+    "MPO": [(RGB, PAGES)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", FILES)
+def test_stored_pixels_are_pillow_s_of_the_first_picture_whatever_the_name(kind, tmp_path):
+    for number, (image, options) in enumerate(FILES[kind]):
+        path = tmp_path / f"{number}.png"
+        save(image, path, kind, **options)
+        assert np.array_equal(array(path), by_pillow(path)), (image.mode, options)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "MPO"])
+def test_a_file_that_is_cut_short_is_refused(kind, tmp_path):
+    """Or all of the first picture is there, as of an animation or a PNG without its end."""
+    for image, options in FILES[kind]:
+        path = tmp_path / "cut"
+        save(image, path, kind, **options)
+        whole, content = array(path), path.read_bytes()
+        for share in (0.1, 0.6, 0.9):
+            path.write_bytes(content[: int(share * len(content))])
+            try:
+                found = array(path)
+            except UsageError:
+                continue
+            assert share > 0.5 or "append_images" in options
+            assert np.array_equal(found, whole)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("PNG", {}),
+        ("WEBP", {"lossless": True}),
+        ("TIFF", {}),
+        ("AVIF", {}),
+        ("MPO", PAGES),
+    ],
+)
+def test_photos_are_turned_as_pillow_turns_them(kind, options, tmp_path):
+    """1 to 8, and what is no orientation; a header says both sizes."""
+    for tag in range(10):
+        path = tmp_path / str(tag)
+        exif = Image.Exif()
+        exif[0x0112] = tag
+        save(RGB, path, kind, exif=exif, **options)
+        turned, header = by_pillow(path, apply_exif=True), read_header(path)
+        assert np.array_equal(array(path, apply_exif=True), turned), tag
+        assert array(path).shape == (26, 34, 3)
+        assert header.size == (34, 26)
+        assert header.displayed_size == turned.shape[1::-1]
+        assert header.orientation == (tag if 1 <= tag <= 8 else 1)
+    if kind == "TIFF":  # which Pillow turns whenever it is read
+        assert np.array_equal(array(tmp_path / "6"), np.array(RGB))
+
+
+def test_the_orientation_of_a_png_may_stand_behind_its_pixels(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    RGB.save(tmp_path / "plain.png")
+    content = exif.tobytes().removeprefix(b"Exif\0\0")
+    chunk = struct.pack(">I", len(content)) + b"eXIf" + content
+    chunk += struct.pack(">I", zlib.crc32(chunk[4:]))
+    plain, late = (tmp_path / "plain.png").read_bytes(), tmp_path / "late.png"
+    late.write_bytes(plain[:-12] + chunk + plain[-12:])
+    assert read_header(late) == ((34, 26), 6)
+    assert np.array_equal(array(late, apply_exif=True), by_pillow(late, apply_exif=True))
+    assert read_header(tmp_path / "plain.png") == ((34, 26), 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "image"),
+    [
+        ("16.png", WIDE),
+        ("16.tif", WIDE),
+        ("16.pgm", WIDE),
+        ("float.tif", Image.fromarray((COLUMNS / 40).astype(np.float32))),
+        ("lab.tif", RGB.convert("LAB")),
+    ],
+)
+def test_more_than_eight_bits_are_refused(name, image, tmp_path):
+    image.save(tmp_path / name)
+    with pytest.raises(UsageError, match=r"convert it"):
+        decode(tmp_path / name)
+
+
+def test_sixteen_bits_of_a_colour_tiff_are_refused(tmp_path):
+    """Pillow opens it as RGB and drops half of the bits."""
+    strip = np.array(RGB).astype("<u2").tobytes()
+    bits = struct.pack("<HHH", 16, 16, 16)
+    tags = [(256, 3, 1, 34), (257, 3, 1, 26), (258, 3, 3, 8), (259, 3, 1, 1), (262, 3, 1, 2),
+            (273, 4, 1, 14), (277, 3, 1, 3), (278, 3, 1, 26), (279, 4, 1, len(strip))]  # fmt: skip
+    head = b"II*\0" + struct.pack("<I", 14 + len(strip)) + bits
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "deep.tif").write_bytes(head + strip + directory)
+    with Image.open(tmp_path / "deep.tif") as image:
+        assert image.mode == "RGB"
+    with pytest.raises(UsageError, match=r"deep\.tif .*8 bits a channel are read"):
+        decode(tmp_path / "deep.tif")
+
+
+def test_what_is_no_image_is_named(tmp_path):
+    for content in (b"", b"GIF8", b"no picture", b"\xff\xd8\xff"):
+        (tmp_path / "a.jpg").write_bytes(content)
+        with pytest.raises(UsageError, match=r"a\.jpg cannot be decoded .*Replace or remove it"):
+            decode(tmp_path / "a.jpg")
+        assert read_header(tmp_path / "a.jpg") is None
+    with pytest.raises(UsageError, match="there is no image"):
+        decode(tmp_path / "none.jpg")
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        RGB.resize((4, 4)).save(root / name, "PNG")
+    return root
+
+
+def test_images_and_classes_are_those_of_image_folder(tmp_path):
+    """Every ending that it reads, in any case, folders in class folders, links to folders."""
+    endings = ("jpg", "JPEG", "png", "ppm", "bmp", "pgm", "tif", "TIFF", "webp")
+    tree(tmp_path, *(f"{c}/{n}.{e}" for c in ("cat", "dog", "10", "9") for n, e in
+                     enumerate(endings)))  # fmt: skip
+    tree(tmp_path, "cat/b/1.jpg", "cat/b/c/2.bmp", "cat/a.b/3.jpg", "dog/b/1.jpg", "cat.jpg/1.jpg")
+    (tmp_path / "dog/linked").symlink_to(tmp_path / "cat/b")
+    theirs = ImageFolder(str(tmp_path))
+    ours = list_classes(tmp_path)
+    assert [*ours.images] == theirs.classes
+    labelled = [(p, label) for label, paths in enumerate(ours.images.values()) for p in paths]
+    assert sorted(labelled) == sorted(theirs.samples)
+    assert len(labelled) == 4 * 9 + 5 + 2
+    (note,) = ours.notes()
+    assert "6 images in folders of a class folder" in note
+    assert "the first is cat/a.b/3.jpg" in note
+
+
+def test_what_is_left_out_is_counted_and_named(tmp_path):
+    tree(tmp_path, "a/1.jpg", "b/1.gif", "b/2.AVIF")  # the last two are none of ImageFolder's
+    tree(tmp_path, "a/IMG_1.HEIC", "b/IMG_2.heic", "a/1.jpg.1", "labels", "beside.png")
+    tree(tmp_path, "a/._1.jpg", "a/.cache/1.jpg", ".hidden/1.jpg", ".DS_Store")
+    listed = list_classes(tmp_path)
+    assert {name: len(paths) for name, paths in listed.images.items()} == {"a": 1, "b": 2}
+    files, beside = listed.notes()
+    assert files == (
+        f"{tmp_path}: 4 files are left out, no images by their names: 2 .heic (the first is "
+        "a/IMG_1.HEIC), 1 .1 (the first is a/1.jpg.1), 1 without ending (the first is labels)"
+    )
+    assert "1 images are left out, as they lie in no class folder; the first is beside" in beside
+
+
+def test_links_that_lead_back_end(tmp_path, monkeypatch):
+    tree(tmp_path, "data/a/1.jpg", "data/b/1.jpg")
+    (tmp_path / "data/a/up").symlink_to(tmp_path / "data")
+    (tmp_path / "data/a/b").symlink_to(tmp_path / "data/b")
+    (tmp_path / "data/b/a").symlink_to(tmp_path / "data/a")
+    images, _ = list_images(tmp_path / "data")
+    assert {os.path.realpath(path) for path in images} == {
+        str((tmp_path / f"data/{c}/1.jpg").resolve()) for c in "ab"
+    }
+    assert len(images) == 4
+    monkeypatch.chdir(tmp_path / "data")
+    here = list_classes(Path())
+    assert {name: len(paths) for name, paths in here.images.items()} == {"a": 2, "b": 2}
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"folder .*none cannot be read \(No such file"):
+        list_images(tmp_path / "none")
