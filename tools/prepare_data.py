@@ -1,17 +1,25 @@
-"""Is a data set laid out and complete as its task needs? Repairs what usually is not.
+"""Is a data set laid out and complete as its task needs? Repairs and draws what usually is not.
 
 python tools/prepare_data.py imagenet --check DIR             folders, counts, a sample decoded
 python tools/prepare_data.py imagenet --check DIR --repair    class archives of train unpacked, flat
                                                               validation images put into folders
 python tools/prepare_data.py cifar --check DIR [--repair]     the archive unpacked
-python tools/prepare_data.py voc --check DIR                  a Pascal VOC tree, or a VOCdevkit
 python tools/prepare_data.py coco --check DIR                 MS-COCO captions
+python tools/prepare_data.py instances --check DIR            MS-COCO detection
+python tools/prepare_data.py voc --check DIR                  a Pascal VOC tree, or a VOCdevkit
+python tools/prepare_data.py yolo --check DIR                 YOLO's data.yaml, images and labels
 
-Ends with 0 where the data set is complete and with 1 where it is not.
+python tools/prepare_data.py voc --data DIR --val-fraction 0.2          lists of train and val drawn
+python tools/prepare_data.py instances --data DIR --val-fraction 0.2    two files from one
+python tools/prepare_data.py yolo --data DIR [--out NEW]                MS-COCO's files from YOLO's
+
+A check ends with 0 where the data set is complete and with 1 where it is not. What is written never
+replaces a file with another content.
 """
 
 import sys
 from pathlib import Path
+from typing import Any
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -19,39 +27,88 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from tools.support.command import Parser, run_main
 
+_KINDS = ("imagenet", "cifar", "coco", "instances", "voc", "yolo")
+# what only some kinds have
+_ALLOWED = {
+    "repair": ("imagenet", "cifar"),
+    "data": ("instances", "voc", "yolo"),
+    "val_fraction": ("instances", "voc"),
+    "test_fraction": ("instances", "voc"),
+    "no_annotation": ("voc",),
+    "out": ("yolo",),
+}
+
 
 def main(argv: list[str] | None = None) -> None:
-    """Repair if asked, check, print."""
+    """Check, or prepare."""
     parser = Parser(__doc__)
-    parser.add_argument("kind", choices=["imagenet", "cifar", "voc", "coco"])
-    parser.add_argument("--check", type=Path, required=True, metavar="DIR", help="The data set.")
-    parser.add_argument("--repair", action="store_true", help="Do the usual repairs first.")
-    parser.add_argument("--sample", type=int, default=200, help="Images of a split to decode.")
-    options = parser.parse(argv)
-    check_ranges("--", options, sample=">= 0")
-    if options.repair and options.kind in ("voc", "coco"):
-        raise UsageError(f"there is nothing that --repair could do to {options.kind}.")
-    root, results = options.check, []
+    add = parser.add_argument
+    add("kind", choices=list(_KINDS))
+    add("--check", type=Path, metavar="DIR", help="The data set to look at.")
+    add("--repair", action="store_true", help="Do the usual repairs first.")
+    add("--sample", type=int, default=200, help="Images of a split to decode.")
+    add("--data", type=Path, metavar="DIR", help="The data set to write for.")
+    add("--val-fraction", type=float, default=0.0, help="So much of the images becomes val.")
+    add("--test-fraction", type=float, default=0.0, help="So much of the images becomes test.")
+    add("--seed", type=int, default=0, help="Of the draw.")
+    choices = ["refuse", "empty"]
+    add("--no-annotation", choices=choices, default="refuse", help="voc: images without an XML.")
+    add("--out", type=Path, help="yolo: the new tree (default: beside the images).")
+    options: Any = parser.parse(argv)
+    check_ranges("--", options, sample=">= 0", val_fraction="[0, 1)", test_fraction="[0, 1)")
+    for name, kinds in _ALLOWED.items():
+        if options[name] != parser.get_default(name) and options.kind not in kinds:
+            flag = f"--{name.replace('_', '-')}"
+            raise UsageError(f"there is nothing that {flag} could do to {options.kind}.")
+    if (options.check is None) == (options.data is None):
+        both = "--check DIR looks at a data set, --data DIR writes what it lacks"
+        raise UsageError(f"{both}: give one of them.")
+    root = options.check or options.data
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}.")
-
-    from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
-    from transfer.captioning.check import check_coco
-    from transfer.detection.check import check_voc
-
-    if options.repair:
-        results += (repair_cifar if options.kind == "cifar" else repair_imagenet)(root)
-    if options.kind == "cifar":
-        results += check_cifar(root)
-    else:
-        check = {"imagenet": check_imagenet, "voc": check_voc, "coco": check_coco}[options.kind]
-        results += check(root, options.sample)
+    results = _check(options, root) if options.check is not None else _prepare(options, root)
     for result in results:
         print(f"{result.state:<6}{result.text}")
+    if options.check is None:
+        return
     wrong = sum(result.state == "wrong" for result in results)
     problems = f"incomplete: {wrong} of {len(results)} checks failed"
     print(f"\n{root} is {problems if wrong else 'complete'}")
     sys.exit(1 if wrong else 0)
+
+
+def _check(options: Any, root: Path) -> list[Any]:
+    from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
+    from transfer.captioning.check import check_coco
+    from transfer.detection.check import check_voc
+    from transfer.detection.check_instances import check_instances
+    from transfer.detection.yolo import convert_yolo
+
+    results: list[Any] = []
+    if options.repair:
+        results += (repair_cifar if options.kind == "cifar" else repair_imagenet)(root)
+    if options.kind == "cifar":
+        return results + check_cifar(root)
+    if options.kind == "yolo":
+        return convert_yolo(root, None, write=False)
+    checks = {"imagenet": check_imagenet, "voc": check_voc, "coco": check_coco}
+    check: Any = (checks | {"instances": check_instances})[options.kind]
+    return [*results, *check(root, options.sample)]
+
+
+def _prepare(options: Any, root: Path) -> list[Any]:
+    if options.kind == "yolo":
+        from transfer.detection.yolo import convert_yolo
+
+        return convert_yolo(root, options.out)
+    from transfer.detection.splits import split_instances, split_voc
+
+    if not options.val_fraction + options.test_fraction:
+        raise UsageError("what is to be drawn? --val-fraction 0.2 makes train and val.")
+    draw = (root, options.val_fraction, options.test_fraction, options.seed)
+    if options.kind == "instances":
+        return split_instances(*draw)
+    return split_voc(*draw, empty=options.no_annotation == "empty")
 
 
 if __name__ == "__main__":

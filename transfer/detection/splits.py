@@ -1,0 +1,187 @@
+"""Splits drawn for a data set that comes without: lists of Pascal VOC, files of MS-COCO."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+from pretrain.check_results import CheckResult, note, ok
+from pretrain.errors import UsageError, shorten
+from pretrain.images import list_images
+from pretrain.run import write_text
+from transfer.detection.coco_file import read_id, read_instance_file
+from transfer.detection.coco_layout import ImageFinder, find_splits
+from transfer.detection.detections_file import read_json
+
+
+def draw_split(
+    names: Sequence[str], val_fraction: float, test_fraction: float, seed: int
+) -> dict[str, list[str]]:
+    """{train, val, and test if asked: their names, sorted}.
+
+    It depends on the set of names and the seed alone: an image keeps its place in the order of
+    draws when others come.
+
+    Raises:
+        UsageError: there are too few names.
+    """
+    ordered = sorted(set(names), key=lambda name: blake2b(f"{seed}:{name}".encode()).digest())
+    fractions = {"val": val_fraction, "test": test_fraction}
+    counts = {name: max(1, round(f * len(ordered))) for name, f in fractions.items() if f > 0}
+    splits, start = {}, 0
+    for name, count in counts.items():
+        splits[name] = sorted(ordered[start : start + count])
+        start += count
+    if start >= len(ordered):
+        raise UsageError(
+            f"{len(ordered)} images are too few for train, {', '.join(counts)} of these fractions."
+        )
+    return {"train": sorted(ordered[start:])} | splits
+
+
+def split_voc(
+    root: Path, val_fraction: float, test_fraction: float, seed: int, *, empty: bool = False
+) -> list[CheckResult]:
+    """Write ImageSets/Main/train.txt and val.txt of a Pascal VOC tree, and test.txt if asked.
+
+    Args:
+        root: the tree.
+        val_fraction: of the images; 0 draws none.
+        test_fraction: as well. Images of a list test.txt that is there stay out of the others.
+        seed: of the draw.
+        empty: images without an XML file are images without objects.
+
+    Raises:
+        UsageError: no tree, too few images, or lists with other content are there.
+    """
+    images, annotations = _voc_names(root)
+    names, only_images = sorted(images & annotations), sorted(images - annotations)
+    only_annotations = sorted(annotations - images)
+    folder, results = root / "ImageSets" / "Main", list[CheckResult]()
+    if empty:
+        names += only_images
+    elif only_images:
+        results.append(
+            note(
+                f"{len(only_images):,} images have no XML file and are in no list: "
+                f"{shorten(only_images, 3)}. Have they no objects? --no-annotation empty"
+            )
+        )
+    if only_annotations:
+        text = f"{len(only_annotations):,} XML files have no image and are in no list"
+        results.append(note(f"{text}: {shorten(only_annotations, 3)}"))
+    if not test_fraction and (held := folder / "test.txt").is_file():
+        lines = {line.strip() for line in held.read_text(encoding="utf-8-sig").splitlines()}
+        names = [name for name in names if name not in lines]
+        results.append(note(f"the {len(lines):,} images of {held} stay out of train and val"))
+    if not names:
+        raise UsageError(f"{root} has no image with an XML file; there is nothing to draw from.")
+    drawn = draw_split(names, val_fraction, test_fraction, seed)
+    texts = {folder / f"{split}.txt": "".join(f"{n}\n" for n in drawn[split]) for split in drawn}
+    return results + write_new(texts, {folder / f"{s}.txt": len(drawn[s]) for s in drawn})
+
+
+def _voc_names(root: Path) -> tuple[set[str], set[str]]:
+    """Names of the images, and of the XML files, without their endings."""
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}.")
+    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
+    pictures = folders.get("jpegimages") or folders.get("images")
+    xml = folders.get("annotations")
+    lacks = ["JPEGImages with the images"] if pictures is None else []
+    lacks += ["Annotations with their XML files"] if xml is None else []
+    if pictures is None or xml is None:
+        content = ", ".join(sorted(folders)[:6]) or "no folders"
+        raise UsageError(
+            f"{root} is no Pascal VOC tree: it has no {', and no '.join(lacks)} (it holds "
+            f"{content})."
+        )
+    images = {_name_in(pictures, path) for path in list_images(pictures)[0]}
+    others = list_images(xml)[1]
+    return images, {_name_in(xml, path) for path in others if path.lower().endswith(".xml")}
+
+
+def _name_in(folder: Path, path: str) -> str:
+    return os.path.splitext(os.path.relpath(path, folder))[0]
+
+
+def split_instances(
+    root: Path, val_fraction: float, test_fraction: float, seed: int
+) -> list[CheckResult]:
+    """Write annotations/instances_train.json, _val.json (and _test.json) from a tree's one file.
+
+    Arguments are those of `split_voc`. File names are written relative to the tree.
+
+    Raises:
+        UsageError: no file or several, too few images, or files with other content are there.
+    """
+    names = ["train", *(["val"] if val_fraction else []), *(["test"] if test_fraction else [])]
+    target_of = {name: root / "annotations" / f"instances_{name}.json" for name in names}
+    splits = find_splits(root)
+    sources = {name: path for name, path in splits.items() if path not in target_of.values()}
+    if len(sources) != 1:
+        if splits and not sources:
+            remedy = "to draw anew, give the file to draw from the name instances_all.json."
+        else:
+            remedy = "one instance file to draw from is needed."
+        listed = ", ".join(sorted(splits)) or "none"
+        raise UsageError(f"{root} has the splits {listed}; {remedy}")
+    ((source, path),) = sources.items()
+    file, content = read_instance_file(path), read_json(path)
+    finder = ImageFinder(root, source, path)
+    for entry in content["images"]:
+        found = finder.find(entry["file_name"])[0]
+        entry["file_name"] = entry["file_name"] if found is None else os.path.relpath(found, root)
+    drawn = draw_split(
+        [entry["file_name"] for entry in content["images"]], val_fraction, test_fraction, seed
+    )
+    split_of_name = {name: split for split, listed in drawn.items() for name in listed}
+    split_of = {
+        read_id(entry["id"]): split_of_name[entry["file_name"]] for entry in content["images"]
+    }
+    texts, counts = {}, {}
+    for split in drawn:
+        part = {
+            "images": [e for e in content["images"] if split_of[read_id(e["id"])] == split],
+            # one of no image is kept, for the reader to name it
+            "annotations": [
+                entry
+                for entry in file.annotations
+                if split_of.get(read_id(entry.get("image_id")), "train") == split
+            ],
+        }
+        texts[target_of[split]] = json.dumps(content | part)
+        counts[target_of[split]] = len(part["images"])
+    return write_new(texts, counts)
+
+
+def write_new(texts: Mapping[Path, str], counts: Mapping[Path, int]) -> list[CheckResult]:
+    """Write files that are not there yet; those that are must have this content.
+
+    Args:
+        texts: their content.
+        counts: images of each, for the report.
+
+    Raises:
+        UsageError: one has another content; then none is written.
+    """
+    refuse_others(texts)
+    results = []
+    for path, text in texts.items():
+        is_there = path.is_file()
+        if not is_there:
+            write_text(path, text)
+        state = "is there already" if is_there else "written"
+        results.append(ok(f"{path} {state}: {counts[path]:,} images"))
+    return results
+
+
+def refuse_others(texts: Mapping[Path, str]) -> None:
+    """Raise UsageError where a file is there with another content."""
+    held = {path: path.read_text(encoding="utf-8") for path in texts if path.is_file()}
+    if other := [str(path) for path, text in held.items() if text != texts[path]]:
+        raise UsageError(
+            f"{', '.join(other)} would be overwritten with other content. Remove what is to be "
+            "written anew."
+        )
