@@ -45,6 +45,13 @@ def list_splits(root: Path) -> list[str]:
     return sorted(find_splits(root))
 
 
+def is_yolo(root: Path) -> bool:
+    """Whether a folder is in YOLO's layout: data.yaml or classes.txt with labels, no XML."""
+    has_labels = any(root.glob("labels")) or any(root.glob("*/labels"))
+    described = any((root / name).is_file() for name in ("data.yaml", "data.yml", "classes.txt"))
+    return described and has_labels and not (root / "Annotations").is_dir()
+
+
 def split_file(root: Path, split: str) -> Path:
     """The instance file of a split; UsageError where there is none."""
     splits = find_splits(root)

@@ -30,8 +30,16 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
     """
-    names = coco_layout.list_splits(root) or voc.list_splits(root)
-    train_split, test_split = voc.choose_splits(names, config.train, config.test)
+    names = coco_layout.list_splits(root)
+    kind = "instances" if names else "voc"
+    if not names and coco_layout.is_yolo(root):
+        raise UsageError(
+            f"{root} is a data set in YOLO's layout. This converts it, and copies no image: python "
+            f"tools/prepare_data.py yolo --data {root}"
+        )
+    names = names or voc.list_splits(root)
+    draw = f"python tools/prepare_data.py {kind} --data {root} --val-fraction 0.2"
+    train_split, test_split = voc.choose_splits(names, config.train, config.test, draw)
     read = reader_of(root)
     listed = read(root, train_split, config.classes or None, config)
     test = read(root, test_split, listed.classes, config)

@@ -84,11 +84,13 @@ def read_voc(
     return Records(classes=tuple(classes), images=tuple(records), issues=tuple(issues))
 
 
-def choose_splits(names: Sequence[str], train: str | None, test: str | None) -> tuple[str, str]:
+def choose_splits(
+    names: Sequence[str], train: str | None, test: str | None, draw: str = ""
+) -> tuple[str, str]:
     """The splits to train and to score on, out of `names`; what is given stands.
 
     Otherwise (trainval, test) where there is a test split, or else (train, val); of MS-COCO's names
-    the one that begins so.
+    the one that begins so. `draw` is the command that makes splits, for the message.
     """
 
     def find(name: str) -> str | None:
@@ -101,7 +103,8 @@ def choose_splits(names: Sequence[str], train: str | None, test: str | None) -> 
     if train is None or test is None:
         raise UsageError(
             f"there are the splits {', '.join(names) or 'none'}: say which to train on and which "
-            "to score on with --dataset.train and --dataset.test (several are joined by +)."
+            "to score on with --dataset.train and --dataset.test (several are joined by +)"
+            + (f", or draw them: {draw}." if draw and len(names) < 2 else ".")
         )
     return train, test
 

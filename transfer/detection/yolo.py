@@ -46,11 +46,6 @@ class _Label(NamedTuple):
     is_polygon: bool
 
 
-def is_yolo(root: Path) -> bool:
-    """Whether a folder looks like a data set in YOLO's layout."""
-    return bool(_descriptions(root)) or ((root / "classes.txt").is_file() and _has_labels(root))
-
-
 def convert_yolo(root: Path, out: Path | None, *, write: bool = True) -> list[CheckResult]:
     """Write OUT/annotations/instances_SPLIT.json; no image is copied.
 
@@ -152,10 +147,6 @@ def _descriptions(root: Path) -> list[Path]:
         if isinstance(content, dict) and content.get("names"):
             found.append(path)
     return [path for path in found if path.stem == "data"] or found
-
-
-def _has_labels(root: Path) -> bool:
-    return (root / "labels").is_dir() and (root / "images").is_dir()
 
 
 def _class_names(path: Path, names: Any) -> dict[int, str]:

@@ -423,6 +423,13 @@ def test_missing_images_name_all_places(tmp_path):
         read_coco(tmp_path, "train")
 
 
+def test_one_file_without_a_split_names_the_command(tmp_path):
+    write(tmp_path / "result.json", instances())
+    said = r"splits result: .*draw them: python tools/prepare_data\.py instances --data .* --val-fr"
+    with pytest.raises(UsageError, match=said):
+        open_data(tmp_path, DatasetConfig())
+
+
 def test_an_unknown_split(tmp_path):
     with pytest.raises(UsageError, match=r"no split 'trian'; it has train\. Did you mean train\?"):
         read_coco(tree(tmp_path), "trian")

@@ -11,8 +11,11 @@ from PIL import ExifTags, Image
 
 from pretrain.errors import UsageError
 from transfer.detection.coco import read_coco
+from transfer.detection.coco_layout import is_yolo
+from transfer.detection.config import DatasetConfig
+from transfer.detection.data import open_data
 from transfer.detection.voc import read_voc
-from transfer.detection.yolo import convert_yolo, is_yolo
+from transfer.detection.yolo import convert_yolo
 
 
 def texts(results) -> str:
@@ -190,6 +193,14 @@ def test_turned_photos(tmp_path):
     (record,) = read_coco(root, "train").images
     assert (record.width, record.height, record.apply_exif) == (20, 40, True)
     assert record.boxes.tolist() == [[0, 0, 10, 40]]
+
+
+def test_a_reader_names_the_command(tmp_path):
+    root = small(tmp_path, "0 0.5 0.5 0.5 0.5")
+    with pytest.raises(UsageError, match=rf"prepare_data\.py yolo --data {root}$"):
+        open_data(root, DatasetConfig())
+    convert_yolo(root, None)
+    assert len(open_data(root, DatasetConfig()).train) == 1
 
 
 def test_nothing_is_replaced(tmp_path):
