@@ -133,8 +133,8 @@ def ious(records, truth: dict, loss=None) -> list[float]:
 
 def measure(folder: Path, loss) -> list[str]:
     """The cells of a tool's line."""
-    from transfer.detection.coco import list_splits as list_coco
     from transfer.detection.coco import read_coco
+    from transfer.detection.coco_layout import list_splits as list_coco
     from transfer.detection.config import DatasetConfig
     from transfer.detection.voc import list_splits, read_voc
 

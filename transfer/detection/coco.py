@@ -204,17 +204,23 @@ def _clip_objects(
 ) -> list[tuple[Box, int, bool, bool]]:
     """The objects of an image inside of it; what is wrong with them is added to `issues`."""
     kept: list[tuple[Box, int, bool, bool]] = []
-    seen: set[tuple[int, Box]] = set()
+    first: dict[tuple[int, Box], _Object] = {}
     for one in objects:
         # sums like 0.1 + 0.2 cross the edge by rounding alone
         clipped, kind = clip_box(one.corners, size if all(size) else None, tolerance=0.01)
         if kind is not None:
             issues.append(DataIssue(kind, one.where, f"{one.text} of {size[0]} x {size[1]}"))
-        if clipped is not None:
-            if (one.label, one.corners) in seen:
-                issues.append(DataIssue("object twice", one.where, one.text))
-            seen.add((one.label, one.corners))
-            kept.append((clipped, one.label, one.difficult, one.crowd))
+        if clipped is None:
+            continue
+        before = first.setdefault((one.label, one.corners), one)
+        if before is not one:
+            is_same = before.where == one.where  # the same id: one annotation, written twice
+            issues.append(
+                DataIssue("annotation twice" if is_same else "object twice", one.where, one.text)
+            )
+            if is_same:
+                continue
+        kept.append((clipped, one.label, one.difficult, one.crowd))
     return kept
 
 

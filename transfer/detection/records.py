@@ -36,6 +36,7 @@ RULES = {
     "box over the edge": "cut at the edge",
     "box at pixel 0": "pixels seem to be counted from 0: give dataset.first_pixel 0",
     "object twice": "both are kept",
+    "annotation twice": "the second is dropped",
     "size of another image": "the image's own is taken",
     "image without an annotation": "no object, as asked",
     "category without objects": "left out",

@@ -149,6 +149,16 @@ def test_boxes_by_their_rules(tmp_path):
     assert held.images[0].boxes[1].tolist() == [45, 5, 50, 14]
 
 
+def test_one_annotation_written_twice(tmp_path):
+    """pylabel does; two of other ids, or of none, are two objects."""
+    one, box = annotation(1, [1, 2, 10, 20]), {"image_id": 7, "category_id": 3}
+    box["bbox"] = [30, 2, 9, 20]
+    root = tree(tmp_path, instances(annotations=[one, one, one | {"id": 2}, box, box]))
+    held = read_coco(root, "train")
+    assert held.images[0].boxes[:, 0].tolist() == [1, 1, 30, 30]
+    assert kinds(held) == ["annotation twice", "object twice", "object twice"]
+
+
 @pytest.mark.parametrize("value", ["0", "false", "No", 0.0, None, False, ""])
 def test_a_flag_that_is_not_set(value, tmp_path):
     one = annotation(1, [1, 2, 10, 20], iscrowd=value, ignore=value, difficult=value)
