@@ -334,3 +334,33 @@ def test_a_benchmark_beside_the_reference_is_there():
     done = call("bench", "captions", "--help")
     assert done.returncode == 0, done.stderr
     assert "--parts" in done.stdout
+
+
+def test_files_of_different_programs_fit(files, captions, capsys):
+    """Karpathy's JSON beside LAVIS's list, by the names of images, and images in their folders."""
+    wanted, said, _ = captions
+    names = {key: f"COCO_val2014_{place:012}.jpg" for place, key in enumerate(wanted)}
+    entries = [
+        {"filepath": "val2014", "filename": names[key], "split": "test", "cocoid": place,
+         "sentences": [{"raw": text} for text in texts]}
+        for place, (key, texts) in enumerate(wanted.items())
+    ]  # fmt: skip
+    (files / "refs.json").write_text(json.dumps({"images": entries}))
+    results = [
+        {
+            "image": f"coco/images/val2014/{names[key]}",
+            "image_id": f"made_up_{place}",
+            "caption": text,
+        }
+        for place, (key, text) in enumerate(reversed(said.items()))
+    ]
+    (files / "said.json").write_text(json.dumps(results))
+    (files / "images" / "val2014").mkdir(parents=True)
+    for name in names.values():
+        (files / "images" / "val2014" / name).write_bytes(PNG)
+    run(*NO_METEOR, "--out", "scores.json", "--page", "page.html", "--images", "images")
+    content = json.loads((files / "scores.json").read_text())
+    assert content["corpus"] == pytest.approx(score(wanted, said).corpus)
+    logged = capsys.readouterr().err
+    assert "said.json: 20 of 20 ids are written otherwise than in refs.json" in logged
+    assert (files / "page.html").read_text().count("<img") == 20

@@ -268,7 +268,7 @@ def test_images_that_are_trained_on_and_scored_are_said(tmp_path):
     for number in train:
         paint(tmp_path / "train2017" / f"{number:012}.jpg", number % 200)
     for number, name in zip((30, 391895), old, strict=True):
-        paint(tmp_path / "val2014" / name, number % 100)  # compressed anew: the number decides
+        paint(tmp_path / "val2014" / name, number % 100 + 100)  # another file: the number decides
     (note,) = open_captions(tmp_path, DatasetConfig()).notes
     assert "val: 2 of 2 images are trained on, the first is " in note
     assert "val2014/COCO_val2014_000000000030.jpg (id 30; in train " in note

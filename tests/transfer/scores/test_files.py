@@ -6,6 +6,7 @@ import json
 import pytest
 
 from pretrain.errors import UsageError
+from transfer.captioning.scores import References, ScoreAccumulator, score
 from transfer.captioning.scores.files import CaptionFile, read_references, read_results
 from transfer.captioning.scores.selection import choose, match_ids, read_ids
 
@@ -236,6 +237,21 @@ def test_files_of_other_programs(name, tmp_path):
     assert read_results(tmp_path / name, take="first") == first
 
 
+def test_an_entry_does_not_change_the_ids_of_all(tmp_path):
+    path = tmp_path / "dataset_flickr8k.json"
+    images = [
+        {"filename": f"{place}.jpg", "imgid": place, "sentences": [{"raw": "a"}]}
+        for place in range(3)
+    ]
+    images[0]["cocoid"] = 77
+    path.write_text(json.dumps({"images": images}))
+    assert list(read_references(path).captions) == ["0", "1", "2"]
+    del images[2]["imgid"]
+    path.write_text(json.dumps({"images": images}))
+    with pytest.raises(UsageError, match='image 2 has filename, sentences; expected {"imgid"'):
+        read_references(path)
+
+
 def test_the_broken_row_of_flickr30k_is_named(tmp_path, capsys):
     (tmp_path / "results.csv").write_text(
         "image_name| comment_number| comment\n"
@@ -409,3 +425,27 @@ def test_ids_that_are_written_otherwise(known, file_names, given, expected, caps
 def test_ids_that_fit_several_images_are_refused(known, file_names, given, words):
     with pytest.raises(UsageError, match=words):
         match_ids(references(known, file_names), dict.fromkeys(given))
+
+
+def test_wrong_types_are_refused_in_words():
+    prepared = References({7: ["a dog"]})
+    for call, words in (
+        (lambda: References([["a dog"]]), r"the references are a list, .*expected \{id: \[caption"),
+        (
+            lambda: References({7: None}),
+            "the references of id 7 are None; expected a list of texts",
+        ),
+        (lambda: References({7: 3}), "the references of id 7 are 3; expected a list of texts"),
+        (lambda: score([["a dog"]], ["a dog"]), "the references are a list"),
+        (lambda: score({7: ["a dog"]}, ["a dog"]), r"the captions are a list, .*\{id: caption\}"),
+        (lambda: prepared.score(["a dog"]), "the captions are a list"),
+        (lambda: ScoreAccumulator(prepared).add("a dog"), "the captions are a str"),
+        (lambda: prepared.cider_d(7, "a dog"), "the ids are 7; expected a list"),
+        (lambda: prepared.cider_d([7], "a dog"), "the captions are 'a dog'; expected a list"),
+        (
+            lambda: prepared.cider_d([[7]], ["a dog"]),
+            r"an id is \[7\]; expected a number or a text",
+        ),
+    ):
+        with pytest.raises(UsageError, match=words):
+            call()
