@@ -158,13 +158,17 @@ def open_matched(
             names = tuple(folder_of.get(number, f"output {number}") for number in range(count))
         how = f"{len(classes)} of {count} classes, in {order} order"
     else:
-        names_of = f"Its own are {shorten(outputs)}." if outputs else "The file does not name them."
-        numbered = " If a folder's name is the number of its output, give --class-order number."
-        raise UsageError(
-            f"{len(unknown)} of the {len(classes)} classes in {root} are none of the classifier's "
-            f"{count}: {shorten(unknown)}. {names_of}"
-            + (numbered if all(name.isdecimal() for name in classes) else "")
+        problem = (
+            f"{root} has {len(classes)} classes, the classifier {count} outputs without names."
         )
+        if outputs:
+            problem = (
+                f"{len(unknown)} of the {len(classes)} classes in {root} are none of the "
+                f"classifier's {count}: {shorten(unknown)}. Its own are {shorten(outputs)}."
+            )
+        if all(name.isdecimal() for name in classes):
+            problem += " If a folder's name is the number of its output, give --class-order number."
+        raise UsageError(problem)
     return replace(images, classes=names, labels=np.array(numbers)[images.labels]), how
 
 

@@ -182,6 +182,23 @@ def test_binary_files_are_no_labels(imagenet):
         read_labels(imagenet / "x.bin", NAMES, SYNSETS)
 
 
+def test_what_is_left_out_is_said_by_the_check_and_before_training(imagenet):
+    write_labels(imagenet, "synsets")
+    for name in ("train/n01440764/IMG_7.heic", "train/n01440764/._a.JPEG", "val/list.csv"):
+        (imagenet / name).touch()
+    picture(imagenet / "train/n01443537/more/1.bmp", 5)
+    data = open_data(imagenet, DatasetConfig())
+    assert len(data.train) == 7
+    heic, deep, csv = data.notes
+    assert "1 files are left out, no images by their names: 1 .heic (the first is n01440" in heic
+    assert "1 images in folders of a class folder are read as of that class" in deep
+    assert "1 .csv (the first is list.csv)" in csv
+    texts = [line.text for line in check_imagenet(imagenet, 0) if line.state == "note"]
+    assert texts == [heic, deep, csv]
+    (imagenet / "val" / ".cache").mkdir()  # hidden: no class folder
+    assert len(open_data(imagenet, DatasetConfig()).val) == 6
+
+
 # ---- CIFAR
 
 

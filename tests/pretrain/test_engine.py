@@ -323,6 +323,16 @@ def test_other_classes_get_a_new_classifier(first, worlds, tmp_path):
     assert torch.equal(setup.network.layer1[0].conv1.weight, start.weights["layer1.0.conv1.weight"])
 
 
+def test_a_classifier_without_names_is_replaced_and_said(first, worlds):
+    start = Backbone.load(first[1] / "backbone.pth")
+    unnamed = replace(start, provenance=replace(start.provenance, classes=None))
+    setup = build(config(worlds["classification"], init="x"), unnamed)
+    assert not torch.equal(setup.network.fc.weight, start.weights["fc.weight"])
+    (note,) = setup.notes
+    assert note.endswith("replaced by a new one: its file does not name its classes")
+    assert build(config(worlds["classification"], init="x"), start).notes == ()
+
+
 def test_too_little_gpu_memory_names_the_way_out(worlds, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
@@ -432,7 +442,10 @@ def test_broken_images_are_left_out_up_to_a_limit(workers, worlds, tmp_path, cap
     assert said.count("left out (2 of at most 2)") == 1
     assert result.metrics["images_left_out"] == 3
     one = replace(allowed, max_corrupt=1)
-    with pytest.raises(UsageError, match=r"cannot be decoded.*It is number 2; 1 may be left out"):
+    with pytest.raises(
+        UsageError,
+        match=r"cannot be decoded.*It is number 2; 1 may be left out\. --dataset\.max_corrupt N",
+    ):
         train(tmp_path / "strict", world=root, dataset=one, workers=workers)
 
 
@@ -524,7 +537,7 @@ def test_folders_as_users_give_them(trouble, worlds, tmp_path):
     words = {
         "no folder": "there is no folder",
         "no split": "holds pictures",
-        "no classes": "no class folders",
+        "no classes": "no images in class folders",
         "empty class": "no images .* in class cat",
         "other classes": "different classes.*dog",
     }[trouble]

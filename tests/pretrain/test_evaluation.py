@@ -1,6 +1,8 @@
 """Scores of a classifier: against timm's own dataset, preprocessing, loader and accuracy."""
 
 import dataclasses
+import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -9,11 +11,15 @@ import torch
 from timm.data import ImageDataset, create_loader
 from timm.data.imagenet_info import ImageNetInfo
 from timm.utils import accuracy
+from timm.utils.misc import natural_key
 from torch import nn
 from torch.nn import functional
+from torchvision.datasets import ImageFolder
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.backbone_evaluation import evaluate_backbone
+from pretrain.backbone_evaluation import evaluate_backbone, open_matched
+from pretrain.data.folders import ClassOrder, order_classes
+from pretrain.data.images import ImageFiles
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 
@@ -116,11 +122,92 @@ def test_classes_are_matched_or_refused(worlds):
     with pytest.raises(UsageError, match=r"10 of the 10 classes .* none of the classifier's 10"):
         evaluate_backbone(foreign, root, fabric)
     seven = lively(dataclasses.replace(spec, num_classes=7))
-    with pytest.raises(UsageError, match="has 10 classes, the classifier 7 outputs"):
+    with pytest.raises(UsageError, match="has 10 classes, the classifier 7 outputs without names"):
         evaluate_backbone(seven, root, fabric)
     thousand = lively(dataclasses.replace(spec, num_classes=1000))
     with pytest.raises(UsageError, match="none of the classifier's 1000"):
         evaluate_backbone(thousand, root, fabric)
+
+
+def folders_of(root: Path, names: list[str]) -> Path:
+    """A file named as an image in each class folder."""
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "1.png").touch()
+    return root
+
+
+def outputs_of(root: Path, backbone: Backbone, order: ClassOrder | None = None) -> dict[str, int]:
+    """Class folder -> the output that its image counts for."""
+    images, _ = open_matched(root, None, None, backbone, order)
+    assert isinstance(images, ImageFiles)
+    return {images.path(n).parent.name: int(images.labels[n]) for n in range(len(images))}
+
+
+def test_the_order_of_numbered_folders_is_stated(tmp_path):
+    """0 to 999, of which alphabetical order puts 988 elsewhere than torch's labels mean."""
+    thousand = lively(BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=1000))
+    root = folders_of(tmp_path / "val", [str(number) for number in range(1000)])
+    with pytest.raises(UsageError) as refused:
+        open_matched(root, None, None, thousand)
+    for words in (
+        "--class-order alphabetical (as torchvision's ImageFolder sorts them: 10, 100, 101, ...)",
+        "letters is nothing: 2, 3, 4, ...)",
+        "--class-order number (a folder's name is the number of its output: 2, 3, 4, ...)",
+    ):
+        assert words in str(refused.value)
+    truth = {str(number): number for number in range(1000)}
+    assert outputs_of(root, thousand, "number") == outputs_of(root, thousand, "natural") == truth
+    alphabetical = outputs_of(root, thousand, "alphabetical")
+    assert alphabetical == ImageFolder(str(root)).class_to_idx
+    assert sum(alphabetical[name] != number for name, number in truth.items()) == 988
+    for number in range(0, 1000, 2):  # a part of the classes, by their numbers
+        shutil.rmtree(root / str(number))
+    with pytest.raises(UsageError, match="give --class-order number"):
+        open_matched(root, None, None, thousand)
+    assert outputs_of(root, thousand, "number")["999"] == 999
+    with pytest.raises(UsageError, match="500 class folders and 1000 outputs"):
+        open_matched(root, None, None, thousand, "natural")
+
+
+def test_orders_of_other_folders(tmp_path):
+    spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=12)
+    twelve, names = lively(spec), [str(number) for number in range(1, 13)]
+    root = folders_of(tmp_path / "twelve", names)
+    with pytest.raises(UsageError, match=r"natural .*: 2, 3, 4, \.\.\.\)\.$"):  # 12 is no output
+        open_matched(root, None, None, twelve)
+    assert outputs_of(root, twelve, "natural") == {name: int(name) - 1 for name in names}
+    with pytest.raises(UsageError, match=r"1 of 12 .* not the number of an output, 0 to 11: 12\."):
+        open_matched(root, None, None, twelve, "number")
+    named = lively(spec, classes=names)  # names decide, whatever the order
+    assert outputs_of(root, named)["12"] == 11
+    with pytest.raises(UsageError, match="the file names the classes"):
+        open_matched(root, None, None, named, "alphabetical")
+    foreign = lively(spec, classes=[f"n{name}" for name in names])
+    assert outputs_of(root, foreign, "natural")["12"] == 11
+    # one order alone: zero-padded numbers, words of one case
+    padded = folders_of(tmp_path / "padded", [f"c{name.zfill(2)}" for name in names])
+    assert outputs_of(padded, twelve)["c12"] == 11
+    two = lively(dataclasses.replace(spec, num_classes=2))
+    mixed = folders_of(tmp_path / "mixed", ["Zebra", "apple"])
+    with pytest.raises(
+        UsageError, match=r"alphabetical .*: Zebra, apple.*natural .*: apple, Zebra"
+    ):
+        open_matched(mixed, None, None, two)
+    same = folders_of(tmp_path / "same", ["a1", "a01"])
+    with pytest.raises(UsageError, match="folders a01, a1 are the same in natural order"):
+        open_matched(same, None, None, two, "natural")
+    twins = lively(dataclasses.replace(spec, num_classes=2), classes=["crane", "crane"])
+    with pytest.raises(UsageError, match="more than one output of the name crane"):
+        open_matched(folders_of(tmp_path / "twins", ["crane"]), None, None, twins)
+
+
+def test_natural_order_is_timm_s():
+    draw = random.Random(0)
+    words = ["".join(draw.choices("aB1029_ ", k=draw.randint(1, 6))) for _ in range(300)]
+    names = [*{natural_key(word).__repr__(): word for word in words}.values()]
+    ranks = order_classes(names, "natural", len(names))
+    assert sorted(names, key=natural_key) == [n for _, n in sorted(zip(ranks, names, strict=True))]
 
 
 def test_flat_imagenet_is_matched_by_timm_s_list(worlds, tmp_path):
@@ -143,8 +230,6 @@ def test_flat_imagenet_is_matched_by_timm_s_list(worlds, tmp_path):
 
 
 def test_fewer_classes_than_five(worlds, tmp_path):
-    import shutil
-
     for name in ("circle", "star", "cross"):
         source = next(iter((worlds["classification"] / "val").glob(name)), None)
         if source is not None:

@@ -44,6 +44,22 @@ def test_from_a_folder_to_figures(here, worlds, backbone_file, capsys):
     assert {"linear_top1", "knn_top1", "full_top1", "full_top1_best"} <= result["metrics"].keys()
 
 
+def test_notes_on_the_data_come_first_in_a_dry_run_as_in_a_run(here, worlds, backbone_file, capsys):
+    shutil.copytree(worlds["classification"], "tree")
+    Path("tree/train/ring/IMG.heic").touch()
+    words = ["--backbone", backbone_file, "--data", "tree", *SMALL, "--mode", "knn"]
+    words = [str(word) for word in [*words, "--dataset.image_size", "32"]]
+    note = "1 files are left out, no images by their names: 1 .heic (the first is ring/IMG.heic)"
+    main([*words, "--dry-run"])
+    assert f"# tree/train: {note}" in capsys.readouterr().out
+    main([*words, "--out", "run"])
+    error = capsys.readouterr().err
+    assert error.index(note) < error.index("10 classes: ")
+    assert json.loads(Path("run/result.json").read_text())["data"]["notes"] == [
+        f"tree/train: {note}"
+    ]
+
+
 def test_dry_run_and_one_mode(here, worlds, backbone_file, capsys):
     words = ["--backbone", backbone_file, "--data", worlds["classification"], *SMALL]
     words = [str(word) for word in [*words, "--dataset.image_size", "32", "--mode", "knn"]]
@@ -75,9 +91,9 @@ def test_mistakes(here, worlds, backbone_file, capsys):
         ([*given, "--data", world, "--mode", "linear,svm"], "'svm' is none of linear, knn, full"),
         ([*given, "--data", "nowhere"], "there is no folder nowhere"),
         ([*given, "--data", "empty"], "no images in class folders"),
-        ([*given, "--data", "one"], "no images in class folders"),
+        ([*given, "--data", "one"], "has one class, all"),
         ([*given, "--data", "odd"], "only odd/val has blob"),
-        ([*given, "--data", "gap"], "no images (.jpg, .jpeg, .png, .webp, .gif) in class ring"),
+        ([*given, "--data", "gap"], ".avif) in class ring"),
         ([*given, "--data", world, "--batch_size", "99"], "only 60 training images"),
         ([*given, "--data", world, "--knn.ks", "[70]"], "Give a k of at most"),
         ([*given, "--data", world, "--linear.penalties", "[0]"], "all above 0"),
@@ -97,3 +113,4 @@ def test_a_broken_picture(here, worlds, backbone_file, capsys):
     code, error = inside("finetune_cls", *words, "full", capsys=capsys)
     assert code == 2
     assert f"error: image {broken} cannot be decoded" in error
+    assert "--dataset.max_corrupt N leaves out up to N" in error

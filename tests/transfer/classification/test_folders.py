@@ -58,15 +58,15 @@ def test_without_splits_a_part_is_held_out_and_the_splits_are_apart(tmp_path):
 
 def test_what_is_held_out_is_a_function_of_class_and_name(tmp_path):
     """The numbers are pinned: another division would be another data set."""
-    some = [f"train/{c}/{n}.jpg" for c in ("cat", "dog") for n in range(12)]
+    some = [f"{c}/{n}.jpg" for c in ("cat", "dog") for n in range(12)]
     labels = [0] * 12 + [1] * 12
     stay, out = hold_out(some, labels, np.arange(24), 0.25, "val")
     assert out.tolist() == PINNED
     assert sorted([*stay, *out]) == list(range(24))
-    # elsewhere, in another order, and beside other images: the same
-    moved = [f"elsewhere/{name}" for name in reversed(some)] + ["x/cat/new.jpg"] * 3
+    # in another order, and beside other images: the same
+    moved = [*reversed(some), *["cat/new.jpg"] * 3]
     where = hold_out(moved, labels[::-1] + [0] * 3, np.arange(24), 0.25, "val")[1]
-    assert sorted(moved[n].split("/", 1)[1] for n in where) == sorted(some[n] for n in out)
+    assert sorted(moved[n] for n in where) == sorted(some[n] for n in out)
     assert hold_out(some, labels, np.arange(24), 0.25, "choose")[1].tolist() != out.tolist()
     more = hold_out(some, labels, np.arange(24), 0.5, "val")[1]
     assert set(out) < set(more)
@@ -99,6 +99,9 @@ def test_every_class_of_two_is_on_both_sides():
         (["train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg", "valid/a/1.jpg"],
          "holds val and valid: name one"),
         (["val/a/1.jpg", "val/b/1.jpg"], "holds val, but no folder train"),
+        (["training_set/a/1.jpg", "test_set/a/1.jpg"],
+         "Give --dataset.train training_set --dataset.test test_set"),
+        (["a/1.heic", "b/1.jpg"], "in class a.*other files: 1 .heic"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_refused(tmp_path, files, message):
@@ -122,12 +125,30 @@ def test_folders_that_are_not_there(tmp_path):
 
 def test_other_files_are_counted_and_hidden_ones_are_not(tmp_path):
     usual(tmp_path, "train", "val")
-    tree(tmp_path, "train/a/notes.bmp", "train/a/.DS_Store", "train/.cache/1.jpg")
+    tree(tmp_path, "train/a/IMG.heic", "train/a/._1.jpg", "train/.cache/1.jpg", "val/b/x/1.bmp")
     data = open_image_folders(tmp_path, DatasetConfig())
-    (note,) = data.notes
-    assert "1 files are no images by their names" in note
-    assert "a/notes.bmp" in note
-    assert len(data.train) == 20
+    left_out, deep = data.notes
+    assert "1 files are left out, no images by their names: 1 .heic (the first is a/IMG" in left_out
+    assert "1 images in folders of a class folder are read as of that class" in deep
+    assert (len(data.train), len(data.val)) == (20, 21)
+    assert data.labels[data.names.index("val/b/x/1.bmp")] == 1
+
+
+def test_folders_in_a_class_are_held_out_wherever_the_data_lies(tmp_path):
+    """By all of CLASS/FOLDER/NAME: equal names in other folders are other images."""
+    some = [f"{c}/{day}/{n}.jpg" for c in "ab" for day in ("mon", "tue") for n in range(40)]
+    bare = open_image_folders(tree(tmp_path / "bare", *some), DatasetConfig())
+    split = [f"train/{name}" for name in some] + ["test/a/1.jpg", "test/b/1.jpg"]
+    other = open_image_folders(tree(tmp_path / "split", *split), DatasetConfig(test="test"))
+    assert bare.classes == other.classes == ("a", "b")
+    out = names(bare, bare.scored)
+    assert {name.split("/")[1] for name in out} == {"mon", "tue"}
+    numbers = [{name.split("/")[2] for name in out if day in name} for day in ("mon", "tue")]
+    assert numbers[0] != numbers[1]
+    keys = [name.removeprefix("train/") for name in other.names[:160]]
+    assert sorted(keys) == sorted(bare.names)
+    again = hold_out(keys, other.labels, np.arange(160), 0.2, "val")[1]
+    assert sorted(keys[n] for n in again) == sorted(out)
 
 
 def test_the_digest_follows_names_and_splits(tmp_path):
