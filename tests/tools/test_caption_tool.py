@@ -98,8 +98,8 @@ def test_a_dry_run_says_what_the_run_would(worlds, backbone_file, tmp_path, monk
     path = Path("tree/annotations/captions_train2017.json")
     content = json.loads(path.read_text())
     for place, entry in enumerate(content["annotations"]):
-        # 59 captions of 2 words, of which one word of each but 9 stands once
-        entry["caption"] = "狗 在" if place < 9 else f"狗 w{place}"
+        # 9 captions of 3 words, a full stop among them, and 50 of 2, of which one stands once
+        entry["caption"] = "狗 在 ." if place < 9 else f"狗 w{place}"
     content["annotations"][-1]["caption"] = " "
     path.write_text(json.dumps(content))
     words = ["--backbone", backbone_file, "--data", "tree", "--dry-run", "--device", "cpu"]
@@ -108,7 +108,7 @@ def test_a_dry_run_says_what_the_run_would(worlds, backbone_file, tmp_path, monk
     printed = capsys.readouterr()
     assert "captions_train2017.json: left out 1 captions that are empty" in printed.err
     assert "# METEOR is left out: it is for English, and the tokenizer is none\n" in printed.out
-    share = 50 / 118
+    share = 50 / (9 * 3 + 50 * 2)
     said = f"unknown words (seen fewer than 2 times): {share:.1%} in the training and 100.0% in the"
     assert said in printed.out
     said = "batch_size is 60, but there are only 59 training samples. Give a smaller batch_size."
