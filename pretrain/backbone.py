@@ -88,6 +88,13 @@ class Backbone:
         """Architecture and method, as a table shows it."""
         return f"{self.spec.arch}, {self.method}"
 
+    @property
+    def notes(self) -> list[str]:
+        """What a user must know of a foreign file: noticed in it, or assumed of its network."""
+        stated = self.provenance.stated or {}
+        kinds = (("note", "notes"), ("assumed", "assumed"))
+        return [f"{word}: {text}" for word, key in kinds for text in stated.get(key, ())]
+
     @cached_property
     def _fingerprint(self) -> str:
         digest = hashlib.sha256(json.dumps(asdict(self.spec), sort_keys=True).encode())

@@ -19,6 +19,11 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
+# arguments of timm.create_model that load other weights or build something else
+_LOADING = {"pretrained", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay",
+            "cache_dir", "features_only", "num_classes"}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Level:
     """One feature level: its number in timm's order, its channels, its stride in input pixels."""
@@ -59,6 +64,7 @@ class BackboneSpec:
             ("arch", isinstance(self.arch, str) and self.arch, "a timm name"),
             ("model_args", is_plain(self.model_args), "plain values"),
             ("model_args", is_plain(self.model_args, 16_384), "numbers of at most 16,384"),
+            ("model_args", _are_own(self.model_args), "arguments of the network alone"),
             ("input_size", _are_three(size, int, 0) and size[0] == 3, "(3, height, width)"),
             ("mean", _are_three(self.mean), "three numbers"),
             ("std", _are_three(self.std, above=0), "three numbers above 0"),
@@ -109,7 +115,9 @@ def create_model(arch: str, **arguments: Any) -> nn.Module:
         raise UsageError(f"timm knows no architecture {arch!r}.{hint}")
     try:
         return timm.create_model(arch, pretrained=False, **arguments)
-    except (TypeError, AssertionError, ValueError) as error:
+    except UsageError:
+        raise
+    except (TypeError, AssertionError, ValueError, LookupError, AttributeError) as error:
         raise UsageError(f"{arch} cannot be built with {arguments}: {error}") from error
 
 
@@ -138,6 +146,10 @@ def is_plain(value: Any, largest: float = math.inf) -> bool:
     if isinstance(value, int):
         return abs(value) <= largest
     return value is None or isinstance(value, (float, str))
+
+
+def _are_own(arguments: Any) -> bool:
+    return not isinstance(arguments, dict) or _LOADING.isdisjoint(arguments)
 
 
 def _are_three(values: tuple[Any, ...], kind: Any = (int, float), above: float = -math.inf) -> bool:

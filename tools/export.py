@@ -17,7 +17,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from tools.support.backbone_options import add_overrides, overrides
+from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, backbone_name, run_main
 
 
@@ -42,7 +42,7 @@ def main(argv: list[str] | None = None) -> None:
         if options[flag] is None:
             raise UsageError(f"--{flag} is missing (python tools/export.py --help).")
 
-    from transfer import formats, hub
+    from transfer import formats
     from transfer.formats.writing import FORMATS, SUFFIX, check
 
     requested: Any = _words(options.to)
@@ -51,7 +51,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError(f"--to has {word!r}; it must be of {', '.join(FORMATS)}.")
     if not requested or len(set(requested)) != len(requested):
         raise UsageError(f"--to is {options.to!r}; it must name formats, each once.")
-    backbone = hub.resolve(name, overrides(options), trust=options.trust)
+    backbone = load(name, overrides(options), trust=options.trust)
     paths = {requested[0]: options.out}
     if len(requested) > 1:
         if options.out.is_file():

@@ -18,6 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run
+from tools.support.backbone_options import load
 from tools.support.command import Parser, run_main, show_config
 from tools.support.training import parse, with_data
 from transfer.task import PRETRAIN
@@ -38,9 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     config: PretrainConfig = with_data(options.config, PRETRAIN, fabric)
     init = None
     if config.init is not None:
-        from transfer import hub
-
-        init = hub.resolve(config.init)
+        init = load(config.init)
     if kills is not None:
         from tools.support.prove_resume import prove
 

@@ -14,7 +14,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, first_line
-from tools.support.backbone_options import add_overrides, overrides
+from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, backbone_name, run_main
 
 
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     for folder in filter(None, (out, options.to and options.to / name)):
         if folder.exists():
             raise UsageError(f"{folder} exists. Remove it, or give another --name or --out.")
-    backbone = hub.resolve(source, overrides(options), trust=options.trust)
+    backbone = load(source, overrides(options), trust=options.trust)
     missing = unknown(backbone.provenance)
     if missing and not options.allow_unknown:
         raise UsageError(

@@ -4,13 +4,15 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from timm.models import generate_default_cfgs, is_model, register_model
 from timm.models._builder import build_model_with_cfg
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import nn
 
+from pretrain.models.cifar_resnet import ThreeStageResNet
 from pretrain.models.pyramidnet import PyramidNet
-from pretrain.models.resnet import CaffeResNet, CifarResNet
+from pretrain.models.resnet import CaffeResNet, CifarResNet, SameResNet
 
 
 def _describe(size: int, pool: int, crop_pct: float, mean: Any, std: Any, num_classes: int) -> Any:
@@ -35,14 +37,25 @@ _CIFAR100 = _describe(32, 8, 1.0, *_CIFAR100_STATISTICS, 100)
 _CAFFE_MEAN = (123.675 / 255, 116.28 / 255, 103.53 / 255)
 _CAFFE = _describe(224, 7, 0.875, _CAFFE_MEAN, (1 / 255, 1 / 255, 1 / 255), 1000)
 
+_IMAGENET = _describe(224, 7, 0.875, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 1000)
+
+# what github.com/akamaster/pytorch_resnet_cifar10 trains with
+_CIFAR10_IMAGENET = _describe(32, 8, 1.0, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 10)
+
 
 def _pyramidnet(name: str, pretrained: bool, **options: Any) -> nn.Module:
     levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # timm writes into it
     return build_model_with_cfg(PyramidNet, name, pretrained, feature_cfg=levels, **options)
 
 
+def _three_stages(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # timm writes into it
+    return build_model_with_cfg(ThreeStageResNet, name, pretrained, feature_cfg=levels, **options)
+
+
 _cifar_resnet = partial(build_model_with_cfg, CifarResNet)
 _caffe_resnet = partial(build_model_with_cfg, CaffeResNet, block=Bottleneck)
+_same_resnet = partial(build_model_with_cfg, SameResNet)
 # name -> how timm feeds it, what builds it, with which arguments
 _NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, Any]]] = {
     # 0.56, 1.16 and 1.30 GMACs for an image of 32x32
@@ -52,6 +65,16 @@ _NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, A
     "resnet50_caffe": (_CAFFE, _caffe_resnet, {"layers": (3, 4, 6, 3)}),
     "resnet101_caffe": (_CAFFE, _caffe_resnet, {"layers": (3, 4, 23, 3)}),
     "resnet152_caffe": (_CAFFE, _caffe_resnet, {"layers": (3, 8, 36, 3)}),
+    "tf_resnet18": (_IMAGENET, _same_resnet, {"block": BasicBlock, "layers": (2, 2, 2, 2)}),
+    "tf_resnet34": (_IMAGENET, _same_resnet, {"block": BasicBlock, "layers": (3, 4, 6, 3)}),
+    "tf_resnet50": (_IMAGENET, _same_resnet, {"block": Bottleneck, "layers": (3, 4, 6, 3)}),
+    "tf_resnet101": (_IMAGENET, _same_resnet, {"block": Bottleneck, "layers": (3, 4, 23, 3)}),
+    "tf_resnet152": (_IMAGENET, _same_resnet, {"block": Bottleneck, "layers": (3, 8, 36, 3)}),
+    # the paper's own networks for CIFAR; 0.27 M to 1.7 M parameters
+    **{
+        f"resnet{depth}_cifar": (_CIFAR10_IMAGENET, _three_stages, {"depth": depth})
+        for depth in (20, 32, 44, 56, 110)
+    },
     # any depth, alpha and block; the paper's CIFAR network (26.8 M parameters); its light one
     # (table 6; 1.7 M)
     "pyramidnet": (_CIFAR100, _pyramidnet, {}),

@@ -8,26 +8,56 @@ Feature levels lie at strides 1, 1, 2, 4, 8: a feature pyramid for detection nee
 The same paper halves the image in the first 1x1 convolution of a stage; fb.torch.resnet,
 torchvision, timm and the CutMix release do it in the 3x3 behind it. Names and shapes of the weights
 are the same, the function is not: only the architecture's name tells the two apart.
+
+Neither do they show what a stem does beside its weights, or how an image is padded. CIFAR networks
+exist with and without the max-pool, with one and with two pixels of padding: arguments say which.
+TensorFlow and JAX pad by SAME, where a strided convolution sees more of the right and lower edge.
 """
 
-from typing import Any
+from typing import Any, Literal
 
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.pool2d_same import MaxPool2dSame
 from timm.models.resnet import ResNet
 from torch import nn
 
+from pretrain.errors import UsageError
+
 
 class CifarResNet(ResNet):
-    """A 3x3 convolution of stride 1 and no pooling before the blocks."""
+    """A 3x3 convolution of stride 1 before the blocks.
 
-    def __init__(self, block: Any, layers: tuple[int, ...], **options: Any) -> None:
+    Args:
+        block: of timm's.
+        layers: blocks of each stage.
+        stem_pool: max for the 3x3 max-pool of stride 2 that the ImageNet networks have.
+        stem_padding: of the convolution; with 2 its output is larger than the image.
+        options: of timm's ResNet.
+    """
+
+    def __init__(
+        self,
+        block: Any,
+        layers: tuple[int, ...],
+        stem_pool: Literal["none", "max"] = "none",
+        stem_padding: Literal[1, 2] = 1,
+        **options: Any,
+    ) -> None:
+        if stem_pool not in ("none", "max") or stem_padding not in (1, 2):
+            raise UsageError(
+                f"stem_pool is {stem_pool!r} and stem_padding {stem_padding!r}; they must be none "
+                "or max, and 1 or 2."
+            )
         super().__init__(block, layers, **options)
         levels: Any = self.feature_info
-        stem = nn.Conv2d(self.in_chans, levels[0]["num_chs"], 3, padding=1, bias=False)
+        width = levels[0]["num_chs"]
+        stem = nn.Conv2d(self.in_chans, width, 3, padding=stem_padding, bias=False)
         nn.init.kaiming_normal_(stem.weight, mode="fan_out", nonlinearity="relu")
         self.add_module("conv1", stem)
-        self.add_module("maxpool", nn.Identity())
+        if stem_pool == "none":
+            self.add_module("maxpool", nn.Identity())
         for level in levels:
-            level["reduction"] = max(1, level["reduction"] // 4)
+            level["reduction"] = max(1, level["reduction"] // (4 if stem_pool == "none" else 2))
 
 
 class CaffeResNet(ResNet):
@@ -38,3 +68,20 @@ class CaffeResNet(ResNet):
         stages: Any = (self.layer2, self.layer3, self.layer4)
         for first in (stage[0] for stage in stages):
             first.conv1.stride, first.conv2.stride = first.conv2.stride, first.conv1.stride
+
+
+class SameResNet(ResNet):
+    """A ResNet that pads as TensorFlow and JAX do by SAME, in the stem, its pool and the blocks."""
+
+    def __init__(self, block: Any, layers: tuple[int, ...], **options: Any) -> None:
+        super().__init__(block, layers, **options)
+        for parent in list(self.modules()):
+            for name, conv in list(parent.named_children()):
+                if isinstance(conv, nn.Conv2d) and conv.stride[0] > 1 and conv.kernel_size[0] > 1:
+                    same = Conv2dSame(
+                        conv.in_channels, conv.out_channels, conv.kernel_size[0],
+                        conv.stride[0], groups=conv.groups, bias=False,
+                    )  # fmt: skip
+                    same.weight = conv.weight
+                    parent.add_module(name, same)
+        self.add_module("maxpool", MaxPool2dSame(3, 2))

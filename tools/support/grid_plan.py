@@ -9,6 +9,7 @@ from typing import Any
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import plain
+from tools.support.backbone_options import load
 from tools.support.command import ROOT, SYNTHETIC, load_config
 from transfer import task
 from transfer.grid import Job, labels, order
@@ -48,9 +49,7 @@ def plan(
     Raises:
         UsageError: the first thing that a job could not be run with.
     """
-    from transfer import hub
-
-    loaded = [hub.resolve(name) for name in backbones]
+    loaded = [load(name) for name in backbones]
     names = labels(backbones, [backbone.fingerprint() for backbone in loaded])
     jobs = []
     for name in tasks:

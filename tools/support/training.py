@@ -12,6 +12,7 @@ import yaml
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import Result, Run, other_run, plain
+from tools.support.backbone_options import load
 from tools.support.command import (
     ROOT,
     SYNTHETIC,
@@ -60,9 +61,7 @@ def run_task(
     options: TrainingOptions[Any] = parse(task, description, argv)
     config, run, fabric = options.config, options.run, options.fabric
 
-    from transfer import hub
-
-    backbone = hub.resolve(backbone_name(config.backbone))
+    backbone = load(backbone_name(config.backbone))
     if config.data is not None and config.name == "demo" and fabric.is_global_zero:
         log(
             f"note: configs/{name}/demo.yaml is made for the synthetic shapes; --config names "

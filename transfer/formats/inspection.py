@@ -15,7 +15,7 @@ from pretrain.models import register
 from transfer.detectron2_resnet import heads_of
 from transfer.formats import sidecar
 from transfer.formats.files import open_file
-from transfer.formats.parsing import ParsedCheckpoint, parse, to_backbone
+from transfer.formats.parsing import ParsedCheckpoint, leaves_stem_open, parse, to_backbone
 from transfer.formats.reading import is_ours, locate, read
 from transfer.formats.sources import Overrides
 
@@ -23,6 +23,11 @@ Line = tuple[str, str]
 _LEFT_OPEN = (
     "mean, std, channel order and where the strides are: neither the file nor a list that is "
     "known here says so. Give --source, or --arch, --mean and --std."
+)
+
+_STEM_OPEN = (
+    "whether a max-pool follows its 3x3 stem, and how that is padded: --arch as above says none "
+    "and 1; --model-arg stem_pool=max, stem_padding=2."
 )
 
 
@@ -66,7 +71,12 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
         if parsed.preprocessing is None:
             head, size = _describe_head(parsed.num_classes), _describe_size(parsed.weights)
             flaws = [("WARNING", flaw) for flaw in find_flaws(parsed.weights, parsed.filled)]
-            lines += [("network", parsed.arch), head, size, ("UNKNOWN", _LEFT_OPEN)]
+            network = _describe_network(parsed.arch, parsed.model_args)
+            lines += [network, head, size, ("UNKNOWN", _LEFT_OPEN)]
+            if leaves_stem_open(parsed.arch, parsed.model_args):
+                lines.append(("UNKNOWN", _STEM_OPEN))
+            notes = parsed.checkpoint.stated.get("notes", ())
+            lines += [("note", text) for text in notes]
             return Inspection([*lines, *flaws])
         try:
             backbone = to_backbone(parsed, file)
@@ -81,19 +91,19 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
 
 def _describe_parsed(parsed: ParsedCheckpoint) -> Iterator[Line]:
     yield "written as", f"{parsed.checkpoint.layout}, names of {parsed.key_map}"
-    if stated := parsed.checkpoint.stated:
+    if stated := {k: v for k, v in parsed.checkpoint.stated.items() if k != "notes"}:
         yield "says of itself", ", ".join(f"{key} {_shorten(v)}" for key, v in stated.items())
     if parsed.source.startswith(("torchvision:", "timm:")):
         yield "known as", f"{parsed.source}, by its hash"
     if parsed.filled:
-        yield "filled in", ", ".join(parsed.filled) + " (left out by the file, of one value only)"
+        yield "filled in", ", ".join(parsed.filled) + " (left out by the file)"
     if parsed.left:
         yield "left", ", ".join(parsed.left)
 
 
 def _describe_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
     spec, provenance = backbone.spec, backbone.provenance
-    yield "network", f"{spec.arch}{f' {spec.model_args}' if spec.model_args else ''}"
+    yield _describe_network(spec.arch, spec.model_args)
     yield _describe_size(backbone.weights)
     levels = spec.levels()
     yield "feature levels", ", ".join(f"{level.channels} at 1/{level.stride}" for level in levels)
@@ -104,6 +114,8 @@ def _describe_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
     yield "fed with", f"RGB in [0, 1], mean ({mean}), std ({std}); {resized}"
     if "conventions" in (stated := provenance.stated or {}):
         yield "which is from", str(stated["conventions"])
+    yield from (("note", text) for text in stated.get("notes", ()))
+    yield from (("assumed", text) for text in stated.get("assumed", ()))
     training = {
         "by": backbone.method if provenance.recipe else None,
         "on": provenance.dataset,
@@ -123,6 +135,10 @@ def _describe_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
         uses.append(f"stock detectron2 ({', '.join(heads_of(backbone))})")
     yield "fits", ", ".join(uses)
     yield "fingerprint", backbone.fingerprint()
+
+
+def _describe_network(arch: str, arguments: Mapping[str, Any]) -> Line:
+    return "network", f"{arch}{f' {dict(arguments)}' if arguments else ''}"
 
 
 def _describe_size(weights: Mapping[str, Tensor]) -> Line:

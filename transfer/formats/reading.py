@@ -6,12 +6,15 @@ from pretrain.backbone import FORMAT, Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from pretrain.models import register
 from transfer.formats import sidecar
-from transfer.formats.files import CheckpointFile, open_file
+from transfer.formats.files import CheckpointFile, describe_program, open_file
 from transfer.formats.layouts import find_weights
 from transfer.formats.parsing import fit, parse, read_npz, rename, to_backbone
 from transfer.formats.sources import Overrides
 
-_IN_A_FOLDER = ("backbone.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth")
+_IN_A_FOLDER = (
+    *("backbone.pth", "model.safetensors", "pytorch_model.bin", "pytorch_model.pth"),
+    *("model.safetensors.index.json", "pytorch_model.bin.index.json"),
+)
 # what our own files are, by the beginning of their `format`
 _OURS = (FORMAT.partition("/")[0], "checkpoint", "detector", "captioner")
 
@@ -33,7 +36,7 @@ def read(path: str | Path, overrides: Overrides = Overrides()) -> Backbone:  # n
         if overrides != Overrides():
             raise UsageError(
                 f"{file.path} says itself what it is: leave --arch, --source, --mean, --std, "
-                "--channels and --prefix away."
+                "--channels and what else is given of it away."
             )
         return _restore(file, *facts) if facts else Backbone.of_content(file.content, file.path)
     if file.container == "npz":
@@ -48,6 +51,8 @@ def locate(path: Path) -> Path:
     for name in _IN_A_FOLDER:
         if (path / name).is_file():
             return path / name
+    if program := describe_program(sorted(entry.name for entry in path.iterdir()), path):
+        raise UsageError(program)
     raise UsageError(
         f"the folder {path} has no backbone.pth, so it is no finished pretraining run, and no "
         "model.safetensors, so timm has not written it. Give a backbone file."

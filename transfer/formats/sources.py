@@ -8,6 +8,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -36,6 +37,12 @@ class Preprocessing:
     """The order of the file's first convolution; ours is always RGB."""
     stride: Literal["3x3", "1x1"] | None = "3x3"
     """Which convolution of a bottleneck halves the image; None is unknown."""
+    stem: Literal["plain"] | None = None
+    """What surrounds a 3x3 stem: plain is one pixel of padding and no pooling; None is unknown."""
+    folded: bool = False
+    """Its files leave out BatchNorm's statistics, which were folded into the affine map."""
+    unsaid: tuple[str, ...] = ()
+    """Of the network's function, what neither names, shapes nor the origin say; see parsing."""
     size: int = 224
     interpolation: str = "bilinear"
     crop_pct: float = 0.875
@@ -66,21 +73,21 @@ _CAFFE_MEAN = (123.675, 116.28, 103.53)
 SOURCES: dict[str, Preprocessing] = {
     "cutmix": Preprocessing(origin="CutMix-PyTorch, ImageNet (its train.py)"),
     "cutmix-cifar": _of_bytes(
-        (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), size=32, crop_pct=1.0,
+        (125.3, 123.0, 113.9), (63.0, 62.1, 66.7), stem="plain", size=32, crop_pct=1.0,
         origin="CutMix-PyTorch, CIFAR (its train.py)",
     ),
     "torchvision": Preprocessing(origin="torchvision, its ImageNet presets"),
     "mmpretrain": Preprocessing(origin="mmpretrain and openmixup, their ImageNet pipelines"),
     "msra": _of_bytes(
-        _CAFFE_MEAN, (1, 1, 1), channels="bgr", stride="1x1",
+        _CAFFE_MEAN, (1, 1, 1), channels="bgr", stride="1x1", folded=True,
         origin="MSRA's networks as detectron2's defaults feed them",
     ),
     "detectron1": _of_bytes(
-        (122.7717, 115.9465, 102.9801), (1, 1, 1), channels="bgr", stride="1x1",
+        (122.7717, 115.9465, 102.9801), (1, 1, 1), channels="bgr", stride="1x1", folded=True,
         origin="MSRA's networks as Detectron's defaults feed them",
     ),
     "fair": _of_bytes(
-        _CAFFE_MEAN, (58.395, 57.12, 57.375), channels="bgr",
+        _CAFFE_MEAN, (58.395, 57.12, 57.375), channels="bgr", folded=True,
         origin="FAIR's Caffe2 ResNeXt as detectron2's X-101-32x8d recipes feed it",
     ),
 }  # fmt: skip
@@ -96,9 +103,19 @@ class Overrides:
     """Whose preprocessing the file follows: a key of SOURCES, or timm (the architecture's own)."""
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
-    channels: Literal["rgb", "bgr"] = "rgb"
+    channels: Literal["rgb", "bgr"] | None = None
+    bn_eps: float | None = None
+    """What its BatchNorms add to the variance, where that is not the architecture's own."""
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the architecture, such as act_layer or output_stride."""
+    config: str | None = None
+    """A configuration of timm; none for leaving the one beside the file alone."""
     prefix: str | None = None
     """Names that begin so are taken, the others are left."""
+    key: str | None = None
+    """Where in the file the weights are."""
+    leave: Sequence[str] = ()
+    """Patterns of names that may stay behind."""
 
     def __post_init__(self) -> None:
         """Refuse a mean without a std, another scale, and two answers to one question."""
@@ -106,6 +123,12 @@ class Overrides:
             raise UsageError("--mean and --std go together: give both, or --source.")
         if self.mean is not None and self.source is not None:
             raise UsageError("--source states mean and std already: give it, or --mean and --std.")
+        if self.channels is not None and self.mean is None:
+            raise UsageError("--channels goes with --mean and --std; --source states it itself.")
+        if self.bn_eps is not None and not 0 < self.bn_eps < 1:
+            raise UsageError(f"--bn-eps is {self.bn_eps}; it must lie between 0 and 1.")
+        if not is_plain(dict(self.model_args)):
+            raise UsageError(f"--model-arg: {self.model_args} are no plain values.")
         if self.source not in (None, *SOURCES, "timm"):
             raise UsageError(
                 f"--source is {self.source!r}; it must be one of {', '.join((*SOURCES, 'timm'))}."
@@ -120,17 +143,20 @@ class Overrides:
     def preprocessing(self, arch: str) -> Preprocessing | None:
         """As stated, or None where it is not."""
         if self.source == "timm":
-            return of_timm(arch)
+            return replace(of_timm(arch), unsaid=("padding", "dilation"))
         if self.source is not None:
             known = SOURCES[self.source]
-            return replace(known, origin=f"{known.origin} (given: --source {self.source})")
+            origin = f"{known.origin} (given: --source {self.source})"
+            return replace(known, origin=origin, unsaid=("dilation",))
         if self.mean is None or self.std is None:
             return None
+        unsaid = ("padding", "dilation", "activation", "eps")
         return Preprocessing(
             mean=tuple(self.mean),
             std=tuple(self.std),
-            channels=self.channels,
+            channels=self.channels or "rgb",
             stride=_stride(arch) if self.arch is not None else None,
+            unsaid=unsaid if self.channels else ("channels", *unsaid),
             origin="given: --mean and --std; resizing as torchvision's presets",
         )
 
@@ -139,8 +165,19 @@ def _stride(arch: str) -> Literal["3x3", "1x1"]:
     return "1x1" if arch.endswith("_caffe") else "3x3"
 
 
-def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = "") -> Preprocessing:
-    """From timm's own description: of an architecture, or of a file (config.json, arguments).
+def of_timm(
+    arch: str,
+    config: Mapping[str, Any] | None = None,
+    origin: str = "",
+    arguments: Mapping[str, Any] | None = None,
+) -> Preprocessing:
+    """From timm's own description, by timm's own rule.
+
+    Args:
+        arch: an architecture.
+        config: of a file (config.json); None for the architecture's own.
+        origin: where it is from, for a person.
+        arguments: of timm's train.py, which go before.
 
     Raises:
         UsageError: timm lacks the architecture, or it is not fed square RGB images.
@@ -150,10 +187,12 @@ def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = ""
         if not timm.is_model(arch):
             raise UsageError(f"--source timm: timm knows no architecture {arch!r}.")
         config = timm.get_pretrained_cfg(arch).to_dict()  # type: ignore[union-attr]
-    facts = resolve_data_config(dict(config), pretrained_cfg=dict(config))
+    facts = resolve_data_config(
+        dict(config if arguments is None else arguments), pretrained_cfg=dict(config)
+    )
     if len(facts["mean"]) != 3 or facts["input_size"][1] != facts["input_size"][2]:
         raise UsageError(f"{arch} is fed {facts['input_size']}; square RGB images are needed.")
-    return Preprocessing(
+    preprocessing = Preprocessing(
         mean=tuple(facts["mean"]),
         std=tuple(facts["std"]),
         size=facts["input_size"][1],
@@ -162,6 +201,52 @@ def of_timm(arch: str, config: Mapping[str, Any] | None = None, origin: str = ""
         stride=_stride(arch),
         origin=origin or f"timm's default configuration of {arch} (given: --source timm)",
     )
+    preprocessing.spec(arch, 0, {})  # refuses what no image can be fed by
+    return preprocessing
+
+
+def of_timm_training(
+    arch: str, arguments: Mapping[str, Any]
+) -> tuple[Preprocessing | None, dict[str, Any]]:
+    """How timm's train.py built and fed a network, as its create_model and transforms are called.
+
+    Args:
+        arch: of timm.
+        arguments: of the program, the whole of them.
+
+    Returns:
+        preprocessing, None where the arguments do not say it; arguments of the constructor.
+
+    Raises:
+        UsageError: a network that is not fed RGB images, or arguments that are no plain values.
+    """
+    origin = "the arguments of timm's train.py"
+    own = arguments.get("model_kwargs") or {}
+    if not isinstance(own, Mapping) or not is_plain(dict(own)):
+        raise UsageError(f"{origin} inside it: model_kwargs are {own!r}; plain values are needed.")
+    size = arguments.get("input_size")
+    first = size[0] if isinstance(size, (list, tuple)) and size else None
+    channels = arguments.get("in_chans") or own.get("in_chans") or first or 3
+    if channels != 3:
+        raise UsageError(
+            f"{origin} inside it: in_chans is {channels}; backbones are fed RGB images."
+        )
+    built = {"global_pool": arguments.get("gp"), "bn_eps": arguments.get("bn_eps"), **own}
+    if arguments.get("bn_tf") and built["bn_eps"] is None:
+        built["bn_eps"] = 1e-3  # so timm of before 0.5 wrote TensorFlow's
+    built = {k: v for k, v in built.items() if v is not None and (k, v) not in _usual(arch).items()}
+    preprocessing = None
+    if "crop_pct" in arguments:
+        with suppress(LookupError, TypeError, ValueError, AssertionError):
+            preprocessing = of_timm(arch, None, origin, arguments)
+    return preprocessing, built
+
+
+def _usual(arch: str) -> dict[str, Any]:
+    """What timm writes down of any network: channels, and its usual pooling."""
+    with torch.device("meta"):
+        pool: Any = getattr(create_model(arch), "global_pool", None)
+    return {"in_chans": 3, "global_pool": getattr(pool, "pool_type", pool)}
 
 
 @dataclass(frozen=True)
@@ -197,11 +282,7 @@ def read_timm_config(path: Path) -> KnownFile | None:
         preprocessing = of_timm(arch, content.get("pretrained_cfg") or content, origin)
     except (LookupError, TypeError, ValueError, AssertionError) as error:
         raise UsageError(f"{path} is no configuration of timm ({error}).") from error
-    # what timm writes down of any network: classes, channels, and its usual pooling
-    with torch.device("meta"):
-        pool: Any = getattr(create_model(arch), "global_pool", None)
-    usual = {"in_chans": 3, "num_classes": arguments.get("num_classes")}
-    usual["global_pool"] = getattr(pool, "pool_type", pool)
+    usual = {**_usual(arch), "num_classes": arguments.get("num_classes")}
     beyond = {key: value for key, value in arguments.items() if (key, value) not in usual.items()}
     return KnownFile(path.parent.name, arch, preprocessing, beyond)
 
@@ -214,11 +295,30 @@ def load_json(text: str, path: Path) -> Any:
         raise UsageError(f"{path}: the JSON in it is damaged ({error}).") from error
 
 
+# what changes the function and no shape: expression, the usual value
+_MM_NETWORK = (
+    (r"\bdilations=[\[(]([^\])]+)[\])]", r"[1,\s]+"),
+    (r"\bact_cfg=dict\(type='(\w+)'", "ReLU"),
+    (r"\bnorm_cfg=dict\(type='(\w+)'", "(Sync|MMSync|Naive)?BN(2d)?"),
+    (r"\bconv_cfg=dict\(type='(\w+)'", "Conv2d"),
+)
+
+
 def of_mm_config(text: str) -> Preprocessing | None:
     """From the text of an mmpretrain or openmixup configuration; None where it is not unambiguous.
 
     Takes the mean, std and channel order of the pipeline; the style of the strides.
+
+    Raises:
+        UsageError: a network that is built otherwise than ours of the same shapes.
     """
+    for pattern, usual in _MM_NETWORK:
+        if unusual := [word for word in re.findall(pattern, text) if not re.fullmatch(usual, word)]:
+            raise UsageError(
+                f"the configuration inside the file builds its network with {unusual[0]!r} "
+                f"({pattern.partition('=')[0].lstrip(chr(92) + 'b')}), which has the shapes of "
+                "the plain network, but is not read here."
+            )
     means, stds, orders, styles = (
         set(re.findall(pattern, text))
         for pattern in (
@@ -246,6 +346,7 @@ def of_mm_config(text: str) -> Preprocessing | None:
         std=tuple(x / scale for x in std[::step]),
         channels="bgr" if is_bgr else "rgb",
         stride="1x1" if styles == {"caffe"} else "3x3",
+        stem="plain" if re.search(r"\btype='ResNe\w+_CIFAR'", text) else None,
         origin="the configuration inside the file; resizing as torchvision's presets",
     )
 
