@@ -16,20 +16,18 @@ own is divided by a hash of the image's id, the same on every machine.
 """
 
 import hashlib
-import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError, shorten
-from pretrain.images import SUFFIXES
 from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
-from transfer.captioning.overlap import CaptionedImage as CaptionedImage
+from transfer.captioning.image_files import CaptionedImage as CaptionedImage
+from transfer.captioning.image_files import assemble, find_images, image_folders, log_skipped
 from transfer.captioning.overlap import overlap
 from transfer.captioning.scores.layouts import Id as Id
 from transfer.captioning.scores.layouts import (
@@ -37,14 +35,11 @@ from transfer.captioning.scores.layouts import (
     Log,
     read_images,
     read_text,
-    relative_paths,
     suffix_of,
 )
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test"}  # fmt: skip
-_IMAGE_FOLDERS = ("images", "Images", "train_images", "test_images", "Flicker8k_Dataset",
-                  "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")  # fmt: skip
 _CAPTION_SUFFIXES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv")
 _OTHER_ANNOTATIONS = ("instances", "person_keypoints", "image_info", "panoptic", "stuff")
 _SPLIT_NAME = re.compile(rf"(?:.*[^a-z])?(({'|'.join(_SPLITS)})(?:\d{{4}})?)")
@@ -53,11 +48,6 @@ _EXPECTED = (
     "*.token or *.token.txt (flickr), captions.json, .jsonl, .csv, .tsv or .txt, metadata.jsonl or "
     ".csv, results.csv, or *_train.json and *_val.json (folder)"
 )
-
-Entries = dict[Id, tuple[Path, list[Any]]]
-"""By image, the file where it should lie, and its captions as they stand there."""
-Skipped = Mapping[str, Sequence[object]]
-"""What is wrong with entries -> those entries."""
 
 
 @dataclass(frozen=True)
@@ -200,7 +190,7 @@ def read_coco(
         _FAULTS: [*faults, *nameless],
         "annotations of images that are not listed": lone,
     }
-    entries = _entries(listed, _folders(root, images, split))
+    entries = find_images(listed, image_folders(root, images, split))
     return assemble(path, entries, skipped, max_corrupt=max_corrupt, log=log)
 
 
@@ -223,8 +213,8 @@ def _read_karpathy(root: Path, file: Path | str, config: DatasetConfig, log: Log
         )
     log_skipped(path, {_FAULTS: faults}, log)
     name = path.stem.removeprefix("dataset_")
-    return _by_split(name, path, [*content.images.values()], _folders(root, config.images), config,
-                     log)  # fmt: skip
+    images, folders = [*content.images.values()], image_folders(root, config.images)
+    return _by_split(name, path, images, folders, config, log)
 
 
 # ----------------------------------------------------------------------------------------- Flickr
@@ -241,7 +231,7 @@ def _read_flickr(root: Path, path: Path, config: DatasetConfig, log: Log) -> Cap
     """Flickr8k with its lists, Flickr30k divided by hash."""
     faults: list[str] = []
     content = read_images(path, log, faults)
-    entries = _entries(content.images.values(), _folders(root, config.images))
+    entries = find_images(content.images.values(), image_folders(root, config.images))
     images = assemble(path, entries, {_FAULTS: faults}, max_corrupt=config.max_corrupt, log=log)
     words = {"train": "train", "val": "dev", "test": "test"}
     lists = {
@@ -313,9 +303,9 @@ def _read_folder(
         images = [*content.images.values()]
         match = _SPLIT_NAME.fullmatch(_stem(path).lower())
         inside = [path.parent.name] if path.parent != root else []
-        folders = _folders(root, config.images, *inside, *([match[1]] if match else []))
+        folders = image_folders(root, config.images, *inside, *([match[1]] if match else []))
         if split:
-            entries = _entries(images, folders)
+            entries = find_images(images, folders)
             splits[split] = assemble(path, entries, {}, max_corrupt=config.max_corrupt, log=log)
             continue
         if _stem(path) == "metadata":  # Hugging Face: the first folder is the split
@@ -326,7 +316,7 @@ def _read_folder(
         known = {_SPLITS[name] for image in images for name in image.splits if name in _SPLITS}
         if len(known) > 1:
             return _by_split(root.name, path, images, folders, config, log)
-        entries = _entries(images, folders)
+        entries = find_images(images, folders)
         everything = assemble(path, entries, {}, max_corrupt=config.max_corrupt, log=log)
         return split_by_hash(root.name, everything, config.val_fraction, log)
     return _of_splits(root.name, splits)
@@ -335,54 +325,6 @@ def _read_folder(
 # ----------------------------------------------------------------------------------------- shared
 
 _FAULTS = "entries that make no sense"
-
-
-class ImageFiles(dict[Path, frozenset[str]]):
-    """Which files there are, by one listing of each folder."""
-
-    def __missing__(self, folder: Path) -> frozenset[str]:
-        names = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
-        return self.setdefault(folder, names)
-
-    def has(self, path: Path) -> bool:
-        """Whether there is a file of that name."""
-        return path.name in self[path.parent]
-
-    def first(self, candidates: Iterator[Path]) -> Path:
-        """The first of the paths where there is a file; the first of all where there is none."""
-        first = next(candidates)
-        return next(filter(self.has, chain([first], candidates)), first)
-
-
-def _entries(images: Iterable[ImageCaptions], folders: Sequence[Path]) -> Entries:
-    """With the file of each image: where its name says, or named as its id."""
-    files = ImageFiles()
-
-    def names(image: ImageCaptions) -> Iterator[str]:
-        if image.file_name:
-            yield from relative_paths(image.file_name)
-            return
-        stem = str(image.image_id)
-        yield stem
-        yield from (f"{stem}{suffix}" for suffix in SUFFIXES)
-        if stem.isdigit():
-            yield from (f"{stem:0>12}{suffix}" for suffix in SUFFIXES)
-
-    return {
-        image.image_id: (
-            files.first(folder / name for name in names(image) for folder in folders),
-            image.captions,
-        )
-        for image in images
-    }
-
-
-def _folders(root: Path, images: str | None, *inside: str) -> list[Path]:
-    """Where images may lie; `inside` are folders that belong to what is read."""
-    tops = [Path(images)] if images else [root, *(root / name for name in _IMAGE_FOLDERS)]
-    folders = [top / name for name in inside for top in tops]
-    first, *others = [*folders, *tops]
-    return [first, *filter(Path.is_dir, others)]
 
 
 def _by_split(
@@ -404,7 +346,7 @@ def _by_split(
             lone.append(f"{image.image_id}: {', '.join(image.splits) or 'none'}")
     log_skipped(path, {f"images of no split that is known ({', '.join(_SPLITS)})": lone}, log)
     read = {
-        split: assemble(f"{path}, {split}", _entries(members, folders), {},
+        split: assemble(f"{path}, {split}", find_images(members, folders), {},
                         max_corrupt=config.max_corrupt, log=log)
         for split, members in chosen.items()
         if members
@@ -432,65 +374,6 @@ def _only(root: Path, files: Sequence[Path], remedy: str) -> Path | None:
 def _stem(path: Path) -> str:
     """Of a file that may be packed."""
     return Path(path.name.removesuffix(".gz")).stem
-
-
-def log_skipped(source: object, skipped: Skipped, log: Log = log) -> None:
-    """One line for each kind of entry that is left out, with the count and the first of them."""
-    for problem, entries in skipped.items():
-        if entries:
-            log(f"{source}: left out {len(entries):,} {problem}, the first is {entries[0]!r:.80}")
-
-
-def assemble(
-    source: object,
-    entries: Entries,
-    skipped: Skipped,
-    *,
-    max_corrupt: int,
-    log: Log = log,
-) -> tuple[CaptionedImage, ...]:
-    """The images that have captions, in the order of `entries`; what is left out is logged.
-
-    Args:
-        source: the file the entries are from.
-        entries: captions that are no text or empty are left out.
-        skipped: what the reader of the file has left out already.
-        max_corrupt: how many of the image files may be missing.
-        log: takes a line for each kind of entry that is left out.
-
-    Raises:
-        UsageError: no image with a caption, too many images missing, or two of one file.
-    """
-    files, seen = ImageFiles(), dict[Path, Id]()
-    images, empty, without, missing = [], [], [], []
-    for image_id, (path, captions) in entries.items():
-        if seen.setdefault(path, image_id) != image_id:
-            raise UsageError(
-                f"{source}: the images {seen[path]!r} and {image_id!r} are one file, {path}. Give "
-                "each image one id, and each its own file."
-            )
-        texts = [text for text in captions if isinstance(text, str) and text.strip()]
-        empty += [f"image {image_id}: {text!r}" for text in captions if text not in texts]
-        if not texts:
-            without.append(image_id)
-        elif files.has(path):
-            images.append(CaptionedImage(image_id, path, tuple(texts)))
-        else:
-            missing.append(str(path))
-    log_skipped(source, skipped, log)
-    log_skipped(source, {"captions that are empty or no text": empty}, log)
-    log_skipped(source, {"images without captions": without}, log)
-    log_skipped(source, {"images whose file is missing": missing}, log)
-    if not images and not missing:
-        raise UsageError(f"{source} has no image with a caption.")
-    if missing and (len(missing) > max_corrupt or not images):
-        raise UsageError(
-            f"{len(missing):,} of {len(images) + len(missing):,} images of {source} are not "
-            f"there, the first is {missing[0]}. Complete them, name their folder by "
-            f"--dataset.images DIR, or give --dataset.max_corrupt {len(missing)} to train and "
-            "score without them."
-        )
-    return tuple(images)
 
 
 def split_by_hash(

@@ -2,22 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from transfer.captioning.scores.layouts import Id, canonical_name
+from transfer.captioning.image_files import CaptionedImage
+from transfer.captioning.scores.layouts import canonical_name
 
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?\d{12}\.jpg")
 _HEAD = 1 << 16  # bytes in which two files of one size are compared
-
-
-@dataclass(frozen=True)
-class CaptionedImage:
-    """An image with all its captions."""
-
-    image_id: Id
-    path: Path
-    captions: tuple[str, ...]
 
 
 def overlap(train: Sequence[CaptionedImage], held: Sequence[CaptionedImage]) -> list[str]:

@@ -185,7 +185,6 @@ def _notes(
     data: CaptionDataset, captions: TokenizedCaptions, config: CaptioningConfig
 ) -> Iterator[str]:
     """What the run says of its captions, of which `captions` are those of training."""
-    yield from data.notes
     tokenizer = config.dataset.tokenizer
     for split in ("train", "val", "test"):
         pairs = [(one.image_id, text) for one in getattr(data, split) for text in one.captions]
