@@ -16,7 +16,7 @@ from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from transfer import feature_cache
 from transfer.captioning.check import check_coco
-from transfer.captioning.config import DatasetConfig
+from transfer.captioning.config import CaptioningConfig, DatasetConfig
 from transfer.captioning.dataset import (
     CaptionedImage,
     choose_splits,
@@ -26,6 +26,7 @@ from transfer.captioning.dataset import (
     split_by_hash,
 )
 from transfer.captioning.scores import tokenize
+from transfer.captioning.setup import build
 from transfer.captioning.vocabulary import (
     END,
     PAD,
@@ -260,7 +261,7 @@ def test_merged_files_are_refused(tmp_path):
         open_captions(tmp_path, DatasetConfig())
 
 
-def test_images_that_are_trained_on_and_scored_are_said(tmp_path):
+def test_images_that_are_trained_on_and_scored_are_said(backbone, tmp_path):
     train = [9, 25, 30, 391895]
     write_json(tmp_path / "annotations" / "captions_train2017.json", coco(train))
     old = [f"COCO_val2014_{number:012}.jpg" for number in (30, 391895)]
@@ -272,6 +273,9 @@ def test_images_that_are_trained_on_and_scored_are_said(tmp_path):
     (note,) = open_captions(tmp_path, DatasetConfig()).notes
     assert "val: 2 of 2 images are trained on, the first is " in note
     assert "val2014/COCO_val2014_000000000030.jpg (id 30; in train " in note
+    options = DatasetConfig(min_count=1)
+    setup = build(backbone, CaptioningConfig(data=str(tmp_path), dataset=options, batch_size=2))
+    assert note in setup.notes  # of the dry run, the log and the result
     notes = [line.text for line in check_coco(tmp_path, 0) if line.state == "note"]
     assert "train2017 and val2014: 2 of 2 images are trained on" in notes[0]
     # with ids of their own, by the names alone
