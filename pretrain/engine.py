@@ -57,11 +57,11 @@ def pretrain(
     setup = build(config, init)
     identity = plain(config), None if init is None else init.fingerprint()
     run.refuse(*identity)
+    for line in advise(setup, config, fabric) if fabric.is_global_zero else ():
+        log(f"note: {line}")
     state, loaders = setup_training(setup, config, fabric)
     if fabric.is_global_zero:
         run.start(*identity)
-        for line in advise(setup, config, fabric):
-            log(f"note: {line}")
     fabric.barrier()
     loop = TrainLoop(
         run, fabric, state, loaders.train, config, num_metrics=2, stop_after=stop_after

@@ -85,7 +85,7 @@ def read_header(path: Path) -> ImageHeader | None:
     """Size and orientation of an image; None where it is no image, or cut short in its head."""
     try:
         with Image.open(path) as image:
-            return _header(image)
+            return _header(image, path)
     except Exception:  # whatever a broken file makes Pillow raise
         return None
 
@@ -225,7 +225,7 @@ def _decode_with_pillow(path: Path, reason: str) -> Tensor:
             if not _has_eight_bits(image):
                 reason = f"its mode is {image.mode}; 8 bits a channel are read: convert it"
             elif image.format not in _BY_TORCHVISION or getattr(image, "is_animated", False):
-                header = _header(image)
+                header = _header(image, path)
                 pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
                 # Pillow turns TIFF, and TIFF alone, when it loads the pixels: back to the stored
                 back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
@@ -238,9 +238,9 @@ def _decode_with_pillow(path: Path, reason: str) -> Tensor:
     )
 
 
-def _header(image: Image.Image) -> ImageHeader:
+def _header(image: Image.Image, path: Path) -> ImageHeader:
     """Before the pixels are loaded."""
-    has_tag = image.format != "PNG" or "exif" in image.info or _has_late_exif(image.filename)
+    has_tag = image.format != "PNG" or "exif" in image.info or _has_late_exif(path)
     tag = image.getexif().get(ExifTags.Base.Orientation, 1) if has_tag else 1
     orientation = tag if tag in range(1, 9) else 1
     width, height = image.size
@@ -249,7 +249,7 @@ def _header(image: Image.Image) -> ImageHeader:
     return ImageHeader((width, height), int(orientation))
 
 
-def _has_late_exif(path: str) -> bool:
+def _has_late_exif(path: Path) -> bool:
     """Whether a PNG has EXIF data behind its pixels; Pillow would decode these to look for it."""
     with open(path, "rb") as file:
         file.seek(8)

@@ -20,6 +20,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.config import Precision
 from pretrain.errors import check_ranges
 from pretrain.run import Result, Run, environment, write_text
+from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, run_main
 
 
@@ -27,10 +28,16 @@ def main(argv: list[str] | None = None) -> None:
     """Open, score, write, print."""
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--backbone", required=True, help="A backbone file, or a finished run.")
+    add("--backbone", required=True, help="A backbone file, a finished run, a checkpoint.")
     add("--data", type=Path, required=True, help="Its validation images.")
     add("--split", help="Folder in DATA; without it val, test, or DATA itself.")
     add("--val-labels", help="Labels of a split without class folders.")
+    add(
+        "--class-order",
+        choices=["alphabetical", "natural", "number"],
+        help="Which class folder is output 0, 1, ..., where the backbone's file does not name its "
+        "classes: as torchvision sorts folders, as timm does, or the folder's name itself.",
+    )
     add("--preprocess", choices=["pil", "tensor"], default="pil")
     add("--batch-size", type=int, default=64)
     add("--workers", type=int, default=2, help="Loader processes.")
@@ -38,14 +45,14 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, help="The result (default: runs/evaluate-...).")
     add("--precision", choices=get_args(Precision), default="32-true")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    add_overrides(parser)
     options = parser.parse(argv)
     check_ranges("--", options, batch_size=">= 1", workers=">= 0", max_corrupt=">= 0")
 
     from pretrain.backbone_evaluation import evaluate_backbone
     from pretrain.training import make_fabric
-    from transfer import hub
 
-    backbone = hub.resolve(options.backbone)
+    backbone = load(options.backbone, overrides(options), trust=options.trust)
     fabric = make_fabric(options.device, options.precision)
     parts = ["evaluate", backbone.fingerprint(), options.data.name, options.split]
     name = "-".join(filter(None, [*parts, options.preprocess]))
@@ -58,6 +65,7 @@ def main(argv: list[str] | None = None) -> None:
         fabric,
         split=options.split,
         labels=options.val_labels,
+        class_order=options.class_order,
         by_pil=options.preprocess == "pil",
         batch_size=options.batch_size,
         workers=options.workers,
@@ -88,7 +96,12 @@ def main(argv: list[str] | None = None) -> None:
                 "images_left_out": evaluation.num_corrupt,
             },
             backbone=backbone.describe(),
-            data={"name": options.data.name, "val": scores.images, "classes": len(accuracies)},
+            data={
+                "name": options.data.name,
+                "val": scores.images,
+                "classes": len(accuracies),
+                "notes": list(evaluation.notes),
+            },
             seed=0,
             config=config,
             seconds=round(scores.images / scores.images_per_second, 1),

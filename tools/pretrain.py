@@ -98,6 +98,8 @@ def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
             f"{f' x {fabric.world_size}' if fabric.world_size > 1 else ''}",
             flush=True,
         )
+        for line in advise(setup, config, fabric):
+            log(f"note: {line}")
     cost = project(setup, config, fabric)
     if fabric.is_global_zero:
         hours = cost.hours
@@ -109,8 +111,6 @@ def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
             f"{cost.memory_mib:,.0f} MiB of "
             f"{'GPU memory' if fabric.device.type == 'cuda' else 'memory, loaders not counted'}"
         )
-        for line in advise(setup, config, fabric):
-            log(f"note: {line}")
 
 
 if __name__ == "__main__":

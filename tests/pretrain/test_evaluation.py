@@ -161,13 +161,12 @@ def test_the_order_of_numbered_folders_is_stated(tmp_path):
     alphabetical = outputs_of(root, thousand, "alphabetical")
     assert alphabetical == ImageFolder(str(root)).class_to_idx
     assert sum(alphabetical[name] != number for name, number in truth.items()) == 988
-    for number in range(0, 1000, 2):  # a part of the classes, by their numbers
-        shutil.rmtree(root / str(number))
+    few = folders_of(tmp_path / "few", ["2", "10", "999"])  # a part of the classes
     with pytest.raises(UsageError, match="give --class-order number"):
-        open_matched(root, None, None, thousand)
-    assert outputs_of(root, thousand, "number")["999"] == 999
-    with pytest.raises(UsageError, match="500 class folders and 1000 outputs"):
-        open_matched(root, None, None, thousand, "natural")
+        open_matched(few, None, None, thousand)
+    assert outputs_of(few, thousand, "number") == {"2": 2, "10": 10, "999": 999}
+    with pytest.raises(UsageError, match="3 class folders and 1000 outputs"):
+        open_matched(few, None, None, thousand, "natural")
 
 
 def test_orders_of_other_folders(tmp_path):

@@ -38,7 +38,9 @@ def trained(worlds, tmp_path_factory) -> Path:
 
 def test_a_dry_run_measures_and_projects(capsys, tmp_path, monkeypatch, worlds):
     monkeypatch.chdir(tmp_path)
-    run("pretrain", "--data", worlds["classification"], *SMALL, "--epochs", 30, "--dry-run",
+    shutil.copytree(worlds["classification"], tmp_path / "data")
+    (tmp_path / "data/val/ring/IMG.heic").touch()
+    run("pretrain", "--data", "data", *SMALL, "--epochs", 30, "--dry-run",
         "--mixing.probability", "1.0")  # fmt: skip
     said = capsys.readouterr()
     for words in ("test_resnet: 0.37 M parameters", "60 training and 20 validation images",
@@ -46,7 +48,22 @@ def test_a_dry_run_measures_and_projects(capsys, tmp_path, monkeypatch, worlds):
                   "projected: ", "MiB of memory"):  # fmt: skip
         assert words in said.out, words
     assert "known to hurt small networks" in said.err
-    assert list(tmp_path.iterdir()) == []
+    assert "note: data/val: 1 files are left out, no images by their names: 1 .heic" in said.err
+    assert os.listdir() == ["data"]
+
+
+@pytest.mark.parametrize("words", [["--batch_size", 1], ["--accumulate", 20]], ids=str)
+def test_a_batch_of_which_batchnorm_sees_one_value(words, worlds, tmp_path, capsys):
+    small = [*SMALL, "--model.arch", "resnet18", "--data", worlds["classification"], *words]
+    words = [*small, "--epochs", 1, "--out", tmp_path / "run"]
+    fails("pretrain", *words, capsys=capsys, said="BatchNorm needs more than one value a channel")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_finished_run_is_trained_on_by_init(trained, worlds, capsys):
+    words = ["--data", worlds["classification"], *SMALL, "--epochs", 3, "--out", trained]
+    said = f"--init {trained}/backbone.pth and another --out"
+    fails("pretrain", *words, capsys=capsys, said=said)
 
 
 def test_a_run_in_slots_of_time(tmp_path, worlds):
@@ -156,6 +173,7 @@ def test_scores_of_a_backbone(trained, worlds, tmp_path, capsys, monkeypatch):
     said = capsys.readouterr().out
     result = json.loads(Path("scores/result.json").read_text())
     metrics = result["metrics"]
+    assert result["data"]["notes"] == []
     pretrained = json.loads((trained / "result.json").read_text())["metrics"]
     assert metrics["top1"] == pretrained["top1"]
     assert metrics["top5"] == pretrained["top5"]
