@@ -81,10 +81,11 @@ def test_nothing_is_left_out_in_silence(run, capsys):
     assert len(run()) == 3
     err = capsys.readouterr().err
     assert "1 of 3 photos carry an EXIF orientation" in err  # the PNG
-    (line,) = [x for x in err.splitlines() if x.startswith("left out")]
+    (line,) = [x for x in err.splitlines() if "left out" in x]
     assert line == (
-        "left out 4 files that are no images by their name: clip.mov, list.csv, more/x.heic and "
-        "1 more"
+        "photos: 4 files are left out, no images by their names: 1 .mov (the first is clip.mov), "
+        "1 .csv (the first is list.csv), 1 .heic (the first is more/x.heic), "
+        "1 .txt (the first is notes.txt)"
     )
     assert [str(path) for path in image_files(Path("photos"))] == [
         "photos/b.JPG", "photos/e.bmp", "photos/more/c.png"

@@ -1,6 +1,5 @@
 """Captions for files of images that nobody has described."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import torch
 from lightning.fabric import Fabric
 
 from pretrain.errors import UsageError
-from pretrain.images import SUFFIXES, list_images
+from pretrain.images import SUFFIXES, describe_others, list_images
 from pretrain.progress import bar, log
 from pretrain.training import Loader
 from transfer.captioning.beam_search import generate_captions, images_at_once
@@ -16,7 +15,6 @@ from transfer.captioning.captioner import Captioner
 from transfer.feature_cache import ImageDataset, collate_readable
 
 _MAX_IMAGES = 50
-_NAMED = 3  # files of a line of the log
 
 
 def image_files(folder: Path) -> list[Path]:
@@ -32,10 +30,8 @@ def image_files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise UsageError(f"there is no folder {folder}.")
     paths, others = list_images(folder)
-    if others:
-        names = ", ".join(os.path.relpath(path, folder) for path in others[:_NAMED])
-        more = f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else ""
-        log(f"left out {len(others):,} files that are no images by their name: {names}{more}")
+    for note in describe_others(folder, others):
+        log(note)
     if not paths:
         raise UsageError(f"{folder} holds no image; supported are {', '.join(SUFFIXES)}.")
     return [Path(path) for path in paths]
