@@ -2,8 +2,11 @@
 
 python tools/detect.py --detector RUN --images DIR [--out DIR] [--least-score 0.5]
 
-Writes detections.json (a COCO-style results list: image_id is the file's name without its ending,
-category, bbox x, y, width, height, score) and one picture for each image with a detection.
+Writes detections.json (a COCO-style results list: image_id is the file's path in DIR without its
+ending, category, bbox x, y, width, height, score) and one picture for each image with a detection.
+Images in folders of DIR are taken too, hidden files are not. Photos are turned as their EXIF
+orientation says, and boxes are those of the picture as it is displayed; --exif ignore takes the
+pixels as they are stored.
 """
 
 import json
@@ -28,6 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--images", type=Path, required=True, help="A folder, or one image.")
     add("--out", type=Path, default=Path("runs/detect"))
     add("--least-score", type=float, default=0.5, help="Of what is drawn.")
+    add("--exif", choices=["apply", "ignore"], default="apply", help="Photos' orientation.")
     add("--no-pictures", action="store_true", help="Write detections.json alone.")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     add("--workers", type=int, default=0, help="Loader processes.")
@@ -39,7 +43,7 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.detection.pictures import draw_image
 
     detector = load_detector(options.detector)
-    records = find_images(options.images)
+    records = find_images(options.images, options.exif)
     fabric = make_fabric(options.device)
     model, dataset = detector.model, replace(detector.dataset, max_corrupt=len(records))
     model, classes = fabric.setup(model), detector.classes

@@ -26,9 +26,10 @@ def main(argv: list[str] | None = None) -> None:
 def describe(setup: Any, config: Any) -> str:
     """What --dry-run shows of data and network."""
     train, test = setup.data.train, setup.data.test
+    notes = "".join(f"# note: {note}\n" for note in setup.data.notes)
     return (
-        f"# Faster R-CNN on {setup.backbone.name}: {setup.num_parameters / 1e6:.2f} M parameters; "
-        f"{len(train):,} training and {len(test):,} scored images, classes "
+        f"{notes}# Faster R-CNN on {setup.backbone.name}: {setup.num_parameters / 1e6:.2f} M "
+        f"parameters; {len(train):,} training and {len(test):,} scored images, classes "
         f"{', '.join(train.classes)}; {steps_in_words(setup.steps_per_epoch, config)}"
     )
 
@@ -36,20 +37,26 @@ def describe(setup: Any, config: Any) -> str:
 def summarize(result: Result, run: Run) -> str:
     """The scores, and where everything lies."""
     metrics = result.metrics
+
+    def figure(key: str) -> str:
+        return f"{metrics[key]:5.1f}" if key in metrics else "    -"
+
     classes = "\n".join(
-        f"    {name:<14} {'no objects' if value is None else f'{value:5.1f}'}"
+        f"    {name:<14} {'nothing to find' if value is None else f'{value:5.1f}'}"
         for name, value in metrics["per_class_AP50"].items()
     )
+    if not metrics["classes_in_mean"]:
+        classes += "\n  no mean: no class has an object to find that is not difficult"
     return f"""
 Faster R-CNN ({result.config["engine"]}) from {result.backbone["name"]} \
 ({result.backbone["fingerprint"]})
 on {result.data["name"]} ({result.data["train"]:,} images, {metrics["epochs"]} epochs, \
 {result.seconds / 60:.1f} min)
-  AP50   {metrics["AP50"]:5.1f} (VOC07 11-point)   {metrics["AP50_area"]:5.1f} (area)   \
+  AP50   {figure("AP50")} (VOC07 11-point)   {figure("AP50_area")} (area)   \
 over {metrics["classes_in_mean"]} classes, {result.data["test"]:,} images
 {classes}
-  AP75   {metrics["AP75"]:5.1f}                   {metrics["AP75_area"]:5.1f}
-  AP     {metrics["AP"]:5.1f}                   {metrics["AP_area"]:5.1f}   (IoU 0.50 to 0.95)
+  AP75   {figure("AP75")}                   {figure("AP75_area")}
+  AP     {figure("AP")}                   {figure("AP_area")}   (IoU 0.50 to 0.95)
   pictures   {run.folder}/pictures/
   all        {run.folder}/result.json, detections.json, detector.pth
 

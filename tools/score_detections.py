@@ -5,7 +5,8 @@ python tools/score_detections.py --data VOC2007 --split test --results detection
 
 --results is a COCO-style list: image_id (VOC's image name), category (a name) or category_id, bbox
 (x, y, width, height in pixels from 0), score. Difficult objects count neither as found nor as
-missed; classes without any other object stay out of the means.
+missed; classes without any other object stay out of the means. Whether boxes of a Pascal VOC tree
+are counted from 1 or from 0, no file says: --first-pixel.
 """
 
 import json
@@ -36,6 +37,13 @@ def main(argv: list[str] | None = None) -> None:
     add("--max-corrupt", type=int, default=0, help="Images that may be left out.")
     others = ["refuse", "drop"]
     add("--other-classes", choices=others, default="refuse", help="Beside --classes.")
+    add(
+        "--first-pixel", type=int, choices=[0, 1], default=1, help="The first pixel of VOC's boxes."
+    )
+    joined = ["refuse", "join"]
+    add("--similar-names", choices=joined, default="refuse", help="Such as car and Car.")
+    empty = ["refuse", "empty"]
+    add("--no-annotation", choices=empty, default="refuse", help="Images without an XML file.")
     options: Any = parser.parse(argv)
 
     from transfer.detection.average_precision import evaluate
@@ -43,13 +51,18 @@ def main(argv: list[str] | None = None) -> None:
     from transfer.detection.config import DatasetConfig
     from transfer.detection.data import reader_of
     from transfer.detection.detections_file import read_detections, read_names
-    from transfer.detection.records import summarize_issues
+    from transfer.detection.records import raise_for_issues, summarize_issues
 
-    config = DatasetConfig(max_corrupt=options.max_corrupt, other_classes=options.other_classes)
+    fields = ("max_corrupt", "other_classes", "first_pixel", "similar_names", "no_annotation")
+    config = DatasetConfig(**{name: options[name] for name in fields})
     classes = options.classes.split(",") if options.classes else None
     read = reader_of(options.data)
-    records = read(options.data, options.split, classes, config, images=False)
-    for note in summarize_issues(records.issues):
+    records = read(options.data, options.split, classes, config, images=False, check=False)
+    source = f"{options.data}, split {options.split},"
+    raise_for_issues(records.issues, source, config, option="--")
+    if not records.images:
+        raise UsageError(f"{source} has no image that can be used.")
+    for note in summarize_issues(records.issues, option="--"):
         print(f"note: {note}", file=sys.stderr)
     names = None if options.categories is None else read_names(options.categories)
     rows = read_detections(options.results, records, names)
@@ -71,6 +84,8 @@ def main(argv: list[str] | None = None) -> None:
     )
     for key in ("AP50", "AP75", "AP"):
         print(line(key, (scores.mean[metric][key] for metric in ("voc07", "area"))))
+    if not scores.num_classes:
+        print("no mean: no class has an object to find that is not difficult")
     print("AP50 of each class")
     for name in records.classes:
         print(line(f"  {name}", (table["0.50"][name] for table in (scores.voc07, scores.area))))

@@ -1,15 +1,16 @@
-"""Annotation files of Pascal VOC: read in parallel, and not read twice while they are the same.
+"""Annotation files of Pascal VOC, and not read twice while they are the same.
 
 The cache's key is a hash of the content of all files, so an edited one is read again.
+
+What is written is read or named: an object, or a file, in another form (a rotated box, another
+root, two boxes of one object) is an error with its line, never an object less.
 """
 
 import contextlib
 import json
 import math
-import multiprocessing
-import os
+import re
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
 from itertools import starmap
 from pathlib import Path
@@ -17,17 +18,23 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from PIL import Image
-
 from pretrain.run import write_text
 from transfer.cache import cache_folder
+from transfer.detection.records import read_flag
 
-_VERSION = 2  # of the cache's files
-_PARALLEL = 400  # images a process should at least look up; files alone are read faster than sent
+_VERSION = 3  # of the cache's files
+_CORNERS = ("xmin", "ymin", "xmax", "ymax")
+# of an annotation and of an object, beside what other programs add
+_OF_FILE = frozenset(("folder", "filename", "path", "source", "owner", "size", "segmented"))
+_OF_OBJECT = frozenset(("name", "pose", "truncated", "occluded", "difficult", "bndbox"))
+_READ_ONCE = ("name", "difficult", "bndbox")
+# the sign of an object somewhere else, or in another form
+_SIGNS = {"object", "bndbox", "robndbox", "bbox", "box", "polygon", "points", "xmin", "xtl", "pt"}
+_DECLARED = re.compile(rb"""^\s*<\?xml[^>]*?encoding\s*=\s*["']([\w.:-]+)["']""")
 
 
 class ObjectAnnotation(NamedTuple):
-    """An object as it is written: 1-based, inclusive corners."""
+    """An object as it is written; whether from 0 or from 1, the file does not say."""
 
     name: str
     difficult: bool
@@ -41,77 +48,98 @@ class ObjectAnnotation(NamedTuple):
 
 
 class Annotation(NamedTuple):
-    """The content of one file, and the size of its image."""
+    """The content of one file."""
 
     size: tuple[int, int]
-    """Width and height as written; 0 where nothing is."""
+    """Width and height as written; 0, 0 where one of them is not."""
     objects: tuple[ObjectAnnotation, ...] = ()
     error: str | None = None
     """Why it cannot be read, after a line number and a colon."""
-    image_size: tuple[int, int] | None = None
-    """Width and height of the image itself; None where it was not looked at or cannot be read."""
+    image: str = ""
+    """FOLDER/FILENAME of its image, as written; often not that of the file on disk."""
 
 
-def read_annotations(
-    files: Sequence[str], images: Sequence[Path | None], cached: bool = True
-) -> list[Annotation | None]:
+def read_annotations(files: Sequence[str], cached: bool = True) -> list[Annotation | None]:
     """Every annotation, in order; None for a missing file.
 
     Args:
         files: the XML files.
-        images: the image of each, to look up its size; None to leave it.
         cached: use the cache, and write to it.
     """
-    cache = _cache_file(files, images) if cached else None
+    contents = list(map(_read_file, files))
+    cache = _cache_file(contents) if cached else None
     if cache is not None and (annotations := _from_cache(cache)) is not None:
         return annotations
-    processes = min(os.cpu_count() or 1, sum(map(bool, images)) // _PARALLEL)
-    if processes > 1:
-        fork = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(processes, mp_context=fork) as pool:
-            chunk = -(-len(files) // (4 * processes))
-            annotations = list(pool.map(_read_one, files, images, chunksize=chunk))
-    else:
-        annotations = list(map(_read_one, files, images))
+    annotations = [None if data is None else parse_annotation(data) for data in contents]
     if cache is not None:
         with contextlib.suppress(OSError):  # without a writable home it is read again next time
             write_text(cache, json.dumps(annotations))
     return annotations
 
 
-def _read_one(file: str, image: Path | None) -> Annotation | None:
+def _read_file(file: str) -> bytes | None:
     try:
         with open(file, "rb") as handle:
-            annotation = parse_annotation(handle.read())
+            return handle.read()
     except (FileNotFoundError, NotADirectoryError):
-        return None
-    return annotation if image is None else annotation._replace(image_size=image_size(image))
-
-
-def image_size(path: Path) -> tuple[int, int] | None:
-    """Width and height from an image's header; None where it has none."""
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except (OSError, Image.DecompressionBombError, ValueError):
         return None
 
 
 def parse_annotation(data: bytes) -> Annotation:
     """The content of one file. What cannot be read becomes `error`, not an exception."""
     try:
-        root = ElementTree.fromstring(data)
+        root = _parse(data)
     except ElementTree.ParseError as error:
         text = f"{error.position[0]}: it is no XML ({str(error).split(':')[0]})"
         return Annotation((0, 0), error=text)
-    objects = []
-    for number, element in enumerate(root.findall("object")):
-        try:
-            objects.append(_parse_object(element))
-        except ValueError as error:
-            return Annotation((0, 0), error=f"{object_lines(data)[number]}: {error}")
-    size = _parse_side(root.findtext("size/width")), _parse_side(root.findtext("size/height"))
-    return Annotation(size, tuple(objects))
+    except (ValueError, LookupError) as error:
+        return Annotation((0, 0), error=f"1: its encoding cannot be read ({error})")
+    objects, others, place = [], dict[str, ElementTree.Element](), 0
+    try:
+        for place, element in enumerate(root):  # noqa: B007 (of the one that cannot be read)
+            tag = element.tag
+            if tag == "object":
+                objects.append(_parse_object(element))
+            elif tag in _OF_FILE:
+                others[tag] = element
+            else:
+                _check_other(element)
+    except ValueError as error:
+        return Annotation((0, 0), error=_locate(data, place, *error.args))
+    if not objects and root.tag.lower() != "annotation":
+        return Annotation((0, 0), error=f"1: it is a file of <{root.tag}>, not of <annotation>")
+    size = others.get("size")
+    width, height = (
+        (0, 0) if size is None else map(_parse_side, map(size.findtext, ("width", "height")))
+    )
+    folder, name = (
+        (others[tag].text or "").strip() if tag in others else "" for tag in ("folder", "filename")
+    )
+    image = f"{folder}/{name}" if folder and name else name
+    return Annotation((width, height) if width and height else (0, 0), tuple(objects), None, image)
+
+
+def _parse(data: bytes) -> ElementTree.Element:
+    """The root, without namespaces; by Python's codecs where the parser has not the encoding."""
+    try:
+        root = ElementTree.fromstring(data)
+    except (ElementTree.ParseError, ValueError, LookupError):
+        if (text := _decode(data)) is None:
+            raise
+        root = ElementTree.fromstring(text)
+    if "}" in root.tag or any("}" in element.tag for element in root):
+        for element in root.iter():
+            element.tag = element.tag.rpartition("}")[2]
+    return root
+
+
+def _decode(data: bytes) -> str | None:
+    """By the encoding that is declared; None where there is none that can be right."""
+    declared = _DECLARED.match(data[3:] if data.startswith(b"\xef\xbb\xbf") else data)
+    try:
+        return data.decode(declared[1].decode()) if declared else None
+    except (LookupError, ValueError):
+        return None
 
 
 def _parse_side(text: str | None) -> int:
@@ -123,59 +151,120 @@ def _parse_side(text: str | None) -> int:
 
 
 def _parse_object(element: ElementTree.Element) -> ObjectAnnotation:
-    name = (element.findtext("name") or "").strip()
-    box = element.find("bndbox")
-    if not name:
+    """An object; ValueError with a text, and a tag whose lines belong to it."""
+    fields = {child.tag: child for child in element}
+    if len(fields) < len(element) or not _OF_OBJECT.issuperset(fields):
+        _check_fields([child.tag for child in element])
+    name = (fields["name"].text or "") if "name" in fields else ""
+    if not name.strip():
         raise ValueError("an object has no name")
+    name = name.strip() if "\n" in name else name
+    box = fields.get("bndbox")
     if box is None:
-        raise ValueError(f"a {name} has no bndbox")
-    corners = []
-    for tag in ("xmin", "ymin", "xmax", "ymax"):
-        text = box.findtext(tag)
-        if text is None:
-            raise ValueError(f"the box of a {name} has no {tag}")
+        others = [f"<{tag}>" for tag in fields if tag not in _OF_OBJECT]
+        hint = f" but {', '.join(others)}; boxes alone are read" if others else ""
+        raise ValueError(f"a {name} has no bndbox{hint}")
+    corners = {corner.tag: corner.text for corner in box}
+    try:
+        xmin, ymin, xmax, ymax = [float(corners[tag]) for tag in _CORNERS]  # type: ignore[arg-type]
+        is_valid = len(corners) == len(box) and math.isfinite(xmin + ymin + xmax + ymax)
+    except (KeyError, TypeError, ValueError):
+        is_valid = False
+    if not is_valid:
+        _check_box(name, [(corner.tag, corner.text) for corner in box])
+    difficult = fields["difficult"].text if "difficult" in fields else None
+    try:
+        is_difficult = difficult is not None and difficult != "0" and read_flag(difficult)
+    except ValueError as error:
+        raise ValueError(f"difficult of a {name}: {error}") from None
+    return ObjectAnnotation(name, is_difficult, xmin, ymin, xmax, ymax)
+
+
+def _check_fields(tags: Sequence[str]) -> None:
+    """Raise ValueError where something would be passed over in an object."""
+    for tag in tags:
+        if tag in _READ_ONCE and tags.count(tag) > 1:
+            raise ValueError(f"an object has {tags.count(tag)} <{tag}>", tag)
+        if tag == "object":
+            raise ValueError("an object stands in an object", tag)
+        if tag not in _OF_OBJECT and tag.lower() in _OF_OBJECT:
+            raise ValueError(f"an object has <{tag}>, which must be <{tag.lower()}>", tag)
+
+
+def _check_box(name: str, corners: Sequence[tuple[str, str | None]]) -> None:
+    """Raise ValueError for what is wrong with the corners of a box."""
+    tags = [tag for tag, _ in corners]
+    for tag in _CORNERS:
+        if tag not in tags:
+            rest = f" but {', '.join(t for t in tags if t not in _CORNERS)}"
+            hint = rest if not set(tags) <= set(_CORNERS) else ""
+            raise ValueError(f"the box of a {name} has no {tag}{hint}")
+        if tags.count(tag) > 1:
+            raise ValueError(f"the box of a {name} has {tags.count(tag)} <{tag}>", tag)
+        text = dict(corners)[tag] or ""
         try:
-            corners.append(float(text))
+            is_finite = math.isfinite(float(text))
         except ValueError:
             raise ValueError(f"{tag} of a {name} is {text!r}, no number") from None
-        if not math.isfinite(corners[-1]):
+        if not is_finite:
             raise ValueError(f"{tag} of a {name} is {text!r}")
-    difficult = (element.findtext("difficult") or "").strip() not in ("", "0")
-    return ObjectAnnotation(name, difficult, *corners)
+
+
+def _check_other(element: ElementTree.Element) -> None:
+    """Raise ValueError where an element that is not read looks like an object."""
+    if any(part.tag.lower() in _SIGNS for part in element.iter()):
+        raise ValueError(f"<{element.tag}> is not read; an object is <object> in <annotation>")
+
+
+def _locate(data: bytes, place: int, text: str, tag: str = "") -> str:
+    """An error with its line: of a child of the root, and of all of one tag in that child."""
+    lines = element_lines(data)
+    starts = [number for number, (_, depth, _) in enumerate(lines) if depth == 1]
+    inside = lines[slice(*[*starts, len(lines)][place : place + 2])]
+    of_tag = [str(line) for name, depth, line in inside if name == tag and depth > 1]
+    more = f" (line {', '.join(of_tag)})" if of_tag else ""
+    return f"{inside[0][2]}: {text}{more}"
 
 
 def object_lines(data: bytes) -> list[int]:
     """The line where each object begins. Slow, so asked only where something is wrong."""
-    lines: list[int] = []
-    parents: list[str] = []
-    parser = expat.ParserCreate()
+    return [line for tag, depth, line in element_lines(data) if (tag, depth) == ("object", 1)]
+
+
+def element_lines(data: bytes) -> list[tuple[str, int, int]]:
+    """Tag without namespace, depth and line of each element. Slow."""
+    lines: list[tuple[str, int, int]] = []
+    depth = 0
 
     def start(tag: str, _: dict[str, str]) -> None:
-        if tag == "object" and len(parents) == 1:
-            lines.append(parser.CurrentLineNumber)
-        parents.append(tag)
+        nonlocal depth
+        lines.append((tag.rpartition(":")[2], depth, parser.CurrentLineNumber))
+        depth += 1
 
-    parser.StartElementHandler, parser.EndElementHandler = start, lambda _: parents.pop()
-    parser.Parse(data, True)
+    def end(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    for source in (data, _decode(data)):
+        parser, depth = expat.ParserCreate(), 0
+        lines.clear()
+        parser.StartElementHandler, parser.EndElementHandler = start, end
+        try:
+            parser.Parse(source, True)  # type: ignore[arg-type]
+        except (expat.ExpatError, ValueError, LookupError):
+            continue
+        break
     return lines
 
 
-def _cache_file(files: Sequence[str], images: Sequence[Path | None]) -> Path | None:
-    """Named by a hash of every file's content and every image's name, size and time.
-
-    None where a file is missing: that is not kept.
-    """
+def _cache_file(contents: Sequence[bytes | None]) -> Path | None:
+    """Named by a hash of every file's content; None where a file is missing: that is not kept."""
     digest = blake2b(f"{_VERSION}".encode(), digest_size=16)
-    try:
-        for file, image in zip(files, images, strict=True):
-            with open(file, "rb") as handle:
-                data = handle.read()
-            digest.update(b"%d:" % len(data) + data)
-            if image is not None:
-                status = os.stat(image)
-                digest.update(f"{image.name}:{status.st_size}:{status.st_mtime_ns}".encode())
-    except OSError:
-        return None
+    for data in contents:
+        if data is None:
+            return None
+        digest.update(b"%d:" % len(data))
+        digest.update(data)
     return cache_folder() / "records" / f"{digest.hexdigest()}.json"
 
 
@@ -184,10 +273,8 @@ def _from_cache(path: Path) -> list[Annotation | None] | None:
     try:
         rows = json.loads(path.read_text(encoding="utf-8"))
         return [
-            Annotation(
-                tuple(size), tuple(starmap(ObjectAnnotation, objects)), error, own and tuple(own)
-            )
-            for size, objects, error, own in rows
+            Annotation(tuple(size), tuple(starmap(ObjectAnnotation, objects)), error, image)
+            for size, objects, error, image in rows
         ]
     except (OSError, ValueError, TypeError):
         return None

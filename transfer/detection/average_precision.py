@@ -41,8 +41,9 @@ class VocScores:
     voc07: dict[str, dict[str, float | None]]
     """{threshold: {class: AP}}, thresholds "0.50" to "0.95"."""
     area: dict[str, dict[str, float | None]]
-    mean: dict[str, dict[str, float]]
-    """{metric: {"AP", "AP50", "AP75"}}: over classes; AP also over the ten thresholds."""
+    mean: dict[str, dict[str, float | None]]
+    """{metric: {"AP", "AP50", "AP75"}}: over classes; AP also over the ten thresholds; None where
+    no class has an object to find."""
     num_classes: int
     """Classes in the mean: those with at least one object that is not difficult."""
 
@@ -238,11 +239,11 @@ def average_precision(precision: np.ndarray, recall: np.ndarray, metric: str) ->
     return 100 * float(np.append(envelope, 0)[at].sum() / len(_RECALLS))
 
 
-def _means(table: Mapping[str, Mapping[str, float | None]]) -> dict[str, float]:
-    """AP, AP50 and AP75 over the classes that have something to find; 0 where none has."""
-    means = {
-        threshold: float(np.mean([v for v in values.values() if v is not None] or [0.0]))
-        for threshold, values in table.items()
-    }
-    overall = float(np.mean(list(means.values())))
-    return {"AP": overall, "AP50": means["0.50"], "AP75": means["0.75"]}
+def _means(table: Mapping[str, Mapping[str, float | None]]) -> dict[str, float | None]:
+    """AP, AP50 and AP75 over the classes that have something to find; None where none has."""
+    means: dict[str, float] = {}
+    for threshold, values in table.items():
+        if measured := [value for value in values.values() if value is not None]:
+            means[threshold] = float(np.mean(measured))
+    overall = float(np.mean(list(means.values()))) if means else None
+    return {"AP": overall, "AP50": means.get("0.50"), "AP75": means.get("0.75")}

@@ -4,7 +4,8 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, decoded, note, ok, wrong
 from pretrain.errors import UsageError
-from transfer.detection.records import summarize_issues
+from transfer.detection.config import DatasetConfig
+from transfer.detection.records import raise_for_issues, summarize_issues
 from transfer.detection.voc import find_trees, list_splits, read_voc
 
 # images of the detection task (host.robots.ox.ac.uk/pascal/VOC)
@@ -14,19 +15,23 @@ _EXPECTED = {
 }
 
 
-def check_voc(root: Path, sample: int) -> list[CheckResult]:
+def check_voc(root: Path, sample: int, config: DatasetConfig | None = None) -> list[CheckResult]:
     """One tree, or a VOCdevkit with VOC2007 and VOC2012 in it.
 
     Args:
         root: the folder with JPEGImages, Annotations and ImageSets/Main.
         sample: images of each tree to decode.
+        config: what is allowed; None takes the defaults.
     """
+    config = config or DatasetConfig()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}.")
-    return [line for tree in find_trees(root) or [root] for line in _check_tree(tree, sample)]
+    return [
+        line for tree in find_trees(root) or [root] for line in _check_tree(tree, sample, config)
+    ]
 
 
-def _check_tree(root: Path, sample: int) -> list[CheckResult]:
+def _check_tree(root: Path, sample: int, config: DatasetConfig) -> list[CheckResult]:
     try:
         names = list_splits(root)
     except UsageError as error:
@@ -38,7 +43,8 @@ def _check_tree(root: Path, sample: int) -> list[CheckResult]:
     classes: set[str] = set()
     for name in names:
         try:
-            records = read_voc(root, name)
+            records = read_voc(root, name, config=config, check=False)
+            raise_for_issues(records.issues, "it", config, option=None)
         except UsageError as error:
             lines.append(wrong(f"{root.name} {name}: {error}"))
             continue
@@ -48,7 +54,8 @@ def _check_tree(root: Path, sample: int) -> list[CheckResult]:
         expected = _EXPECTED.get(root.name, {}).get(name, len(records))
         is_complete = expected == len(records)
         lines.append(ok(text) if is_complete else wrong(f"{text}; {expected:,} images expected"))
-        lines += [note(f"{root.name} {name}: {line}") for line in summarize_issues(records.issues)]
+        notes = summarize_issues(records.issues, option=None)
+        lines += [note(f"{root.name} {name}: {line}") for line in notes]
         classes |= set(records.classes)
         paths |= {record.path for record in records.images}
     if classes:

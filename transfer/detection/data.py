@@ -7,7 +7,7 @@ from pathlib import Path
 from pretrain.errors import UsageError
 from transfer.detection import coco, coco_layout, voc
 from transfer.detection.config import DatasetConfig
-from transfer.detection.records import Records, summarize_issues
+from transfer.detection.records import Records, raise_for_issues, summarize_issues
 
 
 @dataclass(frozen=True)
@@ -41,11 +41,15 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     draw = f"python tools/prepare_data.py {kind} --data {root} --val-fraction 0.2"
     train_split, test_split = voc.choose_splits(names, config.train, config.test, draw)
     read = reader_of(root)
-    listed = read(root, train_split, config.classes or None, config)
-    test = read(root, test_split, listed.classes, config)
+    listed = read(root, train_split, config.classes or None, config, check=False)
+    test = read(root, test_split, listed.classes, config, check=False)
+    # of both at once: what is done about all of them is done in one go
+    raise_for_issues((*listed.issues, *test.issues), f"{root}", config)
     train = listed.for_training(difficult=config.difficult)
     if not len(train):
         raise UsageError(f"{root}, split {train_split}: no image has an object to learn.")
+    if not len(test):
+        raise UsageError(f"{root}, split {test_split}: no image is left, all are broken.")
     how = "as given" if config.classes else f"found in {train_split}"
     notes = [f"{len(listed.classes)} classes ({how}): {', '.join(listed.classes)}"]
     for split, records in ((train_split, listed), (test_split, test)):

@@ -89,7 +89,8 @@ def finetune(
             }
             if loop.is_due(score_every):
                 evaluated = evaluate(state, setup, config, fabric)
-                record |= {key: evaluated[1].mean["voc07"][key] for key in ("AP50", "AP")}
+                mean = evaluated[1].mean["voc07"]
+                record |= {key: mean[key] for key in ("AP50", "AP") if mean[key] is not None}
             if fabric.is_global_zero:
                 is_best = "AP50" in record and run.is_best("AP50", record["AP50"])
                 save_epoch(run, config.checkpoints, epoch + 1, is_best, lambda: detector)
@@ -159,17 +160,19 @@ def _finish(
     draw_all(setup.data.test, detections, run, LOSSES)
     history = run.read_log()
     scored = [record for record in history if "AP50" in record]
-    best = max(scored, key=lambda record: record["AP50"])
+    # where no class has an object to find there is no mean, and so no metric
+    means = {**scores.mean["voc07"], **{f"{k}_area": v for k, v in scores.mean["area"].items()}}
+    metrics: dict[str, Any] = {key: value for key, value in means.items() if value is not None}
+    if scored:
+        best = max(scored, key=lambda record: record["AP50"])
+        metrics |= {"AP50_best": best["AP50"], "best_epoch": best["epoch"]}
     result = Result(
         task="detection",
         metric="AP50",
         metrics={
-            **scores.mean["voc07"],  # the headline is the 11-point figure, as the paper's
-            **{f"{name}_area": value for name, value in scores.mean["area"].items()},
+            **metrics,  # the headline is the 11-point figure, as the paper's
             "per_class_AP50": scores.voc07["0.50"],
             "classes_in_mean": scores.num_classes,
-            "AP50_best": best["AP50"],
-            "best_epoch": best["epoch"],
             "scored_epochs": len(scored),
             "epochs": history[-1]["epoch"],
             "images_per_second": history[-1]["images_per_second"],

@@ -21,6 +21,7 @@ RULES = {
     "broken annotation": "refused",
     "no annotation": "refused",
     "no image": "refused",
+    "two images of one name": "refused",
     "unreadable image": "refused",
     "unknown class": "refused",
     "similar class names": "refused",
@@ -34,10 +35,12 @@ RULES = {
     "box without area": "dropped",
     "box outside the image": "dropped",
     "box over the edge": "cut at the edge",
-    "box at pixel 0": "pixels seem to be counted from 0: give dataset.first_pixel 0",
+    "box at pixel 0": "then boxes are counted from 0: give {0}first_pixel 0",
+    "box in fractions": "refused",
     "object twice": "both are kept",
     "annotation twice": "the second is dropped",
     "size of another image": "the image's own is taken",
+    "resized after labelling": "refused",
     "image without an annotation": "no object, as asked",
     "category without objects": "left out",
     "image by its last name": "taken",
@@ -49,6 +52,10 @@ _REMEDIES = {
     "similar class names": "give them one name, or join them with {0}similar_names join",
     "category twice": "give each category one id and one name",
     "one image, two ids": "keep one entry of each image, with the objects of both",
+    "box in fractions": "multiply xmin and xmax by the width of the image, ymin and ymax by its "
+    "height",
+    "resized after labelling": "scale the boxes as the images were; where they do fit, write the "
+    "sizes that the images have",
     "EXIF orientation": "say whether the boxes belong to the picture as it is displayed, {0}exif "
     "apply, or to the stored pixels, {0}exif ignore",
     "no annotation": "add them; if images without an XML file have no objects, {0}no_annotation "
@@ -247,8 +254,23 @@ def choose_pixels(
     return stored, False, ("photo as stored", text)
 
 
+def refuse_resized(issues: Sequence[DataIssue], num_images: int) -> list[DataIssue]:
+    """The issues; where most images have another size than is written, it is refused.
+
+    In a few it is an entry that is wrong, and the image's own is taken. In more than half of them,
+    and two at least, the images were resized after they were labelled.
+    """
+    other, resized = "size of another image", "resized after labelling"
+    if sum(issue.kind == other for issue in issues) <= max(1, num_images / 2):
+        return list(issues)
+    return [replace(issue, kind=resized) if issue.kind == other else issue for issue in issues]
+
+
 def raise_for_issues(
-    issues: Sequence[DataIssue], source: str, config: DatasetConfig, option: str = "--dataset."
+    issues: Sequence[DataIssue],
+    source: str,
+    config: DatasetConfig,
+    option: str | None = "--dataset.",
 ) -> None:
     """Raise where the rules refuse an issue, and list all such issues, or the first of them.
 
@@ -256,7 +278,8 @@ def raise_for_issues(
         issues: what was found.
         source: the tree and split, for the message.
         config: how many images may be broken, and what else is allowed.
-        option: what the options that change the rules begin with in the tool.
+        option: what the options that change the rules begin with in the tool; None where it has
+            none, and those of training are named.
 
     Raises:
         UsageError: with file and line of each, and what can be done.
@@ -264,26 +287,40 @@ def raise_for_issues(
     refused = [issue for issue in issues if RULES[issue.kind] == "refused"]
     if config.other_classes == "drop":
         refused = [issue for issue in refused if issue.kind != "unknown class"]
-    images = [i for i in refused if "max_corrupt" in _REMEDIES.get(i.kind, _MEND)]
-    if len(images) <= config.max_corrupt:
-        refused = [issue for issue in refused if issue not in images]
+    count = sum(map(_can_be_left_out, refused))
+    if count <= config.max_corrupt:
+        refused = [issue for issue in refused if not _can_be_left_out(issue)]
     if not refused:
         return
     listed = "".join(f"\n  {issue}" for issue in refused[:_MAX_LISTED])
     more = f"\n  and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
     remedies = dict.fromkeys(_REMEDIES.get(issue.kind, _MEND) for issue in refused)
-    text = "; ".join(remedies).format(option, len(images))
-    if option == "--":  # a command line of its own, not a configuration
-        text = text.replace("_", "-")
+    text = _fill_in("; ".join(remedies), option, count)
     raise UsageError(f"{source} cannot be used:{listed}{more}\n{text[0].upper()}{text[1:]}.")
 
 
-def summarize_issues(issues: Sequence[DataIssue], examples: int = 2) -> list[str]:
+def _can_be_left_out(issue: DataIssue) -> bool:
+    return "max_corrupt" in _REMEDIES.get(issue.kind, _MEND)
+
+
+def _fill_in(text: str, option: str | None, count: int = 0) -> str:
+    """A rule or remedy with the tool's names of its options."""
+    if option is None:
+        return text.format("finetune_det.py --dataset.", "N")
+    text = text.format(option, count)
+    # a command line of its own, not a configuration
+    return text.replace("_", "-") if option == "--" else text
+
+
+def summarize_issues(
+    issues: Sequence[DataIssue], examples: int = 2, option: str | None = "--dataset."
+) -> list[str]:
     """A line for each kind: how many, by which rule they were treated, and the first of them."""
     lines = []
     for kind, count in Counter(issue.kind for issue in issues).items():
         first = [issue.where for issue in issues if issue.kind == kind][:examples]
         rule = RULES[kind] if RULES[kind] != "refused" else "left out, as asked"
         more = ", ..." if count > examples else ""
+        rule = _fill_in(rule, option)
         lines.append(f"{count:,} x {kind} ({rule}): {', '.join(first)}{more}")
     return lines

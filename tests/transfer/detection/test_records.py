@@ -106,7 +106,7 @@ def test_the_same_split_joined_with_itself_counts_once(tree):
     ("trouble", "words"),
     [
         ("no tree", "there is no folder"),
-        ("no sets", r"no ImageSets/Main .*Make ImageSets/Main/train\.txt"),
+        ("no sets", r"no ImageSets/Main \(make train\.txt .*prepare_data\.py voc --data"),
         ("no split", "no split 'nacht'; it has train, val"),
         ("empty split", r"train\.txt is empty"),
         ("no annotation", r"train\.txt:2: no annotation: there is no .*train_000001\.xml"),
@@ -244,8 +244,10 @@ def test_what_is_cached_is_what_is_on_disk(tree, cache, monkeypatch):
     first = read_voc(tree, "train")
     assert len(list(cache.iterdir())) == 1
     calls = []
-    read_one = annotations._read_one
-    monkeypatch.setattr(annotations, "_read_one", lambda *job: calls.append(job) or read_one(*job))
+    parse = annotations.parse_annotation
+    monkeypatch.setattr(
+        annotations, "parse_annotation", lambda data: calls.append(1) or parse(data)
+    )
     again = read_voc(tree, "train")
     assert calls == []
     for one, other in zip(first.images, again.images, strict=True):
@@ -258,16 +260,6 @@ def test_what_is_cached_is_what_is_on_disk(tree, cache, monkeypatch):
     assert len(calls) == 10
     next(iter(cache.iterdir())).write_text('{"rows": [')  # torn
     assert len(read_voc(tree, "val")) == 6
-
-
-def test_processes_read_what_one_reads(tree, monkeypatch):
-    alone = read_voc(tree, "train", cached=False)
-    monkeypatch.setattr(annotations, "_PARALLEL", 2)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
-    together = read_voc(tree, "train", cached=False)
-    for one, other in zip(alone.images, together.images, strict=True):
-        assert np.array_equal(one.boxes, other.boxes)
-        assert one.image_id == other.image_id
 
 
 def test_notes_for_the_reader(tree):
