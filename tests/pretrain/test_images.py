@@ -175,7 +175,7 @@ def tree(root: Path, *names: str) -> Path:
 def test_images_and_classes_are_those_of_image_folder(tmp_path):
     """Every ending that it reads, in any case, folders in class folders, links to folders."""
     endings = ("jpg", "JPEG", "png", "ppm", "bmp", "pgm", "tif", "TIFF", "webp")
-    tree(tmp_path, *(f"{c}/{n}.{e}" for c in ("cat", "dog", "10", "9") for n, e in
+    tree(tmp_path, *(f"{c}/{n}.{e}" for c in ("cat", "cat0", "dog", "10", "9") for n, e in
                      enumerate(endings)))  # fmt: skip
     tree(tmp_path, "cat/b/1.jpg", "cat/b/c/2.bmp", "cat/a.b/3.jpg", "dog/b/1.jpg", "cat.jpg/1.jpg")
     (tmp_path / "dog/linked").symlink_to(tmp_path / "cat/b")
@@ -184,7 +184,7 @@ def test_images_and_classes_are_those_of_image_folder(tmp_path):
     assert [*ours.images] == theirs.classes
     labelled = [(p, label) for label, paths in enumerate(ours.images.values()) for p in paths]
     assert sorted(labelled) == sorted(theirs.samples)
-    assert len(labelled) == 4 * 9 + 5 + 2
+    assert len(labelled) == 5 * 9 + 5 + 2
     (note,) = ours.notes()
     assert "6 images in folders of a class folder" in note
     assert "the first is cat/a.b/3.jpg" in note
