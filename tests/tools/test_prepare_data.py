@@ -119,6 +119,14 @@ def test_images_without_an_annotation(single, capsys):
     assert len(listed) == 15
 
 
+def test_other_names_of_folders(single, capsys):
+    """As Label Studio and supervision write them."""
+    (single / "Annotations").rename(single / "annotations")
+    (single / "JPEGImages").rename(single / "images")
+    run("voc", "--data", single, "--val-fraction", "0.25", "--test-fraction", "0.25", capsys=capsys)
+    assert [len(read_voc(single, split)) for split in ("train", "val", "test")] == [8, 4, 4]
+
+
 def test_a_list_of_test_images_is_kept(single, capsys):
     (single / "ImageSets/Main").mkdir(parents=True)
     (single / "ImageSets/Main/test.txt").write_text("val_000000\nval_000001\n")
@@ -231,7 +239,7 @@ def test_yolo_to_a_dry_run(tmp_path, backbone_file, capsys):
         (["voc", "--data", ".", "--val-fraction", "2"], "--val-fraction is 2.0; it must lie in"),
         (
             ["voc", "--data", ".", "--val-fraction", "0.2"],
-            "no JPEGImages with the images, and no A",
+            "no Annotations (put the XML files there), no JPEGImages",
         ),
         (["voc", "--data", "nowhere", "--val-fraction", "0.2"], "there is no folder nowhere"),
         (["imagenet", "--data", "."], "nothing that --data could do to imagenet"),

@@ -35,6 +35,7 @@ from transfer.detection.records import (
     label_names,
     raise_for_issues,
     read_flag,
+    refuse_resized,
 )
 
 _DIFFICULT = ("difficult", "ignore")
@@ -65,6 +66,7 @@ def read_coco(
     config: DatasetConfig | None = None,
     *,
     images: bool = True,
+    check: bool = True,
 ) -> Records:
     """Read a split. Arguments and errors are those of `voc.read_voc`.
 
@@ -106,8 +108,10 @@ def read_coco(
         )
         records.append(record.with_objects(_clip_objects(objects[image], size, issues)))
     _check_boxes(file, objects, header_of)
-    raise_for_issues(issues, f"{file.path}", config)
-    if not records:
+    issues = refuse_resized(issues, len(records))
+    if check:
+        raise_for_issues(issues, f"{file.path}", config)
+    if check and not records:
         raise UsageError(f"{file.path} lists no image that can be used.")
     ids = {name: number for number, name in reversed(file.categories.items())}
     free = max(file.categories, default=0) + 1

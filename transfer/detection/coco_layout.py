@@ -47,7 +47,8 @@ def list_splits(root: Path) -> list[str]:
 
 def is_yolo(root: Path) -> bool:
     """Whether a folder is in YOLO's layout: data.yaml or classes.txt with labels, no XML."""
-    has_labels = any(root.glob("labels")) or any(root.glob("*/labels"))
+    places = ("labels/*.txt", "labels/*/*.txt", "*/labels/*.txt")
+    has_labels = any(any(root.glob(place)) for place in places)
     described = any((root / name).is_file() for name in ("data.yaml", "data.yml", "classes.txt"))
     return described and has_labels and not (root / "Annotations").is_dir()
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
-from pretrain.images import list_images
 from pretrain.run import write_text
 from transfer.detection.coco_file import read_id, read_instance_file
 from transfer.detection.coco_layout import ImageFinder, find_splits
 from transfer.detection.detections_file import read_json
+from transfer.detection.voc import match_files
+from transfer.detection.voc_layout import lay_out
 
 
 def draw_split(
@@ -55,10 +56,8 @@ def split_voc(
     Raises:
         UsageError: no tree, too few images, or lists with other content are there.
     """
-    images, annotations = _voc_names(root)
-    names, only_images = sorted(images & annotations), sorted(images - annotations)
-    only_annotations = sorted(annotations - images)
-    folder, results = root / "ImageSets" / "Main", list[CheckResult]()
+    names, only_images, only_annotations = match_files(root)
+    folder, results = lay_out(root).lists or root / "ImageSets" / "Main", list[CheckResult]()
     if empty:
         names += only_images
     elif only_images:
@@ -80,30 +79,6 @@ def split_voc(
     drawn = draw_split(names, val_fraction, test_fraction, seed)
     texts = {folder / f"{split}.txt": "".join(f"{n}\n" for n in drawn[split]) for split in drawn}
     return results + write_new(texts, {folder / f"{s}.txt": len(drawn[s]) for s in drawn})
-
-
-def _voc_names(root: Path) -> tuple[set[str], set[str]]:
-    """Names of the images, and of the XML files, without their endings."""
-    if not root.is_dir():
-        raise UsageError(f"there is no folder {root}.")
-    folders = {path.name.lower(): path for path in sorted(root.iterdir()) if path.is_dir()}
-    pictures = folders.get("jpegimages") or folders.get("images")
-    xml = folders.get("annotations")
-    lacks = ["JPEGImages with the images"] if pictures is None else []
-    lacks += ["Annotations with their XML files"] if xml is None else []
-    if pictures is None or xml is None:
-        content = ", ".join(sorted(folders)[:6]) or "no folders"
-        raise UsageError(
-            f"{root} is no Pascal VOC tree: it has no {', and no '.join(lacks)} (it holds "
-            f"{content})."
-        )
-    images = {_name_in(pictures, path) for path in list_images(pictures)[0]}
-    others = list_images(xml)[1]
-    return images, {_name_in(xml, path) for path in others if path.lower().endswith(".xml")}
-
-
-def _name_in(folder: Path, path: str) -> str:
-    return os.path.splitext(os.path.relpath(path, folder))[0]
 
 
 def split_instances(

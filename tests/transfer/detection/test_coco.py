@@ -269,6 +269,18 @@ def test_written_sizes(size, tmp_path):
     assert kinds(held) == (["size of another image"] if size == (40, 50) else [])
 
 
+def test_images_that_were_resized_after_labelling(tmp_path):
+    """A few of another size are a note; most of them are refused."""
+    listed = [image(number, f"{number}.jpg") for number in (7, 8, 9, 10)]
+    root = tree(tmp_path, instances(images=listed))
+    for number, size in ((7, (50, 40)), (8, (50, 40)), (9, (25, 20)), (10, (25, 20))):
+        draw(root / f"train/{number}.jpg", size)
+    assert kinds(read_coco(root, "train")) == ["size of another image"] * 2
+    draw(root / "train/8.jpg", (25, 20))
+    with pytest.raises(UsageError, match=r"image 8: resized after labelling: 50 x 40 is written"):
+        read_coco(root, "train")
+
+
 @pytest.mark.parametrize(
     ("written", "box", "turned"),
     [
