@@ -92,8 +92,8 @@ class Backbone:
     def notes(self) -> list[str]:
         """What a user must know of a foreign file: noticed in it, or assumed of its network."""
         stated = self.provenance.stated or {}
-        kinds = (("note", "notes"), ("assumed", "assumed"))
-        return [f"{word}: {text}" for word, key in kinds for text in stated.get(key, ())]
+        assumed = [f"assumed: {text}" for text in stated.get("assumed", ())]
+        return [*stated.get("notes", ()), *assumed]
 
     @cached_property
     def _fingerprint(self) -> str:

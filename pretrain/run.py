@@ -165,9 +165,11 @@ class Run:
     def refuse_finished(self) -> None:
         """Raise UsageError where the folder holds a finished run: results are not overwritten."""
         if self.finished:
+            backbone = self.folder / "backbone.pth"
+            longer = f" To train its network on: --init {backbone} and another --out."
             raise UsageError(
                 f"{self.folder} holds a finished run (result.json). "
-                "Give another --out, or remove the folder."
+                f"Give another --out, or remove the folder.{longer if backbone.exists() else ''}"
             )
 
     def refuse(self, config: Mapping[str, Any], backbone: str | None = None) -> None:

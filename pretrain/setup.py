@@ -25,6 +25,7 @@ from pretrain.training import (
     check_optimizer,
     derive,
     make_train_state,
+    refuse_single_values,
     scoring_batching,
     train_batching,
 )
@@ -135,6 +136,7 @@ def setup_training(
     if config.sync_batch_norm and fabric.device.type != "cuda":
         raise UsageError("sync_batch_norm is true, but torch has it for CUDA only. Leave it off.")
     train, val = _loaders(setup, config, fabric)
+    refuse_single_values(setup.network, options.image_size, config, fabric)
     network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
     if config.sync_batch_norm and fabric.world_size > 1:
         network = convert_sync_batchnorm(network)

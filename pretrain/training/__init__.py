@@ -1,7 +1,7 @@
 """What every training loop needs: seeds, batches, optimizers, resuming, devices."""
 
 from pretrain.training.checkpoint import save_epoch
-from pretrain.training.devices import Device, make_fabric, share_buffers
+from pretrain.training.devices import Device, make_fabric, refuse_single_values, share_buffers
 from pretrain.training.loader import (
     BatchSampler,
     BatchSource,
@@ -41,6 +41,7 @@ __all__ = [
     "make_train_state",
     "micro_batches",
     "optimizer_step",
+    "refuse_single_values",
     "save_epoch",
     "scoring_batching",
     "seed_ambient",

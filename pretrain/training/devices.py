@@ -1,9 +1,10 @@
 """Lightning Fabric on the device a user asked for, alone or as one of torchrun's processes."""
 
+import copy
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from lightning.fabric import Fabric
@@ -87,4 +88,27 @@ def out_of_memory_hint(
             f"accumulate {accumulate}, {fabric.world_size} process(es)). --accumulate "
             f"{2 * accumulate} halves what is in memory and keeps the batch of a step; --precision "
             "bf16-mixed needs about half."
+        ) from error
+
+
+def refuse_single_values(network: nn.Module, size: int, config: Any, fabric: Fabric) -> None:
+    """Raise UsageError where BatchNorm would see one value a channel: one image, to its last pixel.
+
+    Args:
+        network: of images, in training.
+        size: their side in pixels.
+        config: with batch_size and accumulate.
+        fabric: for the number of processes.
+    """
+    if config.batch_size // (config.accumulate * fabric.world_size) != 1:
+        return
+    copied = copy.deepcopy(network).to("meta").train()
+    try:
+        copied(torch.empty(1, 3, size, size, device="meta"))
+    except ValueError as error:
+        raise UsageError(
+            f"a micro-batch is one image of {size} pixels (batch_size {config.batch_size}, "
+            f"accumulate {config.accumulate}, {fabric.world_size} process(es)): in training, "
+            "BatchNorm needs more than one value a channel. Give a larger --batch_size, or larger "
+            "images."
         ) from error

@@ -89,7 +89,7 @@ def load(name: str, given: "Overrides | None" = None, *, trust: bool = False) ->
     notes = list(backbone.notes)
     if (stated := backbone.provenance.stated) is not None:  # a foreign file
         flaws = find_flaws(backbone.weights, stated.get("filled", ()))
-        notes += [f"warning: {flaw}" for flaw in flaws]
+        notes += flaws
     for note in notes if os.environ.get("RANK", "0") == "0" else ():
-        print(f"{name}: {note}", file=sys.stderr)
+        print(f"note: {name}: {note}", file=sys.stderr)
     return backbone

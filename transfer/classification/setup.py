@@ -16,6 +16,7 @@ from pretrain.training import (
     check_optimizer,
     derive,
     make_train_state,
+    refuse_single_values,
     train_batching,
 )
 from transfer.classification.config import ClassificationConfig
@@ -110,6 +111,7 @@ def setup_training(
         max_corrupt=config.dataset.max_corrupt,
         **train_batching(config, fabric),
     )
+    refuse_single_values(network, backbone.spec.input_size[1], config, fabric)
     state = make_train_state(
         network,
         config,
