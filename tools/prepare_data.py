@@ -78,10 +78,12 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _check(options: Any, root: Path) -> list[Any]:
+    from pretrain.check_results import wrong
     from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
     from transfer.captioning.check import check_coco
     from transfer.detection.check import check_voc
     from transfer.detection.check_instances import check_instances
+    from transfer.detection.config import DatasetConfig
     from transfer.detection.yolo import convert_yolo
 
     results: list[Any] = []
@@ -90,8 +92,14 @@ def _check(options: Any, root: Path) -> list[Any]:
     if options.kind == "cifar":
         return results + check_cifar(root)
     if options.kind == "yolo":
-        return convert_yolo(root, None, write=False)
-    checks = {"imagenet": check_imagenet, "voc": check_voc, "coco": check_coco}
+        try:
+            return convert_yolo(root, None, write=False)
+        except UsageError as error:
+            return [wrong(str(error))]
+    if options.kind == "voc":
+        config = DatasetConfig(no_annotation=options.no_annotation)
+        return check_voc(root, options.sample, config)
+    checks = {"imagenet": check_imagenet, "coco": check_coco}
     check: Any = (checks | {"instances": check_instances})[options.kind]
     return [*results, *check(root, options.sample)]
 

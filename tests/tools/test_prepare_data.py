@@ -117,6 +117,12 @@ def test_images_without_an_annotation(single, capsys):
     run("voc", "--data", single, *empty, capsys=capsys)
     listed = lines(single / "ImageSets/Main/train.txt") + lines(single / "ImageSets/Main/val.txt")
     assert len(listed) == 15
+    assert check("voc", single, capsys)[0] == 1
+    prepare = ["voc", "--check", str(single), "--no-annotation", "empty"]
+    with pytest.raises(SystemExit) as ended:
+        prepare_data.main(prepare)
+    assert ended.value.code == 0
+    assert "image without an annotation (no object, as asked)" in capsys.readouterr().out
 
 
 def test_other_names_of_folders(single, capsys):
@@ -218,6 +224,11 @@ def test_yolo_to_a_dry_run(tmp_path, backbone_file, capsys):
     assert code == 0
     assert "all: 6 images, 6 objects of 1 classes" in said
     assert not (root / "annotations").exists()
+    (root / "labels/0.txt").write_text("7 0.5 0.5 0.5 0.5\n")
+    code, said = check("yolo", root, capsys)
+    assert code == 1
+    assert "0.txt:1: class '7' is none of the 1 names" in said
+    (root / "labels/0.txt").write_text("")
     out = tmp_path / "coco"
     run("yolo", "--data", root, "--out", out, capsys=capsys)
     run("instances", "--data", out, "--val-fraction", "0.5", capsys=capsys)

@@ -6,7 +6,8 @@ from pretrain.check_results import CheckResult, decoded, note, ok, wrong
 from pretrain.errors import UsageError, shorten
 from transfer.detection.coco import read_coco
 from transfer.detection.coco_layout import find_splits
-from transfer.detection.records import summarize_issues
+from transfer.detection.config import DatasetConfig
+from transfer.detection.records import raise_for_issues, summarize_issues
 from transfer.detection.voc import choose_splits
 
 # images of the releases (cocodataset.org)
@@ -29,11 +30,12 @@ def check_instances(root: Path, sample: int) -> list[CheckResult]:
             "SPLIT/_annotations.coco.json, annotations/SPLIT.json, SPLIT/annotations.json, "
             "result.json, labels.json and other JSON files with images, annotations, categories"
         )]  # fmt: skip
-    results: list[CheckResult] = []
+    config, results = DatasetConfig(), list[CheckResult]()
     classes: set[str] = set()
     for split, path in splits.items():
         try:
-            records = read_coco(root, split)
+            records = read_coco(root, split, config=config, check=False)
+            raise_for_issues(records.issues, "it", config, option=None)
         except UsageError as error:
             results.append(wrong(f"{split}: {error}"))
             continue
@@ -45,7 +47,9 @@ def check_instances(root: Path, sample: int) -> list[CheckResult]:
         expected = _EXPECTED.get(split, len(records))
         is_complete = expected == len(records)
         results.append(ok(text) if is_complete else wrong(f"{text}; {expected:,} images expected"))
-        results += [note(f"{split}: {line}") for line in summarize_issues(records.issues)]
+        results += [
+            note(f"{split}: {line}") for line in summarize_issues(records.issues, option=None)
+        ]
         if new := [name for name in records.classes if classes and name not in classes]:
             text = f"{split}: {len(new)} categories are in no split before: {shorten(new)}"
             results.append(note(text))

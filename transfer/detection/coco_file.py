@@ -4,13 +4,13 @@ Whole numbers may be written as 7.0, sizes and categories' ids also as text; a s
 nothing is not written.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pretrain.errors import UsageError
-from transfer.detection.detections_file import read_json
 from transfer.detection.records import DataIssue
 
 _LISTS = ("images", "categories", "annotations")
@@ -50,6 +50,17 @@ def read_instance_file(path: Path) -> InstanceFile:
     images = _read_images(path, content["images"])
     categories = _read_categories(path, content, issues)
     return InstanceFile(path, images, categories, list(content["annotations"]), issues)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a file; UsageError with file and line where it is none."""
+    try:
+        return json.loads(path.read_bytes())  # UTF-8, or 16 with its mark
+    except FileNotFoundError as error:
+        raise UsageError(f"there is no file {path}.") from error
+    except (ValueError, RecursionError) as error:
+        line = getattr(error, "lineno", 1)
+        raise UsageError(f"{path}:{line}: it is no JSON ({error}).") from error
 
 
 def read_content(path: Path) -> Mapping[str, list[Mapping[str, Any]]]:

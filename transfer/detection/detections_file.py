@@ -1,6 +1,5 @@
 """COCO-style results lists from disk, with categories by name or by number."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import numpy as np
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from transfer.detection.box_form import check_box_form
+from transfer.detection.coco_file import read_json
 from transfer.detection.records import Records, label_names
 
 
@@ -157,14 +157,3 @@ def read_names(path: Path) -> dict[int, str]:
         raise UsageError(
             f'{path} is no map of categories: {{"1": "cat", "2": "dog"}} or an MS-COCO file.'
         ) from error
-
-
-def read_json(path: Path) -> Any:
-    """The content of a file; UsageError with file and line where it is none."""
-    try:
-        return json.loads(path.read_bytes())  # UTF-8, or 16 with its mark
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}.") from error
-    except (ValueError, RecursionError) as error:
-        line = getattr(error, "lineno", 1)
-        raise UsageError(f"{path}:{line}: it is no JSON ({error}).") from error

@@ -9,9 +9,8 @@ from pathlib import Path
 from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
 from pretrain.run import write_text
-from transfer.detection.coco_file import read_id, read_instance_file
+from transfer.detection.coco_file import read_id, read_instance_file, read_json
 from transfer.detection.coco_layout import ImageFinder, find_splits
-from transfer.detection.detections_file import read_json
 from transfer.detection.voc import match_files
 from transfer.detection.voc_layout import lay_out
 
