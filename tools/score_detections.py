@@ -91,7 +91,7 @@ def main(argv: list[str] | None = None) -> None:
         print(line(f"  {name}", (table["0.50"][name] for table in (scores.voc07, scores.area))))
     if coco is not None:
         values = ", ".join(f"{key} {value:.2f}" for key, value in coco.items() if value is not None)
-        print(f"MS-COCO's measure (another one): {values}")
+        print(f"MS-COCO's measure (another one): {values or '-'}")
     if options.out is not None:
         content = {"voc07": scores.voc07, "area": scores.area, "mean": scores.mean, "coco": coco}
         write_text(options.out, json.dumps(content, indent=1) + "\n")
