@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 from timm.models._features import FeatureGetterNet  # what features_only="getter" uses
 from torch import Tensor, nn
 from torchvision.transforms import InterpolationMode, v2
@@ -94,6 +95,16 @@ class Backbone:
         stated = self.provenance.stated or {}
         assumed = [f"assumed: {text}" for text in stated.get("assumed", ())]
         return [*stated.get("notes", ()), *assumed]
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Classes of the classifier's outputs; () where they are not known.
+
+        1,000 that the file does not name are ImageNet's synsets, sorted, as everybody trains.
+        """
+        if self.provenance.classes is not None:
+            return tuple(self.provenance.classes)
+        return tuple(ImageNetInfo().label_names()) if self.spec.num_classes == 1000 else ()
 
     @cached_property
     def _fingerprint(self) -> str:

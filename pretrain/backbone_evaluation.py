@@ -1,20 +1,20 @@
 """A backbone's own classifier on a data set, the labels in the order of its outputs."""
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from lightning.fabric import Fabric
-from timm.data.imagenet_info import ImageNetInfo
 from torchvision.transforms import v2
 
 from pretrain.backbone import Backbone
 from pretrain.data import Images, Transformed, collate, folders
 from pretrain.data.cifar import find_cifar, open_cifar
-from pretrain.data.folders import CLASS_ORDERS, ClassOrder, order_classes
 from pretrain.data.pixels import Pixels
 from pretrain.errors import UsageError, shorten
 from pretrain.evaluation import ClassificationScores, evaluate
@@ -22,6 +22,14 @@ from pretrain.images import class_folders
 from pretrain.progress import log
 from pretrain.spec import evaluation_crop
 from pretrain.training import Loader
+
+ClassOrder = Literal["alphabetical", "natural", "number"]
+"""Which class folder is output 0, 1, ... of a classifier: see CLASS_ORDERS."""
+CLASS_ORDERS: dict[ClassOrder, str] = {
+    "alphabetical": "as torchvision's ImageFolder sorts them",
+    "natural": "as timm sorts them: digits are numbers, the case of letters is nothing",
+    "number": "a folder's name is the number of its output",
+}
 
 
 @dataclass(frozen=True)
@@ -121,7 +129,7 @@ def open_matched(
             be other outputs in each order.
     """
     named, count = backbone.provenance.classes is not None, backbone.spec.num_classes
-    outputs = output_names(backbone)
+    outputs = backbone.output_names
     how = "by the names in the file" if named else "by timm's list of ImageNet's synsets"
     images: Images
     if (cifar := find_cifar(root)) is not None:
@@ -172,15 +180,38 @@ def open_matched(
     return replace(images, classes=names, labels=np.array(numbers)[images.labels]), how
 
 
-def output_names(backbone: Backbone) -> tuple[str, ...]:
-    """Classes of a backbone's outputs; those of 1,000 that the file does not name are ImageNet's.
+def order_classes(names: Sequence[str], order: ClassOrder, num_outputs: int) -> list[int]:
+    """The output of a classifier that each class folder is.
 
-    Empty where they are not known.
+    Args:
+        names: of the folders.
+        order: see ClassOrder.
+        num_outputs: of the classifier; as many as folders, but with `number`.
+
+    Raises:
+        UsageError: a folder that is no output, two that are the same, or another number of folders.
     """
-    if backbone.provenance.classes is not None:
-        return tuple(backbone.provenance.classes)
-    # sorted synsets: the order that everybody trains in
-    return tuple(ImageNetInfo().label_names()) if backbone.spec.num_classes == 1000 else ()
+    if order == "number":
+        outputs = [int(name) if name.isdecimal() else -1 for name in names]
+        valid = range(num_outputs)
+        if wrong := [name for name, n in zip(names, outputs, strict=True) if n not in valid]:
+            raise UsageError(
+                f"{len(wrong)} of {len(names)} class folders are not the number of an output, 0 to "
+                f"{num_outputs - 1}: {shorten(wrong)}."
+            )
+    elif len(names) != num_outputs:
+        raise UsageError(
+            f"there are {len(names)} class folders and {num_outputs} outputs; in {order} order "
+            "each output needs its folder."
+        )
+    else:
+        keys = [_natural_key(name) if order == "natural" else name for name in names]
+        ranks = {key: place for place, key in enumerate(sorted(set(keys)))}
+        outputs = [ranks[key] for key in keys]
+    if len(set(outputs)) < len(outputs):
+        twice = [name for name, n in zip(names, outputs, strict=True) if outputs.count(n) > 1]
+        raise UsageError(f"class folders {shorten(twice)} are the same in {order} order.")
+    return outputs
 
 
 def _only_order(classes: Sequence[str], root: Path) -> ClassOrder:
@@ -206,3 +237,9 @@ def _only_order(classes: Sequence[str], root: Path) -> ClassOrder:
         f"folders of {root} is output {start} depends on their order. Give the one that the "
         f"classifier was trained with: {remedies}."
     )
+
+
+def _natural_key(name: str) -> tuple[tuple[str, int], ...]:
+    """As timm's: digits are numbers, the case of letters is nothing."""
+    parts = re.findall(r"(\D*)(\d*)", name.lower())
+    return tuple((text, int(digits or -1)) for text, digits in parts)

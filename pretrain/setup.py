@@ -10,7 +10,6 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
-from pretrain.backbone_evaluation import output_names
 from pretrain.config import PretrainConfig
 from pretrain.data import ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
@@ -100,7 +99,7 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
                 f"{config.model.arch} {config.model.args or ''}. Give --model.arch "
                 f"{init.spec.arch} or a backbone of that architecture."
             )
-        outputs = output_names(init)
+        outputs = init.output_names
         same = outputs == data.train.classes
         if init.spec.num_classes and not same:
             why = "its classes are others" if outputs else "its file does not name its classes"

@@ -127,7 +127,7 @@ def job_status(job: Job, out: Path) -> JobStatus:
     if None not in (fingerprint, expected) and fingerprint != expected:
         differences.append(f"backbone: {fingerprint} there, {expected} here")
     for key, value in result.data.items() if result else ():
-        if value != job.data.get(key, value):
+        if key != "notes" and value != job.data.get(key, value):
             differences.append(f"data, {key}: {value!r} there, {job.data[key]!r} here")
     if not differences:
         return JobStatus(job, "waiting" if result is None else "done", None, result)

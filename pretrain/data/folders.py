@@ -5,24 +5,13 @@ validation_labels).
 """
 
 import os
-import re
-from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 from pretrain.data.images import ImageFiles
 from pretrain.data.validation_labels import find_labels, read_labels
 from pretrain.errors import UsageError, shorten
 from pretrain.images import class_folders, describe_others, list_classes, list_images
-
-ClassOrder = Literal["alphabetical", "natural", "number"]
-"""Which class folder is output 0, 1, ... of a classifier: see CLASS_ORDERS."""
-CLASS_ORDERS: dict[ClassOrder, str] = {
-    "alphabetical": "as torchvision's ImageFolder sorts them",
-    "natural": "as timm sorts them: digits are numbers, the case of letters is nothing",
-    "number": "a folder's name is the number of its output",
-}
 
 
 def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
@@ -87,43 +76,3 @@ def is_flat(folder: Path) -> bool:
 def validation_split(root: Path) -> str:
     """The name of the validation folder: `val`, or else `test`."""
     return next((split for split in ("val", "test") if (root / split).is_dir()), "val")
-
-
-def order_classes(names: Sequence[str], order: ClassOrder, num_outputs: int) -> list[int]:
-    """The output of a classifier that each class folder is.
-
-    Args:
-        names: of the folders.
-        order: see ClassOrder.
-        num_outputs: of the classifier; as many as folders, but with `number`.
-
-    Raises:
-        UsageError: a folder that is no output, two that are the same, or another number of folders.
-    """
-    if order == "number":
-        outputs = [int(name) if name.isdecimal() else -1 for name in names]
-        valid = range(num_outputs)
-        if wrong := [name for name, n in zip(names, outputs, strict=True) if n not in valid]:
-            raise UsageError(
-                f"{len(wrong)} of {len(names)} class folders are not the number of an output, 0 to "
-                f"{num_outputs - 1}: {shorten(wrong)}."
-            )
-    elif len(names) != num_outputs:
-        raise UsageError(
-            f"there are {len(names)} class folders and {num_outputs} outputs; in {order} order "
-            "each output needs its folder."
-        )
-    else:
-        keys = [_natural_key(name) if order == "natural" else name for name in names]
-        ranks = {key: place for place, key in enumerate(sorted(set(keys)))}
-        outputs = [ranks[key] for key in keys]
-    if len(set(outputs)) < len(outputs):
-        twice = [name for name, n in zip(names, outputs, strict=True) if outputs.count(n) > 1]
-        raise UsageError(f"class folders {shorten(twice)} are the same in {order} order.")
-    return outputs
-
-
-def _natural_key(name: str) -> tuple[tuple[str, int], ...]:
-    """As timm's: digits are numbers, the case of letters is nothing."""
-    parts = re.findall(r"(\D*)(\d*)", name.lower())
-    return tuple((text, int(digits or -1)) for text, digits in parts)

@@ -228,9 +228,8 @@ class BatchSource:
         count, most = len(self.corrupt), self.max_corrupt
         if count > most:
             more = f"It is number {count}; {most} may be left out. " if most else ""
-            raise UsageError(
-                f"{message} {more}{self.max_corrupt_option} N leaves out up to N such images."
-            )
+            remedy = f"{self.max_corrupt_option} N leaves out up to N such images."
+            raise UsageError(f"{message.rstrip('.')}. {more}{remedy}")
 
 
 class Loader(BatchSource):

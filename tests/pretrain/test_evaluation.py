@@ -17,8 +17,12 @@ from torch.nn import functional
 from torchvision.datasets import ImageFolder
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.backbone_evaluation import evaluate_backbone, open_matched
-from pretrain.data.folders import ClassOrder, order_classes
+from pretrain.backbone_evaluation import (
+    ClassOrder,
+    evaluate_backbone,
+    open_matched,
+    order_classes,
+)
 from pretrain.data.images import ImageFiles
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric

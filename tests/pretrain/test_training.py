@@ -79,7 +79,9 @@ def test_workers_persist_over_epochs():
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_user_s_mistake_keeps_its_words(workers):
     loader = Loader(Noise(broken=7), batch_size=4, seed=0, workers=workers, shuffle=False)
-    with pytest.raises(UsageError, match=r"^image 7\.jpg is broken$"):
+    with pytest.raises(
+        UsageError, match=r"^image 7\.jpg is broken\. --dataset\.max_corrupt N leaves"
+    ):
         list(loader.epoch(0))
 
 

@@ -121,7 +121,7 @@ def test_a_run_leaves_what_it_promises(first, three):
     wrong = sum(row["linear"] != row["true"] for row in said.values())
     assert sum(pair["count"] for pair in metrics["confused"]) == wrong
     assert (folder / "pictures/confusion.png").stat().st_size > 5000
-    assert result.data == {"name": three.name, "train": 18, "scored": 6, "classes": 3}
+    assert result.data == {"name": three.name, "train": 18, "scored": 6, "classes": 3, "notes": []}
 
 
 def test_the_probe_is_chosen_on_val_and_ties_go_to_the_stronger(first, three, small, cache):
