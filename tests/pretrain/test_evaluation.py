@@ -241,3 +241,15 @@ def test_fewer_classes_than_five(worlds, tmp_path):
     spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=count)
     evaluation = evaluate_backbone(lively(spec), tmp_path, make_fabric("cpu"), workers=0)
     assert evaluation.scores.top5 == 100.0
+
+
+def test_broken_images_name_the_option_of_the_tool(worlds, tmp_path):
+    root = shutil.copytree(worlds["classification"] / "val", tmp_path / "val").parent
+    names = sorted(path.name for path in (root / "val").iterdir())
+    for name in names[:2]:
+        next((root / "val" / name).iterdir()).write_bytes(b"no picture")
+    spec = BackboneSpec(arch="resnet10t", input_size=(3, 32, 32), num_classes=10)
+    backbone, fabric = lively(spec, classes=names), make_fabric("cpu")
+    with pytest.raises(UsageError, match=r"number 2; 1 may be left out\. --max-corrupt N leaves"):
+        evaluate_backbone(backbone, root, fabric, workers=0, max_corrupt=1)
+    assert evaluate_backbone(backbone, root, fabric, workers=0, max_corrupt=2).num_corrupt == 2
