@@ -9,15 +9,17 @@ It needs the network for pip, and a minute for each tool.
 
 import argparse
 import json
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from environments import make_environment, reason
 from writers import CLASSES, SIZES, read_truth
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def draw(folder: Path) -> dict:
@@ -58,18 +60,22 @@ def draw(folder: Path) -> dict:
     return truth
 
 
-def truncate(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
+def truncate(box, size) -> tuple[float, ...]:
     """Each number cut off."""
-    return int(x0), int(y0), int(x1), int(y1)
+    return tuple(map(int, box))
 
 
-def truncate_size(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
-    """Corner and size cut off, each by itself."""
-    return int(x0), int(y0), int(x0) + int(x1 - x0), int(y0) + int(y1 - y0)
+def truncate_percent(box, size) -> tuple[float, ...]:
+    """Corner and size as percent of the image, and back, cut off: pixel 29 may become 28."""
+    x0, y0, x1, y1 = box
+    parts = zip((x0, y0, x1 - x0, y1 - y0), size * 2, strict=True)
+    x, y, width, height = (int(100 * part / whole / 100 * whole) for part, whole in parts)
+    return x, y, x + width, y + height
 
 
-def round_inclusive(x0: float, y0: float, x1: float, y1: float) -> tuple[float, ...]:
+def round_inclusive(box, size) -> tuple[float, ...]:
     """Rounded in numbers from 1, halves to even."""
+    x0, y0, x1, y1 = box
     return round(x0 + 1) - 1, round(y0 + 1) - 1, round(x1), round(y1)
 
 
@@ -81,37 +87,55 @@ TOOLS = {
     "labelformat": (("labelformat==0.1.17",), None),
     "pylabel": (("pylabel==0.1.55", "pandas==2.3.3"), truncate),
     "pascal-voc-writer": (("pascal-voc-writer==0.1.4",), None),
-    "label-studio-converter": (("label-studio-converter==0.0.59",), truncate_size),
-    "label-studio-sdk": (("label-studio-sdk==2.1.2",), truncate_size),
+    "label-studio-converter": (("label-studio-converter==0.0.59",), truncate_percent),
+    "label-studio-sdk": (("label-studio-sdk==2.1.2",), truncate_percent),
 }
 
 
-def first_line(error: Exception) -> str:
-    """Its first sentence, without the folders of this machine."""
-    return re.sub(r"\S*/", "", str(error).splitlines()[0]).split(". ")[0][:100]
+def enter_voc(folder: Path) -> tuple[list, str]:
+    """What a user does with the folder as the tool left it.
+
+    Returns: our records with first_pixel 0 and 1, and the steps.
+    """
+    from pretrain.errors import UsageError
+    from transfer.detection.config import DatasetConfig
+    from transfer.detection.voc import read_voc
+    from transfer.detection.voc_layout import list_splits
+
+    tree, steps, rule = folder / "voc", add_images(folder, "voc"), "refuse"
+    if len(list(tree.rglob("*.xml"))) < len(SIZES):
+        rule = "empty"
+    try:
+        list_splits(tree)
+    except UsageError:
+        command = [sys.executable, ROOT / "tools/prepare_data.py", "voc", "--data", tree]
+        command += ["--val-fraction", "0.2", "--no-annotation", rule]
+        subprocess.run(command, check=True, capture_output=True, text=True)
+        steps += ["`prepare_data voc`"]
+    split = "+".join(list_splits(tree))
+
+    configs = [DatasetConfig(first_pixel=first, no_annotation=rule) for first in (0, 1)]
+    records = [read_voc(tree, split, config=config, cached=False) for config in configs]
+    steps += ["`no_annotation empty`"] if rule == "empty" else []
+    return records, ", ".join(steps) or "as written"
 
 
-def lay_out_voc(folder: Path) -> Path:
-    """The XML files that were written, with our images and a list of all of them."""
-    tree = folder / "tree"
-    shutil.copytree(folder / "images", tree / "JPEGImages")
-    for name in ("Annotations", "ImageSets/Main"):
-        (tree / name).mkdir(parents=True)
-    for file in (folder / "voc").rglob("*.xml"):
-        shutil.copy(file, tree / "Annotations")
-    (tree / "ImageSets/Main/train.txt").write_text("\n".join(SIZES), "utf-8")
-    return tree
+def enter_coco(folder: Path) -> tuple[Any, str]:
+    """Our records of the folder as the tool left it, and the steps."""
+    from transfer.detection.coco import read_coco
+    from transfer.detection.coco_layout import list_splits
+
+    steps = add_images(folder, "coco")
+    split = "+".join(list_splits(folder / "coco"))
+    return read_coco(folder / "coco", split), ", ".join(steps) or "as written"
 
 
-def lay_out_coco(folder: Path) -> Path:
-    """The JSON file that was written, with our images."""
-    root = folder / "root"
-    (file,) = (folder / "coco").rglob("*.json")
-    (root / "annotations").mkdir(parents=True)
-    shutil.copy(file, root / "annotations/instances_train.json")
-    shutil.copytree(folder / "images", root / "train")
-    shutil.copytree(folder / "images", root / "images")  # label-studio names images/a.jpg
-    return root
+def add_images(folder: Path, name: str) -> list[str]:
+    """Our images beside the files of a tool that wrote none."""
+    if any((folder / name).rglob("*.jpg")):
+        return []
+    shutil.copytree(folder / "images", folder / name / "images", dirs_exist_ok=True)
+    return ["images added"]
 
 
 def ious(records, truth: dict, loss=None) -> list[float]:
@@ -120,7 +144,7 @@ def ious(records, truth: dict, loss=None) -> list[float]:
     values = []
     for stem, objects in truth.items():
         for name, box in objects:
-            x0, y0, x1, y1 = loss(*box) if loss else box
+            x0, y0, x1, y1 = loss(box, SIZES[stem]) if loss else box
             record, best = found[stem], 0.0
             for label, (a0, b0, a1, b1) in zip(record.labels, record.boxes, strict=True):
                 width, height = min(x1, a1) - max(x0, a0), min(y1, b1) - max(y0, b0)
@@ -133,38 +157,23 @@ def ious(records, truth: dict, loss=None) -> list[float]:
 
 def measure(folder: Path, loss) -> list[str]:
     """The cells of a tool's line."""
-    from transfer.detection.coco import read_coco
-    from transfer.detection.coco_layout import list_splits as list_coco
-    from transfer.detection.config import DatasetConfig
-    from transfer.detection.voc import list_splits, read_voc
-
     truth = read_truth(folder)
 
     def show(values: list[float]) -> str:
         return f"{sum(values) / len(values):.3f} / {min(values):.3f}"
 
-    def attempt(root: Path, read, splits) -> str:
-        """What our reader says to the folder as the tool left it."""
-        try:
-            found = read(root, splits(root)[0])
-            return f"read: {len(found)} images, {found.num_objects} objects"
-        except Exception as error:
-            return f"{first_line(error)}"
+    def count(records) -> str:
+        return f"{len(records)}, {records.num_objects}"
 
-    tree, cells = lay_out_voc(folder), []
-    for first in (0, 1):
-        config = DatasetConfig(first_pixel=first, no_annotation="empty")
-        records = read_voc(tree, "train", config=config, cached=False)
-        cells.append(show(ious(records, truth)))
-        if first == (loss is round_inclusive):
-            rest = show(ious(records, truth, loss)) if loss else "none"
-            counts = f"{len(records)}, {records.num_objects}"
-    cells += [rest, counts, attempt(folder / "voc", read_voc, list_splits)]
+    (zero, one), steps = enter_voc(folder)
+    cells = [show(ious(zero, truth)), show(ious(one, truth)), ""]
+    if loss:
+        cells[2] = show(ious(one if loss is round_inclusive else zero, truth, loss))
+    cells += [count(one), steps]
     if not (folder / "coco").exists():
-        return [*cells, "-", "-", "-"]
-    records = read_coco(lay_out_coco(folder), "train")
-    cells += [show(ious(records, truth)), f"{len(records)}, {records.num_objects}"]
-    return [*cells, attempt(folder / "coco", read_coco, list_coco)]
+        return [*cells, "-", "", ""]
+    records, steps = enter_coco(folder)
+    return [*cells, show(ious(records, truth)), count(records), steps]
 
 
 def main() -> None:
@@ -172,10 +181,10 @@ def main() -> None:
     parser.add_argument("tools", nargs="*", metavar="TOOL", help=", ".join(TOOLS))
     parser.add_argument("--environments", type=Path, metavar="DIR", help="keep them here")
     options = parser.parse_args()
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+    sys.path.insert(0, str(ROOT))
     print(
         "| tool | VOC, `first_pixel` 0: IoU mean / least | 1 | with the truth so rounded | images, "
-        "objects (of 6, 30) | the folder as written | COCO: IoU | images, objects | as written |"
+        "objects (of 6, 30) | read after | COCO: IoU | images, objects | read after |"
     )
     print("|---" * 9 + "|")
     with tempfile.TemporaryDirectory() as work:
@@ -190,6 +199,8 @@ def main() -> None:
                 cells = measure(folder, loss)
             except subprocess.CalledProcessError as error:
                 cells = [reason(error)]
+            except Exception as error:
+                cells = [str(error)]
             print(
                 f"| {', '.join(requirements).replace('==', ' ')} | {' | '.join(cells)} |",
                 flush=True,
