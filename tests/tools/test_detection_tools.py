@@ -8,12 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
+from pretrain.errors import UsageError
 from tests.conftest import ROOT
 from tests.tools.test_tools import call, fails
+from tools import detect, finetune_det
 from tools.support.command import load_config
-from transfer.detection.config import DetectionConfig
+from transfer.detection.config import DatasetConfig, DetectionConfig
+from transfer.detection.data import open_data
+from transfer.detection.inference import find_images
 
 SMALL = ["--dataset.short_side", "64", "--epochs", "1", "--loader.workers", "0", "--device", "cpu",
          "--batch_size", "4", "--engine", "torchvision"]  # fmt: skip
@@ -170,3 +174,81 @@ def test_the_benchmark_of_detections_runs(worlds, tmp_path):
     assert done.returncode == 0, done.stderr
     assert "| ours, records at hand |" in done.stdout
     assert "voc07 AP50 100.0000" in done.stdout
+
+
+def photo(path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    image = Image.new("RGB", (60, 40))
+    image.paste((255, 255, 255), (4, 4, 30, 16))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    image.save(path, exif=exif, quality=95)
+
+
+def test_images_as_people_keep_them(tmp_path, capsys):
+    """Photos turned, folders, hidden files, and what is no image."""
+    for name in ("a.jpg", "b/a.JPG", ".hidden/c.jpg", "b/._a.JPG", "d.png"):
+        photo(tmp_path / name, 6 if name[0] in "ab" else 1)
+    (tmp_path / "note.txt").write_text("no image")
+    (tmp_path / "e.jpg").write_bytes(b"no picture")
+    for exif, size in (("apply", (40, 60)), ("ignore", (60, 40))):
+        records = find_images(tmp_path, exif)
+        held = {record.image_id: (record.width, record.height) for record in records}
+        assert held == {"a": size, "b/a": size, "d": (60, 40)}
+        assert [r.apply_exif for r in records] == [exif == "apply"] * 2 + [False]
+        how = {"apply": "turned as it says", "ignore": "taken as stored"}[exif]
+        said = capsys.readouterr().err
+        assert f"note: 2 photos have an EXIF orientation and are {how}: a, b/a" in said
+        assert "1 .txt (the first is note.txt)" in said
+        assert "e.jpg is no image" in said
+        assert "hidden" not in said
+    assert [r.image_id for r in find_images(tmp_path / "b/a.JPG")] == ["a"]
+    photo(tmp_path / "a.png", 1)
+    with pytest.raises(UsageError, match="two images called a"):
+        find_images(tmp_path)
+
+
+def test_a_turned_photo_is_detected_as_it_is_displayed(trained, tmp_path):
+    """What is found in it is what is found in the same picture, stored as it is displayed."""
+    photo(tmp_path / "in/turned.png", 6)
+    ImageOps.exif_transpose(Image.open(tmp_path / "in/turned.png")).save(tmp_path / "in/plain.png")
+    for exif in ("apply", "ignore"):
+        words = ["--detector", trained, "--images", tmp_path / "in", "--out", tmp_path / exif]
+        detect.main([*map(str, words), "--device", "cpu", "--no-pictures", "--exif", exif])
+        rows: dict[str, list] = {"turned": [], "plain": []}
+        for row in json.loads((tmp_path / exif / "detections.json").read_text()):
+            rows[row.pop("image_id")].append(row)
+        assert rows["plain"]
+        assert (rows["turned"] == rows["plain"]) == (exif == "apply")
+
+
+def test_a_dry_run_shows_the_notes_of_the_run(worlds, backbone_file, tmp_path, capsys):
+    tree = Path(shutil.copytree(worlds["detection"], tmp_path / "tree"))
+    xml = tree / "Annotations/train_000000.xml"
+    text = xml.read_text()
+    corner = text[text.index("<xmin>") : text.index("</xmin>")]
+    xml.write_text(text.replace(corner, "<xmin>0", 1))
+    (tree / "ImageSets/Main/val.txt").write_text("train_000000\nval_000000\n")
+    words = ["--backbone", backbone_file, "--data", tree, *SMALL, "--dry-run"]
+    finetune_det.main(list(map(str, words)))
+    shown = capsys.readouterr().out
+    notes = open_data(tree, DatasetConfig()).notes
+    assert len(notes) == 4
+    assert all(f"# note: {note}\n" in shown for note in notes)
+    assert "give --dataset.first_pixel 0" in shown
+
+
+def test_a_run_without_a_class_to_average(worlds, backbone_file, tmp_path, capsys, monkeypatch):
+    """The test split holds difficult objects alone: a dash, and no figure that is none."""
+    monkeypatch.chdir(tmp_path)
+    tree = Path(shutil.copytree(worlds["detection"], tmp_path / "tree"))
+    for xml in tree.glob("Annotations/val_*.xml"):
+        xml.write_text(xml.read_text().replace("<difficult>0<", "<difficult>1<"))
+    words = ["--backbone", backbone_file, "--data", tree, *SMALL, "--out", "run"]
+    finetune_det.main([str(word) for word in words])
+    shown = capsys.readouterr().out
+    assert "AP50       - (VOC07 11-point)       - (area)   over 0 classes" in shown
+    assert "no mean: no class has an object to find" in shown
+    metrics = json.loads(Path("run/result.json").read_text())["metrics"]
+    assert metrics["classes_in_mean"] == 0
+    assert not {"AP50", "AP_area", "AP50_best"} & metrics.keys()

@@ -12,7 +12,7 @@ from torch import nn
 from pretrain import torch_file
 from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES, describe_others, list_images, read_header
 from pretrain.progress import bar, log
 from pretrain.run import plain
@@ -208,7 +208,6 @@ def find_images(path: Path, exif: str = "apply") -> list[Record]:
         raise UsageError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
     if turned:
         how = "turned as it says" if exif == "apply" else "taken as stored"
-        log(
-            f"note: {len(turned):,} photos have an EXIF orientation and are {how}: {turned[0]}, ..."
-        )
+        names = shorten(turned, 2)
+        log(f"note: {len(turned):,} photos have an EXIF orientation and are {how}: {names}")
     return list(records.values())

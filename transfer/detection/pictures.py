@@ -119,7 +119,8 @@ def draw_precision_recall(records: Records, detections: Detections, path: Path) 
     axes.set(xlim=(0, 1), ylim=(0, 1.02), xlabel="recall", ylabel="precision")
     axes.set_title("overlap above 0.5; area in percent", fontsize=9)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=6.5, ncols=1 + (len(matches) > 12))
+    if axes.lines:
+        axes.legend(fontsize=6.5, ncols=1 + (len(matches) > 12))
     save_figure(figure, path)
 
 
