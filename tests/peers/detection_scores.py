@@ -46,21 +46,21 @@ COCO = ("pycocotools", "faster-coco-eval", "hotcoco", "ultrafast-pycocotools", "
 SLOW = ("torchmetrics", "torchmetrics, backend faster_coco_eval", "supervision")
 # (difficult objects as, evaluators, why)
 PLAN = (
-    ("ignored", ("mmdet",), "VOC's rules, but IoU >= threshold, in float32"),
-    ("crowd", COCO + SLOW, "101 points; the best object still free; a crowd covers any part"),
+    ("ignored", ("mmdet",), "VOC's rules, IoU >= threshold"),
+    ("crowd", COCO + SLOW, "101 points; the best object still free"),
     ("drop", COCO, "hits on difficult objects are wrong"),
     ("keep", COCO, "effects cancel, by chance"),
     ("keep", ("globox",), "reads no flag, nor `iscrowd`"),
     ("crowd, left and top not moved", ("pycocotools",), "boxes of the XML taken as from 0"),
-    ("drop", ("ultralytics",), "no difficult; 101 points between measured ones"),
+    ("drop", ("ultralytics",), "no difficult; the best object still free; 101 points"),
     ("keep", ("ultralytics",), ""),
-    ("drop", ("map-boxes",), "no difficult; a second hit on a taken object is wrong"),
+    ("drop", ("map-boxes",), "no difficult; skips images without objects"),
     ("keep", ("map-boxes",), ""),
     ("keep", ("map-boxes, rows by rising score",), "matches in the order of the rows"),
-    ("drop", ("object-detection-metrics",), "no difficult; a second hit is wrong"),
+    ("drop", ("object-detection-metrics",), "no difficult; otherwise VOC's rules"),
     ("keep", ("object-detection-metrics",), ""),
     ("its column", ("mean-average-precision",), "counted as objects; flags transposed; + 1 pixel"),
-    ("drop", ("mapcalc",), "a mean over images; scores are never looked at"),
+    ("drop", ("mapcalc",), "mean over images; scores are never looked at"),
 )
 
 
