@@ -249,9 +249,11 @@ def choose_pixels(
         if written == stored and not fit(stored) and fit(displayed):
             return stored, False, ("EXIF orientation", f"{text}, which the boxes do not fit")
         exif = "apply" if written == displayed else "ignore"
-    if exif == "apply":
-        return displayed, True, ("photo turned", text)
-    return stored, False, ("photo as stored", text)
+    is_turned = exif == "apply"
+    kind = "photo turned" if is_turned else "photo as stored"
+    if written not in (stored, displayed, (0, 0)):
+        kind = "size of another image"
+    return displayed if is_turned else stored, is_turned, (kind, text)
 
 
 def refuse_resized(issues: Sequence[DataIssue], num_images: int) -> list[DataIssue]:

@@ -189,6 +189,9 @@ def test_classes_without_objects_stay_out_of_the_mean():
     assert scores.voc07["0.50"] == {"cat": 100, "dog": None}
     assert scores.mean["area"] == {"AP": 100, "AP50": 100, "AP75": 100}
     assert scores.num_classes == 1
+    scores = evaluate(records({"a": [("dog", FAR, True)]}), [])
+    assert scores.mean["voc07"] == {"AP": None, "AP50": None, "AP75": None}
+    assert scores.num_classes == 0
 
 
 def test_equal_scores_keep_their_order():
