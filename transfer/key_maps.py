@@ -1,4 +1,4 @@
-"""Key maps: how other programs name the tensors of a ResNet, as rows of which one fits each name.
+"""Key maps: how other programs name the tensors of a network, as rows of which one fits each name.
 
 A row is (ours, theirs). `<b>` is the number of a block, `<k>` of a convolution, `<p>` a parameter
 or statistic, `<rest>` anything; each stands on both sides. Both directions are derived from the
@@ -9,11 +9,12 @@ timm's names, which for ResNets are torchvision's and the CutMix release's.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import TypeVar
+from functools import cache, cached_property
+from typing import Any, TypeVar
+
+from transfer.network_maps import NETWORK_MAPS, Row
 
 Value = TypeVar("Value")
-Row = tuple[str, str]
 
 _PLACEHOLDERS = {
     "<b>": r"(?P<b>\d+)",
@@ -29,45 +30,63 @@ class KeyMap:
 
     rows: Sequence[Row]
     ignored: Sequence[str] = ()
+    architectures: Sequence[tuple[str, dict[str, Any]]] = ()
+    """Where not empty, the only ones that names like these belong to, with their arguments."""
 
     def ours(self, theirs: str) -> str | None:
         """Our name for one of theirs; None where no row fits."""
-        return _translate(theirs, tuple((right, left) for left, right in self.rows))
+        return _translate(theirs, self._from_theirs)
 
     def theirs(self, ours: str) -> str | None:
         """Their name for one of ours; None where no row fits."""
-        return _translate(ours, tuple(self.rows))
+        return _translate(ours, self._from_ours)
+
+    @cached_property
+    def _from_theirs(self) -> "Patterns":
+        return _split((theirs, ours) for ours, theirs in self.rows)
+
+    @cached_property
+    def _from_ours(self) -> "Patterns":
+        return _split(self.rows)
 
     def rename(self, weights: Mapping[str, Value]) -> dict[str, Value] | None:
         """Weights under our names; None where a name has no row, or two become one."""
-        ignored = self.find_ignored(weights)
-        kept = {self.ours(name): value for name, value in weights.items() if name not in ignored}
-        if None in kept or len(kept) + len(ignored) != len(weights):
-            return None
-        return kept  # type: ignore[return-value]
+        ignored = set(self.find_ignored(weights))
+        kept: dict[str, Value] = {}
+        for name, value in weights.items():
+            if name not in ignored:
+                if (ours := self.ours(name)) is None or ours in kept:
+                    return None
+                kept[ours] = value
+        return kept
 
     def find_ignored(self, names: Iterable[str]) -> list[str]:
         """Their names that `rename` leaves out."""
         return [n for n in names if any(re.fullmatch(pattern, n) for pattern in self.ignored)]
 
 
-def _translate(name: str, rows: tuple[Row, ...]) -> str | None:
+# what a name begins with, the whole left side, the right side
+Patterns = list[tuple[str, str, str]]
+
+
+def _translate(name: str, patterns: Patterns) -> str | None:
     """From the left side of the first row that fits to its right side."""
-    for pattern, template in _compile(rows):
-        if match := pattern.fullmatch(name):
-            return template.format(**match.groupdict())
+    for begin, left, right in patterns:
+        if name.startswith(begin) and (match := _compile(left).fullmatch(name)):
+            return re.sub(r"<(\w+)>", lambda found: str(match[found[1]]), right)
     return None
 
 
-@lru_cache
-def _compile(rows: tuple[Row, ...]) -> list[tuple[re.Pattern[str], str]]:
-    compiled = []
-    for left, right in rows:
-        pattern = re.escape(left)
-        for placeholder, expression in _PLACEHOLDERS.items():
-            pattern = pattern.replace(re.escape(placeholder), expression)
-        compiled.append((re.compile(pattern), re.sub(r"<(\w+)>", r"{\1}", right)))
-    return compiled
+def _split(rows: Iterable[Row]) -> Patterns:
+    return [(left.partition("<")[0], left, right) for left, right in rows]
+
+
+@cache
+def _compile(left: str) -> re.Pattern[str]:
+    pattern = re.escape(left)
+    for placeholder, expression in _PLACEHOLDERS.items():
+        pattern = pattern.replace(re.escape(placeholder), expression)
+    return re.compile(pattern)
 
 
 def _stages(*rows: Row) -> list[Row]:
@@ -157,6 +176,122 @@ MMPRETRAIN_DEEP_STEM = KeyMap(
     ]
 )
 
+_TRANSFORMERS = [
+    ("conv1.weight", "embedder.embedder.convolution.weight"),
+    ("bn1.<p>", "embedder.embedder.normalization.<p>"),
+    *(
+        row
+        for s in (1, 2, 3, 4)
+        for ours, theirs in [(f"layer{s}.<b>", f"encoder.stages.{s - 1}.layers.<b>")]
+        for row in [
+            (f"{ours}.downsample.0.weight", f"{theirs}.shortcut.convolution.weight"),
+            (f"{ours}.downsample.1.<p>", f"{theirs}.shortcut.normalization.<p>"),
+            *(
+                row
+                for k in (1, 2, 3)
+                for row in [
+                    (f"{ours}.conv{k}.weight", f"{theirs}.layer.{k - 1}.convolution.weight"),
+                    (f"{ours}.bn{k}.<p>", f"{theirs}.layer.{k - 1}.normalization.<p>"),
+                ]
+            ),
+        ]
+    ),
+]
+TRANSFORMERS = KeyMap(
+    [
+        *((ours, f"resnet.{theirs}") for ours, theirs in _TRANSFORMERS),
+        ("fc.<p>", "classifier.1.<p>"),
+    ]
+)
+
+
+def _sequential(first_stage: int) -> KeyMap:
+    """nn.Sequential(*network.children()): numbers instead of names."""
+    return KeyMap(
+        [
+            ("conv1.weight", "0.weight"),
+            ("bn1.<p>", "1.<p>"),
+            *((f"layer{s}.<rest>", f"{first_stage + s - 1}.<rest>") for s in (1, 2, 3, 4)),
+            ("fc.<p>", f"{first_stage + 5}.<p>"),
+        ]
+    )
+
+
+def _paddle_clas(layers: Sequence[int], deep: bool) -> KeyMap:
+    """PaddleClas numbers the blocks of all stages; its deep stem is that of ResNet-D."""
+    stem = [("conv1.weight", "stem.0.conv.weight"), ("bn1.<p>", "stem.0.bn.<p>")]
+    if deep:
+        stem = [
+            *((f"conv1.{3 * n}.weight", f"stem.{n}.conv.weight") for n in (0, 1, 2)),
+            *((f"conv1.{3 * n + 1}.<p>", f"stem.{n}.bn.<p>") for n in (0, 1)),
+            ("bn1.<p>", "stem.2.bn.<p>"),
+        ]
+    rows, number = [*stem, ("fc.<p>", "fc.<p>")], 0
+    for stage, depth in enumerate(layers, 1):
+        for block in range(depth):
+            ours, theirs = f"layer{stage}.{block}", f"blocks.{number}"
+            shift = int(deep)  # behind the pooling
+            rows += [
+                (f"{ours}.downsample.{shift}.weight", f"{theirs}.short.conv.weight"),
+                (f"{ours}.downsample.{shift + 1}.<p>", f"{theirs}.short.bn.<p>"),
+            ]
+            for k in (1, 2, 3):
+                rows.append((f"{ours}.conv{k}.weight", f"{theirs}.conv{k - 1}.conv.weight"))
+                rows.append((f"{ours}.bn{k}.<p>", f"{theirs}.conv{k - 1}.bn.<p>"))
+            number += 1
+    return KeyMap(rows)
+
+
+# github.com/kuangliu/pytorch-cifar and those after it
+CIFAR = KeyMap(
+    [
+        ("fc.<p>", "linear.<p>"),
+        *(
+            (f"layer{s}.<b>.downsample.<rest>", f"layer{s}.<b>.shortcut.<rest>")
+            for s in (1, 2, 3, 4)
+        ),
+        ("conv1.weight", "conv1.weight"),
+        ("bn1.<p>", "bn1.<p>"),
+        *((f"layer{s}.<b>.<rest>", f"layer{s}.<b>.<rest>") for s in (1, 2, 3, 4)),
+    ]
+)
+# github.com/akamaster/pytorch_resnet_cifar10: three stages, shortcuts without weights
+AKAMASTER = KeyMap(
+    [
+        ("fc.<p>", "linear.<p>"),
+        ("conv1.weight", "conv1.weight"),
+        ("bn1.<p>", "bn1.<p>"),
+        *(
+            (f"layer{s}.<b>.{kind}<k>.<p>", f"layer{s}.<b>.{kind}<k>.<p>")
+            for s in (1, 2, 3)
+            for kind in ("conv", "bn")
+        ),
+    ],
+    architectures=[(f"resnet{depth}_cifar", {}) for depth in (20, 32, 44, 56, 110)],
+)
+# github.com/weiaicunzai/pytorch-cifar100
+CIFAR_100 = KeyMap(
+    [
+        ("conv1.weight", "conv1.0.weight"),
+        ("bn1.<p>", "conv1.1.<p>"),
+        ("fc.<p>", "fc.<p>"),
+        *(
+            row
+            for s in (1, 2, 3, 4)
+            for ours, theirs in [(f"layer{s}.<b>", f"conv{s + 1}_x.<b>")]
+            for row in [
+                (f"{ours}.downsample.<rest>", f"{theirs}.shortcut.<rest>"),
+                *(
+                    (f"{ours}.{kind}{k}.<p>", f"{theirs}.residual_function.{3 * k - 3 + shift}.<p>")
+                    for k in (1, 2, 3)
+                    for shift, kind in enumerate(("conv", "bn"))
+                ),
+            ]
+        ),
+    ]
+)
+_BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+
 KEY_MAPS: dict[str, KeyMap] = {
     "timm and torchvision": PLAIN,
     "detectron2": DETECTRON2,
@@ -165,4 +300,17 @@ KEY_MAPS: dict[str, KeyMap] = {
     "Caffe2 of FAIR": CAFFE2_FAIR,
     "mmpretrain and openmixup": MMPRETRAIN,
     "mmpretrain and openmixup, deep stem": MMPRETRAIN_DEEP_STEM,
+    "transformers' ResNet": TRANSFORMERS,
+    "transformers' ResNet, without classifier": KeyMap(_TRANSFORMERS),
+    "Sequential of its children": _sequential(4),
+    "Sequential of its children, without pooling": _sequential(3),
+    "pytorch_resnet_cifar10": AKAMASTER,
+    "pytorch-cifar": CIFAR,
+    "pytorch-cifar100": CIFAR_100,
+    **{
+        f"PaddleClas, ResNet-{depth}{'-vd' if deep else ''}": _paddle_clas(layers, deep)
+        for depth, layers in _BOTTLENECKS.items()
+        for deep in (False, True)
+    },
+    **{row.title: KeyMap(row.rows, row.ignored, row.architectures) for row in NETWORK_MAPS},
 }

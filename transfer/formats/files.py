@@ -5,14 +5,18 @@
     pickle                 detectron2, MSRA, CIFAR      pretrain.safe_pickle
     length and "{"         safetensors
     zip with *.npy         NumPy archive                numpy.load(allow_pickle=False)
+    *.index.json           names and the files they are in, each of the above
 
 What a header announces is compared with what the file holds before it is read, so that a hostile
 file cannot take more memory than a small multiple of its own size.
 """
 
+import hashlib
+import json
 import re
 import struct
 import zipfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,18 +35,55 @@ _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _DAMAGE = (*safe_pickle.DAMAGE, zipfile.BadZipFile, struct.error, safetensors.SafetensorError)
 _MAX_MEMBERS = 100_000
 _MAX_TENSORS = 100_000
+_MAX_INDEX = 2**24  # bytes
+_INDEX = ".index.json"
 
 
 class Arguments:
     """Stands where a checkpoint names argparse.Namespace: plain attributes, nothing more."""
 
 
+class Record(dict[Any, Any]):
+    """Stands for other programs' configurations and logs: plain attributes and entries."""
+
+
+class _Array(np.ndarray):
+    """Stands where numpy.ndarray is named: empty, until NumPy fits shape and bytes to it."""
+
+    def __new__(cls, *_: Any) -> "_Array":
+        return np.empty(0, np.uint8).view(cls)
+
+
+def _text(*parts: str) -> str:
+    """For a path, which pickles as its parts."""
+    return "/".join(map(str, parts))
+
+
 # found in other programs' checkpoints, and inert: plain attributes, plain numbers
 _INERT = [
     (Arguments, "argparse.Namespace"),
     (safe_pickle.number_type, "numpy.dtype"),
-    (safe_pickle.number, "numpy.core.multiarray.scalar"),
-    (safe_pickle.number, "numpy._core.multiarray.scalar"),
+    (_Array, "numpy.ndarray"),
+    *(
+        (function, f"numpy.{module}.multiarray.{name}")
+        for module in ("core", "_core")
+        for name, function in (("scalar", safe_pickle.number), ("_reconstruct", _Array))
+    ),
+    *(
+        (Record, name)
+        for name in (
+            "mmengine.logging.history_buffer.HistoryBuffer",
+            "mmengine.config.config.ConfigDict",
+            "yacs.config.CfgNode",
+            "fvcore.common.config.CfgNode",
+            "easydict.EasyDict",
+            "addict.addict.Dict",
+            "vissl.utils.hydra_config.AttrDict",
+            "lightning.fabric.utilities.data.AttributeDict",
+            "lightning_fabric.utilities.data.AttributeDict",
+        )
+    ),
+    *((_text, f"pathlib.{name}") for name in ("PosixPath", "WindowsPath", "PurePosixPath")),
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
 
@@ -54,7 +95,36 @@ _FOREIGN = {
     rb"version https://git-lfs": "a pointer of Git LFS. Fetch the file itself (git lfs pull)",
     rb"\x08[\x07\x08]\x12\x07pytorch": "an ONNX graph, which holds no named weights. Give the "
     "checkpoint",
+    rb"\xff\xd8\xff|\x89PNG": "an image, not a checkpoint",
 }
+_SAVE = 'torch.save({}, "weights.pth") makes a file that is read here'
+# archives and folders that hold a network, but not as names and tensors: a file in them, what it is
+_PROGRAMS = (
+    (r"(.*/)?constants\.pkl", "a TorchScript program. "
+     + _SAVE.format('torch.jit.load("{path}").state_dict()')),
+    (r"(.*/)?(archive_format|serialized_exported_program\.json)", "a program of torch.export. "
+     + _SAVE.format('dict(torch.export.load("{path}").state_dict)')),
+    (r".*model\.weights\.h5", "a Keras archive: its layers have other names and other orders of "
+     "axes. Put its arrays into timm's network of the same function (tf_...) and save that"),
+    (r"(.*/)?saved_model\.pb", "a TensorFlow SavedModel: a graph with variables. Put its arrays "
+     "into timm's network of the same function (tf_...) and save that"),
+    (r"[^/]*\.distcp", "a distributed checkpoint. python -m torch.distributed.checkpoint."
+     "format_utils dcp_to_torch {path} weights.pth makes a file that is read here"),
+)  # fmt: skip
+
+
+def describe_program(names: Iterable[str], path: Path) -> str | None:
+    """What an archive or folder with these files in it is, and how it becomes a checkpoint."""
+    for name in names:
+        for pattern, description in _PROGRAMS:
+            if re.fullmatch(pattern, name):
+                return f"{path} is {description.replace('{path}', str(path))}."
+        if name == "data.pkl":
+            return (
+                f"{path} is a torch file that was unpacked. Pack its folder, the one that holds "
+                f"data.pkl, again: python -m zipfile -c weights.pth {path.with_suffix('')}"
+            )
+    return None
 
 
 @dataclass(frozen=True)
@@ -77,6 +147,8 @@ def open_file(path: Path) -> CheckpointFile:
         UsageError: no such file, cut short, lying about its sizes, holding code, or unknown.
     """
     size = safe_pickle.require_file(path)
+    if path.name.endswith(_INDEX):
+        return _open_shards(path, size)
     with open(path, "rb") as handle:
         head = handle.read(64)
     metadata: dict[str, str] = {}
@@ -90,6 +162,8 @@ def open_file(path: Path) -> CheckpointFile:
         container = "safetensors"
         content, metadata = _open_safetensors(path)
     elif is_pickle:
+        if path.name == "data.pkl" and (path.parent / "data").is_dir():
+            raise UsageError(str(describe_program([path.name], path.parent)))
         container, content = "pickle", safe_pickle.load(path)
     else:
         for beginning, description in _FOREIGN.items():
@@ -110,6 +184,8 @@ def _load_torch(path: Path) -> Any:
 
 def _open_zip(path: Path, size: int) -> tuple[str, Any]:
     names = _check_members(path, size)
+    if program := describe_program(names, path):
+        raise UsageError(program)
     if any(name.endswith("data.pkl") for name in names):
         return "torch file", _load_torch(path)
     if names and all(name.endswith(".npy") for name in names):
@@ -126,21 +202,19 @@ def _open_zip(path: Path, size: int) -> tuple[str, Any]:
 
 
 def _check_members(path: Path, size: int) -> list[str]:
-    """Names of the members; UsageError where one is packed, doubled or larger than the file."""
+    """Names of the members; UsageError where two have one name, or they are larger than the file.
+
+    Torch and NumPy do not pack; people who repack do. Weights hardly become smaller by it.
+    """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
+            members = [member for member in archive.infolist() if not member.is_dir()]
     except _DAMAGE as error:
         raise safe_pickle.damaged(path, f"zip archive ({first_line(error)})") from error
     names = [member.filename for member in members]
-    is_npz = all(name.endswith(".npy") for name in names)
-    packed = [member.filename for member in members if member.compress_type != zipfile.ZIP_STORED]
+    is_packed = any(member.compress_type != zipfile.ZIP_STORED for member in members)
     announced = sum(member.file_size for member in members)
-    if packed and not is_npz:
-        raise UsageError(
-            f"{path} holds packed members ({packed[0]}), which torch never writes. It was not read."
-        )
-    if len(members) > _MAX_MEMBERS or announced > (4 * size if is_npz else size):
+    if len(members) > _MAX_MEMBERS or announced > (4 * size if is_packed else size):
         raise UsageError(
             f"{path} ({size:,} bytes) announces {len(members):,} members of {announced:,} bytes: "
             "more than it can hold. It was not read."
@@ -148,6 +222,29 @@ def _check_members(path: Path, size: int) -> list[str]:
     if len(set(names)) != len(names):
         raise UsageError(f"{path} holds two members of one name. It was not read.")
     return names
+
+
+def _open_shards(path: Path, size: int) -> CheckpointFile:
+    """All files of an index, which lie beside it; the hash is that of their hashes."""
+    if size > _MAX_INDEX:
+        raise UsageError(f"{path} ({size:,} bytes) is too large for an index. It was not read.")
+    try:
+        places = dict(json.loads(path.read_text(encoding="utf-8"))["weight_map"])
+        parts = sorted({str(part) for part in places.values()})
+    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        raise safe_pickle.damaged(path, f"index of weights ({first_line(error)})") from error
+    if bad := [part for part in parts if Path(part).name != part or part.endswith(_INDEX)]:
+        raise UsageError(f"{path} names {bad[0]!r}, which is no file beside it. It was not read.")
+    shards = {part: open_file(path.parent / part) for part in parts}
+    content: dict[str, Any] = {}
+    for name, part in places.items():
+        if not isinstance(shards[part].content, dict) or name not in shards[part].content:
+            raise UsageError(f"{path}: {part} does not hold {name}, which the index says.")
+        content[name] = shards[part].content[name]
+    digest = hashlib.sha256("".join(shard.sha256 for shard in shards.values()).encode())
+    container = f"{next(iter(shards.values())).container}, {len(shards)} files"
+    total = sum(shard.size for shard in shards.values())
+    return CheckpointFile(path, container, content, digest.hexdigest(), total, {})
 
 
 def _open_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -1,10 +1,14 @@
 """Checkpoint layouts: training state, EMA copies, prefixes, and what other programs say beside.
 
-Each layout is a row of a table: the keys that mark it, and what it tells beside the weights.
+Each layout is a row of a table: the keys that mark it, and what it tells beside the weights. A
+network among others (self-supervised learning) is a row of a second table.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +20,38 @@ from torch import Tensor
 from pretrain.errors import UsageError
 from pretrain.safe_pickle import DAMAGE
 from transfer.formats.files import Arguments
-from transfer.formats.sources import SOURCES, Preprocessing, of_mm_config, of_timm
+from transfer.formats.sources import SOURCES, Preprocessing, of_mm_config, of_timm_training
 
 # where the weights lie, the exponential moving average first (as timm's reader prefers)
 _WEIGHT_KEYS = (
     "state_dict_ema", "model_ema", "ema_state_dict",
-    "state_dict", "model_state_dict", "model_state", "model", "blobs",
+    "state_dict", "model_state_dict", "model_state", "model", "blobs", "module", "net",
 )  # fmt: skip
-_PREFIXES = ("_orig_mod.", "module.", "model.", "net.", "network.", "encoder.", "ema_model.")
+_AVERAGES = _WEIGHT_KEYS[:3]
+_PREFIXES = (
+    "_orig_mod.", "module.", "model.", "net.", "network.", "encoder.", "ema_model.", "timm_model.",
+    "backbone.timm_model.", "_backbone.", "_feature_blocks.",
+)  # fmt: skip
+# no weights of a network, though there are tensors in them
+_TRAINING_STATE = re.compile(r"optim.*|.*scheduler.*|.*scaler.*|queue|callbacks|loops", re.I)
+# a network among others: the program, how its names begin, what of the others may stay behind
+_AMONG_OTHERS: Sequence[tuple[str, str, str]] = (
+    ("MoCo", "encoder_q.", r"encoder_k\..*|queue.*|encoder_q\.fc\..*"),
+    ("MoCo v3", "base_encoder.", r"(momentum_encoder|predictor)\..*|base_encoder\.(fc|head)\..*"),
+    ("SimSiam", "encoder.", r"predictor\..*|encoder\.fc\..*"),
+    ("BYOL", "online_encoder.net.", r"online_encoder\.projector\..*"),
+    ("BYOL", "net.", r"(online_encoder|target_encoder|online_predictor)\..*"),
+    (
+        "self-supervised learning (SimCLR, DINO, Barlow Twins, VICReg, solo-learn, lightly)",
+        "backbone.",
+        r"backbone\.fc\.\d\..*|head\.(mlp|last_layer)\..*|(classifier|projector|projection_head|predictor|"
+        r"prediction_head|prototypes|bn|queue|criterion|momentum_\w+|\w+_momentum)\..*",
+    ),
+    ("SimCLR", "encoder.", r"projector\..*"),
+    ("SimCLR", "f.", r"g\..*"),
+    ("SwAV", "", r"(projection_head|prototypes)\..*"),
+    ("ema-pytorch", "ema_model.", r"online_model\..*|initted|step"),
+)
 # counters of averaging, no part of a network
 _COUNTERS = {"n_averaged", "num_updates", "initted", "step"}
 # what a layout tells beside the weights: architecture, preprocessing, plain facts
@@ -43,25 +71,36 @@ class Checkpoint:
     """Plain facts: epoch, errors, what was stripped or left."""
 
 
-def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpoint:
+def find_weights(
+    content: Any,
+    path: Path,
+    prefix: str | None = None,
+    key: str | None = None,
+    leave: Sequence[str] = (),
+) -> Checkpoint:
     """The weights in a file's content.
 
+    Args:
+        content: of the file.
+        path: of the file, for messages.
+        prefix: names that begin so are taken, the others are left.
+        key: where in the file the weights are; dots between the keys.
+        leave: patterns with `*` for names that may stay behind.
+
     Raises:
-        UsageError: no mapping of names to tensors in it.
+        UsageError: no mapping of names to tensors in it, or several.
     """
     if not isinstance(content, Mapping) or not content:
         raise UsageError(
             f"{path} holds a {type(content).__name__}; a mapping from names to tensors is needed. "
             "Save model.state_dict() in the program it is from."
         )
-    key = next((key for key in _WEIGHT_KEYS if _are_weights(content.get(key))), None)
-    inner = content if key is None else content[key]
-    if not _are_weights(inner):
-        raise UsageError(
-            f"{path} holds no weights that are known here. Its keys: "
-            f"{', '.join(sorted(map(str, content))[:10])}. Save model.state_dict() in the "
-            "program it is from."
-        )
+    given = key
+    key, inner = _find_place(content, path, given)
+    notes = []
+    if given is None and key in _AVERAGES:
+        key, note = _prefer_living(content, key)
+        inner, notes = content[key], [note] if note else []
     layout = "plain weights"
     facts: Facts = (None, None, {})
     if key is not None:
@@ -73,13 +112,168 @@ def find_weights(content: Any, path: Path, prefix: str | None = None) -> Checkpo
         except (*DAMAGE, ArithmeticError, AssertionError):
             pass  # not as that program writes it: what it would have said must be given
     weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
-    weights, stripped, left = _strip_prefixes(weights, path, prefix)
-    around = {"weights": key, "prefix": stripped, "left": left}
+    weights, left = _leave(weights, leave, path)
+    weights, stripped, beside = _strip_prefixes(weights, path, prefix)
+    if prefix is None and (row := _find_among_others(weights)):
+        program, begin, expression = row
+        beside = [name for name in weights if re.fullmatch(expression, name)]
+        weights = {n.removeprefix(begin): v for n, v in weights.items() if n not in beside}
+        weights, more, _ = _strip_prefixes(weights, path, None)
+        stripped += begin + more
+        layout = f"{program}, {layout}"
+    left += beside
+    around = {"weights": key, "prefix": stripped, "left": left[:20], "notes": notes}
     arch, preprocessing, stated = facts
     stated |= {name: value for name, value in around.items() if value}
     tensors = {name: _to_tensor(name, value, path) for name, value in weights.items()}
+    if any(name.endswith("._mean") for name in tensors):
+        layout, tensors = "PaddlePaddle parameters", _of_paddle(tensors)
     arch = arch if isinstance(arch, str) else None
     return Checkpoint(tensors, layout, arch, preprocessing, stated)
+
+
+def _find_place(
+    content: Mapping[str, Any], path: Path, key: str | None
+) -> tuple[str | None, Mapping[str, Any]]:
+    """Where in the content the weights are, and these; None for the content itself."""
+    if key is not None:
+        inner = _follow(content, key)
+        if not _are_weights(inner):
+            what = "nothing" if inner is None else f"a {type(inner).__name__} without weights"
+            places = ", ".join(place for place, _ in _search(content)) or "nowhere"
+            raise UsageError(f"--key {key}: there is {what} in {path}; weights are at: {places}.")
+        return key, inner
+    if (known := next((k for k in _WEIGHT_KEYS if _are_weights(content.get(k))), None)) is not None:
+        return known, content[known]
+    if _are_weights(content):
+        return None, content
+    places = dict(_search(content))
+    networks = {k: inner for k, inner in places.items() if _has_convolution(inner)} or places
+    if len(networks) == 1:
+        return networks.popitem()
+    if networks:
+        raise UsageError(
+            f"{path} holds weights in several places: {', '.join(networks)}. Say which: "
+            f"{' or '.join(f'--key {place}' for place in [*networks][:5])}."
+        )
+    raise UsageError(
+        f"{path} holds no weights that are known here. Its keys: "
+        f"{', '.join(sorted(map(str, content))[:10])}. Save model.state_dict() in the "
+        "program it is from."
+    )
+
+
+def _prefer_living(content: Mapping[str, Any], average: str) -> tuple[str, str]:
+    """The place of the average, or of other weights where its statistics are dead; and a note.
+
+    Averages of the parameters alone (torch's AveragedModel without use_buffers) keep BatchNorm's
+    statistics of the moment when they were begun.
+    """
+    others = [k for k in _WEIGHT_KEYS if k not in _AVERAGES and _are_weights(content.get(k))]
+    living = next((k for k in others if not has_fresh_statistics(content[k])), None)
+    if living is not None and has_fresh_statistics(content[average]):
+        return living, (
+            f"no BatchNorm of the average ({average}) has ever seen an image (mean 0, variance 1): "
+            f"{living} is taken. --key {average} takes the average"
+        )
+    seen, behind = (_count_batches(content[k]) if k else 0 for k in (living, average))
+    if 0 <= behind < 0.9 * seen:
+        return average, (
+            f"the statistics of the average ({average}) have seen {behind:,} batches, those of "
+            f"{living} {seen:,}: they may be older than its weights. --key {living} takes the other"
+        )
+    return average, ""
+
+
+def has_fresh_statistics(weights: Mapping[str, Any]) -> bool:
+    """True where BatchNorms are there and none has seen an image: mean 0, variance 1."""
+    endings = {"running_mean": 0, "running_var": 1}
+    found = [(value, endings[name.rpartition(".")[2]]) for name, value in weights.items()
+             if str(name).rpartition(".")[2] in endings]  # fmt: skip
+    return bool(found) and all(
+        isinstance(value, (Tensor, np.ndarray)) and bool((value == start).all())
+        for value, start in found
+    )
+
+
+def _count_batches(weights: Mapping[str, Any]) -> int:
+    """What the first BatchNorm counted; -1 where none counts."""
+    counters = (v for name, v in weights.items() if str(name).endswith("num_batches_tracked"))
+    return int(next(counters, -1))
+
+
+def _follow(content: Any, key: str) -> Any:
+    """What is at a path of keys with dots between, which may hold dots themselves; or None."""
+    for name, value in content.items() if isinstance(content, Mapping) else ():
+        if key == str(name):
+            return value
+        if key.startswith(f"{name}."):
+            found = _follow(value, key.removeprefix(f"{name}."))
+            if found is not None:
+                return found
+    return None
+
+
+def _search(content: Mapping[str, Any], depth: int = 4) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The places that hold weights, but for the optimizer's state."""
+    for name, value in content.items():
+        if not isinstance(name, str) or _TRAINING_STATE.fullmatch(name):
+            continue
+        if _are_weights(value):
+            yield name, value
+        elif isinstance(value, Mapping) and depth:
+            yield from ((f"{name}.{place}", inner) for place, inner in _search(value, depth - 1))
+
+
+def _has_convolution(weights: Mapping[str, Any]) -> bool:
+    return any(getattr(value, "ndim", 0) == 4 for value in weights.values())
+
+
+def _leave(
+    weights: dict[str, Any], patterns: Sequence[str], path: Path
+) -> tuple[dict[str, Any], list[str]]:
+    """Weights without the names that fit a pattern, and those names."""
+    left = [n for n in weights if any(fnmatchcase(n, pattern) for pattern in patterns)]
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in left):
+            raise UsageError(
+                f"--leave {pattern}: no name in {path} fits; they are "
+                f"{', '.join(sorted(weights)[:5])}, ..."
+            )
+    return {name: value for name, value in weights.items() if name not in set(left)}, left
+
+
+def _find_among_others(weights: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    """The row whose network and companions these are, both and nothing else."""
+    for row in _AMONG_OTHERS:
+        _, begin, expression = row
+        others = [name for name in weights if re.fullmatch(expression, name)]
+        own = sum(name.startswith(begin) for name in weights.keys() - others)
+        if others and own and own + len(others) == len(weights):
+            return row
+    return None
+
+
+def find_prefixes(names: Iterable[str]) -> list[str]:
+    """What many of the names begin with, but not all; up to four parts, the shortest first."""
+    names = list(names)
+    counts = Counter(
+        ".".join(parts[:depth]) + "."
+        for parts in (name.split(".") for name in names)
+        for depth in range(1, min(5, len(parts)))
+    )
+    many = [prefix for prefix, count in counts.items() if 10 <= count < len(names)]
+    return sorted(many, key=lambda prefix: (prefix.count("."), -counts[prefix]))[:40]
+
+
+def _of_paddle(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Under torch's names of statistics; its matrices have the outputs last."""
+    return {
+        name.replace("._mean", ".running_mean").replace("._variance", ".running_var"): (
+            tensor.T.contiguous() if tensor.ndim == 2 else tensor
+        )
+        for name, tensor in weights.items()
+    }
 
 
 def _are_weights(value: Any) -> bool:
@@ -139,7 +333,9 @@ def _select(content: Mapping[str, Any], *keys: str) -> dict[str, Any]:
 
 def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
     arguments = content.get("args")
-    return vars(arguments) if isinstance(arguments, Arguments) else dict(arguments or {})
+    if isinstance(arguments, Arguments):
+        return vars(arguments)
+    return dict(arguments) if isinstance(arguments, Mapping) else {}
 
 
 def _read_cutmix(content: Mapping[str, Any]) -> Facts:
@@ -149,14 +345,12 @@ def _read_cutmix(content: Mapping[str, Any]) -> Facts:
 
 
 def _read_timm(content: Mapping[str, Any]) -> Facts:
-    arch, arguments = str(content["arch"]), _arguments(content)
-    preprocessing = None
-    if "crop_pct" in arguments and timm.is_model(arch):
-        keys = ("mean", "std", "interpolation", "crop_pct", "input_size", "img_size")
-        own = {k: arguments[k] for k in keys if arguments.get(k) is not None}
-        config = {**timm.get_pretrained_cfg(arch).to_dict(), **own}  # type: ignore[union-attr]
-        preprocessing = of_timm(arch, config, "the arguments of timm's train.py")
-    return arch, preprocessing, _select(content, "epoch", "metric")
+    """`arch` may carry the tag of the weights that the training began with."""
+    arch, stated = str(content["arch"]).partition(".")[0], _select(content, "epoch", "metric")
+    if not timm.is_model(arch) or not (arguments := _arguments(content)):
+        return arch, None, stated
+    preprocessing, built = of_timm_training(str(content["arch"]), arguments)
+    return arch, preprocessing, stated | ({"model_args": built} if built else {})
 
 
 def _read_torchvision(content: Mapping[str, Any]) -> Facts:
