@@ -168,6 +168,15 @@ def test_two_files_from_one(file, tmp_path, capsys):
     assert "val (annotations/instances_val.json): 3 images, 6 objects, 0 of them crowds" in said
 
 
+def test_images_beside_the_file_that_is_divided(tmp_path, capsys):
+    """Roboflow's layout: those of val stay in the folder train."""
+    write_instances(tmp_path, file="train/_annotations.coco.json")
+    for path in (tmp_path / "images").iterdir():
+        path.rename(tmp_path / "train" / path.name)
+    run("instances", "--data", tmp_path, "--val-fraction", "0.3", capsys=capsys)
+    assert [len(read_coco(tmp_path, split)) for split in ("train", "val")] == [7, 3]
+
+
 def test_what_cannot_be_drawn(tmp_path, capsys):
     words = ["instances", "--data", tmp_path, "--val-fraction", "0.3"]
     fails("prepare_data", *words, capsys=capsys, said="has the splits none; one instance file")

@@ -338,6 +338,10 @@ def test_heads_by_processes_and_from_the_cache(tmp_path, cache, monkeypatch):
     kept.write_text("[[")
     monkeypatch.undo()
     assert headers.read_headers(paths) == one
+    monkeypatch.setattr(headers, "_CACHED", 2)
+    assert headers.read_headers(paths) == one
+    draw(tmp_path / "3.jpg", (7, 7))
+    assert headers.read_headers(paths)[3] == ((7, 7), 1)
 
 
 # ------------------------------------------------------------------------------- the form of boxes
