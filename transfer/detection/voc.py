@@ -309,29 +309,32 @@ def _make_record(
     objects: list[tuple[Box, int, bool, bool]] = []
     seen: set[tuple[int, Box]] = set()
     for number, (one, box) in enumerate(zip(annotation.objects, boxes, strict=True)):
-        kind, text = None, f"{one} of {size[0]} x {size[1]}"
+        clipped, found = None, list[str]()
         if one.name not in label_of:
-            near = get_close_matches(one.name, label_of, 1)
-            hint = f" (did you mean {near[0]!r}?)" if near else ""
-            kind, clipped = "unknown class", None
-            text = f"{one.name!r} is none of {', '.join(label_of) or 'nothing'}{hint}"
+            found.append("unknown class")
         elif _is_fraction(one) and min(size) != 1:
-            kind, clipped = "box in fractions", None
+            found.append("box in fractions")
         else:
             if shift and (0 <= one.xmin < 1 or 0 <= one.ymin < 1):
-                issues.append(DataIssue("box at pixel 0", _place(image, number), text))
+                found.append("box at pixel 0")
                 left, top = (0.0 if -1 <= side < 0 else side for side in box[:2])
                 box = (left, top, *box[2:])
             # numbers like 33.119998 cross the edge by rounding alone
             clipped, kind = clip_box(box, size if all(size) else None, tolerance=0.01)
-        if kind is not None:
-            issues.append(DataIssue(kind, _place(image, number), text))
+            found += [kind] if kind is not None else []
         if clipped is not None:
             label = label_of[one.name]
             if (label, box) in seen:
-                issues.append(DataIssue("object twice", _place(image, number), str(one)))
+                found.append("object twice")
             seen.add((label, box))
             objects.append((clipped, label, one.difficult, False))
+        if found:
+            place, text = _place(image, number), f"{one} of {size[0]} x {size[1]}"
+            if found == ["unknown class"]:
+                near = get_close_matches(one.name, label_of, 1)
+                hint = f" (did you mean {near[0]!r}?)" if near else ""
+                text = f"{one.name!r} is none of {', '.join(label_of) or 'nothing'}{hint}"
+            issues += [DataIssue(kind, place, text) for kind in found]
     record = Record(
         image_id=image.entry.image_id,
         path=Path(image.path),
@@ -345,4 +348,4 @@ def _make_record(
 def _is_fraction(one: ObjectAnnotation) -> bool:
     """Whether an object's box is in fractions of the image."""
     corners = one[2:]
-    return max(corners) <= 1 and min(corners) >= 0 and any(corner % 1 for corner in corners)
+    return max(corners) <= 1 and min(corners) >= 0 and any(side % 1 for side in corners)

@@ -212,10 +212,9 @@ class VocFiles:
         Returns:
             Their paths, and whether they were found by a part of the name, or by the hint alone.
         """
-        names = [name, without_ending(name)]
-        if xml is not None:
-            names.append(without_ending(os.path.relpath(xml, self.annotations)))
-        found = next((self.images[one] for one in names if one in self.images), [])
+        found = self.images.get(name) or self.images.get(without_ending(name)) or []
+        if not found and xml is not None:
+            found = self.images.get(without_ending(os.path.relpath(xml, self.annotations)), [])
         if len(found) == 1:
             return found, False
         is_guess = not found
