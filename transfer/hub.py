@@ -24,7 +24,9 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError, first_line
 from transfer import formats
 from transfer.download import Address, fetch
+from transfer.formats.architectures import RESNET_SHAPES
 from transfer.formats.sources import Overrides, digits_in
+from transfer.network_maps import TORCHVISION
 
 LIST = Path(__file__).resolve().parent / "released.yaml"
 ITSELF = "itself"
@@ -123,6 +125,12 @@ def _locate_torchvision(name: str) -> Path:
     if arch not in torchvision.models.list_models():
         raise UsageError(
             f"torchvision lists no model {arch!r} (torchvision:resnet50/IMAGENET1K_V2)."
+        )
+    if arch not in TORCHVISION and arch not in RESNET_SHAPES:
+        listed = sorted(RESNET_SHAPES.keys() & set(torchvision.models.list_models()))
+        raise UsageError(
+            f"torchvision:{arch} is not read: timm has no network of its function that its names "
+            f"lead to. Read are {', '.join([*listed, *TORCHVISION])}."
         )
     choices: Any = torchvision.models.get_model_weights(arch)
     weights = choices.DEFAULT if not entry else choices.__members__.get(entry)

@@ -59,12 +59,12 @@ def _efficientnet(blocks: Sequence[str]) -> list[Row]:
     return rows + _head(len(blocks) + 1)
 
 
-def _mobilenet_v2() -> list[Row]:
+def _mobilenet_v2(first: str, others: str) -> list[Row]:
+    """The modules of the first block, which does not expand, and of the others."""
     rows = list(_STEM)
     for number, ours in _nest((1, 2, 3, 4, 3, 3, 1)):
-        pairs = "conv_pw=0.0 bn1=0.1 conv_dw=1.0 bn2=1.1 conv_pwl=2 bn3=3"
-        pairs = pairs if number else "conv_dw=0.0 bn1=0.1 conv_pw=1 bn2=2"
-        rows += _modules(f"blocks.{ours}", f"features.{number + 1}.conv", pairs)
+        theirs = f"features.{number + 1}.conv"
+        rows += _modules(f"blocks.{ours}", theirs, others if number else first)
     return rows + _head(18)
 
 
@@ -221,7 +221,12 @@ NETWORK_MAPS: Sequence[NetworkMap] = (
     NetworkMap("torchvision's EfficientNetV2",
                _efficientnet(["conv=0.0 bn1=0.1", _FUSED, _FUSED, *[_IR] * 4]),
                _of("efficientnet_v2_m", "efficientnet_v2_l")),
-    NetworkMap("torchvision's MobileNetV2", _mobilenet_v2(), _of("mobilenet_v2")),
+    NetworkMap("torchvision's MobileNetV2",
+               _mobilenet_v2("conv_dw=0.0 bn1=0.1 conv_pw=1 bn2=2", "conv_pw=0.0 bn1=0.1 "
+                             "conv_dw=1.0 bn2=1.1 conv_pwl=2 bn3=3"), _of("mobilenet_v2")),
+    NetworkMap("pytorch-mobilenet-v2",  # github.com/tonylins
+               _mobilenet_v2("conv_dw=0 bn1=1 conv_pw=3 bn2=4", "conv_pw=0 bn1=1 "
+                             "conv_dw=3 bn2=4 conv_pwl=6 bn3=7"), _of("mobilenet_v2")),
     NetworkMap("torchvision's MobileNetV3-Large",
                _mobilenet_v3((1, 2, 3, 4, 2, 3), (4, 5, 6, 11, 12, 13, 14, 15)),
                _of("mobilenet_v3_l")),

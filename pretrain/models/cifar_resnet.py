@@ -50,7 +50,7 @@ class ThreeStageResNet(PyramidNet):
             raise UsageError(f"the depth of a ResNet for CIFAR is 6 n + 2, and not {depth}")
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = BatchNormAct2d(16)
-        self.bn_final = nn.Identity()
+        self.add_module("bn_final", nn.Identity())
         self.feature_info = []
         inputs = 16
         for stage, width in enumerate((16, 32, 64), 1):

@@ -107,8 +107,8 @@ def find_weights(
         layout, reader = next(row[1:] for row in _LAYOUTS if row[0] <= set(content))
         try:
             facts = reader(content)
-        except UsageError:
-            raise
+        except UsageError as error:
+            raise UsageError(f"{path}: {error}") from error
         except (*DAMAGE, ArithmeticError, AssertionError):
             pass  # not as that program writes it: what it would have said must be given
     weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
@@ -148,7 +148,7 @@ def _find_place(
     if _are_weights(content):
         return None, content
     places = dict(_search(content))
-    networks = {k: inner for k, inner in places.items() if _has_convolution(inner)} or places
+    networks = {at: inner for at, inner in places.items() if _has_convolution(inner)} or places
     if len(networks) == 1:
         return networks.popitem()
     if networks:
