@@ -436,11 +436,11 @@ def _refuse_other_norms(
     omitted = (*_STATISTICS, "num_batches_tracked")
     if {name for name in own if not name.endswith(omitted)} != weights.keys():
         return  # the names differ in more: strict loading lists them
-    option = f"--arch {arch}_gn" if timm.is_model(f"{arch}_gn") else f"--arch {arch}"
-    option += "" if option.endswith("_gn") else " --model-arg norm_layer=groupnorm"
+    named = f"--arch {arch}_gn, or " if timm.is_model(f"{arch}_gn") else ""
     raise UsageError(
         "its norms have no running statistics, so they are hardly BatchNorms. Usually they are "
-        f"GroupNorm ({option} reads them in 32 groups) or InstanceNorm (not supported). Where "
+        f"GroupNorm ({named}--arch {arch} --model-arg norm_layer=groupnorm reads them in 32 "
+        "groups) or InstanceNorm (not supported). Where "
         "they are BatchNorms whose statistics were folded into weight and bias, --source msra, "
         "detectron1 or fair say so."
     )
@@ -450,17 +450,16 @@ def _fold_eps(
     weights: dict[str, Tensor], arch: str, arguments: Mapping[str, Any], eps: float
 ) -> None:
     """Make of BatchNorms with another eps the architecture's own: it is added to the variance."""
-    own = _eps(arch, arguments)
+    with torch.device("meta"):
+        own = _eps(create_model(arch, **arguments))
     if not own:
         raise UsageError(f"--bn-eps is given, but a {arch} has no BatchNorm.")
     for name, value in own.items():
         weights[f"{name}.running_var"] = weights[f"{name}.running_var"] + (eps - value)
 
 
-def _eps(arch: str, arguments: Mapping[str, Any]) -> dict[str, float]:
+def _eps(network: torch.nn.Module) -> dict[str, float]:
     """Of the network's BatchNorms, by their names."""
-    with torch.device("meta"):
-        network = create_model(arch, **arguments)
     norms = (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)
     return {name: m.eps for name, m in network.named_modules() if isinstance(m, norms)}
 
@@ -545,7 +544,7 @@ def _list_assumed(
         network = create_model(arch, **arguments)
     takes = inspect.signature(type(network).__init__).parameters
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    eps = sorted(set(_eps(arch, arguments).values()))
+    eps = sorted(set(_eps(network).values()))
     assumed = []
     if "channels" in unsaid:
         assumed.append("the first convolution takes red, green, blue; --channels bgr turns it")

@@ -317,7 +317,8 @@ def of_mm_config(text: str) -> Preprocessing | None:
             raise UsageError(
                 f"the configuration inside the file builds its network with {unusual[0]!r} "
                 f"({pattern.partition('=')[0].lstrip(chr(92) + 'b')}), which has the shapes of "
-                "the plain network, but is not read here."
+                "the plain network, but is not read here. Save checkpoint['state_dict'] alone and "
+                "give --arch, --model-arg, --mean and --std, where timm has such a network."
             )
     means, stds, orders, styles = (
         set(re.findall(pattern, text))
