@@ -52,8 +52,8 @@ _AMONG_OTHERS: Sequence[tuple[str, str, str]] = (
     ("SwAV", "", r"(projection_head|prototypes)\..*"),
     ("ema-pytorch", "ema_model.", r"online_model\..*|initted|step"),
 )
-# counters of averaging, no part of a network
-_COUNTERS = {"n_averaged", "num_updates", "initted", "step"}
+# counters of averaging and PaddlePaddle's own names, no part of a network
+_BESIDE = {"n_averaged", "num_updates", "initted", "step", "StructuredToParameterName@@"}
 # what a layout tells beside the weights: architecture, preprocessing, plain facts
 Facts = tuple[str | None, Preprocessing | None, dict[str, Any]]
 
@@ -111,7 +111,7 @@ def find_weights(
             raise UsageError(f"{path}: {error}") from error
         except (*DAMAGE, ArithmeticError, AssertionError):
             pass  # not as that program writes it: what it would have said must be given
-    weights = {str(name): value for name, value in inner.items() if name not in _COUNTERS}
+    weights = {str(name): value for name, value in inner.items() if name not in _BESIDE}
     weights, left = _leave(weights, leave, path)
     weights, stripped, beside = _strip_prefixes(weights, path, prefix)
     if prefix is None and (row := _find_among_others(weights)):

@@ -301,10 +301,8 @@ def _identify(
     refusal = ""
     for title, renamed in rename(weights, arch):
         family = KEY_MAPS[title].architectures if title in KEY_MAPS else ()
-        candidates = [row for row in family if arch in (None, row[0])]
-        if family and not candidates:
-            refusal = f"Its names are {title}'s, for --arch {' or '.join(n for n, _ in family)}."
-        elif not family:
+        candidates = sorted(family, key=lambda row: row[0] != arch)
+        if not family:
             inferred, own = infer({n: t.shape for n, t in renamed.items()}) or (None, {})
             candidate = arch or inferred
             if candidate is not None:
@@ -316,9 +314,15 @@ def _identify(
                 complete, filled = fit(
                     renamed, candidate, arguments, folded=is_folded, reshape=bool(family)
                 )
-                return complete, title, candidate, arguments, filled
             except UsageError as error:
                 refusal = refusal or f"as {candidate} under the names of {title}: {error}"
+                continue
+            if arch not in (None, candidate):
+                raise UsageError(
+                    f"{file.path} has the names of {title}, whose network is no {arch}: give "
+                    f"--arch {candidate}, or leave --arch away."
+                )
+            return complete, title, candidate, arguments, filled
     if refusal:
         raise UsageError(f"{file.path} is not understood. {refusal}")
     again = ASK_FOR_BACKBONE_FILE.format(path=file.path, options="--arch NAME --source NAME")
