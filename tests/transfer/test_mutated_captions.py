@@ -94,7 +94,7 @@ def token_text(rows: list[dict]) -> str:
 
 
 def plain_text(rows: list[dict]) -> str:
-    return json.dumps({row.get("image", "?"): row.get("caption") for row in rows})
+    return json.dumps({str(row.get("image", "?")): row.get("caption") for row in rows})
 
 
 LAYOUTS: dict[str, tuple[str, Callable, Callable]] = {
@@ -151,18 +151,22 @@ def mutate_text(text: str, draw: random.Random) -> bytes:
 
 def stated(layout: str, rows: list[dict]) -> Counter:
     """Pairs of image and caption in rows, as far as they make sense."""
-    if layout == "plain":  # a later key takes the place of an earlier one
-        rows = list({row.get("image", "?"): {"image": "?", **row} for row in rows}.values())
+    if layout == "plain":  # a key of JSON is a text, and a later one takes an earlier one's place
+        by_key = {str(row.get("image", "?")): row for row in rows}
+        rows = [{**row, "image": key} for key, row in by_key.items()]
     found: Counter = Counter()
     for row in rows:
         key = next((row[k] for k in row if k.startswith(("image", "file"))), None)
+        if layout == "karpathy" and not (isinstance(key, str) and key.strip()):
+            key = row.get("imgid")
         texts = next(
             (row[k] for k in (" comment", "text", "caption", "sentences") if k in row), None
         )
         if layout in TABLES:
             key, texts = str(key), str(texts)
-            texts = texts.split("\n")[0] if layout == "flickr" else texts  # a line each
-        elif layout == "coco" and str(key) in "1234":
+            if layout in ("flickr", "kaggle30k"):  # a line each
+                key, texts = key.split("\n")[-1], texts.split("\n")[0]
+        elif layout == "coco" and str(key) in tuple("1234"):
             key = list(SPLITS)[int(key) - 1]
         for text in texts if isinstance(texts, list) else [texts]:
             text = text.get("raw") if isinstance(text, dict) else text
@@ -188,9 +192,10 @@ def check(read: Counter, written: Counter, log: list[str], exact: bool) -> None:
     by_image = any(
         re.search("left out.* (images|entries)", line) for line in log
     )  # names all of them
-    assert lost.total() <= sum(named) or (by_image and len({i for i, _ in lost}) <= sum(named)), (
-        f"lost {lost}, log {log}"
-    )
+    # without the line break between them a line names two
+    assert lost.total() <= sum(named) * (1 if exact else 2) or (
+        by_image and len({i for i, _ in lost}) <= sum(named)
+    ), f"lost {lost}, log {log}"
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -38,6 +38,7 @@ _COLUMNS = "expected image_id (or image, file_name, id) and caption (or text)"
 _KNOWN = ".json, .jsonl, .ndjson, .csv, .tsv, .txt, .token (or these .gz)"
 
 _FILE = re.compile(r".*\.(jpe?g|png|webp|gif|bmp|tiff?)", re.IGNORECASE | re.DOTALL)
+_JOINED = re.compile(r"\.\w{3,4}#\d+\t")  # of two lines with no break between them
 _NUMBER = re.compile(r"(?:COCO_[a-z]+\d{4}_|coco_)?(\d+)")
 _WHOLE = re.compile(r"(\d+)\.0*")
 _FLOAT = re.compile(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?|nan", re.IGNORECASE)
@@ -304,7 +305,8 @@ def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
             got = ", ".join(names) or "(none)"
             raise UsageError(f"{path}: the first line names the columns {got}; {_COLUMNS}.")
         for row in filter(None, reader):
-            if len(row) > len(names) and suffix == ".txt" and names[-1] in _TEXTS:
+            is_quoted = '"' in "".join(row)  # then two lines may have become one
+            if len(row) > len(names) and suffix == ".txt" and names[-1] in _TEXTS and not is_quoted:
                 # Kaggle's Flickr8k: what is behind the last name is the caption
                 row = [*row[: len(names) - 1], delimiter.join(row[len(names) - 1 :])]
             if len(row) != len(names):
@@ -378,7 +380,7 @@ def _parse_karpathy(entry: Any, where: str, key: str) -> Entry:
     expected = f'expected {{"{key}", "filename", "split", "sentences": [{{"raw": "..."}}]}}'
     _check_object(entry, where, expected, key, "filename", "sentences")
     texts, name = _texts(entry["sentences"]), entry["filename"]
-    if not isinstance(name, str) or not isinstance(entry["sentences"], list):
+    if not (isinstance(name, str) and name.strip() and isinstance(entry["sentences"], list)):
         raise UsageError(f"{where}: {entry!r:.60}; {expected}.")
     folder = entry.get("filepath")
     path = f"{folder}/{name}" if isinstance(folder, str) and folder else name
@@ -389,7 +391,7 @@ def _parse_karpathy(entry: Any, where: str, key: str) -> Entry:
 def _parse_token(line: str, where: str) -> Entry:
     label, tab, text = line.rstrip("\r").partition("\t")
     name, _, number = label.rpartition("#")
-    if not tab or not name or not number.isdigit():
+    if not tab or not name or not number.isdigit() or _JOINED.search(text):
         raise UsageError(f"{where}: {line!r:.60} is not NAME#NUMBER, tab, caption.")
     return Entry(where, name, name, [text], number=number)
 
