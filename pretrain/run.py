@@ -33,6 +33,12 @@ from pretrain.errors import UsageError
 RESULT_FORMAT = "result/2"
 # keys of Result.backbone in result/1 that were renamed
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
+# fields of `dataset` that runs and results of before lack, and what they did
+_ADDED: dict[str, dict[str, Any]] = {
+    "detection": {"similar_names": "refuse", "first_pixel": 1, "exif": "auto",
+                  "no_annotation": "refuse"},
+    "captioning": {"images": None, "tokenizer": "ptb"},
+}  # fmt: skip
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
 CHANGEABLE = ("loader", "accumulate", "tensorboard", "checkpoints", "cache")
@@ -132,6 +138,10 @@ class Result:
         names = {field.name for field in fields(Result)}
         if set(content) != names:
             raise UsageError(f"has missing or unknown fields {sorted(set(content) ^ names)}")
+        dataset = content["config"].get("dataset") if isinstance(content["config"], dict) else None
+        if isinstance(dataset, dict):
+            for key, value in _ADDED.get(str(content["task"]), {}).items():
+                dataset.setdefault(key, value)
         return Result(**content)
 
 
@@ -272,13 +282,17 @@ def plain(config: Any) -> dict[str, Any]:
 
 
 def differences(left: Any, right: Any, name: str = "") -> list[str]:
-    """`field: left, not right` for each leaf that differs between two nested dicts."""
+    """`field: left, not right` for each leaf that differs between two nested dicts.
+
+    A field that files of before lack is taken as what they did.
+    """
     if isinstance(left, dict) and isinstance(right, dict):
-        return [
-            line
-            for key in sorted(set(left) | set(right))
-            for line in differences(left.get(key), right.get(key), f"{name}.{key}" if name else key)
-        ]
+        added = {key: value for section in _ADDED.values() for key, value in section.items()}
+        lines = []
+        for key in sorted(set(left) | set(right)):
+            values = [side.get(key, added.get(key)) for side in (left, right)]
+            lines += differences(*values, f"{name}.{key}" if name else key)
+        return lines
     return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
 
 

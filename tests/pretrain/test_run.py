@@ -12,7 +12,16 @@ import torch
 
 from pretrain.backbone import recipe_hash
 from pretrain.errors import UsageError
-from pretrain.run import Result, Run, atomic, environment, peak_resident_mib, write_text
+from pretrain.run import (
+    Result,
+    Run,
+    atomic,
+    environment,
+    other_run,
+    peak_resident_mib,
+    plain,
+    write_text,
+)
 from tests.conftest import ROOT
 
 RESULT = Result(
@@ -159,3 +168,20 @@ def test_results_and_recipe_hashes_of_before_are_read_as_they_were():
         if content["format"] == "result/1":
             assert result.backbone["method"] == content["backbone"]["arm"]
             assert recipe_hash(result.config) == expected
+
+
+@pytest.mark.parametrize("task", ["detection", "captioning"])
+def test_a_field_that_files_of_before_lack_is_what_they_did(task):
+    """Neither a run that is resumed nor a result in a table is another one for it."""
+    from transfer import task as tasks
+
+    today = plain(tasks.load(tasks.by_name(task).config)())
+    before = {**today, "dataset": dict(today["dataset"])}
+    added = {"detection": ("exif", "first_pixel", "no_annotation", "similar_names")}
+    for key in added.get(task, ("images", "tokenizer")):
+        del before["dataset"][key]
+    assert other_run(before, today) == []
+    changed = {**today, "dataset": {**today["dataset"], next(iter(added.get(task, ["images"]))): 7}}
+    assert len(other_run(before, changed)) == 1
+    content = {**asdict(RESULT), "task": task, "config": before}
+    assert Result.parse(content).config == today
