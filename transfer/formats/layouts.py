@@ -140,11 +140,11 @@ def _find_place(
         inner = _follow(content, key)
         if not _are_weights(inner):
             what = "nothing" if inner is None else f"a {type(inner).__name__} without weights"
-            places = ", ".join(place for place, _ in _search(content)) or "nowhere"
-            raise UsageError(f"--key {key}: there is {what} in {path}; weights are at: {places}.")
+            known = ", ".join(place for place, _ in _search(content)) or "nowhere"
+            raise UsageError(f"--key {key}: there is {what} in {path}; weights are at: {known}.")
         return key, inner
-    if (known := next((k for k in _WEIGHT_KEYS if _are_weights(content.get(k))), None)) is not None:
-        return known, content[known]
+    if usual := next((k for k in _WEIGHT_KEYS if _are_weights(content.get(k))), None):
+        return usual, content[usual]
     if _are_weights(content):
         return None, content
     places = dict(_search(content))
