@@ -3,7 +3,7 @@
     runs/x, x.pth              a file, or the folder of a run or of timm's layout
     timm:resnet50.a1_in1k      timm's list
     torchvision:resnet50/IMAGENET1K_V2
-    hf:owner/name[@revision]   a Hugging Face repository in timm's layout
+    hf:owner/name[@revision]   a Hugging Face repository in timm's or transformers' layout
     https://...[#sha256=...]   any file that `transfer.formats` reads
     cutmix-resnet101           our own list, transfer/released.yaml
 
@@ -12,6 +12,7 @@ What is in the cache needs no network.
 
 import difflib
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from transfer import formats
 from transfer.download import Address, fetch
 from transfer.formats.architectures import RESNET_SHAPES
 from transfer.formats.sources import Overrides, digits_in
+from transfer.formats.transformers_config import PREPROCESSOR
 from transfer.network_maps import TORCHVISION
 
 LIST = Path(__file__).resolve().parent / "released.yaml"
@@ -168,6 +170,8 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
     files = [filename] if filename else ["model.safetensors", "pytorch_model.bin"]
     try:
         download("config.json")
+        with suppress(errors.EntryNotFoundError):  # transformers keeps mean and std there
+            download(PREPROCESSOR)
         for file in files:
             try:
                 return download(file)
@@ -177,6 +181,6 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
     except (errors.HFValidationError, errors.HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
             f"hf:{name} cannot be had: {first_line(error)} It must be owner/name of a repository "
-            "in timm's layout, reachable or in the cache."
+            "in timm's or transformers' layout, reachable or in the cache."
         ) from error
     raise UsageError(f"hf:{name} has none of {', '.join(files)}: it is not in timm's layout.")
