@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain.backbone import Backbone
 from tests.conftest import ROOT
 from tests.transfer.formats.making import cutmix_release, dump, msra, save, tame
 
@@ -242,6 +243,36 @@ def test_inspection_of_a_healthy_file(net, here, capsys):
     assert "resnet50_caffe" in out
     assert "filled in" in out
     assert "WARNING" not in out
+
+
+def test_what_is_assumed_is_printed_wherever_the_network_goes(net, here, capsys):
+    save(here / "f.pth", dict(net.weights))
+    numbers = ["--mean", "0.5,0.5,0.5", "--std", "0.5,0.5,0.5", "--channels", "rgb"]
+    words = ["export", "--backbone", "f.pth", *numbers, "--to", "backbone", "--out"]
+    run(*words, "b.pth")
+    said = capsys.readouterr().err
+    for option in ("--arch tf_resnet18", "--model-arg output_stride", "--model-arg act_layer",
+                   "--bn-eps"):  # fmt: skip
+        lines = [line for line in said.splitlines() if option in line]
+        assert len(lines) == 1
+        assert lines[0].startswith("note: f.pth: assumed: ")
+    run("export", "--backbone", "b.pth", "--to", "torchvision", "--out", "t.pth")
+    assert "note: b.pth: assumed: " in capsys.readouterr().err
+    run(*words, "c.pth", "--model-arg", "output_stride=16", "--model-arg", "act_layer=silu",
+        "--bn-eps", "0.001", "--arch", "tf_resnet18")  # fmt: skip
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "assumed" in line and "--arch resnet18" not in line] == []
+    made = Backbone.load(here / "c.pth").spec
+    assert (made.arch, made.model_args) == (
+        "tf_resnet18",
+        {"output_stride": 16, "act_layer": "silu"},
+    )
+
+
+@pytest.mark.parametrize("word", ["output_stride", "=8", "a b=8"])
+def test_a_model_argument_has_a_name_and_a_value(word, net, here, capsys):
+    words = ["--backbone", "f.pth", "--to", "timm", "--out", "x", "--model-arg", word]
+    fails("export", *words, capsys=capsys, said="NAME=VALUE")
 
 
 def test_ctrl_c_in_the_middle_of_an_export(here):

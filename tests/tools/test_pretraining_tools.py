@@ -188,6 +188,22 @@ def test_scores_of_a_backbone(trained, worlds, tmp_path, capsys, monkeypatch):
     fails("evaluate", *words, "--out", "scores", capsys=capsys, said="finished run")
 
 
+def test_scores_of_a_foreign_file(trained, worlds, tmp_path, capsys, monkeypatch):
+    """With what the file does not say of itself, as the refusal offers it."""
+    monkeypatch.chdir(tmp_path)
+    backbone = Backbone.load(trained / "backbone.pth")
+    torch.save(dict(backbone.weights), "f.pth")
+    words = ["--data", worlds["classification"], "--device", "cpu", "--workers", 0]
+    given = ["--arch", "test_resnet", "--mean", ",".join(map(str, backbone.spec.mean)),
+             "--std", ",".join(map(str, backbone.spec.std))]  # fmt: skip
+    fails("evaluate", "--backbone", "f.pth", *words, "--arch", "test_resnet", capsys=capsys,
+          said="--mean and --std")  # fmt: skip
+    run("evaluate", "--backbone", "f.pth", *words, *given, "--class-order", "alphabetical",
+        "--out", "scores")  # fmt: skip
+    assert "note: f.pth: assumed: " in capsys.readouterr().err
+    assert json.loads(Path("scores/result.json").read_text())["metrics"]["images_left_out"] == 0
+
+
 def test_mistakes_with_scoring(trained, worlds, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for words, said in (
