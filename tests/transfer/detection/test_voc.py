@@ -485,9 +485,12 @@ def test_the_remedy_counts_both_splits(tmp_path):
     assert "finetune_det.py --dataset.max_corrupt N" in texts[0]
 
 
-@pytest.mark.parametrize(("others", "is_refused"), [(1, False), (2, False), (3, True), (4, True)])
-def test_most_images_of_another_size(others, is_refused, tmp_path):
-    sizes = [(25, 20)] * others + [(WIDTH, HEIGHT)] * (4 - others)
+@pytest.mark.parametrize(
+    ("others", "images", "is_refused"),
+    [(1, 1, False), (1, 4, False), (2, 4, False), (2, 3, True), (3, 4, True), (4, 4, True)],
+)
+def test_most_images_of_another_size(others, images, is_refused, tmp_path):
+    sizes = [(25, 20)] * others + [(WIDTH, HEIGHT)] * (images - others)
     listed = {f"i{n}": annotation(thing(), size=size) for n, size in enumerate(sizes)}
     root = tree(tmp_path, listed)
     if is_refused:
