@@ -30,17 +30,12 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
     """
-    names = coco_layout.list_splits(root)
-    kind = "instances" if names else "voc"
-    if not names and coco_layout.is_yolo(root):
-        raise UsageError(
-            f"{root} is a data set in YOLO's layout. This converts it, and copies no image: python "
-            f"tools/prepare_data.py yolo --data {root}"
-        )
-    names = names or voc.list_splits(root)
+    read = reader_of(root)
+    is_coco = read is coco.read_coco
+    names = coco_layout.list_splits(root) if is_coco else voc.list_splits(root)
+    kind = "instances" if is_coco else "voc"
     draw = f"python tools/prepare_data.py {kind} --data {root} --val-fraction 0.2"
     train_split, test_split = voc.choose_splits(names, config.train, config.test, draw)
-    read = reader_of(root)
     listed = read(root, train_split, config.classes or None, config, check=False)
     test = read(root, test_split, listed.classes, config, check=False)
     # of both at once: what is done about all of them is done in one go
@@ -56,11 +51,24 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
         notes += [f"{split}: {line}" for line in summarize_issues(records.issues)]
     if left := len(listed) - len(train):
         notes.append(f"{train_split}: {left:,} images without an object to learn left out")
+    if all((record.difficult | record.crowd).all() for record in test.images):
+        notes.append(f"{test_split}: no object to find that is not difficult, so there is no score")
     if both := len({r.path for r in listed.images} & {r.path for r in test.images}):
         notes.append(f"{both:,} images are both trained on and scored: the score says little")
     return DetectionData(root.resolve().name, train, test, train_split, test_split, tuple(notes))
 
 
 def reader_of(root: Path) -> Callable[..., Records]:
-    """`read_voc` or `read_coco`, by the layout of the tree; both take the same arguments."""
-    return coco.read_coco if coco_layout.list_splits(root) else voc.read_voc
+    """`read_voc` or `read_coco`, by the layout of the tree; both take the same arguments.
+
+    Raises:
+        UsageError: a tree of neither layout, but of YOLO's.
+    """
+    if coco_layout.list_splits(root):
+        return coco.read_coco
+    if coco_layout.is_yolo(root) and not voc.find_trees(root):
+        raise UsageError(
+            f"{root} is a data set in YOLO's layout. This converts it, and copies no image: python "
+            f"tools/prepare_data.py yolo --data {root}"
+        )
+    return voc.read_voc

@@ -61,7 +61,9 @@ def _choose(root: Path, folders: dict[str, list[Path]], names: Sequence[str]) ->
         return root / names[0]
     found = [path for name in names for path in folders.get(name.lower(), ())]
     if names is _ANNOTATIONS:  # labels may be YOLO's
-        found = [path for path in found if any(_walk(path, ".xml")) or path.name != "labels"]
+        found = [
+            path for path in found if any(_walk(path, ".xml")) or path.name.lower() != "labels"
+        ]
     if len(found) > 1:
         raise UsageError(
             f"{root} has the folders {' and '.join(path.name for path in found)}; which of them is "

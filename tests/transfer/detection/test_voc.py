@@ -445,6 +445,19 @@ def test_all_that_is_missing_is_named_at_once(tmp_path):
         open_data(usual, DatasetConfig())
 
 
+def test_the_layout_of_yolo_is_known(tmp_path):
+    """With the command that converts it, unless a tree of Pascal VOC is there as well."""
+    root = tmp_path / "yolo"
+    (root / "labels").mkdir(parents=True)
+    (root / "labels/a.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (root / "data.yaml").write_text("names: [cat]\n")
+    for read in (lambda: open_data(root, DatasetConfig()), lambda: score(root, [])):
+        with pytest.raises(UsageError, match=rf"python tools/prepare_data\.py yolo --data {root}"):
+            read()
+    (tree(root) / "Annotations").rename(root / "annotations")
+    score(root, [])
+
+
 def test_two_folders_that_could_be_meant(tmp_path):
     root = tree(tmp_path)
     (root / "JPEGImages").rename(root / "images")
