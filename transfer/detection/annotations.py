@@ -18,6 +18,7 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from pretrain.errors import UsageError
 from pretrain.run import write_text
 from transfer.cache import cache_folder
 from transfer.detection.records import read_flag
@@ -83,6 +84,8 @@ def _read_file(file: str) -> bytes | None:
             return handle.read()
     except (FileNotFoundError, NotADirectoryError):
         return None
+    except OSError as error:
+        raise UsageError(f"{file} cannot be read ({error.strerror}).") from error
 
 
 def parse_annotation(data: bytes) -> Annotation:

@@ -229,7 +229,7 @@ def _read_images(
             issues.append(DataIssue("image without an annotation", entry.where, text))
         if annotation is None:
             text = f"there is no {entry.expected_xml}"
-            text = f"there are {' and '.join(entry.xml)}" if entry.xml else text
+            text = f"there are {' and '.join(entry.xml)}" if len(entry.xml) > 1 else text
             issue = DataIssue("no annotation", entry.where, text)
         elif annotation.error is not None:
             line, _, text = annotation.error.partition(": ")
@@ -273,7 +273,7 @@ def _similar_names(
     for image in images:
         for number, one in enumerate(image.annotation.objects):
             if one.name not in first:
-                first[one.name] = _place(image, number)
+                first[one.name] = f"{image.entry.xml[0]}:{_object_lines(image)[number]}"
     kind = "class names joined" if config.similar_names == "join" else "similar class names"
     return [
         DataIssue(kind, first[name], f"{name!r} beside {like!r}, {first.get(like, 'a class')}")
@@ -281,10 +281,9 @@ def _similar_names(
     ]
 
 
-def _place(image: _Image, number: int) -> str:
-    """File and line of an object. Slow, so asked only where something is wrong."""
-    xml = image.entry.xml[0]
-    return f"{xml}:{object_lines(Path(xml).read_bytes())[number]}"
+def _object_lines(image: _Image) -> list[int]:
+    """Where its objects begin. Slow, so asked only where something is wrong."""
+    return object_lines(Path(image.entry.xml[0]).read_bytes())
 
 
 def _make_record(
@@ -308,8 +307,9 @@ def _make_record(
         issues += [DataIssue(issue[0], where, issue[1])] if issue is not None else []
     objects: list[tuple[Box, int, bool, bool]] = []
     seen: set[tuple[int, Box]] = set()
+    faults: list[tuple[int, str, str]] = []  # number of the object, kind, text
     for number, (one, box) in enumerate(zip(annotation.objects, boxes, strict=True)):
-        clipped, found = None, list[str]()
+        clipped, found, text = None, list[str](), ""
         if one.name not in label_of:
             found.append("unknown class")
         elif _is_fraction(one) and min(size) != 1:
@@ -328,13 +328,16 @@ def _make_record(
                 found.append("object twice")
             seen.add((label, box))
             objects.append((clipped, label, one.difficult, False))
-        if found:
-            place, text = _place(image, number), f"{one} of {size[0]} x {size[1]}"
-            if found == ["unknown class"]:
-                near = get_close_matches(one.name, label_of, 1)
-                hint = f" (did you mean {near[0]!r}?)" if near else ""
-                text = f"{one.name!r} is none of {', '.join(label_of) or 'nothing'}{hint}"
-            issues += [DataIssue(kind, place, text) for kind in found]
+        if found == ["unknown class"]:
+            near = get_close_matches(one.name, label_of, 1)
+            hint = f" (did you mean {near[0]!r}?)" if near else ""
+            text = f"{one.name!r} is none of {', '.join(label_of) or 'nothing'}{hint}"
+        elif found:
+            text = f"{one} of {size[0]} x {size[1]}"
+        faults += [(number, kind, text) for kind in found]
+    lines = _object_lines(image) if faults else []
+    for number, kind, text in faults:
+        issues.append(DataIssue(kind, f"{image.entry.xml[0]}:{lines[number]}", text))
     record = Record(
         image_id=image.entry.image_id,
         path=Path(image.path),
