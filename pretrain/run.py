@@ -290,8 +290,8 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
         added = {key: value for section in _ADDED.values() for key, value in section.items()}
         lines = []
         for key in sorted(set(left) | set(right)):
-            values = [side.get(key, added.get(key)) for side in (left, right)]
-            lines += differences(*values, f"{name}.{key}" if name else key)
+            there, here = (side.get(key, added.get(key)) for side in (left, right))
+            lines += differences(there, here, f"{name}.{key}" if name else key)
         return lines
     return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
 

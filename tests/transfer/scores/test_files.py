@@ -248,7 +248,7 @@ def test_an_entry_does_not_change_the_ids_of_all(tmp_path):
     assert list(read_references(path).captions) == ["0", "1", "2"]
     del images[2]["imgid"]
     path.write_text(json.dumps({"images": images}))
-    with pytest.raises(UsageError, match='image 2 has filename, sentences; expected {"imgid"'):
+    with pytest.raises(UsageError, match=r'image 2 has filename, sentences; expected \{"imgid"'):
         read_references(path)
 
 
