@@ -245,6 +245,8 @@ def test_a_run_without_a_class_to_average(worlds, backbone_file, tmp_path, capsy
     for xml in tree.glob("Annotations/val_*.xml"):
         xml.write_text(xml.read_text().replace("<difficult>0<", "<difficult>1<"))
     words = ["--backbone", backbone_file, "--data", tree, *SMALL, "--out", "run"]
+    words += ["--detector.test_proposals", "20", "--detector.rois", "16", "--batch_size", "8"]
+    words += ["--detector.proposals", "20", "--detector.head_channels", "32"]
     finetune_det.main([str(word) for word in words])
     shown, logged = capsys.readouterr()
     assert "note: val: no object to find that is not difficult, so there is no score" in logged
