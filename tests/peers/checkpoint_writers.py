@@ -157,7 +157,7 @@ def mmengine_epoch(folder: Path) -> list[Tensor]:
         model,
         work_dir=str(folder / "work"),
         train_dataloader={
-            "dataset": [IMAGES[0], IMAGES[1]],
+            "dataset": [(IMAGES[0],), (IMAGES[1],)],
             "batch_size": 2,
             "sampler": {"type": "DefaultSampler", "shuffle": False},
             "collate_fn": {"type": "default_collate"},

@@ -59,11 +59,17 @@ def _text(*parts: str) -> str:
     return "/".join(map(str, parts))
 
 
+def _method(owner: Any, name: str) -> str:
+    """Stands where getattr is named: mmengine's logs refer so to their methods. Looks up nothing."""
+    return name
+
+
 # found in other programs' checkpoints, and inert: plain attributes, plain numbers
 _INERT = [
     (Arguments, "argparse.Namespace"),
     (safe_pickle.number_type, "numpy.dtype"),
     (_Array, "numpy.ndarray"),
+    (_method, "builtins.getattr"),
     *(
         (function, f"numpy.{module}.multiarray.{name}")
         for module in ("core", "_core")

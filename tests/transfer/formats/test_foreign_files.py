@@ -390,14 +390,15 @@ def test_other_programs_logs_are_inert(net, tmp_path, monkeypatch):
     module = types.ModuleType("mmengine.logging.history_buffer")
 
     class HistoryBuffer:
-        pass
+        @classmethod
+        def mean(cls): ...
 
     HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
     module.HistoryBuffer = HistoryBuffer
     for name in ("mmengine", "mmengine.logging", module.__name__):
         monkeypatch.setitem(sys.modules, name, module)
     buffer = HistoryBuffer()
-    buffer._log_history, buffer._max_length = np.arange(5.0), 1000
+    buffer._log_history, buffer._statistics = np.arange(5.0), {"mean": HistoryBuffer.mean}
     hub_state = {"log_scalars": {"train/loss": buffer}, "runtime_info": {"path": Path("a/b")}}
     content = {
         "meta": {"epoch": 3},
