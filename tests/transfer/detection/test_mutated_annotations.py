@@ -253,7 +253,7 @@ def write_coco(root: Path, written: Written, draw: random.Random) -> tuple[str, 
     return image, target
 
 
-# ------------------------------------------------------------------------------------------- the law
+# ----------------------------------------------------------------------------------------- the law
 
 
 def check(records: Records, written: Written, image: str, target: int | None) -> None:
