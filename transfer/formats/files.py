@@ -60,7 +60,7 @@ def _text(*parts: str) -> str:
 
 
 def _method(owner: Any, name: str) -> str:
-    """Stands where getattr is named, by which mmengine's logs refer to methods; looks up nothing."""
+    """Stands where getattr is named, by which mmengine's logs name methods; looks up nothing."""
     return name
 
 
