@@ -219,15 +219,12 @@ def _table(columns: dict[str, list[str]]) -> str:
 
 
 def _find_image(folder: Path | None, image_id: str, file_name: str | None) -> Path | None:
-    """The file of an image: by its name, by its id, or by its id as MS-COCO writes it."""
-    from transfer.captioning.scores.layouts import relative_paths
+    """The file of an image: by its name, or else by its id."""
+    from transfer.captioning.image_files import image_names
 
     if folder is None:
         return None
-    names = list(relative_paths(file_name)) if file_name else []
-    stems = (image_id, image_id.zfill(12))
-    ends = (".jpg", ".png", ".jpeg")
-    for name in (*names, image_id, *(stem + end for stem in stems for end in ends)):
+    for name in (*image_names(image_id, file_name), *image_names(image_id)):
         path = folder / name
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
             return path

@@ -6,7 +6,7 @@ from pretrain.check_results import CheckResult, decoded, note, ok, wrong
 from pretrain.errors import UsageError
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.dataset import CaptionedImage, coco_splits, open_captions, read_coco
-from transfer.captioning.overlap import overlap
+from transfer.captioning.image_files import overlap
 from transfer.captioning.scores.notes import caption_notes
 
 # images of the releases (cocodataset.org)

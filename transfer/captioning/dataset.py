@@ -18,21 +18,20 @@ own is divided by a hash of the image's id, the same on every machine.
 import hashlib
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pretrain.errors import UsageError, shorten
 from pretrain.progress import log
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.image_files import CaptionedImage as CaptionedImage
-from transfer.captioning.image_files import assemble, find_images, image_folders, log_skipped
-from transfer.captioning.overlap import overlap
+from transfer.captioning.image_files import assemble, image_folders, overlap
 from transfer.captioning.scores.layouts import Id as Id
 from transfer.captioning.scores.layouts import (
     ImageCaptions,
     Log,
+    log_left_out,
     read_images,
     read_text,
     suffix_of,
@@ -48,6 +47,13 @@ _EXPECTED = (
     "*.token or *.token.txt (flickr), captions.json, .jsonl, .csv, .tsv or .txt, metadata.jsonl or "
     ".csv, results.csv, or *_train.json and *_val.json (folder)"
 )
+
+_FILES = {
+    "coco": 'COCO captions file; expected {"images": [{"id", "file_name"}], "annotations": '
+    '[{"image_id", "caption"}]}',
+    "karpathy": 'split of Karpathy\'s; expected {"images": [{"filename", "split", "sentences": '
+    '[{"raw"}]}]}',
+}
 
 
 @dataclass(frozen=True)
@@ -84,17 +90,15 @@ def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionD
     if config.images is not None and not Path(config.images).is_dir():
         raise UsageError(f"there is no folder {config.images}, which --dataset.images names.")
     layout = "karpathy" if config.splits else config.layout
-    layouts: dict[str, tuple[Callable[..., Any], Callable[..., CaptionDataset]]] = {
-        "karpathy": (_karpathy_file, _read_karpathy),
-        "coco": (coco_splits, _read_coco_splits),
-        "flickr": (_token_file, _read_flickr),
-        "folder": (_caption_files, _read_folder),
+    readers = {
+        "karpathy": _read_karpathy,
+        "coco": _read_coco,
+        "flickr": _read_flickr,
+        "folder": _read_folder,
     }
-    for name, (find, read) in layouts.items():
-        if layout in ("auto", name) and (source := config.splits or find(root)):
-            dataset = read(root, source, config, log)
-            break
-    else:
+    chosen = [read for name, read in readers.items() if layout in ("auto", name)]
+    dataset = next(filter(None, (read(root, config, log) for read in chosen)), None)
+    if dataset is None:
         known = "that are known" if layout == "auto" else f"of the layout {layout}"
         content = ", ".join(sorted(entry.name for entry in root.iterdir())[:6]) or "nothing"
         raise UsageError(
@@ -141,15 +145,12 @@ def choose_splits(root: Path, splits: Sequence[str], config: DatasetConfig) -> t
     return tuple(chosen)
 
 
-def _read_coco_splits(
-    root: Path, splits: list[str], config: DatasetConfig, log: Log
-) -> CaptionDataset:
+def _read_coco(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset | None:
+    if not (splits := coco_splits(root)):
+        return None
     chosen = choose_splits(root, splits, config)
-    read = {
-        kind: read_coco(root, split, config.max_corrupt, log, config.images)
-        for kind, split in zip(("train", "val", "test"), chosen, strict=False)
-    }
-    return _of_splits(root.name, read)
+    read = [read_coco(root, split, config.max_corrupt, log, config.images) for split in chosen]
+    return _of_splits(root.name, dict(zip(("train", "val", "test"), read, strict=False)))
 
 
 def read_coco(
@@ -175,69 +176,46 @@ def read_coco(
     if split not in (splits := coco_splits(root)):
         there = ", ".join(splits) or "none"
         raise UsageError(f"there is no file {path}; the splits there are {there}.")
-    faults: list[str] = []
-    content = read_images(path, log, faults)
-    if content.layout != "coco":
-        raise UsageError(
-            f'{path} is no COCO captions file; expected {{"images": [{{"id", "file_name"}}], '
-            '"annotations": [{"image_id", "caption"}]}.'
-        )
-    listed = [image for image in content.images.values() if image.file_name]
-    others = [image for image in content.images.values() if not image.file_name]
-    nameless = [f"{image.where} has no file_name" for image in others if image.is_listed]
+    images_read = _read(path, log, "coco")
+    listed = [image for image in images_read if image.file_name]
+    others = [image for image in images_read if not image.file_name]
     lone = [f"{image.image_id}: {text}" for image in others for text in image.captions]
-    skipped = {
-        _FAULTS: [*faults, *nameless],
-        "annotations of images that are not listed": lone,
-    }
-    entries = find_images(listed, image_folders(root, images, split))
-    return assemble(path, entries, skipped, max_corrupt=max_corrupt, log=log)
+    log_left_out(log, path, lone, "annotations of images that are not listed")
+    folders = image_folders(root, images, split)
+    return assemble(path, listed, folders, max_corrupt=max_corrupt, log=log)
 
 
 # --------------------------------------------------------------------------------------- Karpathy
 
 
-def _karpathy_file(root: Path) -> Path | None:
-    files = [*sorted(root.glob("dataset_*.json")), *sorted(root.glob("annotations/dataset_*.json"))]
-    return _only(root, files, "name one by --dataset.splits FILE")
-
-
-def _read_karpathy(root: Path, file: Path | str, config: DatasetConfig, log: Log) -> CaptionDataset:
+def _read_karpathy(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset | None:
     """Karpathy's split of the images in `root`, of MS-COCO 2014 or 2017, or of Flickr."""
-    path, faults = Path(file), list[str]()
-    content = read_images(path, log, faults)
-    if content.layout != "karpathy":
-        raise UsageError(
-            f'{path} is no split of Karpathy\'s; expected {{"images": [{{"filename", "split", '
-            '"sentences": [{"raw"}]}]}.'
-        )
-    log_skipped(path, {_FAULTS: faults}, log)
-    name = path.stem.removeprefix("dataset_")
-    images, folders = [*content.images.values()], image_folders(root, config.images)
-    return _by_split(name, path, images, folders, config, log)
+    files = [*sorted(root.glob("dataset_*.json")), *sorted(root.glob("annotations/dataset_*.json"))]
+    file = config.splits or _only(root, files, "name one by --dataset.splits FILE")
+    if not file:
+        return None
+    path = Path(file)
+    images, folders = _read(path, log, "karpathy"), image_folders(root, config.images)
+    return _by_split(path.stem.removeprefix("dataset_"), path, images, folders, config, log)
 
 
 # ----------------------------------------------------------------------------------------- Flickr
 
 
-def _token_file(root: Path) -> Path | None:
+def _read_flickr(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset | None:
+    """Flickr8k with its lists, Flickr30k divided by hash."""
     files = [*sorted(root.glob("*.token.txt")), *sorted(root.glob("*.token"))]
     # Flickr8k brings a lemmatised one too
-    plain = [path for path in files if "lemma" not in path.name]
-    return _only(root, plain, "leave only one there")
-
-
-def _read_flickr(root: Path, path: Path, config: DatasetConfig, log: Log) -> CaptionDataset:
-    """Flickr8k with its lists, Flickr30k divided by hash."""
-    faults: list[str] = []
-    content = read_images(path, log, faults)
-    entries = find_images(content.images.values(), image_folders(root, config.images))
-    images = assemble(path, entries, {_FAULTS: faults}, max_corrupt=config.max_corrupt, log=log)
+    path = _only(root, [path for path in files if "lemma" not in path.name])
+    if path is None:
+        return None
+    folders = image_folders(root, config.images)
+    images = assemble(path, _read(path, log), folders, max_corrupt=config.max_corrupt, log=log)
     words = {"train": "train", "val": "dev", "test": "test"}
     lists = {
         split: file
         for split, word in words.items()
-        if (file := _only(root, sorted(root.glob(f"*{word}Images.txt")), "leave only one there"))
+        if (file := _only(root, sorted(root.glob(f"*{word}Images.txt"))))
     }
     if not lists:
         return split_by_hash(root.name, images, config.val_fraction, log)
@@ -253,7 +231,7 @@ def _read_flickr(root: Path, path: Path, config: DatasetConfig, log: Log) -> Cap
         if count > 1:
             raise UsageError(f"{file}: {name!r} stands {count} times; each image has one line.")
         unknown = [name for name in names if name not in by_name]
-        log_skipped(file, {"names without an image or captions": unknown}, log)
+        log_left_out(log, file, unknown, "names without an image or captions")
         splits[split] = tuple(by_name[name] for name in names if name in by_name)
     return _of_splits(root.name, splits)
 
@@ -273,58 +251,61 @@ def _caption_files(root: Path) -> dict[str, Path] | None:
     ]
     for name in ("captions", "metadata"):
         named = [path for path in files if _stem(path) == name]
-        if path := _only(root, named, "leave only one there"):
+        if path := _only(root, named):
             return {"": path}
     by_split: dict[str, list[Path]] = defaultdict(list)
-    for folder in sorted(root.iterdir()):
-        if folder.name.lower() in _SPLITS and folder.is_dir():
-            named = [path for path in sorted(folder.glob("metadata.*")) if path.is_file()]
-            by_split[_SPLITS[folder.name.lower()]] += named
-    if not any(by_split.values()):
+    for path in sorted(root.glob("*/metadata.*")):
+        if (folder := path.parent.name.lower()) in _SPLITS and path.is_file():
+            by_split[_SPLITS[folder]].append(path)
+    if not by_split:
         for path in files:
             if match := _SPLIT_NAME.fullmatch(_stem(path).lower()):
                 by_split[_SPLITS[match[2]]].append(path)
-    if len([split for split in by_split if by_split[split]]) > 1:
-        return {split: path for split, paths in by_split.items()
-                if (path := _only(root, paths, "leave only one there"))}  # fmt: skip
+    if len(by_split) > 1:
+        return {split: path for split, paths in by_split.items() if (path := _only(root, paths))}
     alone = [path for path in files if path.parent == root]
     return {"": alone[0]} if len(alone) == 1 else None
 
 
-def _read_folder(
-    root: Path, files: dict[str, Path], config: DatasetConfig, log: Log
-) -> CaptionDataset:
+def _read_folder(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset | None:
     """By the splits of the files, of the images in a file, or by hash."""
+    if (files := _caption_files(root)) is None:
+        return None
     splits: dict[str, tuple[CaptionedImage, ...]] = {}
     for split, path in files.items():
-        faults: list[str] = []
-        content = read_images(path, log, faults)
-        log_skipped(path, {_FAULTS: faults}, log)
-        images = [*content.images.values()]
+        images = _read(path, log)
         match = _SPLIT_NAME.fullmatch(_stem(path).lower())
         inside = [path.parent.name] if path.parent != root else []
         folders = image_folders(root, config.images, *inside, *([match[1]] if match else []))
-        if split:
-            entries = find_images(images, folders)
-            splits[split] = assemble(path, entries, {}, max_corrupt=config.max_corrupt, log=log)
-            continue
-        if _stem(path) == "metadata":  # Hugging Face: the first folder is the split
+        if not split and _stem(path) == "metadata":  # Hugging Face: the first folder is the split
             for image in images:
                 first, slash, _ = (image.file_name or "").partition("/")
                 if slash and not image.splits:
                     image.splits.append(first.lower())
         known = {_SPLITS[name] for image in images for name in image.splits if name in _SPLITS}
-        if len(known) > 1:
+        if not split and len(known) > 1:
             return _by_split(root.name, path, images, folders, config, log)
-        entries = find_images(images, folders)
-        everything = assemble(path, entries, {}, max_corrupt=config.max_corrupt, log=log)
-        return split_by_hash(root.name, everything, config.val_fraction, log)
+        splits[split] = assemble(path, images, folders, max_corrupt=config.max_corrupt, log=log)
+    if "" in splits:
+        return split_by_hash(root.name, splits[""], config.val_fraction, log)
     return _of_splits(root.name, splits)
 
 
 # ----------------------------------------------------------------------------------------- shared
 
-_FAULTS = "entries that make no sense"
+
+def _read(path: Path, log: Log, layout: str = "") -> list[ImageCaptions]:
+    """The images of a file, which may have to be of a layout; faulty entries are logged."""
+    faults: list[str] = []
+    content = read_images(path, log, faults)
+    images = [*content.images.values()]
+    if layout not in ("", content.layout):
+        raise UsageError(f"{path} is no {_FILES[layout]}.")
+    if layout == "coco":
+        nameless = [image for image in images if image.is_listed and not image.file_name]
+        faults += [f"{image.where} has no file_name" for image in nameless]
+    log_left_out(log, path, faults, "entries that make no sense")
+    return images
 
 
 def _by_split(
@@ -344,13 +325,14 @@ def _by_split(
             chosen[split].append(image)
         if not splits:
             lone.append(f"{image.image_id}: {', '.join(image.splits) or 'none'}")
-    log_skipped(path, {f"images of no split that is known ({', '.join(_SPLITS)})": lone}, log)
+    log_left_out(log, path, lone, f"images of no split that is known ({', '.join(_SPLITS)})")
     read = {
-        split: assemble(f"{path}, {split}", find_images(members, folders), {},
-                        max_corrupt=config.max_corrupt, log=log)
+        split: assemble(
+            f"{path}, {split}", members, folders, max_corrupt=config.max_corrupt, log=log
+        )
         for split, members in chosen.items()
         if members
-    }  # fmt: skip
+    }
     return _of_splits(name, read)
 
 
@@ -363,7 +345,7 @@ def _of_splits(name: str, splits: Mapping[str, tuple[CaptionedImage, ...]]) -> C
     return CaptionDataset(name, train, test, notes=(note,))
 
 
-def _only(root: Path, files: Sequence[Path], remedy: str) -> Path | None:
+def _only(root: Path, files: Sequence[Path], remedy: str = "leave only one there") -> Path | None:
     """The one file there is, if any."""
     if len(files) > 1:
         names = shorten([str(path.relative_to(root)) for path in files])

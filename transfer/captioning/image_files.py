@@ -1,24 +1,27 @@
-"""From what a file says of images to the files of these images."""
+"""The files of captioned images: found by what a file says of them, and compared between splits."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
 from pretrain.progress import log
-from transfer.captioning.scores.layouts import Id, ImageCaptions, Log, relative_paths
+from transfer.captioning.scores.layouts import (
+    Id,
+    ImageCaptions,
+    Log,
+    canonical_name,
+    log_left_out,
+)
 
 _IMAGE_FOLDERS = ("images", "Images", "train_images", "test_images", "Flicker8k_Dataset",
                   "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")  # fmt: skip
-
-Entries = dict[Id, tuple[Path, list[Any]]]
-"""By image, the file where it should lie, and its captions as they stand there."""
-Skipped = Mapping[str, Sequence[object]]
-"""What is wrong with entries -> those entries."""
+_COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?\d{12}\.jpg")
+_HEAD = 1 << 16  # bytes in which two files of one size are compared
 
 
 @dataclass(frozen=True)
@@ -30,44 +33,23 @@ class CaptionedImage:
     captions: tuple[str, ...]
 
 
-class ImageFiles(dict[Path, frozenset[str]]):
-    """Which files there are, by one listing of each folder."""
+def image_names(image_id: Id, file_name: str | None = None) -> Iterator[str]:
+    """Where an image may lie below its folder: as its name says, or named as its id.
 
-    def __missing__(self, folder: Path) -> frozenset[str]:
-        names = frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
-        return self.setdefault(folder, names)
-
-    def has(self, path: Path) -> bool:
-        """Whether there is a file of that name."""
-        return path.name in self[path.parent]
-
-    def first(self, candidates: Iterator[Path]) -> Path:
-        """The first of the paths where there is a file; the first of all where there is none."""
-        first = next(candidates)
-        return next(filter(self.has, chain([first], candidates)), first)
-
-
-def find_images(images: Iterable[ImageCaptions], folders: Sequence[Path]) -> Entries:
-    """With the file of each image: where its name says, or named as its id."""
-    files = ImageFiles()
-
-    def names(image: ImageCaptions) -> Iterator[str]:
-        if image.file_name:
-            yield from relative_paths(image.file_name)
-            return
-        stem = str(image.image_id)
-        yield stem
-        yield from (f"{stem}{suffix}" for suffix in SUFFIXES)
-        if stem.isdigit():
-            yield from (f"{stem:0>12}{suffix}" for suffix in SUFFIXES)
-
-    return {
-        image.image_id: (
-            files.first(folder / name for name in names(image) for folder in folders),
-            image.captions,
-        )
-        for image in images
-    }
+    a/b/c.jpg may be b/c.jpg or c.jpg too, and COCO_val2014_000000391895.jpg of 2014 is
+    000000391895.jpg in train2017 or val2017.
+    """
+    if file_name:
+        parts = file_name.split("/")
+        yield from ("/".join(parts[first:]) for first in range(len(parts)))
+        if parts[-1].startswith("COCO_"):
+            plain = parts[-1].rpartition("_")[2]
+            yield from (f"{folder}/{plain}" for folder in ("train2017", "val2017"))
+        return
+    stem = str(image_id)
+    yield stem
+    for name in (stem, f"{stem:0>12}") if stem.isdigit() else (stem,):
+        yield from (f"{name}{suffix}" for suffix in SUFFIXES)
 
 
 def image_folders(root: Path, images: str | None, *inside: str) -> list[Path]:
@@ -78,60 +60,107 @@ def image_folders(root: Path, images: str | None, *inside: str) -> list[Path]:
     return [first, *filter(Path.is_dir, others)]
 
 
-def log_skipped(source: object, skipped: Skipped, log: Log = log) -> None:
-    """One line for each kind of entry that is left out, with the count and the first of them."""
-    for problem, entries in skipped.items():
-        if entries:
-            log(f"{source}: left out {len(entries):,} {problem}, the first is {entries[0]!r:.80}")
-
-
 def assemble(
     source: object,
-    entries: Entries,
-    skipped: Skipped,
+    images: Iterable[ImageCaptions],
+    folders: Sequence[Path],
     *,
     max_corrupt: int,
     log: Log = log,
 ) -> tuple[CaptionedImage, ...]:
-    """The images that have captions, in the order of `entries`; what is left out is logged.
+    """The images that have captions, in their order; what is left out is logged.
 
     Args:
-        source: the file the entries are from.
-        entries: captions that are no text or empty are left out.
-        skipped: what the reader of the file has left out already.
-        max_corrupt: how many of the image files may be missing.
-        log: takes a line for each kind of entry that is left out.
+        source: the file they are from.
+        images: captions that are no text or empty are left out.
+        folders: where their files may lie.
+        max_corrupt: how many of the files may be missing.
+        log: takes a line for each kind of thing that is left out.
 
     Raises:
         UsageError: no image with a caption, too many images missing, or two of one file.
     """
-    files, seen = ImageFiles(), dict[Path, Id]()
-    images, empty, without, missing = [], [], [], []
-    for image_id, (path, captions) in entries.items():
+
+    @cache
+    def names_in(folder: Path) -> frozenset[str]:
+        return frozenset(os.listdir(folder)) if os.path.isdir(folder) else frozenset()
+
+    def is_there(path: Path) -> bool:
+        return path.name in names_in(path.parent)
+
+    seen: dict[Path, Id] = {}
+    found, empty, without, missing = [], [], [], []
+    for image in images:
+        image_id, names = image.image_id, [*image_names(image.image_id, image.file_name)]
+        candidates = (folder / name for name in names for folder in folders)
+        path = next(filter(is_there, candidates), folders[0] / names[0])
         if seen.setdefault(path, image_id) != image_id:
             raise UsageError(
                 f"{source}: the images {seen[path]!r} and {image_id!r} are one file, {path}. Give "
                 "each image one id, and each its own file."
             )
-        texts = [text for text in captions if isinstance(text, str) and text.strip()]
-        empty += [f"image {image_id}: {text!r}" for text in captions if text not in texts]
+        texts = [text for text in image.captions if isinstance(text, str) and text.strip()]
+        empty += [f"image {image_id}: {text!r}" for text in image.captions if text not in texts]
         if not texts:
             without.append(image_id)
-        elif files.has(path):
-            images.append(CaptionedImage(image_id, path, tuple(texts)))
+        elif is_there(path):
+            found.append(CaptionedImage(image_id, path, tuple(texts)))
         else:
             missing.append(str(path))
-    log_skipped(source, skipped, log)
-    log_skipped(source, {"captions that are empty or no text": empty}, log)
-    log_skipped(source, {"images without captions": without}, log)
-    log_skipped(source, {"images whose file is missing": missing}, log)
-    if not images and not missing:
+    log_left_out(log, source, empty, "captions that are empty or no text")
+    log_left_out(log, source, without, "images without captions")
+    log_left_out(log, source, missing, "images whose file is missing")
+    if not found and not missing:
         raise UsageError(f"{source} has no image with a caption.")
-    if missing and (len(missing) > max_corrupt or not images):
+    if missing and (len(missing) > max_corrupt or not found):
         raise UsageError(
-            f"{len(missing):,} of {len(images) + len(missing):,} images of {source} are not "
+            f"{len(missing):,} of {len(found) + len(missing):,} images of {source} are not "
             f"there, the first is {missing[0]}. Complete them, name their folder by "
             f"--dataset.images DIR, or give --dataset.max_corrupt {len(missing)} to train and "
             "score without them."
         )
-    return tuple(images)
+    return tuple(found)
+
+
+def overlap(train: Sequence[CaptionedImage], held: Sequence[CaptionedImage]) -> list[str]:
+    """What is to be said of images that are trained on and scored: a line each.
+
+    Images of MS-COCO are compared by number, of either year and under either name; others that
+    share id or name by the content of their files.
+    """
+    by_id = {str(image.image_id): image for image in train}
+    by_name = {canonical_name(image.path.name): image for image in train}
+    shared, other = [], []
+    for image in held:
+        named = by_name.get(canonical_name(image.path.name))
+        pairs = [pair for pair in (named, by_id.get(str(image.image_id))) if pair is not None]
+        if same := next((pair for pair in pairs if _is_same(image.path, pair.path)), None):
+            shared.append(f"{image.path} (id {image.image_id}; in train {same.path})")
+        elif pairs:
+            other.append(f"{image.path} (in train {pairs[0].path})")
+    lines = []
+    if shared:
+        lines.append(
+            f"{len(shared):,} of {len(held):,} images are trained on, the first is {shared[0]}. "
+            "Scores on them say nothing of new images."
+        )
+    if other:
+        lines.append(
+            f"{len(other):,} of {len(held):,} images share an id or a name with another picture, "
+            f"the first is {other[0]}; they are taken for different images."
+        )
+    return lines
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    if one == other:
+        return True
+    if _COCO_NAME.fullmatch(one.name) and _COCO_NAME.fullmatch(other.name):
+        return canonical_name(one.name) == canonical_name(other.name)
+    try:
+        if one.stat().st_size != other.stat().st_size:
+            return False
+        with open(one, "rb") as first, open(other, "rb") as second:
+            return first.read(_HEAD) == second.read(_HEAD)
+    except OSError:  # named when it is decoded
+        return False

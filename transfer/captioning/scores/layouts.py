@@ -19,7 +19,7 @@ import io
 import json
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -166,6 +166,12 @@ def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, Im
     return images
 
 
+def log_left_out(log: Log, source: object, entries: Sequence[object], problem: str) -> None:
+    """One line on entries that are left out, if there are any: how many, and the first."""
+    if entries:
+        log(f"{source}: left out {len(entries):,} {problem}, the first is {entries[0]!r:.80}")
+
+
 # --------------------------------------------------------------------------------- names of images
 
 
@@ -207,19 +213,6 @@ def canonical_name(name: str) -> str:
         stem = stem.rpartition(".")[0]
     match = _NUMBER.fullmatch(stem)
     return match[1].lstrip("0") or "0" if match else stem
-
-
-def relative_paths(name: str) -> Iterator[str]:
-    """Where an image may lie below its folder: a/b/c.jpg, b/c.jpg, c.jpg.
-
-    COCO_val2014_000000391895.jpg of 2014 is 000000391895.jpg in train2017 or val2017.
-    """
-    parts = name.split("/")
-    for first in range(len(parts)):
-        yield "/".join(parts[first:])
-    if parts[-1].startswith("COCO_"):
-        plain = parts[-1].rpartition("_")[2]
-        yield from (f"{folder}/{plain}" for folder in ("train2017", "val2017"))
 
 
 # ------------------------------------------------------------------------------------------ layouts
@@ -323,11 +316,7 @@ def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
             yield f"line {reader.line_num}", content
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: {error}.") from error
-    if broken:
-        log(
-            f"{path}: left out {len(broken):,} rows without {len(names)} columns between |, the "
-            f"first is {broken[0]!r:.80}"
-        )
+    log_left_out(log, path, broken, f"rows without {len(names)} columns between |")
 
 
 # ------------------------------------------------------------------------------------------ entries
