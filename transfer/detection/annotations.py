@@ -6,21 +6,18 @@ What is written is read or named: an object, or a file, in another form (a rotat
 root, two boxes of one object) is an error with its line, never an object less.
 """
 
-import contextlib
-import json
 import math
 import re
 from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import starmap
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
 from pretrain.errors import UsageError
-from pretrain.run import write_text
-from transfer.cache import cache_folder
+from transfer.cache import cache_folder, cached_json
 from transfer.detection.records import read_flag
 
 _VERSION = 3  # of the cache's files
@@ -51,7 +48,7 @@ class ObjectAnnotation(NamedTuple):
 class Annotation(NamedTuple):
     """The content of one file."""
 
-    size: tuple[int, int]
+    size: tuple[int, int] = (0, 0)
     """Width and height as written; 0, 0 where one of them is not."""
     objects: tuple[ObjectAnnotation, ...] = ()
     error: str | None = None
@@ -69,13 +66,9 @@ def read_annotations(files: Sequence[str], cached: bool = True) -> list[Annotati
     """
     contents = list(map(_read_file, files))
     cache = _cache_file(contents) if cached else None
-    if cache is not None and (annotations := _from_cache(cache)) is not None:
-        return annotations
-    annotations = [None if data is None else parse_annotation(data) for data in contents]
-    if cache is not None:
-        with contextlib.suppress(OSError):  # without a writable home it is read again next time
-            write_text(cache, json.dumps(annotations))
-    return annotations
+    return cached_json(
+        cache, _from_rows, lambda: [d if d is None else parse_annotation(d) for d in contents]
+    )
 
 
 def _read_file(file: str) -> bytes | None:
@@ -94,32 +87,31 @@ def parse_annotation(data: bytes) -> Annotation:
         root = _parse(data)
     except ElementTree.ParseError as error:
         text = f"{error.position[0]}: it is no XML ({str(error).split(':')[0]})"
-        return Annotation((0, 0), error=text)
+        return Annotation(error=text)
     except (ValueError, LookupError) as error:
-        return Annotation((0, 0), error=f"1: its encoding cannot be read ({error})")
-    objects, others, place = [], dict[str, ElementTree.Element](), 0
+        return Annotation(error=f"1: its encoding cannot be read ({error})")
+    objects, place = [], 0
     try:
         for place, element in enumerate(root):  # noqa: B007 (of the one that cannot be read)
-            tag = element.tag
-            if tag == "object":
+            if element.tag == "object":
                 objects.append(_parse_object(element))
-            elif tag in _OF_FILE:
-                others[tag] = element
-            else:
-                _check_other(element)
+            elif element.tag not in _OF_FILE and _holds_object(element):
+                text = f"<{element.tag}> is not read; an object is <object> in <annotation>"
+                raise ValueError(text)
     except ValueError as error:
-        return Annotation((0, 0), error=_locate(data, place, *error.args))
+        return Annotation(error=_locate(data, place, *error.args))
     if not objects and root.tag.lower() != "annotation":
-        return Annotation((0, 0), error=f"1: it is a file of <{root.tag}>, not of <annotation>")
-    size = others.get("size")
-    width, height = (
-        (0, 0) if size is None else map(_parse_side, map(size.findtext, ("width", "height")))
-    )
-    folder, name = (
-        (others[tag].text or "").strip() if tag in others else "" for tag in ("folder", "filename")
-    )
+        return Annotation(error=f"1: it is a file of <{root.tag}>, not of <annotation>")
+    fields, nothing = {child.tag: child for child in root}, ElementTree.Element("")
+    size = fields.get("size", nothing)
+    width, height = _parse_side(size.findtext("width")), _parse_side(size.findtext("height"))
+    folder, name = ((fields.get(tag, nothing).text or "").strip() for tag in ("folder", "filename"))
     image = f"{folder}/{name}" if folder and name else name
     return Annotation((width, height) if width and height else (0, 0), tuple(objects), None, image)
+
+
+def _holds_object(element: ElementTree.Element) -> bool:
+    return any(part.tag.lower() in _SIGNS for part in element.iter())
 
 
 def _parse(data: bytes) -> ElementTree.Element:
@@ -155,36 +147,7 @@ def _parse_side(text: str | None) -> int:
 
 def _parse_object(element: ElementTree.Element) -> ObjectAnnotation:
     """An object; ValueError with a text, and a tag whose lines belong to it."""
-    fields = {child.tag: child for child in element}
-    if len(fields) < len(element) or not _OF_OBJECT.issuperset(fields):
-        _check_fields([child.tag for child in element])
-    name = (fields["name"].text or "") if "name" in fields else ""
-    if not name.strip():
-        raise ValueError("an object has no name")
-    name = name.strip() if "\n" in name else name
-    box = fields.get("bndbox")
-    if box is None:
-        others = [f"<{tag}>" for tag in fields if tag not in _OF_OBJECT]
-        hint = f" but {', '.join(others)}; boxes alone are read" if others else ""
-        raise ValueError(f"a {name} has no bndbox{hint}")
-    corners = {corner.tag: corner.text for corner in box}
-    try:
-        xmin, ymin, xmax, ymax = [float(corners[tag]) for tag in _CORNERS]  # type: ignore[arg-type]
-        is_valid = len(corners) == len(box) and math.isfinite(xmin + ymin + xmax + ymax)
-    except (KeyError, TypeError, ValueError):
-        is_valid = False
-    if not is_valid:
-        _check_box(name, [(corner.tag, corner.text) for corner in box])
-    difficult = fields["difficult"].text if "difficult" in fields else None
-    try:
-        is_difficult = difficult is not None and difficult != "0" and read_flag(difficult)
-    except ValueError as error:
-        raise ValueError(f"difficult of a {name}: {error}") from None
-    return ObjectAnnotation(name, is_difficult, xmin, ymin, xmax, ymax)
-
-
-def _check_fields(tags: Sequence[str]) -> None:
-    """Raise ValueError where something would be passed over in an object."""
+    tags = [child.tag for child in element]
     for tag in tags:
         if tag in _READ_ONCE and tags.count(tag) > 1:
             raise ValueError(f"an object has {tags.count(tag)} <{tag}>", tag)
@@ -192,31 +155,37 @@ def _check_fields(tags: Sequence[str]) -> None:
             raise ValueError("an object stands in an object", tag)
         if tag not in _OF_OBJECT and tag.lower() in _OF_OBJECT:
             raise ValueError(f"an object has <{tag}>, which must be <{tag.lower()}>", tag)
+    name, box = element.findtext("name") or "", element.find("bndbox")
+    if not name.strip():
+        raise ValueError("an object has no name")
+    name = name.strip() if "\n" in name else name
+    if box is None:
+        others = [f"<{tag}>" for tag in dict.fromkeys(tags) if tag not in _OF_OBJECT]
+        hint = f" but {', '.join(others)}; boxes alone are read" if others else ""
+        raise ValueError(f"a {name} has no bndbox{hint}")
+    corners = [_parse_corner(name, box, tag) for tag in _CORNERS]
+    try:
+        return ObjectAnnotation(name, read_flag(element.findtext("difficult")), *corners)
+    except ValueError as error:
+        raise ValueError(f"difficult of a {name}: {error}") from None
 
 
-def _check_box(name: str, corners: Sequence[tuple[str, str | None]]) -> None:
-    """Raise ValueError for what is wrong with the corners of a box."""
-    tags = [tag for tag, _ in corners]
-    for tag in _CORNERS:
-        if tag not in tags:
-            rest = f" but {', '.join(t for t in tags if t not in _CORNERS)}"
-            hint = rest if not set(tags) <= set(_CORNERS) else ""
-            raise ValueError(f"the box of a {name} has no {tag}{hint}")
-        if tags.count(tag) > 1:
-            raise ValueError(f"the box of a {name} has {tags.count(tag)} <{tag}>", tag)
-        text = dict(corners)[tag] or ""
-        try:
-            is_finite = math.isfinite(float(text))
-        except ValueError:
-            raise ValueError(f"{tag} of a {name} is {text!r}, no number") from None
-        if not is_finite:
-            raise ValueError(f"{tag} of a {name} is {text!r}")
-
-
-def _check_other(element: ElementTree.Element) -> None:
-    """Raise ValueError where an element that is not read looks like an object."""
-    if any(part.tag.lower() in _SIGNS for part in element.iter()):
-        raise ValueError(f"<{element.tag}> is not read; an object is <object> in <annotation>")
+def _parse_corner(name: str, box: ElementTree.Element, tag: str) -> float:
+    """One of the four numbers of a box; ValueError as that of `_parse_object`."""
+    texts = [corner.text or "" for corner in box if corner.tag == tag]
+    if not texts:
+        others = [corner.tag for corner in box if corner.tag not in _CORNERS]
+        hint = f" but {', '.join(others)}" if others else ""
+        raise ValueError(f"the box of a {name} has no {tag}{hint}")
+    if len(texts) > 1:
+        raise ValueError(f"the box of a {name} has {len(texts)} <{tag}>", tag)
+    try:
+        number = float(texts[0])
+    except ValueError:
+        raise ValueError(f"{tag} of a {name} is {texts[0]!r}, no number") from None
+    if not math.isfinite(number):
+        raise ValueError(f"{tag} of a {name} is {texts[0]!r}")
+    return number
 
 
 def _locate(data: bytes, place: int, text: str, tag: str = "") -> str:
@@ -271,13 +240,8 @@ def _cache_file(contents: Sequence[bytes | None]) -> Path | None:
     return cache_folder() / "records" / f"{digest.hexdigest()}.json"
 
 
-def _from_cache(path: Path) -> list[Annotation | None] | None:
-    """What was kept; None where there is nothing, or a damaged file."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return [
-            Annotation(tuple(size), tuple(starmap(ObjectAnnotation, objects)), error, image)
-            for size, objects, error, image in rows
-        ]
-    except (OSError, ValueError, TypeError):
-        return None
+def _from_rows(rows: Any) -> list[Annotation | None]:
+    return [
+        Annotation(tuple(size), tuple(starmap(ObjectAnnotation, objects)), error, image)
+        for size, objects, error, image in rows
+    ]

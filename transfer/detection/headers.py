@@ -1,7 +1,5 @@
 """Heads of many images: read in parallel, and not read twice while the files are the same."""
 
-import contextlib
-import json
 import multiprocessing
 import os
 from collections.abc import Sequence
@@ -10,8 +8,7 @@ from hashlib import blake2b
 from pathlib import Path
 
 from pretrain.images import ImageHeader, read_header
-from pretrain.run import write_text
-from transfer.cache import cache_folder
+from transfer.cache import cache_folder, cached_json
 
 # a head takes a tenth of a millisecond: fewer are read faster than they are sent, or looked up
 _PARALLEL = 2_000  # for each process
@@ -23,23 +20,20 @@ def read_headers(paths: Sequence[str]) -> list[ImageHeader | None]:
 
     The cache's key is a hash of every file's name, size and time of change.
     """
-    cache = _cache_file(paths) if len(paths) >= _CACHED else None
-    if cache is not None:
-        with contextlib.suppress(OSError, ValueError, TypeError):  # none, or a damaged one
-            rows = json.loads(cache.read_text(encoding="utf-8"))
-            return [row and ImageHeader((row[0][0], row[0][1]), row[1]) for row in rows]
+    return cached_json(
+        _cache_file(paths) if len(paths) >= _CACHED else None,
+        lambda rows: [row and ImageHeader((row[0][0], row[0][1]), row[1]) for row in rows],
+        lambda: _read_all(paths),
+    )
+
+
+def _read_all(paths: Sequence[str]) -> list[ImageHeader | None]:
     processes = min(os.cpu_count() or 1, len(paths) // _PARALLEL)
-    if processes > 1:
-        fork = multiprocessing.get_context("fork")
-        with ProcessPoolExecutor(processes, mp_context=fork) as pool:
-            chunk = -(-len(paths) // (4 * processes))
-            headers = list(pool.map(_read_one, paths, chunksize=chunk))
-    else:
-        headers = list(map(_read_one, paths))
-    if cache is not None:
-        with contextlib.suppress(OSError):  # without a writable home they are read again
-            write_text(cache, json.dumps(headers))
-    return headers
+    if processes <= 1:
+        return list(map(_read_one, paths))
+    fork = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(processes, mp_context=fork) as pool:
+        return list(pool.map(_read_one, paths, chunksize=-(-len(paths) // (4 * processes))))
 
 
 def _read_one(path: str) -> ImageHeader | None:
