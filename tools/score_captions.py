@@ -34,43 +34,42 @@ _SHOWN = 12  # best captions of a page, and worst
 def main(argv: list[str] | None = None) -> None:
     """Read, score, print, write."""
     options = _options(argv)
-    from transfer.captioning.scores import References
-    from transfer.captioning.scores.files import read_references, read_results
+    from transfer.captioning.scores import References, files
     from transfer.captioning.scores.frequencies import count_frequencies, read_frequencies
     from transfer.captioning.scores.notes import caption_notes
-    from transfer.captioning.scores.selection import choose, match_ids, read_ids
     from transfer.captioning.scores.summary import compute_scores
     from transfer.captioning.scores.uncertainty import compare, intervals
 
     # ---- read
-    references = read_references(options.references)
-    results = read_results(options.results, take=options.take)
-    results = match_ids(references, results, options.results)
-    other = read_results(options.against, take=options.take) if options.against else None
-    if other is not None:
-        other = match_ids(references, other, options.against)
-    ids = read_ids(options.ids) if options.ids else None
-    if ids is not None:
-        ids = [*match_ids(references, dict.fromkeys(ids), options.ids)]
-    chosen = choose(references, results, ids, options.subset, options.results)
-    if other is not None:
-        both = choose(references, other, ids, options.subset, options.against)
-        chosen = {image_id: texts for image_id, texts in chosen.items() if image_id in both}
-        if not chosen:
-            raise UsageError(
-                f"no image has a caption in both {options.results} and {options.against}"
-            )
+    references = files.read_references(options.references)
+    paths = [path for path in (options.results, options.against) if path is not None]
+    results = [
+        files.match_ids(references, files.read_results(path, options.take), path) for path in paths
+    ]
+    ids = None
+    if options.ids:
+        asked = dict.fromkeys(files.read_ids(options.ids))
+        ids = [*files.match_ids(references, asked, options.ids)]
+    chosen, *others = [
+        files.choose(references, captions, ids, options.subset, path)
+        for captions, path in zip(results, paths, strict=True)
+    ]
+    chosen = {key: texts for key, texts in chosen.items() if all(key in other for other in others)}
+    if not chosen:
+        raise UsageError(f"no image has a caption in both {options.results} and {options.against}")
+    results = [{key: captions[key] for key in chosen} for captions in results]
     frequencies = None
     if options.corpus and options.corpus.suffix in (".p", ".pkl"):
         frequencies = read_frequencies(options.corpus)
     elif options.corpus:
-        captions = read_references(options.corpus).captions
+        captions = files.read_references(options.corpus).captions
         frequencies = count_frequencies(captions, tokenizer=options.tokenizer)
-    files = [(options.references, [(key, text) for key, texts in chosen.items() for text in texts])]
-    files.append((options.results, [(key, results[key]) for key in chosen]))
-    if other is not None:
-        files.append((options.against, [(key, other[key]) for key in chosen]))
-    for path, pairs in files:
+    pairs = [(key, text) for key, texts in chosen.items() for text in texts]
+    read = [
+        (options.references, pairs),
+        *zip(paths, [[*one.items()] for one in results], strict=True),
+    ]
+    for path, pairs in read:
         for note in caption_notes(path, pairs, options.tokenizer, "--tokenizer"):
             log(note)
     meteor = _open_meteor(options.meteor, options.meteor_data, options.tokenizer)
@@ -85,7 +84,9 @@ def main(argv: list[str] | None = None) -> None:
             "the others are the rarest. Is it of other captions, or of another tokenizer than "
             f"{options.tokenizer}?"
         )
-    stats = prepared.sufficient_stats(list(chosen), [results[image_id] for image_id in chosen])
+    stats, *other_stats = [
+        prepared.sufficient_stats([*captions], [*captions.values()]) for captions in results
+    ]
     scores = compute_scores(chosen, stats)
     content: dict[str, Any] = {**vars(scores), "n": len(chosen), "tokenizer": options.tokenizer}
     columns = {"": list(scores.corpus), "score": _format(".4f", scores.corpus.values())}
@@ -93,10 +94,9 @@ def main(argv: list[str] | None = None) -> None:
         ranges = intervals(stats, options.bootstrap, options.seed)
         content["interval"] = {name: [entry.low, entry.high] for name, entry in ranges.items()}
         columns["95 % interval"] = [f"[{e.low:.4f}, {e.high:.4f}]" for e in ranges.values()]
-    if other is not None:
-        others = prepared.sufficient_stats(list(chosen), [other[image_id] for image_id in chosen])
-        corpus = compute_scores(chosen, others).corpus
-        differences = compare(stats, others, options.bootstrap or _DRAWS, options.seed)
+    for other in other_stats:
+        corpus = compute_scores(chosen, other).corpus
+        differences = compare(stats, other, options.bootstrap or _DRAWS, options.seed)
         content["against"] = {
             "corpus": corpus,
             "difference": {name: dict(vars(entry)) for name, entry in differences.items()},
@@ -132,7 +132,9 @@ def main(argv: list[str] | None = None) -> None:
             for key in ids:
                 image = _find_image(options.images, key, references.file_names.get(key))
                 own = scores.per_image[key]
-                figures[title].append(Figure(f"image {key}", image, results[key], chosen[key], own))
+                figures[title].append(
+                    Figure(f"image {key}", image, results[0][key], chosen[key], own)
+                )
         title = (
             f"{options.results.name}: {count} best and worst of {len(chosen):,} captions by CIDEr"
         )

@@ -297,9 +297,9 @@ def _read_folder(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset 
 def _read(path: Path, log: Log, layout: str = "") -> list[ImageCaptions]:
     """The images of a file, which may have to be of a layout; faulty entries are logged."""
     faults: list[str] = []
-    content = read_images(path, log, faults)
-    images = [*content.images.values()]
-    if layout not in ("", content.layout):
+    found, by_id = read_images(path, log, faults)
+    images = [*by_id.values()]
+    if layout not in ("", found):
         raise UsageError(f"{path} is no {_FILES[layout]}.")
     if layout == "coco":
         nameless = [image for image in images if image.is_listed and not image.file_name]

@@ -7,8 +7,14 @@ import pytest
 
 from pretrain.errors import UsageError
 from transfer.captioning.scores import References, ScoreAccumulator, score
-from transfer.captioning.scores.files import CaptionFile, read_references, read_results
-from transfer.captioning.scores.selection import choose, match_ids, read_ids
+from transfer.captioning.scores.files import (
+    CaptionFile,
+    choose,
+    match_ids,
+    read_ids,
+    read_references,
+    read_results,
+)
 
 COCO = {
     "images": [{"id": 7, "file_name": "7.jpg"}, {"id": 8, "file_name": "8.jpg"}, {"id": 9}],

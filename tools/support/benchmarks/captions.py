@@ -58,8 +58,7 @@ def main(argv: list[str]) -> None:
 
 def load(references: Path, results: Path | None) -> Captions:
     """References and one caption for each of their images."""
-    from transfer.captioning.scores.files import read_references, read_results
-    from transfer.captioning.scores.selection import choose
+    from transfer.captioning.scores.files import choose, read_references, read_results
 
     read = read_references(references)
     if results is not None:

@@ -77,18 +77,10 @@ class ImageCaptions:
     is_listed: bool = False
 
 
-@dataclass(frozen=True)
-class CaptionContent:
-    """The content of a file."""
-
-    layout: str
-    """See the head of this file."""
-    images: dict[str, ImageCaptions]
-    """By id as text, in the order of the file."""
-
-
-def read_images(path: Path, log: Log, faults: list[str] | None = None) -> CaptionContent:
-    """The images of a file of captions.
+def read_images(
+    path: Path, log: Log, faults: list[str] | None = None
+) -> tuple[str, dict[str, ImageCaptions]]:
+    """The layout of a file of captions, and its images by id as text, in the order of the file.
 
     Args:
         path: see the head of this file.
@@ -106,27 +98,24 @@ def read_images(path: Path, log: Log, faults: list[str] | None = None) -> Captio
     entries: list[Entry] = []
     for where, content in found:
         try:
-            entries.append(parse(content, where))
-            if faults is None:
-                _check_texts(entries[-1])
+            entry = parse(content, where)
+            odd = [text for text in entry.captions if not isinstance(text, str)]
+            if odd and faults is None:
+                raise UsageError(
+                    f"{where}: the caption is {odd[0]!r:.60}; expected a text or a list of texts."
+                )
+            entries.append(entry)
         except UsageError as error:
             if faults is None:
                 raise UsageError(f"{path}, {error}") from None
             faults.append(str(error))
-    return CaptionContent(layout, _by_image(path, layout, entries))
-
-
-def _check_texts(entry: Entry) -> None:
-    for text in entry.captions:
-        if not isinstance(text, str):
-            got = f"the caption is {text!r:.60}"
-            raise UsageError(f"{entry.where}: {got}; expected a text or a list of texts.")
+    return layout, _by_image(path, layout, entries)
 
 
 def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, ImageCaptions]:
     """What belongs together; refuses ids that stand for several images."""
     images: dict[str, ImageCaptions] = {}
-    numbers: set[tuple[str, str]] = set()
+    numbers: set[tuple[str, str | None]] = set()
     repeated: dict[str, tuple[str, str]] = {}
     for entry in entries:
         for text in entry.captions:
@@ -136,11 +125,11 @@ def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, Im
                     "Write each of its captions as an entry or row of its own (pandas: ast."
                     "literal_eval on the column, then explode), or a list in JSON."
                 )
-        key, image = str(entry.image_id), images.get(str(entry.image_id))
-        if image is None:
-            image = ImageCaptions(entry.image_id, entry.where, entry.file_name)
-            images[key] = image
-        elif entry.file_name and image.file_name and entry.file_name != image.file_name:
+        key = str(entry.image_id)
+        if key not in images:
+            images[key] = ImageCaptions(entry.image_id, entry.where, entry.file_name)
+        image = images[key]
+        if entry.file_name and image.file_name and entry.file_name != image.file_name:
             repeated.setdefault(key, (image.file_name, entry.file_name))
         elif entry.split and entry.split not in image.splits and entry.captions == image.captions:
             entry = entry._replace(captions=[])  # one image in two splits
@@ -148,8 +137,8 @@ def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, Im
             names = (image.file_name or image.where, entry.file_name or entry.where)
             repeated.setdefault(key, names)
         if entry.number is not None and (key, entry.number) in numbers:
-            repeated.setdefault(key, (f"{image.where}", f"{entry.where}, number {entry.number}"))
-        numbers.add((key, entry.number or ""))
+            repeated.setdefault(key, (image.where, f"{entry.where}, number {entry.number}"))
+        numbers.add((key, entry.number))
         image.captions += entry.captions
         image.file_name = image.file_name or entry.file_name
         image.is_listed |= entry.is_listed
@@ -224,17 +213,18 @@ _Found = Iterable[tuple[str, Any]]
 def _open(path: Path, text: str, log: Log) -> tuple[str, _Found, _Parse]:
     """The layout of a file, what stands where in it, and what makes an entry of this."""
     suffix = suffix_of(path)
+    lines = ((f"line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
     if suffix == ".json":
         return _open_json(path, parse_json(text, str(path)))
     if suffix in (".jsonl", ".ndjson"):
-        return "list", _lines(path, text), _parse_entry
+        objects = ((where, parse_json(line, f"{path}, {where},")) for where, line in lines)
+        return "list", objects, _parse_entry
     if suffix not in (".csv", ".tsv", ".txt", ".token"):
         raise UsageError(f"{path}: expected a name that ends in {_KNOWN}.")
     first = text.lstrip().partition("\n")[0]
     is_token = suffix == ".token" or ".token." in path.name or re.search(r"#\d+\t", first)
     if suffix in (".token", ".txt") and is_token:
-        lines = ((f"line {n}", line) for n, line in enumerate(text.split("\n"), 1))
-        return "tokens", (entry for entry in lines if entry[1].strip()), _parse_token
+        return "tokens", lines, _parse_token
     return "table", _rows(path, text, suffix, log), _parse_entry
 
 
@@ -270,16 +260,9 @@ def _without_repetition(entries: _Found) -> _Found:
     seen: dict[str, Any] = {}
     for where, entry in entries:
         texts = entry.get("reference_strs")
-        if texts is None or seen.setdefault(str(entry.get("image_id")), texts) is texts:
+        first = texts if texts is None else seen.setdefault(str(entry.get("image_id")), texts)
+        if first is texts or first != texts:  # an id for two images: refused later
             yield where, entry
-        elif seen[str(entry.get("image_id"))] != texts:
-            yield where, entry  # an id for two images: refused later
-
-
-def _lines(path: Path, text: str) -> _Found:
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield f"line {number}", parse_json(line, f"{path}, line {number},")
 
 
 def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
@@ -394,11 +377,8 @@ def _check_object(entry: Any, where: str, expected: str, *keys: str) -> None:
 
 def _texts(value: Any) -> list[Any]:
     """Captions, or what stands in their place; [{"caption": "..."}] as pycocoevalcap holds them."""
-    texts = []
-    for text in value if isinstance(value, list) else [value]:
-        inner = text.get("caption", text.get("raw", text)) if isinstance(text, dict) else text
-        texts.append(inner)
-    return texts
+    texts = value if isinstance(value, list) else [value]
+    return [t.get("caption", t.get("raw", t)) if isinstance(t, dict) else t for t in texts]
 
 
 def _as_path(name: object, anything: bool = False) -> str | None:
