@@ -81,8 +81,7 @@ def _check(options: Any, root: Path) -> list[Any]:
     from pretrain.check_results import wrong
     from pretrain.data.check import check_cifar, check_imagenet, repair_cifar, repair_imagenet
     from transfer.captioning.check import check_coco
-    from transfer.detection.check import check_voc
-    from transfer.detection.check_instances import check_instances
+    from transfer.detection.check import check_instances, check_voc
     from transfer.detection.config import DatasetConfig
     from transfer.detection.yolo import convert_yolo
 

@@ -7,17 +7,16 @@ Every object is read, or named by an issue, or of an image that an issue names.
 
 import math
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from pretrain.errors import UsageError
 from pretrain.images import ImageHeader
-from transfer.detection.box_form import check_box_form
 from transfer.detection.coco_file import (
     InstanceFile,
+    check_box_form,
     read_category_id,
     read_id,
     read_instance_file,
@@ -30,8 +29,10 @@ from transfer.detection.records import (
     DataIssue,
     Record,
     Records,
+    WrittenObject,
+    add_objects,
     choose_pixels,
-    clip_box,
+    describe_unknown,
     label_names,
     raise_for_issues,
     read_flag,
@@ -42,21 +43,7 @@ _DIFFICULT = ("difficult", "ignore")
 _NUMBERS = frozenset((int, float))
 
 
-class _Object(NamedTuple):
-    where: str
-    corners: Box
-    label: int
-    difficult: bool
-    crowd: bool
-
-    @property
-    def text(self) -> str:
-        """The box for a message."""
-        left, top, right, bottom = self.corners
-        return f"{left:g}, {top:g}, {right - left:g}, {bottom - top:g}"
-
-
-_Objects = Mapping[int | str, list[_Object]]  # of each image, by its id
+_Objects = Mapping[int | str, list[WrittenObject]]  # of each image, by its id
 
 
 def read_coco(
@@ -87,18 +74,15 @@ def read_coco(
         header_of = dict(zip(found, read_headers(list(found.values())), strict=True))
     records = []
     for image, entry in file.images.items():
-        where, size, is_turned = f"{file.path}: image {image}", entry.size, False
-        if images and (header := header_of.get(image)) is not None:
-            corners = [one.corners for one in objects[image]]
-            size, is_turned, issue = choose_pixels(entry.size, header, corners, config.exif)
-            issues += [DataIssue(issue[0], where, issue[1])] if issue is not None else []
-        elif images:
-            text = f"there is no {entry.file_name} in {finder.places}"
+        where, header = f"{file.path}: image {image}", header_of.get(image)
+        if images and header is None:
             kind = "unreadable image" if image in header_of else "no image"
-            text = paths[image] or text
+            text = paths[image] or f"there is no {entry.file_name} in {finder.places}"
             text += f" ({len(objects[image])} objects with it)" if objects[image] else ""
             issues.append(DataIssue(kind, where, text))
             continue
+        boxes = [one.box for one in objects[image]]
+        size, is_turned = choose_pixels(entry.size, header, boxes, config.exif, where, issues)
         record = Record(
             image_id=image,
             path=Path(paths[image] or root / entry.file_name),
@@ -106,7 +90,7 @@ def read_coco(
             height=size[1],
             apply_exif=is_turned,
         )
-        records.append(record.with_objects(_clip_objects(objects[image], size, issues)))
+        records.append(add_objects(record, objects[image], issues))
     _check_boxes(file, objects, header_of)
     issues = refuse_resized(issues, len(records))
     if check:
@@ -144,7 +128,7 @@ def _read_objects(
     file: InstanceFile, label_of: Mapping[str, int], issues: list[DataIssue]
 ) -> _Objects:
     """The objects of each image; what is wrong is added to `issues`."""
-    objects: dict[int | str, list[_Object]] = {image: [] for image in file.images}
+    objects: dict[int | str, list[WrittenObject]] = {image: [] for image in file.images}
     source = str(file.path)
     for number, entry in enumerate(file.annotations):
         where = f"annotation {entry['id']}" if "id" in entry else f"number {number} of annotations"
@@ -156,15 +140,15 @@ def _read_objects(
         elif category is None or category not in file.categories:
             kind, text = "unknown class", f"the file has no category {entry.get('category_id')!r}"
         elif (name := file.categories[category]) not in label_of:
-            near = "".join(f" (did you mean {n!r}?)" for n in get_close_matches(name, label_of, 1))
-            kind, text = "unknown class", f"{name!r} is none of {', '.join(label_of)}{near}"
+            kind, text = "unknown class", describe_unknown(name, label_of)
         elif (box := _read_box(entry.get("bbox"))) is None:
             text = f"bbox is {entry.get('bbox')!r:.80}, not x, y, width, height"
         else:
             try:
                 crowd = read_flag(entry.get("iscrowd"))
                 difficult = any(read_flag(entry[key]) for key in _DIFFICULT if key in entry)
-                objects[image].append(_Object(where, box, label_of[name], difficult, crowd))
+                one = WrittenObject(where, entry["bbox"], box, label_of[name], difficult, crowd)
+                objects[image].append(one)
                 continue
             except ValueError as error:
                 text = f"of iscrowd, {', '.join(_DIFFICULT)}: {error}"
@@ -203,31 +187,6 @@ def _find_images(
     return paths
 
 
-def _clip_objects(
-    objects: Sequence[_Object], size: tuple[int, int], issues: list[DataIssue]
-) -> list[tuple[Box, int, bool, bool]]:
-    """The objects of an image inside of it; what is wrong with them is added to `issues`."""
-    kept: list[tuple[Box, int, bool, bool]] = []
-    first: dict[tuple[int, Box], _Object] = {}
-    for one in objects:
-        # sums like 0.1 + 0.2 cross the edge by rounding alone
-        clipped, kind = clip_box(one.corners, size if all(size) else None, tolerance=0.01)
-        if kind is not None:
-            issues.append(DataIssue(kind, one.where, f"{one.text} of {size[0]} x {size[1]}"))
-        if clipped is None:
-            continue
-        before = first.setdefault((one.label, one.corners), one)
-        if before is not one:
-            is_same = before.where == one.where  # the same id: one annotation, written twice
-            issues.append(
-                DataIssue("annotation twice" if is_same else "object twice", one.where, one.text)
-            )
-            if is_same:
-                continue
-        kept.append((clipped, one.label, one.difficult, one.crowd))
-    return kept
-
-
 def _check_boxes(
     file: InstanceFile, objects: _Objects, header_of: Mapping[int | str, ImageHeader | None]
 ) -> None:
@@ -241,7 +200,7 @@ def _check_boxes(
             size = header.size
         listed += objects[image]
         sizes += [size] * len(objects[image])
-    boxes = np.array([one.corners for one in listed]).reshape(-1, 4)
+    boxes = np.array([one.box for one in listed]).reshape(-1, 4)
     boxes[:, 2:] -= boxes[:, :2]
     check_box_form(
         boxes,

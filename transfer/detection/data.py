@@ -1,11 +1,12 @@
 """From a folder to what is trained on and what is scored, whatever its layout."""
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.errors import UsageError
-from transfer.detection import coco, coco_layout, voc
+from transfer.detection import coco, coco_layout, voc, voc_layout
 from transfer.detection.config import DatasetConfig
 from transfer.detection.records import Records, raise_for_issues, summarize_issues
 
@@ -32,10 +33,10 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     """
     read = reader_of(root)
     is_coco = read is coco.read_coco
-    names = coco_layout.list_splits(root) if is_coco else voc.list_splits(root)
+    names = coco_layout.list_splits(root) if is_coco else voc_layout.list_splits(root)
     kind = "instances" if is_coco else "voc"
     draw = f"python tools/prepare_data.py {kind} --data {root} --val-fraction 0.2"
-    train_split, test_split = voc.choose_splits(names, config.train, config.test, draw)
+    train_split, test_split = choose_splits(names, config.train, config.test, draw)
     listed = read(root, train_split, config.classes or None, config, check=False)
     test = read(root, test_split, listed.classes, config, check=False)
     # of both at once: what is done about all of them is done in one go
@@ -58,6 +59,31 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     return DetectionData(root.resolve().name, train, test, train_split, test_split, tuple(notes))
 
 
+def choose_splits(
+    names: Sequence[str], train: str | None, test: str | None, draw: str = ""
+) -> tuple[str, str]:
+    """The splits to train and to score on, out of `names`; what is given stands.
+
+    Otherwise (trainval, test) where there is a test split, or else (train, val); of MS-COCO's names
+    the one that begins so. `draw` is the command that makes splits, for the message.
+    """
+
+    def find(name: str) -> str | None:
+        return min((n for n in names if re.fullmatch(rf"{name}\d*", n)), default=None)
+
+    if train is None:
+        with_test = find("trainval") and (test or find("test")) and test != "val"
+        train = find("trainval" if with_test else "train")
+    test = test or find("test") or find("val") or find("valid")
+    if train is None or test is None:
+        raise UsageError(
+            f"there are the splits {', '.join(names) or 'none'}: say which to train on and which "
+            "to score on with --dataset.train and --dataset.test (several are joined by +)"
+            + (f", or draw them: {draw}." if draw and len(names) < 2 else ".")
+        )
+    return train, test
+
+
 def reader_of(root: Path) -> Callable[..., Records]:
     """`read_voc` or `read_coco`, by the layout of the tree; both take the same arguments.
 
@@ -66,7 +92,7 @@ def reader_of(root: Path) -> Callable[..., Records]:
     """
     if coco_layout.list_splits(root):
         return coco.read_coco
-    if coco_layout.is_yolo(root) and not voc.find_trees(root):
+    if coco_layout.is_yolo(root) and not voc_layout.find_trees(root):
         raise UsageError(
             f"{root} is a data set in YOLO's layout. This converts it, and copies no image: python "
             f"tools/prepare_data.py yolo --data {root}"

@@ -11,8 +11,7 @@ import numpy as np
 
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
-from transfer.detection.box_form import check_box_form
-from transfer.detection.coco_file import read_json
+from transfer.detection.coco_file import check_box_form, read_json
 from transfer.detection.records import Records, label_names
 
 

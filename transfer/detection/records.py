@@ -5,10 +5,11 @@ over the first pixel alone is 0, 0, 1, 1.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -107,15 +108,18 @@ class Record:
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """(K,) bool: MS-COCO's regions of many objects. Never trained on; scored as difficult."""
 
-    def with_objects(self, objects: Sequence[tuple[Box, int, bool, bool]]) -> "Record":
-        """The same image with objects: box, label, difficult, crowd."""
-        return replace(
-            self,
-            boxes=np.array([box for box, *_ in objects], np.float64).reshape(-1, 4),
-            labels=np.array([label for _, label, *_ in objects], np.int64),
-            difficult=np.array([difficult for *_, difficult, _ in objects], bool),
-            crowd=np.array([crowd for *_, crowd in objects], bool),
-        )
+
+class WrittenObject(NamedTuple):
+    """An object before it is cut at the edges of its image."""
+
+    where: str
+    """As of a DataIssue."""
+    written: object
+    """The box as it is written, for a message."""
+    box: Box
+    label: int
+    difficult: bool
+    crowd: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,49 +198,88 @@ def label_names(
     return classes, label_of | {n: label_of[one] for n, one in joined.items()}, joined
 
 
-def clip_box(
-    box: Box, size: tuple[int, int] | None, tolerance: float = 0.0
-) -> tuple[Box | None, str | None]:
-    """The part of a box inside the image, None where there is none; and what is wrong with it.
+def describe_unknown(name: str, classes: Collection[str]) -> str:
+    """The text of an issue about an object of none of the classes."""
+    near = "".join(f" (did you mean {one!r}?)" for one in get_close_matches(name, classes, 1))
+    return f"{name!r} is none of {', '.join(classes) or 'nothing'}{near}"
 
-    Args:
-        box: left, top, right, bottom.
-        size: width and height of the image; None where they are unknown, which clips nothing.
-        tolerance: a box may reach over the edge by so many pixels without an issue.
+
+def add_objects(
+    record: Record, objects: Iterable[WrittenObject], issues: list[DataIssue]
+) -> Record:
+    """The record with those parts of objects that lie in its image.
+
+    What is wrong with them is added to `issues`. Nothing is cut where the size is unknown.
     """
+    size = record.width, record.height
+    kept: list[tuple[WrittenObject, Box]] = []
+    first: dict[tuple[int, Box], WrittenObject] = {}
+    for one in objects:
+        clipped, kind = _clip_box(one.box, size)
+        kinds = [kind] if kind is not None else []
+        if clipped is not None:
+            before = first.setdefault((one.label, one.box), one)
+            is_same = before is not one and before.where == one.where  # one, written twice
+            if before is not one:
+                kinds.append("annotation twice" if is_same else "object twice")
+            if not is_same:
+                kept.append((one, clipped))
+        text = f"{one.written} of {size[0]} x {size[1]}" if kinds else ""
+        issues += [DataIssue(kind, one.where, text) for kind in kinds]
+    return replace(
+        record,
+        boxes=np.array([box for _, box in kept], np.float64).reshape(-1, 4),
+        labels=np.array([one.label for one, _ in kept], np.int64),
+        difficult=np.array([one.difficult for one, _ in kept], bool),
+        crowd=np.array([one.crowd for one, _ in kept], bool),
+    )
+
+
+def _clip_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, str | None]:
+    """The part of a box inside the image, None where there is none; and what is wrong with it."""
     left, top, right, bottom = box
     if right <= left or bottom <= top:
         return None, "box without area"
-    if size is None:
+    if not all(size):
         return box, None
     clipped = (max(left, 0.0), max(top, 0.0), min(right, size[0]), min(bottom, size[1]))
     if clipped[2] <= clipped[0] or clipped[3] <= clipped[1]:
         return None, "box outside the image"
     over = max(abs(a - b) for a, b in zip(box, clipped, strict=True))
-    return clipped, "box over the edge" if over > tolerance else None
+    # numbers like 33.119998, and sums like 0.1 + 0.2, cross the edge by rounding alone
+    return clipped, "box over the edge" if over > 0.01 else None
 
 
 def choose_pixels(
-    written: tuple[int, int], header: ImageHeader, boxes: Sequence[Box], exif: str
-) -> tuple[tuple[int, int], bool, tuple[str, str] | None]:
+    written: tuple[int, int],
+    header: ImageHeader | None,
+    boxes: Sequence[Box],
+    exif: str,
+    where: str,
+    issues: list[DataIssue],
+) -> tuple[tuple[int, int], bool]:
     """Which pixels of a photo the boxes belong to.
 
     Args:
         written: width and height beside the boxes; 0, 0 where nothing is written.
-        header: of the image.
+        header: of the image; None where it was not looked at.
         boxes: as written, not clipped.
         exif: see DatasetConfig.
+        where: of an issue.
+        issues: what is wrong, or was decided, is added.
 
     Returns:
-        Width and height of the pixels; whether they are turned as the EXIF orientation says; kind
-        and text of an issue.
+        Width and height of the pixels; whether they are turned as the EXIF orientation says.
     """
+    if header is None:
+        return written, False
     stored, displayed = header.size, header.displayed_size
     own = f"{stored[0]} x {stored[1]}"
     if header.orientation == 1:
-        text = f"{written[0]} x {written[1]} is written, the image is {own}"
-        is_other = written not in (stored, (0, 0))
-        return stored, False, ("size of another image", text) if is_other else None
+        if written not in (stored, (0, 0)):
+            text = f"{written[0]} x {written[1]} is written, the image is {own}"
+            issues.append(DataIssue("size of another image", where, text))
+        return stored, False
     text = f"orientation {header.orientation}, stored as {own}, displayed as "
     text += f"{displayed[0]} x {displayed[1]}, written as {written[0]} x {written[1]}"
     if exif == "auto":
@@ -244,16 +287,19 @@ def choose_pixels(
         def fit(size: tuple[int, int]) -> bool:
             return all(right <= size[0] + 1 and low <= size[1] + 1 for _, _, right, low in boxes)
 
-        if stored == displayed or written not in (stored, displayed):
-            return stored, False, ("EXIF orientation", text)
-        if written == stored and not fit(stored) and fit(displayed):
-            return stored, False, ("EXIF orientation", f"{text}, which the boxes do not fit")
+        is_said = stored != displayed and written in (stored, displayed)
+        is_wrong = is_said and written == stored and not fit(stored) and fit(displayed)
+        if not is_said or is_wrong:
+            text += ", which the boxes do not fit" if is_wrong else ""
+            issues.append(DataIssue("EXIF orientation", where, text))
+            return stored, False
         exif = "apply" if written == displayed else "ignore"
     is_turned = exif == "apply"
     kind = "photo turned" if is_turned else "photo as stored"
     if written not in (stored, displayed, (0, 0)):
         kind = "size of another image"
-    return displayed if is_turned else stored, is_turned, (kind, text)
+    issues.append(DataIssue(kind, where, text))
+    return displayed if is_turned else stored, is_turned
 
 
 def refuse_resized(issues: Sequence[DataIssue], num_images: int) -> list[DataIssue]:

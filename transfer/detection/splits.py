@@ -9,10 +9,10 @@ from pathlib import Path
 from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
 from pretrain.run import write_text
+from transfer.detection.annotations import read_annotations
 from transfer.detection.coco_file import read_id, read_instance_file, read_json
 from transfer.detection.coco_layout import ImageFinder, find_splits
-from transfer.detection.voc import match_files
-from transfer.detection.voc_layout import lay_out
+from transfer.detection.voc_layout import VocFiles, describe_missing, lay_out
 
 
 def draw_split(
@@ -38,6 +38,28 @@ def draw_split(
             f"{len(ordered)} images are too few for train, {', '.join(counts)} of these fractions."
         )
     return {"train": sorted(ordered[start:])} | splits
+
+
+def match_files(root: Path) -> tuple[list[str], list[str], list[str]]:
+    """Names of a tree's images with XML file, of images alone, and of XML files alone; sorted.
+
+    They are as a list of ImageSets/Main takes them. UsageError where there are no such folders.
+    """
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}.")
+    tree = lay_out(root)
+    if tree.annotations is None or tree.images is None:
+        raise UsageError(describe_missing(tree))
+    files = VocFiles(tree, images=True)
+    paths = set[str]()
+    both, alone = list[str](), list[str]()
+    annotations = read_annotations([xml[0] for xml in files.xml.values()])
+    for (name, xml), annotation in zip(files.xml.items(), annotations, strict=True):
+        found = files.find_images(name, xml[0], annotation.image if annotation else "")[0]
+        paths.update(found)
+        (both if found else alone).append(name)
+    others = [name for name, of_name in files.images.items() if not paths.issuperset(of_name)]
+    return sorted(both), sorted(others), sorted(alone)
 
 
 def split_voc(

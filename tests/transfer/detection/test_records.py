@@ -11,11 +11,11 @@ import pytest
 from PIL import Image
 
 from pretrain.errors import UsageError
-from transfer.detection import annotations, voc
+from transfer.detection import annotations, voc_layout
 from transfer.detection.config import DatasetConfig
-from transfer.detection.data import open_data
+from transfer.detection.data import choose_splits, open_data
 from transfer.detection.records import summarize_issues
-from transfer.detection.voc import choose_splits, read_voc
+from transfer.detection.voc import read_voc
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +89,7 @@ def test_trees_are_joined(tree):
     assert len({record.image_id for record in held.images}) == 26
     assert held.images[10].image_id == "VOC2012/train_000000"
     assert read_voc(tree.parent, "VOC2007/train").images[0].image_id == "train_000000"
-    assert voc.list_splits(tree.parent) == [
+    assert voc_layout.list_splits(tree.parent) == [
         "VOC2007/train", "VOC2007/val", "VOC2012/train", "VOC2012/val"
     ]  # fmt: skip
     with pytest.raises(UsageError, match=r"no split 'VOC2012/vall'.*Did you mean VOC2012/val\?"):
@@ -237,7 +237,7 @@ def test_names_with_spaces_and_class_wise_lists(tree):
     (listed / "cat_train.txt").write_text("train_000001  1\ntrain_000002 -1\ntrain_000003  0\n")
     held = read_voc(tree, "cat_train")
     assert [r.image_id for r in held.images] == ["train_000001", "train_000003"]
-    assert voc.list_splits(tree) == ["odd", "train", "val"]
+    assert voc_layout.list_splits(tree) == ["odd", "train", "val"]
 
 
 def test_what_is_cached_is_what_is_on_disk(tree, cache, monkeypatch):

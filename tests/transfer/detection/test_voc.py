@@ -19,7 +19,9 @@ from transfer.detection.config import DatasetConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset
 from transfer.detection.records import Records, summarize_issues
-from transfer.detection.voc import list_splits, match_files, read_voc
+from transfer.detection.splits import match_files
+from transfer.detection.voc import read_voc
+from transfer.detection.voc_layout import list_splits
 
 WIDTH, HEIGHT = 50, 40
 BOX = (11, 6, 20, 15)
