@@ -156,6 +156,16 @@ class ClassFolders:
     beside: list[str]
     """Paths of images that lie in no class folder."""
 
+    @property
+    def paths(self) -> list[str]:
+        """Of all images, class by class."""
+        return [*chain.from_iterable(self.images.values())]
+
+    @property
+    def labels(self) -> list[int]:
+        """The number of each image's class."""
+        return [label for label, paths in enumerate(self.images.values()) for _ in paths]
+
     def check(self) -> None:
         """Raise UsageError where there is no class, or one without images."""
         folder, endings = self.folder, ", ".join(SUFFIXES)
@@ -181,8 +191,7 @@ class ClassFolders:
                 f"folder; the first is {Path(self.beside[0]).name}"
             )
         depth = os.path.join(self.folder, "").count(os.sep) + 1
-        paths = chain.from_iterable(self.images.values())
-        if deep := [path for path in paths if path.count(os.sep) > depth]:
+        if deep := [path for path in self.paths if path.count(os.sep) > depth]:
             notes.append(
                 f"{self.folder}: {len(deep):,} images in folders of a class folder are read as of "
                 f"that class; the first is {os.path.relpath(deep[0], self.folder)}"

@@ -68,14 +68,12 @@ def main(argv: list[str] | None = None) -> None:
     if tagged := sum(header is not None and header.orientation != 1 for header in headers):
         how = "turned as it says" if apply_exif else "taken as they are stored (--exif ignore)"
         log(f"{tagged:,} of {len(captioned):,} photos carry an EXIF orientation: {how}")
+    names = [str(path.relative_to(options.images)) for path in captioned]
     rows = [
         {"image_id": image_id, "caption": caption}
-        for image_id, caption in zip(
-            _ids(captioned, options.images), captions.values(), strict=True
-        )
+        for image_id, caption in zip(_ids(names), captions.values(), strict=True)
     ]
-    names = [str(path.relative_to(options.images)) for path in paths]
-    figures = [Figure(names[n], paths[n], captions[n]) for n in list(captions)[:_ON_PAGE]]
+    figures = list(map(Figure, names, captioned, captions.values()))[:_ON_PAGE]
     write_text(out / "captions.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
     write_figures(out / "captions.html", f"Captions of {name}", {"": figures}, len(figures))
     for row in rows[:3]:
@@ -83,12 +81,11 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{len(rows):,} captions in {out}/captions.json, a page in {out}/captions.html")
 
 
-def _ids(paths: list[Path], folder: Path) -> list[int] | list[str]:
-    """The numbers of names such as COCO_val2014_000000391895.jpg, or else paths from the folder."""
-    matches = [re.search(r"(?:^|_)(\d{12})$", path.stem) for path in paths]
+def _ids(names: list[str]) -> list[int] | list[str]:
+    """The numbers of names such as COCO_val2014_000000391895.jpg, or else the names."""
+    matches = [re.search(r"(?:^|_)(\d{12})$", Path(name).stem) for name in names]
     numbers = [int(match[1]) for match in matches if match]
-    names = [str(path.relative_to(folder)) for path in paths]
-    return numbers if len(set(numbers)) == len(paths) else names
+    return numbers if len(set(numbers)) == len(names) else names
 
 
 if __name__ == "__main__":

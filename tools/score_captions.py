@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _DRAWS = 1000
 _LEAST_KNOWN = 0.5  # share of the words that document frequencies know; fewer is worth a word
+_ENDINGS = (".jpg", ".png", ".jpeg")  # of images that are looked for by id
 _SHOWN = 12  # best captions of a page, and worst
 
 
@@ -127,17 +128,16 @@ def main(argv: list[str] | None = None) -> None:
 
         count = min(_SHOWN, len(chosen) // 2 or 1)
         best, worst, _ = sections(scores, count).values()
-        figures: dict[str, list[Figure]] = {"Best": [], "Worst": []}
-        for title, ids in zip(figures, (best, worst), strict=True):
-            for key in ids:
-                image = _find_image(options.images, key, references.file_names.get(key))
-                own = scores.per_image[key]
-                figures[title].append(
-                    Figure(f"image {key}", image, results[0][key], chosen[key], own)
-                )
+
+        def figure(key: str) -> Figure:
+            image = _find_image(options.images, key, references.file_names.get(key))
+            own = scores.per_image[key]
+            return Figure(f"image {key}", image, results[0][key], chosen[key], own)
+
         title = (
             f"{options.results.name}: {count} best and worst of {len(chosen):,} captions by CIDEr"
         )
+        figures = {"Best": [*map(figure, best)], "Worst": [*map(figure, worst)]}
         write_figures(options.page, title, figures, scores=scores.corpus)
         print(f"page     {options.page}")
 
@@ -226,7 +226,8 @@ def _find_image(folder: Path | None, image_id: str, file_name: str | None) -> Pa
 
     if folder is None:
         return None
-    for name in (*image_names(image_id, file_name), *image_names(image_id)):
+    by_name, by_id = (image_names(image_id, name, _ENDINGS) for name in (file_name, None))
+    for name in (*by_name, *by_id):
         path = folder / name
         if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
             return path

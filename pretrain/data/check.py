@@ -13,7 +13,6 @@ from pretrain.data.folders import is_flat, validation_split
 from pretrain.data.validation_labels import find_labels, read_labels
 from pretrain.errors import UsageError, shorten
 from pretrain.images import (
-    ClassFolders,
     class_folders,
     describe_others,
     list_classes,
@@ -37,7 +36,7 @@ def check_imagenet(root: Path, sample: int) -> Iterator[CheckResult]:
         yield wrong(f"{train} holds {len(archives)} archives of classes: --repair unpacks them")
     else:
         listed = list_classes(train)
-        classes, paths = [*listed.images], _paths(listed)
+        classes, paths = [*listed.images], listed.paths
         yield counted(len(classes), 1_000, "classes in train")
         yield counted(len(paths), 1_281_167, "images in train")
         if other := [name for name in classes if not re.fullmatch(r"n\d+", name)]:
@@ -60,7 +59,7 @@ def check_imagenet(root: Path, sample: int) -> Iterator[CheckResult]:
         yield ok(f"their labels are in {labels}; --repair puts them into class folders")
     else:
         listed = list_classes(val)
-        val_classes, paths = [*listed.images], _paths(listed)
+        val_classes, paths = [*listed.images], listed.paths
         yield counted(len(paths), 50_000, f"images in {val.name}")
         yield from map(note, listed.notes())
     if classes and (only := sorted(set(val_classes) ^ set(classes))):
@@ -138,10 +137,6 @@ def _class_archives(train: Path) -> list[Path]:
 
 def _cifar_archives(root: Path) -> list[Path]:
     return sorted(root.glob("cifar-10*-python.tar.gz"))
-
-
-def _paths(listed: ClassFolders) -> list[str]:
-    return [path for paths in listed.images.values() for path in paths]
 
 
 def _unpack_class(path: Path, target: Path) -> None:

@@ -5,7 +5,6 @@ validation_labels).
 """
 
 import os
-from itertools import chain
 from pathlib import Path
 
 from pretrain.data.images import ImageFiles
@@ -38,9 +37,7 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
         )
     listed = list_classes(folder)
     listed.check()
-    files = listed.images.values()
-    labels = [label for label, paths in enumerate(files) for _ in paths]
-    return ImageFiles.of([*listed.images], [*chain.from_iterable(files)], labels, listed.notes())
+    return ImageFiles.of([*listed.images], listed.paths, listed.labels, listed.notes())
 
 
 def open_flat(

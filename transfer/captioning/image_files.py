@@ -33,7 +33,9 @@ class CaptionedImage:
     captions: tuple[str, ...]
 
 
-def image_names(image_id: Id, file_name: str | None = None) -> Iterator[str]:
+def image_names(
+    image_id: Id, file_name: str | None, suffixes: Sequence[str] = SUFFIXES
+) -> Iterator[str]:
     """Where an image may lie below its folder: as its name says, or named as its id.
 
     a/b/c.jpg may be b/c.jpg or c.jpg too, and COCO_val2014_000000391895.jpg of 2014 is
@@ -49,7 +51,7 @@ def image_names(image_id: Id, file_name: str | None = None) -> Iterator[str]:
     stem = str(image_id)
     yield stem
     for name in (stem, f"{stem:0>12}") if stem.isdigit() else (stem,):
-        yield from (f"{name}{suffix}" for suffix in SUFFIXES)
+        yield from (f"{name}{suffix}" for suffix in suffixes)
 
 
 def image_folders(root: Path, images: str | None, *inside: str) -> list[Path]:

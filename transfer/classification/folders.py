@@ -9,7 +9,6 @@ import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -106,8 +105,8 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
                 "Every split must have a folder with images for each class."
             )
         start, below = len(paths), len(os.path.join(folder, ""))
-        paths += chain.from_iterable(images.values())
-        labels += [label for label, files in enumerate(images.values()) for _ in files]
+        paths += listed.paths
+        labels += listed.labels
         keys += [path[below:] for path in paths[start:]]
         splits[split] = np.arange(start, len(paths))
         notes += listed.notes()
@@ -179,11 +178,11 @@ def _hash(name: str, purpose: str) -> float:
 
 def _refuse_splits(listed: ClassFolders) -> None:
     """Raise UsageError where what would be classes is named as splits are: training_set, Test."""
-    named = {
-        split: next((n for n in listed.images if n.lower().startswith(split)), None)
+    splits = {
+        split: name
         for split in ("train", "test", "val")
+        if (name := next((n for n in listed.images if n.lower().startswith(split)), None))
     }
-    splits = {split: name for split, name in named.items() if name is not None}
     if "train" in splits and len(splits) > 1:
         options = " ".join(f"--dataset.{split} {name}" for split, name in splits.items())
         raise UsageError(

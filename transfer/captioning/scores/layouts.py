@@ -22,8 +22,9 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from pretrain.errors import UsageError
 
@@ -45,11 +46,12 @@ _FLOAT = re.compile(r"[+-]?\d*\.\d*(?:[eE][+-]?\d+)?|nan", re.IGNORECASE)
 _LIST = re.compile(r"\s*\[\s*(['\"]).*\1\s*,?\s*\]\s*", re.DOTALL)
 
 
-class Entry(NamedTuple):
-    """What a file says of an image in one place."""
+@dataclass
+class ImageCaptions:
+    """An image: what an entry of a file says of it, and then all that the file says."""
 
     where: str
-    """Such as `line 3`."""
+    """Its first place, such as `line 3`."""
     image_id: Id
     file_name: str | None
     captions: list[Any]
@@ -57,24 +59,11 @@ class Entry(NamedTuple):
     is_whole: bool = False
     """All captions of the image: it has no other entry."""
     is_listed: bool = False
-    """The image alone, as MS-COCO's `images` has it."""
-    split: str | None = None
-    number: str | None = None
-    """Of the caption among those of its image."""
-
-
-@dataclass
-class ImageCaptions:
-    """An image, with all that the file says of it."""
-
-    image_id: Id
-    where: str
-    """Its first place."""
-    file_name: str | None
-    captions: list[Any] = field(default_factory=list)
+    """Named on its own, as MS-COCO's `images` has it."""
     splits: list[str] = field(default_factory=list)
     """Where the file has splits: mostly one."""
-    is_listed: bool = False
+    number: str | None = None
+    """Of an entry's caption among those of its image."""
 
 
 def read_images(
@@ -95,7 +84,7 @@ def read_images(
         raise UsageError(f"a file of captions is named by a path, not by {path!r:.60}.")
     path = Path(path)
     layout, found, parse = _open(path, read_text(path), log)
-    entries: list[Entry] = []
+    entries: list[ImageCaptions] = []
     for where, content in found:
         try:
             entry = parse(content, where)
@@ -112,7 +101,9 @@ def read_images(
     return layout, _by_image(path, layout, entries)
 
 
-def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, ImageCaptions]:
+def _by_image(
+    path: Path, layout: str, entries: Iterable[ImageCaptions]
+) -> dict[str, ImageCaptions]:
     """What belongs together; refuses ids that stand for several images."""
     images: dict[str, ImageCaptions] = {}
     numbers: set[tuple[str, str | None]] = set()
@@ -127,12 +118,15 @@ def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, Im
                 )
         key = str(entry.image_id)
         if key not in images:
-            images[key] = ImageCaptions(entry.image_id, entry.where, entry.file_name)
+            images[key] = entry
+            numbers.add((key, entry.number))
+            continue
         image = images[key]
+        more = [split for split in entry.splits if split not in image.splits]
         if entry.file_name and image.file_name and entry.file_name != image.file_name:
             repeated.setdefault(key, (image.file_name, entry.file_name))
-        elif entry.split and entry.split not in image.splits and entry.captions == image.captions:
-            entry = entry._replace(captions=[])  # one image in two splits
+        elif more and entry.captions == image.captions:
+            entry.captions = []  # one image in two splits
         elif (entry.is_whole and image.captions) or (entry.is_listed and image.is_listed):
             names = (image.file_name or image.where, entry.file_name or entry.where)
             repeated.setdefault(key, names)
@@ -142,8 +136,7 @@ def _by_image(path: Path, layout: str, entries: Iterable[Entry]) -> dict[str, Im
         image.captions += entry.captions
         image.file_name = image.file_name or entry.file_name
         image.is_listed |= entry.is_listed
-        if entry.split and entry.split not in image.splits:
-            image.splits.append(entry.split)
+        image.splits += more
     if repeated:
         key, (one, other) = next(iter(repeated.items()))
         anew = ', or remove "imgid": the file name is the id then' * (layout == "karpathy")
@@ -206,7 +199,7 @@ def canonical_name(name: str) -> str:
 
 # ------------------------------------------------------------------------------------------ layouts
 
-_Parse = Callable[[Any, str], Entry]
+_Parse = Callable[[Any, str], ImageCaptions]
 _Found = Iterable[tuple[str, Any]]
 
 
@@ -235,13 +228,13 @@ def _open_json(path: Path, content: Any) -> tuple[str, _Found, _Parse]:
     if isinstance(content, list):
         return "list", numbered("entry", content), _parse_entry
     if not isinstance(content, dict):
-        got = kind_of(content)
-        raise UsageError(f"{path} holds {got}; expected captions by id, or COCO's lists.")
+        raise UsageError(
+            f"{path} holds {kind_of(content)}; expected captions by id, or COCO's lists."
+        )
     images, data = content.get("images"), content.get("data")
     if isinstance(content.get("annotations"), list):
-        listed = [*numbered("image", images if isinstance(images, list) else [])]
-        captions = numbered("annotation", content["annotations"])
-        return "coco", [*listed, *captions], _parse_coco
+        listed = numbered("image", images if isinstance(images, list) else [])
+        return "coco", chain(listed, numbered("annotation", content["annotations"])), _parse_coco
     if isinstance(images, list) and any(isinstance(e, dict) and "sentences" in e for e in images):
         entries = [entry for entry in images if isinstance(entry, dict)]
         counts = {key: sum(key in entry for entry in entries) for key in ("cocoid", "imgid")}
@@ -270,9 +263,9 @@ def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
     head = text.partition("\n")[0]
     delimiter = "\t" if suffix == ".tsv" else max(",;|\t", key=head.count)  # , where none
     # Flickr30k's captions have quotes that stand for themselves
-    quotes: Any = {"quoting": csv.QUOTE_NONE} if delimiter == "|" else {}
-    source = io.StringIO(text, newline="")
-    reader = csv.reader(source, delimiter=delimiter, strict=True, **quotes)
+    source, is_piped = io.StringIO(text, newline=""), delimiter == "|"
+    quoting: Any = csv.QUOTE_NONE if is_piped else csv.QUOTE_MINIMAL
+    reader = csv.reader(source, delimiter=delimiter, quoting=quoting, strict=True)
     broken: list[str] = []
     try:
         names = [name.strip().lower() for name in next(reader, [])]
@@ -286,17 +279,16 @@ def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
                 # Kaggle's Flickr8k: what is behind the last name is the caption
                 row = [*row[: len(names) - 1], delimiter.join(row[len(names) - 1 :])]
             if len(row) != len(names):
-                if delimiter == "|":  # Flickr30k has one such row: 2199200615.jpg| 4   A dog runs
+                if is_piped:  # Flickr30k has one such row: 2199200615.jpg| 4   A dog runs
                     broken.append(f"line {reader.line_num}: {'|'.join(row)}")
                     continue
                 raise UsageError(
                     f"{path}, line {reader.line_num}: {len(row)} columns, but the first line names "
                     f"{len(names)}. A caption with a {delimiter!r} inside needs quotes."
                 )
-            content = dict(zip(names, row, strict=True))
-            if delimiter == "|":
-                content = {name: cell.strip() for name, cell in content.items()}
-            yield f"line {reader.line_num}", content
+            if is_piped:
+                row = [cell.strip() for cell in row]
+            yield f"line {reader.line_num}", dict(zip(names, row, strict=True))
     except csv.Error as error:
         raise UsageError(f"{path}, line {reader.line_num}: {error}.") from error
     log_left_out(log, path, broken, f"rows without {len(names)} columns between |")
@@ -305,50 +297,47 @@ def _rows(path: Path, text: str, suffix: str, log: Log) -> _Found:
 # ------------------------------------------------------------------------------------------ entries
 
 
-def _parse_entry(entry: Any, where: str) -> Entry:
+def _parse_entry(entry: Any, where: str) -> ImageCaptions:
     """An object, or a row, that names an image and has captions.
 
     An image's name stands above a number beside it: that is made up (LAVIS), or of the row.
     """
     _check_object(entry, where, _EXPECTED)
-    text_key = next((key for key in _TEXTS if key in entry), None)
-    keys = [key for key in (*_NAMES, "id") if entry.get(key) is not None]
-    if "image_id" in entry and not is_file_name(entry.get("image")):
-        keys = ["image_id"]
-    key = keys[0] if keys else "id" if "id" in entry else None
-    if key is None or text_key is None:
-        raise UsageError(f"{where} has {', '.join(map(str, entry)) or 'nothing'}; {_EXPECTED}.")
+    named = next((key for key in (*_NAMES, "id") if entry.get(key) is not None), "id")
+    key = "image_id" if "image_id" in entry and not is_file_name(entry.get("image")) else named
+    text_key = next((key for key in _TEXTS if key in entry), "caption")
+    _check_object(entry, where, _EXPECTED, key, text_key)
     image_id = parse_id(entry[key], where)
     name = next((entry[key] for key in _NAMES if is_file_name(entry.get(key))), image_id)
     number = entry.get("comment_number")
-    return Entry(
+    return ImageCaptions(
         where,
         image_id,
         _as_path(name),
         _texts(entry[text_key]),
         is_whole=isinstance(entry[text_key], list),
-        split=_as_split(entry),
+        splits=_splits(entry),
         number=None if number is None else str(number),
     )
 
 
-def _parse_item(item: Any, where: str) -> Entry:
+def _parse_item(item: Any, where: str) -> ImageCaptions:
     image_id = parse_id(item[0], where)
-    return Entry(where, image_id, _as_path(image_id), _texts(item[1]), is_whole=True)
+    return ImageCaptions(where, image_id, _as_path(image_id), _texts(item[1]), is_whole=True)
 
 
-def _parse_coco(entry: Any, where: str) -> Entry:
+def _parse_coco(entry: Any, where: str) -> ImageCaptions:
     """Of `images`, or of `annotations`."""
     if where.startswith("image "):
         _check_object(entry, where, 'expected {"id": ID, "file_name": "..."}', "id")
         name = entry.get("file_name")
         image_id = parse_id(entry["id"], where)
-        return Entry(where, image_id, _as_path(name, anything=True), [], is_listed=True)
+        return ImageCaptions(where, image_id, _as_path(name, anything=True), [], is_listed=True)
     _check_object(entry, where, _EXPECTED, "image_id", "caption")
-    return Entry(where, parse_id(entry["image_id"], where), None, _texts(entry["caption"]))
+    return ImageCaptions(where, parse_id(entry["image_id"], where), None, _texts(entry["caption"]))
 
 
-def _parse_karpathy(entry: Any, where: str, key: str) -> Entry:
+def _parse_karpathy(entry: Any, where: str, key: str) -> ImageCaptions:
     expected = f'expected {{"{key}", "filename", "split", "sentences": [{{"raw": "..."}}]}}'
     _check_object(entry, where, expected, key, "filename", "sentences")
     texts, name = _texts(entry["sentences"]), entry["filename"]
@@ -357,15 +346,15 @@ def _parse_karpathy(entry: Any, where: str, key: str) -> Entry:
     folder = entry.get("filepath")
     path = f"{folder}/{name}" if isinstance(folder, str) and folder else name
     image_id = parse_id(entry[key], where)
-    return Entry(where, image_id, path, texts, is_whole=True, split=_as_split(entry))
+    return ImageCaptions(where, image_id, path, texts, is_whole=True, splits=_splits(entry))
 
 
-def _parse_token(line: str, where: str) -> Entry:
+def _parse_token(line: str, where: str) -> ImageCaptions:
     label, tab, text = line.rstrip("\r").partition("\t")
     name, _, number = label.rpartition("#")
     if not tab or not name or not number.isdigit() or _JOINED.search(text):
         raise UsageError(f"{where}: {line!r:.60} is not NAME#NUMBER, tab, caption.")
-    return Entry(where, name, name, [text], number=number)
+    return ImageCaptions(where, name, name, [text], number=number)
 
 
 def _check_object(entry: Any, where: str, expected: str, *keys: str) -> None:
@@ -388,9 +377,9 @@ def _as_path(name: object, anything: bool = False) -> str | None:
     return name.replace("\\", "/")
 
 
-def _as_split(entry: dict[str, Any]) -> str | None:
+def _splits(entry: dict[str, Any]) -> list[str]:
     split = entry.get("split", entry.get("set_name"))
-    return split.strip().lower() if isinstance(split, str) and split.strip() else None
+    return [split.strip().lower()] if isinstance(split, str) and split.strip() else []
 
 
 # --------------------------------------------------------------------------------------------- text
