@@ -97,9 +97,10 @@ def split_voc(
         results.append(note(f"the {len(lines):,} images of {held} stay out of train and val"))
     if not names:
         raise UsageError(f"{root} has no image with an XML file; there is nothing to draw from.")
-    drawn = draw_split(names, val_fraction, test_fraction, seed)
-    texts = {folder / f"{split}.txt": "".join(f"{n}\n" for n in drawn[split]) for split in drawn}
-    return results + write_new(texts, {folder / f"{s}.txt": len(drawn[s]) for s in drawn})
+    return results + write_new({
+        folder / f"{split}.txt": ("".join(f"{name}\n" for name in listed), len(listed))
+        for split, listed in draw_split(names, val_fraction, test_fraction, seed).items()
+    })  # fmt: skip
 
 
 def split_instances(
@@ -124,59 +125,53 @@ def split_instances(
         listed = ", ".join(sorted(splits)) or "none"
         raise UsageError(f"{root} has the splits {listed}; {remedy}")
     ((source, path),) = sources.items()
-    file, content = read_instance_file(path), read_json(path)
-    finder = ImageFinder(root, source, path)
-    for entry in content["images"]:
-        found = finder.find(entry["file_name"])[0]
-        entry["file_name"] = entry["file_name"] if found is None else os.path.relpath(found, root)
-    drawn = draw_split(
-        [entry["file_name"] for entry in content["images"]], val_fraction, test_fraction, seed
-    )
+    read_instance_file(path)  # or say what is wrong
+    content = read_json(path)
+    finder, images = ImageFinder(root, source, path), content["images"]
+    for entry in images:
+        if (found := finder.find(entry["file_name"])[0]) is not None:
+            entry["file_name"] = os.path.relpath(found, root)
+    drawn = draw_split([one["file_name"] for one in images], val_fraction, test_fraction, seed)
     split_of_name = {name: split for split, listed in drawn.items() for name in listed}
-    split_of = {
-        read_id(entry["id"]): split_of_name[entry["file_name"]] for entry in content["images"]
-    }
-    texts, counts = {}, {}
+    split_of = {read_id(one["id"]): split_of_name[one["file_name"]] for one in images}
+    files = {}
     for split in drawn:
         part = {
-            "images": [e for e in content["images"] if split_of[read_id(e["id"])] == split],
+            "images": [one for one in images if split_of[read_id(one["id"])] == split],
             # one of no image is kept, for the reader to name it
             "annotations": [
-                entry
-                for entry in file.annotations
-                if split_of.get(read_id(entry.get("image_id")), "train") == split
+                one
+                for one in content["annotations"]
+                if split_of.get(read_id(one.get("image_id")), "train") == split
             ],
         }
-        texts[target_of[split]] = json.dumps(content | part)
-        counts[target_of[split]] = len(part["images"])
-    return write_new(texts, counts)
+        files[target_of[split]] = json.dumps(content | part), len(part["images"])
+    return write_new(files)
 
 
-def write_new(texts: Mapping[Path, str], counts: Mapping[Path, int]) -> list[CheckResult]:
+def write_new(files: Mapping[Path, tuple[str, int]]) -> list[CheckResult]:
     """Write files that are not there yet; those that are must have this content.
 
     Args:
-        texts: their content.
-        counts: images of each, for the report.
+        files: content, and number of images for the report.
 
     Raises:
         UsageError: one has another content; then none is written.
     """
-    refuse_others(texts)
+    refuse_others(files)
     results = []
-    for path, text in texts.items():
-        is_there = path.is_file()
-        if not is_there:
+    for path, (text, count) in files.items():
+        state = "is there already" if path.is_file() else "written"
+        if not path.is_file():
             write_text(path, text)
-        state = "is there already" if is_there else "written"
-        results.append(ok(f"{path} {state}: {counts[path]:,} images"))
+        results.append(ok(f"{path} {state}: {count:,} images"))
     return results
 
 
-def refuse_others(texts: Mapping[Path, str]) -> None:
+def refuse_others(files: Mapping[Path, tuple[str, int]]) -> None:
     """Raise UsageError where a file is there with another content."""
-    held = {path: path.read_text(encoding="utf-8") for path in texts if path.is_file()}
-    if other := [str(path) for path, text in held.items() if text != texts[path]]:
+    held = {path: path.read_text(encoding="utf-8") for path in files if path.is_file()}
+    if other := [str(path) for path, text in held.items() if text != files[path][0]]:
         raise UsageError(
             f"{', '.join(other)} would be overwritten with other content. Remove what is to be "
             "written anew."

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,9 +62,7 @@ def _choose(root: Path, folders: dict[str, list[Path]], names: Sequence[str]) ->
         return root / names[0]
     found = [path for name in names for path in folders.get(name.lower(), ())]
     if names is _ANNOTATIONS:  # labels may be YOLO's
-        found = [
-            path for path in found if any(_walk(path, ".xml")) or path.name.lower() != "labels"
-        ]
+        found = [p for p in found if p.name.lower() != "labels" or _walk(p, ".xml")]
     if len(found) > 1:
         raise UsageError(
             f"{root} has the folders {' and '.join(path.name for path in found)}; which of them is "
@@ -131,16 +130,15 @@ def describe_missing(tree: VocTree) -> str:
 def split_source(root: Path, split: str) -> tuple[VocTree, Path]:
     """The tree of a split (one, not several), and its list; or its folder where that is it."""
     available = list_splits(root)
-    place = root if is_tree(root) else root / Path(split).parent
-    name = split if is_tree(root) else Path(split).name
-    if place != root or is_tree(root):
-        tree = lay_out(place) if place.is_dir() else None
-        if tree is not None and tree.lists is not None:
-            file = tree.lists / f"{name}.txt"
-            if file.is_file():
-                return tree, file
-    elif split in available:
+    part = Path(split)
+    place, name = (root, split) if is_tree(root) else (root / part.parent, part.name)
+    tree = lay_out(place) if is_tree(place) else None
+    if tree is None and split in available:
         return lay_out(root / split), root / split
+    if tree is not None and tree.lists is not None:
+        file = tree.lists / f"{name}.txt"
+        if file.is_file():
+            return tree, file
     hint = "".join(f" Did you mean {s}?" for s in get_close_matches(split, available, 1))
     raise UsageError(f"{root} has no split {split!r}; it has {', '.join(available)}.{hint}")
 
@@ -164,15 +162,11 @@ def read_list(path: Path, files: "VocFiles") -> list[tuple[str, str]]:
     if not lines:
         raise UsageError(f"{path} is empty.")
     columns = [line.rsplit(None, 1) for _, line in lines]
-    if not all(len(one) == 2 and one[1] in ("-1", "0", "1") for one in columns):
+    is_class_wise = all(len(one) == 2 and one[1] in ("-1", "0", "1") for one in columns)
+    if not is_class_wise or any(files.has(line) for _, line in lines):
         return lines
-    if any(files.has(line) for _, line in lines):
-        return lines
-    return [
-        (where, name)
-        for (where, _), (name, column) in zip(lines, columns, strict=True)
-        if column != "-1"
-    ]
+    listed = zip(lines, columns, strict=True)
+    return [(where, name) for (where, _), (name, column) in listed if column != "-1"]
 
 
 class VocFiles:
@@ -188,8 +182,14 @@ class VocFiles:
             if tree.images is None:
                 raise UsageError(describe_missing(tree))
             self.images = _index(list_images(tree.images)[0], tree.images)
-        self._last_xml: dict[str, list[str]] | None = None
-        self._last_images: dict[str, list[str]] | None = None
+
+    @cached_property
+    def _last_xml(self) -> dict[str, list[str]]:
+        return _by_last_part(self.xml)
+
+    @cached_property
+    def _last_images(self) -> dict[str, list[str]]:
+        return _by_last_part(self.images)
 
     def has(self, name: str) -> bool:
         """Whether an XML file or an image is called so."""
@@ -199,8 +199,6 @@ class VocFiles:
         """The XML files that a name in a list can mean."""
         if found := self.xml.get(name) or self.xml.get(without_ending(name)):
             return found
-        if self._last_xml is None:
-            self._last_xml = _by_last_part(self.xml)
         return self._last_xml.get(_last_part(name), [])
 
     def find_images(self, name: str, xml: str | None, hint: str) -> tuple[list[str], bool]:
@@ -221,8 +219,6 @@ class VocFiles:
             return found, False
         is_guess = not found
         if not found:
-            if self._last_images is None:
-                self._last_images = _by_last_part(self.images)
             found = self._last_images.get(_last_part(name), [])
             found = found or self._last_images.get(_last_part(hint), [])
         if len(found) > 1:  # of the same name, what is written decides

@@ -39,11 +39,8 @@ class YoloData(NamedTuple):
     notes: list[str]
 
 
-class _Label(NamedTuple):
-    category: int
-    box: tuple[float, float, float, float]
-    """x, y, width, height, in fractions of the image."""
-    is_polygon: bool
+# class; x, y, width, height in fractions of the image; whether it was a polygon
+_Label = tuple[int, tuple[float, float, float, float], bool]
 
 
 def convert_yolo(root: Path, out: Path | None, *, write: bool = True) -> list[CheckResult]:
@@ -61,20 +58,13 @@ def convert_yolo(root: Path, out: Path | None, *, write: bool = True) -> list[Ch
     data = read_yolo(root)
     out = out or root
     inside = root.resolve().is_relative_to(out.resolve())
-    texts, counts, errors = {}, {}, list[str]()
+    files, errors = dict[Path, tuple[str, int]](), list[str]()
     results = [note(text) for text in data.notes]
     for split, paths in data.splits.items():
-        images, annotations, found = _convert_split(data, split, paths, errors)
-        for image in images:
-            image["file_name"] = os.path.relpath(image["file_name"], out if inside else root)
+        content, found = _convert_split(data, split, paths, out if inside else root, errors)
         results += found
-        content = {
-            "images": images,
-            "annotations": annotations,
-            "categories": [{"id": k + 1, "name": name} for k, name in data.classes.items()],
-        }
         path = out / "annotations" / f"instances_{split}.json"
-        texts[path], counts[path] = json.dumps(content), len(images)
+        files[path] = json.dumps(content), len(content["images"])
     label_files = [_label_file(path) for paths in data.splits.values() for path in paths]
     if not any(map(os.path.isfile, label_files)):
         errors.append(f"none of the label files is there, such as {label_files[0]}")
@@ -84,43 +74,28 @@ def convert_yolo(root: Path, out: Path | None, *, write: bool = True) -> list[Ch
         raise UsageError(f"{root} cannot be converted:{listed}{more}\nMend them.")
     if not write:
         return results
-    refuse_others(texts)
+    refuse_others(files)
     if not inside:
         results.append(_link(out / "images", root))
-    return results + write_new(texts, counts)
+    return results + write_new(files)
 
 
 def read_yolo(root: Path) -> YoloData:
     """Classes and images of a data set; UsageError where there is none."""
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}.")
-    notes: list[str] = []
-    descriptions = _descriptions(root)
-    if len(descriptions) > 1:
-        listed = ", ".join(path.name for path in descriptions)
-        raise UsageError(f"{root} has {listed}: leave the one that describes the data set.")
-    if descriptions:
-        path = descriptions[0]
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        classes = _class_names(path, content["names"])
-        if (count := content.get("nc", len(classes))) != len(classes):
-            notes.append(f"{path.name} has {len(classes)} names, and nc {count}: names count")
-    elif (path := root / "classes.txt").is_file():
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-        content, classes = {}, dict(enumerate(filter(None, map(str.strip, lines))))
-    else:
-        raise UsageError(
-            f"{root} is no data set in YOLO's layout: it has no data.yaml with names, and no "
-            "classes.txt."
-        )
-    splits, missing = {}, []
+    path, content = _read_description(root)
+    classes, notes = _class_names(path, content["names"]), list[str]()
+    if (count := content.get("nc", len(classes))) != len(classes):
+        notes.append(f"{path.name} has {len(classes)} names, and nc {count}: names count")
+    splits, missing = dict[str, list[str]](), list[str]()
     for key, split in _SPLITS.items():
-        if not (entries := content.get(key)):
-            continue
-        entries = entries if isinstance(entries, list) else [entries]
-        found = [_resolve(root, str(content.get("path") or ""), str(one)) for one in entries]
-        missing += [f"{key}: {one}" for one, p in zip(entries, found, strict=True) if p is None]
-        if images := [image for p in found if p is not None for image in _images_of(p, root)]:
+        entries, images = content.get(key) or [], list[str]()
+        for entry in entries if isinstance(entries, list) else [entries]:
+            found = _resolve(root, str(content.get("path") or ""), str(entry))
+            missing += [f"{key}: {entry}"] if found is None else []
+            images += [] if found is None else _images_of(found, root)
+        if images:
             splits[split] = images
     splits = splits or _by_folders(root)
     if missing:
@@ -136,17 +111,29 @@ def read_yolo(root: Path) -> YoloData:
     return YoloData(classes, splits, "kpt_shape" in content, notes)
 
 
-def _descriptions(root: Path) -> list[Path]:
-    """YAML files with class names; data.yaml alone, where it is one."""
-    found = []
+def _read_description(root: Path) -> tuple[Path, dict[str, Any]]:
+    """data.yaml, or else the one YAML file with class names, or else classes.txt; its content."""
+    found: dict[Path, dict[str, Any]] = {}
     for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
             continue
         if isinstance(content, dict) and content.get("names"):
-            found.append(path)
-    return [path for path in found if path.stem == "data"] or found
+            found[path] = content
+    found = {path: found[path] for path in found if path.stem == "data"} or found
+    if len(found) > 1:
+        listed = ", ".join(path.name for path in found)
+        raise UsageError(f"{root} has {listed}: leave the one that describes the data set.")
+    if not found and (path := root / "classes.txt").is_file():
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        found[path] = {"names": list(filter(None, map(str.strip, lines)))}
+    if not found:
+        raise UsageError(
+            f"{root} is no data set in YOLO's layout: it has no data.yaml with names, and no "
+            "classes.txt."
+        )
+    return found.popitem()
 
 
 def _class_names(path: Path, names: Any) -> dict[int, str]:
@@ -196,9 +183,12 @@ def _by_folders(root: Path) -> dict[str, list[str]]:
 
 
 def _convert_split(
-    data: YoloData, split: str, paths: Sequence[str], errors: list[str]
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[CheckResult]]:
-    """Images, annotations, and what there is to say; what is wrong is added to `errors`."""
+    data: YoloData, split: str, paths: Sequence[str], base: Path, errors: list[str]
+) -> tuple[dict[str, list[dict[str, Any]]], list[CheckResult]]:
+    """An instance file, with file names from `base`, and what there is to say of the split.
+
+    What is wrong is added to `errors`.
+    """
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
@@ -209,24 +199,22 @@ def _convert_split(
             errors.append(f"{path}: {kind}")
             continue
         width, height = header.displayed_size
-        counts["photos with an EXIF orientation: labels are of the displayed picture"] += (
-            header.orientation != 1
-        )
-        image = {"id": len(images) + 1, "file_name": path, "width": width, "height": height}
-        images.append(image)
+        is_tagged = header.orientation != 1
+        counts["photos with an EXIF orientation: labels are of the displayed picture"] += is_tagged
+        image, name = len(images) + 1, os.path.relpath(path, base)
+        images.append({"id": image, "file_name": name, "width": width, "height": height})
         label_file = _label_file(path)
         if not os.path.isfile(label_file):
             counts["images without a label file: no objects"] += 1
             continue
         used.add(label_file)
         before = len(annotations)
-        for label in _read_labels(label_file, data, errors):
-            x, y, w, h = label.box
-            counts["polygons: their boxes are taken"] += label.is_polygon
+        for category, (x, y, w, h), is_polygon in _read_labels(label_file, data, errors):
+            counts["polygons: their boxes are taken"] += is_polygon
             annotations.append({
                 "id": len(annotations) + 1,
-                "image_id": image["id"],
-                "category_id": label.category + 1,
+                "image_id": image,
+                "category_id": category + 1,
                 "bbox": [x * width, y * height, w * width, h * height],
                 "area": w * width * h * height,
                 "iscrowd": 0,
@@ -234,13 +222,14 @@ def _convert_split(
         counts["empty label files: no objects"] += len(annotations) == before
     folders = {os.path.dirname(_label_file(path)) for path in paths}
     files = {str(path) for folder in folders for path in Path(folder).glob("*.txt")}
-    left = sorted(path for path in files - used if not path.endswith("classes.txt"))
-    if left:
+    if left := sorted(path for path in files - used if not path.endswith("classes.txt")):
         counts[f"label files without an image: {shorten(left, 2)}"] = len(left)
     text = f"{split}: {len(images):,} images, {len(annotations):,} objects of "
     text += f"{len({one['category_id'] for one in annotations})} classes"
     notes = [note(f"{split}: {count:,} {what}") for what, count in counts.items() if count]
-    return images, annotations, [ok(text), *notes]
+    categories = [{"id": k + 1, "name": name} for k, name in data.classes.items()]
+    content = {"images": images, "annotations": annotations, "categories": categories}
+    return content, [ok(text), *notes]
 
 
 def _label_file(image: str) -> str:
@@ -287,12 +276,11 @@ def _parse_label(line: str, data: YoloData) -> _Label:
     outside = [v for v in values if not -_TOLERANCE <= v <= 1 + _TOLERANCE or math.isnan(v)]
     if outside:
         raise ValueError(f"{outside[0]:g} lies outside of 0 and 1: fractions of the image are due")
-    if not is_polygon:
-        x, y, width, height = values
-        return _Label(category, (x - width / 2, y - height / 2, width, height), False)
-    left, top = min(values[::2]), min(values[1::2])
-    box = (left, top, max(values[::2]) - left, max(values[1::2]) - top)
-    return _Label(category, box, True)
+    if is_polygon:
+        x, y = min(values[::2]), min(values[1::2])
+        return category, (x, y, max(values[::2]) - x, max(values[1::2]) - y), True
+    x, y, width, height = values
+    return category, (x - width / 2, y - height / 2, width, height), False
 
 
 def _link(path: Path, root: Path) -> CheckResult:
