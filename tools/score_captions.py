@@ -65,12 +65,9 @@ def main(argv: list[str] | None = None) -> None:
     elif options.corpus:
         captions = files.read_references(options.corpus).captions
         frequencies = count_frequencies(captions, tokenizer=options.tokenizer)
-    pairs = [(key, text) for key, texts in chosen.items() for text in texts]
-    read = [
-        (options.references, pairs),
-        *zip(paths, [[*one.items()] for one in results], strict=True),
-    ]
-    for path, pairs in read:
+    written = [(key, text) for key, texts in chosen.items() for text in texts]
+    sources = [written, *([*captions.items()] for captions in results)]
+    for path, pairs in zip((options.references, *paths), sources, strict=True):
         for note in caption_notes(path, pairs, options.tokenizer, "--tokenizer"):
             log(note)
     meteor = _open_meteor(options.meteor, options.meteor_data, options.tokenizer)

@@ -176,10 +176,10 @@ def read_coco(
     if split not in (splits := coco_splits(root)):
         there = ", ".join(splits) or "none"
         raise UsageError(f"there is no file {path}; the splits there are {there}.")
-    images_read = _read(path, log, "coco")
-    listed = [image for image in images_read if image.file_name]
-    others = [image for image in images_read if not image.file_name]
-    lone = [f"{image.image_id}: {text}" for image in others for text in image.captions]
+    content = _read(path, log, "coco")
+    listed = [image for image in content if image.file_name]
+    nameless = [image for image in content if not image.file_name]
+    lone = [f"{image.image_id}: {text}" for image in nameless for text in image.captions]
     log_left_out(log, path, lone, "annotations of images that are not listed")
     folders = image_folders(root, images, split)
     return assemble(path, listed, folders, max_corrupt=max_corrupt, log=log)
