@@ -30,10 +30,9 @@ from transfer.detection.records import (
     Record,
     Records,
     WrittenObject,
-    add_objects,
-    choose_pixels,
     describe_unknown,
     label_names,
+    make_record,
     raise_for_issues,
     read_flag,
     refuse_resized,
@@ -81,16 +80,12 @@ def read_coco(
             text += f" ({len(objects[image])} objects with it)" if objects[image] else ""
             issues.append(DataIssue(kind, where, text))
             continue
-        boxes = [one.box for one in objects[image]]
-        size, is_turned = choose_pixels(entry.size, header, boxes, config.exif, where, issues)
-        record = Record(
-            image_id=image,
-            path=Path(paths[image] or root / entry.file_name),
-            width=size[0],
-            height=size[1],
-            apply_exif=is_turned,
-        )
-        records.append(add_objects(record, objects[image], issues))
+        path, (width, height) = Path(paths[image] or root / entry.file_name), entry.size
+        record = Record(image_id=image, path=path, width=width, height=height)
+        record, faults = make_record(record, header, objects[image], config.exif)
+        records.append(record)
+        for one, kind, text in faults:
+            issues.append(DataIssue(kind, where if one is None else f"{one.key}", text))
     _check_boxes(file, objects, header_of)
     issues = refuse_resized(issues, len(records))
     if check:
@@ -206,5 +201,5 @@ def _check_boxes(
         boxes,
         np.array(sizes).reshape(-1, 2),
         f"{file.path}",
-        lambda number: listed[number].where.rpartition(": ")[2],
+        lambda number: f"{listed[number].key}".rpartition(": ")[2],
     )

@@ -112,14 +112,21 @@ class Record:
 class WrittenObject(NamedTuple):
     """An object before it is cut at the edges of its image."""
 
-    where: str
-    """As of a DataIssue."""
+    key: Any
+    """The reader's own; the same for two that are one object, written twice."""
     written: object
     """The box as it is written, for a message."""
     box: Box
-    label: int
+    label: int | None
+    """None where it cannot be used."""
     difficult: bool
     crowd: bool = False
+    fault: str | None = None
+    """The kind of issue that is known of it already."""
+
+
+# the object, or None for the image; kind and text of an issue
+Fault = tuple[WrittenObject | None, str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,35 +211,45 @@ def describe_unknown(name: str, classes: Collection[str]) -> str:
     return f"{name!r} is none of {', '.join(classes) or 'nothing'}{near}"
 
 
-def add_objects(
-    record: Record, objects: Iterable[WrittenObject], issues: list[DataIssue]
-) -> Record:
-    """The record with those parts of objects that lie in its image.
+def make_record(
+    record: Record, header: ImageHeader | None, objects: Sequence[WrittenObject], exif: str
+) -> tuple[Record, list[Fault]]:
+    """An image with those parts of its objects that lie in it, and what is wrong with them.
 
-    What is wrong with them is added to `issues`. Nothing is cut where the size is unknown.
+    Args:
+        record: without objects, and with the size that is written; 0, 0 where nothing is.
+        header: of the image; None where it was not looked at.
+        objects: all of them.
+        exif: see DatasetConfig.
     """
+    faults: list[Fault] = []
+    if header is not None:
+        record, fault = _choose_pixels(record, header, [one.box for one in objects], exif)
+        faults += [fault] if fault is not None else []
     size = record.width, record.height
     kept: list[tuple[WrittenObject, Box]] = []
     first: dict[tuple[int, Box], WrittenObject] = {}
     for one in objects:
-        clipped, kind = _clip_box(one.box, size)
-        kinds = [kind] if kind is not None else []
-        if clipped is not None:
+        clipped, kinds = None, [one.fault]
+        if one.label is not None:
+            clipped, kind = _clip_box(one.box, size)
+            kinds.append(kind)
+        if one.label is not None and clipped is not None:
             before = first.setdefault((one.label, one.box), one)
-            is_same = before is not one and before.where == one.where  # one, written twice
+            is_same = before is not one and before.key == one.key
             if before is not one:
                 kinds.append("annotation twice" if is_same else "object twice")
             if not is_same:
                 kept.append((one, clipped))
-        text = f"{one.written} of {size[0]} x {size[1]}" if kinds else ""
-        issues += [DataIssue(kind, one.where, text) for kind in kinds]
+        text = f"{one.written} of {size[0]} x {size[1]}" if any(kinds) else ""
+        faults += [(one, kind, text) for kind in kinds if kind is not None]
     return replace(
         record,
         boxes=np.array([box for _, box in kept], np.float64).reshape(-1, 4),
         labels=np.array([one.label for one, _ in kept], np.int64),
         difficult=np.array([one.difficult for one, _ in kept], bool),
         crowd=np.array([one.crowd for one, _ in kept], bool),
-    )
+    ), faults
 
 
 def _clip_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, str | None]:
@@ -250,36 +267,17 @@ def _clip_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, str | None]:
     return clipped, "box over the edge" if over > 0.01 else None
 
 
-def choose_pixels(
-    written: tuple[int, int],
-    header: ImageHeader | None,
-    boxes: Sequence[Box],
-    exif: str,
-    where: str,
-    issues: list[DataIssue],
-) -> tuple[tuple[int, int], bool]:
-    """Which pixels of a photo the boxes belong to.
-
-    Args:
-        written: width and height beside the boxes; 0, 0 where nothing is written.
-        header: of the image; None where it was not looked at.
-        boxes: as written, not clipped.
-        exif: see DatasetConfig.
-        where: of an issue.
-        issues: what is wrong, or was decided, is added.
-
-    Returns:
-        Width and height of the pixels; whether they are turned as the EXIF orientation says.
-    """
-    if header is None:
-        return written, False
-    stored, displayed = header.size, header.displayed_size
+def _choose_pixels(
+    record: Record, header: ImageHeader, boxes: Sequence[Box], exif: str
+) -> tuple[Record, Fault | None]:
+    """The record with the size of those pixels of a photo that the boxes belong to."""
+    written, stored, displayed = (record.width, record.height), header.size, header.displayed_size
     own = f"{stored[0]} x {stored[1]}"
+    record = replace(record, width=stored[0], height=stored[1])
     if header.orientation == 1:
-        if written not in (stored, (0, 0)):
-            text = f"{written[0]} x {written[1]} is written, the image is {own}"
-            issues.append(DataIssue("size of another image", where, text))
-        return stored, False
+        text = f"{written[0]} x {written[1]} is written, the image is {own}"
+        is_other = written not in (stored, (0, 0))
+        return record, (None, "size of another image", text) if is_other else None
     text = f"orientation {header.orientation}, stored as {own}, displayed as "
     text += f"{displayed[0]} x {displayed[1]}, written as {written[0]} x {written[1]}"
     if exif == "auto":
@@ -291,15 +289,14 @@ def choose_pixels(
         is_wrong = is_said and written == stored and not fit(stored) and fit(displayed)
         if not is_said or is_wrong:
             text += ", which the boxes do not fit" if is_wrong else ""
-            issues.append(DataIssue("EXIF orientation", where, text))
-            return stored, False
+            return record, (None, "EXIF orientation", text)
         exif = "apply" if written == displayed else "ignore"
-    is_turned = exif == "apply"
-    kind = "photo turned" if is_turned else "photo as stored"
+    kind = "photo turned" if exif == "apply" else "photo as stored"
     if written not in (stored, displayed, (0, 0)):
         kind = "size of another image"
-    issues.append(DataIssue(kind, where, text))
-    return displayed if is_turned else stored, is_turned
+    if exif == "apply":
+        record = replace(record, width=displayed[0], height=displayed[1], apply_exif=True)
+    return record, (None, kind, text)
 
 
 def refuse_resized(issues: Sequence[DataIssue], num_images: int) -> list[DataIssue]:

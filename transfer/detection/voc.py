@@ -13,7 +13,6 @@ With `first_pixel` 0 they are taken for continuous and 0-based already, as writt
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,10 +31,9 @@ from transfer.detection.records import (
     Record,
     Records,
     WrittenObject,
-    add_objects,
-    choose_pixels,
     describe_unknown,
     label_names,
+    make_record,
     raise_for_issues,
     refuse_resized,
 )
@@ -228,41 +226,32 @@ def _make_record(
         issues: of the split.
         config: how boxes are counted, and which pixels they belong to.
     """
-    shift, written = config.first_pixel, image.annotation.objects
-    # counted from 1, the last pixel covered ends at its own number
-    boxes = [(o.xmin - shift, o.ymin - shift, o.xmax, o.ymax) for o in written]
-    where = image.xml[0] if image.xml else image.path
-    size, is_turned = choose_pixels(
-        image.annotation.size, image.header, boxes, config.exif, where, issues
-    )
+    shift = config.first_pixel
+    width, height = image.annotation.size if image.header is None else image.header.size
     objects: list[WrittenObject] = []
-    found: list[DataIssue] = []  # each at the number of its object
-    for number, (one, box) in enumerate(zip(written, boxes, strict=True)):
-        place = f"{number}"
-        if one.name not in label_of:
-            text = describe_unknown(one.name, label_of)
-            found.append(DataIssue("unknown class", place, text))
-        elif _is_fraction(one) and min(size) != 1:
-            text = f"{one} of {size[0]} x {size[1]}"
-            found.append(DataIssue("box in fractions", place, text))
-        else:
-            if shift and (0 <= one.xmin < 1 or 0 <= one.ymin < 1):
-                text = f"{one} of {size[0]} x {size[1]}"
-                found.append(DataIssue("box at pixel 0", place, text))
-                left, top = (0.0 if -1 <= side < 0 else side for side in box[:2])
-                box = (left, top, *box[2:])
-            objects.append(WrittenObject(place, one, box, label_of[one.name], one.difficult))
-    record = Record(
-        image_id=image.image_id,
-        path=Path(image.path),
-        width=size[0],
-        height=size[1],
-        apply_exif=is_turned,
-    )
-    record = add_objects(record, objects, found)
-    lines = _object_lines(image) if found else []
-    for issue in sorted(found, key=lambda issue: int(issue.where)):
-        issues.append(replace(issue, where=f"{where}:{lines[int(issue.where)]}"))
+    for number, one in enumerate(image.annotation.objects):
+        # counted from 1, the last pixel covered ends at its own number
+        box = (one.xmin - shift, one.ymin - shift, one.xmax, one.ymax)
+        label, fault = label_of.get(one.name), None
+        if label is None:
+            fault = "unknown class"
+        elif _is_fraction(one) and min(width, height) != 1:
+            label, fault = None, "box in fractions"
+        elif shift and (0 <= one.xmin < 1 or 0 <= one.ymin < 1):
+            fault = "box at pixel 0"
+            left, top = (0.0 if -1 <= side < 0 else side for side in box[:2])
+            box = (left, top, *box[2:])
+        objects.append(WrittenObject(number, one, box, label, one.difficult, fault=fault))
+    path, (width, height) = Path(image.path), image.annotation.size
+    record = Record(image_id=image.image_id, path=path, width=width, height=height)
+    record, faults = make_record(record, image.header, objects, config.exif)
+    file = image.xml[0] if image.xml else image.path
+    lines = _object_lines(image) if faults and objects else []
+    for written, kind, text in faults:
+        if written is not None and kind == "unknown class":
+            text = describe_unknown(image.annotation.objects[written.key].name, label_of)
+        where = file if written is None else f"{file}:{lines[written.key]}"
+        issues.append(DataIssue(kind, where, text))
     return record
 
 
