@@ -85,22 +85,22 @@ def _check(options: Any, root: Path) -> list[Any]:
     from transfer.detection.config import DatasetConfig
     from transfer.detection.yolo import convert_yolo
 
-    results: list[Any] = []
-    if options.repair:
-        results += (repair_cifar if options.kind == "cifar" else repair_imagenet)(root)
-    if options.kind == "cifar":
-        return results + check_cifar(root)
     if options.kind == "yolo":
         try:
             return convert_yolo(root, None, write=False)
         except UsageError as error:
             return [wrong(str(error))]
-    if options.kind == "voc":
-        config = DatasetConfig(no_annotation=options.no_annotation)
-        return check_voc(root, options.sample, config)
-    checks = {"imagenet": check_imagenet, "coco": check_coco}
-    check: Any = (checks | {"instances": check_instances})[options.kind]
-    return [*results, *check(root, options.sample)]
+    config = DatasetConfig(no_annotation=options.no_annotation)
+    checks = {
+        "imagenet": lambda: check_imagenet(root, options.sample),
+        "cifar": lambda: check_cifar(root),
+        "coco": lambda: check_coco(root, options.sample),
+        "instances": lambda: check_instances(root, options.sample),
+        "voc": lambda: check_voc(root, options.sample, config),
+    }
+    repairs = {"imagenet": repair_imagenet, "cifar": repair_cifar}
+    repaired = repairs[options.kind](root) if options.repair else []
+    return [*repaired, *checks[options.kind]()]
 
 
 def _prepare(options: Any, root: Path) -> list[Any]:
@@ -108,10 +108,10 @@ def _prepare(options: Any, root: Path) -> list[Any]:
         from transfer.detection.yolo import convert_yolo
 
         return convert_yolo(root, options.out)
-    from transfer.detection.splits import split_instances, split_voc
-
     if not options.val_fraction + options.test_fraction:
         raise UsageError("what is to be drawn? --val-fraction 0.2 makes train and val.")
+    from transfer.detection.splits import split_instances, split_voc
+
     draw = (root, options.val_fraction, options.test_fraction, options.seed)
     if options.kind == "instances":
         return split_instances(*draw)

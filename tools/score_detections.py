@@ -32,18 +32,16 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, help="A JSON file for every class and threshold.")
     add("--classes", help="Comma-separated; otherwise those of the split.")
     add("--categories", type=Path, help='{"1": "cat"} for detections by number.')
-    rounding = ["none", "detectron2"]
-    add("--rounding", choices=rounding, default="none", help="As its evaluator does.")
     add("--max-corrupt", type=int, default=0, help="Images that may be left out.")
-    others = ["refuse", "drop"]
-    add("--other-classes", choices=others, default="refuse", help="Beside --classes.")
-    add(
-        "--first-pixel", type=int, choices=[0, 1], default=1, help="The first pixel of VOC's boxes."
-    )
-    joined = ["refuse", "join"]
-    add("--similar-names", choices=joined, default="refuse", help="Such as car and Car.")
-    empty = ["refuse", "empty"]
-    add("--no-annotation", choices=empty, default="refuse", help="Images without an XML file.")
+    text = "The first pixel of VOC's boxes."
+    add("--first-pixel", type=int, choices=[0, 1], default=1, help=text)
+    for name, choices, text in (
+        ("--rounding", ["none", "detectron2"], "As its evaluator does."),
+        ("--other-classes", ["refuse", "drop"], "Beside --classes."),
+        ("--similar-names", ["refuse", "join"], "Such as car and Car."),
+        ("--no-annotation", ["refuse", "empty"], "Images without an XML file."),
+    ):
+        add(name, choices=choices, default=choices[0], help=text)
     options: Any = parser.parse(argv)
 
     from transfer.detection.average_precision import evaluate

@@ -11,7 +11,7 @@ import numpy as np
 
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
-from transfer.detection.coco_file import check_box_form, read_json
+from transfer.detection.coco_file import check_box_form, read_id, read_json
 from transfer.detection.records import Records, label_names
 
 
@@ -91,11 +91,9 @@ def _name_images(path: Path, rows: list[dict[str, Any]], records: Records) -> No
         if _is_one_of(value, ids):
             continue
         forms = _forms(str(_number(value)))
-        as_file = next((called[form] for form in forms[:2] if form in called), None)
-        is_file = forms[1] != forms[2]  # it has an image's ending
-        found = (
-            as_file if is_file and as_file else set().union(*(called.get(f, set()) for f in forms))
-        )
+        # with an image's ending it is a file before all
+        as_file = [form for form in forms[:2] if form in called and forms[1] != forms[2]]
+        found = set().union(*(called.get(form, set()) for form in as_file[:1] or forms))
         if len(found) > 1:
             listed = ", ".join(map(repr, sorted(found, key=str)[:4]))
             raise UsageError(
@@ -122,9 +120,7 @@ def _number(value: Any) -> Any:
     """A number that is written as text or as 7.0; anything else as it is."""
     if isinstance(value, str) and re.fullmatch("[1-9][0-9]{0,17}|0", value):
         return int(value)
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    return value if isinstance(value, str | int) else None
+    return value if isinstance(value, bool) or value == "" else read_id(value)
 
 
 def _read_box(path: Path, number: int, row: Mapping[str, Any]) -> list[float]:
