@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, TypeVar
 
-from transfer.network_maps import NETWORK_MAPS, Row
-
+Row = tuple[str, str]
 Value = TypeVar("Value")
 
 _PLACEHOLDERS = {
@@ -292,7 +291,7 @@ CIFAR_100 = KeyMap(
 )
 _BOTTLENECKS = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
-KEY_MAPS: dict[str, KeyMap] = {
+RESNET_MAPS: dict[str, KeyMap] = {
     "timm and torchvision": PLAIN,
     "detectron2": DETECTRON2,
     "detectron2, MSRA's classifier": DETECTRON2_MSRA,
@@ -312,5 +311,4 @@ KEY_MAPS: dict[str, KeyMap] = {
         for depth, layers in _BOTTLENECKS.items()
         for deep in (False, True)
     },
-    **{row.title: KeyMap(row.rows, row.ignored, row.architectures) for row in NETWORK_MAPS},
 }

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-Row = tuple[str, str]
+from transfer.key_maps import RESNET_MAPS, KeyMap, Row
+
 Architectures = Sequence[tuple[str, dict[str, Any]]]
 
 
@@ -265,3 +266,8 @@ NETWORK_MAPS: Sequence[NetworkMap] = (
         for names, depths in _DEPTHS.items()
     ),
 )  # fmt: skip
+
+KEY_MAPS: dict[str, KeyMap] = {
+    **RESNET_MAPS,
+    **{row.title: KeyMap(row.rows, row.ignored, row.architectures) for row in NETWORK_MAPS},
+}

@@ -32,7 +32,7 @@ from transfer.formats.sources import (
     read_timm_config,
 )
 from transfer.formats.transformers_config import read_transformers_config
-from transfer.key_maps import KEY_MAPS
+from transfer.network_maps import KEY_MAPS
 
 ASK_FOR_BACKBONE_FILE = (
     "python tools/export.py --backbone {path} {options} --to backbone --out FILE.pth makes a "

@@ -15,10 +15,10 @@ from transfer.key_maps import (
     CAFFE2_FAIR,
     CAFFE2_MSRA,
     DETECTRON2,
-    KEY_MAPS,
     MMPRETRAIN,
     MMPRETRAIN_DEEP_STEM,
 )
+from transfer.network_maps import KEY_MAPS
 
 # read from the state dicts of detectron2 02b5c4e, torchvision 0.26, CutMix-PyTorch 2d8eb68
 GOLDEN = json.loads((ROOT / "tests/transfer/formats/golden_names.json").read_text())
