@@ -118,9 +118,14 @@ def assemble(backbone: Backbone) -> nn.Module:
     with torch.device("meta"):
         network = create_model(spec.arch, num_classes=spec.num_classes, **spec.model_args)
     network.load_state_dict(dict(backbone.weights), strict=True, assign=True)
-    if any(tensor.is_meta for tensor in chain(network.parameters(), network.buffers())):
-        network = backbone.build()  # it has buffers that no file holds
+    if is_outline(network):
+        network = backbone.build()
     return network.eval()
+
+
+def is_outline(network: nn.Module) -> bool:
+    """True where a tensor is still without content: a buffer that no file holds."""
+    return any(tensor.is_meta for tensor in chain(network.parameters(), network.buffers()))
 
 
 def level_names(backbone: Backbone) -> dict[str, int]:

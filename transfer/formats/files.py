@@ -17,6 +17,7 @@ import re
 import struct
 import zipfile
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,14 @@ def open_file(path: Path) -> CheckpointFile:
     size = safe_pickle.require_file(path)
     if path.name.endswith(_INDEX):
         return _open_shards(path, size)
+    with ThreadPoolExecutor(1) as hashing:
+        sha256 = hashing.submit(file_sha256, path)  # beside the reading, on another core
+        container, content, metadata = _read_content(path, size)
+        return CheckpointFile(path, container, content, sha256.result(), size, metadata)
+
+
+def _read_content(path: Path, size: int) -> tuple[str, Any, dict[str, str]]:
+    """The kind of file, what it holds, and the strings of a header."""
     with open(path, "rb") as handle:
         head = handle.read(64)
     metadata: dict[str, str] = {}
@@ -180,7 +189,7 @@ def open_file(path: Path) -> CheckpointFile:
             "nor safetensors, nor a pickle of arrays, nor a NumPy archive. It may be cut short."
         )
     _check_size(path, size, content)
-    return CheckpointFile(path, container, content, file_sha256(path), size, metadata)
+    return container, content, metadata
 
 
 def _load_torch(path: Path) -> Any:

@@ -8,6 +8,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,9 @@ def parse(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
         )
     preprocessing = own or stated
     first_conv, classifier = _first_and_last(arch)
+    num_classes = len(weights.get(classifier, ()))
     if overrides.bn_eps is not None:
-        _fold_eps(weights, arch, arguments, overrides.bn_eps)
+        _fold_eps(weights, arch, arguments, overrides.bn_eps, num_classes)
     assumed = []
     if preprocessing is not None:
         if overrides.source == "timm" and overrides.arch is None and own is None:
@@ -125,14 +127,15 @@ def parse(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
             )
         arch = _settle_strides(arch, preprocessing, overrides, file)
         _require_stem(arch, preprocessing, overrides, file)
-        assumed = _list_assumed(arch, arguments, preprocessing, overrides)
+        network = _outline(arch, num_classes, json.dumps(arguments))
+        assumed = _list_assumed(arch, arguments, network, preprocessing.unsaid, overrides)
         if preprocessing.channels == "bgr":
             weights[first_conv] = weights[first_conv].flip(1).contiguous()
     return ParsedCheckpoint(
         weights,
         arch,
         arguments,
-        len(weights.get(classifier, ())),
+        num_classes,
         preprocessing,
         key_map,
         checkpoint,
@@ -212,7 +215,7 @@ def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
             f"that is known here. {again} NAME is whose preprocessing it follows: "
             f"{', '.join((*SOURCES, 'timm'))}; --arch, --mean and --std say it in numbers."
         )
-    bad = [name for name, tensor in parsed.weights.items() if not bool(tensor.isfinite().all())]
+    bad = [name for name, tensor in parsed.weights.items() if not _is_finite(tensor)]
     if bad:
         raise UsageError(
             f"{file.path} holds NaN or infinite numbers in {len(bad)} tensors ({bad[0]}, ...): "
@@ -237,6 +240,11 @@ def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
         ),
         weights=parsed.weights,
     )
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """By the extremes, which takes no memory; NaN is one of them where there is any."""
+    return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
 def read_npz(file: CheckpointFile, overrides: Overrides) -> Backbone:
@@ -396,8 +404,7 @@ def fit(
     if num_classes is None:
         head = weights.get(_first_and_last(arch)[1], torch.empty(0))
         num_classes = head.shape[0] if head.ndim else 1
-    with torch.device("meta"):
-        network = create_model(arch, num_classes=num_classes, **arguments)
+    network = _outline(arch, num_classes, json.dumps(arguments))
     own = network.state_dict()
     complete, filled = _fill(weights, own, folded, arch)
     for name in own if reshape else ():
@@ -405,6 +412,13 @@ def fit(
             complete[name] = complete[name].reshape(own[name].shape)
     load_strict(network, complete)
     return {name: _cast(name, complete[name], own[name].dtype) for name in own}, filled
+
+
+@lru_cache(maxsize=2)
+def _outline(arch: str, num_classes: int, arguments: str) -> torch.nn.Module:
+    """The network without weights, which must not be changed; its arguments as JSON."""
+    with torch.device("meta"):
+        return create_model(arch, num_classes=num_classes, **json.loads(arguments))
 
 
 def _fill(
@@ -451,11 +465,14 @@ def _refuse_other_norms(
 
 
 def _fold_eps(
-    weights: dict[str, Tensor], arch: str, arguments: Mapping[str, Any], eps: float
+    weights: dict[str, Tensor],
+    arch: str,
+    arguments: Mapping[str, Any],
+    eps: float,
+    num_classes: int,
 ) -> None:
     """Make of BatchNorms with another eps the architecture's own: it is added to the variance."""
-    with torch.device("meta"):
-        own = _eps(create_model(arch, **arguments))
+    own = _eps(_outline(arch, num_classes, json.dumps(arguments)))
     if not own:
         raise UsageError(f"--bn-eps is given, but a {arch} has no BatchNorm.")
     for name, value in own.items():
@@ -538,14 +555,15 @@ def _require_stem(
 
 
 def _list_assumed(
-    arch: str, arguments: Mapping[str, Any], preprocessing: Preprocessing, overrides: Overrides
+    arch: str,
+    arguments: Mapping[str, Any],
+    network: torch.nn.Module,
+    unsaid: Sequence[str],
+    overrides: Overrides,
 ) -> list[str]:
     """What nothing says of the network's function, each fact with the option that decides it."""
-    unsaid = preprocessing.unsaid
     if not unsaid:
         return []
-    with torch.device("meta"):
-        network = create_model(arch, **arguments)
     takes = inspect.signature(type(network).__init__).parameters
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
     eps = sorted(set(_eps(network).values()))

@@ -7,10 +7,10 @@ program that demonstrably wrote it, or from the user. It is never guessed.
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -386,28 +386,37 @@ def of_torchvision(arch: str, weights: Any) -> Preprocessing:
 
 def known_file(sha256: str) -> KnownFile | None:
     """The list entry of torchvision or timm whose address carries the beginning of this hash."""
-    return _known_files().get(sha256[:8])
+    entry = _known_files().get(sha256[:8])
+    return entry and entry()
 
 
 @lru_cache
-def _known_files() -> dict[str, KnownFile]:
-    files = {
-        digits: KnownFile(f"torchvision:{arch}", arch, SOURCES["torchvision"])
+def _known_files() -> dict[str, Callable[[], KnownFile]]:
+    files: dict[str, Callable[[], KnownFile]] = {
+        digits: partial(KnownFile, f"torchvision:{arch}", arch, SOURCES["torchvision"])
         for digits, arch in _OLD_TORCHVISION.items()
     }
     for name in timm.list_pretrained():
-        config: Any = timm.get_pretrained_cfg(name)
+        # timm's public function would copy each of its 1,800 entries deeply
+        config = timm.models._registry._model_pretrained_cfgs[name]
         digits = digits_in(config.url)
         if digits and config.input_size[1] == config.input_size[2]:
-            arch = name.split(".")[0]
-            preprocessing = of_timm(arch, config.to_dict(), f"timm's list: {name}")
-            files[digits[:8]] = KnownFile(f"timm:{name}", arch, preprocessing)
+            files[digits[:8]] = partial(_in_timm_s_list, name)
     for arch in torchvision.models.list_models(torchvision.models):
         for weights in torchvision.models.get_model_weights(arch):
             if digits := digits_in(weights.url):
-                name = f"torchvision:{arch}/{weights.name}"
-                files[digits[:8]] = KnownFile(name, arch, of_torchvision(arch, weights))
+                files[digits[:8]] = partial(_in_torchvision_s_list, arch, weights)
     return files
+
+
+def _in_timm_s_list(name: str) -> KnownFile:
+    arch, config = name.split(".")[0], timm.get_pretrained_cfg(name)
+    assert config is not None
+    return KnownFile(f"timm:{name}", arch, of_timm(arch, config.to_dict(), f"timm's list: {name}"))
+
+
+def _in_torchvision_s_list(arch: str, weights: Any) -> KnownFile:
+    return KnownFile(f"torchvision:{arch}/{weights.name}", arch, of_torchvision(arch, weights))
 
 
 def digits_in(url: object) -> str | None:

@@ -42,13 +42,14 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
         raise UsageError("--to onnx needs the packages onnx and onnxruntime: pip install them "
                         "(pip install -e '.[export]').") from error  # fmt: skip
     names = list(parity.level_names(backbone))
+    extractor = _Extractor(backbone).eval().requires_grad_(False)
     image = parity.raw_image(*backbone.spec.input_size[1:])[None]
     axes = {0: "images", 2: "height", 3: "width"}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer's own deprecation and constant folding
         try:
             torch.onnx.export(
-                _Extractor(backbone).eval(),
+                extractor,
                 (image,),
                 str(path),
                 input_names=["pixels"],
@@ -56,16 +57,26 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
                 dynamic_axes=dict.fromkeys(("pixels", *names), axes),
                 opset_version=17,
                 dynamo=False,
+                export_params=False,  # they are appended, one at a time
+                do_constant_folding=False,
+                training=torch.onnx.TrainingMode.PRESERVE,  # folds no norm into a copy of weights
             )
         except Exception as error:  # a tracer meets whatever a network's code raises
             raise UsageError(
                 f"{backbone.spec.arch} cannot be written as ONNX: {first_line(error)}"
             ) from error
-    message = onnx.ModelProto()
-    entry = message.metadata_props.add()
+    model = onnx.load(path)
+    entry = model.metadata_props.add()
     entry.key, entry.value = sidecar.KEY, json.dumps(sidecar.describe(backbone, None))
-    with open(path, "ab") as handle:  # messages of protobuf that follow each other are one
-        handle.write(message.SerializeToString())
+    weights = {value.name for value in model.graph.input[1:]}
+    del model.graph.input[1:]
+    with open(path, "wb") as handle:  # messages of protobuf that follow each other are one
+        handle.write(model.SerializeToString())
+        for name, tensor in extractor.state_dict().items():
+            if name in weights:
+                part = onnx.ModelProto()
+                part.graph.initializer.append(onnx.numpy_helper.from_array(tensor.numpy(), name))
+                handle.write(part.SerializeToString())
 
 
 def verify_onnx(backbone: Backbone, path: Path) -> list[parity.ParityReport]:
@@ -76,6 +87,10 @@ def verify_onnx(backbone: Backbone, path: Path) -> list[parity.ParityReport]:
         return []
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
+    # the graph as it is written: onnxruntime's own changes of it hold the weights twice more
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
     _, height, width = backbone.spec.input_size
     image = parity.raw_image(height, width + 32)
     try:

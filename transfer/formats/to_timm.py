@@ -1,8 +1,11 @@
 """timm's own layout (a folder), a single safetensors file, and a torchvision state dict."""
 
 import json
+from collections.abc import Callable
+from functools import partial, partialmethod
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import safetensors.torch
 import timm
@@ -26,7 +29,15 @@ from pretrain.spec import create_model
 from transfer.cache import file_sha256
 from transfer.formats import sidecar
 from transfer.formats.architectures import RESNET_SHAPES
-from transfer.parity import ParityReport, assemble, compare, features, level_names, raw_image
+from transfer.parity import (
+    ParityReport,
+    assemble,
+    compare,
+    features,
+    is_outline,
+    level_names,
+    raw_image,
+)
 
 # fields of a spec that timm calls by the same names
 _PREPROCESSING = ("input_size", "mean", "std", "interpolation", "crop_pct")
@@ -90,7 +101,8 @@ def write_torchvision(backbone: Backbone, path: Path) -> None:
 
 def verify_timm(backbone: Backbone, folder: Path) -> ParityReport:
     """Timm opens the folder by `local-dir:` and preprocesses by what it finds there."""
-    network = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    create = partial(timm.create_model, f"local-dir:{folder}", pretrained=True)
+    network = _on_the_file_s_tensors(create)
     transform = create_transform(**resolve_data_config({}, model=network))
     return _verify_timm(backbone, "local-dir", network, transform)
 
@@ -98,13 +110,23 @@ def verify_timm(backbone: Backbone, folder: Path) -> ParityReport:
 def verify_safetensors(backbone: Backbone, path: Path) -> ParityReport:
     """Timm opens the file by `checkpoint_path`; how to feed it is in the header."""
     spec = backbone.spec
-    network = create_model(
-        spec.arch, num_classes=spec.num_classes, checkpoint_path=str(path), **spec.model_args
-    )
+    own = {"num_classes": spec.num_classes, "checkpoint_path": str(path), **spec.model_args}
+    network = _on_the_file_s_tensors(partial(create_model, spec.arch, **own))
     with safetensors.safe_open(path, framework="pt") as archive:
         stated = json.loads(archive.metadata()[sidecar.KEY])["spec"]
     transform = create_transform(**{key: stated[key] for key in _PREPROCESSING})
     return _verify_timm(backbone, "checkpoint_path", network, transform)
+
+
+def _on_the_file_s_tensors(create: Callable[[], nn.Module]) -> nn.Module:
+    """A network whose own program loads a file: the tensors are taken, where it would copy them.
+
+    That saves a second set of weights; buffers that no file holds need the usual way.
+    """
+    assigning = partialmethod(nn.Module.load_state_dict, assign=True)
+    with torch.device("meta"), patch.object(nn.Module, "load_state_dict", assigning):
+        network = create()
+    return create() if is_outline(network) else network
 
 
 def verify_torchvision(backbone: Backbone, path: Path) -> ParityReport:

@@ -343,11 +343,11 @@ def test_files_that_libraries_list_by_hash_are_known(net, tmp_path, monkeypatch)
     import hashlib
 
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
-    known = sources._known_files()["11ad3fa6"]  # torchvision's resnet50, IMAGENET1K_V2
+    known = sources.known_file("11ad3fa6")  # torchvision's resnet50, IMAGENET1K_V2
     assert known.name == "torchvision:resnet50/IMAGENET1K_V2"
     assert int(224 / known.preprocessing.crop_pct) == 232
     entry = dataclasses.replace(known, arch="resnet18")
-    monkeypatch.setitem(sources._known_files(), digits, entry)
+    monkeypatch.setitem(sources._known_files(), digits, lambda: entry)
     found = read(path)
     assert found.provenance.source == known.name
     with pytest.raises(UsageError, match="contradicts"):
