@@ -5,7 +5,6 @@ Boxes are x, y, width, height, continuous and 0-based. `iscrowd` marks regions o
 Every object is read, or named by an issue, or of an image that an issue names.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from pretrain.images import ImageHeader
 from transfer.detection.coco_file import (
     InstanceFile,
     check_box_form,
+    read_box,
     read_category_id,
     read_id,
     read_instance_file,
@@ -25,7 +25,6 @@ from transfer.detection.coco_layout import ImageFinder, split_file
 from transfer.detection.config import DatasetConfig
 from transfer.detection.headers import read_headers
 from transfer.detection.records import (
-    Box,
     DataIssue,
     Record,
     Records,
@@ -39,8 +38,6 @@ from transfer.detection.records import (
 )
 
 _DIFFICULT = ("difficult", "ignore")
-_NUMBERS = frozenset((int, float))
-
 
 _Objects = Mapping[int | str, list[WrittenObject]]  # of each image, by its id
 
@@ -136,30 +133,21 @@ def _read_objects(
             kind, text = "unknown class", f"the file has no category {entry.get('category_id')!r}"
         elif (name := file.categories[category]) not in label_of:
             kind, text = "unknown class", describe_unknown(name, label_of)
-        elif (box := _read_box(entry.get("bbox"))) is None:
+        elif (box := read_box(entry.get("bbox"))) is None:
             text = f"bbox is {entry.get('bbox')!r:.80}, not x, y, width, height"
         else:
             try:
                 crowd = read_flag(entry.get("iscrowd"))
                 difficult = any(read_flag(entry[key]) for key in _DIFFICULT if key in entry)
-                one = WrittenObject(where, entry["bbox"], box, label_of[name], difficult, crowd)
+                x, y, width, height = box
+                corners, label = (x, y, x + width, y + height), label_of[name]
+                one = WrittenObject(where, entry["bbox"], corners, label, difficult, crowd)
                 objects[image].append(one)
                 continue
             except ValueError as error:
                 text = f"of iscrowd, {', '.join(_DIFFICULT)}: {error}"
         issues.append(DataIssue(kind, where, text))
     return objects
-
-
-def _read_box(box: Any) -> Box | None:
-    """The corners of a box; None where it is no four numbers."""
-    if not isinstance(box, list) or len(box) != 4 or not _NUMBERS.issuperset(map(type, box)):
-        return None
-    try:
-        x, y, width, height = map(float, box)
-    except OverflowError:
-        return None
-    return (x, y, x + width, y + height) if math.isfinite(x + y + width + height) else None
 
 
 def _find_images(

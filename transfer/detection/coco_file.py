@@ -9,6 +9,7 @@ for these reach beyond the image, while as corners they fit; fractions of the im
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from transfer.detection.records import DataIssue
 
 _MOST = 0.25  # of the boxes may reach beyond their image, where all would fit as corners
 _MOST_OF_DETECTIONS = 0.5  # of those of a detector that does not cut at the edge
+_NUMBERS = frozenset((int, float))
 _LISTS = ("images", "categories", "annotations")
 
 
@@ -137,6 +139,17 @@ def read_category_id(value: Any) -> int | None:
     if isinstance(number, str):
         return int(number) if re.fullmatch("[0-9]{1,18}", number) else None
     return number
+
+
+def read_box(value: Any) -> tuple[float, float, float, float] | None:
+    """The numbers of a box; None where they are not four."""
+    if not isinstance(value, list) or len(value) != 4 or not _NUMBERS.issuperset(map(type, value)):
+        return None
+    try:
+        x, y, width, height = map(float, value)
+    except OverflowError:
+        return None
+    return (x, y, width, height) if math.isfinite(x + y + width + height) else None
 
 
 def _read_categories(

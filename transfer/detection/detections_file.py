@@ -11,7 +11,7 @@ import numpy as np
 
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES
-from transfer.detection.coco_file import check_box_form, read_id, read_json
+from transfer.detection.coco_file import check_box_form, read_box, read_id, read_json
 from transfer.detection.records import Records, label_names
 
 
@@ -123,15 +123,15 @@ def _number(value: Any) -> Any:
     return value if isinstance(value, bool) or value == "" else read_id(value)
 
 
-def _read_box(path: Path, number: int, row: Mapping[str, Any]) -> list[float]:
+def _read_box(path: Path, number: int, row: Mapping[str, Any]) -> tuple[float, ...]:
     """The four numbers of an entry's box; UsageError where they, or its score, are none."""
-    box, score = row.get("bbox"), row.get("score")
-    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
-        text = f"has the bbox {box!r:.80}; it must be x, y, width, height in pixels."
+    box, score = read_box(row.get("bbox")), row.get("score")
+    if box is None:
+        text = f"has the bbox {row.get('bbox')!r:.80}; it must be x, y, width, height in pixels."
         raise UsageError(f"{path}: number {number} {text}")
     if not _is_number(score):
         raise UsageError(f"{path}: number {number} has the score {score!r}; it must be a number.")
-    return [float(value) for value in box]
+    return box
 
 
 def _is_number(value: Any) -> bool:

@@ -63,7 +63,6 @@ _REMEDIES = {
     "empty; or leave so many images out with {0}max_corrupt {1}",
 }
 _MEND = "mend them, or leave so many images out with {0}max_corrupt {1}"
-_MAX_LISTED = 10
 _FLAGS = dict.fromkeys(("1", "1.0", "true", "yes"), True)
 _FLAGS |= dict.fromkeys(("0", "0.0", "false", "no", "unspecified", ""), False)
 
@@ -337,11 +336,15 @@ def raise_for_issues(
         refused = [issue for issue in refused if not _can_be_left_out(issue)]
     if not refused:
         return
-    listed = "".join(f"\n  {issue}" for issue in refused[:_MAX_LISTED])
-    more = f"\n  and {len(refused) - _MAX_LISTED} more" if len(refused) > _MAX_LISTED else ""
     remedies = dict.fromkeys(_REMEDIES.get(issue.kind, _MEND) for issue in refused)
     text = _fill_in("; ".join(remedies), option, count)
-    raise UsageError(f"{source} cannot be used:{listed}{more}\n{text[0].upper()}{text[1:]}.")
+    raise UsageError(f"{source} cannot be used:{list_first(refused)}\n{text[0].upper()}{text[1:]}.")
+
+
+def list_first(faults: Sequence[object], most: int = 10) -> str:
+    """The first faults for a message, each on a line of its own, and how many more there are."""
+    more = f"\n  and {len(faults) - most} more" if len(faults) > most else ""
+    return "".join(f"\n  {fault}" for fault in faults[:most]) + more
 
 
 def _can_be_left_out(issue: DataIssue) -> bool:

@@ -22,11 +22,11 @@ from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
 from pretrain.images import list_images
 from transfer.detection.headers import read_headers
+from transfer.detection.records import list_first
 from transfer.detection.splits import refuse_others, write_new
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _TOLERANCE = 0.01  # beyond 0 and 1, by rounding; as other readers allow
-_MAX_LISTED = 10
 
 
 class YoloData(NamedTuple):
@@ -69,9 +69,7 @@ def convert_yolo(root: Path, out: Path | None, *, write: bool = True) -> list[Ch
     if not any(map(os.path.isfile, label_files)):
         errors.append(f"none of the label files is there, such as {label_files[0]}")
     if errors:
-        more = f"\n  and {len(errors) - _MAX_LISTED} more" if len(errors) > _MAX_LISTED else ""
-        listed = "".join(f"\n  {error}" for error in errors[:_MAX_LISTED])
-        raise UsageError(f"{root} cannot be converted:{listed}{more}\nMend them.")
+        raise UsageError(f"{root} cannot be converted:{list_first(errors)}\nMend them.")
     if not write:
         return results
     refuse_others(files)
