@@ -25,7 +25,7 @@ from pretrain import torch_file
 from pretrain.audit import load_strict
 from pretrain.errors import UsageError
 from pretrain.run import CHANGEABLE
-from pretrain.spec import BackboneSpec, create_model, evaluation_crop
+from pretrain.spec import BackboneSpec, create_outline, evaluation_crop
 
 __all__ = ["Backbone", "BackboneSpec", "Provenance", "classifier_patterns", "recipe_hash"]
 
@@ -215,8 +215,7 @@ class Backbone:
             provenance = Provenance(**content["provenance"])  # older files lack some fields
             if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
                 raise UsageError("state_dict holds something else than tensors")
-            with torch.device("meta"):
-                model = create_model(spec.arch, num_classes=spec.num_classes, **spec.model_args)
+            model = create_outline(spec.arch, num_classes=spec.num_classes, **spec.model_args)
             load_strict(model, weights)
         except (UsageError, KeyError, TypeError, AttributeError) as error:
             raise UsageError(

@@ -10,6 +10,7 @@ from typing import Any
 import timm
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.errors import UsageError
@@ -121,12 +122,28 @@ def create_model(arch: str, **arguments: Any) -> nn.Module:
         raise UsageError(f"{arch} cannot be built with {arguments}: {error}") from error
 
 
+class _Undrawn(TorchFunctionMode):
+    """No random numbers: half of the time that a network without content takes."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+            return args[0]
+        return func(*args, **(kwargs or {}))
+
+
+def create_outline(arch: str, **arguments: Any) -> nn.Module:
+    """As create_model, with tensors on the meta device: shapes without content."""
+    with torch.device("meta"), _Undrawn():
+        return create_model(arch, **arguments)
+
+
 @lru_cache
 def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
     try:
-        with torch.device("meta"):
-            network = create_model(arch, features_only=True, **json.loads(model_args))
-            info: Any = network.feature_info
+        network = create_outline(arch, features_only=True, **json.loads(model_args))
+        info: Any = network.feature_info
     except (RuntimeError, AttributeError) as error:
         raise UsageError(f"{arch} offers no feature levels: {error}") from error
     levels = enumerate(zip(info.channels(), info.reduction(), strict=True))

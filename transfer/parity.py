@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from pretrain.spec import create_model
+from pretrain.spec import create_outline
 
 TOLERANCE = 1e-4
 
@@ -115,8 +115,7 @@ def assemble(backbone: Backbone) -> nn.Module:
     Nothing is drawn or copied, which saves the memory and the time of a second set of weights.
     """
     spec = backbone.spec
-    with torch.device("meta"):
-        network = create_model(spec.arch, num_classes=spec.num_classes, **spec.model_args)
+    network = create_outline(spec.arch, num_classes=spec.num_classes, **spec.model_args)
     network.load_state_dict(dict(backbone.weights), strict=True, assign=True)
     if is_outline(network):
         network = backbone.build()

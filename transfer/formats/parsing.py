@@ -20,7 +20,7 @@ from torch import Tensor
 from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
-from pretrain.spec import BackboneSpec, create_model
+from pretrain.spec import BackboneSpec, create_model, create_outline
 from transfer.formats.architectures import CAFFE, RESNET_SHAPES, infer
 from transfer.formats.files import CheckpointFile
 from transfer.formats.layouts import Checkpoint, find_prefixes, find_weights
@@ -417,8 +417,7 @@ def fit(
 @lru_cache(maxsize=2)
 def _outline(arch: str, num_classes: int, arguments: str) -> torch.nn.Module:
     """The network without weights, which must not be changed; its arguments as JSON."""
-    with torch.device("meta"):
-        return create_model(arch, num_classes=num_classes, **json.loads(arguments))
+    return create_outline(arch, num_classes=num_classes, **json.loads(arguments))
 
 
 def _fill(
@@ -606,10 +605,8 @@ def _filter_by_timm(weights: Mapping[str, Tensor], arch: str) -> dict[str, Tenso
     function: Any = next((getattr(module, name) for name in names if hasattr(module, name)), None)
     if function is None or "model" not in inspect.signature(function).parameters:
         return None
-    with torch.device("meta"):
-        network = create_model(arch)
     try:
-        filtered = function(dict(weights), network)
+        filtered = function(dict(weights), create_outline(arch))
     except (KeyError, ValueError, RuntimeError, AttributeError, IndexError, TypeError):
         return None  # names or shapes that it does not know either
     return {k: v for k, v in filtered.items() if isinstance(v, Tensor) and not v.is_meta}

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import timm
-import torch
 import torchvision
 from timm.data.config import resolve_data_config
 
 from pretrain.errors import UsageError
-from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, create_model, is_plain
+from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, create_outline, is_plain
 
 MAX_JSON = 2**24  # bytes
 
@@ -242,10 +241,10 @@ def of_timm_training(
     return preprocessing, built
 
 
+@lru_cache
 def _usual(arch: str) -> dict[str, Any]:
     """What timm writes down of any network: channels, and its usual pooling."""
-    with torch.device("meta"):
-        pool: Any = getattr(create_model(arch), "global_pool", None)
+    pool: Any = getattr(create_outline(arch), "global_pool", None)
     return {"in_chans": 3, "global_pool": getattr(pool, "pool_type", pool)}
 
 

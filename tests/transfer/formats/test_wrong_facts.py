@@ -24,7 +24,7 @@ from tests.transfer.formats.making import save
 from tests.transfer.formats.test_same_shapes import CHANNELS, flax, shaken
 from transfer.formats import Overrides, read
 
-SAMPLE = 24
+SAMPLE = 12
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ODD = (0.3, 0.5, 0.7)
 PIXELS = torch.randint(256, (2, 3, 40, 40), generator=torch.Generator().manual_seed(2))

@@ -43,8 +43,8 @@ def main(argv: list[str]) -> None:
         _make_checkpoint(options.arch, checkpoint)
         size = checkpoint.stat().st_size / 2**20
         print(
-            f"A {options.arch} of {size:,.1f} MiB. Memory: what a process needs at most beyond its\n"
-            "libraries and a first convolution, without the processes that it starts.\n"
+            f"A {options.arch} of {size:,.1f} MiB. Memory: what a process needs at most beyond\n"
+            "its libraries and a first convolution, without the processes that it starts.\n"
         )
         code = f"import sys; from {__name__} import measure; measure(*sys.argv[1:])"
         best: dict[str, list[float]] = {}
