@@ -1,9 +1,9 @@
 """Key maps: how other programs name the tensors of a network, as rows of which one fits each name.
 
-A row is (ours, theirs). `<b>` is the number of a block, `<k>` of a convolution, `<p>` a parameter
-or statistic, `<rest>` anything; each stands on both sides. Both directions are derived from the
-rows, and the tests hold each map against lists of names from the libraries themselves. Ours are
-timm's names, which for ResNets are torchvision's and the CutMix release's.
+A row is (ours, theirs). `<s>` is the number of a stage, `<b>` of a block, `<k>` of a convolution,
+`<p>` a parameter or statistic, `<rest>` anything; each stands on both sides. Both directions are
+derived from the rows, and the tests hold each map against lists of names from the libraries
+themselves. Ours are timm's names, which for ResNets are torchvision's and the CutMix release's.
 """
 
 import re
@@ -16,6 +16,7 @@ Row = tuple[str, str]
 Value = TypeVar("Value")
 
 _PLACEHOLDERS = {
+    "<s>": r"(?P<s>[1-4])",
     "<b>": r"(?P<b>\d+)",
     "<k>": r"(?P<k>[1-3])",
     "<p>": r"(?P<p>weight|bias|running_mean|running_var|num_batches_tracked)",
@@ -88,10 +89,10 @@ def _compile(left: str) -> re.Pattern[str]:
     return re.compile(pattern)
 
 
-def _stages(*rows: Row) -> list[Row]:
-    """Rows for `layer1` to `layer4`, which Caffe2 and detectron2 call `res2` to `res5`."""
+def _stages(first: int, *rows: Row) -> list[Row]:
+    """Rows for `layer1` to `layer4`, in theirs numbered from `first` on in the place of {}."""
     return [
-        (f"layer{stage}.<b>.{ours}", theirs.replace("RES", f"res{stage + 1}"))
+        (f"layer{stage}.{ours}", theirs.format(first + stage - 1))
         for stage in (1, 2, 3, 4)
         for ours, theirs in rows
     ]
@@ -104,10 +105,11 @@ def _detectron2(classifier: str) -> KeyMap:
             ("bn1.<p>", "stem.conv1.norm.<p>"),
             ("fc.<p>", f"{classifier}.<p>"),
             *_stages(
-                ("conv<k>.weight", "RES.<b>.conv<k>.weight"),
-                ("bn<k>.<p>", "RES.<b>.conv<k>.norm.<p>"),
-                ("downsample.0.weight", "RES.<b>.shortcut.weight"),
-                ("downsample.1.<p>", "RES.<b>.shortcut.norm.<p>"),
+                2,
+                ("<b>.conv<k>.weight", "res{}.<b>.conv<k>.weight"),
+                ("<b>.bn<k>.<p>", "res{}.<b>.conv<k>.norm.<p>"),
+                ("<b>.downsample.0.weight", "res{}.<b>.shortcut.weight"),
+                ("<b>.downsample.1.<p>", "res{}.<b>.shortcut.norm.<p>"),
             ),
         ],
         ignored=[r"stem\.conv1\.bias"],  # of MSRA's ResNet-50; detectron2 ignores it too
@@ -120,7 +122,7 @@ def _caffe2(classifier: str) -> KeyMap:
     def norm(ours: str, theirs: str) -> list[Row]:
         return [(f"{ours}.{name}", f"{theirs}_bn_{short}") for name, short in statistics.items()]
 
-    branches = {"1": "RES_<b>_branch2a", "2": "RES_<b>_branch2b", "3": "RES_<b>_branch2c"}
+    branches = [(k, f"res{{}}_<b>_branch2{letter}") for k, letter in enumerate("abc", 1)]
     return KeyMap(
         [
             ("conv1.weight", "conv1_w"),
@@ -128,14 +130,11 @@ def _caffe2(classifier: str) -> KeyMap:
             ("fc.bias", f"{classifier}_b"),
             *norm("bn1", "res_conv1"),
             *_stages(
-                ("downsample.0.weight", "RES_<b>_branch1_w"),
-                *norm("downsample.1", "RES_<b>_branch1"),
-                *((f"conv{number}.weight", f"{theirs}_w") for number, theirs in branches.items()),
-                *(
-                    row
-                    for number, theirs in branches.items()
-                    for row in norm(f"bn{number}", theirs)
-                ),
+                2,
+                ("<b>.downsample.0.weight", "res{}_<b>_branch1_w"),
+                *norm("<b>.downsample.1", "res{}_<b>_branch1"),
+                *((f"<b>.conv{k}.weight", f"{theirs}_w") for k, theirs in branches),
+                *(row for k, theirs in branches for row in norm(f"<b>.bn{k}", theirs)),
             ),
         ],
         # training state; and the bias that detectron2 ignores too
@@ -151,11 +150,7 @@ CAFFE2_FAIR = _caffe2("pred")
 MMPRETRAIN = KeyMap(
     [
         ("fc.<p>", "head.fc.<p>"),
-        *(
-            (f"layer{s}.<b>.se.fc{n}.<p>", f"backbone.layer{s}.<b>.se_layer.conv{n}.conv.<p>")
-            for s in (1, 2, 3, 4)
-            for n in (1, 2)
-        ),
+        ("layer<s>.<b>.se.fc<k>.<p>", "backbone.layer<s>.<b>.se_layer.conv<k>.conv.<p>"),
         ("<rest>", "backbone.<rest>"),
     ]
 )
@@ -171,29 +166,21 @@ MMPRETRAIN_DEEP_STEM = KeyMap(
         ("bn1.<p>", "backbone.stem.2.bn.<p>"),
         ("layer1.0.downsample.1.weight", "backbone.layer1.0.downsample.0.weight"),
         ("layer1.0.downsample.2.<p>", "backbone.layer1.0.downsample.1.<p>"),
-        *((f"layer{s}.<rest>", f"backbone.layer{s}.<rest>") for s in (1, 2, 3, 4)),
+        ("layer<s>.<rest>", "backbone.layer<s>.<rest>"),
     ]
 )
-
 _TRANSFORMERS = [
     ("conv1.weight", "embedder.embedder.convolution.weight"),
     ("bn1.<p>", "embedder.embedder.normalization.<p>"),
-    *(
-        row
-        for s in (1, 2, 3, 4)
-        for ours, theirs in [(f"layer{s}.<b>", f"encoder.stages.{s - 1}.layers.<b>")]
-        for row in [
-            (f"{ours}.downsample.0.weight", f"{theirs}.shortcut.convolution.weight"),
-            (f"{ours}.downsample.1.<p>", f"{theirs}.shortcut.normalization.<p>"),
-            *(
-                row
-                for k in (1, 2, 3)
-                for row in [
-                    (f"{ours}.conv{k}.weight", f"{theirs}.layer.{k - 1}.convolution.weight"),
-                    (f"{ours}.bn{k}.<p>", f"{theirs}.layer.{k - 1}.normalization.<p>"),
-                ]
-            ),
-        ]
+    *_stages(
+        0,
+        ("<b>.downsample.0.weight", "encoder.stages.{}.layers.<b>.shortcut.convolution.weight"),
+        ("<b>.downsample.1.<p>", "encoder.stages.{}.layers.<b>.shortcut.normalization.<p>"),
+        *(
+            (f"<b>.{ours}{k}.<p>", f"encoder.stages.{{}}.layers.<b>.layer.{k - 1}.{theirs}.<p>")
+            for k in (1, 2, 3)
+            for ours, theirs in (("conv", "convolution"), ("bn", "normalization"))
+        ),
     ),
 ]
 TRANSFORMERS = KeyMap(
@@ -206,14 +193,9 @@ TRANSFORMERS = KeyMap(
 
 def _sequential(first_stage: int) -> KeyMap:
     """nn.Sequential(*network.children()): numbers instead of names."""
-    return KeyMap(
-        [
-            ("conv1.weight", "0.weight"),
-            ("bn1.<p>", "1.<p>"),
-            *((f"layer{s}.<rest>", f"{first_stage + s - 1}.<rest>") for s in (1, 2, 3, 4)),
-            ("fc.<p>", f"{first_stage + 5}.<p>"),
-        ]
-    )
+    stages = _stages(first_stage, ("<rest>", "{}.<rest>"))
+    fc = ("fc.<p>", f"{first_stage + 5}.<p>")
+    return KeyMap([("conv1.weight", "0.weight"), ("bn1.<p>", "1.<p>"), *stages, fc])
 
 
 def _paddle_clas(layers: Sequence[int], deep: bool) -> KeyMap:
@@ -225,46 +207,44 @@ def _paddle_clas(layers: Sequence[int], deep: bool) -> KeyMap:
             *((f"conv1.{3 * n + 1}.<p>", f"stem.{n}.bn.<p>") for n in (0, 1)),
             ("bn1.<p>", "stem.2.bn.<p>"),
         ]
-    rows, number = [*stem, ("fc.<p>", "fc.<p>")], 0
-    for stage, depth in enumerate(layers, 1):
-        for block in range(depth):
-            ours, theirs = f"layer{stage}.{block}", f"blocks.{number}"
-            shift = int(deep)  # behind the pooling
-            rows += [
-                (f"{ours}.downsample.{shift}.weight", f"{theirs}.short.conv.weight"),
-                (f"{ours}.downsample.{shift + 1}.<p>", f"{theirs}.short.bn.<p>"),
-            ]
-            for k in (1, 2, 3):
-                rows.append((f"{ours}.conv{k}.weight", f"{theirs}.conv{k - 1}.conv.weight"))
-                rows.append((f"{ours}.bn{k}.<p>", f"{theirs}.conv{k - 1}.bn.<p>"))
-            number += 1
-    return KeyMap(rows)
+    shift = int(deep)  # behind the pooling
+    pairs = [("downsample.{}.weight", "short.conv.weight"), ("downsample.{}.<p>", "short.bn.<p>")]
+    pairs = [(ours.format(n), theirs) for n, (ours, theirs) in enumerate(pairs, shift)]
+    for k in (1, 2, 3):
+        pairs += [
+            (f"conv{k}.weight", f"conv{k - 1}.conv.weight"),
+            (f"bn{k}.<p>", f"conv{k - 1}.bn.<p>"),
+        ]
+    blocks = [f"layer{s}.{b}" for s, depth in enumerate(layers, 1) for b in range(depth)]
+    return KeyMap(
+        [
+            *stem,
+            ("fc.<p>", "fc.<p>"),
+            *(
+                (f"{block}.{ours}", f"blocks.{number}.{theirs}")
+                for number, block in enumerate(blocks)
+                for ours, theirs in pairs
+            ),
+        ]
+    )
 
 
+_CIFAR_STEM = [("conv1.weight", "conv1.weight"), ("bn1.<p>", "bn1.<p>")]
 # github.com/kuangliu/pytorch-cifar and those after it
 CIFAR = KeyMap(
     [
         ("fc.<p>", "linear.<p>"),
-        *(
-            (f"layer{s}.<b>.downsample.<rest>", f"layer{s}.<b>.shortcut.<rest>")
-            for s in (1, 2, 3, 4)
-        ),
-        ("conv1.weight", "conv1.weight"),
-        ("bn1.<p>", "bn1.<p>"),
-        *((f"layer{s}.<b>.<rest>", f"layer{s}.<b>.<rest>") for s in (1, 2, 3, 4)),
+        ("layer<s>.<b>.downsample.<rest>", "layer<s>.<b>.shortcut.<rest>"),
+        *_CIFAR_STEM,
+        ("layer<s>.<b>.<rest>", "layer<s>.<b>.<rest>"),
     ]
 )
 # github.com/akamaster/pytorch_resnet_cifar10: three stages, shortcuts without weights
 AKAMASTER = KeyMap(
     [
         ("fc.<p>", "linear.<p>"),
-        ("conv1.weight", "conv1.weight"),
-        ("bn1.<p>", "bn1.<p>"),
-        *(
-            (f"layer{s}.<b>.{kind}<k>.<p>", f"layer{s}.<b>.{kind}<k>.<p>")
-            for s in (1, 2, 3)
-            for kind in ("conv", "bn")
-        ),
+        *_CIFAR_STEM,
+        *((f"layer{s}.<b>.{kind}<k>.<p>",) * 2 for s in (1, 2, 3) for kind in ("conv", "bn")),
     ],
     architectures=[(f"resnet{depth}_cifar", {}) for depth in (20, 32, 44, 56, 110)],
 )
@@ -274,18 +254,14 @@ CIFAR_100 = KeyMap(
         ("conv1.weight", "conv1.0.weight"),
         ("bn1.<p>", "conv1.1.<p>"),
         ("fc.<p>", "fc.<p>"),
-        *(
-            row
-            for s in (1, 2, 3, 4)
-            for ours, theirs in [(f"layer{s}.<b>", f"conv{s + 1}_x.<b>")]
-            for row in [
-                (f"{ours}.downsample.<rest>", f"{theirs}.shortcut.<rest>"),
-                *(
-                    (f"{ours}.{kind}{k}.<p>", f"{theirs}.residual_function.{3 * k - 3 + shift}.<p>")
-                    for k in (1, 2, 3)
-                    for shift, kind in enumerate(("conv", "bn"))
-                ),
-            ]
+        *_stages(
+            2,
+            ("<b>.downsample.<rest>", "conv{}_x.<b>.shortcut.<rest>"),
+            *(
+                (f"<b>.{kind}{k}.<p>", f"conv{{}}_x.<b>.residual_function.{3 * k - 3 + shift}.<p>")
+                for k in (1, 2, 3)
+                for shift, kind in enumerate(("conv", "bn"))
+            ),
         ),
     ]
 )
