@@ -240,7 +240,8 @@ def _decode_with_pillow(path: Path, reason: str) -> Tensor:
                 back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
                 return turn(pixels, back if image.format == "TIFF" else 1)
     except Exception as error:  # of a broken file; AVIF's are RuntimeErrors
-        reason = reason if isinstance(error, UnidentifiedImageError) else first_line(error)
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no format that is known" if is_unknown else first_line(error)
     raise UsageError(
         f"image {path} cannot be decoded ({reason.rstrip('.')}). It may be cut short or no image; "
         f"supported are {', '.join(SUFFIXES)}. Replace or remove it."

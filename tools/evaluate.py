@@ -55,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     backbone = load(options.backbone, overrides(options), trust=options.trust)
     fabric = make_fabric(options.device, options.precision)
     parts = ["evaluate", backbone.fingerprint(), options.data.name, options.split]
-    name = "-".join(filter(None, [*parts, options.preprocess]))
+    name = "-".join(filter(None, [*parts, options.preprocess, options.class_order]))
     run = Run(options.out or Path("runs", name))
     config = {"name": "evaluate", **json.loads(json.dumps(vars(options), default=str))}
     run.refuse(config)
