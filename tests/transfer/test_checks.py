@@ -9,6 +9,7 @@ import pytest
 from pretrain.errors import UsageError
 from transfer.captioning.check import check_coco
 from transfer.detection.check import check_voc
+from transfer.detection.config import DatasetConfig
 
 
 def texts(found) -> str:
@@ -56,6 +57,27 @@ def test_a_broken_coco_tree(worlds, tmp_path):
     assert "wrong val2017" in found
     assert "left out 1 annotations of images that are not listed" in found
     assert "1 of 12 images of train2017 are broken" in found
+
+
+def test_names_that_differ_between_splits_alone(worlds, tmp_path):
+    tree = tmp_path / "voc"
+    shutil.copytree(worlds["detection"], tree)
+    for path in (tree / "Annotations").glob("val_*.xml"):
+        path.write_text(path.read_text().replace("</name>", " </name>"))
+    wrong = [line.text for line in check_voc(tree, 0) if line.state == "wrong"]
+    assert wrong
+    assert all(text.startswith("similar class names in two splits: ") for text in wrong)
+    assert check_voc(tree, 0, DatasetConfig(similar_names="join"))[-1].state != "wrong"
+
+
+def test_one_file_of_captions_is_whole(worlds, tmp_path):
+    images = sorted((worlds["captions"] / "train2017").iterdir())
+    shutil.copytree(images[0].parent, tmp_path / "images")
+    rows = [f"{path.name},a dog runs\n" for path in images]
+    (tmp_path / "captions.csv").write_text("image,caption\n" + "".join(rows))
+    found = texts(check_coco(tmp_path, 0))
+    assert f"note {tmp_path.name} has no splits of its own" in found
+    assert "wrong" not in found
 
 
 @pytest.mark.parametrize("check", [check_voc, check_coco])

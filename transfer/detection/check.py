@@ -1,6 +1,6 @@
 """Is a data set on disk as detection needs it, and what would the run log about it?"""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from pretrain.check_results import CheckResult, decoded, note, ok, wrong
@@ -9,7 +9,7 @@ from transfer.detection.coco import read_coco
 from transfer.detection.coco_layout import find_splits
 from transfer.detection.config import DatasetConfig
 from transfer.detection.data import choose_splits
-from transfer.detection.records import Records, raise_for_issues, summarize_issues
+from transfer.detection.records import Records, label_names, raise_for_issues, summarize_issues
 from transfer.detection.voc import read_voc
 from transfer.detection.voc_layout import find_trees, list_splits
 
@@ -53,6 +53,7 @@ def check_voc(root: Path, sample: int, config: DatasetConfig | None = None) -> l
         if classes:
             text = f"{tree.name}: {len(classes)} classes: {', '.join(sorted(classes))}"
             results.append(ok(text))
+            results += _similar_names(classes, config)
         if paths:
             results.append(decoded(sorted(paths), sample, tree.name))
     return results
@@ -86,11 +87,23 @@ def check_instances(root: Path, sample: int) -> list[CheckResult]:
             results.append(note(text))
         classes |= set(records.classes)
         results.append(decoded([record.path for record in records.images], sample, split))
+    results += _similar_names(classes, DatasetConfig())
+    draw = f"python tools/prepare_data.py instances --data {root} --val-fraction 0.2"
     try:
-        choose_splits(list(splits), None, None)
+        choose_splits(list(splits), None, None, draw)
     except UsageError as error:
         results.append(note(str(error)))
     return results
+
+
+def _similar_names(classes: Iterable[str], config: DatasetConfig) -> list[CheckResult]:
+    """Names of several splits together that a run refuses to take for several classes."""
+    joined = label_names(sorted(classes), None)[2] if config.similar_names == "refuse" else {}
+    remedy = "give them one name, or join them with finetune_det.py --dataset.similar_names join"
+    return [
+        wrong(f"similar class names in two splits: {name!r} beside {like!r}; {remedy}")
+        for name, like in joined.items()
+    ]
 
 
 def _check_split(

@@ -223,8 +223,7 @@ def make_record(
     """
     faults: list[Fault] = []
     if header is not None:
-        record, fault = _choose_pixels(record, header, [one.box for one in objects], exif)
-        faults += [fault] if fault is not None else []
+        record, faults = _choose_pixels(record, header, [one.box for one in objects], exif)
     size = record.width, record.height
     kept: list[tuple[WrittenObject, Box]] = []
     first: dict[tuple[int, Box], WrittenObject] = {}
@@ -268,15 +267,16 @@ def _clip_box(box: Box, size: tuple[int, int]) -> tuple[Box | None, str | None]:
 
 def _choose_pixels(
     record: Record, header: ImageHeader, boxes: Sequence[Box], exif: str
-) -> tuple[Record, Fault | None]:
+) -> tuple[Record, list[Fault]]:
     """The record with the size of those pixels of a photo that the boxes belong to."""
     written, stored, displayed = (record.width, record.height), header.size, header.displayed_size
+    written = written if all(written) else (0, 0)  # one side alone is no size
     own = f"{stored[0]} x {stored[1]}"
     record = replace(record, width=stored[0], height=stored[1])
     if header.orientation == 1:
         text = f"{written[0]} x {written[1]} is written, the image is {own}"
         is_other = written not in (stored, (0, 0))
-        return record, (None, "size of another image", text) if is_other else None
+        return record, [(None, "size of another image", text)] if is_other else []
     text = f"orientation {header.orientation}, stored as {own}, displayed as "
     text += f"{displayed[0]} x {displayed[1]}, written as {written[0]} x {written[1]}"
     if exif == "auto":
@@ -288,14 +288,14 @@ def _choose_pixels(
         is_wrong = is_said and written == stored and not fit(stored) and fit(displayed)
         if not is_said or is_wrong:
             text += ", which the boxes do not fit" if is_wrong else ""
-            return record, (None, "EXIF orientation", text)
+            return record, [(None, "EXIF orientation", text)]
         exif = "apply" if written == displayed else "ignore"
-    kind = "photo turned" if exif == "apply" else "photo as stored"
+    kinds = ["photo turned" if exif == "apply" else "photo as stored"]
     if written not in (stored, displayed, (0, 0)):
-        kind = "size of another image"
+        kinds.append("size of another image")
     if exif == "apply":
         record = replace(record, width=displayed[0], height=displayed[1], apply_exif=True)
-    return record, (None, kind, text)
+    return record, [(None, kind, text) for kind in kinds]
 
 
 def refuse_resized(issues: Sequence[DataIssue], num_images: int) -> list[DataIssue]:
