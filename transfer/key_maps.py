@@ -29,9 +29,9 @@ class KeyMap:
     """One program's names. `ignored`: expressions for names that are no part of the network."""
 
     rows: Sequence[Row]
-    ignored: Sequence[str] = ()
     architectures: Sequence[tuple[str, dict[str, Any]]] = ()
     """Where not empty, the only ones that names like these belong to, with their arguments."""
+    ignored: Sequence[str] = ()
 
     def ours(self, theirs: str) -> str | None:
         """Our name for one of theirs; None where no row fits."""

@@ -6,20 +6,9 @@ which program a file is from, so they also settle what shapes do not show (paddi
 
 from collections.abc import Iterable, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any
 
 from transfer.key_maps import RESNET_MAPS, KeyMap, Row
-
-Architectures = Sequence[tuple[str, dict[str, Any]]]
-
-
-class NetworkMap(NamedTuple):
-    """One family of one program; the architectures with the arguments of their constructors."""
-
-    title: str
-    rows: Sequence[Row]
-    architectures: Architectures
-    ignored: Sequence[str] = ()
 
 
 def _nest(depths: Sequence[int]) -> Iterable[tuple[int, str]]:
@@ -202,10 +191,9 @@ _DEPTHS = {
     "lite1 lite2": (1, 3, 3, 4, 4, 5, 1), "lite3": (1, 3, 3, 5, 5, 6, 1),
     "lite4": (1, 4, 4, 6, 6, 8, 1),
 }  # fmt: skip
-NETWORK_MAPS: Sequence[NetworkMap] = (
-    NetworkMap(
-        "torchvision's ConvNeXt",
-        [
+KEY_MAPS: dict[str, KeyMap] = {
+    **RESNET_MAPS,
+    "torchvision's ConvNeXt": KeyMap([
             *_modules("stem", "features.0", "0=0 1=1"),
             *_convnext("features.{}.<b>", "features.{}", "layer_scale", "conv_dw=block.0 "
                        "norm=block.2 mlp.fc1=block.3 mlp.fc2=block.5", "1357"),
@@ -214,39 +202,37 @@ NETWORK_MAPS: Sequence[NetworkMap] = (
         ],
         _of("convnext"),
     ),
-    NetworkMap("torchvision's EfficientNet",
-               _efficientnet([_DS, *[_IR] * 6]), _of("efficientnet_b")),
-    NetworkMap("torchvision's EfficientNetV2-S",
-               _efficientnet(["conv=0.0 bn1=0.1", _FUSED, _FUSED, *[_IR] * 3]),
+    "torchvision's EfficientNet": KeyMap(_efficientnet([_DS, *[_IR] * 6]), _of("efficientnet_b")),
+    "torchvision's EfficientNetV2-S": KeyMap(
+        _efficientnet(["conv=0.0 bn1=0.1", _FUSED, _FUSED, *[_IR] * 3]),
                _of("efficientnet_v2_s")),
-    NetworkMap("torchvision's EfficientNetV2",
-               _efficientnet(["conv=0.0 bn1=0.1", _FUSED, _FUSED, *[_IR] * 4]),
+    "torchvision's EfficientNetV2": KeyMap(
+        _efficientnet(["conv=0.0 bn1=0.1", _FUSED, _FUSED, *[_IR] * 4]),
                _of("efficientnet_v2_m", "efficientnet_v2_l")),
-    NetworkMap("torchvision's MobileNetV2",
-               _mobilenet_v2("conv_dw=0.0 bn1=0.1 conv_pw=1 bn2=2", "conv_pw=0.0 bn1=0.1 "
+    "torchvision's MobileNetV2": KeyMap(
+        _mobilenet_v2("conv_dw=0.0 bn1=0.1 conv_pw=1 bn2=2", "conv_pw=0.0 bn1=0.1 "
                              "conv_dw=1.0 bn2=1.1 conv_pwl=2 bn3=3"), _of("mobilenet_v2")),
-    NetworkMap("pytorch-mobilenet-v2",  # github.com/tonylins
-               _mobilenet_v2("conv_dw=0 bn1=1 conv_pw=3 bn2=4", "conv_pw=0 bn1=1 "
+    # github.com/tonylins
+    "pytorch-mobilenet-v2": KeyMap(
+        _mobilenet_v2("conv_dw=0 bn1=1 conv_pw=3 bn2=4", "conv_pw=0 bn1=1 "
                              "conv_dw=3 bn2=4 conv_pwl=6 bn3=7"), _of("mobilenet_v2")),
-    NetworkMap("torchvision's MobileNetV3-Large",
-               _mobilenet_v3((1, 2, 3, 4, 2, 3), (4, 5, 6, 11, 12, 13, 14, 15)),
+    "torchvision's MobileNetV3-Large": KeyMap(
+        _mobilenet_v3((1, 2, 3, 4, 2, 3), (4, 5, 6, 11, 12, 13, 14, 15)),
                _of("mobilenet_v3_l")),
-    NetworkMap("torchvision's MobileNetV3-Small",
-               _mobilenet_v3((1, 2, 3, 2, 3), (1, 4, 5, 6, 7, 8, 9, 10, 11)),
+    "torchvision's MobileNetV3-Small": KeyMap(
+        _mobilenet_v3((1, 2, 3, 2, 3), (1, 4, 5, 6, 7, 8, 9, 10, 11)),
                _of("mobilenet_v3_s")),
-    NetworkMap("torchvision's RegNet", _regnet(), _of("regnet")),
-    NetworkMap("torchvision's ViT", _vit(),
+    "torchvision's RegNet": KeyMap(_regnet(), _of("regnet")),
+    "torchvision's ViT": KeyMap(_vit(),
                [*_of("vit"), *((name, {"img_size": size}) for name, size in _LARGER_VIT)]),
-    NetworkMap("torchvision's Swin", _swin(), _of("swin"), [r".*relative_position_index"]),
-    NetworkMap("torchvision's VGG", [
+    "torchvision's Swin": KeyMap(_swin(), _of("swin"), [r".*relative_position_index"]),
+    "torchvision's VGG": KeyMap([
         ("features.<rest>", "features.<rest>"), ("pre_logits.fc1.<p>", "classifier.0.<p>"),
         ("pre_logits.fc2.<p>", "classifier.3.<p>"), ("head.fc.<p>", "classifier.6.<p>"),
     ], _of("vgg")),
-    NetworkMap("torchvision's DenseNet", [("features.<rest>", "features.<rest>"),
+    "torchvision's DenseNet": KeyMap([("features.<rest>", "features.<rest>"),
                                           ("classifier.<p>", "classifier.<p>")], _of("densenet")),
-    NetworkMap(
-        "transformers' ConvNeXt",
-        [
+    "transformers' ConvNeXt": KeyMap([
             ("stem.0.<p>", "convnext.embeddings.patch_embeddings.<p>"),
             ("stem.1.<p>", "convnext.embeddings.layernorm.<p>"),
             *_convnext("convnext.encoder.stages.{}.layers.<b>",
@@ -257,17 +243,11 @@ NETWORK_MAPS: Sequence[NetworkMap] = (
         ],
         [*_of("convnext"), ("convnext_xlarge", {})],
     ),
-    *(
-        NetworkMap(
-            f"efficientnet_pytorch, {names}",
+    **{
+        f"efficientnet_pytorch, {names}": KeyMap(
             _efficientnet_pytorch(depths),
             [(f"tf_efficientnet_{name}", {}) for name in names.split()],
         )
         for names, depths in _DEPTHS.items()
-    ),
-)  # fmt: skip
-
-KEY_MAPS: dict[str, KeyMap] = {
-    **RESNET_MAPS,
-    **{row.title: KeyMap(row.rows, row.ignored, row.architectures) for row in NETWORK_MAPS},
-}
+    },
+}  # fmt: skip
