@@ -63,7 +63,8 @@ def main(argv: list[str] | None = None) -> None:
     for note in summarize_issues(records.issues, option="--"):
         print(f"note: {note}", file=sys.stderr)
     names = None if options.categories is None else read_names(options.categories)
-    rows = read_detections(options.results, records, names)
+    join = config.similar_names == "join"
+    rows = read_detections(options.results, records, names, join)
     scores = evaluate(records, rows, rounding=options.rounding == "detectron2")
     coco = None
     try:

@@ -233,6 +233,9 @@ def test_yolo_to_a_dry_run(tmp_path, backbone_file, capsys):
     assert code == 0
     assert "all: 6 images, 6 objects of 1 classes" in said
     assert not (root / "annotations").exists()
+    for kind in ("voc", "instances"):  # names what it is
+        with pytest.raises(UsageError, match=f"prepare_data.py yolo --data {root}"):
+            check(kind, root, capsys)
     (root / "labels/0.txt").write_text("7 0.5 0.5 0.5 0.5\n")
     code, said = check("yolo", root, capsys)
     assert code == 1

@@ -8,7 +8,7 @@ from pretrain.errors import UsageError, shorten
 from transfer.detection.coco import read_coco
 from transfer.detection.coco_layout import find_splits
 from transfer.detection.config import DatasetConfig
-from transfer.detection.data import choose_splits
+from transfer.detection.data import choose_splits, refuse_yolo
 from transfer.detection.records import Records, label_names, raise_for_issues, summarize_issues
 from transfer.detection.voc import read_voc
 from transfer.detection.voc_layout import find_trees, list_splits
@@ -32,6 +32,7 @@ def check_voc(root: Path, sample: int, config: DatasetConfig | None = None) -> l
     config, results = config or DatasetConfig(), list[CheckResult]()
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}.")
+    refuse_yolo(root)
     for tree in find_trees(root) or [root]:
         try:
             names = list_splits(tree)
@@ -70,6 +71,7 @@ def check_instances(root: Path, sample: int) -> list[CheckResult]:
         raise UsageError(f"there is no folder {root}; an MS-COCO tree is needed.")
     splits = find_splits(root)
     if not splits:
+        refuse_yolo(root)
         return [wrong(
             f"{root} has no instance file: looked for annotations/instances_SPLIT.json, "
             "SPLIT/_annotations.coco.json, annotations/SPLIT.json, SPLIT/annotations.json, "

@@ -92,9 +92,14 @@ def reader_of(root: Path) -> Callable[..., Records]:
     """
     if coco_layout.list_splits(root):
         return coco.read_coco
+    refuse_yolo(root)
+    return voc.read_voc
+
+
+def refuse_yolo(root: Path) -> None:
+    """Raise UsageError for a data set in YOLO's layout, with the command that converts it."""
     if coco_layout.is_yolo(root) and not voc_layout.find_trees(root):
         raise UsageError(
             f"{root} is a data set in YOLO's layout. This converts it, and copies no image: python "
             f"tools/prepare_data.py yolo --data {root}"
         )
-    return voc.read_voc

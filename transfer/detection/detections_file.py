@@ -16,7 +16,7 @@ from transfer.detection.records import Records, label_names
 
 
 def read_detections(
-    path: Path, records: Records, names: Mapping[int, str] | None = None
+    path: Path, records: Records, names: Mapping[int, str] | None = None, join: bool = False
 ) -> list[dict[str, Any]]:
     """The entries of a results list, each with its category's name and an image of the records.
 
@@ -27,6 +27,7 @@ def read_detections(
         path: JSON: a list of {"image_id", "category" or "category_id", "bbox", "score"}.
         records: the ground truth; an MS-COCO file numbers its categories itself.
         names: category number -> name, where entries have numbers.
+        join: names that differ from a class by space or case alone mean it.
 
     Raises:
         UsageError: no such file, no results list, numbers that nothing explains, an entry without
@@ -37,7 +38,7 @@ def read_detections(
         raise UsageError(f"{path} is an annotation file; a results list (of detections) is needed.")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise UsageError(f"{path} is no results list: it must be a JSON list of objects.")
-    _name_categories(path, rows, records, names)
+    _name_categories(path, rows, records, names, join)
     _name_images(path, rows, records)
     boxes = np.array([_read_box(path, number, row) for number, row in enumerate(rows)])
     size_of = {record.image_id: (record.width, record.height) for record in records.images}
@@ -48,7 +49,11 @@ def read_detections(
 
 
 def _name_categories(
-    path: Path, rows: list[dict[str, Any]], records: Records, names: Mapping[int, str] | None
+    path: Path,
+    rows: list[dict[str, Any]],
+    records: Records,
+    names: Mapping[int, str] | None,
+    join: bool,
 ) -> None:
     """Give each entry the name of its category; names must be those of the records."""
     if any("category" not in row and "category_id" in row for row in rows):
@@ -65,15 +70,19 @@ def _name_categories(
                 known = ", ".join(f"{k} {name}" for k, name in list(names.items())[:20])
                 raise UsageError(
                     f"{path}: number {number} has category_id {row.get('category_id')!r}; known "
-                    f"are {known}."
+                    f"are {known}. --categories FILE, such as the annotation file, names others."
                 )
             row.setdefault("category", names.get(key))
     written = {name for row in rows if isinstance(name := row.get("category"), str)}
-    if joined := label_names(sorted(written), records.classes)[2]:
+    joined = label_names(sorted(written), records.classes)[2]
+    for row in rows if joined and join else ():
+        if isinstance(name := row.get("category"), str):
+            row["category"] = joined.get(name, name)
+    if joined and not join:
         listed = ", ".join(f"{name!r} for {one!r}" for name, one in joined.items())
         raise UsageError(
-            f"{path} names classes in another spelling than the ground truth: {listed}. Names must "
-            "be equal to the letter."
+            f"{path} names classes in another spelling than the ground truth: {listed}. Write them "
+            "as it does, or --similar-names join."
         )
 
 

@@ -26,7 +26,7 @@ RULES = {
     "unreadable image": "refused",
     "unknown class": "refused",
     "similar class names": "refused",
-    "class names joined": "with the first",
+    "class names joined": "are one class",
     "category twice": "refused",
     "one image, two ids": "refused",
     "EXIF orientation": "refused",
@@ -196,9 +196,13 @@ def label_names(
 
     names = list(dict.fromkeys(names))
     class_of: dict[str, str] = {}
-    for name in names if classes is None else classes:
+    # of spellings without an order of their own, those without spaces around come first
+    spellings = sorted(names, key=lambda name: name != name.strip())
+    for name in spellings if classes is None else classes:
         class_of.setdefault(fold(name), name)
-    classes = tuple(class_of.values()) if classes is None else tuple(classes)
+    if classes is None:
+        classes = tuple(dict.fromkeys(class_of[fold(name)] for name in names))
+    classes = tuple(classes)
     label_of = {name: label for label, name in enumerate(classes)}
     joined = {n: class_of[fold(n)] for n in names if n not in label_of and fold(n) in class_of}
     return classes, label_of | {n: label_of[one] for n, one in joined.items()}, joined
@@ -366,7 +370,9 @@ def summarize_issues(
     """A line for each kind: how many, by which rule they were treated, and the first of them."""
     lines = []
     for kind, count in Counter(issue.kind for issue in issues).items():
-        first = [issue.where for issue in issues if issue.kind == kind][:examples]
+        of_kind = [issue for issue in issues if issue.kind == kind][:examples]
+        # which names are one is what counts, not where
+        first = [f"{i.where}: {i.text}" if "joined" in kind else i.where for i in of_kind]
         rule = RULES[kind] if RULES[kind] != "refused" else "left out, as asked"
         more = ", ..." if count > examples else ""
         rule = _fill_in(rule, option)

@@ -96,7 +96,11 @@ def split_voc(
         names = [name for name in names if name not in lines]
         results.append(note(f"the {len(lines):,} images of {held} stay out of train and val"))
     if not names:
-        raise UsageError(f"{root} has no image with an XML file; there is nothing to draw from.")
+        raise UsageError(
+            f"{root} has no image with an XML file ({len(only_images):,} images, "
+            f"{len(only_annotations):,} XML files, none of one name); there is nothing to draw "
+            "from. Put the images into JPEGImages under the names of their XML files."
+        )
     return results + write_new({
         folder / f"{split}.txt": ("".join(f"{name}\n" for name in listed), len(listed))
         for split, listed in draw_split(names, val_fraction, test_fraction, seed).items()

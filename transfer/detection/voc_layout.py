@@ -115,7 +115,8 @@ def describe_missing(tree: VocTree) -> str:
     lacks = []
     if tree.annotations is None:
         lacks.append("Annotations (put the XML files there)")
-    if tree.images is None:
+    beside = tree.images is not None and tree.images == tree.annotations
+    if tree.images is None or (beside and not list_images(tree.images)[0]):
         lacks.append("JPEGImages (put the images there)")
     if tree.lists is None:
         lacks.append(

@@ -60,6 +60,9 @@ def convert_yolo(root: Path, out: Path | None, *, write: bool = True) -> list[Ch
     inside = root.resolve().is_relative_to(out.resolve())
     files, errors = dict[Path, tuple[str, int]](), list[str]()
     results = [note(text) for text in data.notes]
+    if list(data.splits) == ["all"]:
+        draw = f"python tools/prepare_data.py instances --data {out} --val-fraction 0.2"
+        results.append(note(f"there is one split alone; once converted, this draws others: {draw}"))
     for split, paths in data.splits.items():
         content, found = _convert_split(data, split, paths, out if inside else root, errors)
         results += found
@@ -105,7 +108,6 @@ def read_yolo(root: Path) -> YoloData:
         raise UsageError(f"{root} has no images: neither images/ nor those that {path.name} names.")
     if len(splits) == 1:
         splits = {"all": next(iter(splits.values()))}
-        notes.append("there is one split alone: prepare_data.py instances --val-fraction 0.2 draws")
     return YoloData(classes, splits, "kpt_shape" in content, notes)
 
 

@@ -122,6 +122,14 @@ def test_an_image_that_may_be_two(tmp_path):
     assert read_rows(tmp_path, truth, image_id="0002.jpg")[0]["image_id"] == 9
 
 
+def test_spellings_of_a_class_are_joined_if_asked(tmp_path):
+    path = write(tmp_path / "r.json", [found(2, " CAT ", BOX, 0.5), found(2, 7, BOX, 0.5)])
+    rows = read_detections(path, named(2), join=True)
+    assert [row["category"] for row in rows] == ["cat", 7]
+    with pytest.raises(UsageError, match=r"' CAT ' for 'cat'.*or --similar-names join"):
+        read_detections(path, named(2))
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -307,6 +307,10 @@ def test_names_that_differ_by_space_or_case(other, tmp_path):
     records = read_voc(root, "train", config=DatasetConfig(similar_names="join"))
     assert len(records.classes) == 2
     assert kinds(records) == ["class names joined"]
+    assert "car " not in records.classes
+    (line,) = summarize_issues(records.issues)  # both names are in it
+    assert "'car'" in line
+    assert repr(other) in line
     assert records.num_objects == 3
     with pytest.raises(UsageError, match=f"'{other}' beside 'car', "):
         read_voc(root, "train", ["car", "cat"])

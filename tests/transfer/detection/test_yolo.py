@@ -179,7 +179,8 @@ def test_one_split_alone(tmp_path):
     assert is_yolo(root)
     said = texts(convert_yolo(root, None))
     assert "1 label files without an image: " in said
-    assert "one split alone: prepare_data.py instances --val-fraction 0.2" in said
+    draw = f"python tools/prepare_data.py instances --data {root} --val-fraction 0.2"
+    assert f"one split alone; once converted, this draws others: {draw}" in said
     assert json.loads((root / "annotations/instances_all.json").read_text())["images"]
 
 
