@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.spec import create_model
+from pretrain.spec import create_outline
 from transfer.key_maps import CAFFE2_MSRA
 
 FOLDED = ("running_mean", "running_var", "num_batches_tracked")
@@ -23,8 +23,7 @@ def tame(arch: str, num_classes: int = 10, seed: int = 0, **options) -> Backbone
     a block is far from zero, where it would hide a wrong stride.
     """
     spec = BackboneSpec(arch=arch, num_classes=num_classes, **options)
-    with torch.device("meta"):
-        model = create_model(arch, num_classes=num_classes, **spec.model_args)
+    model = create_outline(arch, num_classes=num_classes, **spec.model_args)
     weights = {name: _draw(name, tensor, seed) for name, tensor in model.state_dict().items()}
     return Backbone(spec=spec, provenance=Provenance(seed=seed), weights=weights)
 

@@ -2,12 +2,12 @@
 
 import hashlib
 import json
+from functools import cache
 
 import pytest
-import torch
 from torch import Size
 
-from pretrain.spec import create_model
+from pretrain.spec import create_outline
 from tests.conftest import ROOT
 from tests.transfer.formats.making import mmpretrain, tame
 from transfer.formats.architectures import ARCHITECTURES, CAFFE, RESNET_SHAPES, infer
@@ -25,10 +25,10 @@ GOLDEN = json.loads((ROOT / "tests/transfer/formats/golden_names.json").read_tex
 RESNETS = ("resnet18", "resnet50", "resnext50_32x4d")
 
 
+@cache
 def shapes(arch: str, **arguments) -> dict[str, Size]:
-    with torch.device("meta"):
-        model = create_model(arch, **arguments)
-    return {name: tensor.shape for name, tensor in model.state_dict().items()}
+    weights = create_outline(arch, **arguments).state_dict()
+    return {name: tensor.shape for name, tensor in weights.items()}
 
 
 @pytest.mark.parametrize("arch", RESNETS)

@@ -305,12 +305,12 @@ def mmpretrain_weights(network: nn.Module) -> dict[str, Tensor]:
 )
 def test_mm_configurations_that_build_another_network(built, tmp_path):
     text = f"backbone=dict(type='ResNet', {built}); x=dict(mean=[1, 2, 3], std=[1, 1, 1])"
-    content = mmpretrain(tame("resnet18"), text)
+    content = mmpretrain(tame("resnet18", model_args={"channels": list(CHANNELS)}), text)
     with pytest.raises(UsageError, match="builds its network"):
-        read(save(tmp_path / "m.pth", content))
+        read(save(tmp_path / "m.pth", content), stated())
     usual = "dilations=(1, 1, 1, 1), act_cfg=dict(type='ReLU'), norm_cfg=dict(type='SyncBN')"
     content["meta"]["config"] = text.replace(built, usual)
-    assert read(save(tmp_path / "m.pth", content)).spec.arch == "resnet18"
+    assert read(save(tmp_path / "m.pth", content), stated()).spec.arch == "resnet18"
 
 
 # the true network, the options that read it, a word of the line that says so where they are missing
@@ -387,9 +387,10 @@ def test_channels_and_a_source_are_two_answers():
 
 @pytest.mark.parametrize("arch", ["resnet50d", "seresnet50", "tf_resnet50"])
 def test_strides_that_an_architecture_has_elsewhere(arch, tmp_path):
-    path = save(tmp_path / "f.pth", dict(tame(arch).weights))
+    thin_net = tame(arch, model_args={"channels": list(CHANNELS)})
+    path = save(tmp_path / "f.pth", dict(thin_net.weights))
     with pytest.raises(UsageError, match="strides in the 1x1 is not supported"):
-        read(path, Overrides(arch=arch, source="msra"))
+        read(path, stated(arch=arch, source="msra"))
 
 
 # --- averages
