@@ -39,6 +39,7 @@ ASK_FOR_BACKBONE_FILE = (
     "python tools/export.py --backbone {path} {options} --to backbone --out FILE.pth makes a "
     "backbone file that says so itself."
 )
+_STEM_AND_CLASSIFIER = 8  # tensors
 _STATISTICS = (".running_mean", ".running_var")
 # key maps whose names say that a norm is a BatchNorm, kept as an affine map alone
 _FOLDED_NAMES = ("Caffe2 of MSRA", "Caffe2 of FAIR")
@@ -323,7 +324,9 @@ def _identify(
                     renamed, candidate, arguments, folded=is_folded, reshape=bool(family)
                 )
             except UsageError as error:
-                refusal = refusal or f"as {candidate} under the names of {title}: {error}"
+                # a stem alone has the names of every family
+                if not family or arch or len(renamed) > _STEM_AND_CLASSIFIER:
+                    refusal = refusal or f"as {candidate} under the names of {title}: {error}"
                 continue
             if arch not in (None, candidate):
                 raise UsageError(
