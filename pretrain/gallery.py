@@ -13,10 +13,10 @@ from torch import Tensor
 from pretrain.config import MixingConfig
 from pretrain.data.crops import Square
 from pretrain.errors import UsageError
+from pretrain.files import save_figure
 from pretrain.images import decode, list_images
 from pretrain.mixing import Mixed, mix_at
 from pretrain.pictures import draw_image
-from pretrain.run import save_figure
 from pretrain.spec import IMAGENET_MEAN
 
 _DRAWS, _AT_ONCE = 20_000, 200

@@ -8,8 +8,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pretrain.files import save_figure
 from pretrain.mixing import Mixed
-from pretrain.run import save_figure
 
 
 def draw_mixed_batch(

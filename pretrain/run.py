@@ -10,25 +10,26 @@
 No torch at import: the report reads results without it.
 """
 
-import fcntl
 import json
+import math
 import os
 import platform
 import re
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
+from filelock import AcquireReturnProxy
 
 from pretrain.errors import UsageError
+from pretrain.files import append, lock, write_text
 
 RESULT_FORMAT = "result/2"
 # keys of Result.backbone in result/1 that were renamed
@@ -50,44 +51,6 @@ def rename_backbone_keys(backbone: Any) -> Any:
     if not isinstance(backbone, dict):
         return backbone
     return {_RENAMED.get(key, key): value for key, value in backbone.items()}
-
-
-@contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success it becomes `path`, otherwise it is removed.
-
-    Same folder, fsync, then `os.replace`: a kill leaves the old file or the new one, never half.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Onto the disk: a file's content, or a folder's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write `text` (UTF-8) to `path`, whole or not at all."""
-    with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
-    """Write a matplotlib figure as PNG, whole or not at all."""
-    with atomic(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=dpi)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +113,7 @@ class Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._lock: IO[bytes] | None = None
+        self._lock: AcquireReturnProxy | None = None
 
     @property
     def finished(self) -> bool:
@@ -161,6 +124,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Where the state for resuming lies."""
         return self.folder / "checkpoints" / "last.pth"
+
+    @property
+    def lock_file(self) -> Path:
+        """Locked by the process that works in the folder; see `pretrain.files`."""
+        return self.folder / ".lock"
 
     @property
     def log_file(self) -> Path:
@@ -222,17 +190,7 @@ class Run:
                 foreign files; or another process works in it.
         """
         self.refuse(config, backbone)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        # held as long as this process lives: the kernel gives it up, however the process ends
-        self._lock = open(self.folder / ".lock", "ab")  # noqa: SIM115
-        try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            self._lock.close()
-            raise UsageError(
-                f"another process is working in {self.folder}. Wait for its end, or give another "
-                "--out."
-            ) from error
+        self._lock = lock(self.lock_file, f"another process is working in {self.folder}")
         for folder in (self.folder, self.checkpoint.parent):
             for torn in folder.glob(".*.tmp"):
                 torn.unlink()
@@ -244,10 +202,7 @@ class Run:
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""
-        with open(self.log_file, "a", encoding="utf-8") as handle:
-            handle.write(json.dumps(record) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        append(self.log_file, (json.dumps(record) + "\n").encode())
 
     def read_log(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl; a torn last line (a kill while writing) is dropped."""
@@ -273,7 +228,8 @@ class Run:
     def finish(self, result: Result) -> None:
         """Write result.json, the last act of a run."""
         write_text(self.folder / "result.json", json.dumps(asdict(result), indent=2) + "\n")
-        (self.folder / ".lock").unlink(missing_ok=True)
+        self.lock_file.unlink(missing_ok=True)
+        self._lock = None
 
 
 def plain(config: Any) -> dict[str, Any]:
@@ -314,7 +270,7 @@ def environment(device: Any) -> dict[str, Any]:
     else:
         processor = _read_proc("cpuinfo", r"^model name\s*: *(.*?)\s*$")
         name = f"{processor or f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
-    changes = _git("status", "--porcelain")
+    changes, peak = _git("status", "--porcelain"), peak_memory_mib(device)
     libraries = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
     return {
         "device": name,
@@ -325,7 +281,7 @@ def environment(device: Any) -> dict[str, Any]:
         },
         "commit": _git("rev-parse", "HEAD"),
         "dirty": None if changes is None else changes != "",
-        "peak_memory_mib": round(peak_memory_mib(device), 1),
+        "peak_memory_mib": None if math.isnan(peak) else round(peak, 1),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
@@ -340,10 +296,14 @@ def peak_memory_mib(device: Any) -> float:
 
 
 def peak_resident_mib() -> float:
-    """The largest size that this process has had in memory."""
+    """The largest size that this process has had in memory; nan where the system does not tell."""
     # on Linux, ru_maxrss begins with the parent's own size
     if peak := _read_proc("self/status", r"^VmHWM:\s*(\d+)"):
         return int(peak) / 2**10
+    try:
+        import resource
+    except ImportError:  # Windows
+        return float("nan")
     unit = 1 if sys.platform == "darwin" else 2**10  # bytes
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20
 

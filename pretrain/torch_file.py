@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from pretrain.errors import UsageError
-from pretrain.run import atomic
+from pretrain.files import atomic
 from pretrain.safe_pickle import damaged, require_file
 
 

@@ -17,6 +17,7 @@ PUBLIC = {
     "config",
     "errors",
     "evaluation",
+    "files",
     "images",
     "mixing",
     "models",

@@ -19,7 +19,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import check_ranges
-from pretrain.run import write_text
+from pretrain.files import write_text
 from tools.support.command import Parser, run_main
 
 

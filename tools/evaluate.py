@@ -19,7 +19,8 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import Precision
 from pretrain.errors import check_ranges
-from pretrain.run import Result, Run, environment, write_text
+from pretrain.files import write_text
+from pretrain.run import Result, Run, environment
 from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, run_main
 

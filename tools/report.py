@@ -19,7 +19,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from pretrain.run import write_text
+from pretrain.files import write_text
 from tools.support.command import Parser, run_main
 from transfer.report import read_runs, render_files, tabulate, to_markdown
 from transfer.report.expectations import compare, read_expected

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
+from pretrain.files import write_text
 from pretrain.progress import log
-from pretrain.run import write_text
 from tools.support.command import Parser, run_main
 
 if TYPE_CHECKING:

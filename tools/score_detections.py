@@ -18,7 +18,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from pretrain.run import write_text
+from pretrain.files import write_text
 from tools.support.command import Parser, run_main
 
 

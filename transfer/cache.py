@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pretrain.run import write_text
+from pretrain.files import write_text
 
 T = TypeVar("T")
 

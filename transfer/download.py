@@ -28,8 +28,8 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from pretrain.errors import UsageError
+from pretrain.files import write_text
 from pretrain.progress import bar
-from pretrain.run import write_text
 from transfer.cache import cache_folder, file_sha256
 
 _CHUNK = 2**18

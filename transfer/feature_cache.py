@@ -34,9 +34,9 @@ from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
+from pretrain.files import write_text
 from pretrain.images import decode
 from pretrain.progress import bar, log
-from pretrain.run import write_text
 from pretrain.training import Loader
 
 FeatureKind = Literal["pooled", "grid"]

@@ -4,15 +4,13 @@ A job is one backbone, one task, one seed: an ordinary run of a tool in its own 
 OUT/TASK/NAME-seedS. Its status is what the folder says; nothing else is kept. No torch here.
 """
 
-import fcntl
 import json
-import os
 import re
 import shlex
 import sys
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -20,8 +18,10 @@ from typing import Any, Literal
 
 import yaml
 
+from pretrain import files
 from pretrain.errors import UsageError
-from pretrain.run import Result, Run, other_run, rename_backbone_keys, write_text
+from pretrain.files import holder, write_text
+from pretrain.run import Result, Run, other_run, rename_backbone_keys
 from transfer import task
 
 GRID_FORMAT = "grid/2"
@@ -137,34 +137,16 @@ def job_status(job: Job, out: Path) -> JobStatus:
 
 def is_busy(folder: Path) -> bool:
     """Whether a process works in the folder of a run: an earlier grid's child, or another's."""
-    try:
-        with open(folder / ".lock", "rb+") as handle:  # the lock that `Run.start` takes
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        return not isinstance(error, FileNotFoundError)
-    return False
+    return holder(Run(folder).lock_file) is not None
 
 
-@contextmanager
-def lock(out: Path) -> Iterator[None]:
+def lock(out: Path) -> AbstractContextManager[Any]:
     """Keep a second grid out of the folder; the kernel releases the lock however this one ends.
 
     Raises:
         UsageError: another grid runs in it.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / ".grid.lock", "a+", encoding="utf-8") as handle:
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            handle.seek(0)
-            raise UsageError(
-                f"another grid is at work in {out} (process {handle.read().strip() or '?'}). Wait "
-                "for its end, or give another --out."
-            ) from error
-        handle.truncate(0)
-        print(os.getpid(), file=handle, flush=True)
-        yield
+    return files.lock(out / ".grid.lock", f"another grid is at work in {out}")
 
 
 def order(jobs: Iterable[Job]) -> list[Job]:

@@ -15,8 +15,8 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from pretrain.files import write_text
 from pretrain.progress import bar
-from pretrain.run import write_text
 from pretrain.synthetic.scene import SHAPES, draw_scene, make_scene
 from pretrain.synthetic.sentences import describe_scene
 

@@ -12,16 +12,8 @@ import torch
 
 from pretrain.backbone import recipe_hash
 from pretrain.errors import UsageError
-from pretrain.run import (
-    Result,
-    Run,
-    atomic,
-    environment,
-    other_run,
-    peak_resident_mib,
-    plain,
-    write_text,
-)
+from pretrain.files import atomic, write_text
+from pretrain.run import Result, Run, environment, other_run, peak_resident_mib, plain
 from tests.conftest import ROOT
 
 RESULT = Result(

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
+from pretrain.files import write_text
 from pretrain.progress import log
-from pretrain.run import Result, Run, environment, plain, write_text
+from pretrain.run import Result, Run, environment, plain
 from pretrain.training import MicroBatch, TrainLoop, TrainState, optimizer_step, save_epoch
 from transfer.captioning.attention_maps import attention_maps
 from transfer.captioning.beam_search import generate_captions, images_at_once

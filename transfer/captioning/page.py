@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
-from pretrain.run import write_text
+from pretrain.files import write_text
 from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.scores.summary import Id, Scores
 

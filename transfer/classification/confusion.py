@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pretrain.run import save_figure
+from pretrain.files import save_figure
 from transfer.classification.folders import Indices
 
 _MAX_READABLE = 50  # classes in a picture

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import Stopped, UsageError
+from pretrain.files import write_text
 from pretrain.progress import bar, log
-from pretrain.run import Result, Run, environment, plain, write_text
+from pretrain.run import Result, Run, environment, plain
 from pretrain.training import (
     BatchSampler,
     Loader,

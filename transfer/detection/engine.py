@@ -9,8 +9,9 @@ from lightning.fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
+from pretrain.files import write_text
 from pretrain.progress import log
-from pretrain.run import Result, Run, environment, plain, write_text
+from pretrain.run import Result, Run, environment, plain
 from pretrain.training import (
     MicroBatch,
     TrainLoop,

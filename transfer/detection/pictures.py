@@ -13,8 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from pretrain.files import save_figure
 from pretrain.images import decode
-from pretrain.run import Run, save_figure
+from pretrain.run import Run
 from transfer.detection.average_precision import average_precision, match_detections, paired_iou
 from transfer.detection.records import Box, Detections, Record, Records
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
-from pretrain.run import write_text
+from pretrain.files import write_text
 from transfer.detection.annotations import read_annotations
 from transfer.detection.coco_file import read_id, read_instance_file, read_json
 from transfer.detection.coco_layout import ImageFinder, find_splits

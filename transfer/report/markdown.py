@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from pretrain.errors import UsageError
-from pretrain.run import atomic
+from pretrain.files import atomic
 from transfer.report import paper
 from transfer.report.results import RunSet
 from transfer.report.table import Table

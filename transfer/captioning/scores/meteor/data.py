@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain.errors import UsageError
-from pretrain.run import atomic
+from pretrain.files import atomic
 from transfer.cache import cache_folder
 from transfer.captioning.scores.arrays import changes
 

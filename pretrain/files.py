@@ -1,0 +1,249 @@
+"""Every file of ours is written here: whole or not at all, and by one process at a time.
+
+A failure to write is one UsageError that names the file, whatever a library makes of it; what stood
+there before is unchanged.
+
+No torch at import.
+"""
+
+import errno
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import AcquireReturnProxy, FileLock, Timeout
+
+from pretrain.errors import UsageError, first_line
+from pretrain.progress import log
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@contextmanager
+def draft(path: Path, size: int | None = None) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, for a file or a folder; it is gone afterwards.
+
+    `publish` puts what was written there in its place. The folder of `path` is made; where it was
+    not there before and stays empty, it is gone as well.
+
+    Args:
+        path: what is written in the block.
+        size: the bytes it needs, where that is known.
+
+    Raises:
+        UsageError: it could not be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    new = [folder for folder in path.parents if not folder.exists()]
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+    except Exception as error:
+        if (cause := _write_error(error)) is None:
+            raise
+        raise UsageError(_message(path, cause, size, _size(temporary))) from error
+    finally:
+        _remove(temporary)
+        for folder in new:  # innermost first
+            with suppress(OSError):
+                folder.rmdir()
+
+
+def publish(temporary: Path, path: Path) -> None:
+    """Rename a file or a folder: onto the disk first, then its name."""
+    for folder, _, names in os.walk(temporary):
+        for name in (*names, "."):
+            _sync(Path(folder, name))
+    if temporary.is_file():
+        _sync(temporary)
+    os.replace(temporary, path)
+    _sync(path.parent)
+
+
+@contextmanager
+def atomic(path: Path, size: int | None = None) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success it becomes `path`, otherwise it is removed.
+
+    A kill leaves the old file or the new one, never half. Arguments and errors: see `draft`.
+    """
+    with draft(path, size) as temporary:
+        yield temporary
+        publish(temporary, path)
+
+
+@contextmanager
+def draft_folder(path: Path) -> Iterator[Path]:
+    """A new folder beside `path`, gone afterwards whatever happens; see `draft`."""
+    with draft(path) as temporary:
+        temporary.mkdir()
+        yield temporary
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` (UTF-8) to `path`, whole or not at all."""
+    content = text.encode("utf-8")
+    with atomic(path, len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
+def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
+    """Write a matplotlib figure as PNG, whole or not at all."""
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+
+
+def append(path: Path, content: bytes) -> None:
+    """Write behind the end of a file and onto the disk; where that fails, the file is as before."""
+    with draft(path, len(content)), open(path, "ab", buffering=0) as handle:
+        end = handle.tell()
+        try:
+            written = 0
+            while written < len(content):
+                written += handle.write(content[written:])
+            os.fsync(handle.fileno())
+        except BaseException:
+            os.truncate(path, end)
+            raise
+
+
+def lock(path: Path, busy: str, *, wait: bool = False) -> AcquireReturnProxy:
+    """Lock a file for this process; the kernel gives the lock up however the process ends.
+
+    It is held until the end of `with lock(...):`, or as long as the object that is returned lives.
+    The process that holds it may take it again.
+
+    Args:
+        path: made where it is not there; it says who holds it, and since when.
+        busy: the message where another process holds it, such as "another grid works in runs/a".
+        wait: for its end, after having said so; otherwise it is an error.
+
+    Raises:
+        UsageError: another process holds it, or `path` cannot be opened.
+    """
+    with draft(path):
+        try:
+            held = _acquire(path, 0)
+        except Timeout as error:
+            message = f"{busy} ({_owner(path)})"
+            if not wait:
+                raise UsageError(f"{message}. Wait for its end, or give another --out.") from error
+            log(f"{message}: waiting for its end ...")
+            held = _acquire(path, -1)
+        now = datetime.now(UTC).isoformat(sep=" ", timespec="seconds")
+        with suppress(OSError):  # on a full disk it is held without saying so
+            text = f"process {os.getpid()} on {socket.gethostname()}, since {now}"
+            path.write_text(text, encoding="utf-8")
+        return held
+
+
+def holder(path: Path) -> str | None:
+    """Who holds a lock of `lock`, and since when; None where no other process does.
+
+    Raises:
+        UsageError: `path` cannot be opened.
+    """
+    if not path.parent.is_dir() or not os.path.lexists(path):
+        return None
+    try:
+        with _acquire(path, 0):
+            return None
+    except Timeout:
+        return _owner(path)
+
+
+def _acquire(path: Path, timeout: float) -> AcquireReturnProxy:
+    """Wait so many seconds (-1: without end) for a lock; Timeout where that is not enough."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would be opened, and block its readers
+            raise OSError("it is no file")
+        # one object for a path: a process does not keep itself out
+        native = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
+        return native.acquire(timeout)
+    except Timeout:
+        raise
+    except OSError as error:
+        raise UsageError(
+            f"{path} cannot be opened to lock it ({error.strerror or error}). Remove it, or make "
+            "it and its folder writable."
+        ) from error
+
+
+def _owner(path: Path) -> str:
+    """What the holder of a lock wrote into it."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+    return text.strip() or "which has not said who it is"
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk: a file's content, or a folder's names."""
+    if os.name == "nt":  # there neither is possible through a handle to read
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder; 0 where there is none."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _remove(path: Path) -> None:
+    """A file or folder, where it is there."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _write_error(error: Exception) -> Exception | None:
+    """The system's error where a library failed to write, else the library's; None for others.
+
+    torch raises RuntimeError in closing the file, safetensors its own type.
+    """
+    if isinstance(error, OSError):
+        return error
+    if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
+        number = re.search(r"os error (\d+)", str(error))
+        return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
+    if isinstance(error, RuntimeError):
+        before = error.__cause__ or error.__context__
+        if isinstance(before, Exception) and (cause := _write_error(before)):
+            return cause
+        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
+            return error
+    return None
+
+
+def _message(path: Path, cause: Exception, size: int | None, written: int) -> str:
+    """What could not be written and why, the room needed and left, and what to do."""
+    number = getattr(cause, "errno", None)
+    why = (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
+    place = str(getattr(cause, "filename", None) or "")
+    message = f"{path} cannot be written: {why}"
+    if place and not Path(place).name.endswith(".tmp") and Path(place) != path:
+        message += f" ({place})"
+    message += "."
+    if number is None or number in _NO_ROOM:
+        disk = next(folder for folder in path.parents if folder.exists())
+        needed = f"{size:,}" if size is not None else f"more than {written:,}"
+        message += f" It needs {needed} bytes; {shutil.disk_usage(disk).free:,} are left there."
+        remedy = "Make room"
+    else:
+        remedy = "Make it writable, or name another place"
+    if path.is_file():
+        message += " The one of before is unchanged."
+    # a run with a checkpoint is refused without --resume
+    for folder in (path.parent, path.parent.parent):
+        if (folder / "checkpoints" / "last.pth").exists():
+            return f"{message} {remedy} and give the same command with --resume {folder}."
+    return f"{message} {remedy} and give the same command again."
