@@ -49,12 +49,13 @@ FILES = sorted(
 # what their shapes do not show 150, of every engine; layouts, dialects and issues of annotations
 # 1,300 of detection; layouts of caption files, images that splits share, tokenizers and notes 700
 # of captioning.
+# Raised for full disks: one module writes every file and holds every lock, 180 lines of all engines.
 BUDGET = {
-    "pretrain": 5_150,
-    "detection": 7_900,
-    "captioning": 9_100,
-    "classification": 5_150,
-    "together": 16_500,
+    "pretrain": 5_350,
+    "detection": 8_100,
+    "captioning": 9_300,
+    "classification": 5_350,
+    "together": 16_700,
 }
 
 
