@@ -23,13 +23,14 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import yaml
 from filelock import AcquireReturnProxy
 
 from pretrain.errors import UsageError
-from pretrain.files import append, lock, write_text
+from pretrain.files import append, lock, read_bytes, read_text, write_text
+from pretrain.reading import Integer, Number, check, read_json
 
 RESULT_FORMAT = "result/2"
 # keys of Result.backbone in result/1 that were renamed
@@ -53,6 +54,56 @@ def rename_backbone_keys(backbone: Any) -> Any:
     return {_RENAMED.get(key, key): value for key, value in backbone.items()}
 
 
+class BackboneFacts(TypedDict):
+    """What a result and a grid must say of a backbone."""
+
+    name: str
+    arch: str
+    method: str
+    fingerprint: str
+    recipe: str | None
+    dataset: str | None
+    epochs: Number | None
+    seed: Integer | None
+    recipe_hash: NotRequired[str | None]
+
+
+class _Metrics(TypedDict):
+    best_epoch: NotRequired[Integer | None]
+
+
+class _Data(TypedDict):
+    name: str
+    digest: NotRequired[str | None]
+
+
+class _Config(TypedDict, total=False):
+    name: str
+    engine: str | None
+    data: str | None
+    backbone: str | None
+
+
+class _Environment(TypedDict, total=False):
+    device: str | None
+    commit: str | None
+    dirty: bool | None
+    peak_memory_mib: Number | None
+    created: str | None
+
+
+class _ResultFile(TypedDict):
+    task: str
+    metric: str
+    metrics: _Metrics
+    backbone: BackboneFacts
+    data: _Data
+    seed: Integer
+    config: _Config
+    seconds: Number
+    environment: _Environment
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """What one run measured, and everything needed to run it again."""
@@ -74,38 +125,38 @@ class Result:
     format: str = RESULT_FORMAT
 
     @staticmethod
-    def read(path: Path) -> "Result":
-        """Read a result file; UsageError where it is not one of ours."""
-        try:
-            return Result.parse(json.loads(path.read_text(encoding="utf-8")))
-        except UsageError as error:
-            raise UsageError(f"{path} {error}") from error
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{path} cannot be read as JSON: {error}") from error
+    def read(path: Path, name: str | None = None) -> "Result":
+        """Read a result file, of today or before.
 
-    @staticmethod
-    def parse(content: Any) -> "Result":
-        """Take a result from what its file holds; result/1 is converted.
+        Args:
+            path: where it lies.
+            name: what the message calls it; its path where that is not given.
 
         Raises:
-            UsageError: another format, missing or unknown fields. Their types are not checked.
+            UsageError: it cannot be read, is none of ours, or what is used of it has another type.
+        """
+        return Result.parse(read_json(path, name), name or str(path))
+
+    @staticmethod
+    def parse(content: Any, name: str = "the result") -> "Result":
+        """Take a result from what its file holds; fields that are not known are left away.
+
+        Raises:
+            UsageError: see `read`; it begins with `name`.
         """
         found = content.get("format") if isinstance(content, dict) else None
         if found == "result/1":
-            backbone = rename_backbone_keys(content.get("backbone"))
-            content |= {"format": RESULT_FORMAT, "backbone": backbone}
+            content |= {"backbone": rename_backbone_keys(content.get("backbone"))}
         elif found != RESULT_FORMAT:
             raise UsageError(
-                f"is no result of this project (format {found!r}, expected {RESULT_FORMAT!r})"
+                f"{name}: is no result of this project (format {found!r:.60}, expected "
+                f"{RESULT_FORMAT!r})"
             )
-        names = {field.name for field in fields(Result)}
-        if set(content) != names:
-            raise UsageError(f"has missing or unknown fields {sorted(set(content) ^ names)}")
-        dataset = content["config"].get("dataset") if isinstance(content["config"], dict) else None
-        if isinstance(dataset, dict):
-            for key, value in _ADDED.get(str(content["task"]), {}).items():
+        check(content, _ResultFile, name)
+        if isinstance(dataset := content["config"].get("dataset"), dict):
+            for key, value in _ADDED.get(content["task"], {}).items():
                 dataset.setdefault(key, value)
-        return Result(**content)
+        return Result(**{key: content[key] for key in _ResultFile.__annotations__})
 
 
 class Run:
@@ -135,6 +186,12 @@ class Run:
         """One JSON object per epoch."""
         return self.folder / "log.jsonl"
 
+    @property
+    def backbone(self) -> str | None:
+        """Fingerprint of the backbone that the run began with; None where none is noted."""
+        path = self.folder / "backbone.txt"
+        return read_text(path).strip() if path.exists() else None
+
     def picture(self, name: str) -> Path:
         """The path for a picture; its folder exists afterwards."""
         (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
@@ -153,10 +210,9 @@ class Run:
     def refuse(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
         """Raise UsageError where the folder is not free for this run, or for its continuation."""
         self.refuse_finished()
-        path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
+        path = self.folder / "config.yaml"
         if path.exists():
-            held = yaml.safe_load(path.read_text(encoding="utf-8"))
-            if differing := other_run(held, dict(config)):
+            if differing := other_run(_read_config(path), dict(config)):
                 raise UsageError(
                     f"{self.folder} was started with another configuration "
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
@@ -170,13 +226,11 @@ class Run:
                 f"{self.folder} exists and is no run of ours (it has no config.yaml). "
                 "Give another --out."
             )
-        if backbone is not None and start.exists():
-            begun = start.read_text(encoding="utf-8").strip()
-            if begun != backbone:
-                raise UsageError(
-                    f"{self.folder} was started from another backbone (fingerprint {begun}, now "
-                    f"{backbone}). Give another --out, or that backbone."
-                )
+        if None not in (backbone, self.backbone) and self.backbone != backbone:
+            raise UsageError(
+                f"{self.folder} was started from another backbone (fingerprint {self.backbone}, "
+                f"now {backbone}). Give another --out, or that backbone."
+            )
 
     def start(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
         """Create the folder and write config.yaml, or take up the run that is there.
@@ -205,16 +259,14 @@ class Run:
         append(self.log_file, (json.dumps(record) + "\n").encode())
 
     def read_log(self) -> list[dict[str, Any]]:
-        """The lines of log.jsonl; a torn last line (a kill while writing) is dropped."""
+        """The lines of log.jsonl; a torn one (a kill while writing) is dropped."""
         if not self.log_file.exists():
             return []
         records = []
-        for line in self.log_file.read_text(encoding="utf-8").splitlines():
-            try:
+        for line in read_bytes(self.log_file).splitlines():
+            with suppress(ValueError, RecursionError):
                 records.append(json.loads(line))
-            except ValueError:
-                break
-        return records
+        return [one for one in records if isinstance(one, dict) and type(one.get("epoch")) is int]
 
     def is_best(self, key: str, value: float) -> bool:
         """Whether `value` is above that of `key` in every epoch logged so far that has one."""
@@ -232,6 +284,20 @@ class Run:
         self._lock = None
 
 
+def _read_config(path: Path) -> dict[str, Any]:
+    """The content of a config.yaml."""
+    try:
+        content = yaml.safe_load(read_text(path))
+    except UsageError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())
+        raise UsageError(f"{path} cannot be read: {why}. Remove its folder.") from error
+    if not isinstance(content, dict):
+        raise UsageError(f"{path} holds no configuration. Remove its folder.")
+    return content
+
+
 def plain(config: Any) -> dict[str, Any]:
     """A configuration dataclass as the plain values that a file gives back (lists, no tuples)."""
     return json.loads(json.dumps(asdict(config)))
@@ -245,7 +311,7 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     if isinstance(left, dict) and isinstance(right, dict):
         added = {key: value for section in _ADDED.values() for key, value in section.items()}
         lines = []
-        for key in sorted(set(left) | set(right)):
+        for key in sorted({*left, *right}, key=str):
             there, here = (side.get(key, added.get(key)) for side in (left, right))
             lines += differences(there, here, f"{name}.{key}" if name else key)
         return lines
