@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
@@ -84,24 +83,6 @@ def draft_folder(path: Path) -> Iterator[Path]:
     with draft(path) as temporary:
         temporary.mkdir()
         yield temporary
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a file; UsageError where it is none (a pipe would block) or unreadable."""
-    try:
-        if not stat.S_ISREG(os.stat(path).st_mode):
-            raise UsageError(f"{path} is no file. Remove it.")
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read: {error.strerror or error}") from error
-
-
-def read_text(path: Path) -> str:
-    """The text (UTF-8) of a file; UsageError where there is none, see `read_bytes`."""
-    try:
-        return read_bytes(path).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{path} holds bytes that are no text in UTF-8. Remove it.") from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -29,8 +29,8 @@ import yaml
 from filelock import AcquireReturnProxy
 
 from pretrain.errors import UsageError
-from pretrain.files import append, lock, read_bytes, read_text, write_text
-from pretrain.reading import Integer, Number, check, read_json
+from pretrain.files import append, lock, write_text
+from pretrain.reading import Integer, Number, check, read_bytes, read_json, read_text, read_yaml
 
 RESULT_FORMAT = "result/2"
 # keys of Result.backbone in result/1 that were renamed
@@ -211,8 +211,13 @@ class Run:
         """Raise UsageError where the folder is not free for this run, or for its continuation."""
         self.refuse_finished()
         path = self.folder / "config.yaml"
-        if path.exists():
-            if differing := other_run(_read_config(path), dict(config)):
+        try:
+            held = check(read_yaml(path), dict, str(path)) if path.exists() else None
+            begun = self.backbone
+        except UsageError as error:
+            raise UsageError(f"{error}. Give another --out, or remove {self.folder}.") from error
+        if held is not None:
+            if differing := other_run(held, dict(config)):
                 raise UsageError(
                     f"{self.folder} was started with another configuration "
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
@@ -226,10 +231,10 @@ class Run:
                 f"{self.folder} exists and is no run of ours (it has no config.yaml). "
                 "Give another --out."
             )
-        if None not in (backbone, self.backbone) and self.backbone != backbone:
+        if None not in (backbone, begun) and begun != backbone:
             raise UsageError(
-                f"{self.folder} was started from another backbone (fingerprint {self.backbone}, "
-                f"now {backbone}). Give another --out, or that backbone."
+                f"{self.folder} was started from another backbone (fingerprint {begun}, now "
+                f"{backbone}). Give another --out, or that backbone."
             )
 
     def start(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
@@ -282,20 +287,6 @@ class Run:
         write_text(self.folder / "result.json", json.dumps(asdict(result), indent=2) + "\n")
         self.lock_file.unlink(missing_ok=True)
         self._lock = None
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    """The content of a config.yaml."""
-    try:
-        content = yaml.safe_load(read_text(path))
-    except UsageError:
-        raise
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        why = " ".join(str(error).split())
-        raise UsageError(f"{path} cannot be read: {why}. Remove its folder.") from error
-    if not isinstance(content, dict):
-        raise UsageError(f"{path} holds no configuration. Remove its folder.")
-    return content
 
 
 def plain(config: Any) -> dict[str, Any]:

@@ -1,0 +1,126 @@
+"""Every file of ours is read here: torn, foreign, hostile, huge or no file, it is one message.
+
+Each function names the file and says why it cannot be used, so that whoever reads many leaves that
+one out. No torch at import.
+"""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import yaml
+
+from pretrain.errors import UsageError, first_line
+
+LARGEST = 16 * 2**20
+"""Bytes; our own files have ten thousand."""
+_LARGEST_YAML = 256 * 2**10  # a configuration has two thousand, and parsing is slow
+_DEEPEST = 50
+
+Number = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
+"""What a schema (see `check`) takes for a number: finite, and of a size that can be shown."""
+Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
+"""A whole number for a schema."""
+
+
+def read_bytes(path: Path, name: str | None = None, largest: int = LARGEST) -> bytes:
+    """The content of a file.
+
+    Args:
+        path: where it lies.
+        name: what the message calls it; its path where that is not given.
+        largest: bytes that are read at most.
+
+    Raises:
+        UsageError: it is none (a folder, or a pipe, which would block), too large or unreadable.
+    """
+    name = name or str(path)
+    try:
+        facts = os.stat(path)
+        if not stat.S_ISREG(facts.st_mode):
+            raise UsageError(f"{name}: is no file")
+        if facts.st_size > largest:
+            raise UsageError(f"{name}: has {facts.st_size:,} bytes; at most {largest:,} are read")
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UsageError(f"{name}: {error.strerror or error}") from error
+
+
+def read_text(path: Path, name: str | None = None, largest: int = LARGEST) -> str:
+    """The content of a text file; UsageError where it is none, see `read_bytes`."""
+    try:
+        return read_bytes(path, name, largest).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name or path}: holds bytes that are no text in UTF-8") from error
+
+
+def read_json(path: Path, name: str | None = None, largest: int = LARGEST) -> Any:
+    """What a JSON file holds; UsageError where it cannot be read, see `read_bytes`."""
+    text, name = read_text(path, name, largest), name or str(path)
+    try:
+        content = json.loads(text)
+        # half of a surrogate pair passes for JSON, and no file can hold it
+        json.dumps(content, ensure_ascii=False).encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"{name}: holds characters that are no text in UTF-8") from error
+    except ValueError as error:
+        raise UsageError(f"{name}: cannot be read as JSON: {error}") from error
+    except RecursionError as error:
+        raise UsageError(f"{name}: is nested too deeply") from error
+    return _check_depth(content, name)
+
+
+def read_yaml(path: Path, name: str | None = None) -> Any:
+    """What a YAML file of ours holds; UsageError where it cannot be read, see `read_bytes`."""
+    text, name = read_text(path, name, _LARGEST_YAML), name or str(path)
+    try:
+        content = yaml.load(text, _Loader)
+    except RecursionError as error:
+        raise UsageError(f"{name}: is nested too deeply") from error
+    except Exception as error:  # PyYAML raises several of its own, and what a wrong tag leads to
+        raise UsageError(f"{name}: cannot be read as YAML: {first_line(error)}") from error
+    return _check_depth(content, name)
+
+
+class _Loader(yaml.SafeLoader):
+    """Without references, which we never write: a few of them make a file without end."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it holds a reference (*name)")
+        return super().compose_node(parent, index)
+
+
+def check(content: Any, kind: Any, name: str) -> Any:
+    """The value, converted to a type; UsageError, beginning with `name`, where it is not of it.
+
+    Args:
+        content: plain values, from JSON or YAML.
+        kind: a type that msgspec knows, such as a TypedDict; keys that it does not name may hold
+            anything.
+        name: of the file, or of what is looked at.
+    """
+    try:
+        return msgspec.convert(content, kind)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at ")
+        place = place.strip("`").removeprefix("$").removeprefix(".")
+        raise UsageError(f"{name}: {place + ': ' if place else ''}{what}") from error
+
+
+def _check_depth(content: Any, name: str) -> Any:
+    level, depth = [content], 0
+    while level and depth <= _DEEPEST:
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+        depth += 1
+    if level:
+        raise UsageError(f"{name}: is nested too deeply")
+    return content
