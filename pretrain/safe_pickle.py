@@ -8,7 +8,7 @@ it take more memory than a small multiple of its own size.
 import pickle
 from codecs import encode
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -21,12 +21,17 @@ DAMAGE = (pickle.UnpicklingError, RuntimeError, MemoryError, EOFError, ValueErro
           TypeError, AttributeError, OSError)  # fmt: skip
 
 
-def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
+def load(
+    path: Path,
+    encoding: Literal["latin1", "bytes"] = "latin1",
+    more: Mapping[tuple[str, str], Callable[..., Any]] | None = None,
+) -> Any:
     """Read a pickle of plain values and NumPy arrays.
 
     Args:
         path: the file.
         encoding: how strings of Python 2 are read; latin1 keeps every byte as one character.
+        more: what stands for further globals (module, name), which must be inert.
 
     Raises:
         UsageError: no such file, no pickle, cut short, or holding anything that needs code.
@@ -34,7 +39,9 @@ def load(path: Path, encoding: Literal["latin1", "bytes"] = "latin1") -> Any:
     size = require_file(path)
     with open(path, "rb") as handle:
         try:
-            return _Unpickler(_BoundedFile(handle, size), encoding=encoding).load()
+            unpickler = _Unpickler(_BoundedFile(handle, size), encoding=encoding)
+            unpickler.allowed = {**_ALLOWED, **(more or {})}
+            return unpickler.load()
         except _ForbiddenError as error:
             raise UsageError(
                 f"{path} holds {error}. It was not read: such a file can run code. Save plain "
@@ -138,9 +145,11 @@ _ALLOWED: dict[tuple[str, str], Callable[..., Any]] = {
 # the one written in Python: its memo is a dictionary, where the one in C would reserve as many
 # entries as a file asks for
 class _Unpickler(pickle._Unpickler):  # type: ignore[name-defined,misc]
+    allowed: Mapping[tuple[str, str], Callable[..., Any]]
+
     def find_class(self, module: str, name: str) -> Any:
         try:
-            return _ALLOWED[module, name]
+            return self.allowed[module, name]
         except KeyError:
             raise _ForbiddenError(f"the global {module}.{name}") from None
 

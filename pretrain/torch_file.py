@@ -3,7 +3,7 @@
 import pickle
 import re
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 
@@ -19,15 +19,19 @@ def write(path: Path, content: dict[str, Any]) -> None:
         torch.save(content, handle)
 
 
-def read(path: Path) -> Any:
+def read(path: Path, part: IO[bytes] | None = None) -> Any:
     """Load plain values and tensors to the CPU.
+
+    Args:
+        path: the file.
+        part: what of it is a torch file; None for the whole.
 
     Raises:
         UsageError: no such file, a folder, cut short, no torch file, or holding code.
     """
     require_file(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(part or path, map_location="cpu", weights_only=True)
     except PermissionError:
         raise
     except Exception as error:  # torch trusts its input: a torn file ends in any error there is

@@ -13,7 +13,6 @@ import contextlib
 import os
 import re
 import subprocess
-import sys
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
@@ -294,6 +293,27 @@ def torch_distributed(folder: Path) -> list[Tensor]:
     return levels_of(network)
 
 
+def torch_sharded(folder: Path) -> list[Tensor]:
+    """The same by two processes, the network sharded by FSDP."""
+    network = resnet()
+    torch.multiprocessing.spawn(save_shard, (network, folder), nprocs=2)
+    return levels_of(network)
+
+
+def save_shard(rank: int, network: Any, folder: Path) -> None:
+    """One process of two."""
+    import torch.distributed as dist
+    import torch.distributed.checkpoint as dcp
+    from torch.distributed.checkpoint.state_dict import get_model_state_dict
+    from torch.distributed.fsdp import fully_shard
+
+    dist.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
+    mesh = dist.device_mesh.init_device_mesh("cpu", (2,))
+    fully_shard(network, mesh=mesh)
+    dcp.save({"model": get_model_state_dict(network)}, checkpoint_id=folder / "step")
+    dist.destroy_process_group()
+
+
 def keras_archive(folder: Path) -> list[Tensor]:
     """Recognised alone."""
     os.environ["KERAS_BACKEND"] = "torch"
@@ -323,6 +343,7 @@ WRITERS: dict[Any, tuple[str, dict[str, Any]]] = {
     torch_script: ("torch", {"source": "torchvision"}),
     torch_export: ("torch", {"source": "torchvision"}),
     torch_distributed: ("torch", {"source": "torchvision"}),
+    torch_sharded: ("torch", {"source": "torchvision"}),
     keras_archive: ("keras", {"source": "torchvision"}),
 }
 BY_NAME = {writer.__name__: writer for writer in WRITERS}
@@ -357,9 +378,6 @@ def read_file(path: Path, given: dict[str, Any]) -> tuple[Any, str]:
     if python := re.search(r"(torch\.save\(.*\)) makes", message):
         with contextlib.chdir(path.parent):
             exec(python[1], {"torch": torch})
-    elif module := re.search(r"python (-m \S+ dcp_to_torch \S+ \S+) makes", message):
-        command = [sys.executable, *module[1].split()]
-        subprocess.run(command, check=True, cwd=path.parent, capture_output=True)
     else:
         return None, f"refused: {message.partition(' is ')[2].partition(':')[0]}"
     return read(path.parent / "weights.pth", Overrides(**given)), "converted as the message says"

@@ -20,7 +20,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import safetensors
@@ -90,7 +90,11 @@ _INERT = [
             "lightning_fabric.utilities.data.AttributeDict",
         )
     ),
-    *((_text, f"pathlib.{name}") for name in ("PosixPath", "WindowsPath", "PurePosixPath")),
+    *(
+        (_text, f"{module}.{name}")
+        for module in ("pathlib", "pathlib._local")  # the latter of Python 3.13
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath")
+    ),
     *(type(np.dtype(name)) for name in ("float64", "float32", "int64", "int32", "bool")),
 ]
 
@@ -115,8 +119,8 @@ _PROGRAMS = (
      "axes. Put its arrays into timm's network of the same function (tf_...) and save that"),
     (r"(.*/)?saved_model\.pb", "a TensorFlow SavedModel: a graph with variables. Put its arrays "
      "into timm's network of the same function (tf_...) and save that"),
-    (r"[^/]*\.distcp", "a distributed checkpoint. python -m torch.distributed.checkpoint."
-     "format_utils dcp_to_torch {path} weights.pth makes a file that is read here"),
+    (r"[^/]*\.distcp", "a distributed checkpoint without its .metadata, which is written last: the "
+     "save was not finished, or the folder was not copied whole"),
 )  # fmt: skip
 
 
@@ -198,7 +202,7 @@ def _load_torch(path: Path) -> Any:
 
 
 def _open_zip(path: Path, size: int) -> tuple[str, Any]:
-    names = _check_members(path, size)
+    names = check_members(path, size)
     if program := describe_program(names, path):
         raise UsageError(program)
     if any(name.endswith("data.pkl") for name in names):
@@ -216,13 +220,13 @@ def _open_zip(path: Path, size: int) -> tuple[str, Any]:
     )
 
 
-def _check_members(path: Path, size: int) -> list[str]:
+def check_members(path: Path, size: int, part: IO[bytes] | None = None) -> list[str]:
     """Names of the members; UsageError where two have one name, or they are larger than the file.
 
     Torch and NumPy do not pack; people who repack do. Weights hardly become smaller by it.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(part or path) as archive:
             members = [member for member in archive.infolist() if not member.is_dir()]
     except _DAMAGE as error:
         raise safe_pickle.damaged(path, f"zip archive ({first_line(error)})") from error

@@ -5,7 +5,7 @@ from pathlib import Path
 from pretrain.backbone import FORMAT, Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from pretrain.models import register
-from transfer.formats import sidecar
+from transfer.formats import distributed, sidecar
 from transfer.formats.files import CheckpointFile, describe_program, open_file
 from transfer.formats.layouts import find_weights
 from transfer.formats.parsing import fit, parse, read_npz, rename, to_backbone
@@ -30,7 +30,7 @@ def read(path: str | Path, overrides: Overrides = Overrides()) -> Backbone:  # n
         UsageError: not understood, incomplete, or not saying how its network is fed.
     """
     register()
-    file = open_file(locate(Path(path)))
+    file = open_checkpoint(Path(path))
     facts = None if is_ours(file) else sidecar.find(file)
     if is_ours(file) or facts:
         if overrides != Overrides():
@@ -44,9 +44,17 @@ def read(path: str | Path, overrides: Overrides = Overrides()) -> Backbone:  # n
     return to_backbone(parse(file, overrides), file)
 
 
+def open_checkpoint(path: Path) -> CheckpointFile:
+    """The content of a file, or of what a folder holds."""
+    located = locate(path)
+    return distributed.open_folder(located) if located.is_dir() else open_file(located)
+
+
 def locate(path: Path) -> Path:
-    """The file that is meant by a file or a folder."""
-    if not path.is_dir():
+    """The file that is meant by a file or a folder; a distributed checkpoint is a folder."""
+    if path.is_file() and (path.name == distributed.METADATA or path.suffix == ".distcp"):
+        path = path.parent
+    if not path.is_dir() or (path / distributed.METADATA).is_file():
         return path
     for name in _IN_A_FOLDER:
         if (path / name).is_file():

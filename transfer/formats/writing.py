@@ -1,16 +1,14 @@
 """Exports: written into a draft folder, compared in the other library, and only then named."""
 
 import json
-import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
+from pretrain.files import draft_folder, publish
 from pretrain.models import register
 from transfer.cache import file_sha256
 from transfer.detectron2_resnet import Head
@@ -105,7 +103,7 @@ def write(
             raise ParityError(reports)
         files = _targets(backbone, to, path, heads)
         for file in reversed(files):  # the weights last: they do not stand without the others
-            os.replace(folder / file.name, file)
+            publish(folder / file.name, file)
     return Export(tuple(files), tuple(reports), (note,) if note else ())
 
 
@@ -136,18 +134,3 @@ def _targets(
     if to == "detectron2":
         return [path, *to_detectron2.config_paths(backbone, path, heads).values()]
     return [path, path.with_suffix(".json")] if to == "torchvision" else [path]
-
-
-@contextmanager
-def draft_folder(path: Path) -> Iterator[Path]:
-    """A folder next to `path`, gone afterwards whatever happens."""
-    made = [folder for folder in path.parents if not folder.exists()]
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        draft.mkdir(parents=True)
-        yield draft
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
-        for folder in made:  # innermost first: what this call made and left empty
-            with suppress(OSError):
-                folder.rmdir()

@@ -376,7 +376,7 @@ def test_programs_and_repacked_files(tmp_path):
             read(unpacked)
     packed = shutil.make_archive(str(tmp_path / "again"), "zip", tmp_path / "out", inside.name)
     assert same(read(packed, given), net)
-    for name, said in {"saved_model.pb": "SavedModel", "__0_0.distcp": "dcp_to_torch"}.items():
+    for name, said in {"saved_model.pb": "SavedModel", "__0_0.distcp": "not finished"}.items():
         folder = tmp_path / name[:5]
         folder.mkdir()
         (folder / name).write_bytes(b"")
