@@ -126,7 +126,8 @@ class Backbone:
         return None if recipe is None else recipe_hash(recipe)
 
     def describe(self) -> dict[str, Any]:
-        """What a result says about the backbone it used."""
+        """What a result says about the backbone it used; `notes` where there are any."""
+        notes = {"notes": self.notes} if self.notes else {}
         return {
             "name": self.name,
             "arch": self.spec.arch,
@@ -137,6 +138,7 @@ class Backbone:
             "dataset": self.provenance.dataset,
             "epochs": self.provenance.epochs,
             "seed": self.provenance.seed,
+            **notes,
         }
 
     def build(self, num_classes: int | None = None, seed: int = 0) -> nn.Module:

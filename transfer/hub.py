@@ -4,63 +4,103 @@
     timm:resnet50.a1_in1k      timm's list
     torchvision:resnet50/IMAGENET1K_V2
     hf:owner/name[@revision]   a Hugging Face repository in timm's or transformers' layout
-    https://...[#sha256=...]   any file that `transfer.formats` reads
+    https://...[#sha256=...]   any file that `transfer.formats` reads; s3://, gs:// and hf:// too
     cutmix-resnet101           our own list, transfer/released.yaml
 
 What is in the cache needs no network.
 """
 
 import difflib
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import timm
 import torchvision
-import yaml
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError, first_line
+from pretrain.progress import log
+from pretrain.reading import check, read_yaml
 from transfer import formats
-from transfer.download import Address, fetch
+from transfer.download import REMOTE, Address, Sha256, fetch
 from transfer.formats.architectures import RESNET_SHAPES
-from transfer.formats.sources import Overrides, digits_in
+from transfer.formats.sources import SOURCES, Overrides, digits_in
 from transfer.formats.transformers_config import PREPROCESSOR
 from transfer.network_maps import TORCHVISION
 
 LIST = Path(__file__).resolve().parent / "released.yaml"
 ITSELF = "itself"
+Text = Annotated[str, msgspec.Meta(pattern=r"^[^\x00-\x1f\x7f-\x9f]*\S\Z")]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedBackbone:
     """One entry of our list."""
 
-    name: str
-    arch: str
-    source: str
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][\w.-]*\Z")]
+    arch: Text
+    source: Text
     """Whose preprocessing its file follows; `itself` for a backbone file, which says so."""
-    recipe: str
-    row: str
+    recipe: Text
+    row: Text
     """What the paper or its repository states."""
-    origin: str
-    licence: str
-    sha256: str | None
-    size: int | None
-    url: str | None = None
-    page: str | None = None
+    origin: Text
+    licence: Text
+    sha256: Sha256 | None
+    size: Annotated[int, msgspec.Meta(gt=0)] | None
+    url: Text | None = None
+    page: Text | None = None
     """A web page that serves it, where no program can."""
 
+    def __post_init__(self) -> None:
+        """Refuse what the fields contradict."""
+        if (self.url is None) == (self.page is None):
+            raise UsageError("it needs url, or page where only a web page serves it")
+        if self.source not in (*SOURCES, "timm", ITSELF):
+            raise UsageError(f"source is {self.source!r}")
+        if self.url is not None:
+            self.address  # noqa: B018  (raises)
 
-def released(path: Path | None = None) -> dict[str, ReleasedBackbone]:
-    """Our list, or another file of its format, by name."""
-    content = yaml.safe_load((path or LIST).read_text(encoding="utf-8"))
-    return {
-        name: ReleasedBackbone(name=name, **{**content["defaults"], **entry})
-        for name, entry in content["backbones"].items()
-    }
+    @property
+    def address(self) -> Address:
+        """Where a program fetches it."""
+        assert self.url is not None
+        return Address(self.url, self.sha256, self.size, self.name)
+
+
+def read_list(path: Path) -> tuple[dict[str, ReleasedBackbone], list[str]]:
+    """The good entries of a list in the format of ours, by name, and what is wrong with others.
+
+    Raises:
+        UsageError: it is no list.
+    """
+    content = check(read_yaml(path), dict[str, Any], str(path))
+    defaults, found = (
+        check(content.get(key), dict[Any, Any], f"{path}, {key}")
+        for key in ("defaults", "backbones")
+    )
+    entries, problems = {}, []
+    for name, entry in found.items():
+        try:
+            place = f"{path}, {name!r}"
+            facts = {**defaults, **check(entry, dict[str, Any], place), "name": name}
+            entries[name] = check(facts, ReleasedBackbone, place)
+        except UsageError as error:
+            problems.append(str(error))
+    return entries, problems
+
+
+def released() -> dict[str, ReleasedBackbone]:
+    """Our list by name, without the entries that are wrong, which standard error is told of."""
+    entries, problems = read_list(LIST)
+    for problem in problems:
+        log(f"left out: {problem}")
+    return entries
 
 
 def resolve(name: str, overrides: Overrides = Overrides(), *, trust: bool = False) -> Backbone:  # noqa: B008
@@ -76,26 +116,17 @@ def resolve(name: str, overrides: Overrides = Overrides(), *, trust: bool = Fals
     """
     path, known = locate(name, trust=trust)
     backbone = formats.read(path, known if overrides == Overrides() else overrides)
-    if name == str(path) or Path(name).exists():
+    if name == str(path) or os.path.exists(name):
         return backbone
     return replace(backbone, provenance=replace(backbone.provenance, source=name))
 
 
 def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
     """The local file or folder behind a name, downloaded if need be, and what the name tells."""
-    if Path(name).exists():
+    if os.path.exists(name):  # no error for what cannot be a path
         return Path(name), Overrides()
-    entries = released()
-    if entry := entries.get(name):
-        if entry.url is None:
-            raise UsageError(
-                f"{name} is served by a web page only: open {entry.page} in a browser, download "
-                "the checkpoint there and give its path. It is read as it is."
-            )
-        path = fetch(Address(entry.url, entry.sha256, entry.size, name), trust=trust)
-        if entry.source == ITSELF:
-            return path, Overrides()
-        return path, Overrides(arch=entry.arch, source=entry.source)
+    if name.partition("://")[0] in ("http", "https", *REMOTE):
+        return fetch(parse_address(name), trust=trust), Overrides()
     match name.partition(":"):
         case "timm", ":", rest:
             return _locate_timm(rest)
@@ -103,12 +134,21 @@ def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
             return _locate_torchvision(rest), Overrides()
         case "hf", ":", rest:
             return _locate_hugging_face(rest), Overrides()
-        case "http" | "https", ":", _:
-            return fetch(parse_address(name), trust=trust), Overrides()
+    entries = released()
+    if entry := entries.get(name):
+        if entry.url is None:
+            raise UsageError(
+                f"{name} is served by a web page only: open {entry.page} in a browser, download "
+                "the checkpoint there and give its path. It is read as it is."
+            )
+        path = fetch(entry.address, trust=trust)
+        if entry.source == ITSELF:
+            return path, Overrides()
+        return path, Overrides(arch=entry.arch, source=entry.source)
     near = difflib.get_close_matches(name, entries, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(
-        f"there is no file {name}, and our list (python tools/download.py --list) has no such name."
+        f"there is no file {name!r}, and our list (python tools/download.py --list) has no such name."
         f"{hint} Other names begin with timm:, torchvision:, hf: or https://."
     )
 
@@ -150,7 +190,7 @@ def _locate_timm(name: str) -> tuple[Path, Overrides]:
     if config.hf_hub_id:
         return _locate_hugging_face(config.hf_hub_id, config.hf_hub_filename), Overrides()
     path = fetch(Address(str(config.url), digits_in(config.url)))
-    return path, Overrides(arch=arch, source="timm")
+    return path, Overrides(arch=arch, source=f"timm:{arch}{f'.{config.tag}' if config.tag else ''}")
 
 
 def _locate_hugging_face(name: str, filename: str | None = None) -> Path:

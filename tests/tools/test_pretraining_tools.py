@@ -200,8 +200,12 @@ def test_scores_of_a_foreign_file(trained, worlds, tmp_path, capsys, monkeypatch
           said="--mean and --std")  # fmt: skip
     run("evaluate", "--backbone", "f.pth", *words, *given, "--class-order", "alphabetical",
         "--out", "scores")  # fmt: skip
-    assert "note: f.pth: assumed: " in capsys.readouterr().err
-    assert json.loads(Path("scores/result.json").read_text())["metrics"]["images_left_out"] == 0
+    said = capsys.readouterr().err
+    assert "note: f.pth: assumed: " in said
+    result = json.loads(Path("scores/result.json").read_text())
+    assert result["metrics"]["images_left_out"] == 0
+    told = [line for line in said.splitlines() if line.startswith("note: f.pth: ")]
+    assert [f"note: f.pth: {note}" for note in result["backbone"]["notes"]] == told
 
 
 def test_mistakes_with_scoring(trained, worlds, tmp_path, capsys, monkeypatch):

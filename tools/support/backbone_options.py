@@ -4,6 +4,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UsageError
@@ -22,12 +23,11 @@ def add_overrides(parser: argparse.ArgumentParser) -> None:
         "--source",
         metavar="NAME",
         help="Whose preprocessing it follows (mean, std, channel order, strides): cutmix, "
-        "cutmix-cifar, torchvision, mmpretrain, msra, detectron1, fair, or timm (the defaults of "
-        "--arch).",
+        "cutmix-cifar, torchvision, mmpretrain, msra, detectron1, fair, timm (the defaults of "
+        "--arch), or timm:NAME of its list.",
     )
     add("--mean", metavar="R,G,B", help="Of pixels in [0, 1]; with --std.")
     add("--std", metavar="R,G,B", help="Of pixels in [0, 1]; with --mean.")
-    channels = "The order that its first convolution expects, beside --mean and --std."
     channels = "The order that its first convolution expects, beside --mean and --std."
     add("--channels", choices=["rgb", "bgr"], help=channels)
     eps = "What its BatchNorms add to the variance, such as 0.001 in TensorFlow's."
@@ -74,7 +74,7 @@ def _argument(text: str) -> tuple[str, Any]:
 
 
 def load(name: str, given: "Overrides | None" = None, *, trust: bool = False) -> "Backbone":
-    """The backbone of a name or file; what must be known of it goes to standard error.
+    """The backbone of a name or file; what must be known of it goes to standard error and with it.
 
     Args:
         name: what `transfer.hub.resolve` takes.
@@ -86,10 +86,13 @@ def load(name: str, given: "Overrides | None" = None, *, trust: bool = False) ->
     from transfer.formats.inspection import find_flaws
 
     backbone = hub.resolve(name, given or Overrides(), trust=trust)
-    notes = list(backbone.notes)
     if (stated := backbone.provenance.stated) is not None:  # a foreign file
         flaws = find_flaws(backbone.weights, stated.get("filled", ()))
-        notes += flaws
-    for note in notes if os.environ.get("RANK", "0") == "0" else ():
+        notes = list(dict.fromkeys([*stated.get("notes", ()), *flaws]))
+        provenance = replace(
+            backbone.provenance, stated=stated | ({"notes": notes} if notes else {})
+        )
+        backbone = replace(backbone, provenance=provenance)
+    for note in backbone.notes if os.environ.get("RANK", "0") == "0" else ():
         print(f"note: {name}: {note}", file=sys.stderr)
     return backbone

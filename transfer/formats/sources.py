@@ -99,7 +99,8 @@ class Overrides:
     arch: str | None = None
     """A timm architecture, where names and shapes do not tell it."""
     source: str | None = None
-    """Whose preprocessing the file follows: a key of SOURCES, or timm (the architecture's own)."""
+    """Whose preprocessing the file follows: a key of SOURCES, timm (the architecture's own), or
+    timm:NAME, an entry of timm's list."""
     mean: Sequence[float] | None = None
     std: Sequence[float] | None = None
     channels: Literal["rgb", "bgr"] | None = None
@@ -128,7 +129,8 @@ class Overrides:
             raise UsageError(f"--bn-eps is {self.bn_eps}; it must lie between 0 and 1.")
         if not is_plain(dict(self.model_args)):
             raise UsageError(f"--model-arg: {self.model_args} are no plain values.")
-        if self.source not in (None, *SOURCES, "timm"):
+        listed = str(self.source).startswith("timm:")
+        if self.source not in (None, *SOURCES, "timm") and not listed:
             raise UsageError(
                 f"--source is {self.source!r}; it must be one of {', '.join((*SOURCES, 'timm'))}."
             )
@@ -143,6 +145,8 @@ class Overrides:
         """As stated, or None where it is not."""
         if self.source == "timm":
             return replace(of_timm(arch), unsaid=("padding", "dilation"))
+        if self.source is not None and self.source.startswith("timm:"):
+            return of_timm(self.source.removeprefix("timm:"))
         if self.source is not None:
             known = SOURCES[self.source]
             origin = f"{known.origin} (given: --source {self.source})"
@@ -173,7 +177,7 @@ def of_timm(
     """From timm's own description, by timm's own rule.
 
     Args:
-        arch: an architecture.
+        arch: an architecture, or an entry of timm's list.
         config: of a file (config.json); None for the architecture's own.
         origin: where it is from, for a person.
         arguments: of timm's train.py, which go before.
@@ -183,9 +187,10 @@ def of_timm(
         LookupError, TypeError, ValueError, AssertionError: no description as timm writes it.
     """
     if config is None:
-        if not timm.is_model(arch):
-            raise UsageError(f"--source timm: timm knows no architecture {arch!r}.")
-        config = timm.get_pretrained_cfg(arch).to_dict()  # type: ignore[union-attr]
+        try:
+            config = timm.get_pretrained_cfg(arch, allow_unregistered=False).to_dict()  # type: ignore[union-attr]
+        except RuntimeError as error:
+            raise UsageError(f"--source timm: timm knows no {arch!r}.") from error
     facts = resolve_data_config(
         dict(config if arguments is None else arguments), pretrained_cfg=dict(config)
     )
@@ -198,7 +203,7 @@ def of_timm(
         interpolation=facts["interpolation"],
         crop_pct=float(facts["crop_pct"]),
         stride=_stride(arch),
-        origin=origin or f"timm's default configuration of {arch} (given: --source timm)",
+        origin=origin or f"timm's configuration of {arch} (given: --source timm)",
     )
     preprocessing.spec(arch, 0, {})  # refuses what no image can be fed by
     return preprocessing

@@ -1,5 +1,6 @@
 """Files of programs that people use: read into a network whose features are the true network's."""
 
+import dataclasses
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -416,6 +418,24 @@ def test_torchvision_s_other_networks_are_refused_before_the_download(monkeypatc
     for name in ("googlenet", "shufflenet_v2_x1_0", "fcn_resnet50"):
         with pytest.raises(UsageError, match=f"torchvision:{name} is not read"):
             hub.locate(f"torchvision:{name}")
+
+
+def test_an_entry_of_timm_s_list_is_fed_as_its_own_tag_says(net, tmp_path, monkeypatch):
+    registry, name = timm.models._registry, "resnet18.fb_swsl_ig1b_ft_in1k"
+    own = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "crop_pct": 0.9}
+    entry = dataclasses.replace(
+        registry._model_pretrained_cfgs[name], hf_hub_id=None, url="https://x.org/r.pth", **own
+    )
+    monkeypatch.setitem(registry._model_pretrained_cfgs, name, entry)
+    path = save(tmp_path / "r.pth", dict(net.weights))
+    monkeypatch.setattr(hub, "fetch", lambda address, **_: path)
+    found = hub.resolve(f"timm:{name}")
+    assert {key: getattr(found.spec, key) for key in own} == own
+    assert name in found.provenance.stated["conventions"]
+    assert not found.notes
+    assert read(path, Overrides(source=f"timm:{name}")).fingerprint() == found.fingerprint()
+    with pytest.raises(UsageError, match=r"timm knows no .*resnet18\.nothing"):
+        read(path, Overrides(source="timm:resnet18.nothing"))
 
 
 def test_an_image_whose_name_is_not_utf_8(tmp_path):
