@@ -5,13 +5,11 @@
     CACHE/NAME.part       what has come so far; CACHE/NAME.part.json, what the server called it
     CACHE/NAME.lock       held while one process downloads
 
-CACHE is `transfer.cache.cache_folder`. A part goes on by Range with If-Range, so that a file that
-has changed on the server is started again and never spliced.
+CACHE is `transfer.cache.cache_folder`. A part goes on by Range with If-Range, and what the server
+then sends must be of the same name and size: a file that has changed there is started again and
+never spliced. s3://, gs:// and hf:// are read by fsspec, whole.
 """
 
-import errno
-import fcntl
-import hashlib
 import http.client
 import json
 import os
@@ -23,21 +21,28 @@ import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Annotated, Any, TypedDict
+from urllib.parse import quote, unquote, urlsplit
 
-from pretrain.errors import UsageError
-from pretrain.files import write_text
-from pretrain.progress import bar
+import msgspec
+
+from pretrain.errors import UsageError, first_line
+from pretrain.files import draft, lock, write_text
+from pretrain.progress import bar, log
+from pretrain.reading import check, read_json
 from transfer.cache import cache_folder, file_sha256
 
+REMOTE = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
+"""Schemes that fsspec reads, and the package each needs."""
 _CHUNK = 2**18
 _TRIES = 5  # without a byte of progress in between
 _TIMEOUT = 30.0  # seconds without a byte
 _HEADERS = {"User-Agent": "cutmix-transfer", "Accept-Encoding": "identity"}
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
-_TRY_AGAIN = (http.client.HTTPException, TimeoutError, ConnectionError, urllib.error.URLError)
+
+_HEADER = r"[ -~\xa0-\xff]+"  # what may be sent back
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 @dataclass(frozen=True)
@@ -52,12 +57,51 @@ class Address:
     name: str | None = None
     """What the user typed, where it was not the address."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no library can ask for."""
+        try:
+            parts = urlsplit(self.url)
+            host, _ = parts.hostname or "", parts.port
+            host.encode("idna")
+        except ValueError as error:
+            raise UsageError(f"{self.url!r} is no address ({first_line(error)}).") from error
+        is_remote = parts.scheme in REMOTE
+        if not is_remote and parts.scheme not in ("http", "https"):
+            raise UsageError(
+                f"{self.url!r} cannot be fetched: only http, https, {', '.join(REMOTE)} can."
+            )
+        # fsspec would chain what stands behind ::
+        if not (parts.netloc if is_remote else host) or (is_remote and "::" in self.url):
+            raise UsageError(f"{self.url!r} names no host and file.")
+        if not self.url.isprintable() or "@" in parts.netloc:
+            raise UsageError(
+                f"{self.url!r} holds a password or control characters. Download it by hand, and "
+                "give its path."
+            )
+
+
+class _Verified(TypedDict):
+    """NAME.json, as far as it is read."""
+
+    sha256: Sha256
+
+
+class _Begun(TypedDict):
+    """NAME.part.json: by which strong ETag or date the server knows the file, and its size."""
+
+    validator: Annotated[str, msgspec.Meta(pattern=rf"^{_HEADER}\Z")] | None
+    total: int | None
+
+
+class _TryAgain(Exception):
+    """What the network or the server did may not happen again."""
+
 
 def cached_path(url: str) -> Path:
     """The file's path: its own name behind the beginning of its address's hash."""
     name = unquote(urlsplit(url).path).rpartition("/")[2]
-    name = re.sub(r"[^\w.+-]", "_", name)[-100:] or "file"
-    return cache_folder() / f"{hashlib.sha256(url.encode()).hexdigest()[:10]}-{name}"
+    name = re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[-100:] or "file"
+    return cache_folder() / f"{sha256(url.encode()).hexdigest()[:10]}-{name}"
 
 
 def fetch(
@@ -73,8 +117,6 @@ def fetch(
     Raises:
         UsageError: not there, not what its hash says, no hash and no trust, or no room.
     """
-    if urlsplit(address.url).scheme not in ("http", "https"):
-        raise UsageError(f"{address.url} cannot be fetched: only http and https can.")
     path = cached_path(address.url)
     if _is_cached(path, address):
         return path
@@ -84,27 +126,17 @@ def fetch(
             "(URL#sha256=...), or take what comes: python tools/download.py "
             f"'{address.name or address.url}' --trust"
         )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path.with_name(path.name + ".lock"), "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # one process at a time
-        if _is_cached(path, address):  # another one was faster
+    part = path.with_name(path.name + ".part")
+    busy = f"another process downloads {address.url}"
+    with lock(path.with_name(path.name + ".lock"), busy, wait=True), draft(path):
+        if _is_cached(path, address):  # another process was faster
             return path
-        part = path.with_name(path.name + ".part")
-        try:
-            _receive(address, part, pause)
-            digest = _verify(address, part)
-        except OSError as error:
-            if error.errno not in _NO_ROOM:
-                raise
-            _remove(part)
-            raise UsageError(
-                f"no room in {path.parent} for {address.url}. Free some, or set XDG_CACHE_HOME to "
-                "another disk."
-            ) from error
-        record = {"url": address.url, "sha256": digest, "size": part.stat().st_size}
+        _receive(address, part, pause)
+        digest = _verify(address, part)
+        record = {"url": address.url, "sha256": digest, "size": _size(part)}
         record["fetched"] = datetime.now(UTC).isoformat(timespec="seconds")
         record["hash"] = "known beforehand" if address.sha256 else "unknown beforehand, trusted"
-        write_text(_record(path), json.dumps(record, indent=2) + "\n")
+        _write(path, record)
         os.replace(part, path)
         _remove(part)
     return path
@@ -114,38 +146,49 @@ def _record(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def _read_record(path: Path, key: str) -> str:
-    """An entry of the record beside a file; empty where there is none."""
+def _write(path: Path, record: Any) -> None:
+    write_text(_record(path), json.dumps(record, indent=2) + "\n")
+
+
+def _read(path: Path, kind: Any) -> Any:
+    """The record beside a file; None where there is none, or, said in a line, no good one."""
     try:
-        return str(json.loads(_record(path).read_text(encoding="utf-8"))[key] or "")
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+        file = _record(path)
+        return check(read_json(file), kind, str(file)) if os.path.lexists(file) else None
+    except UsageError as error:
+        log(f"left out, a record of a download: {error}")
+        return None
 
 
 def _is_cached(path: Path, address: Address) -> bool:
     """The cached file still is what was recorded and what is asked for; a bad one is removed."""
-    recorded = _read_record(path, "sha256")
-    if not path.exists() or not recorded or not recorded.startswith(address.sha256 or ""):
+    record, known = _read(path, _Verified), address.sha256 or ""
+    expected = record["sha256"] if record else known
+    if not path.is_file() or not expected or not expected.startswith(known):
         return False
-    if file_sha256(path) != recorded:
-        path.unlink()
-        return False
-    return True
+    if file_sha256(path).startswith(expected):
+        return True
+    log(f"removed: {path} is not what was fetched from {address.url}")
+    path.unlink()
+    return False
 
 
 def _verify(address: Address, part: Path) -> str:
     """The hash of what came; a part that is not what it should be is removed."""
-    size, digest = part.stat().st_size, file_sha256(part)
-    if address.size is not None and size != address.size:
-        _remove(part)
-        raise UsageError(f"{address.url} gave {size:,} bytes, expected {address.size:,}. Not kept.")
-    if address.sha256 is not None and not digest.startswith(address.sha256.lower()):
-        _remove(part)
-        raise UsageError(
-            f"{address.url} gave a file of SHA-256 {digest}, expected {address.sha256}: it is "
-            "another file, or it was changed on the way. Not kept."
+    size, digest = _size(part), file_sha256(part)
+    if size == 0:
+        problem = "an empty file"
+    elif address.size is not None and size != address.size:
+        problem = f"{size:,} bytes, expected {address.size:,}"
+    elif address.sha256 is not None and not digest.startswith(address.sha256):
+        problem = (
+            f"a file of SHA-256 {digest}, expected {address.sha256}: it is another file, or it was "
+            "changed on the way"
         )
-    return digest
+    else:
+        return digest
+    _remove(part)
+    raise UsageError(f"{address.url} gave {problem}. Not kept.")
 
 
 def _remove(part: Path) -> None:
@@ -154,87 +197,177 @@ def _remove(part: Path) -> None:
 
 
 def _size(part: Path) -> int:
-    return part.stat().st_size if part.exists() else 0
+    return part.stat().st_size if part.is_file() else 0
 
 
 def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> None:
-    """Fill `part`, trying again from where it broke off as long as something comes."""
-    tries = 0
+    """Fill `part`, trying again from where it broke off as long as more comes than ever before."""
+    tries, most = 0, _size(part)
+    once = _receive_remote if urlsplit(address.url).scheme in REMOTE else _receive_once
     while True:
-        before = _size(part)
         try:
-            return _receive_once(address, part)
-        except _TRY_AGAIN as error:
-            reason = getattr(error, "reason", error)
-            if isinstance(reason, OSError) and reason.errno in _NO_ROOM:
-                raise reason from error
-            tries = 0 if _size(part) > before else tries + 1
-            if tries >= _TRIES or isinstance(reason, socket.gaierror):
+            return once(address, part)
+        except _TryAgain as error:
+            tries = 0 if _size(part) > most else tries + 1
+            most = max(most, _size(part))
+            if tries >= _TRIES or isinstance(error.__cause__, socket.gaierror):
+                kept = "What has come is kept; the same command goes on from there. "
                 raise UsageError(
-                    f"{address.url} cannot be fetched ({str(reason) or type(reason).__name__}). "
-                    "What has come is kept; the same command goes on from there. A file that is in "
-                    "the cache needs no network."
+                    f"{address.url} cannot be fetched ({_printable(error)}). "
+                    f"{kept if _size(part) else ''}A file that is in the cache needs no network."
                 ) from error
             pause(min(8.0, 0.5 * 2**tries))
 
 
+def _printable(said: object) -> str:
+    """What a server or an error says, for a terminal; its class where it says nothing."""
+    text = str(said) or type(said).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+
+
+def _receive_remote(address: Address, part: Path) -> None:
+    """The whole file, by fsspec."""
+    _remove(part)
+    package = REMOTE[urlsplit(address.url).scheme]
+    try:
+        from fsspec.core import url_to_fs
+
+        system, name = url_to_fs(address.url)
+        key = system.ukey(name)
+        source = system.open(name, "rb")
+    except ImportError as error:
+        raise UsageError(
+            f"{address.url} needs {package}: pip install 'cutmix-transfer[remote]'."
+        ) from error
+    except Exception as error:  # each service has errors of its own
+        raise UsageError(
+            f"{address.url} cannot be fetched ({_printable(first_line(error))}). {package} must "
+            "find it, and the right to read it."
+        ) from error
+    with source:
+        _copy(lambda: source.read(_CHUNK), part, 0, getattr(source, "size", None), address)
+    system.invalidate_cache()
+    if system.ukey(name) != key:
+        _remove(part)
+        raise _TryAgain("it was changed on the way")
+
+
 def _receive_once(address: Address, part: Path) -> None:
-    """One request; raises ConnectionError where another is worth a try."""
-    request = urllib.request.Request(address.url, headers=_HEADERS)
-    start, validator = _size(part), _read_record(part, "validator")
-    if start and validator:
-        request.add_header("Range", f"bytes={start}-")
-        request.add_header("If-Range", validator)
+    """One request by HTTP."""
+    start, begun = _size(part), _read(part, _Begun)
+    headers = dict(_HEADERS)
+    if start and begun and begun["validator"]:
+        headers |= {"Range": f"bytes={start}-", "If-Range": begun["validator"]}
     else:
         _remove(part)
+        start, begun = 0, None
     try:
-        response: Any = urllib.request.build_opener(_Redirects()).open(request, None, _TIMEOUT)
-    except urllib.error.HTTPError as error:
-        status = f"HTTP {error.code} {error.reason}"
-        with error:
-            if error.code == 416:  # nothing behind what is here: start again
-                _remove(part)
-            if error.code >= 500 or error.code in (408, 416, 429):
-                raise ConnectionError(status) from error
-            raise UsageError(f"{address.url} cannot be fetched: {status}.") from error
+        response = _open(address, headers)
+    except _TryAgain as error:
+        if isinstance(error.__cause__, urllib.error.HTTPError) and error.__cause__.code == 416:
+            _remove(part)  # nothing behind what is here: start again
+        raise
     with response:
-        headers = response.headers
-        kind = headers.get_content_type()
-        if kind in ("text/html", "application/xhtml+xml"):
-            raise UsageError(
-                f"{address.url} is a web page ({kind}), not a file. Open it in a browser, download "
-                "the file itself and give its path."
-            )
+        total = _total(response, address)
+        now = {"validator": _validator(response.headers), "total": total}
         if response.status != 206:
             start = 0
-        elif not headers.get("Content-Range", "").startswith(f"bytes {start}-"):
+        # a part of a file, not what was asked for, or of a file that has changed
+        elif not _goes_on(response, start) or begun not in (None, now):
             _remove(part)
-            raise ConnectionError("the server sent another range")
-        length = headers.get("Content-Length", "")
-        total = start + int(length) if length.isdecimal() else None
-        if None not in (address.size, total) and total != address.size:
-            raise UsageError(
-                f"{address.url} announces {total:,} bytes, expected {address.size:,}. Not fetched."
-            )
+            raise _TryAgain("the server sent another range, or of another file")
         if start == 0:
-            etag = headers.get("ETag") or "W/"
-            validator = headers.get("Last-Modified") if etag.startswith("W/") else etag
             part.unlink(missing_ok=True)
-            record = {"url": address.url, "validator": validator}
-            write_text(_record(part), json.dumps(record) + "\n")
-        _copy(response, part, start, total, address)
+            _write(part, {"url": address.url, **now})
+        _copy(lambda: response.read1(_CHUNK), part, start, total, address)
 
 
-def _copy(response: Any, part: Path, start: int, total: int | None, address: Address) -> None:
+def _open(address: Address, headers: dict[str, str]) -> Any:
+    """The response, of status 200 or 206."""
+    try:
+        url = quote(address.url, safe="%/:=&?~#+!$,;'@()*[]")  # spaces and letters beyond ASCII
+        request = urllib.request.Request(url, headers=headers)
+        response = urllib.request.build_opener(_Redirects()).open(request, None, _TIMEOUT)
+        if response.status in (200, 206):
+            return response
+        problem = f"HTTP {response.status}"
+        response.close()
+    except urllib.error.HTTPError as error:
+        problem = f"HTTP {error.code} {_printable(error.reason)}"
+        error.close()
+        if error.code >= 500 or error.code in (408, 416, 429):
+            raise _TryAgain(problem) from error
+    except (http.client.HTTPException, OSError) as error:
+        reason = getattr(error, "reason", error)
+        cause = reason if isinstance(reason, Exception) else error
+        raise _TryAgain(_printable(reason)) from cause
+    except UsageError:
+        raise
+    except ValueError as error:  # of an address that it leads to
+        problem = _printable(error)
+    raise UsageError(f"{address.url} cannot be fetched: {problem}.")
+
+
+def _validator(headers: Any) -> str | None:
+    """By what If-Range knows the file again: bytes of equal weak names may differ."""
+    etag = headers.get("ETag") or "W/"
+    name = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+    return name if re.fullmatch(_HEADER, name) else None
+
+
+def _total(response: Any, address: Address) -> int | None:
+    """The size of the whole file, where the answer says it; refuses what is not the plain file."""
+    headers = response.headers
+    kind = headers.get_content_type()
+    if kind in ("text/html", "application/xhtml+xml"):
+        raise UsageError(
+            f"{address.url} is a web page ({kind}), not a file. Open it in a browser, download "
+            "the file itself and give its path."
+        )
+    allowed = {
+        "Content-Encoding": "|identity",
+        "Transfer-Encoding": "|identity|chunked",
+        "Content-Length": r"|\d{1,15}",
+        "Content-Range": r"|bytes \d{1,15}-\d{1,15}/\d{1,15}",
+    }
+    for name, pattern in allowed.items():
+        value = ", ".join(headers.get_all(name, ())).strip()
+        if not re.fullmatch(pattern, value, re.ASCII | re.IGNORECASE):
+            raise UsageError(
+                f"{address.url} comes with {name}: {_printable(value)}, by which it cannot be told "
+                "from another file. Download it in a browser, and give its path."
+            )
+    said = headers.get("Content-Length")
+    if response.status == 206:
+        said = headers.get("Content-Range", "").rpartition("/")[2]
+    total = int(said) if said else None
+    if None not in (address.size, total) and total != address.size:
+        raise UsageError(
+            f"{address.url} announces {total:,} bytes, expected {address.size:,}. Not fetched."
+        )
+    return total
+
+
+def _goes_on(response: Any, start: int) -> bool:
+    """Whether a partial answer is all of the file from `start` on."""
+    said = response.headers.get("Content-Range") or "0-0/0"
+    first, last, total = map(int, re.findall(r"\d+", said))
+    return (first, last + 1) == (start, total) and response.length in (None, total - start)
+
+
+def _copy(
+    read: Callable[[], bytes], part: Path, start: int, total: int | None, address: Address
+) -> None:
     """Append the body; a server that sends more than it announced, or than is expected, is cut."""
     most = address.size if address.size is not None else total
     done = start
     title = part.name.partition("-")[2].removesuffix(".part")
     with (
+        draft(part, most),
         open(part, "ab" if start else "wb") as handle,
         bar(title, (most or 0) // 2**20, "MiB", start // 2**20) as advance,
     ):
-        while chunk := response.read1(_CHUNK):
+        while chunk := _next(read):
             handle.write(chunk)
             advance((done + len(chunk)) // 2**20 - done // 2**20)
             done += len(chunk)
@@ -244,7 +377,14 @@ def _copy(response: Any, part: Path, start: int, total: int | None, address: Add
         handle.flush()
         os.fsync(handle.fileno())
     if total is not None and done < total:
-        raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
+        raise _TryAgain(f"the connection ended after {done:,} of {total:,} bytes")
+
+
+def _next(read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except Exception as error:  # of the network; the disk's must stay what they are
+        raise _TryAgain(_printable(error)) from error
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
@@ -256,6 +396,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
+        Address(newurl)
         if urlsplit(newurl).scheme not in {"https", req.type}:
             raise UsageError(f"{req.full_url} leads to {newurl}, which is not safe. Not followed.")
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -148,8 +148,8 @@ def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
     near = difflib.get_close_matches(name, entries, n=2)
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(
-        f"there is no file {name!r}, and our list (python tools/download.py --list) has no such name."
-        f"{hint} Other names begin with timm:, torchvision:, hf: or https://."
+        f"there is no file {name}, and our list (python tools/download.py --list) has no such "
+        f"name.{hint} Other names begin with timm:, torchvision:, hf: or https://."
     )
 
 
