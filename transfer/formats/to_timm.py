@@ -101,21 +101,33 @@ def write_torchvision(backbone: Backbone, path: Path) -> None:
 
 def verify_timm(backbone: Backbone, folder: Path) -> ParityReport:
     """Timm opens the folder by `local-dir:` and preprocesses by what it finds there."""
-    create = partial(timm.create_model, f"local-dir:{folder}", pretrained=True)
-    network = _on_the_file_s_tensors(create)
-    transform = create_transform(**resolve_data_config({}, model=network))
-    return _verify_timm(backbone, "local-dir", network, transform)
+
+    def load() -> tuple[nn.Module, Any]:
+        create = partial(timm.create_model, f"local-dir:{folder}", pretrained=True)
+        network = _on_the_file_s_tensors(create)
+        transform = create_transform(**resolve_data_config({}, model=network))
+        return _levels_by_timm(backbone, network), transform
+
+    return _verify(backbone, f"timm {timm.__version__}, local-dir", load)
 
 
 def verify_safetensors(backbone: Backbone, path: Path) -> ParityReport:
     """Timm opens the file by `checkpoint_path`; how to feed it is in the header."""
-    spec = backbone.spec
-    own = {"num_classes": spec.num_classes, "checkpoint_path": str(path), **spec.model_args}
-    network = _on_the_file_s_tensors(partial(create_model, spec.arch, **own))
-    with safetensors.safe_open(path, framework="pt") as archive:
-        stated = json.loads(archive.metadata()[sidecar.KEY])["spec"]
-    transform = create_transform(**{key: stated[key] for key in _PREPROCESSING})
-    return _verify_timm(backbone, "checkpoint_path", network, transform)
+
+    def load() -> tuple[nn.Module, Any]:
+        spec = backbone.spec
+        own = {"num_classes": spec.num_classes, "checkpoint_path": str(path), **spec.model_args}
+        network = _on_the_file_s_tensors(partial(create_model, spec.arch, **own))
+        with safetensors.safe_open(path, framework="pt") as archive:
+            stated = json.loads(archive.metadata()[sidecar.KEY])["spec"]
+        transform = create_transform(**{key: stated[key] for key in _PREPROCESSING})
+        return _levels_by_timm(backbone, network), transform
+
+    return _verify(backbone, f"timm {timm.__version__}, checkpoint_path", load)
+
+
+def _levels_by_timm(backbone: Backbone, network: Any) -> nn.Module:
+    return FeatureGetterNet(network.eval(), tuple(level_names(backbone).values()))
 
 
 def _on_the_file_s_tensors(create: Callable[[], nn.Module]) -> nn.Module:
@@ -131,20 +143,23 @@ def _on_the_file_s_tensors(create: Callable[[], nn.Module]) -> nn.Module:
 
 def verify_torchvision(backbone: Backbone, path: Path) -> ParityReport:
     """Torchvision's ResNet class under torchvision's preset, with this mean, std and sizes."""
-    spec = backbone.spec
-    network = torchvision_network(backbone)
-    weights = torch.load(path, weights_only=True, mmap=True)  # no second copy in memory
-    network.load_state_dict(weights, strict=True, assign=True)
-    transform = ImageClassification(
-        crop_size=spec.input_size[1],
-        resize_size=int(spec.input_size[1] / spec.crop_pct),
-        mean=spec.mean,
-        std=spec.std,
-        interpolation=InterpolationMode(spec.interpolation),
-    )
-    names = {f"layer{stage}": f"res{stage + 1}" for stage in (1, 2, 3, 4)}
-    extractor = create_feature_extractor(network.eval(), names)
-    return _verify(backbone, f"torchvision {torchvision.__version__}, ResNet", extractor, transform)
+
+    def load() -> tuple[nn.Module, Any]:
+        spec = backbone.spec
+        network = torchvision_network(backbone)
+        weights = torch.load(path, weights_only=True, mmap=True)  # no second copy in memory
+        network.load_state_dict(weights, strict=True, assign=True)
+        transform = ImageClassification(
+            crop_size=spec.input_size[1],
+            resize_size=int(spec.input_size[1] / spec.crop_pct),
+            mean=spec.mean,
+            std=spec.std,
+            interpolation=InterpolationMode(spec.interpolation),
+        )
+        names = {f"layer{stage}": f"res{stage + 1}" for stage in (1, 2, 3, 4)}
+        return create_feature_extractor(network.eval(), names), transform
+
+    return _verify(backbone, f"torchvision {torchvision.__version__}, ResNet", load)
 
 
 def torchvision_network(backbone: Backbone) -> nn.Module:
@@ -169,21 +184,24 @@ def torchvision_network(backbone: Backbone) -> nn.Module:
     return network
 
 
-def _verify_timm(backbone: Backbone, by: str, network: Any, transform: Any) -> ParityReport:
-    extractor = FeatureGetterNet(network.eval(), tuple(level_names(backbone).values()))
-    return _verify(backbone, f"timm {timm.__version__}, {by}", extractor, transform)
-
-
 @torch.inference_mode()
-def _verify(backbone: Backbone, target: str, extractor: Any, transform: Any) -> ParityReport:
+def _verify(
+    backbone: Backbone, target: str, load: Callable[[], tuple[nn.Module, Any]]
+) -> ParityReport:
     """Raw pixels through their transform to their levels, and through ours.
 
-    The image is not square and larger than what the crop keeps: both are compared too.
+    The image is not square and larger than what the crop keeps: both are compared too. Their
+    network, which `load` gives with its transform, is gone before ours computes.
     """
     size = backbone.spec.input_size[1]
     pixels = raw_image(int(1.3 * size), int(1.7 * size))
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
-    theirs = extractor(transform(image)[None])
+
+    def compute() -> Any:
+        extractor, transform = load()
+        return extractor(transform(image)[None])
+
+    theirs = compute()
     if not isinstance(theirs, dict):
         theirs = dict(zip(level_names(backbone), theirs, strict=True))
     ours = features(backbone, backbone.preprocess()(image)[None])
