@@ -6,7 +6,10 @@ one out. No torch at import.
 
 import json
 import os
+import re
+import reprlib
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -108,7 +111,17 @@ def check(content: Any, kind: Any, name: str) -> Any:
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
         place = place.strip("`").removeprefix("$").removeprefix(".")
-        raise UsageError(f"{name}: {place + ': ' if place else ''}{what}") from error
+        if what.startswith("Expected ") and "..." not in place:
+            got = reprlib.repr(_value_at(content, place))
+            what = f"e{what.partition(', got')[0][1:]}, got {got}"
+        raise UsageError(": ".join(filter(None, (name, place, what)))) from error
+
+
+def _value_at(content: Any, place: str) -> Any:
+    """What stands at a place such as jobs[3].backbone.name."""
+    for key in re.findall(r"[^.\[\]]+", place):
+        content = content[int(key) if isinstance(content, Sequence) else key]
+    return content
 
 
 def _check_depth(content: Any, name: str) -> Any:

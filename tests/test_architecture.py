@@ -22,6 +22,7 @@ PUBLIC = {
     "mixing",
     "models",
     "progress",
+    "reading",
     "run",
     "safe_pickle",
     "spec",
@@ -50,12 +51,14 @@ FILES = sorted(
 # 1,300 of detection; layouts of caption files, images that splits share, tokenizers and notes 700
 # of captioning.
 # Raised for full disks: one module writes every file and holds every lock, 180 lines of all engines.
+# Raised for broken and hostile files: one module reads what a run has left, and the schema of a
+# result, 230 lines of all engines; what a captioner leaves for the report, 70.
 BUDGET = {
-    "pretrain": 5_350,
-    "detection": 8_100,
-    "captioning": 9_300,
-    "classification": 5_350,
-    "together": 16_700,
+    "pretrain": 5_580,
+    "detection": 8_330,
+    "captioning": 9_600,
+    "classification": 5_580,
+    "together": 17_000,
 }
 
 

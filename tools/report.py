@@ -4,8 +4,8 @@ python tools/report.py runs                    Markdown to the terminal
 python tools/report.py runs --out DIR          also DIR/report.html (one page for any browser, no
                                                network), report.md, report.tex, report.csv (runs)
                                                and cells.csv (what the table shows, unrounded)
-python tools/report.py runs --docs FILE.md     also into FILE.md, between the lines
-                                               <!-- report --> and <!-- /report -->
+python tools/report.py runs --docs FILE.md     also into FILE.md, between <!-- report --> or
+                                               <!-- report FOLDER --> and <!-- /report -->
 python tools/report.py runs --check FILE.yaml  compare with expected numbers; exit code 1 where one
                                                is out of tolerance or was not measured
 
@@ -19,11 +19,11 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
-from pretrain.files import write_text
 from tools.support.command import Parser, run_main
-from transfer.report import read_runs, render_files, tabulate, to_markdown
+from transfer.report import read_runs, render_files, tabulate, to_markdown, write_files
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
+from transfer.report.results import printable
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -38,20 +38,24 @@ def main(argv: list[str] | None = None) -> None:
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file; it must name a folder.")
 
+    def leave_out(line: str) -> None:
+        print(f"left out: {line}", file=sys.stderr)
+
     run_set = read_runs(options.runs)
-    for complaint in run_set.complaints:
-        print(f"left out: {complaint}", file=sys.stderr)
+    for line in run_set.complaints:
+        leave_out(line)
     table = tabulate(run_set)
     text = to_markdown(table, run_set)
     outcomes = compare(expected, table)
+    files = render_files(table, run_set, leave_out) if options.out else {}
     print(text, end="")
     if options.docs is not None:  # first, since it may lack the markers
-        replace_between(options.docs, text)
+        replace_between(options.docs, text, options.runs)
     if options.out is not None:
-        for name, content in render_files(table, run_set).items():
-            write_text(options.out / name, content)
+        write_files(options.out, files)
     for outcome in outcomes:
-        print(f"{'ok  ' if outcome.holds else 'FAIL'} {outcome.text}", file=sys.stderr)
+        line = printable(outcome.text)
+        print(f"{'ok  ' if outcome.holds else 'FAIL'} {line}", file=sys.stderr)
     if not all(outcome.holds for outcome in outcomes):
         sys.exit(1)
 

@@ -65,22 +65,20 @@ class Example:
     """An input, and what the network of one run answered."""
 
     answer: str
-    picture: bytes = b""
-    """An image file; empty where there is none."""
+    picture: str = ""
+    """A file in RUN/pictures, which only inputs chosen without a look at their score have."""
     references: tuple[str, ...] = ()
-    is_typical: bool = False
-    """Chosen without a look at its score."""
 
 
 @dataclass(frozen=True)
 class Examples:
     """The same inputs as the networks of several methods answer them: a section of the report."""
 
-    files: tuple[str, ...]
-    """In RUN: what `read` takes."""
+    file: str
+    """In RUN, a JSON file."""
     read: str
-    """"module:function": the contents of the files, bytes (empty where one cannot be read) ->
-    {name of the input: Example}, empty where the run has left none."""
+    """"module:function": (its content, its name for messages) -> {name of the input: Example};
+    UsageError where that is not what a run writes."""
     section: str
     """Identifier of its section on the report's page."""
     title: str
@@ -227,7 +225,7 @@ TASKS: tuple[Task, ...] = (
             grid={"train": 1500, "val": 300, "size": 96},
         ),
         examples=Examples(
-            files=("captions.json", "captions.html"),
+            file="captions.json",
             read="transfer.captioning.examples:read_examples",
             section="captions",
             title="Captions side by side",

@@ -14,11 +14,10 @@ from PIL import Image
 from scipy import stats
 
 from pretrain.errors import UsageError
-from pretrain.run import CHANGEABLE, Result
+from pretrain.run import CHANGEABLE, Result, Run
 from transfer import task
 from transfer.captioning.dataset import CaptionedImage
-from transfer.captioning.page import write_page
-from transfer.captioning.scores import References
+from transfer.captioning.examples import write_examples
 from transfer.report import (
     paper,
     read_runs,
@@ -378,26 +377,29 @@ def test_expected_numbers(tmp_path):
     ("text", "said"),
     [
         ("[", "cannot be read as YAML"),
-        ("rows: 3", "a list `rows`"),
-        ("rows: []", "nothing would be checked"),
-        ("rows: [{}]\nmore: 1", "unknown ['more']"),
-        ("rows: [3]", "row 1: 3 is no mapping"),
-        ("rows: [{task: pretrain, method: a, metric: top1, value: 1}]", "tolerance missing"),
+        ("rows: 3", "rows: expected `array`, got 3"),
+        ("rows: []", "rows: expected `array` of length >= 1, got []"),
+        ("rows: [{}]\nmore: 1", "unknown field `more`"),
+        ("rows: [3]", "rows[0]: expected `object`, got 3"),
+        (
+            "rows: [{task: pretrain, method: a, metric: top1, value: 1}]",
+            "required field `tolerance`",
+        ),
         (
             "rows: [{task: pretrain, method: a, metric: top1, value: .nan, tolerance: 1}]",
-            "value is nan",
+            "value: expected `float` >= -1000000000000.0, got nan",
         ),
         (
             "rows: [{task: pretrain, method: a, metric: top1, value: 1, tolerance: -1}]",
-            "at least 0",
+            "tolerance: expected `float` >= 0.0, got -1",
         ),
         (
             "rows: [{task: pretrain, method: a, metric: top1, value: yes, tolerance: 1}]",
-            "value is True",
+            "value: expected `float`, got True",
         ),
         (
             "rows: [{task: pretrain, method: 3, metric: top1, value: 1, tolerance: 1}]",
-            "method is 3",
+            "method: expected `str`, got 3",
         ),
         (
             "rows: [{task: x, method: a, metric: top1, value: 1, tolerance: 1}]",
@@ -409,7 +411,7 @@ def test_expected_numbers(tmp_path):
         ),
         (
             "rows: [{task: pretrain, method: a, metric: top1, value: 1, tolerance: 1, n: 0}]",
-            "n is 0",
+            "n: expected `int` >= 1, got 0",
         ),
         ("rows: [{task: pretrain, method: a, metrik: top1}]", "unknown ['metrik']"),
         ("rows: [{task: pretrain, arm: a, metric: top1}]", "row 1: arm is called method now"),
@@ -435,37 +437,54 @@ def test_an_expectation_that_fits_several_numbers_is_refused(tmp_path):
 def test_the_text_between_markers_is_replaced_and_nothing_else(tmp_path):
     file = tmp_path / "docs.md"
     file.write_bytes(b"# A\r\n<!-- report -->\r\nold\r\n<!-- /report -->\r\nend\r\n")
-    assert replace_between(file, "new\nlines\n")
+    assert replace_between(file, "new\nlines\n", tmp_path)
     wanted = b"# A\r\n<!-- report -->\r\n\r\nnew\r\nlines\r\n\r\n<!-- /report -->\r\nend\r\n"
     assert file.read_bytes() == wanted
-    assert not replace_between(file, "new\nlines")  # in step already
+    assert not replace_between(file, "new\nlines", tmp_path)  # in step already
     for text in ("none", "<!-- /report --> <!-- report -->", "<!-- report -->" * 2):
         file.write_text(text)
-        with pytest.raises(UsageError, match="one line <!-- report -->"):
-            replace_between(file, "x")
+        with pytest.raises(UsageError, match="a line <!-- report -->"):
+            replace_between(file, "x", tmp_path)
         assert file.read_text() == text
 
 
-def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
+def test_each_folder_of_runs_has_its_own_place(tmp_path):
+    file = tmp_path / "docs.md"
+    a, b = ("<!-- report runs/{} -->\n\n{}\n\n<!-- /report -->\n".format(*x) for x in ("a1", "b2"))
+    plain = "<!-- report -->\n\n3\n\n<!-- /report -->\n"
+    file.write_text(a + "between\n" + b + plain)
+    (tmp_path / "link").symlink_to(tmp_path / "runs")
+    assert replace_between(file, "new", tmp_path / "link" / "b")
+    assert file.read_text() == a + "between\n" + b.replace("2", "new") + plain
+    assert replace_between(file, "new", tmp_path)
+    assert file.read_text().endswith(plain.replace("3", "new"))
+    file.write_text(a)
+    with pytest.raises(UsageError, match=r"0 of its markers are for .*<!-- report runs/b -->"):
+        replace_between(file, "x", tmp_path / "runs" / "b")
+
+
+def test_what_a_captioner_leaves_is_shown_with_pictures_and_references(tmp_path):
     images = []
     for number in range(5):
         Image.new("RGB", (8, 6), (50 * number, 0, 0)).save(tmp_path / f"{number}.png")
         images.append(CaptionedImage(number, tmp_path / f"{number}.png", (f"thing <{number}>",)))
-    wanted = References({image.image_id: image.captions for image in images})
     runs = []
     for method in ("none", "cutmix"):
         folder = tmp_path / method
-        folder.mkdir()
         said = {image.image_id: f"{method} sees {image.image_id}" for image in images}
-        rows = [{"image_id": key, "caption": text} for key, text in said.items()]
-        (folder / "captions.json").write_text(json.dumps(rows))
-        write_page(folder / "captions.html", images, said, wanted.score(said), method)
+        write_examples(Run(folder), images, said, [1, 2, 4])
         runs.append(FinishedRun(result("captioning", method, 0, 0.0), method, folder))
-    table = tabulate(RunSet(tuple(runs)))
-    shown = compare_examples(table, table.settings[0], task.by_name("captioning").examples, 3)
-    assert [example.name for example in shown] == ["0", "1", "3"]
+
+    def compare(runs: list, count: int) -> tuple[list, list[str]]:
+        table, log = tabulate(RunSet(tuple(runs))), []
+        examples = task.by_name("captioning").examples
+        return compare_examples(table, table.settings[0], examples, count, log.append), log
+
+    shown, log = compare(runs, 3)
+    assert [example.name for example in shown] == ["1", "2", "4"]
+    assert log == []
     for example in shown:
-        assert example.picture is not None
+        assert (example.picture.width, example.picture.height) == (8, 6)
         assert example.references == (f"thing <{example.name}>",)
         assert [text for _, text in example.answers] == [
             f"none sees {example.name}", f"cutmix sees {example.name}"
@@ -473,9 +492,21 @@ def test_a_captioner_s_own_page_gives_pictures_and_references(tmp_path):
     # another pretraining of the same method is another captioner
     facts = {**runs[1].result.backbone, "recipe_hash": "aaaa1111", "fingerprint": "x"}
     other = replace(runs[1], result=replace(runs[1].result, backbone=facts), folder="other")
-    table = tabulate(RunSet((*runs, other)))
-    (example,) = compare_examples(table, table.settings[0], task.by_name("captioning").examples, 1)
+    ((example,), _) = compare([*runs, other], 1)
     assert len(example.answers) == 3
+    # of a run of before there are captions alone
+    rows = json.loads((tmp_path / "none" / "captions.json").read_text())
+    assert [row["file_name"] for row in rows] == [f"{n}.png" for n in range(5)]
+    for method in ("none", "cutmix"):
+        old = [{key: row[key] for key in ("image_id", "caption")} for row in rows]
+        (tmp_path / method / "captions.json").write_text(json.dumps(old))
+    shown, log = compare(runs, 5)
+    assert [(one.picture, one.references) for one in shown] == [(None, ())] * 5
+    assert log == []
+    (tmp_path / "none" / "captions.json").write_text(json.dumps([*rows, {"image_id": 9}]))
+    shown, log = compare(runs, 5)
+    assert shown == []
+    assert log == ["none/captions.json: [5]: Object missing required field `caption`"]
 
 
 def test_pretrainings_of_one_name_and_seed_that_differ_are_never_averaged():
@@ -515,7 +546,7 @@ def test_backbones_that_nothing_tells_apart_are_in_no_cell_and_are_named():
 
 def test_what_may_change_on_resume_makes_no_other_column_and_no_other_configuration():
     changed = {"accumulate": 4, "cache": "x", "workers": 9, "tensorboard": True, "checkpoints": {}}
-    changed |= {"loader": {"workers": 9}}
+    changed |= {"loader": {"workers": 9}, "digest": "bytes"}
     assert set(changed) == {*CHANGEABLE, "workers"}  # of results of before
     runs = [
         result("detection", "none", 0, 60.0),
@@ -568,7 +599,7 @@ def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, 
             task.Picture("balls.png", "balls", "The balls", "As they flew.", "{method} balls", 40),
         ),
         examples=task.Examples(
-            files=("throws.json",),
+            file="throws.json",
             read="juggling:read_throws",
             section="throws",
             title="Throws side by side",
@@ -615,5 +646,5 @@ def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, 
     assert [outcome.holds for outcome in compare(read_expected(file), table)] == [True]
 
 
-def read_throws(throws: bytes) -> dict[str, task.Example]:
-    return {name: task.Example(answer) for name, answer in json.loads(throws).items()}
+def read_throws(throws: dict, name: str) -> dict[str, task.Example]:
+    return {name: task.Example(answer) for name, answer in throws.items()}

@@ -24,36 +24,66 @@ def changed(**fields) -> str:
     return json.dumps(GOOD | fields)
 
 
+def nested(depth: int) -> dict:
+    content: dict = {}
+    for _ in range(depth):
+        content = {"a": content}
+    return content
+
+
 BAD = {
     "torn": (json.dumps(GOOD)[:200], "cannot be read as JSON"),
     "empty": ("", "cannot be read as JSON"),
     "foreign": ('{"format": "other"}', "no result of this project (format 'other'"),
     "unformatted": ('{"format": [{"a": 1}]}', "no result of this project"),
-    "list": ("[1, 2]", "holds a list"),
-    "number": ("3", "holds a number"),
-    "null": ("null", "holds null"),
+    "list": ("[1, 2]", "expected `object`, got [1, 2]"),
+    "number": ("3", "expected `object`, got 3"),
+    "null": ("null", "expected `object`, got None"),
     "bytes": (b"\xff\xfe\x00", "no text in UTF-8"),
     "deep": ("[" * 100_000, "nested too deeply"),
     "deep_object": ('{"a":' * 100_000, "nested too deeply"),
     "digits": ('{"a": ' + "9" * 5000 + "}", "cannot be read as JSON"),
     "surrogate": (json.dumps(GOOD).replace('"net"', '"\\ud800"'), "no text in UTF-8"),
-    "unknown_field": (changed(more=1), "unknown fields ['more']"),
-    "missing_field": (json.dumps({"format": "result/1"}), "missing or unknown fields"),
+    "missing_field": (json.dumps({"format": "result/2"}), "missing required field `task`"),
     "wrong_task": (changed(task="juggling"), "task 'juggling'"),
-    "task_list": (changed(task=["pretrain"]), "task is ['pretrain'], expected a text"),
-    "metrics_list": (changed(metrics=[1]), "metrics is [1], expected an object"),
-    "text_metric": (changed(metrics={"top1": "91"}), "metrics.top1 is '91'"),
-    "true_metric": (changed(metrics={"top1": True}), "metrics.top1 is True"),
-    "nan": (changed(metrics={"top1": float("nan")}), "metrics.top1 is nan, no finite number"),
-    "infinite": (changed(metrics={"top1": 1}).replace('"top1": 1', '"top1": 1e999'), "is inf"),
-    "huge": (changed(metrics={"top1": 10**400}), "no finite number"),
-    "backbone": (changed(backbone={"name": "x"}), "backbone has no arch"),
-    "method": (changed(backbone=GOOD["backbone"] | {"method": None}), "backbone.method is None"),
-    "seed": (changed(backbone=GOOD["backbone"] | {"seed": "0"}), "backbone.seed is '0'"),
-    "epochs": (changed(backbone=GOOD["backbone"] | {"epochs": [3]}), "backbone.epochs is [3]"),
-    "data": (changed(data={"train": 3}), "data has no name"),
-    "config": (changed(config="x"), "config is 'x'"),
-    "seconds": (changed(seconds=None), "seconds is None"),
+    "task_list": (changed(task=["pretrain"]), "task: expected `str`, got ['pretrain']"),
+    "metrics_list": (changed(metrics=[1]), "metrics: expected `object`, got [1]"),
+    "text_metric": (changed(metrics={"top1": "91"}), "metrics.top1: expected `float`, got '91'"),
+    "true_metric": (changed(metrics={"top1": True}), "metrics.top1: expected `float`, got True"),
+    "nan": (changed(metrics={"top1": float("nan")}), ">= -1000000000000.0, got nan"),
+    "infinite": (changed(metrics={"top1": 1}).replace('"top1": 1', '"top1": 1e999'), "got inf"),
+    "huge": (changed(metrics={"top1": 10**399}), "metrics.top1: Number out of range"),
+    "very_large": (changed(metrics={"top1": 1e300}), "float` <= 1000000000000.0, got 1e+300"),
+    "best_epoch": (
+        changed(metrics={"top1": 1.0, "best_epoch": [1]}),
+        "best_epoch: expected `int | null`, got [1]",
+    ),
+    "nested_350": (changed(config=nested(350)), "nested too deeply"),
+    "nested_900": (changed(config=nested(900)), "nested too deeply"),
+    "config_name": (changed(config={"name": ["r"]}), "config.name: expected `str`, got ['r']"),
+    "config_data": (changed(config={"data": 3}), "config.data: expected `str | null`, got 3"),
+    "memory": (changed(environment={"peak_memory_mib": 10**399}), "out of range"),
+    "device": (
+        changed(environment={"device": {}}),
+        "environment.device: expected `str | null`, got {}",
+    ),
+    "data_list": (changed(data=["d"]), "data: expected `object`, got ['d']"),
+    "backbone": (changed(backbone={"name": "x"}), "backbone: Object missing required field `arch`"),
+    "method": (
+        changed(backbone=GOOD["backbone"] | {"method": None}),
+        "backbone.method: expected `str`, got None",
+    ),
+    "seed": (
+        changed(backbone=GOOD["backbone"] | {"seed": "0"}),
+        "backbone.seed: expected `int | null`, got '0'",
+    ),
+    "epochs": (
+        changed(backbone=GOOD["backbone"] | {"epochs": [3]}),
+        "backbone.epochs: expected `float | null`, got [3]",
+    ),
+    "data": (changed(data={"train": 3}), "data: Object missing required field `name`"),
+    "config": (changed(config="x"), "config: expected `object`, got 'x'"),
+    "seconds": (changed(seconds=None), "seconds: expected `float`, got None"),
     "long": (changed(task="x" * 9999), "..."),
 }
 
@@ -168,7 +198,8 @@ def test_cells_of_a_grid(tmp_path):
         "grid/grid.json, cell 8",
     ]
     (tmp_path / "grid" / "grid.json").write_text('{"format": "grid/1", "cells": 3}')
-    assert read_runs(tmp_path).complaints[0].startswith("grid/grid.json: cells is 3")
+    (told,) = read_runs(tmp_path).complaints
+    assert told == "grid/grid.json: cells: expected `array`, got 3"
 
 
 def test_a_grid_without_a_result_is_something_to_report(tmp_path):
@@ -207,8 +238,8 @@ def test_results_and_grids_of_before_are_read(tmp_path):
     put(tmp_path, "c", json.dumps({**old, "backbone": [1]}))
     put(tmp_path, "d", '{"format": "result/1"}')
     told = {line.split("/")[0]: line for line in read_runs(tmp_path).complaints}
-    assert "backbone is [1], expected an object" in told["c"]
-    assert "missing or unknown fields" in told["d"]
+    assert "backbone: expected `object`, got [1]" in told["c"]
+    assert "backbone: expected `object`, got None" in told["d"]
 
 
 def test_jobs_of_a_grid(tmp_path):
@@ -218,4 +249,4 @@ def test_jobs_of_a_grid(tmp_path):
     assert [(job.folder, job.state, job.why) for job in found.unfinished] == [
         ("a", "failed", "no memory")
     ]
-    assert found.complaints == ("grid.json, job 2: the job is 'nonsense', expected an object",)
+    assert found.complaints == ("grid.json, job 2: expected `object`, got 'nonsense'",)

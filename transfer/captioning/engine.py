@@ -15,6 +15,7 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.files import write_text
 from pretrain.progress import log
+from pretrain.reading import read_json
 from pretrain.run import Result, Run, environment, plain
 from pretrain.training import MicroBatch, TrainLoop, TrainState, optimizer_step, save_epoch
 from transfer.captioning.attention_maps import attention_maps
@@ -23,7 +24,8 @@ from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.dataset import Id
 from transfer.captioning.decoder import caption_loss
-from transfer.captioning.page import sections, write_page
+from transfer.captioning.examples import write_examples
+from transfer.captioning.page import TYPICAL, sections, write_page
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
 from transfer.captioning.scores.notes import caption_notes
@@ -66,7 +68,7 @@ def finetune(
     identity = plain(config), backbone.fingerprint()
     run.refuse(*identity)
     words = run.folder / "vocabulary.json"
-    if words.exists() and json.loads(words.read_text()) != list(setup.vocabulary.words):
+    if words.exists() and read_json(words) != list(setup.vocabulary.words):
         raise UsageError(
             f"{run.folder} was started with another vocabulary: the training captions have changed "
             "since. Give the same data, or another --out."
@@ -239,10 +241,10 @@ def _finish(
     scores = references.score(captions)
     for note in caption_notes(f"the captions of {name}", captions.items(), tokenizer, TOKENIZER):
         log(note)
-    rows = [{"image_id": image_id, "caption": caption} for image_id, caption in captions.items()]
     captioner.save(run.folder / "captioner.pth")
-    write_text(run.folder / "captions.json", json.dumps(rows))
-    chosen = set(chain.from_iterable(sections(scores).values()))
+    on_page = sections(scores)
+    write_examples(run, split.images, captions, on_page[TYPICAL])
+    chosen = set(chain.from_iterable(on_page.values()))
     shown = split.take([image.image_id in chosen for image in split.images])
     batches = data.batches(shown, 50, trained)
     maps = attention_maps(captioner, decoder, shown.images, captions, batches)

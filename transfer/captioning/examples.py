@@ -1,54 +1,73 @@
 """The captions of a finished run, its images and references: what the report shows side by side.
 
-No torch: it reads what the run has written, captions.json and its page captions.html.
+    RUN/captions.json             MS-COCO's results, each with file_name and references
+    RUN/pictures/example_N.webp   a few of the images, small; `picture` of their captions
+
+No torch at import.
 """
 
-import base64
-import binascii
 import json
-import re
-from html import unescape
+from collections.abc import Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, TypedDict
 
+from msgspec import Meta
+from PIL import Image
+
+from pretrain.files import atomic, write_text
+from pretrain.reading import check
+from pretrain.run import Run
 from transfer.task import Example
 
-_PICTURE = re.compile(r'src="data:image/(?:jpeg|png|webp|gif|bmp);base64,([A-Za-z0-9+/=]+)"')
+if TYPE_CHECKING:
+    from transfer.captioning.image_files import CaptionedImage
+
+Id = int | str
+_WIDTH = 320
 
 
-def read_examples(captions_json: bytes, captions_html: bytes) -> dict[str, Example]:
-    """{image: its caption, with picture and references where it is on the run's page}.
+class _Row(TypedDict):
+    image_id: int | str
+    caption: str
+    references: NotRequired[list[str]]
+    picture: NotRequired[Annotated[str, Meta(pattern=r"^\w+\.\w+$")]]
 
-    Those that the page shows whatever their score come first. Without readable captions there are
-    none; a page that is none of ours only adds nothing.
+
+def write_examples(
+    run: Run,
+    images: "Sequence[CaptionedImage]",
+    captions: Mapping[Id, str],
+    shown: Collection[Id],
+) -> None:
+    """Write captions.json, and a picture of each image in `shown`."""
+    from pretrain.images import decode
+
+    rows: list[dict[str, Any]] = []
+    for image in images:
+        row: dict[str, Any] = {
+            "image_id": image.image_id,
+            "caption": captions[image.image_id],
+            "file_name": image.path.name,
+            "references": image.captions,
+        }
+        if image.image_id in shown:
+            row["picture"] = f"example_{len(rows)}.webp"
+            picture = Image.fromarray(decode(image.path).permute(1, 2, 0).numpy())
+            picture.thumbnail((_WIDTH, _WIDTH))
+            with atomic(run.picture(row["picture"])) as temporary:
+                picture.save(temporary, "webp")
+        rows.append(row)
+    write_text(run.folder / "captions.json", json.dumps(rows))
+
+
+def read_examples(content: Any, name: str) -> dict[str, Example]:
+    """{image: its caption, picture and references} of a captions.json.
+
+    Raises:
+        UsageError: it is none of ours; the message begins with `name`.
     """
-    try:
-        rows = json.loads(captions_json)
-        captions = {str(row["image_id"]): str(row["caption"]) for row in rows}
-        "".join(captions.values()).encode()  # half of a surrogate pair cannot be written
-    except (ValueError, TypeError, KeyError, RecursionError):
-        return {}
-    figures: dict[str, Example] = {}
-    for section in captions_html.decode("utf-8", "replace").split("<h2>"):
-        is_typical = not section.startswith(("Best", "Worst"))
-        for figure in section.split("<figure>")[1:]:
-            named = re.search(r"image (.+?)\s*</small>", figure)
-            name = unescape(named.group(1)) if named else ""
-            if name not in captions or (name in figures and not is_typical):
-                continue
-            references = re.findall(r"<li>(.*?)</li>", figure, re.DOTALL)
-            figures.pop(name, None)
-            figures[name] = Example(
-                captions[name],
-                _decode(_PICTURE.search(figure)),
-                tuple(unescape(text).strip() for text in references),
-                is_typical,
-            )
-    typical = {name: example for name, example in figures.items() if example.is_typical}
-    others = {name: Example(caption) for name, caption in captions.items()}
-    return typical | others | figures
-
-
-def _decode(source: re.Match[str] | None) -> bytes:
-    try:
-        return base64.b64decode(source.group(1)) if source else b""
-    except binascii.Error:
-        return b""
+    return {
+        str(row["image_id"]): Example(
+            row["caption"], row.get("picture", ""), tuple(row.get("references", ()))
+        )
+        for row in check(content, list[_Row], name)
+    }

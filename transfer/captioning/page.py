@@ -28,6 +28,8 @@ b { font-weight: 600; } small, details { opacity: .75; font-size: .85rem; }
 ul { margin: .3rem 0 0; padding-left: 1.1rem; }
 table { border-collapse: collapse; } td, th { padding: .1rem 1.2rem .1rem 0; text-align: left; }
 """
+TYPICAL = "Spread evenly over the set"
+"""The section of images that are chosen without a look at their scores."""
 _PER_IMAGE = ("CIDEr", "METEOR", "Bleu_4")
 # what a file begins with -> its kind, for browsers
 _KINDS = {b"\xff\xd8": "jpeg", b"\x89PNG": "png", b"GIF8": "gif", b"RIFF": "webp", b"BM": "bmp"}
@@ -68,7 +70,7 @@ def sections(scores: Scores[Id], count: int = 8) -> dict[str, list[Id]]:
     return {
         "Best by CIDEr": ranked[:count],
         "Worst by CIDEr": ranked[::-1][: min(count, len(ids) - count)],
-        "Spread evenly over the set": [ids[n * len(ids) // count] for n in range(count)],
+        TYPICAL: [ids[n * len(ids) // count] for n in range(count)],
     }
 
 

@@ -12,15 +12,19 @@ Which numbers, curves, pictures and examples are shown, transfer/task.py says. N
 what runs have written.
 """
 
-from collections.abc import Sequence
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from pretrain.errors import UsageError
+from pretrain.files import draft_folder, publish, write_text
 from pretrain.run import Result
 from transfer.report.flat import cells_csv, runs_csv
 from transfer.report.latex import to_latex
 from transfer.report.markdown import to_markdown
 from transfer.report.page import to_html
-from transfer.report.results import FinishedRun, RunSet, read_runs
+from transfer.report.results import FinishedRun, Log, RunSet, read_runs
 from transfer.report.table import Table, tabulate
 
 __all__ = [
@@ -31,6 +35,7 @@ __all__ = [
     "tabulate",
     "to_html",
     "to_markdown",
+    "write_files",
 ]
 
 
@@ -50,12 +55,41 @@ def results_to_markdown(results: Sequence[Result]) -> str:
     return to_markdown(tabulate(run_set), run_set)
 
 
-def render_files(table: Table, run_set: RunSet) -> dict[str, str]:
-    """{file name: content} of everything that --out writes."""
+def render_files(table: Table, run_set: RunSet, log: Log = lambda line: None) -> dict[str, str]:
+    """{file name: content} of everything that --out writes.
+
+    `log` takes a line for each log, picture or file of examples that is left out.
+    """
     return {
         "report.md": to_markdown(table, run_set),
-        "report.html": to_html(table, run_set),
+        "report.html": to_html(table, run_set, log),
         "report.csv": runs_csv(run_set),
         "cells.csv": cells_csv(table),
         "report.tex": to_latex(table),
     }
+
+
+def write_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Write {name: content} into a folder, all or none; nothing else in it is touched.
+
+    Raises:
+        UsageError: one cannot be written; those of before are unchanged.
+    """
+    for name in files:
+        if (folder / name).is_dir():
+            raise UsageError(f"{folder / name} is a folder. Name another --out, or remove it.")
+    with draft_folder(folder / "report.html") as draft:
+        for name, text in files.items():
+            write_text(draft / name, text)
+            if (folder / name).is_file():
+                shutil.copy2(folder / name, draft / f"{name}.before")
+        try:
+            for name in files:
+                publish(draft / name, folder / name)
+        except BaseException:
+            for name in files:
+                if (before := draft / f"{name}.before").exists():
+                    os.replace(before, folder / name)
+                elif not (draft / name).exists():
+                    (folder / name).unlink()
+            raise

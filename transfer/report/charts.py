@@ -2,20 +2,25 @@
 
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pretrain.errors import UsageError
+from pretrain.reading import Number, check, read_bytes
 from transfer import task
 from transfer.report import svg
-from transfer.report.results import FinishedRun, is_number, read_bytes
+from transfer.report.results import FinishedRun, Log
 from transfer.report.table import Column, Row, Table, row_of
 from transfer.report.words import p_text
 from transfer.statistics import FEWEST, Difference
 
 _MOST_POINTS = 200
 _MOST_RUNS = 8
+_LARGEST_LOG = 4 * 2**20  # bytes
+_NARROWEST = 1e-6  # what an axis spans at least
 STYLES = 6
 """Line styles that page.css knows, from a0 to a5."""
 
@@ -54,7 +59,7 @@ def _forest(
     column: Column, compared: Sequence[tuple[str, str, Difference, float]], name: str
 ) -> Chart:
     """From (short label, full label, difference, half of its interval) of each comparison."""
-    reach = max(abs(one.mean) + half for *_, one, half in compared) * 1.08 or 1.0
+    reach = max(_NARROWEST, *(1.08 * (abs(one.mean) + half) for *_, one, half in compared))
     often = Counter(short for short, *_ in compared)
     left, right, row_height = 12, svg.WIDTH - 12, 46
     bottom = 8 + row_height * len(compared)
@@ -83,8 +88,11 @@ def _forest(
     return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in compared)]))
 
 
-def curves(table: Table) -> Iterator[Chart]:
-    """One chart for each setting of which a run has logged its score at least twice."""
+def curves(table: Table, log: Log) -> Iterator[Chart]:
+    """One chart for each setting of which a run has logged its score at least twice.
+
+    `log` takes a line for each log.jsonl of which something is left out.
+    """
     for number, setting in enumerate(table.settings, 1):
         if (curve := task.by_name(setting.task).curve) is None:
             continue
@@ -92,7 +100,7 @@ def curves(table: Table) -> Iterator[Chart]:
         taken = Counter[Row]()
         for run in table.runs[setting]:
             row = row_of(run.result.backbone)
-            if taken[row] < _MOST_RUNS and (points := _logged(run, curve)):
+            if taken[row] < _MOST_RUNS and (points := _logged(run, curve, log)):
                 taken[row] += 1
                 lines.append((row, points))
         if any(len(points) > 1 for _, points in lines):
@@ -101,38 +109,47 @@ def curves(table: Table) -> Iterator[Chart]:
             yield Chart(setting.task, head, drawing, " ".join([head, *map(table.name, taken)]))
 
 
-def _logged(run: FinishedRun, curve: task.Metric) -> Points:
-    """(epoch, score) of a run's log, thinned out; a torn or foreign line ends it."""
-    points: Points = []
+def _logged(run: FinishedRun, curve: task.Metric, log: Log) -> Points:
+    """(epoch, score) of a run's log, thinned out, up to a line that is no record."""
+    name = f"{run.folder}/log.jsonl"
+    if run.path is None or not os.path.lexists(run.path / "log.jsonl"):
+        return []
     try:
-        log = read_bytes(run.path / "log.jsonl") if run.path else b""
-        for line in log.decode("utf-8", "replace").splitlines():
-            record = json.loads(line)
-            if isinstance(record, dict) and is_number(record.get(curve.key)):
-                if not is_number(record.get("epoch")):
-                    break
-                points.append((float(record["epoch"]), curve.factor * float(record[curve.key])))
-    except (UsageError, ValueError, RecursionError):
-        pass
+        lines = read_bytes(run.path / "log.jsonl", name, _LARGEST_LOG).splitlines(keepends=True)
+    except UsageError as error:
+        log(str(error))
+        return []
+    points: Points = []
+    for number, line in enumerate(lines, 1):
+        try:
+            record = check(json.loads(line), dict[str, Any], name)
+            if curve.key in record:
+                epoch, score = (check(record.get(key), Number, key) for key in ("epoch", curve.key))
+                points.append((epoch, curve.factor * score))
+        except (ValueError, RecursionError):
+            if line.endswith(b"\n"):  # and was not torn by a kill
+                log(f"{name}: line {number} is no record of an epoch; it ends there")
+            break
     return points[:: max(1, math.ceil(len(points) / _MOST_POINTS))]
 
 
 def _draw_curves(table: Table, lines: list[tuple[Row, Points]], title: str, name: str) -> str:
     epochs, scores = zip(*(point for _, points in lines for point in points), strict=True)
     first, last, low, high = min(epochs), max(epochs), min(scores), max(scores)
-    margin = (high - low) * 0.05 or 1.0
+    margin = (high - low) * 0.05 if high - low > _NARROWEST else 1.0
     low, high = low - margin, high + margin
     styles = _styles(table, [row for row, _ in lines])
     often = Counter(row.title for row in styles)
     left, right, top = 38, svg.WIDTH - 10, 10 + 16 * len(styles)
     bottom = top + 170
-    x_of = svg.scale((first, last if last > first else first + 1), (left, right))
+    is_span = last - first > _NARROWEST
+    x_of = svg.scale((first, last if is_span else first + 1), (left, right))
     y_of = svg.scale((low, high), (bottom, top))
     body = []
     for tick in svg.ticks(low, high):
         body.append(svg.line(left, y_of(tick), right, y_of(tick), "grid"))
         body.append(svg.text(left - 6, y_of(tick) + 4, f"{tick:g}", "tick", "end"))
-    for tick in svg.ticks(first, last) if last > first else [first]:
+    for tick in svg.ticks(first, last) if is_span else [first]:
         if tick == int(tick):
             body.append(svg.text(x_of(tick), bottom + 15, f"{tick:g}", "tick", "middle"))
     body.append(svg.text(right, bottom + 29, "epoch", "tick", "end"))

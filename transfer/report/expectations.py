@@ -12,55 +12,57 @@ columns fit: `recipe` and `data` of the column, as the legend of the table names
 is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import yaml
+from msgspec import Meta, Struct, structs
 
 from pretrain.errors import UsageError
+from pretrain.reading import Number, check, read_yaml
 from transfer import task
 from transfer.report.flat import cell_facts
-from transfer.report.results import is_number
 from transfer.report.table import Table
 
-_NEEDED = ("task", "method", "metric", "value")
 _CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "recipe_hash")
-_ALLOWED = (*_NEEDED, "tolerance", "n", "against", *_CHOOSING)
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
-# key -> whether its value is right, and what it should be
-_KINDS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    **dict.fromkeys(_ALLOWED, (lambda value: isinstance(value, str), "a text (in quotes)")),
-    "value": (is_number, "a number"),
-    "tolerance": (lambda value: is_number(value) and value >= 0, "a number of at least 0"),
-    "n": (lambda n: isinstance(n, int) and is_number(n) and n >= 1, "a number of pretrainings"),
-}
 
 
-@dataclass(frozen=True)
-class Expected:
+class Expected(Struct, frozen=True, kw_only=True):
     """One number that a table should hold."""
 
-    value: float
-    tolerance: float
-    n: int | None
-    chosen_by: dict[str, Any]
-    """What its cell must have: task, method, metric, against (None where it is no difference), and
-    more where given."""
+    task: str
+    method: str
+    metric: str
+    value: Number
+    tolerance: Annotated[float, Meta(ge=0, le=1e12)]
+    n: Annotated[int, Meta(ge=1)] | None = None
+    against: str | None = None
+    arch: str | None = None
+    recipe: str | None = None
+    data: str | None = None
+    engine: str | None = None
+    pretraining: str | None = None
+    recipe_hash: str | None = None
 
     @property
     def title(self) -> str:
         """As a message names it."""
-        facts = self.chosen_by
-        against = f" - {facts['against']}" if facts["against"] else ""
-        more = [f"{key} {facts[key]}" for key in _CHOOSING if key in facts]
-        return ", ".join([f"{facts['task']} {facts['metric']}", facts["method"] + against, *more])
+        against = f" - {self.against}" if self.against else ""
+        more = [f"{key} {value}" for key in _CHOOSING if (value := getattr(self, key)) is not None]
+        return ", ".join([f"{self.task} {self.metric}", self.method + against, *more])
 
     def fits(self, facts: dict[str, Any]) -> bool:
         """Whether it is about the number of these `cell_facts`; data with or without its sizes."""
         short = facts | {"data": facts["data"].split(" (")[0]}
-        return all(value in (facts[key], short[key]) for key, value in self.chosen_by.items())
+        wanted = {key: getattr(self, key) for key in ("task", "method", "metric", "against")}
+        wanted |= {key: value for key in _CHOOSING if (value := getattr(self, key)) is not None}
+        return all(value in (facts[key], short[key]) for key, value in wanted.items())
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    rows: Annotated[list[dict[str, Any]], Meta(min_length=1)]
+    tolerance: float | None = None
 
 
 @dataclass(frozen=True)
@@ -78,41 +80,23 @@ def read_expected(path: Path) -> list[Expected]:
         UsageError: no such file, no YAML, or rows that say too little, too much or nonsense.
     """
     where = f"--check {path}"
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise UsageError(f"{where}: cannot be read as YAML: {error}") from error
-    if not isinstance(content, dict) or not isinstance(content.get("rows"), list):
-        raise UsageError(f"{where}: expected a mapping with a list `rows`, see docs/report.md.")
-    if unknown := [key for key in content if key not in ("rows", "tolerance")]:
-        raise UsageError(f"{where}: unknown {unknown}; allowed are rows, tolerance.")
-    if not content["rows"]:
-        raise UsageError(f"{where}: rows is empty, so nothing would be checked.")
-    return [
-        _parse_row(row, content.get("tolerance"), f"{where}: row {number}")
-        for number, row in enumerate(content["rows"], 1)
-    ]
+    file = check(read_yaml(path, where), _File, where)
+    rows = enumerate(file.rows, 1)
+    return [_parse_row(row, file.tolerance, f"{where}: row {number}") for number, row in rows]
 
 
-def _parse_row(row: Any, tolerance: Any, where: str) -> Expected:
-    if not isinstance(row, dict):
-        raise UsageError(f"{where}: {row!r} is no mapping.")
+def _parse_row(row: dict[str, Any], tolerance: float | None, where: str) -> Expected:
     for old in _RENAMED.keys() & row:
         raise UsageError(f"{where}: {old} is called {_RENAMED[old]} now.")
-    if unknown := [key for key in row if key not in _ALLOWED]:
-        raise UsageError(f"{where}: unknown {unknown}; allowed are {', '.join(_ALLOWED)}.")
-    row = {"tolerance": tolerance} | row
-    if missing := [key for key in (*_NEEDED, "tolerance") if row.get(key) is None]:
-        raise UsageError(f"{where}: {', '.join(missing)} missing.")
-    for key, value in row.items():
-        is_right, kind = _KINDS[key]
-        if not is_right(value):
-            raise UsageError(f"{where}: {key} is {value!r}, expected {kind}.")
-    known = [metric.key for metric in task.by_name(row["task"], f"{where}: ").metrics]
-    if row["metric"] not in known:
-        raise UsageError(f"{where}: metric {row['metric']!r}; known are {', '.join(known)}.")
-    value, tolerance, n = row.pop("value"), row.pop("tolerance"), row.pop("n", None)
-    return Expected(value, tolerance, n, {"against": None} | row)
+    if unknown := sorted(row.keys() - {field.name for field in structs.fields(Expected)}):
+        allowed = ", ".join(field.name for field in structs.fields(Expected))
+        raise UsageError(f"{where}: unknown {unknown}; allowed are {allowed}.")
+    given = {} if tolerance is None else {"tolerance": tolerance}
+    expected: Expected = check(given | row, Expected, where)
+    known = [metric.key for metric in task.by_name(expected.task, f"{where}: ").metrics]
+    if expected.metric not in known:
+        raise UsageError(f"{where}: metric {expected.metric!r}; known are {', '.join(known)}.")
+    return expected
 
 
 def compare(expected: list[Expected], table: Table) -> list[Outcome]:

@@ -3,29 +3,31 @@
 import csv
 import io
 import json
+import re
 from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from transfer.report.results import RunSet
-from transfer.report.table import Cell, Column, Row, Table, setting_of
+from transfer.report.results import RunSet, printable
+from transfer.report.table import Cell, Column, Row, Table, settings_of
 
 _NO_DIFFERENCE = {"state": "not measured", "n": 0}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+# a text that a spreadsheet takes for a formula, also in the wide letters of East Asia; no number
+_FORMULA = re.compile(r"(?![-+]?\d*\.?\d+([eE][-+]?\d+)?$)\s*[-=+@\uff1d\uff0b\uff0d\uff20]")
 
 
 def runs_csv(run_set: RunSet) -> str:
     """One line per run: folder, state, and every field of the result by its dotted name.
 
-    Runs without a result stand below, with their state and reason. A text that a spreadsheet would
-    take for a formula is preceded by an apostrophe.
+    Runs without a result stand below, with their state and reason. Texts are one line, without
+    control characters; one that a spreadsheet would take for a formula begins with an apostrophe.
     """
     lines = []
-    for run in run_set.runs:
+    for run, setting in zip(run_set.runs, settings_of(run_set.runs), strict=True):
         result = run.result
         line: dict[str, Any] = {"folder": run.folder, "state": "done", "why": None}
         line |= {"task": result.task, "metric": result.metric, "seed": result.seed}
-        line |= {"setting": setting_of(result).digest, "seconds": result.seconds}
+        line |= {"setting": setting.digest, "seconds": result.seconds}
         for part in ("backbone", "metrics", "data", "environment", "config"):
             line |= flatten(getattr(result, part), part)
         lines.append(line)
@@ -85,11 +87,14 @@ def _cell(cell: Cell) -> dict[str, Any]:
 
 def _csv(lines: list[dict[str, Any]]) -> str:
     text, names = io.StringIO(), dict.fromkeys(name for line in lines for name in line)
-    writer = csv.DictWriter(text, names, lineterminator="\n")
-    writer.writeheader()  # None and what a line lacks become empty
-    writer.writerows({name: _plain(value) for name, value in line.items()} for line in lines)
+    rows = [names, *([line.get(name) for name in names] for line in lines)]
+    csv.writer(text, lineterminator="\n").writerows(map(_plain, row) for row in rows)
     return text.getvalue()
 
 
 def _plain(value: Any) -> Any:
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """A cell; None becomes an empty one."""
+    if not isinstance(value, str):
+        return value
+    text = printable(value)
+    return f"'{text}" if _FORMULA.match(text) else text

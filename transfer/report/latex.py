@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable
 
 from transfer.report import paper
+from transfer.report.results import printable
 from transfer.report.table import Cell, Table
 from transfer.report.words import cell_text, difference_text, mean_text, p_text, rules, short_table
 from transfer.statistics import Difference
@@ -14,8 +15,10 @@ _NAMES = zip(
 _SPECIAL = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
     | {letter: rf"\text{name}{{}}" for letter, name in _NAMES}
-    | {"±": r"$\pm$", "\n": " "}
+    | {"±": r"$\pm$"}
 )
+# what would be read as an option of the line break or rule before it
+_OPTION = re.compile(r"(?=\s*[\[*])")
 _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
@@ -32,26 +35,25 @@ def to_latex(table: Table) -> str:
 
 
 def _table(heads: list[str], parts: Iterable[list[list[str]]], caption: str, label: str) -> str:
-    bodies = (
-        "\n".join(" & ".join(_escape(cell) for cell in line) + r" \\" for line in part)
-        for part in parts
-        if part
-    )
-    middle = "\n\\midrule\n".join(bodies)
-    head = " & ".join(_escape(text) for text in ["backbone", *heads])
+    middle = "\n\\midrule\n".join("\n".join(map(_row, part)) for part in parts if part)
     return rf"""\begin{{table}}
 \centering
 \caption{{{_escape(caption)}}}
 \label{{tab:{label}}}
 \begin{{tabular}}{{l{"r" * len(heads)}}}
 \toprule
-{head} \\
+{_row(["backbone", *heads])}
 \midrule
 {middle}
 \bottomrule
 \end{{tabular}}
 \end{{table}}
 """
+
+
+def _row(cells: Iterable[str]) -> str:
+    text = " & ".join(map(_escape, cells))
+    return ("{}" if _OPTION.match(text) else "") + text + r" \\"
 
 
 def _cell(cell: Cell) -> str:
@@ -66,4 +68,4 @@ def _difference(one: Difference | None) -> str:
 
 
 def _escape(text: str) -> str:
-    return _MINUS.sub(r"$-$", text.translate(_SPECIAL))
+    return _MINUS.sub(r"$-$", printable(text).translate(_SPECIAL))

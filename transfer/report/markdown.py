@@ -1,16 +1,18 @@
 """The table in Markdown, for a README or a terminal."""
 
+import os
 import re
 from pathlib import Path
 
 from pretrain.errors import UsageError
 from pretrain.files import atomic
+from pretrain.reading import read_text
 from transfer.report import paper
-from transfer.report.results import RunSet
+from transfer.report.results import RunSet, printable
 from transfer.report.table import Table
 from transfer.report.words import difference_text, rules, short_table, unfinished_lines
 
-BEGIN, END = "<!-- report -->", "<!-- /report -->"
+_BEGIN, _END = r"<!-- report(?: (\S[^\n]*?))? -->", "<!-- /report -->"
 _SPECIAL = re.compile(r"[\\|`*\[\]<>$]|(?<!\w)_|_(?!\w)")  # an underscore inside a word is harmless
 
 
@@ -23,25 +25,43 @@ def to_markdown(table: Table, run_set: RunSet) -> str:
     return "\n\n".join([*ours, head, _table(*paper.short_table())]) + "\n"
 
 
-def replace_between(path: Path, text: str) -> bool:
-    """Put `text` between the markers of a Markdown file; whether that changed it.
+def find_tables(text: str, name: str) -> list[tuple[str, slice]]:
+    """The folder that each marker in a Markdown text names (or nothing), and what it encloses.
 
     Raises:
-        UsageError: no such file, or not one pair of markers in it.
+        UsageError: no markers, or some without their end; it begins with `name`.
     """
-    try:
-        old = path.read_bytes().decode("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--docs {path}: cannot be read as text ({error}).") from error
-    if (old.count(BEGIN), old.count(END)) != (1, 1) or old.index(BEGIN) > old.index(END):
+    found = list(re.finditer(rf"{_BEGIN}([\s\S]*?){_END}", text))
+    if len({len(found), len(re.findall(_BEGIN, text)), text.count(_END)}) > 1 or not found:
         raise UsageError(
-            f"--docs {path}: it must hold one line {BEGIN} and, below it, one line {END}; the text "
-            "between them is replaced."
+            f"{name}: it must hold a line <!-- report --> or <!-- report FOLDER --> and, "
+            f"below each, a line {_END}; the text between them is replaced."
         )
-    head, rest = old.split(BEGIN)
+    return [(one[1] or "", slice(one.start(2), one.end(2))) for one in found]
+
+
+def replace_between(path: Path, text: str, runs: Path) -> bool:
+    """Put the table of a folder of runs between its markers; whether that changed the file.
+
+    Its markers are those that name the folder, relative to the file, or else those that name none.
+
+    Raises:
+        UsageError: the file cannot be read or written, or it is not one pair of markers.
+    """
+    old = read_text(path, f"--docs {path}")
+    tables, here = find_tables(old, f"--docs {path}"), os.path.realpath(runs)
+    named = ((os.path.realpath(path.parent / name), place) for name, place in tables if name)
+    places = [place for folder, place in named if folder == here]
+    places = places or [place for name, place in tables if not name]
+    if len(places) != 1:
+        begin = f"<!-- report {os.path.relpath(runs, path.parent)} -->"
+        raise UsageError(
+            f"--docs {path}: {len(places)} of its markers are for {runs}, not one; write a line "
+            f"{begin} above and {_END} below its place."
+        )
     line = "\r\n" if "\r\n" in old else "\n"
     inside = f"\n\n{text.strip()}\n\n".replace("\n", line)
-    new = head + BEGIN + inside + END + rest.split(END)[1]
+    new = old[: places[0].start] + inside + old[places[0].stop :]
     if new == old:
         return False
     with atomic(path.resolve()) as temporary:
@@ -71,4 +91,4 @@ def _legend(table: Table, run_set: RunSet) -> str:
 
 
 def _escape(text: str) -> str:
-    return _SPECIAL.sub(r"\\\g<0>", text.replace("\n", " "))
+    return _SPECIAL.sub(r"\\\g<0>", printable(text))

@@ -17,7 +17,7 @@ from transfer import task
 from transfer.report import paper, provenance, words
 from transfer.report.charts import curves, forests
 from transfer.report.pictures import compare_examples, thumbnails
-from transfer.report.results import RunSet
+from transfer.report.results import Log, RunSet, complaint
 from transfer.report.table import Column, Table
 from transfer.statistics import FEWEST
 
@@ -26,16 +26,29 @@ _MOST_BYTES = 1_200_000  # of each of the galleries
 _MOST_EXAMPLES = 6
 
 
-def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> str:
+def to_html(
+    table: Table,
+    run_set: RunSet,
+    log: Log = lambda line: None,
+    title: str = "Transfer report",
+) -> str:
     """The whole page.
 
     Args:
         table: of `run_set`.
         run_set: its runs with their folders, for logs and pictures.
+        log: takes a line for each of these that is left out.
         title: of the page.
     """
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
-    galleries = list(_galleries(table))
+    left_out = list(run_set.complaints)
+
+    def leave_out(line: str) -> None:
+        left_out.append(complaint(line))
+        log(left_out[-1])
+
+    galleries = list(_galleries(table, leave_out))
+    learning_curves = list(curves(table, leave_out))
     environment = Environment(
         loader=FileSystemLoader(_HERE),
         autoescape=True,
@@ -65,12 +78,12 @@ def to_html(table: Table, run_set: RunSet, title: str = "Transfer report") -> st
         summary_heads=[(one.metric.title, one.setting.task) for one in table.columns],
         paper_columns=_paper_columns(table),
         forests=forests(table),
-        curves=list(curves(table)),
+        curves=learning_curves,
         galleries=galleries,
         left_out={
             "Jobs of the grid without a result": words.unfinished_lines(run_set),
             "Runs in no cell": table.notes,
-            "Files left out": run_set.complaints,
+            "Files left out": left_out,
         },
         fewest=FEWEST,
         paper=paper,
@@ -90,7 +103,7 @@ def _paper_columns(table: Table) -> list[tuple[tuple[str, str], Column | None]]:
     return columns
 
 
-def _galleries(table: Table) -> Iterator[dict[str, Any]]:
+def _galleries(table: Table, log: Log) -> Iterator[dict[str, Any]]:
     """The sections with what the runs of a task have left to be seen.
 
     Each has its task, what it is about (`Picture` or `Examples`), what stands there if there is
@@ -100,14 +113,14 @@ def _galleries(table: Table) -> Iterator[dict[str, Any]]:
         kind = "pretraining" if one is task.PRETRAIN else one.name
         for picture in one.pictures:
             missing = f"No {kind} run here has left a readable pictures/{picture.file}."
-            shown, more = thumbnails(table, one.name, picture, _MOST_BYTES)
+            shown, more = thumbnails(table, one.name, picture, _MOST_BYTES, log)
             yield dict(task=one.name, about=picture, missing=missing, pictures=shown, more=more)
         if about := one.examples:
             examples = {
                 f"[{number}] {setting.recipe}, {setting.data}": compared
                 for number, setting in enumerate(table.settings, 1)
                 if setting.task == one.name
-                if (compared := compare_examples(table, setting, about, _MOST_EXAMPLES))
+                if (compared := compare_examples(table, setting, about, _MOST_EXAMPLES, log))
             }
             yield dict(task=one.name, about=about, missing=about.missing, examples=examples)
 

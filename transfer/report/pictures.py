@@ -2,15 +2,16 @@
 
 import base64
 import io
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from PIL import Image
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
+from pretrain.reading import read_bytes, read_json
 from transfer import task
-from transfer.report.results import FinishedRun, read_bytes
+from transfer.report.results import FinishedRun, Log
 from transfer.report.table import Row, Setting, Table, row_of
 
 _LARGEST_FILE = 32 * 2**20
@@ -42,30 +43,32 @@ class ComparedExample:
 
 
 def thumbnails(
-    table: Table, name: str, picture: task.Picture, limit: int
+    table: Table, name: str, picture: task.Picture, limit: int, log: Log
 ) -> tuple[list[Thumbnail], int]:
     """The picture of one run of each row and setting, and how many more there are.
 
-    It is the run of the smallest seed that has it; what cannot be read is left out.
+    It is the run of the smallest seed that has it.
 
     Args:
         table: with its runs.
         name: of the task whose runs are looked at.
         picture: the one to be shown.
         limit: bytes that the pictures may have together.
+        log: takes a line for each that cannot be read.
     """
+    shown: list[Thumbnail] = []
     chosen = [
-        run_and_file
+        run
         for setting, runs in table.runs.items()
         if setting.task == name
-        for run_and_file in _smallest_seeds(runs, f"pictures/{picture.file}").values()
+        for run in _smallest_seeds(runs, f"pictures/{picture.file}").values()
     ]
-    shown: list[Thumbnail] = []
-    for index, (run, path) in enumerate(chosen):
+    for index, run in enumerate(chosen):
         result, recipe = run.result, run.result.config.get("name", "?")
         alt = picture.alt.format(method=result.backbone["name"], recipe=recipe, seed=result.seed)
         caption = f"{result.backbone['name']}, {recipe} ({run.folder})"
-        if thumbnail := _shrink(_content(path), picture.width, alt, caption):
+        file = f"pictures/{picture.file}"
+        if thumbnail := _shrink(run, file, picture.width, log, alt, caption):
             limit -= len(thumbnail.source)
             if limit < 0:
                 return shown, len(chosen) - index
@@ -74,66 +77,73 @@ def thumbnails(
 
 
 def compare_examples(
-    table: Table, setting: Setting, examples: task.Examples, count: int
+    table: Table, setting: Setting, examples: task.Examples, count: int, log: Log
 ) -> list[ComparedExample]:
     """The same inputs as several rows answer them, where at least two rows have examples.
 
-    Of each row it is the run of the smallest seed. Those are shown that no run has chosen for their
-    score, spread evenly; any, if there are none.
+    Of each row it is the run of the smallest seed. Those are shown that the first run has chosen
+    for the report; any, if there are none. `log` takes a line for each file that is left out.
     """
-    runs = _smallest_seeds(table.runs[setting], examples.files[0])
-    of_rows: dict[str, dict[str, task.Example]] = {}
+    runs = _smallest_seeds(table.runs[setting], examples.file)
+    of_rows: dict[str, tuple[FinishedRun, dict[str, task.Example]]] = {}
     for row in sorted(runs, key=lambda row: (row.method != "none", table.name(row))):
-        contents = [_content(runs[row][1].parent / file) for file in examples.files]
-        if row_examples := task.load(examples.read)(*contents):
-            of_rows[table.name(row)] = row_examples
+        run, name = runs[row], f"{runs[row].folder}/{examples.file}"
+        assert run.path is not None
+        try:
+            content = read_json(run.path / examples.file, name, _LARGEST_FILE)
+            of_rows[table.name(row)] = run, task.load(examples.read)(content, name)
+        except UsageError as error:
+            log(str(error))
     if len(of_rows) < 2:
         return []
-    first, *others = of_rows.values()
-    shared = [name for name in first if all(name in other for other in others)]
-    typical = [name for name in shared if all(each[name].is_typical for each in of_rows.values())]
-    names = typical or sorted(shared)
+    (run, first), *others = of_rows.values()
+    shared = [name for name in first if all(name in other for _, other in others)]
+    names = [name for name in shared if first[name].picture] or shared
     chosen = dict.fromkeys(names[i * len(names) // count] for i in range(count if names else 0))
+
+    def picture(name: str) -> Thumbnail | None:
+        file, alt = first[name].picture, f"image {name}, described below"
+        return _shrink(run, f"pictures/{file}", 320, log, alt) if file else None
+
     return [
         ComparedExample(
             name,
-            _shrink(first[name].picture, 320, f"image {name}, described below"),
-            tuple((row, each[name].answer) for row, each in of_rows.items()),
+            picture(name),
+            tuple((row, each[name].answer) for row, (_, each) in of_rows.items()),
             first[name].references,
         )
         for name in chosen
     ]
 
 
-def _smallest_seeds(runs: Sequence[FinishedRun], file: str) -> dict[Row, tuple[FinishedRun, Path]]:
-    """Of each row the run of the smallest seed that has left a file, and the file."""
-    chosen: dict[Row, tuple[FinishedRun, Path]] = {}
+def _smallest_seeds(runs: Sequence[FinishedRun], file: str) -> dict[Row, FinishedRun]:
+    """Of each row the run of the smallest seed that has left a file."""
+    chosen: dict[Row, FinishedRun] = {}
     for run in sorted(runs, key=lambda run: run.result.seed):
-        if run.path is not None and (run.path / file).is_file():
-            chosen.setdefault(row_of(run.result.backbone), (run, run.path / file))
+        if run.path is not None and os.path.lexists(run.path / file):
+            chosen.setdefault(row_of(run.result.backbone), run)
     return chosen
 
 
-def _content(path: Path) -> bytes:
+def _shrink(
+    run: FinishedRun, file: str, width: int, log: Log, alt: str, caption: str = ""
+) -> Thumbnail | None:
+    """At most `width` pixels wide and four times as high, as WebP; None where it is left out."""
+    assert run.path is not None
+    name, packed = f"{run.folder}/{file}", io.BytesIO()
     try:
-        return read_bytes(path, _LARGEST_FILE)
-    except UsageError:
-        return b""
-
-
-def _shrink(content: bytes, width: int, alt: str, caption: str = "") -> Thumbnail | None:
-    """At most `width` pixels wide, as WebP; None where it is no picture or far too large."""
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
+        content = io.BytesIO(read_bytes(run.path / file, name, _LARGEST_FILE))
+        with Image.open(content, formats=("png", "jpeg", "webp")) as opened:
             if opened.width * opened.height > _MOST_PIXELS:
-                return None
+                raise UsageError(f"{name}: has {opened.width} x {opened.height} pixels")
             image = opened.convert("RGB")
-    except Exception:  # whatever a decoder says of a broken file
+        image.thumbnail((width, 4 * width), Image.Resampling.LANCZOS)
+        image.save(packed, "webp", quality=82, method=4)
+    except UsageError as error:
+        log(str(error))
         return None
-    if image.width > width:
-        height = max(1, round(image.height * width / image.width))
-        image = image.resize((width, height), Image.Resampling.LANCZOS)
-    packed = io.BytesIO()
-    image.save(packed, "webp", quality=82, method=4)
+    except Exception as error:  # whatever a decoder says of a broken file
+        log(f"{name}: is no picture that can be read: {first_line(error)}")
+        return None
     data = base64.b64encode(packed.getvalue()).decode()
     return Thumbnail(f"data:image/webp;base64,{data}", *image.size, alt, caption)

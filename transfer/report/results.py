@@ -4,47 +4,34 @@ No torch, and no trust: a file may be torn, foreign, hostile, huge or unreadable
 locked or link to itself. Each such thing is one line, and the rest is read.
 """
 
-import json
 import os
-import reprlib
-import stat
-import sys
 from collections import defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NotRequired, TypedDict
 
 from pretrain.errors import UsageError
-from pretrain.run import Result, rename_backbone_keys
+from pretrain.reading import Integer, Number, check, read_json
+from pretrain.run import BackboneFacts, Result, rename_backbone_keys
 from transfer import task
 from transfer.grid import GRID_FORMAT
 
-_LARGEST = 16 * 2**20  # bytes; our own files have ten thousand
 # folders of a run that hold no other run, and may hold much
 _NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
 
-# field -> what it must hold
-_RESULT = {name: get_origin(kind) or kind for name, kind in get_type_hints(Result).items()}
-_BACKBONE = {
-    **dict.fromkeys(("name", "arch", "method", "fingerprint"), str),
-    **dict.fromkeys(("recipe", "dataset", "recipe_hash"), str | None),
-    "epochs": int | float | None,
-    "seed": int | None,
-}
-_JOB = {"task": str, "backbone": dict, "seed": int, "folder": str, "state": str, "why": str | None}
-_OLD = {"recipe_hash": None}  # results of before it was there do not have one
-_KINDS = {
-    str: "a text",
-    dict: "an object",
-    list: "a list",
-    int: "a whole number",
-    float: "a number",
-    type(None): "null",
-}
-_SHORT = reprlib.Repr()
-_SHORT.maxstring = 60
 
+class _Job(TypedDict):
+    task: str
+    backbone: dict[str, Any]
+    seed: Integer
+    folder: str
+    state: Literal["done", "failed", "missing"]
+    why: NotRequired[str | None]
+
+
+Log = Callable[[str], None]
+"""Takes a line for each thing that is left out, beginning with its name."""
 Seed = int | None
 """Of a pretraining; None where a foreign backbone does not say."""
 
@@ -105,18 +92,16 @@ def read_runs(folder: Path) -> RunSet:
     for parent, name in _walk(folder, complaints):
         file = _join(parent, name)
         try:
-            content = _load(folder / file)
             if name == "result.json":
-                runs.append(FinishedRun(_check_result(content), parent, folder / parent))
+                runs.append(FinishedRun(_read_result(folder, file), parent, folder / parent))
             else:
-                planned += _read_jobs(content, parent, complaints)
-        except (UsageError, RecursionError) as error:
-            why = "is nested too deeply" if isinstance(error, RecursionError) else error
-            complaints.append(f"{file}: {why}")
+                planned += _read_jobs(read_json(folder / file, file), parent, complaints)
+        except UsageError as error:
+            complaints.append(str(error))
     runs.sort(key=lambda run: run.folder)
     finished = {run.folder for run in runs}
     unfinished = tuple(run for run in planned if run.folder not in finished)
-    complaints = [_printable(line) for line in complaints]
+    complaints = list(map(complaint, complaints))
     if not runs and not unfinished:
         raise UsageError(
             f"{folder} holds no result.json that can be read: no run in it is finished."
@@ -125,23 +110,19 @@ def read_runs(folder: Path) -> RunSet:
     return RunSet(tuple(runs), unfinished, tuple(complaints))
 
 
-def read_bytes(path: Path, largest: int = _LARGEST) -> bytes:
-    """The content of a regular file; UsageError where it is none, too large or unreadable."""
-    try:
-        facts = os.stat(path)
-        if not stat.S_ISREG(facts.st_mode):
-            raise UsageError("is no file")
-        if facts.st_size > largest:
-            raise UsageError(f"has {facts.st_size:,} bytes; at most {largest:,} are read")
-        return path.read_bytes()
-    except OSError as error:
-        raise UsageError(error.strerror or str(error)) from error
+def printable(text: str) -> str:
+    """One line that a terminal, a table and a spreadsheet can show: no control characters."""
+    text = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").splitlines())
+    return "".join(
+        letter if letter.isprintable() else " " if letter.isspace() else repr(letter)[1:-1]
+        for letter in text
+    )
 
 
-def is_number(value: Any) -> bool:
-    """Whether a value of a JSON or YAML file is a finite number."""
-    is_numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_numeric and abs(value) <= sys.float_info.max
+def complaint(text: str) -> str:
+    """One line of at most 280 letters."""
+    text = printable(text)
+    return text if len(text) <= 280 else text[:277] + "..."
 
 
 def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
@@ -169,93 +150,60 @@ def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
                     with_files.append(here)
                     yield here, entry.name
                 elif entry.name not in _NOT_ENTERED and entry.is_dir():
+                    entry.name.encode()
                     put = waiting.appendleft if entry.is_symlink() else waiting.append
                     put(_join(here, entry.name))
+            except UnicodeEncodeError:
+                complaints.append(f"{_join(here, entry.name)}: its name is no text in UTF-8")
             except OSError as error:  # a link that leads to itself
                 complaints.append(f"{_join(here, entry.name)}: {error.strerror}")
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(read_bytes(path).decode("utf-8"))
-        # half of a surrogate pair passes for JSON, and no file can hold it
-        json.dumps(content, ensure_ascii=False).encode("utf-8")
-    except UnicodeError as error:
-        raise UsageError("holds bytes that are no text in UTF-8") from error
-    except ValueError as error:
-        raise UsageError(f"cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict):
-        kind = _KINDS.get(type(content), "a number").replace("whole ", "")
-        raise UsageError(f"holds {kind} where an object is expected")
-    return content
-
-
-def _check_result(content: dict[str, Any]) -> Result:
-    result = Result.parse(content)
-    _check_fields(vars(result), _RESULT)
-    _check_fields(_OLD | result.backbone, _BACKBONE, "backbone")
-    _check_fields(result.data, {"name": str}, "data")
-    keys = [one.key for one in task.by_name(result.task).metrics if one.key in result.metrics]
-    _check_fields(result.metrics, dict.fromkeys(sorted(keys), int | float), "metrics")
+def _read_result(folder: Path, file: str) -> Result:
+    result = Result.read(folder / file, file)
+    for metric in task.by_name(result.task, f"{file}: ").metrics:
+        if metric.key in result.metrics:
+            check(result.metrics[metric.key], Number, f"{file}: metrics.{metric.key}")
     return result
 
 
-def _read_jobs(
-    content: dict[str, Any], parent: str, complaints: list[str]
-) -> Iterator[UnfinishedRun]:
+def _read_jobs(content: Any, parent: str, complaints: list[str]) -> Iterator[UnfinishedRun]:
     """The jobs of a grid, as if none had a result."""
-    noun = {"grid/1": "cell", GRID_FORMAT: "job"}.get(str(content.get("format")))
+    file = _join(parent, "grid.json")
+    found = content.get("format") if isinstance(content, dict) else None
+    noun = {"grid/1": "cell", GRID_FORMAT: "job"}.get(str(found))
     if noun is None:
-        found = _SHORT.repr(content.get("format"))
-        raise UsageError(f"is no grid of this project (format {found}, expected {GRID_FORMAT!r})")
-    _check_fields(content, {f"{noun}s": list})
-    jobs = content[f"{noun}s"]
+        raise UsageError(
+            f"{file}: is no grid of this project (format {found!r:.60}, expected {GRID_FORMAT!r})"
+        )
+    jobs = check(content, dict[str, Any], file).get(f"{noun}s")
+    check(jobs, list, f"{file}: {noun}s")
     siblings: dict[str, set[str]] = defaultdict(set)
     for job in jobs:
         if isinstance(job, dict) and isinstance(job.get("folder"), str):
             siblings[str(job.get("task"))].add(_join(parent, job["folder"]))
     for number, job in enumerate(jobs, 1):
+        where = f"{file}, {noun} {number}"
         try:
-            _check(job, dict, f"the {noun}")
-            _check_fields({"why": None} | job, _JOB)
+            check(job, _Job, where)
             backbone = rename_backbone_keys(job["backbone"])
-            _check_fields(_OLD | backbone, _BACKBONE, "backbone")
-            task.by_name(job["task"])
-            if job["state"] not in ("done", "failed", "missing"):
-                raise UsageError(f"state is {_SHORT.repr(job['state'])}")
+            check(backbone, BackboneFacts, f"{where}: backbone")
+            task.by_name(job["task"], f"{where}: ")
         except UsageError as error:
-            complaints.append(f"{_join(parent, 'grid.json')}, {noun} {number}: {error}")
+            complaints.append(str(error))
             continue
         # a job whose state is done has its result.json, or it is missing after all
         lost = "its result.json is gone or cannot be read" if job["state"] == "done" else None
-        state: Literal["failed", "missing"] = "failed" if job["state"] == "failed" else "missing"
-        name, seed, file, why = job["task"], job["seed"], job["folder"], job.get("why") or lost
-        beside = frozenset(siblings[name])
-        yield UnfinishedRun(name, backbone, seed, _join(parent, file), state, why, beside)
-
-
-def _check_fields(content: Mapping[str, Any], kinds: Mapping[str, Any], parent: str = "") -> None:
-    for key, kind in kinds.items():
-        if key not in content:
-            raise UsageError(f"{parent} has no {key}".strip())
-        _check(content[key], kind, f"{parent}.{key}" if parent else key)
-
-
-def _check(value: Any, kind: Any, name: str) -> None:
-    kind = int | float if kind is float else kind
-    if not isinstance(value, kind) or isinstance(value, bool):
-        expected = " or ".join(_KINDS[one] for one in get_args(kind) or (kind,))
-        raise UsageError(f"{name} is {_SHORT.repr(value)}, expected {expected}")
-    if isinstance(value, (int, float)) and not is_number(value):
-        raise UsageError(f"{name} is {_SHORT.repr(value)}, no finite number")
+        yield UnfinishedRun(
+            task=job["task"],
+            backbone=backbone,
+            seed=job["seed"],
+            folder=_join(parent, job["folder"]),
+            state="failed" if job["state"] == "failed" else "missing",
+            why=job.get("why") or lost,
+            siblings=frozenset(siblings[job["task"]]),
+        )
 
 
 def _join(parent: str, name: str) -> str:
     return os.path.normpath(f"{parent}/{name}")
-
-
-def _printable(text: str) -> str:
-    """One line of at most 280 letters, which a terminal and a table can show."""
-    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    text = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
-    return text if len(text) <= 280 else text[:277] + "..."

@@ -4,12 +4,12 @@ A row is what backbones have in common (architecture, mixing method, pretraining
 column is a metric under one setting, so runs of different recipes, data or sizes never share one. A
 replicate is a pretraining seed: several fine-tunings from one seed are averaged into one value
 first, and n counts pretrainings. Backbones that differ though they say the same of themselves are
-in no cell.
+in no cell; data that differs though it is called the same stands in columns of its own.
 """
 
 import hashlib
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
@@ -199,8 +199,8 @@ def tabulate(run_set: RunSet) -> Table:
     """Rows, columns and cells of what was read."""
     runs: dict[tuple[Row, Setting], list[FinishedRun]] = defaultdict(list)
     setting_of_folder: dict[str, Setting] = {}
-    for run in run_set.runs:
-        setting = setting_of_folder[run.folder] = setting_of(run.result)
+    for run, setting in zip(run_set.runs, settings_of(run_set.runs), strict=True):
+        setting_of_folder[run.folder] = setting
         runs[row_of(run.result.backbone), setting].append(run)
     lost: dict[tuple[Row, Setting], list[UnfinishedRun]] = defaultdict(list)
     for job in run_set.unfinished:
@@ -268,8 +268,31 @@ def row_of(backbone: dict[str, Any]) -> Row:
     return Row(**facts)
 
 
-def setting_of(result: Result) -> Setting:
-    """The setting of a run."""
+def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
+    """The setting of each run.
+
+    Where results of one setting say that their data differs in content, each content is a setting,
+    and so are those that do not say it.
+    """
+    settings = [_setting_by_name(run.result) for run in runs]
+    for key in ("digest", "digest_bytes"):
+        contents = [run.result.data.get(key) for run in runs]
+        known = {pair for pair in zip(settings, contents, strict=True) if pair[1]}
+        contents_of = Counter(setting for setting, _ in known)
+        settings = [
+            _with_content(setting, content) if contents_of[setting] > 1 else setting
+            for setting, content in zip(settings, contents, strict=True)
+        ]
+    return settings
+
+
+def _with_content(setting: Setting, content: str | None) -> Setting:
+    name = content[:8] if content else "unknown"
+    data, digest = f"{setting.data}, content {name}", short_hash([setting.digest, content])
+    return replace(setting, data=data, digest=digest)
+
+
+def _setting_by_name(result: Result) -> Setting:
     config, data = result.config, result.data["name"]
     rest = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
     sizes = {key: value for key, value in result.data.items() if isinstance(value, int)}
