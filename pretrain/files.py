@@ -22,7 +22,8 @@ from filelock import AcquireReturnProxy, FileLock, Timeout
 from pretrain.errors import UsageError, first_line
 from pretrain.progress import log
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT)  # None: the library does not say
+_DRAFT = r"\..*\.\d+\.tmp"
 
 
 @contextmanager
@@ -40,14 +41,19 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
         UsageError: it could not be written.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    new = [folder for folder in path.parents if not folder.exists()]
+    new: list[Path] = []
     try:
+        new += [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
+        _remove(temporary)  # of a process of the same number that was killed
         yield temporary
     except Exception as error:
-        if (cause := _write_error(error)) is None:
-            raise
-        raise UsageError(_message(path, cause, size, _size(temporary))) from error
+        cause = _write_error(error)
+        if cause is None or any(re.fullmatch(_DRAFT, folder.name) for folder in path.parents):
+            raise  # of a file in a draft the folder is named
+        needed = f"more than {_size(temporary):,}" if size is None else f"{size:,}"
+        _remove(temporary)
+        raise UsageError(_message(path, cause, needed)) from error
     finally:
         _remove(temporary)
         for folder in new:  # innermost first
@@ -57,11 +63,10 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Rename a file or a folder: onto the disk first, then its name."""
-    for folder, _, names in os.walk(temporary):
-        for name in (*names, "."):
-            _sync(Path(folder, name))
     if temporary.is_file():
         _sync(temporary)
+    elif hasattr(os, "sync"):  # a folder of many files: all at once
+        os.sync()
     os.replace(temporary, path)
     _sync(path.parent)
 
@@ -202,44 +207,43 @@ def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink()
 
 
 def _write_error(error: Exception) -> Exception | None:
     """The system's error where a library failed to write, else the library's; None for others.
 
-    torch raises RuntimeError in closing the file, safetensors its own type.
+    torch raises RuntimeError when it closes the file, safetensors a type of its own.
     """
     if isinstance(error, OSError):
         return error
     if type(error).__name__ == "SafetensorError" and "I/O error" in str(error):
         number = re.search(r"os error (\d+)", str(error))
         return OSError(int(number[1]), os.strerror(int(number[1]))) if number else error
-    if isinstance(error, RuntimeError):
-        before = error.__cause__ or error.__context__
-        if isinstance(before, Exception) and (cause := _write_error(before)):
-            return cause
-        if "PytorchStreamWriter" in str(error) or "inline_container" in str(error):
-            return error
+    before = error.__cause__ or error.__context__
+    if isinstance(error, RuntimeError) and isinstance(before, Exception):
+        return _write_error(before)
     return None
 
 
-def _message(path: Path, cause: Exception, size: int | None, written: int) -> str:
+def _message(path: Path, cause: Exception, needed: str) -> str:
     """What could not be written and why, the room needed and left, and what to do."""
     number = getattr(cause, "errno", None)
     why = (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
-    place = str(getattr(cause, "filename", None) or "")
     message = f"{path} cannot be written: {why}"
-    if place and not Path(place).name.endswith(".tmp") and Path(place) != path:
-        message += f" ({place})"
-    message += "."
-    if number is None or number in _NO_ROOM:
+    met = Path(str(getattr(cause, "filename", None) or path))
+    drafted = any(re.fullmatch(_DRAFT, part) for part in met.parts)
+    message += "." if met == path or drafted else f" ({met})."
+    place = "another place"
+    if any(folder.name == "cutmix-transfer" for folder in path.parents):  # the cache
+        place += " by XDG_CACHE_HOME"
+    remedy = f"Change that, or name {place},"
+    if number in _NO_ROOM:
         disk = next(folder for folder in path.parents if folder.exists())
-        needed = f"{size:,}" if size is not None else f"more than {written:,}"
-        message += f" It needs {needed} bytes; {shutil.disk_usage(disk).free:,} are left there."
-        remedy = "Make room"
-    else:
-        remedy = "Make it writable, or name another place"
+        left = shutil.disk_usage(disk).free
+        message += f" It needs {needed} bytes; {left:,} are left on its disk."
+        remedy = f"Make room, or name {place},"
     if path.is_file():
         message += " The one of before is unchanged."
     # a run with a checkpoint is refused without --resume

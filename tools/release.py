@@ -5,6 +5,7 @@ python tools/release.py --backbone B.pth --name N --to DIR              copied t
 python tools/release.py --backbone B.pth --name N --push hf:owner/name  and to Hugging Face
 """
 
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,13 +27,14 @@ def main(argv: list[str] | None = None) -> None:
     repository = _repository(options.push)
 
     from transfer import hub
-    from transfer.release import Release, copy_folder, make, unknown
+    from transfer.release import Release, make, unknown
     from transfer.report import read_results
 
     if name in hub.released():
         raise UsageError(f"--name {name} is in our list already (python tools/download.py --list).")
-    for folder in filter(None, (out, options.to and options.to / name)):
-        if folder.exists():
+    folders = [out] if options.to is None else [out, options.to / name]
+    for folder in folders:
+        if os.path.lexists(folder):
             raise UsageError(f"{folder} exists. Remove it, or give another --name or --out.")
     backbone = load(source, overrides(options), trust=options.trust)
     missing = unknown(backbone.provenance)
@@ -53,15 +55,14 @@ def main(argv: list[str] | None = None) -> None:
         results=results,
         url=options.url,
         repository=repository,
+        public=options.public,
     )
-    make(release, out)
+    make(release, *folders)
     print(f"{backbone.name} ({backbone.fingerprint()})")
     for file in sorted(out.iterdir()):
         print(f"  {file}   {file.stat().st_size:,} bytes")
     if options.to is not None:
-        options.to.mkdir(parents=True, exist_ok=True)
-        copy_folder(out, options.to / name)
-        print(f"copied to {options.to / name}")
+        print(f"copied to {folders[1]}")
     if repository is not None:
         push(out, repository)
         print(f"pushed to https://huggingface.co/{repository}")
@@ -120,13 +121,13 @@ def _options(argv: list[str] | None) -> Any:
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--to", type=Path, metavar="DIR", help="Copy the release to DIR/NAME.")
     where.add_argument("--push", metavar="hf:OWNER/NAME", help="Send it to Hugging Face.")
+    public = "A name of this machine or its user, or a path, that may be told (repeatable)."
+    add("--public", metavar="WORD", action="append", default=[], help=public)
     add("--allow-unknown", action="store_true", help="Release it though its origin has gaps.")
     add_overrides(parser)
     options: Any = parser.parse(argv)
-    if options.name is None or not re.fullmatch(r"[A-Za-z0-9][\w.-]*", options.name):
-        raise UsageError(f"--name is {options.name!r}; give letters, digits, ., _ and -.")
-    if options.url is not None and not options.url.startswith(("http://", "https://")):
-        raise UsageError(f"--url is {options.url!r}; it must begin with https:// or http://.")
+    if options.name is None:
+        raise UsageError("--name is missing; give letters, digits, ., _ and -.")
     return options
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pretrain.errors import UsageError
 from pretrain.files import write_text
 
 T = TypeVar("T")
@@ -37,6 +38,6 @@ def cached_json(path: Path | None, load: Callable[[Any], T], compute: Callable[[
             return load(json.loads(path.read_text(encoding="utf-8")))
     content = compute()
     if path is not None:
-        with contextlib.suppress(OSError):  # without a writable home it is computed next time
+        with contextlib.suppress(UsageError):  # without a writable home it is computed next time
             write_text(path, json.dumps(content))
     return content

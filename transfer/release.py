@@ -6,10 +6,11 @@ NAME/README.md                           the card, as Hugging Face expects it
 NAME/entry.yaml                          for transfer/released.yaml
 """
 
-import os
+import re
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torchvision
@@ -17,15 +18,16 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from pretrain.backbone import Backbone, Provenance
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
+from pretrain.files import draft_folder, publish, write_text
 from pretrain.models import NAMES
 from pretrain.run import Result
-from transfer import formats, hub, task
+from transfer import formats, hub, privacy, task
 from transfer.cache import file_sha256
 from transfer.detectron2_resnet import heads_of
+from transfer.download import Address
 from transfer.formats.inspection import inspect
 from transfer.formats.to_timm import torchvision_network
-from transfer.formats.writing import draft_folder
 from transfer.report import results_to_markdown
 
 # what a backbone of our own making has no need of
@@ -61,34 +63,84 @@ class Release:
     """Where backbone.pth will be served."""
     repository: str | None = None
     """owner/name on Hugging Face, where it goes there."""
+    public: Sequence[str] = ()
+    """Names of this machine or its user, paths and addresses that may stand in it."""
+
+    def __post_init__(self) -> None:
+        """Refuse what a card or a list cannot hold."""
+        if not re.fullmatch(r"[A-Za-z0-9][\w.-]*", self.name):
+            raise UsageError(f"--name is {self.name!r}; give letters, digits, ., _ and -.")
+        if not self.licence.strip() or not self.licence.isprintable():
+            raise UsageError(f"--licence is {self.licence!r}; give one, such as MIT or CC-BY-4.0.")
+        if self.url is not None and not re.match("https?://", self.url):
+            raise UsageError(f"--url is {self.url!r}; it must begin with https:// or http://.")
+        if self.url is not None:
+            Address(self.url)
 
 
-def make(release: Release, folder: Path) -> None:
-    """Write the folder of a release, complete or not at all: weights, compared in timm, and a card.
+def make(release: Release, *folders: Path) -> None:
+    """Write a release, complete or not at all: weights, compared in timm, and a card.
+
+    Local paths and names of users and hosts are taken out of what the backbone says of itself.
 
     Args:
         release: what it consists of.
-        folder: must not exist.
+        folders: all get the same; they must not exist.
 
     Raises:
-        UsageError: flawed, the export is not the same function, or the entry is not readable.
+        UsageError: flawed, the export is not the same function, the entry is not readable, or
+            something private is left.
     """
-    backbone = release.backbone
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with draft_folder(folder) as parent:
-        draft, file = parent / folder.name, parent / ".backbone.pth"
-        formats.write(backbone, "backbone", file)
+    names, public = _private_names(release), [*release.public, release.url or ""]
+    release = _without_private(release, names)
+    with ExitStack() as stack:
+        drafts = [stack.enter_context(draft_folder(folder)) for folder in folders]
+        made, file = drafts[0] / folders[0].name, drafts[0] / ".backbone.pth"
+        formats.write(release.backbone, "backbone", file)
         refuse_flawed(file)
-        if backbone.spec.arch in NAMES:  # timm has no such architecture
-            export = formats.write(backbone, "safetensors", draft / "model.safetensors")
+        if release.backbone.spec.arch in NAMES:  # timm has no such architecture
+            export = formats.write(release.backbone, "safetensors", made / "model.safetensors")
         else:
-            export = formats.write(backbone, "timm", draft)
-        file = file.rename(draft / "backbone.pth")
-        text = card(release, export.reports[0].table())
-        (draft / "README.md").write_text(text, encoding="utf-8")
-        (draft / "entry.yaml").write_text(entry(release, file), encoding="utf-8")
-        hub.released(draft / "entry.yaml")
-        os.replace(draft, folder)
+            export = formats.write(release.backbone, "timm", made)
+        file = file.rename(made / "backbone.pth")
+        write_text(made / "README.md", card(release, export.reports[0].table()))
+        write_text(made / "entry.yaml", entry(release, file))
+        if problems := hub.read_list(made / "entry.yaml")[1]:
+            raise UsageError(f"this release cannot stand in a list: {problems[0]}.")
+        if private := privacy.search(made, names, public):
+            raise UsageError(
+                f"the release would tell what is private: {shorten(private)}. Take it out of the "
+                "backbone file, or give it after --public where it may stand."
+            )
+        for draft in drafts[1:]:
+            for path in made.iterdir():
+                shutil.copy(path, draft)
+        published = []
+        try:
+            for draft, folder in zip((made, *drafts[1:]), folders, strict=True):
+                publish(draft, folder)
+                published.append(folder)
+        except OSError:
+            for folder in published:
+                shutil.rmtree(folder)
+            raise
+
+
+def _private_names(release: Release) -> frozenset[str]:
+    """Those that the user does not give for publishing."""
+    given = f"{release.name} {release.licence} {release.url} {release.repository}".lower()
+    public = {word.lower() for word in release.public}
+    names = privacy.private_names(asdict(release.backbone.provenance))
+    return frozenset(
+        name for name in names if name.lower() not in given and name.lower() not in public
+    )
+
+
+def _without_private(release: Release, names: frozenset[str]) -> Release:
+    facts = privacy.clean(asdict(release.backbone.provenance), names)
+    backbone = replace(release.backbone, provenance=Provenance(**facts))
+    results = [Result(**privacy.clean(asdict(result), names)) for result in release.results]
+    return replace(release, backbone=backbone, results=results)
 
 
 def entry(release: Release, file: Path) -> str:
@@ -113,7 +165,7 @@ def entry(release: Release, file: Path) -> str:
 
 def card(release: Release, parity: str) -> str:
     """The model card: YAML front matter, then Markdown."""
-    backbone, name, licence = release.backbone, release.name, release.licence
+    backbone = release.backbone
     spec, fingerprint = backbone.spec, backbone.fingerprint()
     levels = ", ".join(f"{level.channels} at 1/{level.stride}" for level in spec.levels())
     worth = "No transfer of it has been measured.\n"
@@ -122,9 +174,10 @@ def card(release: Release, parity: str) -> str:
     return f"""---
 {_front_matter(release)}
 ---
-# {name}
+# {_escape(release.name)}
 
-{spec.arch}, {_training(backbone)}. Licence: {licence}. Fingerprint `{fingerprint}`.
+{_escape(spec.arch)}, {_escape(_training(backbone))}. Licence: {_escape(release.licence)}. \
+Fingerprint `{fingerprint}`.
 
 Fed with RGB in [0, 1], mean {spec.mean}, std {spec.std}, at {spec.input_size[1]} x \
 {spec.input_size[2]} pixels ({spec.interpolation}, crop {spec.crop_pct:.3f}). Feature levels: \
@@ -143,17 +196,7 @@ Fed with RGB in [0, 1], mean {spec.mean}, std {spec.std}, at {spec.input_size[1]
 
 The same raw image through both networks, every level compared:
 
-```
-{parity}
-```
-"""
-
-
-def copy_folder(folder: Path, target: Path) -> None:
-    """Copy a folder to a path that does not exist; complete or not at all."""
-    with draft_folder(target) as draft:
-        shutil.copytree(folder, draft / target.name)
-        os.replace(draft / target.name, target)
+{_fenced(parity)}"""
 
 
 def _training(backbone: Backbone) -> str:
@@ -237,19 +280,29 @@ python tools/export.py --backbone {file} --to detectron2 --out {name}.pkl
 
 def _provenance(backbone: Backbone) -> str:
     facts = asdict(backbone.provenance)
-    recipe, versions = facts.pop("recipe") or {}, facts.pop("versions") or {}
+    recipe, versions = facts.pop("recipe"), facts.pop("versions") or {}
     del facts["classes"]
     facts["versions"] = ", ".join(f"{key} {value}" for key, value in versions.items()) or None
-    rows = "".join(f"| {key} | {value} |\n" for key, value in facts.items() if value is not None)
+    rows = "".join(
+        f"| {key} | {_escape(value)} |\n" for key, value in facts.items() if value is not None
+    )
     missing = ", ".join(unknown(backbone.provenance)) or "nothing"
-    if recipe.get("data"):
-        recipe["data"] = Path(recipe["data"]).name  # the folder around it is private
     shown = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "unknown\n"
     return f"""| | |
 |---|---|
 {rows}
 Unknown: {missing}. The recipe, resolved:
 
-```yaml
-{shown}```
-"""
+{_fenced(shown, "yaml")}"""
+
+
+def _fenced(text: str, language: str = "") -> str:
+    """A block of code that its content cannot end."""
+    fence = "`" * max(3, *(len(run) + 1 for run in ["", *re.findall("`+", text)]))
+    return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
+
+
+def _escape(value: object) -> str:
+    """A text as Markdown shows it, on one line: no heading, link, HTML, table or emphasis."""
+    line = "".join(letter if letter.isprintable() else " " for letter in str(value))
+    return re.sub(r"(?<!\w)[_#+-]|[\\`*~\[\]<>|!&$]|_(?!\w)|(?<=^\d)\.", r"\\\g<0>", line)

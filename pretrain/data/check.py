@@ -1,9 +1,11 @@
 """Is ImageNet, or CIFAR, on disk as training needs it? And the repairs that are usually needed."""
 
+import gzip
 import os
 import re
 import shutil
 import tarfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from pretrain.data.cifar import LAYOUTS, find_cifar, open_cifar
 from pretrain.data.folders import is_flat, validation_split
 from pretrain.data.validation_labels import find_labels, read_labels
 from pretrain.errors import UsageError, shorten
+from pretrain.files import draft, draft_folder, publish
 from pretrain.images import (
     class_folders,
     describe_others,
@@ -91,9 +94,9 @@ def repair_imagenet(root: Path) -> list[CheckResult]:
         synsets = read_labels(find_labels(root, val.name), names, classes)
         label_of = dict(zip(names, synsets, strict=True))
         for source in map(Path, flat):
-            folder = val / label_of[source.name]
-            folder.mkdir(exist_ok=True)
-            os.replace(source, folder / source.name)
+            target = val / label_of[source.name] / source.name
+            with draft(target):
+                os.replace(source, target)
         results.append(ok(f"{len(flat):,} images of {val} moved into {len(set(synsets))} folders"))
     return results or [note("nothing to repair")]
 
@@ -126,7 +129,10 @@ def repair_cifar(root: Path) -> list[CheckResult]:
         return [note("nothing to repair")]
     results = []
     for path in _cifar_archives(root):
-        _extract(path, root)
+        with draft_folder(root / path.name.removesuffix(".tar.gz")) as folder:
+            _extract(path, folder)
+            for entry in folder.iterdir():
+                publish(entry, root / entry.name)
         results.append(ok(f"{path} unpacked"))
     return results or [note("nothing to repair: there is no archive cifar-10-python.tar.gz")]
 
@@ -143,12 +149,9 @@ def _unpack_class(path: Path, target: Path) -> None:
     """Unpack an archive into a folder that appears complete or not at all."""
     if target.is_dir():
         return  # a kill came between the folder's appearance and the archive's removal
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        _extract(path, temporary)
-        os.replace(temporary, target)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with draft_folder(target) as folder:
+        _extract(path, folder)
+        publish(folder, target)
 
 
 def _extract(path: Path, folder: Path) -> None:
@@ -156,5 +159,5 @@ def _extract(path: Path, folder: Path) -> None:
     try:
         with tarfile.open(path) as archive:
             archive.extractall(folder, filter="data")
-    except (tarfile.TarError, EOFError) as error:
+    except (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise UsageError(f"{path} cannot be unpacked: {error}. Download it again.") from error

@@ -4,9 +4,8 @@ A tree is drawn beside its final name and renamed, so it is complete or absent; 
 is used as it is. The name says what it holds.
 """
 
+import io
 import json
-import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
-from pretrain.files import write_text
+from pretrain.files import draft_folder, publish, write_text
 from pretrain.progress import bar
 from pretrain.synthetic.scene import SHAPES, draw_scene, make_scene
 from pretrain.synthetic.sentences import describe_scene
@@ -118,9 +117,6 @@ def _draw_tree(
     """
     if path.exists():
         return path
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
 
     def samples(advance: Callable[[int], None]) -> _Samples:
         for index, (split, count) in enumerate(splits.items()):
@@ -129,21 +125,22 @@ def _draw_tree(
                 yield split, number, np.random.default_rng(sequence)
                 advance(1)
 
-    try:
-        with bar(f"drawing {path.name}", sum(splits.values()), "images") as advance:
-            fill(temporary, samples(advance))
-        os.rename(temporary, path)
-    except OSError:
-        if not path.exists():  # otherwise another process was faster, with the same tree
-            raise
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    total = sum(splits.values())
+    with draft_folder(path) as tree, bar(f"drawing {path.name}", total, "images") as advance:
+        fill(tree, samples(advance))
+        try:
+            publish(tree, path)
+        except OSError:
+            if not path.exists():  # otherwise another process was faster, with the same tree
+                raise
     return path
 
 
 def _save(image: np.ndarray, path: Path) -> None:
+    content = io.BytesIO()  # Pillow takes a short write into a file on a full disk for a whole one
+    Image.fromarray(image).save(content, "jpeg", quality=92)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, quality=92)
+    path.write_bytes(content.getvalue())
 
 
 def _voc_annotation(

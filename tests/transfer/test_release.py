@@ -20,7 +20,7 @@ from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run
 from tests.transfer.formats.making import tame
-from transfer import hub, release
+from transfer import hub, privacy, release
 
 COMPLETE = Provenance(
     recipe={"name": "demo", "data": "/home/me/world", "mixing": {"method": "cutmix"}, "epochs": 9},
@@ -173,7 +173,7 @@ def test_what_is_refused(net, file, capsys, tmp_path):
         (["--backbone", file, "--name", "there"], "releases/there exists"),
         (["--backbone", file, "--name", "cutmix-resnet50"], "in our list already"),
         (["--backbone", file, "--name", "a/b"], "--name is 'a/b'"),
-        (["--backbone", file], "--name is None"),
+        (["--backbone", file], "--name is missing"),
         (["--backbone", file, "--name", "n", "--url", "x"], "--url is 'x'"),
         (["--backbone", file, "--name", "n", "--push", "owner/n"], "must be hf:owner/name"),
         (["--name", "n"], "--backbone is missing"),
@@ -201,8 +201,7 @@ def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypat
     monkeypatch.setattr(to_timm, "verify_timm", spoiled)
     code, told = called("--backbone", file, "--name", "n", capsys=capsys)
     assert (code, "not the same function" in told) == (2, True)
-    assert not Path("releases/n").exists()
-    assert os.listdir("releases") == []
+    assert not Path("releases").exists()
 
 
 def test_an_architecture_of_our_own(net, tmp_path):
@@ -262,14 +261,125 @@ def test_what_is_unknown_of_a_foreign_backbone():
     assert "source_sha256" in found
 
 
-def test_a_copy_is_whole_or_absent(tmp_path):
-    (tmp_path / "a").mkdir()
-    (tmp_path / "a" / "x").write_text("1")
-    (tmp_path / "b").mkdir()
-    (tmp_path / "b" / "y").write_text("2")
-    with pytest.raises(OSError, match="b"):
-        release.copy_folder(tmp_path / "a", tmp_path / "b")
-    assert sorted(os.listdir(tmp_path)) == ["a", "b"]
-    assert os.listdir(tmp_path / "b") == ["y"]
-    with pytest.raises(UsageError):
-        release.refuse_flawed(tmp_path / "b" / "y")
+def test_a_copy_that_fails_leaves_nothing(file, capsys):
+    Path("full").write_text("no folder")
+    before = sorted(os.listdir())
+    code, told = called("--backbone", file, "--name", "n", "--to", "full", capsys=capsys)
+    assert (code, "full/n cannot be written" in told) == (2, True), told
+    assert sorted(os.listdir()) == before
+
+
+PLANTED = {
+    "data": "/mnt/pl4nted-disk/pl4nted-user/world",
+    "init": "../pl4nted-folder/start",
+    "note": "from C:\\Users\\Pl4nted User\\nets\\a.pth and ~pl4nted-user/b",
+    "more": ["file:///home/pl4nted-user/c", "\\\\pl4nted-server\\share\\d", "nas-pl4nted:/e/f"],
+    "loose": "a run of pl4nted-user on pl4nted-host.cluster",
+    "link": "http://pl4nted-host:8000/g.pth",
+    "secret": "https://example.org/h.pth?token=pl4nted",
+    "kept": "https://example.org/i.pth, and/or 1/4",
+}
+
+
+def test_nothing_private_is_told(net, monkeypatch, tmp_path):
+    """Planted in the recipe, in what a foreign file states, in its source and in results."""
+    monkeypatch.setattr("socket.gethostname", lambda: "pl4nted-host.cluster")
+    monkeypatch.setenv("USER", "pl4nted-user")
+    monkeypatch.setenv("LOGNAME", "pl4nted-user")
+    planted = replace(
+        COMPLETE,
+        recipe={**COMPLETE.recipe, **PLANTED, "home": {"/home/pl4nted-user": 1}},
+        source="/home/pl4nted-user/nets/foreign.pth",
+        stated={"conventions": "timm's config.json in /home/pl4nted-user/nets", "pl4nted-user": 1},
+        versions={"torch": "2.11 (/opt/pl4nted-env/lib)"},
+    )
+    described = replace(net, provenance=planted)
+    rival = {**net.describe(), "method": "/home/pl4nted-user/rival.pth", "fingerprint": "0" * 16}
+    results = [
+        Result(
+            task="detection", metric="AP50", metrics={"AP50": 43.2, "AP": 20.0}, backbone=backbone,
+            data={"name": "pl4nted-user-voc", "train": 3}, seed=0, seconds=1.0,
+            config={"name": "r", "engine": "torchvision", "data": "/mnt/pl4nted-disk/voc"},
+            environment={"device": "cpu", "commit": None},
+        )
+        for backbone in (described.describe(), rival)
+    ]  # fmt: skip
+    told = release.Release(backbone=described, name="n", licence="MIT", results=results)
+    release.make(told, tmp_path / "n")
+    files = {path.name: path.read_bytes() for path in (tmp_path / "n").iterdir()}
+    assert len(files) == 5
+    for name, content in files.items():
+        for text in (content, content.replace(b"\\", b"")):
+            assert b"pl4nted" not in text.lower(), name
+    read = Backbone.load(tmp_path / "n" / "backbone.pth")
+    assert read.fingerprint() == net.fingerprint()
+    assert read.provenance.recipe["data"] == "world"
+    assert read.provenance.recipe["kept"] == PLANTED["kept"]
+    assert read.recipe_hash is not None
+    assert read.provenance.source == "foreign.pth"
+    card = files["README.md"].decode()
+    assert "43.2" in card
+    assert "rival.pth" in card
+
+
+def test_what_cannot_be_taken_out_is_refused(net, monkeypatch, tmp_path):
+    monkeypatch.setenv("LOGNAME", "resnet10t")  # a user of the network's own name
+    told = release.Release(backbone=net, name="n", licence="see /srv/pl4nted/LICENCE")
+    with pytest.raises(UsageError, match=r"README.md, line \d+: '/srv/pl4nted/LICENCE'.*--public"):
+        release.make(told, tmp_path / "n")
+    assert os.listdir(tmp_path) == []
+    told = replace(told, licence="MIT")
+    with pytest.raises(UsageError, match="'resnet10t'"):
+        release.make(told, tmp_path / "n")
+    release.make(replace(told, public=["resnet10t"]), tmp_path / "n")
+
+
+def test_every_place_of_a_file_is_searched(tmp_path):
+    """Each kind of file, with a path where only a reader of that kind finds it."""
+    import safetensors.torch
+
+    path, names = "/srv/pl4nted/x", ["pl4nted"]
+    tensor = torch.frombuffer(bytearray(b"-- /home/pl4nted/x -- "), dtype=torch.uint8)
+    torch.save({"a": {"b": [path]}}, tmp_path / "a.pth")
+    torch.save({"a": tensor}, tmp_path / "b.pth")
+    safetensors.torch.save_file({"w": tensor}, tmp_path / "c.safetensors")
+    header = {"k": json.dumps({"deep": path})}
+    safetensors.torch.save_file({"w": torch.ones(2)}, tmp_path / "d.safetensors", header)
+    (tmp_path / "e.json").write_text('{"a": ["\\u002fsrv\\u002fpl4nted\\u002fx"]}')
+    (tmp_path / "f.md").write_text(f"# one\n\nin `{path}`\n")
+    (tmp_path / "g.yaml").write_text('a: "\\x2fsrv/\\x70l4nted/x"\n')
+    (tmp_path / "h.json").write_text('["https://example.org/a", "1/4"]')
+    found = "\n".join(privacy.search(tmp_path, names))
+    for name in ("a.pth", "b.pth", "c.safetensors", "d.safetensors", "e.json", "f.md", "g.yaml"):
+        assert f"{name}, " in found, name
+    assert "h.json" not in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["# a", "<b onclick=x>", "a | b", "[a](https://x)", "a\n\n## b", "```\nx", "- a", "&lt;"],
+)
+def test_fields_of_the_card_are_text(text, net):
+    """They make no heading, table cell, link or HTML of their own, wherever they stand."""
+    from markdown_it import MarkdownIt
+
+    facts = replace(COMPLETE, dataset=text, stated={"note": text}, recipe={"note": text})
+    made = replace(net, provenance=facts)
+    card = release.card(release.Release(backbone=made, name="n", licence="MIT"), text)
+    plain = release.card(release.Release(backbone=net, name="n", licence="MIT"), "plain")
+    parser = MarkdownIt("commonmark").enable("table")
+
+    def shape(card: str) -> list[str]:
+        tokens = parser.parse(card.split("---\n", 2)[2])
+        inside = [inner for token in tokens for inner in token.children or ()]
+        kinds = [token.type for token in (*tokens, *inside)]
+        return [k for k in kinds if re.match("heading|html|link|td|th|image|bullet|fence", k)]
+
+    assert shape(card).count("td_open") == shape(plain).count("td_open") + 2  # `stated`
+    assert [k for k in shape(card) if "td" not in k] == [k for k in shape(plain) if "td" not in k]
+
+
+@pytest.mark.parametrize("licence", ["", "  ", "MIT\n# x", "\x1b[1m"])
+def test_a_licence_is_needed(licence, net):
+    with pytest.raises(UsageError, match="--licence is"):
+        release.Release(backbone=net, name="n", licence=licence)

@@ -5,8 +5,10 @@ carry mean, std, channel order, strides, groups, widths, depth and normalisation
 has no tensor for (the classifier, BatchNorm's counters) is kept beside the model in the pickle.
 """
 
+import errno
 import json
 import pickle
+import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -184,6 +186,8 @@ def verify(
         return None
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        if full := re.match(rf"OSError: \[Errno ({errno.ENOSPC}|{errno.EDQUOT})\] (.+)", last):
+            raise OSError(int(full[1]), full[2])
         raise UsageError(f"detectron2 refused the exported files: {last}")
     levels = features(backbone, normalize(backbone, image))
     reports = []

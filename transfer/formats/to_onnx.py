@@ -61,6 +61,8 @@ def write_onnx(backbone: Backbone, path: Path) -> None:
                 do_constant_folding=False,
                 training=torch.onnx.TrainingMode.PRESERVE,  # folds no norm into a copy of weights
             )
+        except OSError:
+            raise
         except Exception as error:  # a tracer meets whatever a network's code raises
             raise UsageError(
                 f"{backbone.spec.arch} cannot be written as ONNX: {first_line(error)}"

@@ -102,8 +102,13 @@ def write(
         if not all(report.passed for report in reports):
             raise ParityError(reports)
         files = _targets(backbone, to, path, heads)
-        for file in reversed(files):  # the weights last: they do not stand without the others
-            publish(folder / file.name, file)
+        try:
+            for file in reversed(files):  # the weights last: they do not stand without the others
+                publish(folder / file.name, file)
+        except OSError:
+            for file in files:
+                file.unlink(missing_ok=True)
+            raise
     return Export(tuple(files), tuple(reports), (note,) if note else ())
 
 

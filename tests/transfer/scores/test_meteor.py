@@ -300,7 +300,7 @@ def test_a_cache_that_cannot_be_written(tiny, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     said: list[str] = []
-    with pytest.raises(UsageError, match=r"cannot be written into .* Set XDG_CACHE_HOME"):
+    with pytest.raises(UsageError, match=r"cannot be written: .* by XDG_CACHE_HOME"):
         MeteorData.open(tiny, said.append)
     assert not said
 

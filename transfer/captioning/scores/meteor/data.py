@@ -11,7 +11,6 @@ import importlib.util
 import io
 import itertools
 import os
-import tempfile
 import zipfile
 import zlib
 from collections import defaultdict
@@ -24,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pretrain.errors import UsageError
-from pretrain.files import atomic
+from pretrain.files import atomic, draft
 from transfer.cache import cache_folder
 from transfer.captioning.scores.arrays import changes
 
@@ -216,15 +215,9 @@ def _open_index(table: Path, log: Callable[[str], None]) -> Arrays:
         return read_arrays(path)
     except (OSError, ValueError, EOFError):
         pass
-    try:  # before the index is made, which takes a while
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
-            log(f"indexing METEOR's data once, into {path}")
-    except OSError as error:
-        raise UsageError(
-            f"METEOR's index cannot be written into {path.parent} ({error.strerror}). Set "
-            "XDG_CACHE_HOME to a folder that can be written."
-        ) from error
+    with draft(path) as temporary:  # before the index is made, which takes a while
+        temporary.touch()
+    log(f"indexing METEOR's data once, into {path}")
     write_arrays(path, build_index(table))
     return read_arrays(path)
 
@@ -292,7 +285,7 @@ def write_arrays(path: Path, arrays: Arrays) -> None:
     record = np.zeros((), np.dtype(fields, align=True))
     for name, array in arrays.items():
         record[name] = array
-    with atomic(path) as temporary, open(temporary, "wb") as handle:
+    with atomic(path, record.nbytes) as temporary, open(temporary, "wb") as handle:
         np.save(handle, record)
 
 
