@@ -13,6 +13,7 @@ from pretrain.errors import UsageError, check_ranges
 Duration = float | str
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 _DURATION = re.compile(r"\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*(epoch|step|image)s?\s*", re.I)
+_LONGEST = 1e15  # of a duration, in any unit
 
 
 def parse_duration(name: str, value: Duration) -> tuple[float, str]:
@@ -25,16 +26,15 @@ def parse_duration(name: str, value: Duration) -> tuple[float, str]:
     Raises:
         UsageError: a unit that is none, or a negative number.
     """
-    if isinstance(value, str):
-        if match := _DURATION.fullmatch(value):
-            return float(match[1]), match[2].lower()
+    match = _DURATION.fullmatch(value if isinstance(value, str) else f"{value} epochs")
+    if match is None:
         raise UsageError(
-            f"{name} is {value!r}; give a number of epochs, or a number with its unit: "
+            f"{name} is {value!r:.40}; give a number of epochs, or a number with its unit: "
             "'120000 steps', '960000 images', '2 epochs'"
         )
-    if not value >= 0:
-        raise UsageError(f"{name} is {value}; it must be at least 0")
-    return float(value), "epoch"
+    if (number := float(match[1])) > _LONGEST:
+        raise UsageError(f"{name} is {value!s:.40}; it must be at most {_LONGEST:.0e}")
+    return number, match[2].lower()
 
 
 def steps_of(value: Duration, *, steps_per_epoch: int, batch_size: int) -> int:
@@ -99,8 +99,8 @@ class LoaderConfig:
     """Batches that each loader process reads ahead."""
 
     def __post_init__(self) -> None:
-        """Refuse negative counts."""
-        check_ranges("loader", self, workers=">= 0", prefetch=">= 1")
+        """Refuse more processes than any machine runs, and negative counts."""
+        check_ranges("loader", self, workers="[0, 512]", prefetch="[1, 1024]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +127,9 @@ class TrainerConfig:
     """Name of the recipe: runs with another name stand in another table."""
     data: str | None = None
     """Folder with the data; without it synthetic shapes are drawn and used."""
+    digest: Literal["sample", "bytes"] = "sample"
+    """How much of each image tells whether data has changed: name, size and three samples of its
+    bytes, or all bytes too. Annotations are always compared whole."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loader: LoaderConfig = field(default_factory=LoaderConfig)
     checkpoints: CheckpointsConfig = field(default_factory=CheckpointsConfig)
@@ -209,7 +212,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        check_ranges("dataset", self, image_size=">= 8", max_corrupt=">= 0", lighting=">= 0")
+        check_ranges("dataset", self, image_size="[8, 8192]", max_corrupt=">= 0", lighting=">= 0")
         check_ranges("dataset", self, crop_pct="(0, 1]", min_scale="(0, 1]")
         check_ranges("dataset", self, flip="[0, 1]", color_jitter="[0, 1]")
         if self.cache and self.crop != "padded":

@@ -23,6 +23,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
+    from_rank_zero,
     generator,
     optimizer_step,
     save_epoch,
@@ -55,7 +56,8 @@ def pretrain(
     """
     # ---- set up
     setup = build(config, init)
-    identity = plain(config), None if init is None else init.fingerprint()
+    fingerprint = None if init is None else init.fingerprint()
+    identity = plain(config), fingerprint, from_rank_zero(fabric, lambda: setup.files.digest)
     run.refuse(*identity)
     for line in advise(setup, config, fabric) if fabric.is_global_zero else ():
         log(f"note: {line}")

@@ -2,6 +2,7 @@
 
     RUN/config.yaml     the resolved configuration, written first
     RUN/backbone.txt    fingerprint of the backbone that a transfer started from
+    RUN/data.json       digest of the data, see `pretrain.data_digest`
     RUN/log.jsonl       one line per epoch
     RUN/checkpoints/    what resuming needs
     RUN/pictures/
@@ -28,6 +29,7 @@ from typing import Any, NotRequired, TypedDict
 import yaml
 from filelock import AcquireReturnProxy
 
+from pretrain.data_digest import describe_changes, read_digest
 from pretrain.errors import UsageError
 from pretrain.files import append, lock, write_text
 from pretrain.reading import Integer, Number, check, read_bytes, read_json, read_text, read_yaml
@@ -43,7 +45,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
-CHANGEABLE = ("loader", "accumulate", "tensorboard", "checkpoints", "cache")
+CHANGEABLE = ("loader", "accumulate", "tensorboard", "checkpoints", "cache", "digest")
 """Top-level fields of a configuration that do not make another run."""
 
 
@@ -75,6 +77,7 @@ class _Metrics(TypedDict):
 class _Data(TypedDict):
     name: str
     digest: NotRequired[str | None]
+    digest_bytes: NotRequired[str | None]
 
 
 class _Config(TypedDict, total=False):
@@ -116,7 +119,7 @@ class Result:
     backbone: dict[str, Any]
     """What `Backbone.describe` says: name, arch, method, fingerprint, and how it was trained."""
     data: dict[str, Any]
-    """name of the data set and numbers of images."""
+    """name of the data set, numbers of images, digest of the files."""
     seed: int
     config: dict[str, Any]
     seconds: float
@@ -144,7 +147,7 @@ class Result:
         Raises:
             UsageError: see `read`; it begins with `name`.
         """
-        found = content.get("format") if isinstance(content, dict) else None
+        found = check(content, dict, name).get("format")
         if found == "result/1":
             content |= {"backbone": rename_backbone_keys(content.get("backbone"))}
         elif found != RESULT_FORMAT:
@@ -193,8 +196,7 @@ class Run:
         return read_text(path).strip() if path.exists() else None
 
     def picture(self, name: str) -> Path:
-        """The path for a picture; its folder exists afterwards."""
-        (self.folder / "pictures").mkdir(parents=True, exist_ok=True)
+        """The path for a picture."""
         return self.folder / "pictures" / name
 
     def refuse_finished(self) -> None:
@@ -207,13 +209,21 @@ class Run:
                 f"Give another --out, or remove the folder.{longer if backbone.exists() else ''}"
             )
 
-    def refuse(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
-        """Raise UsageError where the folder is not free for this run, or for its continuation."""
+    def refuse(
+        self,
+        config: Mapping[str, Any],
+        backbone: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Raise UsageError where the folder is not free for this run, or for its continuation.
+
+        See `start`; of `data`, what is missing on one side counts as equal.
+        """
         self.refuse_finished()
         path = self.folder / "config.yaml"
         try:
             held = check(read_yaml(path), dict, str(path)) if path.exists() else None
-            begun = self.backbone
+            begun, seen = self.backbone, read_digest(self.folder / "data.json")
         except UsageError as error:
             raise UsageError(f"{error}. Give another --out, or remove {self.folder}.") from error
         if held is not None:
@@ -236,28 +246,43 @@ class Run:
                 f"{self.folder} was started from another backbone (fingerprint {begun}, now "
                 f"{backbone}). Give another --out, or that backbone."
             )
+        if changed := describe_changes(seen, data or {}):
+            raise UsageError(
+                f"the data has changed since {self.folder} was started ({'; '.join(changed)}). "
+                "Give the data of then, or another --out to start anew."
+            )
 
-    def start(self, config: Mapping[str, Any], backbone: str | None = None) -> None:
+    def start(
+        self,
+        config: Mapping[str, Any],
+        backbone: str | None = None,
+        data: Mapping[str, Any] | None = None,
+    ) -> None:
         """Create the folder and write config.yaml, or take up the run that is there.
 
         Args:
             config: the resolved configuration.
             backbone: fingerprint of the backbone that a transfer starts from, kept beside it.
+            data: digest of the data, kept as well.
 
         Raises:
-            UsageError: the folder holds a finished run, another configuration or backbone, or
-                foreign files; or another process works in it.
+            UsageError: the folder holds a finished run, another configuration or backbone, the
+                digest of other data, or foreign files; or another process works in it.
         """
-        self.refuse(config, backbone)
+        self.refuse(config, backbone, data)
         self._lock = lock(self.lock_file, f"another process is working in {self.folder}")
         for folder in (self.folder, self.checkpoint.parent):
             for torn in folder.glob(".*.tmp"):
                 torn.unlink()
         path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
+        seen = self.folder / "data.json"
         if not path.exists():
             write_text(path, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         if backbone is not None and not start.exists():
             write_text(start, backbone + "\n")
+        if data is not None:
+            known = read_digest(seen)  # possibly over more bytes
+            write_text(seen, json.dumps({**known, **data}) + "\n")
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Append one line to log.jsonl."""

@@ -14,6 +14,7 @@ from pretrain.config import PretrainConfig
 from pretrain.data import ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
+from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.progress import bar
 from pretrain.training import (
@@ -38,6 +39,7 @@ class PretrainSetup:
     spec: BackboneSpec
     network: nn.Module
     steps_per_epoch: int
+    files: DataFiles
     method: str
     """What is mixed: cutmix, none, cutmix+mixup."""
     notes: tuple[str, ...]
@@ -57,6 +59,7 @@ class PretrainSetup:
             "val": len(self.data.val),
             "classes": len(self.data.train.classes),
             "notes": list(self.notes),
+            **self.files.summary,
         }
 
 
@@ -109,7 +112,10 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
     methods = [config.mixing, *config.mixing.others]
     steps = len(data.train) // config.batch_size
     method = "+".join(method.method for method in methods)
-    return PretrainSetup(data, spec, network, steps, method, tuple(notes))
+    annotations = {*data.train.annotations, *data.val.annotations}
+    images = [*data.train.paths, *data.val.paths]
+    files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
+    return PretrainSetup(data, spec, network, steps, files, method, tuple(notes))
 
 
 def setup_training(

@@ -13,8 +13,10 @@ ROOT = Path(__file__).resolve().parent.parent
 PUBLIC = {
     "audit",
     "backbone",
+    "cache",
     "check_results",
     "config",
+    "data_digest",
     "errors",
     "evaluation",
     "files",
@@ -53,12 +55,14 @@ FILES = sorted(
 # Raised for full disks: one module writes every file and holds every lock, 180 lines of all engines.
 # Raised for broken and hostile files: one module reads what a run has left, and the schema of a
 # result, 230 lines of all engines; what a captioner leaves for the report, 70.
+# Raised for data that changes under a run: hashes of files that are not read twice, of which 60
+# lines were the feature cache's, and the digest of a data set, 290 lines of all engines.
 BUDGET = {
-    "pretrain": 5_580,
-    "detection": 8_330,
-    "captioning": 9_600,
-    "classification": 5_580,
-    "together": 17_000,
+    "pretrain": 5_890,
+    "detection": 8_640,
+    "captioning": 10_070,
+    "classification": 5_800,
+    "together": 17_520,
 }
 
 
@@ -120,6 +124,15 @@ def test_the_rules_can_be_broken(tmp_path):
     assert violations(Path("transfer/hub.py"), {"detectron2.modeling"})
     assert violations(Path("transfer/formats/writing.py"), {"transfer.detection.voc"})
     assert not violations(engine, {"pretrain.mixing.CutMix", "detectron2.modeling"})
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_windows_can_import_it(path):
+    """What Unix alone has is imported where it is used, and its lack is allowed for."""
+    lines = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+    names = {alias.name for line in lines if isinstance(line, ast.Import) for alias in line.names}
+    names |= {line.module for line in lines if isinstance(line, ast.ImportFrom)}
+    assert not names & {"fcntl", "grp", "pty", "pwd", "resource", "termios", "tty"}
 
 
 def test_a_script_that_is_run_by_its_path_is_a_dependency():

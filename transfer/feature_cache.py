@@ -14,14 +14,10 @@ moments, and rows.bin being shorter than index.bin says that the file has been c
 N images, F channels, P positions of the grid, R rows.
 """
 
-import fcntl
-import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -33,8 +29,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
+from pretrain.cache import hash_files, read_object
 from pretrain.errors import UsageError
-from pretrain.files import write_text
+from pretrain.files import append, lock, write_text
 from pretrain.images import decode
 from pretrain.progress import bar, log
 from pretrain.training import Loader
@@ -42,7 +39,6 @@ from pretrain.training import Loader
 FeatureKind = Literal["pooled", "grid"]
 _DIGEST_SIZE = 16
 _SAVE_EVERY = 20.0  # seconds between two writes while encoding
-_SETTLED = 2_000_000_000  # ns: a file younger than that may change within its time stamp
 
 
 def with_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
@@ -185,10 +181,15 @@ class FeatureCache:
             workers: loader processes.
             batch_size: images at once.
         """
-        digests = hash_files(paths, self.root / "files.json")
+        names = [str(path.absolute()) for path in paths]
+        hashes = hash_files(dict(zip(names, paths, strict=True)), self.root / "files.json")
+        digests = [bytes.fromhex(digits) if (digits := hashes[name]) else None for name in names]
         encoder = Encoder(self.backbone, self.kind)
         shape = encoder.feature_shape(self.backbone)
-        with self._lock():
+        busy = f"another process encodes into {self.folder}"
+        with lock(self.folder / ".lock", busy, wait=True):
+            self._rows.touch()
+            self._index.touch()
             row_of = self._read_index(shape)
             missing = {
                 digest: path
@@ -215,7 +216,7 @@ class FeatureCache:
                 "input_size": list(self.backbone.spec.input_size), "view": self.kind,
                 "shape": list(shape), "dtype": self.dtype.name}  # fmt: skip
         path = self.folder / "meta.json"
-        if _read_json(path) != meta:
+        if read_object(path) != meta:
             if self._rows.stat().st_size:
                 log(f"{self.folder} is damaged (meta.json); its images are encoded again")
             for file in (self._rows, self._index):
@@ -254,6 +255,13 @@ class FeatureCache:
             collate=collate_readable,
         )
         entries, saved = dict[bytes, bytes](), time.monotonic()
+
+        def save() -> None:
+            nonlocal entries, saved
+            done, entries = entries, {}  # where that fails it is not tried again
+            self._append(done)
+            saved = time.monotonic()
+
         try:
             with bar(f"encoding images with {self.backbone.name}", len(paths), "images") as advance:
                 for indices, images, _ in loader.epoch(0):
@@ -267,79 +275,11 @@ class FeatureCache:
                         entries[digests[index]] = row.tobytes()
                     advance(len(indices))
                     if time.monotonic() - saved > _SAVE_EVERY:
-                        self._append(entries)
-                        entries, saved = {}, time.monotonic()
+                        save()
         finally:
-            self._append(entries)
+            save()
 
     def _append(self, entries: dict[bytes, bytes]) -> None:
         """Rows (the values) first, then what makes them valid: the hashes of their images."""
-        for path, parts in ((self._rows, entries.values()), (self._index, entries.keys())):
-            with open(path, "ab") as handle:
-                handle.write(b"".join(parts))
-                handle.flush()
-                os.fsync(handle.fileno())
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """One process at a time reads the index and appends; the lock ends with the process."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "ab") as handle:
-            try:
-                fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                log(f"waiting for another process that encodes into {self.folder} ...")
-                fcntl.lockf(handle, fcntl.LOCK_EX)
-            self._rows.touch()
-            self._index.touch()
-            yield
-
-
-def hash_files(paths: Sequence[Path], memory: Path) -> list[bytes | None]:
-    """A hash of each file's content, None for a file that cannot be read.
-
-    A file whose size and times of change are as they were is not read again, unless it had been
-    changed so shortly before it was read that a second change might bear the same time.
-
-    Args:
-        paths: the files.
-        memory: a JSON file that remembers; made anew where it is damaged.
-    """
-    known, new = _read_json(memory), dict[str, list[Any]]()
-
-    def digest(path: Path) -> bytes | None:
-        name = str(path.absolute())
-        try:
-            stat = os.stat(path)
-            # the second time is the file system's own: a copy that keeps its age has another
-            version = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
-            entry = known.get(name)
-            if isinstance(entry, list) and entry[:-1] == version:
-                return bytes.fromhex(entry[-1])
-            content = hashlib.blake2b(path.read_bytes(), digest_size=_DIGEST_SIZE).digest()
-        except OSError:
-            return None
-        if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED:
-            new[name] = [*version, content.hex()]
-        return content
-
-    digests = []
-    with (
-        bar("reading images", len(paths), "files") as advance,
-        ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool,
-    ):
-        for one in pool.map(digest, paths):
-            digests.append(one)
-            advance(1)
-    if new:
-        write_text(memory, json.dumps(known | new))
-    return digests
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a file; an empty one where there is none, or no JSON."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
+        append(self._rows, b"".join(entries.values()))
+        append(self._index, b"".join(entries))

@@ -60,7 +60,8 @@ def open_cifar(folder: Path, layout: CifarLayout) -> tuple[ImageArray, ImageArra
     def read(*names: str) -> ImageArray:
         batches = [_read_batch(folder / name, layout, len(classes)) for name in names]
         pixels, labels = map(np.concatenate, zip(*batches, strict=True))
-        return ImageArray(tuple(classes), labels, torch.from_numpy(pixels))
+        files = tuple(folder / name for name in (layout.meta, *names))
+        return ImageArray(tuple(classes), labels, torch.from_numpy(pixels), annotations=files)
 
     return read(*layout.train), read(layout.test)
 

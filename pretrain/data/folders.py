@@ -62,7 +62,8 @@ def open_flat(
     if unknown := sorted(set(synsets) - set(index)):
         raise UsageError(f"{file} names classes that {root} does not train on: {shorten(unknown)}.")
     notes = describe_others(root / split, [path for path in others if Path(path) != file])
-    return ImageFiles.of(classes, paths, [index[name] for name in synsets], notes)
+    numbers, read = [index[name] for name in synsets], (file, file.with_name("meta.mat"))
+    return ImageFiles.of(classes, paths, numbers, notes, tuple(filter(Path.is_file, read)))
 
 
 def is_flat(folder: Path) -> bool:

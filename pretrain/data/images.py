@@ -22,6 +22,13 @@ class Images:
     """(N,) int64, positions in `classes`."""
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     """What is to be said about the files."""
+    annotations: tuple[Path, ...] = field(default=(), kw_only=True)
+    """Files that hold labels, or all images."""
+
+    @property
+    def paths(self) -> list[str]:
+        """Of images that have a file each."""
+        return []
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -44,12 +51,21 @@ class ImageFiles(Images):
 
     @staticmethod
     def of(
-        classes: Sequence[str], paths: list[str], labels: list[int], notes: Sequence[str] = ()
+        classes: Sequence[str],
+        paths: list[str],
+        labels: list[int],
+        notes: Sequence[str] = (),
+        annotations: tuple[Path, ...] = (),
     ) -> "ImageFiles":
         """From lists."""
         names = np.array([os.fsencode(path) for path in paths], dtype=np.bytes_)
-        numbers = np.array(labels, dtype=np.int64)
-        return ImageFiles(tuple(classes), numbers, names, notes=tuple(notes))
+        numbers, texts = np.array(labels, dtype=np.int64), tuple(notes)
+        return ImageFiles(tuple(classes), numbers, names, notes=texts, annotations=annotations)
+
+    @property
+    def paths(self) -> list[str]:
+        """Of all images."""
+        return list(map(os.fsdecode, self.names))
 
     def path(self, index: int) -> Path:
         """The file of image `index`."""

@@ -1,7 +1,13 @@
 """What every training loop needs: seeds, batches, optimizers, resuming, devices."""
 
 from pretrain.training.checkpoint import save_epoch
-from pretrain.training.devices import Device, make_fabric, refuse_single_values, share_buffers
+from pretrain.training.devices import (
+    Device,
+    from_rank_zero,
+    make_fabric,
+    refuse_single_values,
+    share_buffers,
+)
 from pretrain.training.loader import (
     BatchSampler,
     BatchSource,
@@ -34,6 +40,7 @@ __all__ = [
     "TrainState",
     "check_optimizer",
     "derive",
+    "from_rank_zero",
     "generator",
     "make_fabric",
     "make_lr_scheduler",

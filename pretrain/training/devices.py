@@ -2,9 +2,9 @@
 
 import copy
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning.fabric import Fabric
@@ -13,6 +13,7 @@ from torch import nn
 from pretrain.config import Precision
 from pretrain.errors import UsageError
 
+T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -58,6 +59,13 @@ def make_fabric(
     if processes > 1:
         fabric.launch()
     return fabric
+
+
+def from_rank_zero(fabric: Fabric, compute: Callable[[], T]) -> T:
+    """What process 0 computes, in every process, however long they wait for it."""
+    with fabric.rank_zero_first():
+        value = compute() if fabric.is_global_zero else None
+    return fabric.broadcast(value)  # type: ignore[return-value]
 
 
 def share_buffers(network: nn.Module, fabric: Fabric) -> None:

@@ -1,7 +1,6 @@
 """Layouts on disk, vocabulary, and the cache of features."""
 
 import json
-import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,6 @@ from PIL import Image
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric
-from transfer import feature_cache
 from transfer.captioning.check import check_coco
 from transfer.captioning.config import CaptioningConfig, DatasetConfig
 from transfer.captioning.dataset import (
@@ -35,7 +33,7 @@ from transfer.captioning.vocabulary import (
     build_vocabulary,
     tokenize_captions,
 )
-from transfer.feature_cache import Encoder, FeatureCache, hash_files, with_image_size
+from transfer.feature_cache import Encoder, FeatureCache, with_image_size
 
 
 def test_reads_what_is_on_disk(worlds):
@@ -593,37 +591,6 @@ def test_a_broken_image_in_the_middle_keeps_the_others(backbone, pictures, tmp_p
     assert (cached.row_of < 0).nonzero()[0].tolist() == [5, 7]
     features(backbone, pictures, tmp_path)
     assert encoded == [11, 1]  # only what cannot be read is tried again
-
-
-def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path, monkeypatch):
-    path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
-    path.write_bytes(b"one")
-    (one,) = hash_files([path], memory)
-    assert not memory.exists()  # too young to be remembered
-    monkeypatch.setattr(feature_cache, "_SETTLED", -1)
-    hash_files([path], memory)
-    assert memory.exists()
-    path.write_bytes(b"two")
-    (two,) = hash_files([path], memory)
-    assert one != two
-    memory.write_text("nonsense")
-    assert hash_files([path, Path("none.jpg")], memory) == [two, None]
-
-
-def test_another_file_of_the_same_age_is_read_again(tmp_path, monkeypatch):
-    monkeypatch.setattr(feature_cache, "_SETTLED", -1)
-    path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
-    path.write_bytes(b"one")
-    (one,) = hash_files([path], memory)
-    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("read again"))
-    assert hash_files([path], memory) == [one]
-    monkeypatch.undo()
-    other = tmp_path / "b.jpg"
-    other.write_bytes(b"two")
-    stamp = path.stat().st_mtime_ns
-    os.utime(other, ns=(stamp, stamp))
-    other.replace(path)
-    assert hash_files([path], memory) != [one]
 
 
 def test_features_do_not_depend_on_what_is_encoded_beside_them(

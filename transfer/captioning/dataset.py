@@ -66,6 +66,8 @@ class CaptionDataset:
     test: tuple[CaptionedImage, ...] = ()
     notes: tuple[str, ...] = ()
     """What is odd about the splits, such as images that are trained on and scored."""
+    files: tuple[Path, ...] = ()
+    """What captions and splits were read from."""
 
 
 def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionDataset:
@@ -150,7 +152,12 @@ def _read_coco(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset | 
         return None
     chosen = choose_splits(root, splits, config)
     read = [read_coco(root, split, config.max_corrupt, log, config.images) for split in chosen]
-    return _of_splits(root.name, dict(zip(("train", "val", "test"), read, strict=False)))
+    dataset = _of_splits(root.name, dict(zip(("train", "val", "test"), read, strict=False)))
+    return replace(dataset, files=tuple(_coco_file(root, split) for split in chosen))
+
+
+def _coco_file(root: Path, split: str) -> Path:
+    return root / "annotations" / f"captions_{split}.json"
 
 
 def read_coco(
@@ -172,7 +179,7 @@ def read_coco(
     Raises:
         UsageError: the file is missing, corrupt or not of this layout, or images are missing.
     """
-    path = root / "annotations" / f"captions_{split}.json"
+    path = _coco_file(root, split)
     if split not in (splits := coco_splits(root)):
         there = ", ".join(splits) or "none"
         raise UsageError(f"there is no file {path}; the splits there are {there}.")
@@ -218,7 +225,8 @@ def _read_flickr(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset 
         if (file := _only(root, sorted(root.glob(f"*{word}Images.txt"))))
     }
     if not lists:
-        return split_by_hash(root.name, images, config.val_fraction, log)
+        dataset = split_by_hash(root.name, images, config.val_fraction, log)
+        return replace(dataset, files=(path,))
     if lone := {"train", "val"} - lists.keys():
         there = ", ".join(file.name for file in lists.values())
         missing = " and ".join(f"*{words[split]}Images.txt" for split in sorted(lone))
@@ -233,7 +241,7 @@ def _read_flickr(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset 
         unknown = [name for name in names if name not in by_name]
         log_left_out(log, file, unknown, "names without an image or captions")
         splits[split] = tuple(by_name[name] for name in names if name in by_name)
-    return _of_splits(root.name, splits)
+    return replace(_of_splits(root.name, splits), files=(path, *lists.values()))
 
 
 # ----------------------------------------------------------------------------------------- folder
@@ -287,8 +295,10 @@ def _read_folder(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset 
             return _by_split(root.name, path, images, folders, config, log)
         splits[split] = assemble(path, images, folders, max_corrupt=config.max_corrupt, log=log)
     if "" in splits:
-        return split_by_hash(root.name, splits[""], config.val_fraction, log)
-    return _of_splits(root.name, splits)
+        dataset = split_by_hash(root.name, splits[""], config.val_fraction, log)
+    else:
+        dataset = _of_splits(root.name, splits)
+    return replace(dataset, files=tuple(files.values()))
 
 
 # ----------------------------------------------------------------------------------------- shared
@@ -333,7 +343,7 @@ def _by_split(
         for split, members in chosen.items()
         if members
     }
-    return _of_splits(name, read)
+    return replace(_of_splits(name, read), files=(path,))
 
 
 def _of_splits(name: str, splits: Mapping[str, tuple[CaptionedImage, ...]]) -> CaptionDataset:

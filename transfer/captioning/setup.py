@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
+from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.training import (
     BatchSampler,
@@ -59,6 +60,7 @@ class CaptioningSetup:
     """(S,) index of each one's image among the training images."""
     decoder: Any
     """A decoder.Decoder, an nn.Module."""
+    files: DataFiles
     notes: tuple[str, ...]
     """What is odd about the captions, for log and result."""
 
@@ -67,7 +69,7 @@ class CaptioningSetup:
         """What the result says of the data, beside the images that were scored."""
         data = self.data
         counts = {"train": len(data.train), "words": len(self.vocabulary)}
-        return {"name": data.name, **counts, "notes": list(self.notes)}
+        return {"name": data.name, **counts, "notes": list(self.notes), **self.files.summary}
 
     def unknown_words(self, split: Literal["train", "val"]) -> float:
         """Share of the words of a split's captions that are not in the vocabulary."""
@@ -165,6 +167,8 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         decoder = build_decoder(width, len(vocabulary), config.model)
+    roots = tuple(map(Path, filter(None, (config.data, config.dataset.images))))
+    images = [image.path for image in (*data.train, *data.val, *data.test)]
     return CaptioningSetup(
         config,
         data,
@@ -173,6 +177,7 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         vocabulary.encode(captions, config.dataset.max_words),
         np.repeat(np.arange(len(counts)), counts),
         decoder,
+        DataFiles(roots, images, data.files, config.digest),
         (*data.notes, *_notes(data, captions, config)),
     )
 

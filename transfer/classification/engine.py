@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.backbone import Backbone, Provenance
-from pretrain.errors import Stopped, UsageError
+from pretrain.errors import Stopped
 from pretrain.files import write_text
 from pretrain.progress import bar, log
 from pretrain.run import Result, Run, environment, plain
@@ -25,6 +25,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
+    from_rank_zero,
     optimizer_step,
     save_epoch,
     scoring_batching,
@@ -68,9 +69,10 @@ def finetune(
     """
     # ---- set up
     setup = build(backbone, config)
-    identity = plain(config), backbone.fingerprint()
+    digest = from_rank_zero(fabric, lambda: setup.files.digest)
+    identity = plain(config), backbone.fingerprint(), digest
     run.refuse(*identity)
-    results: dict[str, ModeResult] = fabric.broadcast(_read_results(run, setup, config))
+    results = from_rank_zero(fabric, lambda: _read_results(run, config))
     if "full" in config.modes:  # refuses before anything is encoded
         BatchSampler(len(setup.data.train), **train_batching(config, fabric))
     for note in setup.notes if fabric.is_global_zero else ():
@@ -81,7 +83,6 @@ def finetune(
     encoding = time.monotonic() - started
     if fabric.is_global_zero:
         run.start(*identity)
-        write_text(run.folder / "data.txt", setup.data.digest() + "\n")
         for mode, before in results.items():
             log(f"{_TITLES[mode]}: done before, {before.metrics[f'{mode}_top1']:.2f} % top-1")
     fabric.barrier()
@@ -260,16 +261,8 @@ def predict(
     return np.asarray(everywhere.cpu()) - 1, broken
 
 
-def _read_results(
-    run: Run, setup: ClassificationSetup, config: ClassificationConfig
-) -> dict[str, ModeResult]:
-    """The modes that the run had finished; UsageError where it was started on other images."""
-    digest = run.folder / "data.txt"
-    if digest.exists() and digest.read_text(encoding="utf-8").strip() != setup.data.digest():
-        raise UsageError(
-            f"{run.folder} was started on other images: files have come, gone or changed their "
-            "class since. Give the same data, or another --out."
-        )
+def _read_results(run: Run, config: ClassificationConfig) -> dict[str, ModeResult]:
+    """The modes that the run had finished."""
     return {
         mode: ModeResult(**json.loads(file.read_text(encoding="utf-8")))
         for mode in config.modes

@@ -51,13 +51,6 @@ class ClassificationData:
     notes: tuple[str, ...]
     """To be logged."""
 
-    def digest(self) -> str:
-        """16 hex digits over names, labels and splits (not over the pixels)."""
-        sha = hashlib.sha256("\n".join(self.names).encode("utf-8", "surrogateescape"))
-        for part in (self.labels, self.train, self.fit, self.choose, self.val, self.scored):
-            sha.update(b"|" + part.astype("<i8").tobytes())
-        return sha.hexdigest()[:16]
-
 
 def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
     """List the images and split them.

@@ -9,6 +9,7 @@ import torch
 from lightning.fabric import Fabric
 
 from pretrain.backbone import Backbone, classifier_patterns
+from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.training import (
     Loader,
@@ -32,6 +33,7 @@ class ClassificationSetup:
     backbone: Backbone
     """With the input size and the resizing of this run."""
     num_features: int
+    files: DataFiles
     notes: tuple[str, ...]
     """What is to be said before anything is measured."""
 
@@ -44,6 +46,7 @@ class ClassificationSetup:
             "scored": len(self.data.scored),
             "classes": len(self.data.classes),
             "notes": list(self.data.notes),
+            **self.files.summary,
         }
 
 
@@ -83,7 +86,8 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
             f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
             "Take a backbone with pooling."
         )
-    return ClassificationSetup(data, backbone, shape[0], tuple(_notes(data, config)))
+    files = DataFiles((Path(config.data),), data.paths, by=config.digest)
+    return ClassificationSetup(data, backbone, shape[0], files, tuple(_notes(data, config)))
 
 
 def _notes(data: ClassificationData, config: ClassificationConfig) -> list[str]:

@@ -96,6 +96,7 @@ def read_coco(
         images=tuple(records),
         category_ids=tuple(ids.get(name, free + k) for k, name in enumerate(classes)),
         issues=tuple(issues),
+        sources=(str(file.path),),
     )
 
 

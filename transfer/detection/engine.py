@@ -16,6 +16,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
+    from_rank_zero,
     optimizer_step,
     save_epoch,
     scoring_batching,
@@ -56,7 +57,8 @@ def finetune(
     config = resolved(config)
     # ---- set up
     setup = build(backbone, config)
-    identity = plain(config), backbone.fingerprint()
+    digest = from_rank_zero(fabric, lambda: setup.files.digest)
+    identity = plain(config), backbone.fingerprint(), digest
     run.refuse(*identity)
     state, loader = setup_training(setup, config, fabric)
     if fabric.is_global_zero:

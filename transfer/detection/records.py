@@ -138,6 +138,8 @@ class Records:
     """MS-COCO's number of each class; empty where the data set has none."""
     issues: tuple[DataIssue, ...] = ()
     """Found while reading and treated by the rules."""
+    sources: tuple[str, ...] = ()
+    """The files of annotations and the list that were read."""
 
     def __len__(self) -> int:
         return len(self.images)

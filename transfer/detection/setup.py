@@ -11,6 +11,7 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from pretrain.backbone import Backbone, Provenance
+from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.training import (
     Loader,
@@ -36,6 +37,7 @@ class DetectionSetup:
     data: DetectionData
     model: nn.Module
     steps_per_epoch: int
+    files: DataFiles
 
     @property
     def num_parameters(self) -> int:
@@ -53,6 +55,7 @@ class DetectionSetup:
             "classes": len(data.train.classes),
             "splits": [data.train_split, data.test_split],
             "notes": list(data.notes),
+            **self.files.summary,
         }
 
 
@@ -90,7 +93,10 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         model = build_model(backbone, detector, len(data.train.classes), config.engine)
-    return DetectionSetup(backbone, data, model, len(data.train) // config.batch_size)
+    images = [record.path for record in (*data.train.images, *data.test.images)]
+    annotations = {*data.train.sources, *data.test.sources}
+    files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
+    return DetectionSetup(backbone, data, model, len(data.train) // config.batch_size, files)
 
 
 def build_model(

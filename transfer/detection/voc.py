@@ -88,7 +88,7 @@ def read_voc(
         UsageError: what the rules of `records.RULES` refuse, with file and line.
     """
     config = config or DatasetConfig()
-    entries, issues = _read_split(root, split, images)
+    entries, lists, issues = _read_split(root, split, images)
     usable = _read_images(entries, issues, config, images, cached)
     names = sorted({one.name for image in usable for one in image.annotation.objects})
     classes, label_of, joined = label_names(names, classes)
@@ -99,12 +99,16 @@ def read_voc(
         raise_for_issues(issues, f"{root}, split {split},", config)
     if check and not records:
         raise UsageError(f"{root}, split {split}: no image is left, all {len(entries)} are broken.")
-    return Records(classes=classes, images=tuple(records), issues=tuple(issues))
+    sources = (*lists, *(file for entry in entries for file in entry.xml))
+    return Records(classes=classes, images=tuple(records), issues=tuple(issues), sources=sources)
 
 
-def _read_split(root: Path, split: str, images: bool) -> tuple[list[_Image], list[DataIssue]]:
-    """The entries of a split, each once."""
+def _read_split(
+    root: Path, split: str, images: bool
+) -> tuple[list[_Image], list[str], list[DataIssue]]:
+    """The entries of a split, each once; the lists that name them; what is odd about these."""
     entries: dict[tuple[Path, str], _Image] = {}
+    lists: list[str] = []
     issues: list[DataIssue] = []
     files_of: dict[Path, VocFiles] = {}
     for part in split.split("+"):
@@ -116,6 +120,7 @@ def _read_split(root: Path, split: str, images: bool) -> tuple[list[_Image], lis
             lines = [(str(source), name) for name in sorted(files.xml.keys() | files.images.keys())]
         else:
             lines = read_list(source, files)
+            lists.append(str(source))
         for where, name in lines:
             image_id = name if files.has(name) else without_ending(name)
             entry = _Image(image_id, where, name, tuple(files.find_xml(name)), files)
@@ -126,7 +131,7 @@ def _read_split(root: Path, split: str, images: bool) -> tuple[list[_Image], lis
         for (tree_root, image_id), entry in entries.items():
             name = f"{tree_root.name}/{image_id}"
             entries[tree_root, image_id] = entry._replace(image_id=name)
-    return list(entries.values()), issues
+    return list(entries.values()), lists, issues
 
 
 def _read_images(

@@ -11,6 +11,7 @@ import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.config import LoaderConfig
+from pretrain.data_digest import read_digest
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
@@ -121,7 +122,8 @@ def test_a_run_leaves_what_it_promises(first, three):
     wrong = sum(row["linear"] != row["true"] for row in said.values())
     assert sum(pair["count"] for pair in metrics["confused"]) == wrong
     assert (folder / "pictures/confusion.png").stat().st_size > 5000
-    assert result.data == {"name": three.name, "train": 18, "scored": 6, "classes": 3, "notes": []}
+    facts = {"name": three.name, "train": 18, "scored": 6, "classes": 3, "notes": []}
+    assert result.data == {**facts, "digest": read_digest(folder / "data.json")["digest"]}
 
 
 def test_the_probe_is_chosen_on_val_and_ties_go_to_the_stronger(first, three, small, cache):
@@ -224,7 +226,7 @@ def test_a_run_goes_on_with_its_own_images_only(three, small, cache, tmp_path):
     with pytest.raises(Stopped):
         engine.finetune(small, options, Run(tmp_path / "run"), CPU, stop_after=1)
     next((tmp_path / "tree/train/ring").iterdir()).unlink()
-    with pytest.raises(UsageError, match="started on other images"):
+    with pytest.raises(UsageError, match="the data has changed since"):
         engine.finetune(small, options, Run(tmp_path / "run"), CPU)
 
 

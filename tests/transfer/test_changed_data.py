@@ -1,0 +1,363 @@
+"""Data that changes under a run or a grid: the same files are the same data, others are noticed."""
+
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain import cache, data_digest
+from pretrain.cache import hash_files
+from pretrain.config import DatasetConfig, ModelConfig, PretrainConfig
+from pretrain.data_digest import DataFiles
+from pretrain.errors import UsageError
+from pretrain.run import Result, Run, plain
+from transfer import task
+from transfer.captioning.config import CaptioningConfig
+from transfer.captioning.config import ModelConfig as DecoderConfig
+from transfer.classification.config import ClassificationConfig
+from transfer.detection.config import DetectionConfig, DetectorConfig
+from transfer.grid import Job, job_status
+
+DATA = {"pretrain": "classification", "classification": "classification",
+        "detection": "detection", "captioning": "captions"}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def memory(tmp_path_factory, monkeypatch) -> Path:
+    """Files just written are remembered as well."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setattr(cache, "_SETTLED", -(10**12))
+    return cache.cache_folder() / "digests"
+
+
+def configuration(name: str, root: Path):
+    match name:
+        case "pretrain":
+            model, dataset = ModelConfig(arch="resnet10t"), DatasetConfig(image_size=32)
+            return PretrainConfig(data=str(root), model=model, dataset=dataset, batch_size=8)
+        case "classification":
+            return ClassificationConfig(data=str(root), mode="linear")
+        case "detection":
+            small = DetectorConfig(fpn_channels=8, head_channels=8)
+            return DetectionConfig(
+                data=str(root), engine="torchvision", detector=small, batch_size=2
+            )
+        case "captioning":
+            small = DecoderConfig(embed_size=8, hidden_size=8, attention_size=8)
+            return CaptioningConfig(data=str(root), model=small)
+
+
+def set_up(name: str, root: Path, backbone):
+    """What the task's own `build` reads."""
+    build, config = task.load(task.by_name(name).build), configuration(name, root)
+    return build(config) if name == "pretrain" else build(backbone, config)
+
+
+def copy(tree: Path, target: Path) -> Path:
+    """With the times of now."""
+    return shutil.copytree(tree, target, copy_function=shutil.copyfile)
+
+
+def pictures(root: Path) -> list[Path]:
+    return sorted(root.rglob("*.jpg"))
+
+
+# ------------------------------------------------------------------------- what can happen to data
+
+
+def replace_captions(root: Path) -> None:
+    for path in (root / "annotations").glob("*.json"):
+        content = json.loads(path.read_text())
+        for entry in content["annotations"]:
+            entry["caption"] = "a thing on a plain ground"
+        path.write_text(json.dumps(content))
+
+
+def replace_images(root: Path) -> None:
+    first, *others = pictures(root)
+    for path in others:
+        shutil.copyfile(first, path)
+
+
+def replace_bytes(root: Path) -> None:
+    """One image by another one of its size."""
+    path = pictures(root)[0]
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def change_labels(root: Path) -> None:
+    path = sorted((root / "Annotations").iterdir())[0]
+    text = path.read_text()
+    first, other = sorted(set(re.findall("<name>(.*)</name>", "".join(
+        p.read_text() for p in (root / "Annotations").iterdir()))))[:2]  # fmt: skip
+    found = re.search("<name>(.*)</name>", text)[1]
+    path.write_text(text.replace(found, other if found == first else first))
+
+
+def move_image(root: Path) -> None:
+    one, other = sorted((root / "train").iterdir())[:2]
+    shutil.move(sorted(one.iterdir())[0], other)
+
+
+def remove_image(root: Path) -> None:
+    """Of those for validation, and of its list."""
+    if (root / "ImageSets").is_dir():
+        path = root / "ImageSets/Main/val.txt"
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[1:]))
+    elif (root / "annotations").is_dir():
+        path = root / "annotations/captions_val2017.json"
+        content = json.loads(path.read_text())
+        gone = content["images"].pop()["id"]
+        rows = [row for row in content["annotations"] if row["image_id"] != gone]
+        path.write_text(json.dumps({**content, "annotations": rows}))
+    else:
+        pictures(root / "val")[0].unlink()
+
+
+CHANGES = {
+    "pretrain": (replace_images, replace_bytes, move_image, remove_image),
+    "classification": (replace_images, replace_bytes, move_image, remove_image),
+    "detection": (replace_images, replace_bytes, change_labels, remove_image),
+    "captioning": (replace_captions, replace_images, replace_bytes, remove_image),
+}
+CASES = [(name, change) for name, changes in CHANGES.items() for change in changes]
+
+
+@pytest.fixture(scope="module")
+def begun(request, worlds, backbone, tmp_path_factory):
+    """A task, its setup on its data, and a run that began with it."""
+    setup = set_up(request.param, worlds[DATA[request.param]], backbone)
+    run = Run(tmp_path_factory.mktemp("begun") / "run")
+    run.start({"epochs": 1}, None, setup.files.digest)
+    return request.param, setup, run
+
+
+def in_grid(name: str, root: Path, out: Path, before: dict, now: dict) -> tuple[str, str | None]:
+    """What a grid says of a result on the data of before, when it is to be on that of now."""
+    config = plain(configuration(name, root))
+    facts = {"name": "n", "arch": "a", "method": "m", "fingerprint": "f" * 16, "recipe": None,
+             "dataset": None, "epochs": None, "seed": 0}  # fmt: skip
+    job = Job(task=name, name="n", seed=0, backbone=facts, config=config, data=now)
+    run = Run(out / job.folder)
+    run.start(config, facts["fingerprint"])
+    kind = {"task": name, "metric": "m", "metrics": {}, "backbone": facts, "data": before}
+    run.finish(Result(**kind, seed=0, config=config, seconds=1.0, environment={}))
+    status = job_status(job, out)
+    return status.state, status.why
+
+
+@pytest.mark.parametrize("begun", DATA, indirect=True)
+def test_a_copy_is_the_same_data(begun, worlds, backbone, tmp_path):
+    name, setup, run = begun
+    root = copy(worlds[DATA[name]], tmp_path / worlds[DATA[name]].name)
+    copied, summary = set_up(name, root, backbone), setup.data_summary
+    assert copied.data_summary == summary
+    run.refuse({"epochs": 1}, None, copied.files.digest)
+    assert in_grid(name, root, tmp_path / "grid", summary, copied.data_summary) == ("done", None)
+    older = {key: value for key, value in summary.items() if key != "digest"}
+    assert in_grid(name, root, tmp_path / "older", older, copied.data_summary)[0] == "done"
+
+
+@pytest.mark.parametrize(
+    ("begun", "change"), CASES, indirect=["begun"], ids=lambda one: getattr(one, "__name__", one)
+)
+def test_a_change_is_noticed_by_resume_and_grid(begun, change, worlds, backbone, tmp_path):
+    name, setup, run = begun
+    root = copy(worlds[DATA[name]], tmp_path / worlds[DATA[name]].name)
+    change(root)
+    changed, summary = set_up(name, root, backbone), setup.data_summary
+    assert changed.data_summary["digest"] != summary["digest"]
+    with pytest.raises(UsageError, match=r"^the data has changed since .*run was started \("):
+        run.refuse({"epochs": 1}, None, changed.files.digest)
+    state, why = in_grid(name, root, tmp_path / "grid", summary, changed.data_summary)
+    assert state == "failed"
+    assert "data, digest: " in why
+
+
+# ----------------------------------------------------------------- which files are read, and how
+
+
+def big(path: Path, middle: int = 0, size: int = 40_000) -> Path:
+    """A file larger than its samples, which `middle` lies between."""
+    content = bytearray(np.random.default_rng(0).bytes(size))
+    content[size // 4] = middle
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_what_has_not_changed_is_not_read(tmp_path, memory, monkeypatch):
+    paths = [big(tmp_path / f"{number}.bmp", size=1000 + number) for number in range(3)]
+    text = tmp_path / "list.txt"
+    text.write_text("0\n1\n2\n")
+
+    def digest():
+        return DataFiles((tmp_path,), paths, [text]).digest
+
+    first, read = digest(), []
+    real = open
+
+    def noted(path, *rest, **more):
+        read.append(Path(path).name)
+        return real(path, *rest, **more)
+
+    monkeypatch.setattr(cache, "open", noted, raising=False)
+    assert digest() == first
+    assert read == []
+    os.utime(paths[1])  # the same bytes
+    assert digest() == first
+    assert read == ["1.bmp"]
+    paths[1].write_bytes(paths[1].read_bytes()[::-1])  # of the same size, and older
+    os.utime(paths[1], (1, 1))
+    assert digest()["images"].content != first["images"].content
+    assert read == ["1.bmp"] * 2
+    for damaged in memory.iterdir():
+        damaged.write_text("nonsense")
+    paths[1].write_bytes(paths[1].read_bytes()[::-1])
+    assert digest() == first
+
+
+def test_all_bytes_of_images_are_compared_on_request(tmp_path):
+    """A sample does not hold a byte between its places; what only one side has counts as equal."""
+    path, run = big(tmp_path / "a.bmp"), Run(tmp_path / "run")
+
+    def digest(by):
+        return DataFiles((tmp_path,), [path], by=by).digest
+
+    sample, whole = digest("sample"), digest("bytes")
+    assert whole == {**sample, "digest_bytes": whole["digest_bytes"]}
+    run.start({}, None, sample)
+    run.start({}, None, whole)
+    run.start({}, None, sample)  # does not forget
+    big(path, middle=1)
+    assert digest("sample") == sample
+    run.refuse({}, None, digest("sample"))
+    with pytest.raises(UsageError, match=r"digest_bytes: \w{16} then, \w{16} now"):
+        run.refuse({}, None, digest("bytes"))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda root: (root / "1.jpg").unlink(), "images: 3 files then, 2 now"),
+        (lambda root: (root / "1.jpg").rename(root / "4.jpg"), "another name or in another folder"),
+        (lambda root: (root / "1.jpg").write_text("none"), "images: files of the same names"),
+        (lambda root: (root / "a.json").write_text("[]"), "annotations: files of the same names"),
+    ],
+)  # fmt: skip
+def test_a_message_says_what_has_changed_and_what_to_do(change, words, tmp_path):
+    root = tmp_path / "data"
+    for number in range(3):
+        big(root / f"{number}.jpg", size=100 + number)
+    (root / "a.json").write_text("{}")
+
+    def digest():
+        return DataFiles((root,), sorted(root.glob("*.jpg")), [root / "a.json"]).digest
+
+    run = Run(tmp_path / "run")
+    run.start({"epochs": 1}, None, digest())
+    change(root)
+    with pytest.raises(UsageError, match=f"{words}.*Give the data of then, or another --out"):
+        run.start({"epochs": 1}, None, digest())
+
+
+def test_runs_of_before_go_on_and_a_damaged_note_is_an_error(tmp_path):
+    digest = DataFiles((tmp_path,), [big(tmp_path / "a.jpg")]).digest
+    run = Run(tmp_path / "run")
+    run.start({})
+    run.start({}, None, digest)
+    run.refuse({}, None, {"digest": digest["digest"], "train": 1, "name": "as a grid knows it"})
+    with pytest.raises(UsageError, match=r"\(digest: \w{16} then, 0+ now\)"):
+        run.refuse({}, None, {"digest": "0" * 16})
+    (run.folder / "data.json").write_text('{"images": 3}')
+    with pytest.raises(UsageError, match=r"data\.json: .*images.*Give another --out, or remove"):
+        run.refuse({}, None, digest)
+
+
+def test_names_are_those_below_the_data(tmp_path, monkeypatch):
+    """The same from any working folder, with images elsewhere, and where a name is no text."""
+    root, other = tmp_path / "data", tmp_path / "images"
+    odd = os.fsdecode(b"\xff.jpg")
+    big(root / "a" / odd)
+    big(other / "b.jpg")
+    (root / "a.json").write_text("{}")
+
+    def digest(root, other):
+        images = [root / "a" / odd, other / "b.jpg"]
+        return DataFiles((root, other), images, [root / "a.json"]).digest
+
+    expected = digest(root, other)
+    monkeypatch.chdir(root)
+    assert digest(Path(), Path("../images")) == expected
+    assert digest(Path(), other) == expected
+    monkeypatch.chdir(tmp_path)
+    assert digest(Path("data"), Path("images")) == expected
+    moved = copy(other, tmp_path / "moved")
+    assert digest(root, moved) == expected
+
+
+def test_what_cannot_be_read_is_no_end_of_it(tmp_path):
+    """A pipe would block, a folder cannot be read, a missing file is missing."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    names = ["pipe.jpg", "folder.jpg", "none.jpg", "a\0b"]
+    found = hash_files({name: tmp_path / name for name in names}, tmp_path / "memory.json")
+    assert found == dict.fromkeys(names)
+
+
+def test_a_file_that_changes_within_its_time_stamp_is_read_again(tmp_path, monkeypatch):
+    path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
+    monkeypatch.setattr(cache, "_SETTLED", 2 * 10**9)
+    path.write_bytes(b"one")
+    one = hash_files({"a": path}, memory)
+    assert not memory.exists()  # too young to be remembered
+    path.write_bytes(b"two")
+    assert hash_files({"a": path}, memory) != one
+
+
+def test_another_file_of_the_same_age_is_read_again(tmp_path):
+    path, memory = tmp_path / "a.jpg", tmp_path / "files.json"
+    path.write_bytes(b"one")
+    one = hash_files({"a": path}, memory)
+    other = tmp_path / "b.jpg"
+    other.write_bytes(b"two")
+    stamp = path.stat().st_mtime_ns
+    os.utime(other, ns=(stamp, stamp))
+    other.replace(path)
+    assert hash_files({"a": path}, memory) != one
+
+
+def test_a_few_folders_are_remembered(tmp_path, memory, monkeypatch):
+    """A cluster's jobs unpack the same data into a new folder each."""
+    monkeypatch.setattr(data_digest, "_REMEMBERED", 3)
+    for number in range(5):
+        assert DataFiles((tmp_path / f"{number}",), [big(tmp_path / f"{number}/a.jpg")]).digest
+    assert len(list(memory.iterdir())) == 3
+    unwritable = tmp_path / "file"
+    unwritable.write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(unwritable))
+    assert DataFiles((tmp_path,), [tmp_path / "0/a.jpg"]).digest["images"].files == 1
+
+
+def test_pickles_and_label_files_count_as_annotations(tmp_path):
+    """CIFAR's images are in its pickles; ImageNet's labels of validation are in a file."""
+    from pretrain.data import open_data
+
+    for synset in ("n01", "n02"):
+        path = tmp_path / "train" / synset / "a.JPEG"
+        path.parent.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(path)
+    (tmp_path / "val").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "val/ILSVRC2012_val_00000001.JPEG")
+    labels = tmp_path / "imagenet_2012_validation_synset_labels.txt"
+    labels.write_text("n01\n")
+    data = open_data(tmp_path, DatasetConfig())
+    assert data.val.annotations == (labels,)
+    assert (len(data.train.paths), len(data.val.paths)) == (2, 1)
