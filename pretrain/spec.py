@@ -122,13 +122,19 @@ def create_model(arch: str, **arguments: Any) -> nn.Module:
         raise UsageError(f"{arch} cannot be built with {arguments}: {error}") from error
 
 
+_DRAWING = tuple(
+    getattr(torch.Tensor, f"{name}_")
+    for name in ("normal", "uniform", "erfinv", "mul", "add", "clamp", "fill", "zero")
+)
+
+
 class _Undrawn(TorchFunctionMode):
-    """No random numbers: half of the time that a network without content takes."""
+    """Nothing is drawn without content: most of the time that such a network takes."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func in (torch.Tensor.normal_, torch.Tensor.uniform_):
+        if func in _DRAWING and args[0].is_meta:
             return args[0]
         return func(*args, **(kwargs or {}))
 
