@@ -298,7 +298,6 @@ class TrainLoop:
                 yield
             except FloatingPointError as error:
                 raise UsageError(f"training has diverged ({error}). {_SMALLER_STEPS}") from error
-        self._curves.close()
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left, from 0."""

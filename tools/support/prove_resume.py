@@ -21,6 +21,7 @@ from typing import Any
 import yaml
 
 from pretrain.errors import UsageError
+from pretrain.files import write_text
 from pretrain.progress import log
 from pretrain.run import Run, plain
 from tools.support.command import ROOT
@@ -46,7 +47,7 @@ def prove(config: Any, device: str, *, kills: int, stop_after: int | None, seed:
     scratch = Path(tempfile.mkdtemp(prefix="prove-resume-"))
     try:
         recipe = scratch / "recipe.yaml"
-        recipe.write_text(yaml.safe_dump(plain(config), sort_keys=False), encoding="utf-8")
+        write_text(recipe, yaml.safe_dump(plain(config), sort_keys=False))
         run = [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--config", str(recipe),
                "--device", device, "--checkpoints.every_steps", "1",
                "--stop-after", str(stop_after or _STEPS)]  # fmt: skip
@@ -115,7 +116,9 @@ def _watched(command: list[str], folder: Path, moment: float | None) -> float:
         try:
             process.wait(timeout=moment)
         except TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)  # and its loader processes, as out of memory
+            if hasattr(os, "killpg"):  # and its loader processes, as out of memory
+                os.killpg(process.pid, signal.SIGKILL)
+            process.kill()  # Windows has no groups
             process.wait()
             return -1.0
         if process.returncode:

@@ -20,6 +20,7 @@ import yaml
 
 from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
+from pretrain.files import draft
 from pretrain.images import list_images
 from transfer.detection.headers import read_headers
 from transfer.detection.records import list_first
@@ -290,12 +291,12 @@ def _link(path: Path, root: Path) -> CheckResult:
         return ok(f"{path} leads to {root} already")
     if path.exists() or path.is_symlink():
         raise UsageError(f"{path} is there already; it would become a link to {root}. Remove it.")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.symlink_to(target, target_is_directory=True)
-    except OSError as error:
-        raise UsageError(
-            f"{path} cannot be made a link to {root} ({error.strerror}). Leave --out out: the "
-            "annotations are then written into the data set itself."
-        ) from error
+    with draft(path):
+        try:
+            path.symlink_to(target, target_is_directory=True)
+        except PermissionError as error:  # file systems without links
+            raise UsageError(
+                f"{path} cannot be made a link to {root} ({error.strerror}). Leave --out out: the "
+                "annotations are then written into the data set itself."
+            ) from error
     return ok(f"{path} leads to {root}")
