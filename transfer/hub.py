@@ -59,8 +59,8 @@ class ReleasedBackbone:
 
     def __post_init__(self) -> None:
         """Refuse what the fields contradict."""
-        if (self.url is None) == (self.page is None):
-            raise UsageError("it needs url, or page where only a web page serves it")
+        if self.url is not None and self.page is not None:
+            raise UsageError("it has both url and page; page is for what only a web page serves")
         if self.source not in (*SOURCES, "timm", ITSELF):
             raise UsageError(f"source is {self.source!r}")
         if self.url is not None:
@@ -136,6 +136,8 @@ def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
             return _locate_hugging_face(rest), Overrides()
     entries = released()
     if entry := entries.get(name):
+        if entry.url is None and entry.page is None:
+            raise UsageError(f"{name} has no url in {LIST} yet. Give the path of its file.")
         if entry.url is None:
             raise UsageError(
                 f"{name} is served by a web page only: open {entry.page} in a browser, download "

@@ -325,13 +325,12 @@ def test_nothing_private_is_told(net, monkeypatch, tmp_path):
 def test_what_cannot_be_taken_out_is_refused(net, monkeypatch, tmp_path):
     monkeypatch.setenv("LOGNAME", "resnet10t")  # a user of the network's own name
     told = release.Release(backbone=net, name="n", licence="see /srv/pl4nted/LICENCE")
-    with pytest.raises(UsageError, match=r"README.md, line \d+: '/srv/pl4nted/LICENCE'.*--public"):
+    with pytest.raises(UsageError, match=r"README.md, line 3: '/srv/pl4nted/.*--public") as refused:
         release.make(told, tmp_path / "n")
+    assert "'resnet10t'" in str(refused.value)
     assert os.listdir(tmp_path) == []
-    told = replace(told, licence="MIT")
-    with pytest.raises(UsageError, match="'resnet10t'"):
-        release.make(told, tmp_path / "n")
-    release.make(replace(told, public=["resnet10t"]), tmp_path / "n")
+    told = replace(told, public=["resnet10t", "/srv/pl4nted/LICENCE"])
+    release.make(told, tmp_path / "n")
 
 
 def test_every_place_of_a_file_is_searched(tmp_path):
