@@ -10,7 +10,7 @@ from pretrain.errors import UsageError
 from transfer.captioning.scores import References, ScoreAccumulator, score, tokenize
 from transfer.captioning.scores.frequencies import count_frequencies
 from transfer.captioning.scores.rouge import lcs_lengths
-from transfer.captioning.scores.tokenizer import Tokenizer
+from transfer.captioning.scores.tokenizer import TokenIds, Tokenizer
 
 NAMES = ("Bleu_1", "Bleu_2", "Bleu_3", "Bleu_4", "ROUGE_L", "CIDEr")
 SETS = ("human", "noisy", "constant", "nn_tfidf", "nn_single")
@@ -173,13 +173,15 @@ def naive_lcs(one: list[int], two: list[int]) -> int:
     return before[-1]
 
 
-def test_common_subsequences_of_any_length():
-    """Against the textbook's table; beyond 64 words Python's integers take over."""
+@pytest.mark.parametrize("first", [0, 0xD7FF, 0x10FFFF])
+def test_common_subsequences_of_any_length(first):
+    """Against the textbook's table; numbers of words up to and beyond those of characters."""
     draw = random.Random(1)
     lengths = [0, 1, 2, 15, 16, 17, 31, 33, 63, 64, 65, 90, 200]
     texts = [" ".join(draw.choices("abcde", k=draw.choice(lengths))) for _ in range(120)]
     words = Tokenizer()
     cut = words.encode(texts, tokenized=True)
+    cut = TokenIds(cut.words + first, cut.counts)
     one, two = np.repeat(np.arange(60), 2), np.array([draw.randrange(60, 120) for _ in range(120)])
     found = lcs_lengths(cut, cut, one, two)
     for place, (left, right) in enumerate(zip(one.tolist(), two.tolist(), strict=True)):
