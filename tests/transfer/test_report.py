@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 import sys
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -29,6 +31,7 @@ from transfer.report import (
 )
 from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
+from transfer.report.flat import runs_csv
 from transfer.report.markdown import replace_between
 from transfer.report.pictures import compare_examples
 from transfer.report.provenance import digest
@@ -193,6 +196,32 @@ def test_other_recipes_and_data_stand_in_other_columns():
     assert sorted(table["net, none"]) == ["50.0", "50.0", "50.0", "50.0", "70.0", "70.0"]
 
 
+def test_data_of_one_name_and_other_content_stands_in_other_columns():
+    def run(method: str, seed: int, value: float, content: str | None, whole: str | None = None):
+        one = result("detection", method, seed, value)
+        more = {"digest": content, "digest_bytes": whole}
+        return replace(one, data=one.data | {k: v for k, v in more.items() if v is not None})
+
+    # a result of before does not say it
+    same = [run("none", 0, 60.0, "a" * 16), run("none", 1, 62.0, None)]
+    assert lines(same)["net, none"][0] == "61.0 ± 1.4 (n=2)"
+    same.append(run("none", 2, 64.0, "a" * 16, "c" * 16))  # looked at every byte
+    assert lines(same)["net, none"][0] == "62.0 ± 2.0 (n=3)"
+    mixed = [*same, run("cutmix", 0, 61.0, "b" * 16)]
+    table = lines(mixed)
+    assert table["backbone"] == [f"{name} [{n}]" for n in (1, 2, 3) for name in ("AP50", "AP")]
+    assert sorted(table["net, none"]) == sorted(["62.0 ± 2.8 (n=2)", "62.0", "not measured"] * 2)
+    assert table["*cutmix - none*"] == ["*no pair*"] * 6
+    text = results_to_markdown(mixed)
+    for name in ("aaaaaaaa", "bbbbbbbb", "unknown"):
+        assert f"data d (10 train), content {name}" in text
+    bytes_differ = [run("none", n, 60.0, "a" * 16, letter * 16) for n, letter in enumerate("cd")]
+    assert len(lines(bytes_differ)["backbone"]) == 4
+    runs = [FinishedRun(one) for one in mixed]
+    rows = csv.DictReader(io.StringIO(runs_csv(RunSet(tuple(runs)))))
+    assert len({row["setting"] for row in rows}) == 3
+
+
 def test_backbones_of_other_recipes_are_no_replicates():
     one = result("detection", "none", 0, 60.0)
     two = replace(one, backbone={**one.backbone, "epochs": 300, "fingerprint": "x"})
@@ -330,6 +359,30 @@ def test_names_cannot_break_a_table():
     unescaped = re.sub(r"\\[&%$#_{}]", "", re.sub(r"(?m)^%.*$", "", tex))
     assert not re.search(r"[%#]", unescaped)
     assert unescaped.count("{") == unescaped.count("}")
+
+
+def test_latex_reads_no_cell_as_an_option_and_compiles(tmp_path):
+    """A row that begins with a bracket or a star stands behind a line break or a rule."""
+    names = ("[3em]", "*", " [", "none", "é & ü_50 % ~ ^ \\ $x$ # {a} <b> | \x07\x7f -3")
+    runs = [
+        replace(run, backbone={**run.backbone, "arch": name})
+        for name in names
+        for run in (result("pretrain", "none", 0, 50.0), result("pretrain", name, 0, 51.0))
+    ]
+    tex = render_files(tabulate(run_set(*runs)), run_set(*runs))["report.tex"]
+    assert "\n{}[3em], none & 50.0" in tex
+    assert "\n{}[3em] - none & " in tex
+    assert "\n{}*, none & 50.0" in tex
+    assert not re.search(r"(\\\\|rule)\s*[*\[]", tex)
+    if shutil.which("pdflatex") is None:
+        pytest.skip("no LaTeX on this machine")
+    (tmp_path / "report.tex").write_text(tex)
+    document = r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}"
+    document += r"\begin{document}\input{report}\end{document}"
+    (tmp_path / "all.tex").write_text(document)
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_csv_holds_every_run_and_every_cell_unrounded():
