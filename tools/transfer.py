@@ -25,6 +25,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
+from pretrain.progress import log
 from tools.support.command import SYNTHETIC, Parser, run_main
 from transfer import grid, task
 
@@ -59,9 +60,9 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
     if options.print:
         print_lines(jobs, options.out, tools)
         return
-    complete = run_grid(jobs, options, tools)
+    done = run_grid(jobs, options, tools)
     print(f"\nThe table: python tools/report.py {options.out} --out {options.out}")
-    sys.exit(0 if complete else 1)
+    sys.exit(0 if len(done) == len(jobs) else 1)
 
 
 def _options(argv: list[str] | None) -> argparse.Namespace:
@@ -89,13 +90,13 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     options = parser.parse(argv)
     options.devices = [name for name in options.devices.split(",") if name]
 
-    check_ranges("--", options, jobs=">= 1")
+    check_ranges("--", options, jobs="[1, 1024]")
+    for seed in options.seeds or []:
+        check_ranges("--", argparse.Namespace(seeds=seed), seeds="[0, 4294967295]")
     for flag in ("tasks", "seeds"):
         values = list(getattr(options, flag) or [])
         if len(set(values)) != len(values):
             raise UsageError(f"--{flag} is {' '.join(map(str, values))}; each may stand once.")
-    if min(options.seeds or [0]) < 0:
-        raise UsageError(f"--seeds has {min(options.seeds)}; seeds are at least 0")
     is_local = options.jobs is not None or options.devices
     if options.slurm is not None and (options.print or is_local):
         raise UsageError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
@@ -122,39 +123,35 @@ def run_embedded(options: argparse.Namespace, tools: Path) -> None:
     # all data, drawn once before the jobs
     kinds = [task.by_name(name) for name in ("pretrain", *tasks)]
     data = {kind.name: draw(kind, out / SYNTHETIC.name, kind.demo.grid) for kind in kinds}
-    jobs = [pretraining(method, seed, data["pretrain"]) for seed in seeds for method in METHODS]
+    first = [pretraining(method, seed, data["pretrain"]) for seed in seeds for method in METHODS]
 
-    complete = all(status.state == "done" for status in grid.scan(jobs, out))
-    if not complete and options.print:
-        print_lines(jobs, out, tools)
-        print("# these make the backbones; then call this again for the rest", file=sys.stderr)
+    if not options.print:
+        trained = run_grid(first, options, tools)
+    elif [grid.job_status(job, out).state for job in first] == ["done"] * len(first):
+        trained = first
+    else:
+        log("# these make the backbones; then call this again for the rest")
+        print_lines(first, out, tools)
         return
-    complete = complete or run_grid(jobs, options, tools)
-    trained = [status.job for status in grid.scan(jobs, out) if status.state == "done"]
-    if failed := [job for job in jobs if job not in trained]:
-        lost = [replace(j, task=name, name=j.folder.name) for name in tasks for j in failed]
-        with grid.lock(out):
-            why = "its pretraining failed"
-            grid.write_grid([grid.JobStatus(job, "failed", why) for job in lost], out)
-    if not trained:
-        sys.exit(1)
+    failed = [job for job in first if job not in trained]
+    lost = [replace(job, task=name, name=job.folder.name) for name in tasks for job in failed]
     backbones = [str(out / job.folder) for job in trained]
     recipes = {name: demo_recipe(task.by_name(name)) for name in tasks}
-    transfer_jobs = plan(backbones, tasks, recipes, data, cache=str(out / "features"))
+    jobs = plan(backbones, tasks, recipes, data, cache=str(out / "features"))
     if options.print:
-        print_lines(transfer_jobs, out, tools)
+        print_lines(jobs, out, tools)
         return
-    complete &= run_grid(transfer_jobs, options, tools)
+    done = run_grid(jobs, options, tools, lost)
     report = [sys.executable, str(tools / "report.py"), str(out), "--out", str(out)]
-    complete &= subprocess.run(report).returncode == 0
+    reported = subprocess.run(report).returncode == 0
     page = next((p for p in (out / "report.html", out / "report.md") if p.exists()), out)
     print(
-        f"\n{len(trained) + len(transfer_jobs)} runs, {(time.monotonic() - started) / 60:.0f} "
+        f"\n{len(trained) + len(done)} runs, {(time.monotonic() - started) / 60:.0f} "
         f"minutes in this call. Look at: {page}"
     )
     if advice := more_replicates(seeds, tasks, out):
         print(advice)
-    sys.exit(0 if complete else 1)
+    sys.exit(0 if reported and not failed and len(done) == len(jobs) else 1)
 
 
 def more_replicates(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> str | None:

@@ -5,27 +5,28 @@ OUT/TASK/NAME-seedS. Its status is what the folder says; nothing else is kept. N
 """
 
 import json
+import os
 import re
 import shlex
 import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
-import yaml
-
-from pretrain import files
+from pretrain.data_digest import describe_changes, read_digest
 from pretrain.errors import UsageError
-from pretrain.files import holder, write_text
+from pretrain.files import write_text
+from pretrain.reading import read_json
 from pretrain.run import Result, Run, other_run, rename_backbone_keys
 from transfer import task
 
 GRID_FORMAT = "grid/2"
 """Of grid.json; grid/1 is read too: its jobs are cells, and `backbone` has other keys."""
+
+_LARGEST = 1e12  # metric that is written out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +38,13 @@ class Job:
     """Of its backbone, unique in the grid: names the folder and the row."""
     seed: int
     backbone: Mapping[str, Any]
-    """What `Backbone.describe` says; without a fingerprint where it is yet to be trained."""
+    """What `Backbone.describe` says; its fingerprint is empty where it is yet to be trained."""
     config: Mapping[str, Any]
     """Resolved, as plain values: what the run's config.yaml will hold."""
     data: Mapping[str, Any] = field(default_factory=dict)
-    """What is known of the data beforehand: its name, numbers of images."""
+    """What is known of the data beforehand: its name, digest, numbers of images."""
+    digest: Mapping[str, Any] = field(default_factory=dict)
+    """Of the data: see `pretrain.data_digest`."""
     options: tuple[str, ...] = ()
     """Of the tool: --config, --backbone and so on."""
 
@@ -71,24 +74,15 @@ class JobStatus:
     """Where a job stands."""
 
     job: Job
-    state: Literal["waiting", "running", "stopping", "elsewhere", "done", "failed"] = "waiting"
-    """stopping: asked to; elsewhere: another process works in its folder."""
+    state: Literal["waiting", "running", "elsewhere", "done", "failed"] = "waiting"
+    """elsewhere: another process works in its folder."""
     why: str | None = None
+    """It failed, or who works in its folder."""
     result: Result | None = None
-    process: Any = None
-    """Started by this call: see `tools.support.grid_run.Launch`."""
-    slot: int = 0
     started: float = 0.0
     """By `time.monotonic`."""
     seconds: float | None = None
     """Of a job that was done in this call."""
-    log_start: int = 0
-    """Length of its log before this call."""
-
-
-def scan(jobs: Iterable[Job], out: Path) -> list[JobStatus]:
-    """The status of each job, see `job_status`."""
-    return [job_status(job, out) for job in jobs]
 
 
 def job_status(job: Job, out: Path) -> JobStatus:
@@ -96,57 +90,54 @@ def job_status(job: Job, out: Path) -> JobStatus:
 
     Returns:
         done; waiting: there is no run, or an unfinished one of this job, to be resumed; failed:
-        what is in the folder is not this job's run.
+        what is in the folder is not this job's run, or cannot be read.
     """
-    run, config = Run(out / job.folder), job.config
-    config_file, fingerprint_file = run.folder / "config.yaml", run.folder / "backbone.txt"
-    result = fingerprint = None
+    run = Run(out / job.folder)
     try:
-        if run.finished:
-            result = Result.read(run.folder / "result.json")
-            fingerprint = result.backbone.get("fingerprint")
-            # a path is compared by where it leads, a backbone by what it is
-            held = {**result.config, "backbone": config.get("backbone")}
-            here, there = config.get("data"), held.get("data")
-            if here and there and Path(here).resolve() == Path(there).resolve():
-                held["data"] = here
-        elif config_file.exists():
-            # its tool will compare names, not only what they stand for
-            held = yaml.safe_load(config_file.read_text(encoding="utf-8"))
-        else:
-            return JobStatus(job)  # where it holds foreign files, the tool will say so
-    except UsageError as error:
-        return JobStatus(job, "failed", str(error))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        return JobStatus(job, "failed", f"{config_file} cannot be read: {error}")
-    if fingerprint_file.exists():  # a result from random weights has theirs, so this file counts
-        fingerprint = fingerprint_file.read_text(encoding="utf-8").strip()
-
-    differences = other_run(held, dict(config))
-    expected = job.backbone.get("fingerprint")
-    if None not in (fingerprint, expected) and fingerprint != expected:
-        differences.append(f"backbone: {fingerprint} there, {expected} here")
-    for key, value in result.data.items() if result else ():
-        if key != "notes" and value != job.data.get(key, value):
-            differences.append(f"data, {key}: {value!r} there, {job.data[key]!r} here")
-    if not differences:
-        return JobStatus(job, "waiting" if result is None else "done", None, result)
-    why = f"another configuration is in this folder ({'; '.join(differences)})."
-    return JobStatus(job, "failed", f"{why} Give another --out, or remove {run.folder}.")
+        if not run.finished:
+            run.refuse(job.config, job.backbone["fingerprint"] or None, job.digest)
+            return JobStatus(job)
+        result = Result.read(run.folder / "result.json")
+        what, differences = "another configuration", _other_run(job, run, result)
+        if not differences:
+            what, differences = "a result of other data", _other_data(job, run, result)
+        if not differences:
+            return JobStatus(job, "done", None, result)
+        why = f"{what} is in this folder ({'; '.join(differences)})"
+    except (OSError, ValueError) as error:
+        why = str(error)
+    remedy = "" if "--out" in why else f". Give another --out, or remove {run.folder}."
+    return JobStatus(job, "failed", why + remedy)
 
 
-def is_busy(folder: Path) -> bool:
-    """Whether a process works in the folder of a run: an earlier grid's child, or another's."""
-    return holder(Run(folder).lock_file) is not None
+def _other_data(job: Job, run: Run, result: Result) -> list[str]:
+    """What a finished run saw otherwise; results of before have no digest."""
+    differences = [
+        f"data, {key}: {value!r} there, {job.data[key]!r} here"
+        for key, value in result.data.items()
+        if key != "notes" and value != job.data.get(key, value)
+    ]
+    if differences:
+        differences += describe_changes(read_digest(run.folder / "data.json"), job.digest)
+    return differences
 
 
-def lock(out: Path) -> AbstractContextManager[Any]:
-    """Keep a second grid out of the folder; the kernel releases the lock however this one ends.
+def _other_run(job: Job, run: Run, result: Result) -> list[str]:
+    """Where a finished run was configured otherwise, or began with another backbone.
 
-    Raises:
-        UsageError: another grid runs in it.
+    A path is compared by where it leads, a backbone by what it is.
     """
-    return files.lock(out / ".grid.lock", f"another grid is at work in {out}")
+    held = {**result.config, "backbone": job.config.get("backbone"), "task": result.task}
+    here, there = job.config.get("data"), held.get("data")
+    if here and isinstance(there, str) and os.path.realpath(here) == os.path.realpath(there):
+        held["data"] = here
+    differences = other_run(held, {**job.config, "task": job.task})
+    # a result from random weights has theirs, so what the run was given counts
+    fingerprint = run.backbone or result.backbone["fingerprint"]
+    expected = job.backbone["fingerprint"]
+    if expected and fingerprint != expected:
+        differences.append(f"backbone: {fingerprint} there, {expected} here")
+    return differences
 
 
 def order(jobs: Iterable[Job]) -> list[Job]:
@@ -206,10 +197,10 @@ def shell_line(job: Job, out: Path, tools: Path) -> str:
 def headline(result: Result) -> str:
     """Its metric, in the unit of the tables."""
     value = result.metrics.get(result.metric)
-    if isinstance(value, int | float):
+    if isinstance(value, int | float) and abs(value) < _LARGEST:
         metric = task.by_name(result.task).metric(result.metric)
         value = f"{value * (metric.factor if metric else 1):.1f}"
-    return f"{result.metric} {value}"
+    return f"{result.metric} {value!s:.40}"
 
 
 def last_error(text: str) -> str:
@@ -217,12 +208,6 @@ def last_error(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error: ")]
     return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
-
-
-def progress(job: Job, out: Path) -> tuple[int, int | None]:
-    """(epochs done, epochs in all) of a run under way, from its log."""
-    records = Run(out / job.folder).read_log()
-    return (records[-1].get("epoch", len(records)) if records else 0), job.config.get("epochs")
 
 
 def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float | None:
@@ -261,9 +246,8 @@ def write_grid(statuses: Iterable[JobStatus], out: Path) -> None:
     for status in statuses:
         job, folder = status.job, str(status.job.folder)
         state = status.state if status.state in ("done", "failed") else "missing"
-        backbone = {"fingerprint": "", **job.backbone}  # the report reads a text
-        row = {"task": job.task, "backbone": backbone, "seed": job.seed, "folder": folder}
-        rows[folder] = {**row, "state": state, "why": status.why}
+        row = {"task": job.task, "backbone": dict(job.backbone), "seed": job.seed}
+        rows[folder] = {**row, "folder": folder, "state": state, "why": status.why}
     content = {"format": GRID_FORMAT, "jobs": list(rows.values())}
     write_text(out / "grid.json", json.dumps(content, indent=1) + "\n")
 
@@ -274,7 +258,7 @@ def earlier_jobs(out: Path) -> list[dict[str, Any]]:
     A missing job without a folder is left out: it was planned once, and never begun.
     """
     try:
-        content = json.loads((out / "grid.json").read_text(encoding="utf-8"))
+        content = read_json(out / "grid.json")
         rows = content[{"grid/1": "cells", GRID_FORMAT: "jobs"}[content["format"]]]
         return [
             {**row, "backbone": rename_backbone_keys(row["backbone"])}
@@ -282,5 +266,5 @@ def earlier_jobs(out: Path) -> list[dict[str, Any]]:
             if row["state"] != "missing" or (out / row["folder"]).exists()
             if isinstance(row["folder"], str)
         ]
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,11 +13,12 @@ from pathlib import Path
 import pytest
 
 from pretrain.errors import UsageError
+from pretrain.files import lock
 from pretrain.run import Run, other_run
 from tests.conftest import ROOT
 from tools.support import grid_run
-from tools.support.grid_run import LocalProcess
-from transfer.grid import Job, JobStatus, command, lock, scan, seconds_left, write_grid
+from tools.support.grid_run import launch_here
+from transfer.grid import Job, JobStatus, command, job_status, seconds_left, write_grid
 
 STUB = f"""
 import argparse, json, os, sys, time
@@ -46,8 +48,9 @@ except KeyboardInterrupt:
     print("stopping after this step")
     sys.exit(130)
 run.finish(Result(task="detection", metric="AP50", metrics={{"AP50": 40.0}},
-    backbone={{"fingerprint": "f00d"}}, data={{}}, seed=config["seed"], config=config, seconds=1.0,
-    environment={{}}))
+    backbone={{"fingerprint": "f00d", **dict.fromkeys(("name", "arch", "method"), "x"),
+               **dict.fromkeys(("recipe", "dataset", "epochs", "seed"))}},
+    data={{"name": "x"}}, seed=config["seed"], config=config, seconds=1.0, environment={{}}))
 """
 
 
@@ -71,9 +74,13 @@ def job(seed: int, **more) -> Job:
     )
 
 
+def scan(jobs, out):
+    return [job_status(job, out) for job in jobs]
+
+
 def run_all(jobs, out, tools, slots=1, devices=(), show=lambda _: None):
     statuses = scan(jobs, out)
-    launch = partial(LocalProcess, slots=slots, devices=devices)
+    launch = partial(launch_here, slots=slots, devices=devices)
     return statuses, grid_run.run_all(statuses, out, tools, launch, slots, show)
 
 
@@ -235,9 +242,11 @@ def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
 
 def test_one_grid_in_a_folder(tmp_path):
     block = (f"import sys; sys.path[0] = {str(ROOT)!r}\nfrom pathlib import Path\n"
-             "from transfer.grid import lock\n"
-             f"with lock(Path({str(tmp_path)!r})): pass")  # fmt: skip
-    with lock(tmp_path):
+             "from tools.support.grid_run import run_grid\n"
+             "from argparse import Namespace\n"
+             f"options = Namespace(out=Path({str(tmp_path)!r}), jobs=1, devices=[], slurm=None)\n"
+             "run_grid([], options, Path())")  # fmt: skip
+    with lock(tmp_path / ".grid.lock", "it is busy"):
         done = subprocess.run([sys.executable, "-c", block], capture_output=True, text=True)
     assert done.returncode == 1
     assert f"another grid is at work in {tmp_path} (process {os.getpid()} on " in done.stderr
@@ -249,24 +258,22 @@ def test_what_a_terminal_shows(tools, tmp_path):
 
     from rich.console import Console
 
-    from tools.support.grid_display import display, entry, footer, table
+    from tools.support.grid_display import display, footer, progress
 
     out, text = tmp_path / "out", StringIO()
     console = Console(file=text, force_terminal=True, width=90, color_system=None)
     with display(out, 1, console) as show:
-        statuses, _ = run_all([job(0), job(1, fails=True)], out, tools, show=show)
-    for words in ("detection", "waiting", "AP50 40.0", "1 of 2 done, 1 failed", "it cannot be"):
+        statuses, _ = run_all([job(0, sleep=0.4), job(1, fails=True)], out, tools, show=show)
+    for words in ("detection b seed 0", "epoch 0 of 1", "1 of 2 done, 1 failed", "it cannot be"):
         assert words in text.getvalue()
     assert footer(statuses, 1).splitlines()[0] == "1 of 2 done, 1 failed"
 
     under_way = JobStatus(job(2, epochs=7), "running", started=time.monotonic())
     Run(out / under_way.job.folder).start(under_way.job.config)
     Run(out / under_way.job.folder).log({"epoch": 3})
-    assert entry(under_way, out) == "epoch 3 of 7"
+    assert progress(under_way.job, out) == "epoch 3 of 7"
     statuses = [*statuses, under_way, JobStatus(job(3))]
     statuses[0].seconds = 60.0
-    console.print(table(statuses, out))
-    assert [len(column._cells) for column in table(statuses, out).columns] == [4, 4, 4]
     assert 119 < seconds_left(statuses, 1, time.monotonic()) <= 120
     assert "about 2 min left" in footer(statuses, 1)
 
@@ -290,9 +297,9 @@ def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
         with display(out, 1) as show:
             run_all([job(0), job(1, fails=True)], out, tools, show=show)
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  (")[0] for line in lines if "seed 0" in line] == [
-        "[1/2] detection b seed 0: running", "[1/2] detection b seed 0: AP50 40.0",
-        "[1/2] detection b seed 0: AP50 40.0, done before"]  # fmt: skip
+    assert [re.sub(r"\d+ s", "0 s", line) for line in lines if "seed 0" in line] == [
+        "[1/2] detection b seed 0: running", "[1/2] detection b seed 0: AP50 40.0 (0 s)",
+        "[1/2] detection b seed 0: AP50 40.0 (done before)"]  # fmt: skip
     assert sum("[2/2] detection b seed 1: failed: it cannot be (log: " in line
                for line in lines) == 2  # fmt: skip
 
@@ -384,7 +391,7 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
 
     code, out, error = called(*grid, capsys=capsys)
     assert code == 0, error
-    assert ", done before" in error
+    assert " (done before)" in error
     code, out, error = called(*grid, "--print", capsys=capsys)
     assert (code, out) == (0, "")
     assert "# nothing is missing: 1 of 1 jobs are done" in error
@@ -415,9 +422,10 @@ def test_mistakes_are_reported_before_the_first_job(
     world = ["--data", f"captioning={worlds['captions']}"]
     one = ["--backbones", backbone_file, "--tasks", "captioning"]
     for words, message in (
-        ([*one, *world, "--jobs", "0"], "--jobs is 0"),
+        ([*one, *world, "--jobs", "0"], "--jobs is 0; it must lie in [1, 1024]"),
+        ([*one, *world, "--jobs", "999999"], "--jobs is 999999; it must lie in"),
         ([*one, *world, "--seeds", "1", "1"], "--seeds is 1 1; each may stand once"),
-        ([*one, *world, "--seeds", "-1"], "--seeds has -1"),
+        ([*one, *world, "--seeds", "-1"], "--seeds is -1; it must lie in [0, 4294967295]"),
         ([*one, *world, "--config", "bad.yaml"], "it must be TASK=PATH"),
         ([*one, "--data", "detection=x"], "of captioning"),
         ([*one, *world, "--config", "captioning=none.yaml"], "there is no file none.yaml"),
@@ -545,7 +553,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     code, said = call()
     assert code == 1, said
     assert list(states_of(Path("out")).values()).count("failed") == 1
-    assert "pretrain none seed 0: x 50.0, done before" in said
+    assert "pretrain none seed 0: x 50.0 (done before)" in said
 
     monkeypatch.delenv("FAILS")
     code, said = call()

@@ -1,6 +1,8 @@
 """The grid's plan and its matching, without a process and without torch."""
 
 import json
+import os
+import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -8,11 +10,14 @@ from pathlib import Path
 import pytest
 
 from pretrain.errors import UsageError
+from pretrain.files import holder
 from pretrain.run import Result, Run
 from transfer import grid
 from transfer.grid import Job, JobStatus, job_status
 
 PRINT = "0123456789abcdef"
+BACKBONE = {"name": "resnet, cutmix", "arch": "resnet", "method": "cutmix", "fingerprint": PRINT,
+            "recipe": None, "dataset": None, "epochs": None, "seed": 3}  # fmt: skip
 
 
 @pytest.fixture
@@ -29,7 +34,7 @@ def job(data) -> Job:
         task="detection",
         name="b",
         seed=3,
-        backbone={"name": "resnet, cutmix", "fingerprint": PRINT, "seed": 3},
+        backbone=BACKBONE,
         config=config,
         data={"name": "world", "train": 10},
         options=("--backbone", "b.pth", "--seed", "3"),
@@ -46,7 +51,7 @@ def finish(job: Job, out: Path, *, config=None, data=None, fingerprint=PRINT, no
             task=job.task,
             metric="AP50",
             metrics={"AP50": 43.21},
-            backbone={"fingerprint": fingerprint},
+            backbone={**BACKBONE, "fingerprint": fingerprint},
             data={"name": "world", "train": 10, "test": 5, **(data or {})},
             seed=job.seed,
             config=config,
@@ -73,8 +78,6 @@ def test_a_result_that_matches_is_taken(job, tmp_path):
         ({"config": {"solver": {"lr": 0.2}}}, "solver.lr: 0.2 there, 0.1 here"),
         ({"config": {"seed": 4}}, "seed: 4 there"),
         ({"config": {"data": "/elsewhere"}}, "data: '/elsewhere' there"),
-        ({"data": {"train": 11}}, "data, train: 11 there, 10 here"),
-        ({"data": {"name": "other"}}, "data, name: 'other' there"),
         ({"fingerprint": "f" * 16}, "backbone: ffffffffffffffff there"),
         ({"fingerprint": "f" * 16, "note": False}, "backbone: ffffffffffffffff there"),
     ],
@@ -85,6 +88,29 @@ def test_another_result_is_an_error_not_overwritten(change, message, job, tmp_pa
     assert status.state == "failed"
     assert "another configuration is in this folder" in status.why
     assert message in status.why
+    assert f"Give another --out, or remove {tmp_path / job.folder}." in status.why
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"train": 11}, "data, train: 11 there, 10 here"),
+        ({"name": "other"}, "data, name: 'other' there"),
+        ({"digest": "aa"}, "data, digest: 'aa' there, 'bb' here"),
+    ],
+)
+def test_a_result_of_other_data_is_not_this_one(change, message, job, tmp_path):
+    job = replace(job, data={**job.data, "digest": "bb"})
+    finish(job, tmp_path, data=change)
+    status = job_status(job, tmp_path)
+    assert status.state == "failed"
+    assert f"a result of other data is in this folder ({message}" in status.why
+    assert f"Give another --out, or remove {tmp_path / job.folder}." in status.why
+
+
+def test_a_result_of_before_has_no_digest(job, tmp_path):
+    finish(job, tmp_path)
+    assert job_status(replace(job, data={**job.data, "digest": "bb"}), tmp_path).state == "done"
 
 
 @pytest.mark.parametrize(
@@ -125,18 +151,73 @@ def test_an_unfinished_run_is_taken_up_only_where_its_tool_would(job, tmp_path):
     ):
         status = job_status(other, tmp_path)
         assert status.state == "failed"
-        assert "there" in status.why
-    (run.folder / "config.yaml").write_text("a: [1\n")
-    assert "cannot be read" in job_status(job, tmp_path).why
+        assert re.search(r"was started (with another configuration|from another back)", status.why)
 
 
-@pytest.mark.parametrize("text", ["{}", "[1", '{"format": "result/1"}', "\0\0"])
-def test_a_foreign_result_is_an_error(text, job, tmp_path):
+DEEP = "[" * 350 + "]" * 350
+KEYS = ("task", "metric", "metrics", "backbone", "data", "seed", "config", "seconds", "format",
+        "config.data", "config.backbone", "config.epochs", "config.loader", "metrics.AP50",
+        "backbone.fingerprint", "data.train")  # fmt: skip
+
+
+@pytest.mark.parametrize("key", KEYS)
+def test_wrong_types_in_a_result_are_one_line(key, job, tmp_path):
+    file = finish(job, tmp_path).folder / "result.json"
+    text, states = file.read_text(), set()
+    for value in (7, -1.5, [1], None, "x", {"a": 1}, True, 10**400, 1e300, json.loads(DEEP)):
+        content = json.loads(text)
+        outer, _, inner = key.rpartition(".")
+        (content[outer] if outer else content)[inner] = value
+        file.write_text(json.dumps(content))
+        status = job_status(job, tmp_path)
+        states.add(status.state)
+        if status.state == "done":  # what is asked for here does not depend on it
+            assert len(grid.headline(status.result)) < 100
+            assert grid.seconds_left([status], 1, 0.0) == 0
+        else:
+            assert f"Give another --out, or remove {file.parent}." in status.why
+    assert states <= {"done", "failed"}
+    assert "failed" in states
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"),
+    [
+        ("result.json", (b"{}", b"[1", b'{"format": "result/1"}', b"\0\0", b"null", b"\xff",
+                         DEEP.encode(), DEEP.encode() * 20)),
+        ("config.yaml", (b"a: [1\n", b"- 1\n", b"3\n", b"", b"a: \xe4", b"\0", b"a: 2020-13-45",
+                         b"a: " + DEEP.encode(), b"a: " + DEEP.encode() * 3)),
+        ("backbone.txt", (b"\xff", b"f" * 16)),
+        ("backbone.txt", None),
+        ("config.yaml", None),
+        ("result.json", None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("finished", [True, False])
+def test_files_that_are_none_are_one_line(name, contents, finished, job, tmp_path):
+    run = finish(job, tmp_path)
+    if not finished and name != "result.json":
+        (run.folder / "result.json").unlink()
+    for content in contents or (None,):
+        (run.folder / name).unlink(missing_ok=True)
+        if content is None:
+            os.mkfifo(run.folder / name)  # reading it would block
+        else:
+            (run.folder / name).write_bytes(content)
+        status = job_status(job, tmp_path)
+        if name == "config.yaml" and finished:
+            assert status.state == "done"  # the result has the configuration
+        else:
+            assert status.state == "failed"
+            assert str(run.folder) in status.why
+            assert "--out" in status.why
+
+
+def test_an_unreadable_lock_is_an_error_that_names_it(job, tmp_path):
     (tmp_path / job.folder).mkdir(parents=True)
-    (tmp_path / job.folder / "result.json").write_text(text)
-    status = job_status(job, tmp_path)
-    assert status.state == "failed"
-    assert "result.json" in status.why
+    os.mkfifo(Run(tmp_path / job.folder).lock_file)
+    with pytest.raises(UsageError, match=r"b-seed3/\.lock cannot be opened"):
+        holder(Run(tmp_path / job.folder).lock_file)
 
 
 def test_names_of_folders():
@@ -196,14 +277,23 @@ def test_what_a_failed_run_said():
 
 
 def test_progress_is_read_from_the_log(job, tmp_path):
-    assert grid.progress(job, tmp_path) == (0, 4)
+    from tools.support.grid_display import progress
+
+    assert progress(job, tmp_path) == "epoch 0 of 4"
     run = Run(tmp_path / job.folder)
     run.start(job.config)
     for epoch in (1, 2):
         run.log({"epoch": epoch})
-    with open(run.log_file, "a") as handle:
-        handle.write('{"epoch": 3, "lo')  # being written
-    assert grid.progress(job, tmp_path) == (2, 4)
+    for line in (b'{"epoch": 3, "lo', b"\xff", b"[1]", b'{"epoch": "x"}', b"9" * 5000,
+                 b'{"epoch": 4, "loss": ' + DEEP.encode() * 3 + b"}"):  # fmt: skip
+        with open(run.log_file, "ab") as handle:
+            handle.write(line + b"\n")
+        assert progress(job, tmp_path) == "epoch 2 of 4"
+    run.log({"epoch": 3, "loss": 10**400})
+    assert progress(job, tmp_path) == "epoch 3 of 4"
+    run.log_file.unlink()
+    os.mkfifo(run.log_file)
+    assert progress(job, tmp_path) == "epoch 0 of 4"
 
 
 def test_time_left(job, tmp_path):

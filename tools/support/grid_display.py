@@ -1,27 +1,25 @@
-"""A grid on a terminal: one live table; lines where there is no terminal."""
+"""How the jobs of a grid are shown: a line for each begin and end; on a terminal what runs now."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
-from pretrain.progress import log
-from transfer import task
-from transfer.grid import JobStatus, headline, progress, seconds_left
-
-Show = Callable[[Sequence[JobStatus]], None]
-_COLOURS = {"done": "green", "failed": "bold red", "running": "cyan", "elsewhere": "magenta"}
-_STOPPING = "stopping: the jobs that run end after their step; a second Ctrl-C does not wait for it"
+from pretrain.errors import UsageError
+from pretrain.run import Run
+from transfer.grid import Job, JobStatus, headline, seconds_left
 
 
 @contextmanager
-def display(out: Path, slots: int, console: Console | None = None) -> Iterator[Show]:
-    """A function that shows the jobs; called often.
+def display(
+    out: Path, slots: int, console: Console | None = None
+) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
+    """A function that shows what runs now, on a terminal; called often.
 
     Args:
         out: the grid's folder.
@@ -29,76 +27,47 @@ def display(out: Path, slots: int, console: Console | None = None) -> Iterator[S
         console: standard error, if not given.
     """
     console = console or Console(stderr=True)
-    if not console.is_terminal:
-        yield _log_changes(out)
-        return
-    with Live(console=console, auto_refresh=False) as live:
-        yield lambda statuses: live.update(
-            Group(table(statuses, out), Text(footer(statuses, slots))), refresh=True
-        )
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+
+        def show(statuses: Sequence[JobStatus]) -> None:
+            table = Table.grid(padding=(0, 2))
+            for status in statuses:
+                if status.state == "running":
+                    table.add_row(status.job.title, progress(status.job, out))
+            line = footer(statuses, slots).splitlines()[0]
+            live.update(Group(table, line), refresh=True)
+
+        yield show if console.is_terminal else lambda _: None
 
 
-def _log_changes(out: Path) -> Show:
-    """A line when a job begins, and one when it ends."""
-    logged: dict[int, str] = {}  # number of the job -> state; 0: the grid itself, when it stops
-
-    def show(statuses: Sequence[JobStatus]) -> None:
-        if 0 not in logged and any(status.state == "stopping" for status in statuses):
-            logged[0] = "stopping"
-            log(_STOPPING)
-        for number, status in enumerate(statuses, 1):
-            before = logged.get(number)
-            if status.state in ("waiting", "stopping", before):
-                continue
-            logged[number] = status.state
-            text = status.state if status.state == "running" else entry(status, out)
-            if status.state == "done" and before is None:
-                text += ", done before"
-            if status.seconds is not None:
-                text += f"  ({status.seconds:.0f} s)"
-            if status.why:
-                text += f": {status.why}"
-            log(f"[{number}/{len(statuses)}] {status.job.title}: {text}")
-
-    return show
+def progress(job: Job, out: Path) -> str:
+    """`epoch 3 of 7`, from the log of a run under way."""
+    records: list[dict[str, Any]] = []
+    with suppress(UsageError):
+        records = Run(out / job.folder).read_log()
+    epoch = records[-1].get("epoch", len(records)) if records else 0
+    epochs = job.config.get("epochs")
+    return f"epoch {epoch} of {epochs}" if epochs else f"epoch {epoch}"
 
 
-def table(statuses: Sequence[JobStatus], out: Path) -> Table:
-    """Rows are backbones and seeds, columns tasks."""
-    texts = {
-        (s.job.name, s.job.seed, s.job.task): Text(entry(s, out), _COLOURS.get(s.state, "dim"))
-        for s in statuses
-    }
-    tasks = [name for name in ("pretrain", *task.names()) if name in {key[2] for key in texts}]
-    view = Table("backbone", "seed", *tasks, title=str(out), title_justify="left")
-    for name, seed in dict.fromkeys(key[:2] for key in texts):
-        view.add_row(name, str(seed), *(texts.get((name, seed, column), "") for column in tasks))
-    return view
-
-
-def entry(status: JobStatus, out: Path) -> str:
+def entry(status: JobStatus) -> str:
     """A job in a few words."""
-    match status.state:
-        case "done" if status.result is not None:
-            return headline(status.result)
-        case "running":
-            epoch, epochs = progress(status.job, out)
-            return f"epoch {epoch} of {epochs}" if epochs else f"epoch {epoch}"
-        case "elsewhere":
-            return "another process works on it"
-        case other:
-            return other
+    text: str = status.state
+    if status.state == "elsewhere":
+        text = "another process works on it"
+    elif status.state == "done" and status.result is not None:
+        took = "done before" if status.seconds is None else f"{status.seconds:.0f} s"
+        text = f"{headline(status.result)} ({took})"
+    return f"{text}: {status.why}" if status.why else text
 
 
 def footer(statuses: Sequence[JobStatus], slots: int) -> str:
     """How many are done, and the time left; under it what failed, and where to read on."""
     failed = [status for status in statuses if status.state == "failed"]
-    states = [status.state for status in statuses]
-    line = f"{states.count('done')} of {len(states)} done"
+    done = sum(status.state == "done" for status in statuses)
+    line = f"{done} of {len(statuses)} done"
     line += f", {len(failed)} failed" if failed else ""
-    if "stopping" in states:
-        line += f"\n{_STOPPING}"
-    elif seconds := seconds_left(statuses, slots, time.monotonic()):
+    if seconds := seconds_left(statuses, slots, time.monotonic()):
         minutes = seconds / 60
         left = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
         line += f"; about {left if minutes >= 1 else f'{max(1, round(seconds))} s'} left"

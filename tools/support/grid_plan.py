@@ -62,17 +62,15 @@ def plan(
         config = replace(config, data=folder, **given)
         if kind.resolve is not None:
             config = task.load(kind.resolve)(config)
-        summaries: dict[str, dict[str, Any]] = {}
+        known: dict[str, dict[str, Any]] = {}
         for file, label, backbone in zip(backbones, names, loaded, strict=True):
             config = replace(config, backbone=file)
             spec = str(backbone.spec)  # networks of one kind fit, or do not, alike
-            if spec not in summaries:
+            if spec not in known:
                 try:
-                    summary = task.load(kind.build)(backbone, config).data_summary
+                    known[spec] = _known_data(task.load(kind.build)(backbone, config))
                 except UsageError as error:
                     raise UsageError(f"{name} from {file}: {error}") from error
-                # not its notes, which another version may word otherwise
-                summaries[spec] = {k: v for k, v in summary.items() if isinstance(v, str | int)}
             for seed in [backbone.provenance.seed] if seeds is None else seeds:
                 if seed is None:
                     raise UsageError(
@@ -84,33 +82,30 @@ def plan(
                 for key, value in values.items():
                     if key in ("backbone", "data", "seed") or value != as_written[key]:
                         options += [f"--{key}", str(value)]
-                facts = {"backbone": backbone.describe(), "data": summaries[spec], "config": values}
+                facts = {"backbone": backbone.describe(), "config": values, **known[spec]}
                 jobs.append(Job(task=name, name=label, seed=seed, options=tuple(options), **facts))
     return order(jobs)
 
 
 def pretraining(method: Any, seed: int, data: str) -> Job:
     """The job that makes a backbone; it has no fingerprint yet."""
-    from pretrain.backbone import recipe_hash
+    from pretrain.backbone import Backbone, Provenance
 
     kind = task.by_name("pretrain")
     recipe = demo_recipe(kind)
     config = load_config(task.load(kind.config), recipe, seed=seed, data=data)
     config = replace(config, mixing=replace(config.mixing, method=method))
-    backbone = {  # as `Backbone.describe` will say it
-        "name": f"{config.model.arch}, {method}",
-        "arch": config.model.arch,
-        "method": method,
-        "recipe": config.name,
-        "recipe_hash": recipe_hash(plain(config)),
-        "dataset": Path(data).name,
-        "epochs": config.epochs,
-        "seed": seed,
-    }
+    setup, values = task.load(kind.build)(config), plain(config)
+    origin = Provenance(seed=seed, recipe=values, dataset=setup.data.name, epochs=config.epochs)
+    backbone = Backbone(spec=setup.spec, provenance=origin, weights={}).describe()
     words = "--config", str(recipe), "--data", data, "--mixing.method", method, "--seed", str(seed)
-    summary = {"train": kind.demo.grid["train"]}
-    facts = {"backbone": backbone, "data": summary, "config": plain(config)}
+    facts = {"backbone": {**backbone, "fingerprint": ""}, "config": values, **_known_data(setup)}
     return Job(task="pretrain", name=method, seed=seed, options=words, **facts)
+
+
+def _known_data(setup: Any) -> dict[str, Any]:
+    """What a job says of its data."""
+    return {"data": setup.data_summary, "digest": setup.files.digest}
 
 
 def demo_recipe(kind: task.Task) -> Path:

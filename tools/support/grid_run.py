@@ -2,58 +2,76 @@
 
 import argparse
 import os
+import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL, STDOUT, Popen
+from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from typing import Any
 
-from tools.support.grid_display import display, footer
+from pretrain.errors import UsageError
+from pretrain.files import holder, lock
+from pretrain.progress import log
+from pretrain.run import Run
+from tools.support.grid_display import display, entry, footer
 from transfer import grid
 
 _PAUSE = 0.25  # seconds between two looks
-_ACTIVE = ("running", "stopping", "elsewhere")
+_LITTLE = 2**20  # bytes: no run writes its files there
+_STOPPING = "stopping: the jobs that run end after their step; a second Ctrl-C does not wait for it"
 
-Launch = Callable[[list[str], Path, int], Any]
-"""(command, log, slot) -> process: starts a command whose output goes to the end of the log.
+Launch = Callable[[list[str], Path, int, Sequence[int]], int]
+"""(command, log, slot, signals) -> exit code, negative for the signal that killed it.
 
-Running jobs have different slots, from 0 on. A process has `poll()`, None while it runs, then its
-exit code, negative for the signal that killed it; and `stop(hard)`: asks it to stop after a step (a
-resumable run stays) or, hard, ends it at once.
+Runs a command, whose output goes to the end of the log. Running jobs have different slots, from 0
+on. Once `signals` holds one, the command is asked to stop after a step (a resumable run stays); at
+a second it is ended at once.
 """
 
 
-class LocalProcess(Popen):
-    """A job on this machine, in a session of its own: Ctrl-C reaches it from here, once."""
-
-    def __init__(
-        self, words: list[str], log: Path, slot: int, slots: int = 1, devices: Sequence[str] = ()
-    ) -> None:
-        affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
-        cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-        env = {"OMP_NUM_THREADS": str(max(1, cores // slots)), **os.environ}
-        if devices:
-            env["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-        with open(log, "ab") as handle:
-            super().__init__(
-                words, stdin=DEVNULL, stdout=handle, stderr=STDOUT, start_new_session=True, env=env
-            )
-
-    def stop(self, hard: bool) -> None:
-        """See `Launch`."""
-        if self.poll() is None:
-            os.killpg(self.pid, signal.SIGKILL) if hard else self.send_signal(signal.SIGINT)
+def launch_here(
+    words: list[str],
+    log_file: Path,
+    slot: int,
+    signals: Sequence[int],
+    slots: int = 1,
+    devices: Sequence[str] = (),
+) -> int:
+    """A job on this machine, with its share of the cores and its GPU; see `Launch`."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    env = {"OMP_NUM_THREADS": str(max(1, cores // slots)), **os.environ}
+    if devices:
+        env["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+    with open(log_file, "ab") as handle:
+        # in a session of its own: Ctrl-C reaches it from here, once
+        process = Popen(
+            words, stdin=DEVNULL, stdout=handle, stderr=STDOUT, start_new_session=True, env=env
+        )
+    told = 0
+    while True:
+        with suppress(TimeoutExpired):
+            return process.wait(_PAUSE)
+        if len(signals) > told:
+            told = len(signals)
+            if not hasattr(os, "killpg"):  # Windows
+                process.terminate()
+            elif told == 1:
+                process.send_signal(signal.SIGINT)
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def run_all(
-    statuses: Sequence[grid.JobStatus],
+    statuses: list[grid.JobStatus],
     out: Path,
     tools: Path,
-    launch: Launch = LocalProcess,
+    launch: Launch = launch_here,
     slots: int = 1,
     show: Callable[[Sequence[grid.JobStatus]], Any] = lambda _: None,
 ) -> int | None:
@@ -65,113 +83,143 @@ def run_all(
         statuses: of all jobs; changed in place. OUT/grid.json is written whenever a job has ended.
         out: the grid's folder.
         tools: the folder of the tools.
-        launch: starts a job.
+        launch: runs a job.
         slots: jobs at once.
         show: called at every look.
 
     Returns:
         The number of the signal that stopped it, or None at its end.
     """
-    received: list[int] = []
+    signals: list[int] = []
+    lines: list[str] = []  # to be shown: the jobs' threads print nothing
+    free = list(range(slots))
+
+    def note(number: int, _: Any) -> None:
+        if not signals:
+            lines.append(_STOPPING)
+        signals.append(number)
+
+    def tell(number: int) -> None:
+        status = statuses[number]
+        if status.state != "waiting":
+            lines.append(f"[{number + 1}/{len(statuses)}] {status.job.title}: {entry(status)}")
+
+    def work(number: int) -> None:
+        slot, job = free.pop(0), statuses[number].job
+        try:
+            for statuses[number] in _run(job, out, tools, launch, slot, signals):
+                tell(number)
+        except (UsageError, OSError) as error:
+            statuses[number] = grid.JobStatus(job, "failed", str(error))
+            tell(number)
+        free.append(slot)
+
     with ExitStack() as stack:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before = signal.signal(number, lambda number, _: received.append(number))
-            stack.callback(signal.signal, number, before)
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, stop, signal.signal(stop, note))
+        pool = stack.enter_context(ThreadPoolExecutor(slots))
+        stack.callback(signals.append, 0)  # where this function fails, the jobs are stopped
+        waiting = [n for n, status in enumerate(statuses) if status.state == "waiting"]
+        for number in range(len(statuses)):  # those of earlier calls
+            tell(number)
+        left = {pool.submit(work, number) for number in waiting}
         while True:
-            for status in statuses:
-                if status.state in _ACTIVE and _update(status, out):
-                    grid.write_grid(statuses, out)
-            active = [s for s in statuses if s.state in _ACTIVE]
-            waiting = [s for s in statuses if s.state == "waiting"]
-            if received:
-                active, waiting = [s for s in active if s.state != "elsewhere"], []
-                for status in active:
-                    if status.state == "running" or len(received) > 1:
-                        status.process.stop(len(received) > 1)
-                        status.state = "stopping"
-            if not active and not waiting:
-                break
-            free = sorted(set(range(slots)) - {s.slot for s in active})
-            for status, slot in zip(waiting, free, strict=False):
-                _start(status, slot, out, tools, launch)
+            ended, left = wait(left, _PAUSE, FIRST_COMPLETED)
+            while lines:
+                log(lines.pop(0))
             show(statuses)
-            time.sleep(_PAUSE)
-        show(statuses)
-    return received[0] if received else None
+            for future in ended:
+                future.result()
+            if ended:
+                grid.write_grid(statuses, out)
+            if not left:
+                return signals[0] if signals else None
 
 
-def _start(status: grid.JobStatus, slot: int, out: Path, tools: Path, launch: Launch) -> None:
-    status.slot, status.started = slot, time.monotonic()
-    if grid.is_busy(out / status.job.folder):  # the child of a grid that was killed goes on
-        status.state = "elsewhere"
-        return
-    log = out / status.job.log
-    log.parent.mkdir(parents=True, exist_ok=True)
-    status.log_start = log.stat().st_size if log.exists() else 0
-    status.process = launch(grid.command(status.job, out, tools), log, slot)
-    status.state = "running"
+def _run(
+    job: grid.Job, out: Path, tools: Path, launch: Launch, slot: int, signals: Sequence[int]
+) -> Iterator[grid.JobStatus]:
+    """Run a job to its end, or until a signal stops it: each status that it takes meanwhile."""
+    run, log_file = Run(out / job.folder), out / job.log
+    found = grid.JobStatus(job)
+    while found.state == "waiting" and not signals:
+        started = time.monotonic()
+        if who := holder(run.lock_file):  # the child of a grid that was killed goes on
+            yield grid.JobStatus(job, "elsewhere", who, started=started)
+            while holder(run.lock_file) and not signals:
+                time.sleep(_PAUSE)
+            found = grid.job_status(job, out)
+            continue
+        log_file.parent.mkdir(parents=True, exist_ok=True)
+        start = log_file.stat().st_size if log_file.exists() else 0
+        yield grid.JobStatus(job, "running", started=started)
+        code = launch(grid.command(job, out, tools), log_file, slot, signals)
+        found = grid.job_status(job, out)
+        if found.state == "done":
+            found.seconds = time.monotonic() - started
+        elif not signals and not holder(run.lock_file):
+            output = log_file.read_bytes()[start:].decode(errors="replace")
+            killed = f"killed by signal {-code}; it said last: " if code < 0 else ""
+            why = found.why or killed + grid.last_error(output)
+            if (left := shutil.disk_usage(out).free) < _LITTLE:
+                why += f"; {left:,} bytes are left on the disk of {out}"
+            found = grid.JobStatus(job, "failed", f"{why} (log: {log_file})")
+    yield found
 
 
-def _update(status: grid.JobStatus, out: Path) -> bool:
-    """Note what came of a job, if its process has ended; whether it has."""
-    process, folder = status.process, out / status.job.folder
-    code = 0 if process is None else process.poll()
-    if code is None or (process is None and grid.is_busy(folder)):
-        return False
-    found = grid.job_status(status.job, out)
-    if found.state == "done":
-        status.state, status.why, status.result = "done", None, found.result
-        status.seconds = time.monotonic() - status.started
-    elif status.state == "stopping" or process is None or grid.is_busy(folder):
-        # stopped, or another process has worked there: the run is to be taken up
-        status.state, status.process = "waiting", None
-    else:
-        log = out / status.job.log
-        output = log.read_bytes()[status.log_start :].decode(errors="replace")
-        killed = f"killed by signal {-code}; it said last: " if code < 0 else ""
-        status.state = "failed"
-        status.why = f"{found.why or killed + grid.last_error(output)} (log: {log})"
-    return True
-
-
-def run_grid(jobs: Sequence[grid.Job], options: argparse.Namespace, tools: Path) -> bool:
+def run_grid(
+    jobs: Sequence[grid.Job],
+    options: argparse.Namespace,
+    tools: Path,
+    lost: Sequence[grid.Job] = (),
+) -> list[grid.Job]:
     """Run what is missing; a signal ends the program.
 
     Args:
         jobs: of the grid.
         options: --out, --jobs, --devices, --slurm.
         tools: the folder of the tools.
+        lost: further ones, whose backbone could not be made.
 
     Returns:
-        True where every job is done.
+        The jobs that are done.
     """
-    out, slots = options.out, options.jobs or 1
-    launch: Launch = partial(LocalProcess, slots=slots, devices=options.devices)
-    if options.slurm is not None:
-        from tools.support.grid_slurm import slurm_launcher
+    out = options.out
+    with lock(out / ".grid.lock", f"another grid is at work in {out}"):
+        statuses = [grid.job_status(job, out) for job in jobs]
+        # where fewer are left, each has a larger share of the cores; a cluster takes all at once
+        slots = max(1, [status.state for status in statuses].count("waiting"))
+        if options.slurm is None:
+            slots = min(slots, options.jobs or 1)
+            launch: Launch = partial(launch_here, slots=slots, devices=options.devices)
+        else:
+            from tools.support.grid_slurm import slurm_launcher
 
-        slots = max(1, len(jobs))  # all are submitted; the cluster decides when each runs
-        launch = slurm_launcher(options.slurm, out / "logs" / "submitit")
-    with grid.lock(out):
-        statuses = grid.scan(jobs, out)
+            launch = slurm_launcher(options.slurm, out / "logs" / "submitit")
+        statuses += [grid.JobStatus(job, "failed", "its pretraining failed") for job in lost]
         grid.write_grid(statuses, out)
         with display(out, slots) as show:
             number = run_all(statuses, out, tools, launch, slots, show)
-    if not sys.stderr.isatty():  # there it stands under the table
-        print(footer(statuses, slots), file=sys.stderr)
+    log(footer(statuses, slots))
     if number is not None:
-        print("stopped; the same command goes on", file=sys.stderr)
+        log("stopped; the same command goes on")
         sys.exit(128 + number)
-    return all(status.state == "done" for status in statuses)
+    return [status.job for status in statuses if status.state == "done"]
 
 
 def print_lines(jobs: Sequence[grid.Job], out: Path, tools: Path) -> None:
-    """The commands of the jobs that are not done, one a line; on stderr what stands in the way."""
-    missing = [status for status in grid.scan(jobs, out) if status.state != "done"]
+    """The commands of the jobs that are not done, one a line.
+
+    Ends the program with exit code 2 where something is in the way of one; stderr has it.
+    """
+    missing = [status for job in jobs if (status := grid.job_status(job, out)).state != "done"]
+    failed = [status for status in missing if status.state == "failed"]
     for status in missing:
-        if status.state == "failed":
-            print(f"# {status.job.title}: {status.why}", file=sys.stderr)
-        else:
+        if status.state == "waiting":
             print(grid.shell_line(status.job, out, tools))
+    for status in failed:
+        log(f"error: {status.job.title}: {status.why}")
     if not missing:
-        print(f"# nothing is missing: {len(jobs)} of {len(jobs)} jobs are done", file=sys.stderr)
+        log(f"# nothing is missing: {len(jobs)} of {len(jobs)} jobs are done")
+    if failed:
+        sys.exit(2)

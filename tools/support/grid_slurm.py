@@ -1,38 +1,33 @@
 """The jobs of a grid on a cluster, through submitit."""
 
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from threading import Lock
 
 import yaml
 
 from pretrain.errors import UsageError
 from tools.support.grid_run import Launch
 
+_PAUSE = 1.0  # seconds between two looks
+_ONE_AT_A_TIME = Lock()
 
-class SlurmProcess:
-    """A job of the cluster; see `tools.support.grid_run.Launch`."""
 
-    def __init__(self, job: Any) -> None:
-        self._job = job
-        self._cancelled = False
-
-    def poll(self) -> int | None:
-        """None while it waits or runs, 0 or 1 at its end."""
-        if self._cancelled:
-            return 1
-        return int(self._job.exception() is not None) if self._job.done() else None
-
-    def stop(self, hard: bool) -> None:
-        """Cancel it: the run goes on from its last checkpoint when it is called again."""
-        if not self._cancelled:
-            self._job.cancel(check=False)
-            self._cancelled = True
+@contextmanager
+def _submitit() -> Iterator[None]:
+    """Around calls of submitit, which knows no threads; what it refuses is a UsageError."""
+    with _ONE_AT_A_TIME:
+        try:
+            yield
+        except Exception as error:  # assert, RuntimeError, NameError ...
+            raise UsageError(f"--slurm: submitit says: {str(error).strip()}") from error
 
 
 def slurm_launcher(words: Sequence[str], folder: Path) -> Launch:
-    """Submits commands; the cluster decides when they run.
+    """Submits commands; the cluster decides when they run, and a signal cancels them.
 
     Args:
         words: `key=value` as submitit's AutoExecutor takes them (timeout_min=240,
@@ -55,15 +50,22 @@ def slurm_launcher(words: Sequence[str], folder: Path) -> Launch:
         if not equals or not key.isidentifier():
             raise UsageError(f"--slurm has {word!r}; it must be KEY=VALUE, such as timeout_min=240")
         parameters[key] = yaml.safe_load(value)
-    try:
+    with _submitit():
         executor = submitit.AutoExecutor(folder, cluster=parameters.pop("cluster", "slurm"))
         executor.update_parameters(**parameters)
-    except Exception as error:  # submitit's own checks: assert, RuntimeError, NameError ...
-        raise UsageError(f"--slurm: submitit says: {str(error).strip()}") from error
 
-    def launch(words: list[str], log: Path, slot: int) -> SlurmProcess:
-        line = f"exec {shlex.join(words)} >> {shlex.quote(str(log))} 2>&1"
+    def launch(words: list[str], log_file: Path, slot: int, signals: Sequence[int]) -> int:
+        line = f"exec {shlex.join(words)} >> {shlex.quote(str(log_file))} 2>&1"
         shell = submitit.helpers.CommandFunction(["sh", "-c", line], verbose=False, cwd=Path.cwd())
-        return SlurmProcess(executor.submit(shell))
+        with _submitit():
+            job = executor.submit(shell)
+        while True:
+            with _submitit():
+                if job.done():
+                    return int(job.exception() is not None)
+                if signals:  # the run goes on from its last checkpoint when it is called again
+                    job.cancel(check=False)
+                    return 1
+            time.sleep(_PAUSE)
 
     return launch
