@@ -2,6 +2,9 @@
 
 from collections.abc import Sequence
 
+LARGEST = 2**32 - 1
+"""No number of a configuration is above it."""
+
 
 class UsageError(ValueError):
     """Something the user gave cannot be used: the tools print it and exit with code 2.
@@ -27,7 +30,7 @@ def check_ranges(section: str, config: object, **allowed: str) -> None:
     Args:
         section: of the options, such as optimizer; empty at the top; -- for options of a tool.
         config: with the fields; one that is None is not checked.
-        allowed: field -> ">= 1", "> 0", or an interval such as "[0, 1)".
+        allowed: field -> ">= 1", "> 0", or an interval such as "[0, 1)"; nothing above LARGEST.
     """
     for name, text in allowed.items():
         value = getattr(config, name)
@@ -36,7 +39,8 @@ def check_ranges(section: str, config: object, **allowed: str) -> None:
         option = f"--{name.replace('_', '-')}" if section == "--" else f"{section}.{name}"
         must = "lie in " if text[0] in "[(" else "be "
         words = text.replace(">= ", "at least ").replace("> ", "above ")
-        raise UsageError(f"{option.lstrip('.')} is {value}; it must {must}{words}")
+        words += f" and at most {LARGEST:,}" if value > LARGEST and must == "be " else ""
+        raise UsageError(f"{option.lstrip('.')} is {value!s:.40}; it must {must}{words}")
 
 
 def _lies_in(value: float, text: str) -> bool:
@@ -47,7 +51,7 @@ def _lies_in(value: float, text: str) -> bool:
             value < high or (text[-1] == "]" and value == high)
         )
     sign, bound = text.split()
-    return value >= float(bound) if sign == ">=" else value > float(bound)
+    return (value >= float(bound) if sign == ">=" else value > float(bound)) and value <= LARGEST
 
 
 class Stopped(Exception):

@@ -38,7 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     help_exif = "Photos turned as their EXIF orientation says (default), or as they are stored."
     add("--exif", choices=["apply", "ignore"], default="apply", help=help_exif)
     options = parser.parse(argv)
-    check_ranges("--", options, beam=">= 1", workers=">= 0")
+    check_ranges("--", options, beam="[1, 1000]", workers="[0, 512]")
 
     from pretrain.images import read_header
     from pretrain.training import make_fabric

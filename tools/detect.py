@@ -36,7 +36,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     add("--workers", type=int, default=0, help="Loader processes.")
     options: Any = parser.parse(argv)
-    check_ranges("--", options, least_score="[0, 1]")
+    check_ranges("--", options, least_score="[0, 1]", workers="[0, 512]")
 
     from pretrain.training import make_fabric
     from transfer.detection.inference import detect, find_images, load_detector

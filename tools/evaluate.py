@@ -48,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
     add_overrides(parser)
     options = parser.parse(argv)
-    check_ranges("--", options, batch_size=">= 1", workers=">= 0", max_corrupt=">= 0")
+    check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
 
     from pretrain.backbone_evaluation import evaluate_backbone
     from pretrain.training import make_fabric

@@ -55,7 +55,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--no-annotation", choices=choices, default="refuse", help="voc: images without an XML.")
     add("--out", type=Path, help="yolo: the new tree (default: beside the images).")
     options: Any = parser.parse(argv)
-    check_ranges("--", options, sample=">= 0", val_fraction="[0, 1)", test_fraction="[0, 1)")
+    check_ranges("--", options, sample=">= 0", seed=">= 0")
+    check_ranges("--", options, val_fraction="[0, 1)", test_fraction="[0, 1)")
     for name, kinds in _ALLOWED.items():
         if options[name] != parser.get_default(name) and options.kind not in kinds:
             flag = f"--{name.replace('_', '-')}"

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("mixing.png"), help="The picture.")
     options = parser.parse(argv)
-    check_ranges("--", options, count=">= 1", size=">= 8", seed=">= 0")
+    check_ranges("--", options, count="[1, 1024]", size="[8, 8192]", seed=">= 0")
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
     names = {entry.name for entry in fields(MethodConfig)} - {"method", "weight"}

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -63,9 +64,13 @@ def run_main(main: Callable[[], None], again: str | None = None) -> None:
         main: the tool.
         again: the command that continues it; None for the tool's own --resume.
     """
+    if isinstance(sys.stdout, TextIOWrapper):  # names of files that are no text
+        sys.stdout.reconfigure(errors="surrogateescape")
     try:
         main()
-    except (UsageError, OSError) as error:  # no space, no permission: the system names the file
+    except (ValueError, OSError) as error:  # no space, no permission: the system names the file
+        if not isinstance(error, UsageError | OSError) and "embedded null" not in str(error):
+            raise
         rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
         print(f"error: {error}" if rank == "0" else f"[process {rank}] {error}", file=sys.stderr)
         sys.exit(2)
@@ -128,6 +133,8 @@ class Parser(ArgumentParser):
         words: list[str] = []
         known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
         for word in sys.argv[1:] if argv is None else argv:
+            if "\0" in word:
+                raise UsageError(f"{word!r} holds a NUL character, which no path or name has.")
             name = word[2:].partition("=")[0]
             if word.startswith("--") and name not in known:
                 raise UsageError(_unknown(name, known, "--", f"there is no option --{name}"))
@@ -144,11 +151,15 @@ class Parser(ArgumentParser):
         if value_of(words, "--epochs") is not None and "duration" in known:
             words += ["--duration", "null"]  # over that of the recipe
         try:
-            return self.parse_args(words)
+            options = self.parse_args(words)
         except (ArgumentError, argparse.ArgumentError) as error:
             inside = "" if ours else f" (recipe {recipe})"
             message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
             raise UsageError(f"{message}{inside}") from error
+        for name, value in options.items():
+            if any("\0" in str(one) for one in (value if isinstance(value, list) else [value])):
+                raise UsageError(f"{name} holds a NUL character, which no path or name has.")
+        return options
 
 
 def _with_dashes(names: re.Match[str]) -> str:
@@ -160,6 +171,8 @@ def _recipe_keys(path: Path, known: set[str]) -> Iterable[str]:
     """The keys of a recipe that no option has; none where it cannot be read (the parser says)."""
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, RecursionError) as error:  # which the parser does not catch
+        raise UsageError(f"recipe {path} cannot be read: {error}") from error
     except (OSError, ValueError, yaml.YAMLError):
         return []
     sections = {name.rpartition(".")[0] for name in known}

@@ -40,7 +40,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes out of range."""
-        check_ranges("dataset", self, image_size=">= 8", val_fraction="(0, 1)")
+        check_ranges("dataset", self, image_size="[8, 8192]", val_fraction="(0, 1)")
         check_ranges("dataset", self, min_count=">= 1", max_words=">= 1", max_corrupt=">= 0")
 
 
@@ -65,7 +65,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        check_ranges("model", self, embed_size=">= 1", hidden_size=">= 1", attention_size=">= 1")
+        sizes = dict.fromkeys(("embed_size", "hidden_size", "attention_size"), "[1, 65536]")
+        check_ranges("model", self, **sizes)
         check_ranges("model", self, coverage=">= 0", dropout="[0, 1)")
 
 
@@ -99,8 +100,8 @@ class DecodingConfig:
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        check_ranges("decoding", self, beam=">= 1", max_length=">= 1", block_ngrams=">= 0")
-        check_ranges("decoding", self, length_normalisation=">= 0")
+        check_ranges("decoding", self, beam="[1, 1000]", max_length="[1, 1000]")
+        check_ranges("decoding", self, block_ngrams=">= 0", length_normalisation=">= 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -36,7 +36,7 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        check_ranges("dataset", self, image_size=">= 8", max_corrupt=">= 0")
+        check_ranges("dataset", self, image_size="[8, 8192]", max_corrupt=">= 0")
         check_ranges("dataset", self, val_fraction="(0, 1)", crop_pct="(0, 1]", min_scale="(0, 1]")
 
 

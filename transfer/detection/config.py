@@ -51,14 +51,14 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         """Refuse sizes below one, a chance out of range, and a class named twice."""
-        check_ranges("dataset", self, max_corrupt=">= 0", short_side=">= 1", long_side=">= 1")
-        check_ranges("dataset", self, flip="[0, 1]")
+        sides = dict.fromkeys(("short_side", "long_side"), "[1, 16384]")
+        check_ranges("dataset", self, max_corrupt=">= 0", flip="[0, 1]", **sides)
         twice = sorted({name for name in self.classes if self.classes.count(name) > 1})
         if twice:
             raise UsageError(f"dataset.classes names {', '.join(twice)} twice")
-        if any(side < 1 for side in self.train_short_sides):
-            sides = list(self.train_short_sides)
-            raise UsageError(f"dataset.train_short_sides is {sides}; all must be at least 1")
+        if not all(1 <= side <= 16384 for side in self.train_short_sides):
+            drawn = list(self.train_short_sides)
+            raise UsageError(f"dataset.train_short_sides is {drawn}; all must lie in [1, 16384]")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ class DetectorConfig:
         """Refuse counts below one."""
         counts = ["fpn_channels", "head_channels", "proposals_before_nms", "proposals", "rois"]
         counts += ["test_proposals_before_nms", "test_proposals"]
-        check_ranges("detector", self, **dict.fromkeys(counts, ">= 1"), smooth_l1_beta=">= 0")
+        check_ranges("detector", self, **dict.fromkeys(counts, "[1, 65536]"), smooth_l1_beta=">= 0")
         sides = list(self.anchor_sizes)
         if not sides or min(sides) <= 0:
             raise UsageError(f"detector.anchor_sizes is {sides}; all must be above 0")
