@@ -1,9 +1,8 @@
-"""The folder of what is downloaded or computed once, and the hash of a file's content."""
+"""What is computed once and kept in `pretrain.cache.cache_folder`; the hash of a file's content."""
 
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +11,6 @@ from pretrain.errors import UsageError
 from pretrain.files import write_text
 
 T = TypeVar("T")
-
-
-def cache_folder() -> Path:
-    """$XDG_CACHE_HOME/cutmix-transfer, or ~/.cache/cutmix-transfer."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutmix-transfer"
 
 
 def file_sha256(path: Path) -> str:

@@ -5,7 +5,7 @@
     CACHE/NAME.part       what has come so far; CACHE/NAME.part.json, what the server called it
     CACHE/NAME.lock       held while one process downloads
 
-CACHE is `transfer.cache.cache_folder`. A part goes on by Range with If-Range, and what the server
+CACHE is `pretrain.cache.cache_folder`. A part goes on by Range with If-Range, and what the server
 then sends must be of the same name and size: a file that has changed there is started again and
 never spliced. s3://, gs:// and hf:// are read by fsspec, whole.
 """
@@ -28,11 +28,12 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
+from pretrain.cache import cache_folder
 from pretrain.errors import UsageError, first_line
 from pretrain.files import draft, lock, write_text
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
-from transfer.cache import cache_folder, file_sha256
+from transfer.cache import file_sha256
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """Schemes that fsspec reads, and the package each needs."""

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
+from pretrain.cache import cache_folder
 from pretrain.errors import UsageError
-from transfer.cache import cache_folder, cached_json
+from transfer.cache import cached_json
 from transfer.detection.records import read_flag
 
 _VERSION = 3  # of the cache's files

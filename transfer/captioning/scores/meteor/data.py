@@ -22,9 +22,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pretrain.cache import cache_folder
 from pretrain.errors import UsageError
 from pretrain.files import atomic, draft
-from transfer.cache import cache_folder
 from transfer.captioning.scores.arrays import changes
 
 JAR = "meteor-1.5.jar"
