@@ -397,7 +397,9 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        Address(newurl)
-        if urlsplit(newurl).scheme not in {"https", req.type}:
-            raise UsageError(f"{req.full_url} leads to {newurl}, which is not safe. Not followed.")
+        try:
+            if urlsplit(Address(newurl).url).scheme not in {"https", req.type}:
+                raise UsageError("which is not safe")
+        except UsageError as error:
+            raise UsageError(f"{req.full_url} leads to {newurl!r}: {error}") from error
         return super().redirect_request(req, fp, code, msg, headers, newurl)

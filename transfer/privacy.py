@@ -88,7 +88,7 @@ def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -
         names: see `private_names`.
         public: paths and addresses that may stand there.
     """
-    found = []
+    found: list[str] = []
     allowed = {text.lower() for text in public}
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         content, before = path.read_bytes(), len(found)

@@ -7,6 +7,7 @@ import json
 import os
 import random
 import re
+import socketserver
 import subprocess
 import sys
 import threading
@@ -66,7 +67,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         content = trick.get("content", CONTENT)
         etag = trick.get("etag", '"one"')
         start = 0
-        fits = wanted and self.headers.get("If-Range") == etag and not trick.get("no_range")
+        known = self.headers.get("If-Range") == etag or trick.get("ignores_names")
+        fits = wanted and known and not trick.get("no_range")
         if fits:
             start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
             start += trick.get("shift", 0)
@@ -77,12 +79,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
                 return
         self.send_response(206 if fits else 200)
         if fits:
-            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            total = len(content) + trick.get("more", 0)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{total}")
         self.send_header("Content-Type", trick.get("type", "application/octet-stream"))
         if not trick.get("no_length"):
             self.send_header("Content-Length", str(trick.get("says", len(content) - start)))
         if etag:
             self.send_header("ETag", etag)
+        for header, value in trick.get("headers", {}).items():
+            self.send_header(header, value)
         self.end_headers()
         body = content[start:]
         cuts = trick.get("cuts")
@@ -184,6 +189,53 @@ def test_without_a_strong_name_nothing_is_spliced(etag, server):
     assert [wanted for _, wanted in server.requests] == [None, None]
 
 
+@pytest.mark.parametrize(
+    ("then", "headers"),
+    [
+        ({"etag": '"two"'}, {}),
+        ({"etag": None}, {}),
+        ({"content": CONTENT[::-1] + b"longer"}, {}),
+        ({"content": CONTENT[:500_000]}, {}),
+        ({"etag": None, "headers": {"Last-Modified": "Tue, 03 Nov 2026 08:00:00 GMT"}},
+         {"Last-Modified": "Mon, 02 Nov 2026 08:00:00 GMT"}),
+    ],
+)  # fmt: skip
+def test_a_range_of_another_file_is_not_spliced(then, headers, server):
+    """Whose server sends it although If-Range names another: nothing of the old part is kept."""
+    etag = {} if not headers else {"etag": None}
+    new = {"content": CONTENT[::-1], "ignores_names": True, **then}
+    url = server.url("net.pth", cuts=[400_000], then=new, headers=headers, **etag)
+    path = get(url, None, trust=True)
+    assert path.read_bytes() == new["content"]
+    assert server.requests[1] == ("net.pth", "bytes=400000-")
+
+
+def test_a_part_of_a_file_is_not_the_file(server):
+    with pytest.raises(UsageError, match="another range"):
+        get(server.url("net.pth", cuts=[9] * 50, more=5, ignores_names=True), None, trust=True)
+
+
+def test_two_cuts_that_take_turns_come_to_an_end(server):
+    with pytest.raises(UsageError, match="connection ended"):
+        get(server.url("net.pth", etag=None, cuts=[500, 900] * 20))
+    assert len(server.requests) < 12
+
+
+@pytest.mark.parametrize("name", ["gzip", "br", "identity, gzip"])
+def test_what_is_sent_packed_is_refused(name, server, cache):
+    url = server.url("net.pth", headers={"Content-Encoding": name})
+    with pytest.raises(UsageError, match=f"Content-Encoding: {name}"):
+        get(url, None, trust=True)
+    assert names(cache) == {".lock"}
+
+
+def test_nothing_is_no_file(server, cache):
+    for sha256 in (None, hashlib.sha256(b"").hexdigest()):
+        with pytest.raises(UsageError, match="an empty file"):
+            get(server.url("net.pth", content=b""), sha256, trust=True)
+    assert names(cache) == {".lock"}
+
+
 def test_a_server_without_ranges(server):
     path = get(server.url("net.pth", no_range=True, cuts=[200_000]))
     assert path.read_bytes() == CONTENT
@@ -271,10 +323,148 @@ def test_nobody_there():
         get("http://127.0.0.1:9/net.pth")
 
 
-@pytest.mark.parametrize("url", ["ftp://x/y.pth", "file:///etc/passwd"])
-def test_only_the_web(url):
-    with pytest.raises(UsageError, match="only http"):
+@pytest.mark.parametrize(
+    "url",
+    ["ftp://x/y.pth", "file:///etc/passwd", "http:///y.pth", "http://", "http://[::1/y", "s3://",
+     "http://x:99999/y", "http://x:port/y", "http://a..b/y", f"http://{'a' * 70}.org/y",
+     "http://me:secret@x.org/y", "http://x/\n", "http://x/\udcff", "http://x\u2100/y",
+     "s3://b/k::file:///etc/passwd", "//x/y", ""],
+)  # fmt: skip
+def test_addresses_that_nobody_can_be_asked_for(url):
+    with pytest.raises(UsageError, match=re.escape(repr(url))):
         get(url)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+BODY = b"\r\nbody"
+ANSWERS = {
+    "nothing": b"",
+    "no HTTP": b"220 mail ready\r\n\r\n",
+    "another HTTP": b"HTTP/9.9 200 OK\r\n" + BODY,
+    "no number": b"HTTP/1.1 OK\r\n" + BODY,
+    "controls in words": b"HTTP/1.1 404 \x1b[31mred\r\n" + BODY,
+    "status 204": b"HTTP/1.1 204 No Content\r\n\r\n",
+    "status 299": b"HTTP/1.1 299 Odd\r\nContent-Length: 4\r\n" + BODY,
+    "304": b"HTTP/1.1 304 Not Modified\r\n\r\n",
+    "long line": HEAD + b"X: " + b"a" * 70_000 + b"\r\n" + BODY,
+    "many headers": HEAD + b"X: a\r\n" * 200 + BODY,
+    "length below 0": HEAD + b"Content-Length: -5\r\n" + BODY,
+    "length in words": HEAD + b"Content-Length: four\r\n" + BODY,
+    "length of 5,000 digits": HEAD + b"Content-Length: " + b"9" * 5000 + b"\r\n" + BODY,
+    "two lengths": HEAD + b"Content-Length: 4\r\nContent-Length: 3\r\n" + BODY,
+    "length of another alphabet": HEAD + b"Content-Length: \xd9\xa4\r\n" + BODY,
+    "too short": HEAD + b"Content-Length: 9\r\n" + BODY,
+    "packed on the way": HEAD + b"Transfer-Encoding: gzip, chunked\r\n" + BODY,
+    "chunks in words": HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\nbody\r\n0\r\n\r\n",
+    "chunk below 0": HEAD + b"Transfer-Encoding: chunked\r\n\r\n-4\r\nbody\r\n0\r\n\r\n",
+    "chunk cut": HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nbody",
+    "range unasked": b"HTTP/1.1 206 Part\r\nContent-Range: bytes 0-3/9\r\n" + BODY,
+    "range in words": b"HTTP/1.1 206 Part\r\nContent-Range: some\r\n" + BODY,
+    "range missing": b"HTTP/1.1 206 Part\r\n" + BODY,
+    "range of 5,000 digits": b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-3/" + b"4" * 5000 + BODY,
+    "range backwards": b"HTTP/1.1 206 Part\r\nContent-Range: bytes 4-0/4\r\n" + BODY,
+    **{
+        f"leads to {place.decode('latin-1')}": b"HTTP/1.1 302 F\r\nLocation: " + place + b"\r\n\r\n"
+        for place in (b"http://[", b"http://x:99999/", b"http://", b"javascript:a", b"http://a..b/",
+                      b"", b"ftp://x/y", b"file:///etc/passwd", b"http://u:p@x/", b"\xff\xfe://")
+    },
+    "leads nowhere": b"HTTP/1.1 302 Found\r\n\r\n",
+}  # fmt: skip
+GOOD_ANSWERS = {
+    "letters beyond ASCII": HEAD + b"X-Name: \xe9\xff\r\nETag: \xe9\r\n" + BODY,
+    "folded header": HEAD + b'ETag: "a\r\n b"\r\n' + BODY,
+    "no type": HEAD + b"Content-Type: ;;;\r\n" + BODY,
+    "all as a range": b"HTTP/1.1 206 P\r\nContent-Range: bytes 0-3/4\r\n" + BODY,
+}
+
+
+@pytest.fixture(scope="module")
+def raw():
+    """The address of a server that answers /NAME by ANSWERS, and nothing more."""
+
+    class Answer(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            name = int(self.rfile.readline().split()[1].strip(b"/"))
+            while self.rfile.readline().strip():
+                pass
+            self.wfile.write([*ANSWERS.values(), *GOOD_ANSWERS.values()][name])
+
+    class Quiet(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+        def handle_error(self, *_: object) -> None: ...
+
+    with Quiet(("127.0.0.1", 0), Answer) as made:
+        threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
+        yield f"http://127.0.0.1:{made.server_address[1]}"
+        made.shutdown()
+
+
+@pytest.mark.parametrize("name", [*ANSWERS, *GOOD_ANSWERS])
+def test_odd_answers_are_one_message(name, raw, cache):
+    url = f"{raw}/{[*ANSWERS, *GOOD_ANSWERS].index(name)}"
+    if name in GOOD_ANSWERS:
+        assert get(url, None, trust=True).read_bytes() == b"body"
+        return
+    with pytest.raises(UsageError) as refused:
+        get(url, None, trust=True)
+    assert url in str(refused.value)
+    assert str(refused.value).isprintable()
+    assert not cached_path(url).exists()
+
+
+@pytest.fixture
+def bucket(monkeypatch):
+    """A file system of fsspec in memory, under the names of the services."""
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    class Bucket(MemoryFileSystem):
+        protocol = ("s3", "gs", "hf")
+        store: dict = {}  # noqa: RUF012
+        pseudo_dirs = [""]  # noqa: RUF012
+
+        @classmethod
+        def _strip_protocol(cls, path):
+            return "/" + path.partition("://")[2] if "://" in path else path
+
+    for scheme in Bucket.protocol:
+        monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, scheme, Bucket)
+    return Bucket()
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "hf"])
+def test_files_of_other_services(scheme, bucket, cache):
+    bucket.pipe("/bucket/net.pth", CONTENT)
+    url = f"{scheme}://bucket/net.pth"
+    assert get(url).read_bytes() == CONTENT
+    with pytest.raises(UsageError, match="--trust"):
+        get(f"{scheme}://bucket/other.pth", None)
+    with pytest.raises(UsageError, match=r"bucket/other.pth cannot be fetched"):
+        get(f"{scheme}://bucket/other.pth", None, trust=True)
+    bucket.pipe("/bucket/empty.pth", b"")
+    with pytest.raises(UsageError, match="an empty file"):
+        get(f"{scheme}://bucket/empty.pth", None, trust=True)
+    bucket.pipe("/bucket/net.pth", b"another")
+    assert get(url).read_bytes() == CONTENT  # from the cache
+
+
+def test_a_service_whose_package_is_missing_names_the_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    with pytest.raises(UsageError, match=r"needs s3fs: pip install 'cutmix-transfer\[remote\]'"):
+        get("s3://bucket/net.pth")
+
+
+def test_a_file_that_changes_as_it_is_read_is_not_kept(bucket, monkeypatch, cache):
+    bucket.pipe("/bucket/net.pth", CONTENT)
+    true = download._copy
+
+    def changing(*arguments):
+        true(*arguments)
+        bucket.pipe("/bucket/net.pth", CONTENT[::-1])
+
+    monkeypatch.setattr(download, "_copy", changing)
+    with pytest.raises(UsageError, match="changed on the way"):
+        get("s3://bucket/net.pth", None, trust=True)
 
 
 def test_an_unknown_hash_needs_trust_and_is_recorded(server):
