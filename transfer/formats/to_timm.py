@@ -163,25 +163,27 @@ def verify_torchvision(backbone: Backbone, path: Path) -> ParityReport:
 
 
 def torchvision_network(backbone: Backbone) -> nn.Module:
-    """Torchvision's ResNet of this shape, without weights; UsageError where it has none."""
+    """Torchvision's ResNet of these shapes, without weights; UsageError where it has none."""
     spec = backbone.spec
-    shape = RESNET_SHAPES.get(spec.arch)
-    if shape is None or shape.stem != "7x7" or shape.squeeze or shape.pooled:
-        raise UsageError(
-            f"torchvision's ResNet cannot be {spec.arch}: it knows ResNet, ResNeXt and Wide ResNet "
-            "with the stride in the 3x3. Export --to timm or safetensors."
-        )
-    with torch.device("meta"):
-        network = ResNet(
-            BasicBlock if shape.block == "basic" else Bottleneck,
-            list(shape.layers),
-            num_classes=max(1, spec.num_classes),
-            groups=shape.groups,
-            width_per_group=shape.width,
-        )
-    if spec.num_classes == 0:
-        network.add_module("fc", nn.Identity())
-    return network
+    if shape := RESNET_SHAPES.get(spec.arch):
+        with torch.device("meta"):
+            network = ResNet(
+                BasicBlock if shape.block == "basic" else Bottleneck,
+                list(shape.layers),
+                num_classes=max(1, spec.num_classes),
+                groups=shape.groups,
+                width_per_group=shape.width,
+            )
+        if spec.num_classes == 0:
+            network.add_module("fc", nn.Identity())
+        own = {name: tensor.shape for name, tensor in network.state_dict().items()}
+        if own == {name: tensor.shape for name, tensor in backbone.weights.items()}:
+            return network
+    built = f" built with {spec.model_args}" if spec.model_args else ""
+    raise UsageError(
+        f"torchvision's ResNet cannot be {spec.arch}{built}: it knows ResNet, ResNeXt and Wide "
+        "ResNet with the stride in the 3x3. Export --to timm or safetensors."
+    )
 
 
 @torch.inference_mode()

@@ -20,8 +20,17 @@ ODD = {"mean": (0.5, 0.4, 0.3), "std": (0.2, 0.3, 0.4), "interpolation": "bicubi
        "crop_pct": 0.9, "input_size": (3, 64, 64)}  # fmt: skip
 
 
+THIN = {"channels": [16, 16, 32, 32]}  # so that the files are small
+
+
 @pytest.fixture(scope="module")
 def net() -> Backbone:
+    return tame("resnet18", model_args=THIN, **ODD)
+
+
+@pytest.fixture(scope="module")
+def whole() -> Backbone:
+    """torchvision has it with its own widths alone."""
     return tame("resnet18", **ODD)
 
 
@@ -38,7 +47,8 @@ def left(folder) -> list[str]:
         ("backbone", "r.pth", ["r.pth"]),
     ],
 )
-def test_out_and_back_is_the_same_backbone(to, name, files, net, tmp_path):
+def test_out_and_back_is_the_same_backbone(to, name, files, net, whole, tmp_path):
+    net = whole if to == "torchvision" else net
     written = write(net, to, tmp_path / name)
     assert left(tmp_path) == files
     assert written.files[0].name == name
@@ -74,21 +84,23 @@ def test_classes_travel_with_timm_s_layout(net, tmp_path):
     assert read(tmp_path / "f").provenance.classes == names
 
 
-def test_a_backbone_without_a_classifier_travels(net, tmp_path):
-    weights = {name: t for name, t in net.weights.items() if not name.startswith("fc.")}
-    spec = dataclasses.replace(net.spec, num_classes=0)
-    trunk = Backbone(spec=spec, provenance=net.provenance, weights=weights)
+def test_a_backbone_without_a_classifier_travels(net, whole, tmp_path):
     for to, name in (("timm", "t"), ("torchvision", "t.pth"), ("safetensors", "t.safetensors")):
+        true = whole if to == "torchvision" else net
+        weights = {name: t for name, t in true.weights.items() if not name.startswith("fc.")}
+        spec = dataclasses.replace(true.spec, num_classes=0)
+        trunk = Backbone(spec=spec, provenance=true.provenance, weights=weights)
         write(trunk, to, tmp_path / name)
         assert read(tmp_path / name).fingerprint() == trunk.fingerprint()
 
 
 def test_our_own_architectures_travel_where_they_can(tmp_path):
-    net = tame("pyramidnet110_a64", num_classes=10, input_size=(3, 32, 32))
+    tiny = {"depth": 8, "alpha": 6, "bottleneck": False}
+    net = tame("pyramidnet", model_args=tiny, input_size=(3, 32, 32))
     write(net, "safetensors", tmp_path / "p.safetensors")
     assert read(tmp_path / "p.safetensors").fingerprint() == net.fingerprint()
     for to, name in (("timm", "p"), ("torchvision", "p.pth"), ("detectron2", "p.pkl")):
-        with pytest.raises(UsageError, match="pyramidnet110_a64"):
+        with pytest.raises(UsageError, match="pyramidnet"):
             write(net, to, tmp_path / name)
     assert left(tmp_path) == ["p.safetensors"]
 
@@ -129,7 +141,9 @@ def broken(kind: str, net: Backbone) -> Backbone:
                 weights["layer2.0.conv2.weight"].transpose(0, 1).contiguous()
             )
         case "statistics":
-            weights["layer4.1.bn2.running_var"] = torch.ones(512)
+            weights["layer4.1.bn2.running_var"] = torch.ones_like(
+                weights["layer4.1.bn2.running_var"]
+            )
         case "interpolation":
             spec = dataclasses.replace(spec, interpolation="bilinear")
         case "crop":
@@ -142,8 +156,9 @@ MUTANTS = ("BGR", "std", "mean", "permuted", "statistics", "interpolation", "cro
 
 @pytest.mark.parametrize("kind", MUTANTS)
 @pytest.mark.parametrize("to", ["timm", "torchvision", "safetensors"])
-def test_a_faulty_exporter_writes_nothing(kind, to, net, tmp_path, monkeypatch):
+def test_a_faulty_exporter_writes_nothing(kind, to, net, whole, tmp_path, monkeypatch):
     """The files are those of the broken backbone, compared with the true one."""
+    net = whole if to == "torchvision" else net
     wrong = broken(kind, net)
     function = f"write_{to}"
     true = getattr(to_timm, function)
@@ -186,9 +201,15 @@ def test_what_shows_nothing_does_not_pass():
         ("caffe", "x.caffe", "must be of"),
     ],
 )
-def test_mistakes_leave_nothing(to, name, said, net, tmp_path):
+def test_mistakes_leave_nothing(to, name, said, whole, tmp_path):
     with pytest.raises(UsageError, match=said):
-        write(net, to, tmp_path / "new" / name)
+        write(whole, to, tmp_path / "new" / name)
+    assert left(tmp_path) == []
+
+
+def test_torchvision_has_no_other_widths(net, tmp_path):
+    with pytest.raises(UsageError, match=r"cannot be resnet18 built with .*--to timm"):
+        write(net, "torchvision", tmp_path / "x.pth")
     assert left(tmp_path) == []
 
 
@@ -202,13 +223,13 @@ def test_an_interrupted_export_leaves_nothing(net, tmp_path, monkeypatch):
     assert left(tmp_path) == []
 
 
-def test_a_companion_is_believed_only_for_its_own_file(net, tmp_path):
-    write(net, "torchvision", tmp_path / "a.pth")
+def test_a_companion_is_believed_only_for_its_own_file(whole, tmp_path):
+    write(whole, "torchvision", tmp_path / "a.pth")
     other = tame("resnet18", seed=1)
     torch.save(dict(other.weights), tmp_path / "a.pth")
     with pytest.raises(UsageError, match="does not say how the network is fed"):
         read(tmp_path / "a.pth")
-    assert read(tmp_path / "a.pth", Overrides(source="torchvision")).spec.mean != net.spec.mean
+    assert read(tmp_path / "a.pth", Overrides(source="torchvision")).spec.mean != whole.spec.mean
 
 
 def test_a_sidecar_that_does_not_fit_its_weights(net, tmp_path):
