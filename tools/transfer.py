@@ -13,11 +13,9 @@ The same command goes on where it stopped; a result that stands is not computed 
 
 import argparse
 import os
-import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -149,22 +147,12 @@ def run_embedded(options: argparse.Namespace, tools: Path) -> None:
         f"\n{len(trained) + len(done)} runs, {(time.monotonic() - started) / 60:.0f} "
         f"minutes in this call. Look at: {page}"
     )
-    if advice := more_replicates(seeds, tasks, out):
-        print(advice)
+    if len(seeds) < _ENOUGH:
+        print(
+            f"So few replicates show that the chain works, not which backbone is better; the same "
+            f"command with --seeds {' '.join(map(str, range(_ENOUGH)))} goes on to {_ENOUGH}."
+        )
     sys.exit(0 if reported and not failed and len(done) == len(jobs) else 1)
-
-
-def more_replicates(seeds: Sequence[int], tasks: Sequence[str], out: Path) -> str | None:
-    """What so few replicates do not show, and the command for more; None from five on."""
-    if len(seeds) >= _ENOUGH:
-        return None
-    more = [seed for seed in range(_ENOUGH) if seed not in seeds][: _ENOUGH - len(seeds)]
-    words = ["python", "tools/transfer.py", "--seeds", *map(str, sorted([*seeds, *more]))]
-    words += [] if set(tasks) == set(task.names()) else ["--tasks", *tasks]
-    command = shlex.join([*words, "--out", str(out)])
-    shows = "One replicate shows" if len(seeds) == 1 else f"{len(seeds)} replicates show"
-    shows += " that the chain works, not which backbone is better"
-    return f"{shows}; {_ENOUGH} come from: {command}"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -150,27 +151,18 @@ def test_the_result_of_another_configuration_is_left_alone(tools, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tmp_path):
-    from io import StringIO
-
-    from rich.console import Console
-
-    from tools.support.grid_display import display
-
+def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tmp_path, capsys):
     out, jobs = tmp_path / "out", [job(0, epochs=200, sleep=0.05), job(1)]
     sent: list[int] = []
-    text = StringIO()
-    with display(out, 1, Console(file=text, force_terminal=True, width=120)) as table:
 
-        def show(statuses):
-            table(statuses)
-            if len(Run(out / jobs[0].folder).read_log()) >= 2 and not sent:
-                sent.append(1)
-                os.kill(os.getpid(), number)
+    def show(statuses):
+        if len(Run(out / jobs[0].folder).read_log()) >= 2 and not sent:
+            sent.append(1)
+            os.kill(os.getpid(), number)
 
-        statuses, received = run_all(jobs, out, tools, show=show)
+    statuses, received = run_all(jobs, out, tools, show=show)
     assert received == number
-    assert "stopping: the jobs that run end after their step" in text.getvalue()
+    assert capsys.readouterr().err.count("stopping: the jobs that run end after their step") == 1
     assert [s.state for s in statuses] == ["waiting", "waiting"]
     assert kept(out) == ["missing", "missing"]
     assert "stopping after this step" in (out / jobs[0].log).read_text()
@@ -182,9 +174,6 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tm
 
 def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
     import threading
-    from argparse import Namespace
-
-    from tools.support.grid_run import run_grid
 
     out, one = tmp_path / "out", job(0, epochs=200, sleep=0.05)
 
@@ -195,11 +184,46 @@ def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
 
     threading.Thread(target=press, daemon=True).start()
     with pytest.raises(SystemExit) as ended:
-        run_grid([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
+        grid_run.run_grid([one], Namespace(out=out, jobs=None, devices=[], slurm=None), tools)
     assert ended.value.code == 130
     error = capsys.readouterr().err
     assert error.count("stopping: the jobs that run end after their step") == 1
     assert error.index("stopping: ") < error.index("stopped; the same command goes on")
+
+
+def test_without_groups_of_processes_a_job_is_ended(tools, tmp_path, monkeypatch):
+    """Windows, which has no SIGINT for one process either."""
+    monkeypatch.delattr(os, "killpg")
+    log, signals = tmp_path / "log", [signal.SIGINT]
+    words = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert launch_here(words, log, 0, signals) == -signal.SIGTERM
+
+
+def test_where_the_grid_itself_fails_its_jobs_are_stopped(tools, tmp_path, monkeypatch):
+    def full(statuses, out):
+        raise UsageError("no room")
+
+    long = {"epochs": 200, "sleep": 0.05}
+    out, jobs = tmp_path / "out", [job(0, fails=True), job(1, **long), job(2, **long)]
+    monkeypatch.setattr(grid_run.grid, "write_grid", full)
+    with pytest.raises(UsageError, match="no room"):
+        run_all(jobs, out, tools, slots=2)
+    assert "stopping after this step" in (out / jobs[1].log).read_text()
+    assert [one.state for one in scan(jobs, out)] == ["waiting"] * 3
+
+
+def test_what_stands_in_the_way_of_one_job_is_its_line(tools, tmp_path, monkeypatch):
+    """A lock that cannot be opened, a log that cannot be written; a full disk is said."""
+    out, jobs = tmp_path / "out", [job(seed, fails=seed == 2) for seed in range(3)]
+    (out / jobs[0].folder).mkdir(parents=True)
+    os.mkfifo(Run(out / jobs[0].folder).lock_file)
+    (out / jobs[1].log).mkdir(parents=True)
+    monkeypatch.setattr(grid_run.shutil, "disk_usage", lambda _: Namespace(free=7))
+    statuses, _ = run_all(jobs, out, tools)
+    assert [status.state for status in statuses] == ["failed"] * 3
+    assert "b-seed0/.lock cannot be opened" in statuses[0].why
+    assert f"Is a directory: '{out / jobs[1].log}'" in statuses[1].why
+    assert statuses[2].why.startswith(f"it cannot be; 7 bytes are left on the disk of {out} (log:")
 
 
 def test_a_second_signal_does_not_wait(tools, tmp_path):
@@ -253,29 +277,25 @@ def test_one_grid_in_a_folder(tmp_path):
     assert subprocess.run([sys.executable, "-c", block]).returncode == 0
 
 
-def test_what_a_terminal_shows(tools, tmp_path):
-    from io import StringIO
-
+def test_what_a_terminal_shows(tmp_path):
     from rich.console import Console
 
-    from tools.support.grid_display import display, footer, progress
-
-    out, text = tmp_path / "out", StringIO()
-    console = Console(file=text, force_terminal=True, width=90, color_system=None)
-    with display(out, 1, console) as show:
-        statuses, _ = run_all([job(0, sleep=0.4), job(1, fails=True)], out, tools, show=show)
-    for words in ("detection b seed 0", "epoch 0 of 1", "1 of 2 done, 1 failed", "it cannot be"):
-        assert words in text.getvalue()
-    assert footer(statuses, 1).splitlines()[0] == "1 of 2 done, 1 failed"
+    from tools.support.grid_display import footer, view
 
     under_way = JobStatus(job(2, epochs=7), "running", started=time.monotonic())
-    Run(out / under_way.job.folder).start(under_way.job.config)
-    Run(out / under_way.job.folder).log({"epoch": 3})
-    assert progress(under_way.job, out) == "epoch 3 of 7"
-    statuses = [*statuses, under_way, JobStatus(job(3))]
-    statuses[0].seconds = 60.0
+    run = Run(tmp_path / under_way.job.folder)
+    run.start(under_way.job.config)
+    run.log({"epoch": 3})
+    done = Namespace(seconds=5.0)
+    statuses = [JobStatus(job(0), "done", result=done, seconds=60.0), under_way, JobStatus(job(3)),
+                JobStatus(job(1), "failed", "it cannot be")]  # fmt: skip
     assert 119 < seconds_left(statuses, 1, time.monotonic()) <= 120
-    assert "about 2 min left" in footer(statuses, 1)
+    console = Console(force_terminal=True, color_system=None)
+    with console.capture() as text:
+        console.print(view(statuses, tmp_path, 1))
+    lines = [line.strip() for line in text.get().splitlines()]
+    assert lines == ["detection b seed 2  epoch 3 of 7", "1 of 4 done, 1 failed; about 2 min left"]
+    assert footer(statuses, 1).splitlines()[1] == "failed: detection b seed 1: it cannot be"
 
 
 def test_the_time_left_goes_by_every_job_that_is_done(tools, tmp_path):
@@ -289,13 +309,9 @@ def test_the_time_left_goes_by_every_job_that_is_done(tools, tmp_path):
     assert seconds_left([*before, JobStatus(job(3))], 1, time.monotonic()) == 1
 
 
-def test_lines_where_there_is_no_terminal(tools, tmp_path, capsys):
-    from tools.support.grid_display import display
-
-    out = tmp_path / "out"
+def test_a_line_for_each_begin_and_end(tools, tmp_path, capsys):
     for _ in range(2):
-        with display(out, 1) as show:
-            run_all([job(0), job(1, fails=True)], out, tools, show=show)
+        run_all([job(0), job(1, fails=True)], tmp_path / "out", tools)
     lines = capsys.readouterr().err.splitlines()
     assert [re.sub(r"\d+ s", "0 s", line) for line in lines if "seed 0" in line] == [
         "[1/2] detection b seed 0: running", "[1/2] detection b seed 0: AP50 40.0 (0 s)",
@@ -394,9 +410,12 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
     assert " (done before)" in error
     code, out, error = called(*grid, "--print", capsys=capsys)
     assert (code, out) == (0, "")
-    assert "# nothing is missing: 1 of 1 jobs are done" in error
+    assert "# 1 of 1 jobs are done" in error
 
     Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
+    code, out, error = called(*grid, "--print", capsys=capsys)
+    assert (code, out) == (2, "")
+    assert "error: captioning backbone0 seed 3: another configuration is in" in error
     code, out, error = called(*grid, capsys=capsys)
     assert code == 1
     assert "another configuration is in this folder (epochs: 1 there, 2 here)" in error
@@ -567,18 +586,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         told = json.loads(Path(f"{row['backbone']['method']}.json").read_text())
         before = {} if row["task"] == "detection" else {"fingerprint": ""}
         assert row["backbone"] == told | before
-    assert "Look at: out/report.html\nOne replicate shows that the chain works" in said
-    assert ": python tools/transfer.py --seeds 0 1 2 3 4 --tasks detection --out out\n" in said
+    assert "Look at: out/report.html\nSo few replicates show that the chain works, not" in said
+    assert "with --seeds 0 1 2 3 4 goes on to 5." in said
     assert sorted(os.listdir("out/synthetic_shapes")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
-
-
-def test_how_many_replicates_are_enough():
-    from tools.transfer import more_replicates
-    from transfer.task import names
-
-    words = more_replicates((7, 0), names(), Path("a b"))
-    assert words is not None
-    assert words.startswith("2 replicates show that the chain works, not which backbone is better")
-    assert words.endswith(": python tools/transfer.py --seeds 0 1 2 3 7 --out 'a b'")
-    assert more_replicates(range(5), names(), Path("a")) is None

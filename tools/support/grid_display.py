@@ -1,13 +1,12 @@
 """How the jobs of a grid are shown: a line for each begin and end; on a terminal what runs now."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console, Group
-from rich.live import Live
+from rich.console import Group
 from rich.table import Table
 
 from pretrain.errors import UsageError
@@ -15,29 +14,13 @@ from pretrain.run import Run
 from transfer.grid import Job, JobStatus, headline, seconds_left
 
 
-@contextmanager
-def display(
-    out: Path, slots: int, console: Console | None = None
-) -> Iterator[Callable[[Sequence[JobStatus]], None]]:
-    """A function that shows what runs now, on a terminal; called often.
-
-    Args:
-        out: the grid's folder.
-        slots: jobs at once, for the time left.
-        console: standard error, if not given.
-    """
-    console = console or Console(stderr=True)
-    with Live(console=console, auto_refresh=False, transient=True) as live:
-
-        def show(statuses: Sequence[JobStatus]) -> None:
-            table = Table.grid(padding=(0, 2))
-            for status in statuses:
-                if status.state == "running":
-                    table.add_row(status.job.title, progress(status.job, out))
-            line = footer(statuses, slots).splitlines()[0]
-            live.update(Group(table, line), refresh=True)
-
-        yield show if console.is_terminal else lambda _: None
+def view(statuses: Sequence[JobStatus], out: Path, slots: int) -> Group:
+    """What runs now in the folder `out`, and how far the grid is."""
+    table = Table.grid(padding=(0, 2))
+    for status in statuses:
+        if status.state == "running":
+            table.add_row(status.job.title, progress(status.job, out))
+    return Group(table, footer(statuses, slots).splitlines()[0])
 
 
 def progress(job: Job, out: Path) -> str:

@@ -14,11 +14,14 @@ from pathlib import Path
 from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
 from typing import Any
 
+from rich.console import Console
+from rich.live import Live
+
 from pretrain.errors import UsageError
 from pretrain.files import holder, lock
 from pretrain.progress import log
 from pretrain.run import Run
-from tools.support.grid_display import display, entry, footer
+from tools.support.grid_display import entry, footer, view
 from transfer import grid
 
 _PAUSE = 0.25  # seconds between two looks
@@ -107,7 +110,8 @@ def run_all(
     def work(number: int) -> None:
         slot, job = free.pop(0), statuses[number].job
         try:
-            for statuses[number] in _run(job, out, tools, launch, slot, signals):
+            for status in _run(job, out, tools, launch, slot, signals):
+                statuses[number] = status
                 tell(number)
         except (UsageError, OSError) as error:
             statuses[number] = grid.JobStatus(job, "failed", str(error))
@@ -198,7 +202,11 @@ def run_grid(
             launch = slurm_launcher(options.slurm, out / "logs" / "submitit")
         statuses += [grid.JobStatus(job, "failed", "its pretraining failed") for job in lost]
         grid.write_grid(statuses, out)
-        with display(out, slots) as show:
+        with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
+
+            def show(statuses: Sequence[grid.JobStatus]) -> None:
+                live.update(view(statuses, out, slots), refresh=True)
+
             number = run_all(statuses, out, tools, launch, slots, show)
     log(footer(statuses, slots))
     if number is not None:
@@ -212,14 +220,13 @@ def print_lines(jobs: Sequence[grid.Job], out: Path, tools: Path) -> None:
 
     Ends the program with exit code 2 where something is in the way of one; stderr has it.
     """
-    missing = [status for job in jobs if (status := grid.job_status(job, out)).state != "done"]
-    failed = [status for status in missing if status.state == "failed"]
-    for status in missing:
+    statuses = [grid.job_status(job, out) for job in jobs]
+    states = [status.state for status in statuses]
+    for status in statuses:
         if status.state == "waiting":
             print(grid.shell_line(status.job, out, tools))
-    for status in failed:
-        log(f"error: {status.job.title}: {status.why}")
-    if not missing:
-        log(f"# nothing is missing: {len(jobs)} of {len(jobs)} jobs are done")
-    if failed:
+        elif status.state == "failed":
+            log(f"error: {status.job.title}: {status.why}")
+    log(f"# {states.count('done')} of {len(jobs)} jobs are done")
+    if "failed" in states:
         sys.exit(2)
