@@ -231,6 +231,8 @@ def _message(path: Path, cause: Exception, needed: str) -> str:
     """What could not be written and why, the room needed and left, and what to do."""
     number = getattr(cause, "errno", None)
     why = (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
+    if isinstance(cause, FileExistsError):
+        why = "what should be its folder is a file"
     message = f"{path} cannot be written: {why}"
     met = Path(str(getattr(cause, "filename", None) or path))
     drafted = any(re.fullmatch(_DRAFT, part) for part in met.parts)
