@@ -94,20 +94,26 @@ def job_status(job: Job, out: Path) -> JobStatus:
     """
     run = Run(out / job.folder)
     try:
-        if not run.finished:
-            run.refuse(job.config, job.backbone["fingerprint"] or None, job.digest)
-            return JobStatus(job)
+        if run.finished:
+            return JobStatus(job, "done", None, _own_result(job, run))
+        run.refuse(job.config, job.backbone["fingerprint"] or None, job.digest)
+    except (OSError, ValueError) as error:
+        return JobStatus(job, "failed", str(error))
+    return JobStatus(job)
+
+
+def _own_result(job: Job, run: Run) -> Result:
+    """The result of a run; UsageError where it cannot be read or is not this job's."""
+    try:
         result = Result.read(run.folder / "result.json")
         what, differences = "another configuration", _other_run(job, run, result)
         if not differences:
             what, differences = "a result of other data", _other_data(job, run, result)
-        if not differences:
-            return JobStatus(job, "done", None, result)
-        why = f"{what} is in this folder ({'; '.join(differences)})"
+        if differences:
+            raise UsageError(f"{what} is in this folder ({'; '.join(differences)})")
     except (OSError, ValueError) as error:
-        why = str(error)
-    remedy = "" if "--out" in why else f". Give another --out, or remove {run.folder}."
-    return JobStatus(job, "failed", why + remedy)
+        raise UsageError(f"{error}. Give another --out, or remove {run.folder}.") from error
+    return result
 
 
 def _other_data(job: Job, run: Run, result: Result) -> list[str]:
