@@ -53,7 +53,8 @@ class DataFiles:
 
     roots: tuple[Path, ...]
     """Names are relative to these folders: the data's, and one of images that lie elsewhere."""
-    images: Sequence[str | Path]
+    images: Iterable[str | Path]
+    """Their paths, asked for once: ImageNet's are not kept as a million texts."""
     annotations: Sequence[str | Path] = ()
     by: Literal["sample", "bytes"] = "sample"
     """How much of the images counts."""

@@ -1,6 +1,7 @@
 """What a configuration comes to: data and network, then everything that a step needs."""
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -113,7 +114,7 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
     steps = len(data.train) // config.batch_size
     method = "+".join(method.method for method in methods)
     annotations = {*data.train.annotations, *data.val.annotations}
-    images = [*data.train.paths, *data.val.paths]
+    images = chain(data.train.paths, data.val.paths)
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
     return PretrainSetup(data, spec, network, steps, files, method, tuple(notes))
 

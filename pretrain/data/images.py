@@ -1,7 +1,7 @@
 """Labelled images, as files or as one array, and the samples that a loader reads."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -26,9 +26,9 @@ class Images:
     """Files that hold labels, or all images."""
 
     @property
-    def paths(self) -> list[str]:
+    def paths(self) -> Iterable[str]:
         """Of images that have a file each."""
-        return []
+        return ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,9 +63,9 @@ class ImageFiles(Images):
         return ImageFiles(tuple(classes), numbers, names, notes=texts, annotations=annotations)
 
     @property
-    def paths(self) -> list[str]:
-        """Of all images."""
-        return list(map(os.fsdecode, self.names))
+    def paths(self) -> Iterable[str]:
+        """Of all images, one after another."""
+        return map(os.fsdecode, self.names)
 
     def path(self, index: int) -> Path:
         """The file of image `index`."""

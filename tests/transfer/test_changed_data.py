@@ -2,25 +2,30 @@
 
 import json
 import os
+import pickle
 import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from pretrain import cache, data_digest
 from pretrain.cache import hash_files
 from pretrain.config import DatasetConfig, ModelConfig, PretrainConfig
+from pretrain.data import open_data as pretrain_data
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run, plain
 from transfer import task
 from transfer.captioning.config import CaptioningConfig
+from transfer.captioning.config import DatasetConfig as CaptionsConfig
 from transfer.captioning.config import ModelConfig as DecoderConfig
+from transfer.captioning.dataset import open_captions
 from transfer.classification.config import ClassificationConfig
+from transfer.detection.config import DatasetConfig as VocConfig
 from transfer.detection.config import DetectionConfig, DetectorConfig
+from transfer.detection.data import open_data as detection_data
 from transfer.grid import Job, job_status
 
 DATA = {"pretrain": "classification", "classification": "classification",
@@ -346,18 +351,62 @@ def test_a_few_folders_are_remembered(tmp_path, memory, monkeypatch):
     assert DataFiles((tmp_path,), [tmp_path / "0/a.jpg"]).digest["images"].files == 1
 
 
-def test_pickles_and_label_files_count_as_annotations(tmp_path):
-    """CIFAR's images are in its pickles; ImageNet's labels of validation are in a file."""
-    from pretrain.data import open_data
+def write(path: Path, content: object = "") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
 
-    for synset in ("n01", "n02"):
-        path = tmp_path / "train" / synset / "a.JPEG"
-        path.parent.mkdir(parents=True)
-        Image.new("RGB", (8, 8)).save(path)
-    (tmp_path / "val").mkdir()
-    Image.new("RGB", (8, 8)).save(tmp_path / "val/ILSVRC2012_val_00000001.JPEG")
-    labels = tmp_path / "imagenet_2012_validation_synset_labels.txt"
-    labels.write_text("n01\n")
-    data = open_data(tmp_path, DatasetConfig())
-    assert data.val.annotations == (labels,)
-    assert (len(data.train.paths), len(data.val.paths)) == (2, 1)
+
+def below(root: Path, files) -> list[str]:
+    return sorted(Path(file).relative_to(root).as_posix() for file in files)
+
+
+def test_label_files_and_pickles_count_as_annotations(tmp_path):
+    root, labels = tmp_path / "imagenet", "imagenet_2012_validation_synset_labels.txt"
+    images = ["train/n01/a.JPEG", "train/n02/a.JPEG", "val/a.JPEG"]
+    for name in images:
+        big(root / name)
+    write(root / labels, "n01\n")
+    data = pretrain_data(root, DatasetConfig())
+    assert below(root, data.val.annotations) == [labels]
+    assert below(root, (*data.train.paths, *data.val.paths)) == images
+
+    root = tmp_path / "cifar"
+    names = {"fine_label_names": ["a", "b"]}
+    batch = {"data": np.zeros((2, 3072), np.uint8), "fine_labels": [0, 1]}
+    for name, content in {"meta": names, "train": batch, "test": batch}.items():
+        write(root / "cifar-100-python" / name)
+        (root / "cifar-100-python" / name).write_bytes(pickle.dumps(content, protocol=2))
+    digest = set_up("pretrain", root, None).files.digest
+    assert (digest["images"].files, digest["annotations"].files) == (0, 3)
+
+
+def test_the_lists_of_joined_splits_count_as_annotations(tmp_path, worlds):
+    for year in ("VOC2007", "VOC2012"):
+        copy(worlds["detection"], tmp_path / year)
+    splits = {"train": "VOC2007/train+VOC2012/train", "test": "VOC2012/val"}
+    sources = detection_data(tmp_path, VocConfig(**splits)).train.sources
+    lists = [f"{year}/ImageSets/Main/train.txt" for year in ("VOC2007", "VOC2012")]
+    assert [name for name in below(tmp_path, sources) if name.endswith(".txt")] == lists
+    assert len(sources) == 2 * 10 + 2
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"dataset_x.json": {"images": [
+            {"filename": f"{split}.jpg", "split": split, "sentences": [{"raw": "a"}]}
+            for split in ("train", "val")
+        ]}},
+        {"x.token": "train.jpg#0\ta\nval.jpg#0\ta\n", "x.trainImages.txt": "train.jpg",
+         "x.devImages.txt": "val.jpg"},
+        {"captions.json": {f"{number}.jpg": ["a"] for number in range(20)}},
+        {f"x_{split}.json": {f"{split}.jpg": ["a"]} for split in ("train", "val")},
+    ],
+    ids=["karpathy", "flickr", "one", "splits"],
+)  # fmt: skip
+def test_every_file_of_captions_and_splits_counts(tmp_path, files):
+    for name in ("train", "val", *range(20)):
+        write(tmp_path / f"{name}.jpg")
+    for name, content in files.items():
+        write(tmp_path / name, content)
+    assert below(tmp_path, open_captions(tmp_path, CaptionsConfig()).files) == sorted(files)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from pretrain.config import CheckpointsConfig, LoaderConfig, PretrainConfig
+from pretrain.data_digest import read_digest
 from pretrain.errors import Stopped
 from pretrain.run import Run
 from pretrain.training import TrainLoop, make_fabric
@@ -77,6 +78,7 @@ def test_every_trainer_averages_draws_curves_and_ends_at_its_step(name, train, t
         min(5, steps_per_epoch * epoch) for epoch in range(1, epochs + 1)
     ]
     assert result.metrics["epochs"] == epochs
+    assert result.data["digest"] == read_digest(run.folder / "data.json")["digest"]
     assert train.compiled
 
     # what is kept is the average, not the last weights; and one file an epoch
