@@ -235,7 +235,7 @@ def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float
             seconds[status.job.task].append(status.seconds or status.result.seconds)
     left = []
     for status in statuses:
-        if status.state in ("waiting", "running", "elsewhere"):
+        if status.state not in ("done", "failed"):
             if not seconds[status.job.task]:
                 return None
             spent = 0.0 if status.state == "waiting" else now - status.started

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, check_ranges
 from tools.support.benchmarks._timing import hardware, table, take_turns
 from tools.support.command import Parser
 
@@ -40,6 +40,7 @@ def main(argv: list[str]) -> None:
     add("--rounds", type=int, default=3, help="Rounds (default: 3).")
     add("--threads", type=int, default=1, help="Threads (default: 1).")
     options = parser.parse_args(argv)
+    check_ranges("--", options, images=">= 1", rounds=">= 1", threads="[1, 1024]")
     parts = options.parts.split(",")
     known = {"search": _search, "epochs": _epochs, "words": _words}
     if unknown := set(parts) - set(known):

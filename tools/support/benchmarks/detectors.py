@@ -17,6 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pretrain.errors import check_ranges
 from tools.support.benchmarks._timing import (
     heading,
     make_available,
@@ -195,7 +196,10 @@ def parse(argv: Sequence[str]) -> Any:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    return parser.parse(argv)
+    options = parser.parse(argv)
+    counts = dict.fromkeys(("size", "batch", "rois", "classes", "rounds"), ">= 1")
+    check_ranges("--", options, threads="[1, 1024]", **counts)
+    return options
 
 
 # each side, and the one of its library to compare it with

@@ -31,7 +31,8 @@ def main(argv: list[str]) -> None:
     options = parser.parse(argv)
     if not options.images.is_dir():
         raise UsageError(f"there is no folder {options.images}.")
-    check_ranges("--", options, **{name: f">= {int(name != 'workers')}" for name in numbers})
+    check_ranges("--", options, **dict.fromkeys(numbers, ">= 1") | {"workers": "[0, 512]"})
+    check_ranges("--", options, size="[1, 8192]", threads="[1, 1024]")
 
     import torch
 
