@@ -14,7 +14,8 @@ from pretrain.errors import UsageError, shorten
 from pretrain.models import register
 from transfer.detectron2_resnet import heads_of
 from transfer.formats import sidecar
-from transfer.formats.parsing import ParsedCheckpoint, leaves_stem_open, parse, to_backbone
+from transfer.formats.assumptions import leaves_stem_open
+from transfer.formats.parsing import ParsedCheckpoint, parse, to_backbone
 from transfer.formats.reading import is_ours, open_checkpoint, read
 from transfer.formats.sources import Overrides
 
@@ -62,7 +63,7 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
     file = open_checkpoint(path)
     kind = f"{file.size / 1e6:,.1f} MB, {file.container}"
     lines: list[Line] = [("file", f"{file.path} ({kind})"), ("SHA-256", file.sha256)]
-    if is_ours(file) or sidecar.find(file) is not None or file.container == "npz":
+    if is_ours(file) or sidecar.find(file) is not None:
         backbone = read(file.path, overrides)
     else:
         parsed = parse(file, overrides)

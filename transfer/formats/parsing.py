@@ -6,9 +6,10 @@ Also NumPy archives (JAX and TensorFlow weights) of architectures that timm itse
 import inspect
 import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
 from pretrain.spec import BackboneSpec, create_model, create_outline
-from transfer.formats.architectures import CAFFE, RESNET_SHAPES, infer
+from transfer.formats.architectures import CAFFE, infer
+from transfer.formats.assumptions import eps_of, list_assumed, require_stem, settle_strides
 from transfer.formats.files import CheckpointFile
 from transfer.formats.layouts import Checkpoint, find_prefixes, find_weights
 from transfer.formats.sources import (
@@ -51,21 +53,30 @@ class ParsedCheckpoint:
 
     weights: dict[str, Tensor]
     """Under timm's names, whole."""
-    arch: str
-    model_args: dict[str, Any]
-    num_classes: int
-    preprocessing: Preprocessing | None
-    """None where it must be given."""
     key_map: str
     """Whose names the file has."""
-    checkpoint: Checkpoint
-    source: str
+    arch: str
+    model_args: dict[str, Any]
     filled: list[str]
     """What the file left out and has only one value: BatchNorm's counters, folded statistics."""
-    left: list[str]
+    checkpoint: Checkpoint
+    left: list[str] = field(default_factory=list)
     """Names of the file that are no part of the network."""
-    assumed: list[str]
+    preprocessing: Preprocessing | None = None
+    """None where it must be given."""
+    source: str = ""
+    assumed: list[str] = field(default_factory=list)
     """Facts that change the function, which nothing says: each with the option that decides."""
+
+    @property
+    def num_classes(self) -> int:
+        """Of the classifier; 0 where the file has none."""
+        return len(self.weights.get(_first_and_last(self.arch)[1], ()))
+
+    @property
+    def outline(self) -> torch.nn.Module:
+        """The network without weights, which must not be changed."""
+        return _outline(self.arch, self.num_classes, json.dumps(self.model_args))
 
 
 def parse(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
@@ -76,80 +87,88 @@ def parse(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
     Raises:
         UsageError: names or shapes that fit no network, with both sides listed.
     """
-    checkpoint = find_weights(
-        file.content, file.path, overrides.prefix, overrides.key, overrides.leave
+    path, known, config = file.path, known_file(file.sha256), None
+    if file.container == "npz":
+        found, own = _read_npz(file, overrides), None
+    else:
+        checkpoint = find_weights(
+            file.content, path, overrides.prefix, overrides.key, overrides.leave
+        )
+        config = _find_config(path, overrides)
+        origins = [origin for origin in (config, checkpoint, known) if origin is not None]
+        own = _agree(origins, overrides, path)
+        arch = overrides.arch or next(filter(None, map(_stated_arch, origins)), None)
+        given = _arguments(checkpoint, config, overrides, path)
+        source = SOURCES.get(overrides.source or "")
+        folded = any(facts.folded for facts in (own, source) if facts)
+        identify = partial(_identify, arch=arch, given=given, folded=folded, path=path)
+        try:
+            found = identify(checkpoint)
+        except UsageError as error:
+            raise UsageError(f"{error}{_suggest_prefix(checkpoint, identify)}") from error
+    stated = overrides.preprocessing(found.arch)
+    if stated and own and _differ(stated, own):
+        remedy = ", or give --config none where config.json is another network's" if config else ""
+        raise UsageError(
+            f"{path} says of itself: {_words(own)}. What was given contradicts it: leave it away"
+            f"{remedy}."
+        )
+    source_name = known.name if known else path.name
+    found = replace(found, preprocessing=own or stated, source=source_name)
+    if overrides.bn_eps is not None:
+        _fold_eps(found, overrides.bn_eps)
+    return (
+        found
+        if found.preprocessing is None
+        else _settle(found, found.preprocessing, overrides, path)
     )
-    known = known_file(file.sha256)
-    config = _find_config(file.path, overrides)
-    origins = [origin for origin in (config, checkpoint, known) if origin is not None]
-    own = _agree(origins, overrides, file)
-    arch = overrides.arch or next((a for a in map(_stated_arch, origins) if a), None)
-    given = dict(checkpoint.stated.get("model_args", {}))
+
+
+def _settle(
+    found: ParsedCheckpoint, preprocessing: Preprocessing, overrides: Overrides, path: Path
+) -> ParsedCheckpoint:
+    """With what the preprocessing's origin says of the network, or leaves to be assumed."""
+    arch = found.arch
+    if overrides.source == "timm" and overrides.arch is None and preprocessing.unsaid:
+        raise UsageError(
+            f"--source timm needs --arch: several of timm's networks have the shapes of {arch}."
+        )
+    found = replace(found, arch=settle_strides(arch, preprocessing, overrides, path))
+    require_stem(found.arch, preprocessing, overrides, path)
+    if preprocessing.channels == "bgr":
+        first = _first_and_last(found.arch)[0]
+        found.weights[first] = found.weights[first].flip(1).contiguous()
+    assumed = list_assumed(
+        found.arch, found.model_args, found.outline, preprocessing.unsaid, overrides
+    )
+    return replace(found, assumed=assumed)
+
+
+def _arguments(
+    checkpoint: Checkpoint, config: KnownFile | None, overrides: Overrides, path: Path
+) -> dict[str, Any]:
+    """Of the network's constructor: by the file's program, config.json and --model-arg."""
+    given = _as_json(checkpoint.stated.get("model_args", {}))
     if config is not None:
-        if given not in ({}, config.model_args):
+        if given not in ({}, beside := _as_json(config.model_args)):
             raise UsageError(
-                f"{file.path} was built with {given}, {config.preprocessing.origin} states "
-                f"{dict(config.model_args)}. Give --config none where that is another network's."
+                f"{path} was built with {given}, {config.preprocessing.origin} states {beside}. "
+                "Give --config none where that is another network's."
             )
-        given = dict(config.model_args)
-    for name, value in overrides.model_args.items():
-        if _as_json(given.setdefault(name, value)) != _as_json(value):
+        given = beside
+    for name, value in _as_json(overrides.model_args).items():
+        if given.setdefault(name, value) != value:
             raise UsageError(
-                f"{file.path} says of itself: {name} is {given[name]!r}. --model-arg "
-                f"{name}={value} contradicts it: leave it away."
+                f"{path} says of itself: {name} is {given[name]!r}. --model-arg {name}={value} "
+                "contradicts it: leave it away."
             )
     BackboneSpec(arch="unknown", model_args=given)  # refuses what is no argument of a network
-    given = _as_json(given)
-    source = SOURCES.get(overrides.source or "")
-    folded = any(facts.folded for facts in (own, source) if facts)
-    try:
-        found = _identify(checkpoint.weights, arch, given, folded, file)
-    except UsageError as error:
-        hint = _suggest_prefix(checkpoint, arch, given, folded, file)
-        raise UsageError(f"{error}{hint}") from error
-    weights, key_map, arch, arguments, filled = found
-    stated = overrides.preprocessing(arch)
-    if stated and own and _differ(stated, own):
-        raise UsageError(
-            f"{file.path} says of itself: mean {own.mean}, std {own.std}, {own.channels} "
-            f"({own.origin}). What was given contradicts it: leave it away"
-            + (", or give --config none where config.json is another network's." if config else ".")
-        )
-    preprocessing = own or stated
-    first_conv, classifier = _first_and_last(arch)
-    num_classes = len(weights.get(classifier, ()))
-    if overrides.bn_eps is not None:
-        _fold_eps(weights, arch, arguments, overrides.bn_eps, num_classes)
-    assumed = []
-    if preprocessing is not None:
-        if overrides.source == "timm" and overrides.arch is None and own is None:
-            raise UsageError(
-                f"--source timm needs --arch: several of timm's networks have the shapes of {arch}."
-            )
-        arch = _settle_strides(arch, preprocessing, overrides, file)
-        _require_stem(arch, preprocessing, overrides, file)
-        network = _outline(arch, num_classes, json.dumps(arguments))
-        assumed = _list_assumed(arch, arguments, network, preprocessing.unsaid, overrides)
-        if preprocessing.channels == "bgr":
-            weights[first_conv] = weights[first_conv].flip(1).contiguous()
-    return ParsedCheckpoint(
-        weights,
-        arch,
-        arguments,
-        num_classes,
-        preprocessing,
-        key_map,
-        checkpoint,
-        known.name if known else file.path.name,
-        filled,
-        KEY_MAPS[key_map].find_ignored(checkpoint.weights) if key_map in KEY_MAPS else [],
-        assumed,
-    )
+    return given
 
 
 def _as_json(arguments: Any) -> Any:
-    """Tuples as lists, as a file of ours keeps them."""
-    return json.loads(json.dumps(arguments))
+    """A copy, tuples as lists, as a file of ours keeps them."""
+    return json.loads(json.dumps(dict(arguments)))
 
 
 def _find_config(path: Path, overrides: Overrides) -> KnownFile | None:
@@ -171,36 +190,42 @@ def _stated_arch(origin: KnownFile | Checkpoint) -> str | None:
 
 
 def _agree(
-    origins: Sequence[KnownFile | Checkpoint], overrides: Overrides, file: CheckpointFile
+    origins: Sequence[KnownFile | Checkpoint], overrides: Overrides, path: Path
 ) -> Preprocessing | None:
     """The preprocessing that the file, what lies beside it and the lists state.
 
     Raises:
         UsageError: two of them differ, or --arch and one that says how it built its network.
     """
-    stated = [origin for origin in origins if origin.preprocessing is not None]
-    own = stated[0].preprocessing if stated else None
-    beside = ", or give --config none where config.json is another network's"
-    remedy = beside if any(isinstance(o, KnownFile) for o in stated[:1]) else ""
-    for origin in stated[1:]:
-        other = origin.preprocessing
-        if own and other and (
-            _differ(own, other) or _stated_arch(origin) not in (None, _stated_arch(stated[0]))
-        ):  # fmt: skip
-            raise UsageError(
-                f"{file.path} is described twice and not alike: {_stated_arch(stated[0])}, mean "
-                f"{own.mean}, std {own.std} ({own.origin}); {_stated_arch(origin)}, mean "
-                f"{other.mean}, std {other.std} ({other.origin}). Keep one of them{remedy}."
-            )
-    for origin in stated:
+    stated = [(o, o.preprocessing) for o in origins if o.preprocessing is not None]
+    if not stated:
+        return None
+    first, own = stated[0]
+    remedy = ", or give --config none where config.json is another network's"
+    remedy = remedy if isinstance(first, KnownFile) else ""
+    for origin, other in stated:
         said = _stated_arch(origin)
-        if said is not None and overrides.arch not in (None, said, origin.arch):
-            where = origin.preprocessing.origin if origin.preprocessing else ""
+        if _differ(own, other) or said not in (None, _stated_arch(first)):
             raise UsageError(
-                f"{file.path} says of itself: {said} ({where}). --arch {overrides.arch} "
+                f"{path} is described twice and not alike: {_stated_arch(first)}, {_words(own)}; "
+                f"{said}, {_words(other)}. Keep one of them{remedy}."
+            )
+        if said is not None and overrides.arch not in (None, said, origin.arch):
+            raise UsageError(
+                f"{path} says of itself: {said} ({other.origin}). --arch {overrides.arch} "
                 f"contradicts it: leave it away{remedy}."
             )
     return own
+
+
+def _words(preprocessing: Preprocessing) -> str:
+    one = preprocessing
+    return f"mean {one.mean}, std {one.std}, {one.channels} ({one.origin})"
+
+
+def _differ(one: Preprocessing, other: Preprocessing) -> bool:
+    numbers = (*one.mean, *one.std), (*other.mean, *other.std)
+    return one.channels != other.channels or not np.allclose(*numbers, rtol=0, atol=1e-3)
 
 
 def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
@@ -222,22 +247,16 @@ def to_backbone(parsed: ParsedCheckpoint, file: CheckpointFile) -> Backbone:
             f"{file.path} holds NaN or infinite numbers in {len(bad)} tensors ({bad[0]}, ...): "
             "the training it is from has diverged, or the file is damaged."
         )
-    stated = {
-        "container": file.container,
-        "wrapping": layout,
-        "names": parsed.key_map,
-        "conventions": preprocessing.origin,
-        **facts,
-    }
+    stated = {"container": file.container, "wrapping": layout, "names": parsed.key_map,
+              "conventions": preprocessing.origin, **facts}  # fmt: skip
     noted = {"filled": parsed.filled, "left": parsed.left, "assumed": parsed.assumed}
+    stated |= {name: value for name, value in noted.items() if value}
     epoch = facts.get("epoch")
+    epochs = epoch + 1 if isinstance(epoch, int) and "release" in layout else None
     return Backbone(
         spec=preprocessing.spec(parsed.arch, parsed.num_classes, parsed.model_args),
         provenance=Provenance(
-            source=parsed.source,
-            source_sha256=file.sha256,
-            epochs=epoch + 1 if isinstance(epoch, int) and "release" in layout else None,
-            stated=stated | {name: value for name, value in noted.items() if value},
+            source=parsed.source, source_sha256=file.sha256, epochs=epochs, stated=stated
         ),
         weights=parsed.weights,
     )
@@ -248,38 +267,30 @@ def _is_finite(tensor: Tensor) -> bool:
     return not tensor.numel() or bool(torch.stack(tensor.aminmax()).isfinite().all())
 
 
-def read_npz(file: CheckpointFile, overrides: Overrides) -> Backbone:
+def _read_npz(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
     """A network filled by timm's own reader for its architecture, verified to be all of it.
 
     Every parameter is NaN beforehand, so what the reader leaves is seen; what the file has beyond
     the network is counted.
-
-    Raises:
-        UsageError: no --arch, no preprocessing, an architecture without such a reader, or not all.
     """
-    path, arch = file.path, overrides.arch
-    preprocessing = overrides.preprocessing(arch) if arch else None
-    if arch is None or preprocessing is None:
+    path, arch, arguments = file.path, overrides.arch, _as_json(overrides.model_args)
+    if arch is None:
         raise UsageError(
             f"{path} is a NumPy archive, which says neither what network it is of nor how that is "
             "fed: give --arch, a timm architecture, and --source, or --mean and --std."
         )
-    inapplicable = (overrides.prefix, overrides.key, overrides.bn_eps, overrides.config)
-    if any(value is not None for value in inapplicable) or overrides.leave:
+    if overrides.prefix or overrides.key or overrides.leave or overrides.config:
         raise UsageError(
-            f"{path} is a NumPy archive: leave --prefix, --key, --leave, --bn-eps and --config "
-            "away."
+            f"{path} is a NumPy archive: leave --prefix, --key, --leave and --config away."
         )
     heads = ("head/kernel", "head/conv2d/kernel")  # as JAX programs name the classifier
     sizes = [array.shape[-1] for name, array in file.content.items() if name.endswith(heads)]
-    num_classes = int(sizes[0]) if sizes else 0
-    spec = preprocessing.spec(arch, num_classes, overrides.model_args)
-    network: Any = spec.create(num_classes, seed=0)
+    network: Any = create_model(arch, num_classes=int(sizes[0]) if sizes else 0, **arguments)
     if not hasattr(network, "load_pretrained"):
         raise UsageError(f"timm has no reader of NumPy archives for {arch}.")
-    with torch.no_grad():
-        for parameter in network.parameters():
-            parameter.fill_(float("nan"))
+    network.requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.fill_(float("nan"))
     try:
         network.load_pretrained(str(path))
     except (KeyError, ValueError, RuntimeError, AssertionError, AttributeError) as error:
@@ -293,35 +304,33 @@ def read_npz(file: CheckpointFile, overrides: Overrides) -> Backbone:
         raise UsageError(
             f"{path} holds {total:,} numbers, {arch} has {loaded:,}: not all were loaded."
         )
-    stated = {"container": "npz", "names": f"timm's own reader of {arch}",
-              "conventions": preprocessing.origin}  # fmt: skip
-    provenance = Provenance(source=path.name, source_sha256=file.sha256, stated=stated)
-    return Backbone.of(network, spec, provenance)
+    names, nothing = f"timm's own reader of {arch}", Checkpoint({}, "NumPy archive", None, None, {})
+    return ParsedCheckpoint(network.state_dict(), names, arch, arguments, [], nothing)
 
 
 def _identify(
-    weights: Mapping[str, Tensor],
+    checkpoint: Checkpoint,
+    *,
     arch: str | None,
     given: Mapping[str, Any],
     folded: bool,
-    file: CheckpointFile,
-) -> tuple[dict[str, Tensor], str, str, dict[str, Any], list[str]]:
+    path: Path,
+) -> ParsedCheckpoint:
     """The first names under which the weights fit a network, all of them."""
-    refusal = ""
+    refusal, weights = "", checkpoint.weights
     for title, renamed in rename(weights, arch):
         family = KEY_MAPS[title].architectures if title in KEY_MAPS else ()
         candidates = sorted(family, key=lambda row: row[0] != arch)
         if not family:
             inferred, own = infer({n: t.shape for n, t in renamed.items()}) or (None, {})
-            candidate = arch or inferred
-            if candidate is not None:
+            if candidate := arch or inferred:
                 candidates = [(candidate, own if inferred == candidate else {})]
+        is_folded = folded or title in _FOLDED_NAMES
         for candidate, own in candidates:
-            arguments = {**own, **given}
+            built = {**own, **given}
             try:
-                is_folded = folded or title in _FOLDED_NAMES
-                complete, filled = fit(
-                    renamed, candidate, arguments, folded=is_folded, reshape=bool(family)
+                whole, filled = fit(
+                    renamed, candidate, built, folded=is_folded, reshape=bool(family)
                 )
             except UsageError as error:
                 # a stem alone has the names of every family
@@ -330,40 +339,32 @@ def _identify(
                 continue
             if arch not in (None, candidate):
                 raise UsageError(
-                    f"{file.path} has the names of {title}, whose network is no {arch}: give "
+                    f"{path} has the names of {title}, whose network is no {arch}: give "
                     f"--arch {candidate}, or leave --arch away."
                 )
-            return complete, title, candidate, arguments, filled
+            left = KEY_MAPS[title].find_ignored(weights) if title in KEY_MAPS else []
+            return ParsedCheckpoint(whole, title, candidate, built, filled, checkpoint, left)
     if refusal:
-        raise UsageError(f"{file.path} is not understood. {refusal}")
-    again = ASK_FOR_BACKBONE_FILE.format(path=file.path, options="--arch NAME --source NAME")
+        raise UsageError(f"{path} is not understood. {refusal}")
+    again = ASK_FOR_BACKBONE_FILE.format(path=path, options="--arch NAME --source NAME")
     raise UsageError(
-        f"{file.path}: which network its {len(weights)} tensors belong to cannot be told from "
+        f"{path}: which network its {len(weights)} tensors belong to cannot be told from "
         f"their names ({', '.join(sorted(weights)[:4])}, ...). Give --arch, a timm architecture; "
         f"where only some names belong to it, also --prefix. {again}"
     )
 
 
 def _suggest_prefix(
-    checkpoint: Checkpoint,
-    arch: str | None,
-    given: Mapping[str, Any],
-    folded: bool,
-    file: CheckpointFile,
+    checkpoint: Checkpoint, identify: Callable[[Checkpoint], ParsedCheckpoint]
 ) -> str:
     """The option that takes a whole network among other names; empty where there is none."""
     for prefix in find_prefixes(checkpoint.weights):
-        subset = {
-            name.removeprefix(prefix): tensor
-            for name, tensor in checkpoint.weights.items()
-            if name.startswith(prefix)
-        }
-        try:
-            _, _, name, _, _ = _identify(subset, arch, given, folded, file)
-        except UsageError:
-            continue
-        whole = f"{checkpoint.stated.get('prefix', '')}{prefix}"
-        return f"\nThe names that begin with {prefix} are a whole {name}: try --prefix {whole}"
+        begun = [name for name in checkpoint.weights if name.startswith(prefix)]
+        subset = {name.removeprefix(prefix): checkpoint.weights[name] for name in begun}
+        with suppress(UsageError):
+            arch = identify(replace(checkpoint, weights=subset)).arch
+            whole = f"{checkpoint.stated.get('prefix', '')}{prefix}"
+            return f"\nThe names that begin with {prefix} are a whole {arch}: try --prefix {whole}"
     return ""
 
 
@@ -466,25 +467,14 @@ def _refuse_other_norms(
     )
 
 
-def _fold_eps(
-    weights: dict[str, Tensor],
-    arch: str,
-    arguments: Mapping[str, Any],
-    eps: float,
-    num_classes: int,
-) -> None:
+def _fold_eps(found: ParsedCheckpoint, eps: float) -> None:
     """Make of BatchNorms with another eps the architecture's own: it is added to the variance."""
-    own = _eps(_outline(arch, num_classes, json.dumps(arguments)))
+    own = eps_of(found.outline)
     if not own:
-        raise UsageError(f"--bn-eps is given, but a {arch} has no BatchNorm.")
+        raise UsageError(f"--bn-eps is given, but a {found.arch} has no BatchNorm.")
     for name, value in own.items():
-        weights[f"{name}.running_var"] = weights[f"{name}.running_var"] + (eps - value)
-
-
-def _eps(network: torch.nn.Module) -> dict[str, float]:
-    """Of the network's BatchNorms, by their names."""
-    norms = (torch.nn.BatchNorm2d, torch.nn.BatchNorm1d)
-    return {name: m.eps for name, m in network.named_modules() if isinstance(m, norms)}
+        variance = f"{name}.running_var"
+        found.weights[variance] = found.weights[variance] + (eps - value)
 
 
 def _cast(name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
@@ -505,98 +495,6 @@ def _first_and_last(arch: str) -> tuple[str, str]:
     if not isinstance(first, str) or not isinstance(last, str):
         raise UsageError(f"{arch} has several stems or classifiers, which is not supported")
     return f"{first}.weight", f"{last}.weight"
-
-
-def _differ(one: Preprocessing, other: Preprocessing) -> bool:
-    numbers = (*one.mean, *one.std), (*other.mean, *other.std)
-    return one.channels != other.channels or not np.allclose(*numbers, rtol=0, atol=1e-3)
-
-
-def _settle_strides(
-    arch: str, preprocessing: Preprocessing, overrides: Overrides, file: CheckpointFile
-) -> str:
-    """resnet50 or resnet50_caffe: the same shapes, told apart by the source alone."""
-    stride, twins = preprocessing.stride, CAFFE | {caffe: stock for stock, caffe in CAFFE.items()}
-    if stride is None and arch in CAFFE:
-        raise UsageError(
-            f"{file.path}: a {arch} may have its strides in the 3x3 convolutions (torchvision, "
-            f"timm) or in the 1x1 (MSRA, Caffe). Give --arch {arch} or --arch {CAFFE[arch]}."
-        )
-    shape = RESNET_SHAPES.get(arch)
-    if stride == "1x1" and arch not in twins and (shape is None or shape.block == "bottleneck"):
-        raise UsageError(f"{file.path}: a {arch} with its strides in the 1x1 is not supported.")
-    own = "3x3" if arch in CAFFE else "1x1"
-    if stride in (None, own) or arch not in twins:
-        return arch
-    if overrides.arch is not None or own == "1x1":
-        raise UsageError(
-            f"--arch {arch} has its strides in the {own} convolutions, {preprocessing.origin} in "
-            f"the {stride}: give --arch {twins[arch]}, or leave --arch away."
-        )
-    return twins[arch]
-
-
-def leaves_stem_open(arch: str, arguments: Mapping[str, Any]) -> bool:
-    """True for a CIFAR stem whose pool and padding nobody has stated."""
-    shape = RESNET_SHAPES.get(arch)
-    answered = {"stem_pool", "stem_padding"} & set(arguments)
-    return shape is not None and shape.stem == "3x3" and not answered
-
-
-def _require_stem(
-    arch: str, preprocessing: Preprocessing, overrides: Overrides, file: CheckpointFile
-) -> None:
-    """Networks of CIFAR's stem, told apart by the source or an argument alone."""
-    if preprocessing.stem or overrides.arch or not leaves_stem_open(arch, overrides.model_args):
-        return
-    raise UsageError(
-        f"{file.path}: behind the 3x3 stem of a {arch} there may be a max-pool or none, and its "
-        f"padding may be 1 or 2. Give --arch {arch} for none and 1, --model-arg stem_pool=max "
-        "for the pool, --model-arg stem_padding=2."
-    )
-
-
-def _list_assumed(
-    arch: str,
-    arguments: Mapping[str, Any],
-    network: torch.nn.Module,
-    unsaid: Sequence[str],
-    overrides: Overrides,
-) -> list[str]:
-    """What nothing says of the network's function, each fact with the option that decides it."""
-    if not unsaid:
-        return []
-    takes = inspect.signature(type(network).__init__).parameters
-    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv2d)]
-    eps = sorted(set(_eps(network).values()))
-    assumed = []
-    if "channels" in unsaid:
-        assumed.append("the first convolution takes red, green, blue; --channels bgr turns it")
-    # a strided convolution without overlap pads nothing
-    if "padding" in unsaid and any(
-        c.stride[0] > 1 and c.kernel_size[0] > c.stride[0] for c in convolutions
-    ):
-        is_same = arch.startswith("tf_")
-        twin = arch.removeprefix("tf_") if is_same else f"tf_{arch}"
-        pads, other = ("SAME, as TensorFlow", "PyTorch") if is_same else (
-            "on both sides alike, as PyTorch", "TensorFlow and JAX (SAME)")  # fmt: skip
-        option = f"--arch {twin} pads as {other}"
-        if not timm.is_model(twin):
-            option = f"no architecture here pads a {arch} as {other}"
-        assumed.append(f"convolutions pad {pads}; {option}")
-    if "dilation" in unsaid and "output_stride" in takes and "output_stride" not in arguments:
-        assumed.append("no stride is replaced by dilation; --model-arg output_stride=16 or 8 is")
-    if "activation" in unsaid and "act_layer" in takes and "act_layer" not in arguments:
-        places = ("torch.nn.modules.activation", "timm.layers.act")
-        kinds = [type(m) for m in network.modules() if type(m).__module__.startswith(places)]
-        name = max(kinds, key=kinds.count).__name__ if kinds else "the architecture's own"
-        assumed.append(f"the activation is {name}; --model-arg act_layer=NAME")
-    if "eps" in unsaid and eps and overrides.bn_eps is None:
-        assumed.append(f"BatchNorm's eps is {', '.join(map(str, eps))}; --bn-eps NUMBER")
-    groups = {m.num_groups for m in network.modules() if isinstance(m, torch.nn.GroupNorm)}
-    if groups - {1}:
-        assumed.append(f"GroupNorm has {max(groups)} groups; no option has another number")
-    return assumed
 
 
 def _filter_by_timm(weights: Mapping[str, Tensor], arch: str) -> dict[str, Tensor] | None:

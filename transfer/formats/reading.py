@@ -8,7 +8,7 @@ from pretrain.models import register
 from transfer.formats import distributed, sidecar
 from transfer.formats.files import CheckpointFile, describe_program, open_file
 from transfer.formats.layouts import find_weights
-from transfer.formats.parsing import fit, parse, read_npz, rename, to_backbone
+from transfer.formats.parsing import fit, parse, rename, to_backbone
 from transfer.formats.sources import Overrides
 
 _IN_A_FOLDER = (
@@ -39,8 +39,6 @@ def read(path: str | Path, overrides: Overrides = Overrides()) -> Backbone:  # n
                 "--channels and what else is given of it away."
             )
         return _restore(file, *facts) if facts else Backbone.of_content(file.content, file.path)
-    if file.container == "npz":
-        return read_npz(file, overrides)
     return to_backbone(parse(file, overrides), file)
 
 
