@@ -15,6 +15,7 @@ All this is `ptb`, the default; `characters` and `none` are for languages that i
 
 import re
 import sys
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -144,23 +145,29 @@ class TokenIds:
         return [whole[begin:end] for begin, end in pairwise([0, *ends])]
 
     @staticmethod
-    def of(rows: Sequence[Sequence[int]]) -> "TokenIds":
-        """From a list a caption."""
-        counts = np.fromiter(map(len, rows), np.int64, len(rows))
-        words = np.fromiter(chain.from_iterable(rows), np.int64, int(counts.sum()))
-        return TokenIds(words, counts)
+    def of(rows: Iterable[Sequence[int]]) -> "TokenIds":
+        """From the numbers of each caption's words."""
+        words, counts = array("q"), array("q")
+        for row in rows:
+            words.extend(row)
+            counts.append(len(row))
+        return TokenIds(np.array(words), np.array(counts))
 
 
-class _Rows(dict[str, int]):
-    """The row of a text, which `add` makes for a new one."""
+class _Pieces(dict[str, list[int]]):
+    """The words of pieces without spaces, as numbers."""
 
-    def __init__(self, add: Callable[[str], int]) -> None:
+    def __init__(self, numbers: "Tokenizer") -> None:
         super().__init__()
-        self._add = add
+        self._numbers = numbers
+        self.reaching: set[str] = set()
+        """Those that may belong together with their neighbours."""
 
-    def __missing__(self, text: str) -> int:
-        self[text] = row = self._add(text)
-        return row
+    def __missing__(self, piece: str) -> list[int]:
+        if not piece.isalpha() and _MAY_REACH.search(piece):
+            self.reaching.add(piece)
+        self[piece] = words = [self._numbers[word] for word in tokenize_piece(piece)]
+        return words
 
 
 class Tokenizer(dict[str, int]):
@@ -174,13 +181,7 @@ class Tokenizer(dict[str, int]):
         super().__init__()
         self._tokenize = find_tokenizer(tokenizer)
         self._parts: dict[int, list[int]] = {}  # of words with a space inside
-        self._pieces = _Rows(self._add_piece)
-        self._pieces["\0"] = -1  # stands between captions
-        self._may_reach: list[int] = []
-        self._whole = _Rows(lambda text: self._add_row(_tokenize_whole(text)))
-        # the words of each piece or whole caption; new ones are not in the arrays yet
-        self._rows = TokenIds.of([])
-        self._new_rows: list[list[int]] = []
+        self._pieces = _Pieces(self)
 
     def __missing__(self, word: str) -> int:
         self[word] = number = len(self)
@@ -194,14 +195,16 @@ class Tokenizer(dict[str, int]):
             return TokenIds.of([[self[w] for w in text.split(" ") if w] for text in captions])
         if self._tokenize is not tokenize:
             return TokenIds.of([[self[w] for w in self._cut(text)] for text in captions])
-        row, caption = self._find_rows(captions)
-        if self._new_rows:
-            old, new = self._rows, TokenIds.of(self._new_rows)
-            words, counts = np.append(old.words, new.words), np.append(old.counts, new.counts)
-            self._rows, self._new_rows = TokenIds(words, counts), []
-        lengths = self._rows.counts[row]
-        words = self._rows.words[spread(starts_of(self._rows.counts)[row], lengths)[1]]
-        return TokenIds(words, np.bincount(caption, lengths, len(captions)).astype(np.int64))
+        return TokenIds.of(map(self._glue, captions))
+
+    def _glue(self, text: str) -> list[int]:
+        """The words of a caption from those of its pieces: the same as by `tokenize`."""
+        pieces = text.split()
+        if text.isprintable() or not _ODD_SPACES.search(text):
+            words = list(chain.from_iterable(map(self._pieces.__getitem__, pieces)))
+            if self._pieces.reaching.isdisjoint(pieces) or not _REACHES.search(text):
+                return words
+        return [self[word] for word in _tokenize_whole(text)]
 
     def split(self, captions: TokenIds) -> TokenIds:
         r"""The same with words such as `22\xa03/4` taken apart, as BLEU and CIDEr do."""
@@ -225,33 +228,3 @@ class Tokenizer(dict[str, int]):
                 f"the tokenizer makes {words!r:.80} of {text!r:.80}; expected a list of words."
             )
         return [word for word in words if word]
-
-    def _add_row(self, words: Iterable[str]) -> int:
-        self._new_rows.append([self[word] for word in words])
-        return len(self._rows) + len(self._new_rows) - 1
-
-    def _add_piece(self, piece: str) -> int:
-        row = self._add_row(tokenize_piece(piece))
-        if _MAY_REACH.search(piece):
-            self._may_reach.append(row)
-        return row
-
-    def _find_rows(self, captions: Sequence[str]) -> tuple[Ints, Ints]:
-        """The rows of the captions' words, and the caption of each row."""
-        odd: set[int] = set()
-        joined = " ".join(captions)
-        if not joined.isascii() or any(char in joined for char in "\0\x1c\x1d\x1e\x1f"):
-            odd = {number for number, text in enumerate(captions) if _ODD_SPACES.search(text)}
-        parts = ["\1" if n in odd else text for n, text in enumerate(captions)] if odd else captions
-        pieces = " \0 ".join(parts).split()
-        rows = np.fromiter(map(self._pieces.__getitem__, pieces), np.int64, len(pieces))
-        is_piece = rows >= 0
-        caption_of: Ints = np.cumsum(~is_piece)
-        ends = np.append(np.flatnonzero(~is_piece), len(rows))
-        reaching = caption_of[np.isin(rows, self._may_reach)]
-        for caption in odd.union(reaching.tolist()):
-            if caption in odd or _REACHES.search(captions[caption]):
-                begin = ends[caption - 1] + 1 if caption else 0
-                rows[begin] = self._whole[captions[caption]]
-                is_piece[begin + 1 : ends[caption]] = False
-        return rows[is_piece], caption_of[is_piece]
