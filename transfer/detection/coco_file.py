@@ -18,10 +18,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pretrain.errors import UsageError
+from pretrain.reading import read_bytes
 from transfer.detection.records import DataIssue
 
 _MOST = 0.25  # of the boxes may reach beyond their image, where all would fit as corners
 _MOST_OF_DETECTIONS = 0.5  # of those of a detector that does not cut at the edge
+_LARGEST = 2**34  # bytes; MS-COCO's instances are 2**29
 _NUMBERS = frozenset((int, float))
 _LISTS = ("images", "categories", "annotations")
 
@@ -64,10 +66,11 @@ def read_instance_file(path: Path) -> InstanceFile:
 
 def read_json(path: Path) -> Any:
     """The content of a file; UsageError with file and line where it is none."""
+    if not path.exists():
+        raise UsageError(f"there is no file {path}.")
+    content = read_bytes(path, largest=_LARGEST)
     try:
-        return json.loads(path.read_bytes())  # UTF-8, or 16 with its mark
-    except FileNotFoundError as error:
-        raise UsageError(f"there is no file {path}.") from error
+        return json.loads(content)  # UTF-8, or 16 with its mark
     except (ValueError, RecursionError) as error:
         line = getattr(error, "lineno", 1)
         raise UsageError(f"{path}:{line}: it is no JSON ({error}).") from error

@@ -99,6 +99,9 @@ def _name_images(path: Path, rows: list[dict[str, Any]], records: Records) -> No
         value = row.get("image_id")
         if _is_one_of(value, ids):
             continue
+        if isinstance(value, list | dict):
+            text = f"has the image_id {value!r:.80}; it must be a number or a name."
+            raise UsageError(f"{path}: number {number} {text}")
         forms = _forms(str(_number(value)))
         # with an image's ending it is a file before all
         as_file = [form for form in forms[:2] if form in called and forms[1] != forms[2]]

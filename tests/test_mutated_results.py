@@ -1,0 +1,373 @@
+"""What runs and grids leave, with one thing wrong: no traceback, no hang, each file named or used.
+
+Mutated are result.json, grid.json, config.yaml, backbone.txt, log.jsonl, captions.json, pictures,
+detections and expected numbers: their values, their text, or what lies in their place. A file that
+is left out is named in one line, and one that is whole is not. With --full all are tried, and
+$MUTATION_SEED draws others.
+"""
+
+import io
+import json
+import math
+import os
+import random
+import re
+import shutil
+import signal
+from collections import Counter
+from collections.abc import Callable
+from contextlib import contextmanager
+from copy import deepcopy
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+from PIL import Image
+
+from pretrain.errors import UsageError
+from pretrain.run import Run
+from tests.transfer.test_report import result
+from transfer.detection.detections_file import read_detections
+from transfer.detection.records import Record, Records
+from transfer.grid import GRID_FORMAT, Job, job_status
+from transfer.report import read_runs, render_files, tabulate
+from transfer.report.expectations import compare, read_expected
+from transfer.report.results import FinishedRun, RunSet
+
+CASES = {"result": 400, "grid": 200, "log": 250, "captions": 200, "picture": 100, "run": 250,
+         "detections": 200, "expected": 100}  # fmt: skip
+SAMPLE = 15  # one in so many
+BATCH = 20  # files in one folder of runs
+SECONDS = 20.0  # of one batch, or one file; a second or less on a free machine
+SEED = os.environ.get("MUTATION_SEED", "0")
+
+ODD: tuple[Any, ...] = (
+    None, True, 0, -1, 1.5, 10**399, -(10**30), 1e300, 5e-324, math.nan, math.inf, "", "x", "\n",
+    "\x1b[31m\x00", "=1+1", "../../x", "a" * 3000, "\ud800", [], [1, [2]], {}, {"a": {"b": None}},
+)  # fmt: skip
+
+
+def places(value: Any) -> list[tuple[Any, Any]]:
+    """(container, key) of everything inside a value."""
+    is_list = isinstance(value, list)
+    keys = range(len(value)) if is_list else value if isinstance(value, dict) else ()
+    return [(value, key) for key in keys] + [one for key in keys for one in places(value[key])]
+
+
+def mutate_value(value: Any, draw: random.Random) -> Any:
+    """One value inside is another, is missing, is nested deeply or stands under another key."""
+    value = deepcopy(value)
+    container, key = draw.choice(places(value))
+    match draw.randrange(6):
+        case 0 | 1 | 2:
+            container[key] = draw.choice(ODD)
+        case 3:
+            del container[key]
+        case 4:
+            for _ in range(draw.choice([3, 60, 350, 900])):
+                container[key] = [container[key]] if draw.random() < 0.5 else {"a": container[key]}
+        case 5:
+            other, name = draw.choice(places(value))
+            container[key] = deepcopy(other[name])
+    return value
+
+
+def mutate_text(data: bytes, draw: random.Random) -> bytes:
+    place = draw.randrange(len(data))
+    return draw.choice(
+        [
+            b"",
+            b"\x00" * 100,
+            data[:place],
+            data[place:],
+            data[:place] + data[place + 1 :],
+            data[:place] + bytes([draw.randrange(256)]) + data[place:],
+            data[:place]
+            + draw.choice([b'"', b"{", b"]", b",", b": ", b"&a *a ", b"!!x "])
+            + data[place:],
+            data[:place] + b"9" * draw.choice([400, 5000]) + data[place:],
+            data + data,
+            data.decode("utf-8", "replace").encode("utf-16"),
+            b"\xef\xbb\xbf" + data,
+            data.replace(b"\n", b"\r\n"),
+            b"[" * 3_000,
+            b'{"a":' * 3_000,
+        ]
+    )
+
+
+def put(path: Path, data: bytes, draw: random.Random | None = None) -> bool:
+    """Write a file; with `draw`, what is no file may stand there, which is returned."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    match draw.randrange(40) if draw else None:
+        case 0:
+            os.mkfifo(path)
+        case 1:
+            path.mkdir()
+        case 2:
+            path.symlink_to(path)
+        case 3:
+            path.symlink_to("nowhere")
+        case 4:
+            path.symlink_to("/dev/zero")
+        case _:
+            path.write_bytes(data)
+            return False
+    return True
+
+
+def mutate(content: Any, write: Callable[[Any], str], draw: random.Random) -> bytes:
+    if draw.random() < 0.6:
+        content = mutate_value(content, draw)
+        return write(content).encode("utf-8", "surrogatepass")
+    return mutate_text(write(content).encode(), draw)
+
+
+@contextmanager
+def time_limit():
+    """A hang is an error."""
+
+    def stop(*_):
+        raise TimeoutError
+
+    old = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, old)
+
+
+def draws(kind: str, full: bool) -> list[random.Random]:
+    count = CASES[kind] if full else -(-CASES[kind] // SAMPLE)
+    return [random.Random(f"{SEED} {kind} {case}") for case in range(count)]
+
+
+def png() -> bytes:
+    packed = io.BytesIO()
+    Image.effect_noise((24, 16), 60).save(packed, "png")
+    return packed.getvalue()
+
+
+def lines(records: list) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)
+
+
+LOG = [{"epoch": n, "loss": 0.5, "top1": 10.0 * n} for n in (1, 2, 3)]
+CAPTIONS = [{"image_id": n, "caption": f"a {n}", "references": ["b"], "picture": "e.png"}
+            for n in range(3)]  # fmt: skip
+
+
+def is_number(value: Any) -> bool:
+    return type(value) in (int, float) and abs(value) <= 1e12
+
+
+def is_whole_log(data: bytes) -> bool:
+    """Each line that ends is a record, with numbers where it has a score."""
+    for line in data.splitlines(keepends=True):
+        try:
+            record = json.loads(line)
+            assert isinstance(record, dict)
+            values = [record[key] for key in ("top1", "epoch")] if "top1" in record else []
+            assert all(map(is_number, values))
+        except (ValueError, LookupError, RecursionError, AssertionError):
+            return not line.endswith((b"\n", b"\r"))
+    return True
+
+
+def is_whole_captions(data: bytes) -> bool:
+    try:
+        rows = json.loads(data.decode())
+        json.dumps(rows, ensure_ascii=False).encode()
+        return isinstance(rows, list) and all(
+            type(row["image_id"]) in (int, str)
+            and type(row["caption"]) is str
+            and type(row.get("references", [])) is list
+            and all(type(text) is str for text in row.get("references", []))
+            and re.fullmatch(r"\w+\.\w+", row.get("picture", "e.png"), re.ASCII) is not None
+            for row in rows
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return False
+
+
+def make_run(root: Path, kind: str, number: int, draw: random.Random) -> tuple[str, bool | None]:
+    """A run, or a grid, with one file mutated; its name, and whether it must be named if known."""
+    task = "captioning" if kind == "captions" else "pretrain"
+    folder = root / f"{kind}{number}"
+    facts = asdict(result(task, "none", 0, 0.5, name=f"{kind}{number}"))
+    name = {"result": "result.json", "grid": "grid.json", "log": "log.jsonl",
+            "captions": "captions.json", "picture": "pictures/mixed_batch.png"}[kind]  # fmt: skip
+    is_bad = None
+    if kind == "grid":
+        jobs = [job(facts, name) for name in "ab"]
+        data = mutate({"format": GRID_FORMAT, "jobs": jobs}, json.dumps, draw)
+    elif kind == "result":
+        data = mutate(facts, json.dumps, draw)
+    elif kind == "log":
+        data = mutate(LOG, lines, draw)
+        is_bad = not is_whole_log(data)
+    elif kind == "captions":
+        data = mutate(CAPTIONS, json.dumps, draw)
+        is_bad = not is_whole_captions(data)
+        for file, content in (("result", facts), ("captions", CAPTIONS)):
+            put(root / f"{kind}{number}-good" / f"{file}.json", json.dumps(content).encode())
+        facts["backbone"] |= {"method": "cutmix", "fingerprint": "x"}
+    else:
+        data = mutate_text(png(), draw)
+    if put(folder / name, data, draw):
+        is_bad = True
+    if kind in ("log", "captions", "picture"):
+        put(folder / "result.json", json.dumps(facts).encode())
+    return f"{kind}{number}/{name}", is_bad
+
+
+def job(facts: dict, folder: str) -> dict:
+    job = {"task": facts["task"], "backbone": facts["backbone"], "seed": 0, "folder": folder}
+    return {**job, "state": "failed", "why": "w"}
+
+
+def test_a_report_names_or_shows_each_file(tmp_path, full):
+    kinds = ("result", "grid", "log", "captions", "picture")
+    cases = [(kind, n, draw) for kind in kinds for n, draw in enumerate(draws(kind, full))]
+    random.Random(1).shuffle(cases)
+    counts: Counter[str] = Counter()
+    for start in range(0, len(cases), BATCH):
+        root = tmp_path / f"{start}"
+        good = asdict(result("pretrain", "none", 0, 1))
+        put(root / "good" / "result.json", json.dumps(good).encode())
+        known = dict(make_run(root, *case) for case in cases[start : start + BATCH])
+        told: list[str] = []
+        with time_limit():
+            found = read_runs(root)
+            table = tabulate(found)
+            texts = render_files(table, found, told.append)
+        told += found.complaints
+        assert all("\n" not in line and len(line) <= 280 for line in told)
+        named = {line.split(":")[0].split(", ")[0] for line in told}
+        runs = {run.folder for run in found.runs}
+        for file, is_bad in known.items():
+            name = file.split("/")[0]
+            kind = name.rstrip("0123456789")
+            counts[kind] += file in named
+            if is_bad is not None:
+                assert (file in named) == is_bad, (start, file, told)
+            if kind == "grid":
+                check_grid(root / name)
+            elif kind == "result":
+                assert (name in runs) != (file in named), (start, file)
+            else:
+                assert name in runs, (start, file)
+            if kind == "picture":
+                is_shown = f", {name} ({name})</figcaption>" in texts["report.html"]
+                assert is_shown != (file in named), (start, file)
+        for file in ("report.md", "report.tex", "report.csv", "cells.csv"):
+            odd = {one for one in texts[file] if not one.isprintable() and one != "\n"}
+            assert not odd, (start, file, odd)
+        assert "good" in runs
+        shutil.rmtree(root)
+    assert all(counts[kind] for kind in kinds), counts
+
+
+def check_grid(folder: Path) -> None:
+    """Each job of a grid.json is planned or named, or the whole file is."""
+    planned, path = 0, folder / "grid.json"
+    try:
+        alone = read_runs(folder)
+        planned, told = len(alone.unfinished), list(alone.complaints)
+    except UsageError as error:
+        told = str(error).split("\n  ")[1:]
+    if not any(line.startswith("grid.json: ") for line in told):
+        assert planned + len(told) == len(json.loads(path.read_bytes())["jobs"]), folder
+
+
+IMAGES = tuple(
+    Record(image_id=f"{n}", path=Path(f"{n}.jpg"), width=60, height=40) for n in range(3)
+)
+RECORDS = Records(classes=("cat", "dog"), images=IMAGES, category_ids=(1, 2))
+DETECTIONS = [
+    {"image_id": f"{n}", "category": "cat", "category_id": 1, "bbox": [1, 2.5, 9, 8], "score": 0.5}
+    for n in range(3)
+]
+EXPECTED = {
+    "tolerance": 0.5,
+    "rows": [{"task": "pretrain", "method": "none", "metric": "top1", "value": 50.0, "n": 1}],
+}
+
+
+def write_yaml(content: Any) -> str:
+    try:
+        return yaml.safe_dump(content)
+    except RecursionError:
+        return json.dumps(content)
+
+
+def refusal(call: Callable, *arguments: Any) -> str:
+    """What it says where it refuses; nothing where it does not. Anything else is an error."""
+    with time_limit():
+        try:
+            call(*arguments)
+        except UsageError as error:
+            return str(error)
+    return ""
+
+
+def test_detections_are_whole_or_named(tmp_path, full):
+    messages = []
+    for number, draw in enumerate(draws("detections", full)):
+        path = tmp_path / f"{number}.json"
+        is_odd = put(path, mutate(DETECTIONS, json.dumps, draw), draw)
+        messages.append(refusal(read_detections, path, RECORDS))
+        assert str(path) in messages[-1] or not (is_odd or messages[-1]), messages[-1]
+    assert any(messages)
+
+
+def test_expected_numbers_are_compared_or_named(tmp_path, full):
+    table = tabulate(RunSet((FinishedRun(result("pretrain", "none", 0, 50.0)),)))
+    messages = []
+    for number, draw in enumerate(draws("expected", full)):
+        path = tmp_path / f"{number}.yaml"
+        is_odd = put(path, mutate(EXPECTED, write_yaml, draw), draw)
+        messages.append(refusal(lambda file: compare(read_expected(file), table), path))
+        assert "--check" in messages[-1] or not (is_odd or messages[-1]), messages[-1]
+    assert any(messages)
+
+
+def test_an_unfinished_run_is_taken_up_or_named(tmp_path, full):
+    """By its own tool (`Run.refuse`, the log) and by the grid."""
+    config = {"name": "r", "epochs": 3, "data": None, "seed": 0, "loader": {"workers": 0}}
+    finished = asdict(result("detection", "none", 0, 1.0)) | {"config": config}
+    digest, backbone = {"digest": "0" * 16}, {"fingerprint": "0123456789abcdef"}
+    whole: dict[str, tuple[Any, Callable]] = {
+        "config.yaml": (config, write_yaml),
+        "backbone.txt": (backbone["fingerprint"], str),
+        "data.json": (digest, json.dumps),
+        "log.jsonl": (LOG, lines),
+        "result.json": (finished, json.dumps),
+    }
+    ends: Counter[str] = Counter()
+    for number, draw in enumerate(draws("run", full)):
+        one = Job(
+            task="detection", name=f"n{number}", seed=0, backbone=backbone, config=config,
+            digest=digest,
+        )  # fmt: skip
+        run, name = Run(tmp_path / one.folder), draw.choice(sorted(whole))
+        for file, (content, write) in whole.items():
+            if file != name and file != "result.json":
+                put(run.folder / file, write(content).encode())
+        content, write = whole[name]
+        is_text = name == "backbone.txt"
+        data = mutate_text(content.encode(), draw) if is_text else mutate(content, write, draw)
+        put(run.folder / name, data, draw)
+        with time_limit():
+            status = job_status(one, tmp_path)
+        ends[status.state] += 1
+        messages = [str(status.why)] if status.state == "failed" else []
+        messages.append(refusal(run.refuse, config, backbone["fingerprint"], digest))
+        messages += [refusal(run.cut_log, 2)] if name == "log.jsonl" else []
+        for message in filter(None, messages):
+            assert str(run.folder) in message, message
+            ends["refused"] += 1
+    assert set(ends) >= {"waiting", "failed", "refused"}, ends
