@@ -1,33 +1,19 @@
 """Self-contained pages of images with their captions, for any browser."""
 
 import base64
-import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pretrain.errors import UsageError
 from pretrain.files import write_text
 from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.scores.summary import Id, Scores
 
-_STYLE = """
-:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif; }
-body { margin: 2rem auto; max-width: 76rem; padding: 0 1rem; }
-main { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: 1.2rem; }
-figure { margin: 0; border: 1px solid #8884; border-radius: .5rem; overflow: hidden; }
-figure img, .none { width: 100%; aspect-ratio: 4 / 3; object-fit: contain; background: #8882; }
-.none { display: grid; place-items: center; font-size: .85rem; opacity: .75; }
-figcaption { padding: .6rem .8rem .8rem; overflow-wrap: anywhere; }
-b { font-weight: 600; } small, details { opacity: .75; font-size: .85rem; }
-.maps { display: flex; flex-wrap: wrap; gap: .25rem; margin-top: .4rem; font-size: .75rem; }
-.maps span { width: 4.4rem; } .maps i { position: relative; display: block; }
-.maps img { width: 4.4rem; aspect-ratio: 1; display: block; }
-.maps img + img { position: absolute; inset: 0; mix-blend-mode: multiply; }
-ul { margin: .3rem 0 0; padding-left: 1.1rem; }
-table { border-collapse: collapse; } td, th { padding: .1rem 1.2rem .1rem 0; text-align: left; }
-"""
+_HERE = Path(__file__).parent
 TYPICAL = "Spread evenly over the set"
 """The section of images that are chosen without a look at their scores."""
 _PER_IMAGE = ("CIDEr", "METEOR", "Bleu_4")
@@ -119,55 +105,27 @@ def write_figures(
         num_images: of the whole set, to be stated at the top.
         scores: of the whole set, to be stated at the top.
     """
-    lead = "" if num_images is None else f"<p>{num_images:,} images</p>"
-    if scores is not None:
-        names = "".join(f"<th>{html.escape(name)}</th>" for name in scores)
-        values = "".join(f"<td>{value:.4f}</td>" for value in scores.values())
-        lead += f"<table><tr>{names}</tr><tr>{values}</tr></table>"
-    with_images = any(figure.image for figures in sections.values() for figure in figures)
-    body = "\n".join(
-        (f"<h2>{html.escape(heading)}</h2>\n" if heading else "")
-        + "\n".join(["<main>", *(_figure(figure, with_images) for figure in figures), "</main>"])
-        for heading, figures in sections.items()
-        if figures
+    environment = Environment(
+        loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, undefined=StrictUndefined
     )
-    text = f"""<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{html.escape(title)}</title><style>{_STYLE}</style>
-<h1>{html.escape(title)}</h1>
-{lead}
-{body}
-</html>
-"""
+    page = environment.get_template("page.html").render(
+        title=title,
+        style=(_HERE / "page.css").read_text(encoding="utf-8"),
+        sections=sections,
+        num_images=num_images,
+        scores=scores or {},
+        shown_scores=_PER_IMAGE,
+        with_images=any(figure.image for figures in sections.values() for figure in figures),
+        source=_source,
+    )
     # a caption from JSON may hold half of a surrogate pair, which no file can
-    write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
+    write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _figure(figure: Figure, with_images: bool) -> str:
-    own = figure.scores
-    scores = [f"{name}&nbsp;{own[name]:.2f}" for name in _PER_IMAGE if name in own]
-    text = f"<b>{html.escape(figure.caption) or '<i>no words</i>'}</b>"
-    text += f"<br><small>{', '.join([*scores, html.escape(figure.name)])}</small>"
-    if figure.maps:
-        cells = "".join(
-            f'<span><i><img src="data:image/jpeg;base64,{one.view}" alt="">'
-            f'<img src="data:image/png;base64,{one.map}" alt=""></i>{html.escape(one.word)}</span>'
-            for one in figure.maps
-        )
-        text += f'<div class="maps">{cells}</div>'
-    if figure.references:
-        references = "".join(f"<li>{html.escape(text)}</li>" for text in figure.references)
-        text += f"<details><summary>references</summary><ul>{references}</ul></details>"
-    image = _image(figure) if with_images else ""
-    return f"<figure>{image}<figcaption>{text}</figcaption></figure>"
-
-
-def _image(figure: Figure) -> str:
-    if figure.image is None:
-        return '<div class="none">no picture</div>'
-    content = figure.image.read_bytes()
+def _source(path: Path) -> str:
+    """An image file as a part of the page."""
+    content = path.read_bytes()
     kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)
     if kind is None:
-        raise UsageError(f"{figure.image} is no picture that a browser shows (JPEG, PNG, ...).")
-    data = base64.b64encode(content).decode()
-    return f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(figure.caption)}">'
+        raise UsageError(f"{path} is no picture that a browser shows (JPEG, PNG, ...).")
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
