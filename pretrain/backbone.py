@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from timm.data.imagenet_info import ImageNetInfo
@@ -24,6 +24,7 @@ from torchvision.transforms import InterpolationMode, v2
 from pretrain import torch_file
 from pretrain.audit import load_strict
 from pretrain.errors import UsageError
+from pretrain.reading import check
 from pretrain.run import CHANGEABLE
 from pretrain.spec import BackboneSpec, create_outline, evaluation_crop
 
@@ -32,6 +33,25 @@ __all__ = ["Backbone", "BackboneSpec", "Provenance", "classifier_patterns", "rec
 FORMAT = "backbone/1"
 # of a recipe: what replicates may differ in, and paths, which say nothing of what they hold
 _NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", "workers", *CHANGEABLE})
+
+
+class _Mixing(TypedDict, total=False):
+    method: str
+    others: "list[_Mixing]"
+
+
+class _Recipe(TypedDict, total=False):
+    """What is used of a recipe."""
+
+    name: str
+    mixing: _Mixing
+
+
+class _Stated(TypedDict, total=False):
+    """What is used of what a foreign file states."""
+
+    notes: list[str]
+    assumed: list[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +76,14 @@ class Provenance:
     source_sha256: str | None = None
     stated: dict[str, Any] | None = None
     """What a foreign file states (epoch, errors), and where facts about it are from."""
+
+    @staticmethod
+    def of(content: Any) -> "Provenance":
+        """From a file of any version of ours; UsageError where a value is not of its type."""
+        found: Provenance = check(content, Provenance, "provenance")
+        check(found.recipe, _Recipe | None, "provenance.recipe")
+        check(found.stated, _Stated | None, "provenance.stated")
+        return found
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -214,7 +242,7 @@ class Backbone:
             if difference := sorted(names ^ set(content["spec"])):
                 raise UsageError(f"BackboneSpec: missing or unknown fields {difference}")
             spec, weights = BackboneSpec(**content["spec"]), content["state_dict"]
-            provenance = Provenance(**content["provenance"])  # older files lack some fields
+            provenance = Provenance.of(content["provenance"])
             if not all(isinstance(tensor, Tensor) for tensor in weights.values()):
                 raise UsageError("state_dict holds something else than tensors")
             model = create_outline(spec.arch, num_classes=spec.num_classes, **spec.model_args)

@@ -96,6 +96,11 @@ class _Loader(yaml.SafeLoader):
             raise yaml.YAMLError("it holds a reference (*name)")
         return super().compose_node(parent, index)
 
+    def construct_scalar(self, node: Any) -> Any:
+        text = super().construct_scalar(node)
+        text.encode("utf-8")  # half of a surrogate pair passes for YAML, and no file can hold it
+        return text
+
 
 def check(content: Any, kind: Any, name: str) -> Any:
     """The value, converted to a type; UsageError, beginning with `name`, where it is not of it.

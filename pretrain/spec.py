@@ -63,6 +63,7 @@ class BackboneSpec:
         modes = ("nearest", "bilinear", "bicubic")
         rules = (
             ("arch", isinstance(self.arch, str) and self.arch, "a timm name"),
+            ("model_args", isinstance(self.model_args, dict), "plain values by name"),
             ("model_args", is_plain(self.model_args), "plain values"),
             ("model_args", is_plain(self.model_args, 16_384), "numbers of at most 16,384"),
             ("model_args", _are_own(self.model_args), "arguments of the network alone"),

@@ -4,13 +4,13 @@ It is in the header of a safetensors file, beside the model in a detectron2 pick
 config.json, and in FILE.json next to a bare state dict, there tied to it by its SHA-256.
 """
 
-import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
+from pretrain.progress import log
+from pretrain.reading import read_json
 from pretrain.run import plain
 from transfer.formats.files import CheckpointFile
 from transfer.formats.sources import MAX_JSON, load_json
@@ -57,20 +57,19 @@ def find(file: CheckpointFile) -> tuple[BackboneSpec, Provenance] | None:
     try:
         if content["format"] != FORMAT:
             raise UsageError(f"format {content['format']!r}, expected {FORMAT!r}")
-        known = {entry.name for entry in fields(Provenance)} & set(content["provenance"])
-        provenance = Provenance(**{name: content["provenance"][name] for name in known})
-        return BackboneSpec(**content["spec"]), provenance
+        return BackboneSpec(**content["spec"]), Provenance.of(content["provenance"])
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{file.path}: its metadata sidecar is damaged ({error}).") from error
 
 
 def _read_beside(path: Path, sha256: str) -> dict[str, Any] | None:
     """The sidecar in a JSON file beside the weights, where it is theirs; others are ignored."""
-    if not path.is_file() or path.stat().st_size > MAX_JSON:
+    if not path.is_file():
         return None
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        content = read_json(path, largest=MAX_JSON)
+    except UsageError as error:
+        log(f"left out: {error}")
         return None
     found = content.get(KEY, content) if isinstance(content, dict) else None
     is_its = isinstance(found, dict) and (found.get("format"), found.get("sha256")) == (
