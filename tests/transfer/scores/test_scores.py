@@ -34,7 +34,7 @@ def test_our_own_captions(own):
 @pytest.mark.parametrize("subset", [False, True], ids=["2500 images", "200 images"])
 @pytest.mark.parametrize("which", SETS)
 def test_coco(which, subset, coco):
-    """Corpus and per image, CIDEr-D, plain CIDEr, and CIDEr-D with given document frequencies."""
+    """Corpus and per image, CIDEr-D, and CIDEr-D with given document frequencies."""
     references, captions, sets = coco
     wanted = sets[which + ("/subset200_own_corpus" if subset else "")]
     by_id = references[wanted["refs"].removeprefix("refs_")]
@@ -48,7 +48,6 @@ def test_coco(which, subset, coco):
     given = References({image_id: by_id[image_id] for image_id in ids}, frequencies=frequencies)
     more = {
         "CIDErD_ruotianluo_corpus": prepared.cider_d(ids, texts),
-        "CIDEr_plain_corpus": prepared.cider_plain(ids, texts),
         "CIDErD_df_file": given.cider_d(ids, texts),
     }
     for name in NAMES:

@@ -3,8 +3,7 @@
 A caption is a vector of its n-grams, each weighted by how often it stands there times
 log(images) - log(max(1, images with it)); two are compared by cosines with the caption's weights
 clipped to the reference's, times a Gaussian of their difference in length (sigma 6, lengths
-counted in bigrams as the reference does), averaged over orders and references, times ten. Without
-clipping and Gaussian it is the paper's plain CIDEr.
+counted in bigrams as the reference does), averaged over orders and references, times ten.
 
 With a single image every weight is log(1) = 0 and so is the score: give document frequencies from
 a larger corpus (`frequencies`).
@@ -36,9 +35,7 @@ def norms(ngrams: list[Ngrams], idf: list[Floats], num_captions: int) -> Floats:
     return np.sqrt(np.stack(columns, axis=1))
 
 
-def similarity(
-    products: Floats, norms_one: Floats, norms_two: Floats, difference: Ints | None
-) -> Floats:
+def similarity(products: Floats, norms_one: Floats, norms_two: Floats, difference: Ints) -> Floats:
     """(P,) of each pair of a caption and a reference, in [0, 10].
 
     Args:
@@ -46,14 +43,12 @@ def similarity(
         norms_one: (P, 4) of the captions.
         norms_two: (P, 4) of the references.
         difference: (P,) in length, which in words is that in bigrams but for a caption without
-            words, whose products are 0; None for plain CIDEr.
+            words, whose products are 0.
     """
     below = norms_one * norms_two
     cosines = products / np.where(below == 0, 1, below)
     mean = cosines.sum(axis=1) / len(ORDERS)
-    if difference is not None:
-        mean *= np.exp(-(difference**2) / (2 * _SIGMA**2))
-    return 10 * mean
+    return 10 * (mean * np.exp(-(difference**2) / (2 * _SIGMA**2)))
 
 
 @dataclass(frozen=True)

@@ -135,9 +135,6 @@ class References(Generic[Id]):
         if meteor is not None:
             self._meteor = meteor.prepare(self._whole, list(self._tokenizer), sizes)
 
-    def __len__(self) -> int:
-        return len(self.captions)
-
     @property
     def known_words(self) -> float:
         """Share of the references' different words that the document frequencies know."""
@@ -157,11 +154,6 @@ class References(Generic[Id]):
         """(C,) CIDEr-D of each caption, in [0, 10]: rewards. An id may come several times."""
         image, _, split, unseen = self._encode(ids, captions)
         return self._index.compare(split, image, unseen)[1]
-
-    def cider_plain(self, ids: Sequence[Id], captions: Sequence[str]) -> Floats:
-        """(C,) CIDEr of each caption without clipping and length penalty, in [0, 10]."""
-        image, _, split, unseen = self._encode(ids, captions)
-        return self._index.compare(split, image, unseen, clipped=False)[1]
 
     def sufficient_stats(self, ids: Sequence[Id], captions: Sequence[str]) -> SufficientStats:
         """What all scores of captions are made of; an id may come several times."""
@@ -298,20 +290,17 @@ class _ReferenceIndex:
         """
         return spread(self._starts[image], self._sizes[image])
 
-    def compare(
-        self, captions: TokenIds, image: Ints, unseen: list[str], clipped: bool = True
-    ) -> tuple[Ints, Floats]:
+    def compare(self, captions: TokenIds, image: Ints, unseen: list[str]) -> tuple[Ints, Floats]:
         """Compare captions with the references of their images.
 
         Args:
             captions: C captions, their words numbered as in the references.
             image: (C,) the image of each.
             unseen: the words that stand in no reference, numbered behind those that do.
-            clipped: CIDEr-D, or without clipping and length penalty the plain CIDEr.
 
         Returns:
             (C, 4) n-grams shared, each at most as often as the reference with most of it has it;
-            (C,) CIDEr.
+            (C,) CIDEr-D.
         """
         caption_of, reference_of = self.pairs(image)
         # from a reference of a caption's image to their pair
@@ -337,14 +326,14 @@ class _ReferenceIndex:
             own, other = times[which] * weight, order.entries.times[entry] * weight
             products[:, column] = np.bincount(
                 order.entries.caption[entry] + shift[caption][which],
-                (np.minimum(own, other) if clipped else own) * other,
+                np.minimum(own, other) * other,
                 len(caption_of),
             )
         similar = cider.similarity(
             products,
             cider.norms(ngrams, idf, len(captions))[caption_of],
             self._norms[reference_of],
-            captions.counts[caption_of] - self.counts[reference_of] if clipped else None,
+            captions.counts[caption_of] - self.counts[reference_of],
         )
         return matches, np.bincount(caption_of, similar, len(captions)) / self._sizes[image]
 
