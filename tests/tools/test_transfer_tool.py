@@ -253,14 +253,16 @@ def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
         orphan = subprocess.Popen(
             words, stdout=nothing, stderr=nothing, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
-    while not (out / one.folder / ".lock").exists():
+    held = out / one.folder / ".lock"
+    while not held.exists() or not held.read_text():
         time.sleep(0.02)
     seen = set()
-    statuses, _ = run_all([one], out, tools, show=lambda s: seen.add(s[0].state))
+    statuses, _ = run_all([one], out, tools, show=lambda s: seen.add((s[0].state, s[0].why)))
     orphan.wait()
     assert statuses[0].state == "done"
-    assert "elsewhere" in seen
-    assert "running" not in seen
+    assert "running" not in {state for state, _ in seen}
+    (who,) = {why for state, why in seen if state == "elsewhere"}
+    assert who.startswith(f"process {orphan.pid} on ")
     assert len(Run(out / one.folder).read_log()) == 4
 
 
