@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Annotated, Any, TypedDict
+from typing import Annotated, Any, TypedDict, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
@@ -42,6 +42,7 @@ _TRIES = 5  # without a byte of progress in between
 _TIMEOUT = 30.0  # seconds without a byte
 _HEADERS = {"User-Agent": "cutmix-transfer", "Accept-Encoding": "identity"}
 
+T = TypeVar("T")
 _HEADER = r"[ -~\xa0-\xff]+"  # what may be sent back
 Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
@@ -66,19 +67,21 @@ class Address:
             host.encode("idna")
         except ValueError as error:
             raise UsageError(f"{self.url!r} is no address ({first_line(error)}).") from error
-        is_remote = parts.scheme in REMOTE
-        if not is_remote and parts.scheme not in ("http", "https"):
-            raise UsageError(
-                f"{self.url!r} cannot be fetched: only http, https, {', '.join(REMOTE)} can."
-            )
-        # fsspec would chain what stands behind ::
-        if not (parts.netloc if is_remote else host) or (is_remote and "::" in self.url):
-            raise UsageError(f"{self.url!r} names no host and file.")
-        if not self.url.isprintable() or "@" in parts.netloc:
-            raise UsageError(
-                f"{self.url!r} holds a password or control characters. Download it by hand, and "
-                "give its path."
-            )
+        known, remote = ("http", "https", *REMOTE), self.scheme in REMOTE
+        for bad, problem in (
+            (self.scheme not in known, f"only {', '.join(known)} can"),
+            (not (parts.netloc if remote else host), "it names no host"),
+            (remote and "::" in self.url, "fsspec would chain what stands behind ::"),
+            ("@" in parts.netloc, "download by hand what needs a password, and give its path"),
+            (not self.url.isprintable(), "it holds control characters"),
+        ):
+            if bad:
+                raise UsageError(f"{self.url!r} cannot be fetched: {problem}.")
+
+    @property
+    def scheme(self) -> str:
+        """Such as https."""
+        return urlsplit(self.url).scheme
 
 
 class _Verified(TypedDict):
@@ -204,7 +207,7 @@ def _size(part: Path) -> int:
 def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> None:
     """Fill `part`, trying again from where it broke off as long as more comes than ever before."""
     tries, most = 0, _size(part)
-    once = _receive_remote if urlsplit(address.url).scheme in REMOTE else _receive_once
+    once = _receive_remote if address.scheme in REMOTE else _receive_once
     while True:
         try:
             return once(address, part)
@@ -229,7 +232,7 @@ def _printable(said: object) -> str:
 def _receive_remote(address: Address, part: Path) -> None:
     """The whole file, by fsspec."""
     _remove(part)
-    package = REMOTE[urlsplit(address.url).scheme]
+    package = REMOTE[address.scheme]
     try:
         from fsspec.core import url_to_fs
 
@@ -248,7 +251,7 @@ def _receive_remote(address: Address, part: Path) -> None:
     with source:
         _copy(lambda: source.read(_CHUNK), part, 0, getattr(source, "size", None), address)
     system.invalidate_cache()
-    if system.ukey(name) != key:
+    if _ask(lambda: system.ukey(name)) != key:
         _remove(part)
         raise _TryAgain("it was changed on the way")
 
@@ -269,17 +272,16 @@ def _receive_once(address: Address, part: Path) -> None:
             _remove(part)  # nothing behind what is here: start again
         raise
     with response:
-        total = _total(response, address)
-        now = {"validator": _validator(response.headers), "total": total}
+        validator, total = _validator(response.headers), _total(response, address)
+        changed = begun and (begun["validator"] != validator or begun["total"] not in (None, total))
         if response.status != 206:
             start = 0
-        # a part of a file, not what was asked for, or of a file that has changed
-        elif not _goes_on(response, start) or begun not in (None, now):
+        elif changed or not _goes_on(response, start):
             _remove(part)
             raise _TryAgain("the server sent another range, or of another file")
         if start == 0:
             part.unlink(missing_ok=True)
-            _write(part, {"url": address.url, **now})
+            _write(part, {"url": address.url, "validator": validator, "total": total})
         _copy(lambda: response.read1(_CHUNK), part, start, total, address)
 
 
@@ -368,7 +370,7 @@ def _copy(
         open(part, "ab" if start else "wb") as handle,
         bar(title, (most or 0) // 2**20, "MiB", start // 2**20) as advance,
     ):
-        while chunk := _next(read):
+        while chunk := _ask(read):
             handle.write(chunk)
             advance((done + len(chunk)) // 2**20 - done // 2**20)
             done += len(chunk)
@@ -381,10 +383,11 @@ def _copy(
         raise _TryAgain(f"the connection ended after {done:,} of {total:,} bytes")
 
 
-def _next(read: Callable[[], bytes]) -> bytes:
+def _ask(call: Callable[[], T]) -> T:
+    """What a call over the network gives; its errors are not those of this disk."""
     try:
-        return read()
-    except Exception as error:  # of the network; the disk's must stay what they are
+        return call()
+    except Exception as error:
         raise _TryAgain(_printable(error)) from error
 
 
@@ -398,7 +401,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         try:
-            if urlsplit(Address(newurl).url).scheme not in {"https", req.type}:
+            if Address(newurl).scheme not in {"https", req.type}:
                 raise UsageError("which is not safe")
         except UsageError as error:
             raise UsageError(f"{req.full_url} leads to {newurl!r}: {error}") from error

@@ -75,7 +75,7 @@ class Release:
         if self.url is not None and not re.match("https?://", self.url):
             raise UsageError(f"--url is {self.url!r}; it must begin with https:// or http://.")
         if self.url is not None:
-            Address(self.url)
+            Address(self.url)  # refuses what nobody can be asked for
 
 
 def make(release: Release, *folders: Path) -> None:
@@ -91,7 +91,10 @@ def make(release: Release, *folders: Path) -> None:
         UsageError: flawed, the export is not the same function, the entry is not readable, or
             something private is left.
     """
-    names, public = _private_names(release), [*release.public, release.url or ""]
+    public = [*release.public, release.url or ""]
+    given = " ".join([release.name, release.licence, release.repository or "", *public]).lower()
+    names = privacy.private_names(asdict(release.backbone.provenance))
+    names = frozenset(name for name in names if name.lower() not in given)
     release = _without_private(release, names)
     with ExitStack() as stack:
         drafts = [stack.enter_context(draft_folder(folder)) for folder in folders]
@@ -115,25 +118,8 @@ def make(release: Release, *folders: Path) -> None:
         for draft in drafts[1:]:
             for path in made.iterdir():
                 shutil.copy(path, draft)
-        published = []
-        try:
-            for draft, folder in zip((made, *drafts[1:]), folders, strict=True):
-                publish(draft, folder)
-                published.append(folder)
-        except OSError:
-            for folder in published:
-                shutil.rmtree(folder)
-            raise
-
-
-def _private_names(release: Release) -> frozenset[str]:
-    """Those that the user does not give for publishing."""
-    given = f"{release.name} {release.licence} {release.url} {release.repository}".lower()
-    public = {word.lower() for word in release.public}
-    names = privacy.private_names(asdict(release.backbone.provenance))
-    return frozenset(
-        name for name in names if name.lower() not in given and name.lower() not in public
-    )
+        for draft, folder in zip((made, *drafts[1:]), folders, strict=True):
+            publish(draft, folder)
 
 
 def _without_private(release: Release, names: frozenset[str]) -> Release:

@@ -266,6 +266,18 @@ def test_a_body_longer_than_expected_is_cut(server, cache):
     assert names(cache) == {".lock"}
 
 
+def test_a_length_that_comes_later_is_no_other_file(server, cache):
+    """A body of unknown length that broke off goes on by a range, which says the length."""
+    url = server.url("net.pth")
+    part = cached_path(url).with_name(cached_path(url).name + ".part")
+    part.parent.mkdir(parents=True)
+    part.write_bytes(CONTENT[:1000])
+    begun = {"url": url, "validator": '"one"', "total": None}
+    part.with_name(part.name + ".json").write_text(json.dumps(begun))
+    assert get(url).read_bytes() == CONTENT
+    assert server.requests == [("net.pth", "bytes=1000-")]
+
+
 def test_no_length_at_all(server):
     assert get(server.url("net.pth", no_length=True)).read_bytes() == CONTENT
 
