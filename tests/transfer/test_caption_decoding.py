@@ -6,7 +6,7 @@ import torch
 from tools.support.benchmarks._naive_beam import one_by_one
 from transfer.captioning.attention import Attention
 from transfer.captioning.beam_search import _extend, beam_search
-from transfer.captioning.config import ModelConfig
+from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.decoder import DecoderOutput, caption_loss
 from transfer.captioning.nic import Nic
 from transfer.captioning.sampling import sample
@@ -34,12 +34,16 @@ def decoder(kind, num_words, seed):
 def test_beam_search_equals_a_naive_one(kind, num_words, width, power, ngrams):
     made, features = decoder(kind, num_words, seed=num_words + width)
     options = {"length_normalisation": power, "block_ngrams": ngrams}
-    best = beam_search(made, features, width, 8, **options)
+    best = search(made, features, width, 8, **options)
     with torch.inference_mode():
         for row, value, feature in zip(best.words, best.scores, features, strict=True):
             words, expected = one_by_one(made, feature, width, 8, **options)
             assert [word for word in row.tolist() if word != PAD] == words
             assert abs(float(value) - expected) < 1e-9
+
+
+def search(made, features, width, max_length, **options):
+    return beam_search(made, features, DecodingConfig(beam=width, max_length=max_length, **options))
 
 
 class Table:
@@ -62,7 +66,7 @@ def test_of_equal_continuations_the_first_is_taken(num_words, width, power, ngra
     tables = torch.randint(0, 3, (6, num_words, num_words), generator=draw).double() * 3
     tables[..., END] += 3
     options = {"length_normalisation": power, "block_ngrams": ngrams}
-    best = beam_search(Table(), tables, width, 6, **options)
+    best = search(Table(), tables, width, 6, **options)
     with torch.inference_mode():
         for row, value, table in zip(best.words, best.scores, tables, strict=True):
             words, expected = one_by_one(Table(), table, width, 6, **options)
@@ -72,7 +76,7 @@ def test_of_equal_continuations_the_first_is_taken(num_words, width, power, ngra
 
 def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
     made, features = decoder(Nic, 150, seed=5)
-    one, many = (beam_search(made, features, width, 8) for width in (1, 20))
+    one, many = (search(made, features, width, 8) for width in (1, 20))
     assert torch.equal(one.words, sample(made, features, 8, temperature=0.0)[0][:, 0])
     assert (many.scores >= one.scores).all()
     assert (many.scores > one.scores).any()
@@ -108,9 +112,9 @@ def test_equal_continuations_stand_in_the_order_of_their_words(num_words):
 
 def test_an_image_does_not_depend_on_its_neighbours():
     made, features = decoder(Attention, 150, seed=6)
-    together = beam_search(made, features, 3, 8).words
+    together = search(made, features, 3, 8).words
     for row, feature in zip(together, features, strict=True):
-        alone = beam_search(made, feature[None], 3, 8).words[0]
+        alone = search(made, feature[None], 3, 8).words[0]
         assert row.tolist()[: len(alone)] == alone.tolist()
 
 

@@ -33,15 +33,8 @@ def generate_captions(
     """
     captions: list[str] = []
     for features in batches:
-        output = beam_search(
-            decoder,
-            features,
-            config.beam,
-            config.max_length,
-            length_normalisation=config.length_normalisation,
-            block_ngrams=config.block_ngrams,
-        )
-        captions += map(vocabulary.decode, output.words.tolist())
+        words = beam_search(decoder, features, config).words
+        captions += map(vocabulary.decode, words.tolist())
     return captions
 
 
@@ -56,20 +49,12 @@ class BeamSearchOutput(NamedTuple):
     words: Tensor
     """(N, at most L); PAD behind END. A caption without END was cut at L words."""
     scores: Tensor
-    """(N,) log-probability, divided by length ** length_normalisation."""
+    """(N,) log-probability, divided by length ** config.length_normalisation."""
 
 
 @torch.inference_mode()
-def beam_search(
-    decoder: Decoder,
-    features: Tensor,
-    width: int,
-    max_length: int,
-    *,
-    length_normalisation: float = 0.0,
-    block_ngrams: int = 0,
-) -> BeamSearchOutput:
-    """The best caption that a beam of `width` hypotheses finds for each image.
+def beam_search(decoder: Decoder, features: Tensor, config: DecodingConfig) -> BeamSearchOutput:
+    """The best caption that a beam of K = `config.beam` hypotheses finds for each image.
 
     Of all continuations by one word the 2 K best are compared. Those among the first K that end
     are captions; the K best of the others go on. The result is the best caption, and the best
@@ -81,13 +66,10 @@ def beam_search(
     Args:
         decoder: in evaluation mode.
         features: (N, ...).
-        width: K; 1 takes the likeliest word each time.
-        max_length: L, END counted.
-        length_normalisation: power of the length (END counted) that divides a log-probability
-            where captions are compared; 0 compares sums, as Show and Tell does.
-        block_ngrams: no n-gram of this size may stand twice in a caption; 0 allows all.
+        config: width, length, how captions of different lengths are compared, what may repeat.
     """
     count, device = len(features), features.device
+    width, max_length, power = config.beam, config.max_length, config.length_normalisation
     memory, state = decoder.init_state(features)
     state = tuple(part.expand(count, width, *part.shape[2:]) for part in state)
     words = torch.full((count, width), START, device=device)
@@ -99,14 +81,14 @@ def beam_search(
     for length in range(1, max_length + 1):
         logits, state = decoder.step(words, memory, state)
         logits[..., NOT_GENERATED] = -torch.inf
-        if block_ngrams and length > block_ngrams:
-            _mask_repeats(logits, history[..., : length - 1], block_ngrams)
+        if 0 < config.block_ngrams < length:
+            _mask_repeats(logits, history[..., : length - 1], config.block_ngrams)
         log_probs = torch.log_softmax(logits, dim=-1)
         values, parents, words = _extend(log_probs, scores, 2 * width)
         is_end = words == END
 
         # ---- captions: the best of those that end among the first K
-        ended = values.masked_fill(~is_end, -torch.inf)[:, :width] / length**length_normalisation
+        ended = values.masked_fill(~is_end, -torch.inf)[:, :width] / length**power
         value, position = ended.max(dim=1)
         better = (value > best_scores[active]).nonzero()[:, 0]
         captions = history[better, parents[better, position[better]]]
@@ -121,7 +103,7 @@ def beam_search(
         history[..., length - 1] = words
 
         # ---- images that are done leave
-        reach = scores[:, 0] / max_length**length_normalisation
+        reach = scores[:, 0] / max_length**power
         going = (reach > best_scores[active]).nonzero()[:, 0]
         state = tuple(part[going[:, None], parents[going]] for part in state)
         if len(going) < len(active):
@@ -131,7 +113,7 @@ def beam_search(
             break
     unended = best_scores[active].isneginf()
     best_words[active[unended]] = history[unended, 0]
-    best_scores[active[unended]] = scores[unended, 0] / max_length**length_normalisation
+    best_scores[active[unended]] = scores[unended, 0] / max_length**power
     longest = int((best_words != PAD).any(0).sum())
     return BeamSearchOutput(best_words[:, : max(1, longest)], best_scores)
 

@@ -70,7 +70,7 @@ def _search(options: Any) -> tuple[list[str], list[list[str]]]:
 
     from tools.support.benchmarks._naive_beam import image_by_image, one_by_one
     from transfer.captioning.beam_search import beam_search
-    from transfer.captioning.config import ModelConfig
+    from transfer.captioning.config import DecodingConfig, ModelConfig
     from transfer.captioning.nic import Nic
     from transfer.captioning.vocabulary import END
 
@@ -87,7 +87,8 @@ def _search(options: Any) -> tuple[list[str], list[list[str]]]:
         decoder.classify.bias.data[END] += 5.0
         features = torch.randn(options.images, _FEATURES)
         for width in (3, 20):
-            captions = beam_search(decoder, features, width, 20).words.tolist()
+            config = DecodingConfig(beam=width)
+            captions = beam_search(decoder, features, config).words.tolist()
             expected = [words for words, _ in each(one_by_one, decoder, features, width)]
             equal = sum(
                 [word for word in row if word] == words
@@ -97,7 +98,7 @@ def _search(options: Any) -> tuple[list[str], list[list[str]]]:
                 options,
                 one_by_one=partial(each, one_by_one, decoder, features, width),
                 image_by_image=partial(each, image_by_image, decoder, features, width),
-                ours=partial(beam_search, decoder, features, width, 20),
+                ours=partial(beam_search, decoder, features, config),
             )
             times = [1000 * value / options.images for value in seconds.values()]
             rows.append([
