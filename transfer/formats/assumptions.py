@@ -12,6 +12,8 @@ from pretrain.errors import UsageError
 from transfer.formats.architectures import CAFFE, RESNET_SHAPES
 from transfer.formats.sources import Overrides, Preprocessing
 
+_TWINS = CAFFE | {caffe: stock for stock, caffe in CAFFE.items()}
+
 
 def eps_of(network: nn.Module) -> dict[str, float]:
     """Of the network's BatchNorms, by their names."""
@@ -23,24 +25,24 @@ def settle_strides(
     arch: str, preprocessing: Preprocessing, overrides: Overrides, path: Path
 ) -> str:
     """resnet50 or resnet50_caffe: the same shapes, told apart by the source alone."""
-    stride, twins = preprocessing.stride, CAFFE | {caffe: stock for stock, caffe in CAFFE.items()}
+    stride, twin = preprocessing.stride, _TWINS.get(arch)
     if stride is None and arch in CAFFE:
         raise UsageError(
             f"{path}: a {arch} may have its strides in the 3x3 convolutions (torchvision, "
-            f"timm) or in the 1x1 (MSRA, Caffe). Give --arch {arch} or --arch {CAFFE[arch]}."
+            f"timm) or in the 1x1 (MSRA, Caffe). Give --arch {arch} or --arch {twin}."
         )
     shape = RESNET_SHAPES.get(arch)
-    if stride == "1x1" and arch not in twins and (shape is None or shape.block == "bottleneck"):
+    if stride == "1x1" and twin is None and (shape is None or shape.block == "bottleneck"):
         raise UsageError(f"{path}: a {arch} with its strides in the 1x1 is not supported.")
     own = "3x3" if arch in CAFFE else "1x1"
-    if stride in (None, own) or arch not in twins:
+    if twin is None or stride in (None, own):
         return arch
     if overrides.arch is not None or own == "1x1":
         raise UsageError(
             f"--arch {arch} has its strides in the {own} convolutions, {preprocessing.origin} in "
-            f"the {stride}: give --arch {twins[arch]}, or leave --arch away."
+            f"the {stride}: give --arch {twin}, or leave --arch away."
         )
-    return twins[arch]
+    return twin
 
 
 def leaves_stem_open(arch: str, arguments: Mapping[str, Any]) -> bool:

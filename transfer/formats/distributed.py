@@ -93,7 +93,7 @@ def open_folder(folder: Path) -> CheckpointFile:
 
 def _find_part(folder: Path, name: str) -> Path:
     path = folder / name
-    if Path(name).name != name or path.is_symlink():
+    if Path(name).name != name:
         raise UsageError(
             f"{folder / METADATA} names {name!r}, which is no file beside it. It was not read."
         )

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pretrain.backbone import Backbone
+from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.errors import UsageError, shorten
 from pretrain.models import register
 from transfer.detectron2_resnet import heads_of
@@ -69,15 +69,13 @@ def inspect(path: Path, overrides: Overrides, name: str | None = None) -> Inspec
         parsed = parse(file, overrides)
         lines += _describe_parsed(parsed)
         if parsed.preprocessing is None:
-            head, size = _describe_head(parsed.num_classes), _describe_size(parsed.weights)
-            flaws = [("WARNING", flaw) for flaw in find_flaws(parsed.weights, parsed.filled)]
-            network = _describe_network(parsed.arch, parsed.model_args)
-            lines += [network, head, size, ("UNKNOWN", _LEFT_OPEN)]
+            lines += _describe_network(parsed, parsed.num_classes, parsed.weights)
+            lines.append(("UNKNOWN", _LEFT_OPEN))
             if leaves_stem_open(parsed.arch, parsed.model_args):
                 lines.append(("UNKNOWN", _STEM_OPEN))
-            notes = parsed.checkpoint.stated.get("notes", ())
-            lines += [("note", text) for text in notes]
-            return Inspection([*lines, *flaws])
+            lines += [("note", text) for text in parsed.checkpoint.stated.get("notes", ())]
+            lines += [("WARNING", text) for text in find_flaws(parsed.weights, parsed.filled)]
+            return Inspection(lines)
         try:
             backbone = to_backbone(parsed, file)
         except UsageError as error:  # NaN: the other facts are still worth a line
@@ -103,11 +101,9 @@ def _describe_parsed(parsed: ParsedCheckpoint) -> Iterator[Line]:
 
 def _describe_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
     spec, provenance = backbone.spec, backbone.provenance
-    yield _describe_network(spec.arch, spec.model_args)
-    yield _describe_size(backbone.weights)
+    yield from _describe_network(spec, spec.num_classes, backbone.weights)
     levels = spec.levels()
     yield "feature levels", ", ".join(f"{level.channels} at 1/{level.stride}" for level in levels)
-    yield _describe_head(spec.num_classes)
     mean, std = (", ".join(f"{x:.4g}" for x in group) for group in (spec.mean, spec.std))
     _, height, width = spec.input_size
     resized = f"{height} x {width}, {spec.interpolation}, crop {spec.crop_pct:.3f}"
@@ -137,17 +133,13 @@ def _describe_backbone(backbone: Backbone, name: str | None) -> Iterator[Line]:
     yield "fingerprint", backbone.fingerprint()
 
 
-def _describe_network(arch: str, arguments: Mapping[str, Any]) -> Line:
-    return "network", f"{arch}{f' {dict(arguments)}' if arguments else ''}"
-
-
-def _describe_size(weights: Mapping[str, Tensor]) -> Line:
+def _describe_network(
+    built: ParsedCheckpoint | BackboneSpec, num_classes: int, weights: Mapping[str, Tensor]
+) -> Iterator[Line]:
+    yield "network", f"{built.arch} {dict(built.model_args) or ''}".rstrip()
     count = sum(tensor.numel() for tensor in weights.values() if tensor.is_floating_point())
-    return "size", f"{count / 1e6:.2f} M numbers in {len(weights)} tensors"
-
-
-def _describe_head(num_classes: int) -> Line:
-    return "classifier", f"{num_classes:,} classes" if num_classes else "none"
+    yield "size", f"{count / 1e6:.2f} M numbers in {len(weights)} tensors"
+    yield "classifier", f"{num_classes:,} classes" if num_classes else "none"
 
 
 def _shorten(value: object) -> str:

@@ -112,16 +112,13 @@ def find_weights(
         except (*DAMAGE, ArithmeticError, AssertionError):
             pass  # not as that program writes it: what it would have said must be given
     weights = {str(name): value for name, value in inner.items() if name not in _BESIDE}
-    weights, left = _leave(weights, leave, path)
-    weights, stripped, beside = _strip_prefixes(weights, path, prefix)
+    left = _find_left(weights, leave, prefix, path)
+    weights, stripped = _take(weights, prefix or "", left)
     if prefix is None and (row := _find_among_others(weights)):
         program, begin, expression = row
         beside = [name for name in weights if re.fullmatch(expression, name)]
-        weights = {n.removeprefix(begin): v for n, v in weights.items() if n not in beside}
-        weights, more, _ = _strip_prefixes(weights, path, None)
-        stripped += begin + more
-        layout = f"{program}, {layout}"
-    left += beside
+        weights, more = _take(weights, begin, beside)
+        left, stripped, layout = left + beside, stripped + more, f"{program}, {layout}"
     around = {"weights": key, "prefix": stripped, "left": left[:20], "notes": notes}
     arch, preprocessing, stated = facts
     stated |= {name: value for name, value in around.items() if value}
@@ -229,18 +226,33 @@ def _has_convolution(weights: Mapping[str, Any]) -> bool:
     return any(getattr(value, "ndim", 0) == 4 for value in weights.values())
 
 
-def _leave(
-    weights: dict[str, Any], patterns: Sequence[str], path: Path
-) -> tuple[dict[str, Any], list[str]]:
-    """Weights without the names that fit a pattern, and those names."""
+def _find_left(
+    weights: Mapping[str, Any], patterns: Sequence[str], prefix: str | None, path: Path
+) -> list[str]:
+    """Names that fit a pattern or do not begin as the prefix says; UsageError where one is idle."""
     left = [n for n in weights if any(fnmatchcase(n, pattern) for pattern in patterns)]
+    known = f"no name in {path} {{}}; they are {', '.join(sorted(weights)[:5])}, ..."
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in left):
-            raise UsageError(
-                f"--leave {pattern}: no name in {path} fits; they are "
-                f"{', '.join(sorted(weights)[:5])}, ..."
-            )
-    return {name: value for name, value in weights.items() if name not in set(left)}, left
+            raise UsageError(f"--leave {pattern}: {known.format('fits')}")
+    others = sorted(name for name in weights if not name.startswith(prefix or ""))
+    if prefix is not None and len(others) == len(weights):
+        raise UsageError(f"--prefix {prefix}: {known.format('begins so')}")
+    return list(dict.fromkeys([*left, *others]))
+
+
+def _take(
+    weights: Mapping[str, Any], begin: str, left: Sequence[str]
+) -> tuple[dict[str, Any], str]:
+    """Weights but for those left, without `begin` and what all names then begin with; and these."""
+    behind = set(left)
+    taken = {n.removeprefix(begin): v for n, v in weights.items() if n not in behind}
+    while shared := next(
+        (p for p in _PREFIXES if taken and all(n.startswith(p) for n in taken)), ""
+    ):
+        taken = {name.removeprefix(shared): value for name, value in taken.items()}
+        begin += shared
+    return taken, begin
 
 
 def _find_among_others(weights: Mapping[str, Any]) -> tuple[str, str, str] | None:
@@ -282,26 +294,6 @@ def _are_weights(value: Any) -> bool:
         return False
     arrays = sum(isinstance(inner, (Tensor, np.ndarray)) for inner in value.values())
     return 2 * arrays > len(value)
-
-
-def _strip_prefixes(
-    weights: dict[str, Any], path: Path, prefix: str | None
-) -> tuple[dict[str, Any], str, list[str]]:
-    """Weights without the prefixes that all names share, those prefixes, and what was left."""
-    left: list[str] = []
-    if prefix is not None:
-        left = sorted(name for name in weights if not name.startswith(prefix))
-        weights = {n.removeprefix(prefix): v for n, v in weights.items() if n.startswith(prefix)}
-        if not weights:
-            raise UsageError(
-                f"--prefix {prefix}: no name in {path} begins so; they are "
-                f"{', '.join(left[:5])}, ..."
-            )
-    stripped = prefix or ""
-    while shared := next((p for p in _PREFIXES if all(n.startswith(p) for n in weights)), None):
-        weights = {name.removeprefix(shared): value for name, value in weights.items()}
-        stripped += shared
-    return weights, stripped, left[:20]
 
 
 def _to_tensor(name: str, value: Any, path: Path) -> Tensor:

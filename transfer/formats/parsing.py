@@ -117,23 +117,19 @@ def parse(file: CheckpointFile, overrides: Overrides) -> ParsedCheckpoint:
     found = replace(found, preprocessing=own or stated, source=source_name)
     if overrides.bn_eps is not None:
         _fold_eps(found, overrides.bn_eps)
-    return (
-        found
-        if found.preprocessing is None
-        else _settle(found, found.preprocessing, overrides, path)
-    )
+    return _settle(found, overrides, path) if found.preprocessing else found
 
 
-def _settle(
-    found: ParsedCheckpoint, preprocessing: Preprocessing, overrides: Overrides, path: Path
-) -> ParsedCheckpoint:
+def _settle(found: ParsedCheckpoint, overrides: Overrides, path: Path) -> ParsedCheckpoint:
     """With what the preprocessing's origin says of the network, or leaves to be assumed."""
-    arch = found.arch
+    preprocessing = found.preprocessing
+    assert preprocessing is not None
     if overrides.source == "timm" and overrides.arch is None and preprocessing.unsaid:
         raise UsageError(
-            f"--source timm needs --arch: several of timm's networks have the shapes of {arch}."
+            f"--source timm needs --arch: several of timm's networks have the shapes of "
+            f"{found.arch}."
         )
-    found = replace(found, arch=settle_strides(arch, preprocessing, overrides, path))
+    found = replace(found, arch=settle_strides(found.arch, preprocessing, overrides, path))
     require_stem(found.arch, preprocessing, overrides, path)
     if preprocessing.channels == "bgr":
         first = _first_and_last(found.arch)[0]

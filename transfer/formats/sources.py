@@ -19,6 +19,7 @@ import torchvision
 from timm.data.config import resolve_data_config
 
 from pretrain.errors import UsageError
+from pretrain.reading import read_json
 from pretrain.spec import IMAGENET_MEAN, IMAGENET_STD, BackboneSpec, create_outline, is_plain
 
 MAX_JSON = 2**24  # bytes
@@ -270,11 +271,8 @@ def read_timm_config(path: Path) -> KnownFile | None:
     Raises:
         UsageError: timm wrote it, but for no architecture of this timm; or it is damaged.
     """
-    if not path.is_file() or path.stat().st_size > MAX_JSON:
-        return None
-    content = load_json(path.read_text(encoding="utf-8", errors="replace"), path)
-    arch = content.get("architecture") if isinstance(content, dict) else None
-    if not isinstance(arch, str):
+    content = read_object(path)
+    if not isinstance(arch := content.get("architecture"), str):
         return None
     if not timm.is_model(arch):
         raise UsageError(f"{path} names {arch!r}, which this timm ({timm.__version__}) lacks.")
@@ -289,6 +287,12 @@ def read_timm_config(path: Path) -> KnownFile | None:
     usual = {**_usual(arch), "num_classes": arguments.get("num_classes")}
     beyond = {key: value for key, value in arguments.items() if (key, value) not in usual.items()}
     return KnownFile(path.parent.name, arch, preprocessing, beyond)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; {} where there is no such file, or another value in it."""
+    content = read_json(path, largest=MAX_JSON) if path.is_file() else {}
+    return content if isinstance(content, dict) else {}
 
 
 def load_json(text: str, path: Path) -> Any:
@@ -325,20 +329,18 @@ def of_mm_config(text: str) -> Preprocessing | None:
                 "give --arch, --model-arg, --mean and --std, where timm has such a network."
             )
     means, stds, orders, styles = (
-        set(re.findall(pattern, text))
+        set(re.findall(rf"\b{pattern}", text))
         for pattern in (
-            r"\bmean=[\[(]([^\])]+)[\])]",
-            r"\bstd=[\[(]([^\])]+)[\])]",
-            r"\bto_rgb=(True|False)",
-            r"\bstyle='(pytorch|caffe)'",
+            r"mean=[\[(]([^\])]+)[\])]",
+            r"std=[\[(]([^\])]+)[\])]",
+            r"to_rgb=(True|False)",
+            r"style='(pytorch|caffe)'",
         )
     )
     if len(means) != 1 or len(stds) != 1 or len(orders) > 1 or len(styles) > 1:
         return None
     try:
-        mean, std = (
-            [float(x) for x in group.pop().split(",") if x.strip()] for group in (means, stds)
-        )
+        mean, std = ([float(x) for x in one.pop().split(",") if x.strip()] for one in (means, stds))
     except ValueError:
         return None
     if len(mean) != 3 or len(std) != 3:

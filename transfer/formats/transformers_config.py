@@ -10,7 +10,7 @@ from typing import Any
 
 from pretrain.errors import UsageError
 from transfer.formats.architectures import ARCHITECTURES, CAFFE, ResNetShape
-from transfer.formats.sources import MAX_JSON, KnownFile, Preprocessing, load_json
+from transfer.formats.sources import KnownFile, Preprocessing, read_object
 
 PREPROCESSOR = "preprocessor_config.json"
 _INTERPOLATION = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
@@ -36,9 +36,9 @@ def read_transformers_config(path: Path) -> KnownFile | None:
     Raises:
         UsageError: a network that ours of the same shapes does not compute, or no preprocessor.
     """
-    config = _load(path)
-    kind = config.get("model_type") if config else None
-    if config is None or not isinstance(kind, str) or kind not in _OPTIONS:
+    config = read_object(path)
+    kind = str(config.get("model_type"))
+    if kind not in _OPTIONS:
         return None
     for name, (default, read) in _OPTIONS[kind].items():
         if (value := config.get(name, default)) != read:
@@ -48,8 +48,8 @@ def read_transformers_config(path: Path) -> KnownFile | None:
             )
     arch = _name_resnet(config, path) if kind == "resnet" else ""
     beside = path.parent / PREPROCESSOR
-    content = _load(beside)
-    if content is None:
+    content = read_object(beside)
+    if not content:
         raise UsageError(
             f"{path} is of transformers, which keeps mean and std in {PREPROCESSOR}; that is not "
             f"beside it. Copy it there, or give --config none{f' --arch {arch}' * bool(arch)}, "
@@ -60,13 +60,6 @@ def read_transformers_config(path: Path) -> KnownFile | None:
     except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         raise UsageError(f"{beside} is no image processor of transformers ({error}).") from error
     return KnownFile(path.parent.name, arch, preprocessing)
-
-
-def _load(path: Path) -> dict[str, Any] | None:
-    if not path.is_file() or path.stat().st_size > MAX_JSON:
-        return None
-    content = load_json(path.read_text(encoding="utf-8", errors="replace"), path)
-    return content if isinstance(content, dict) else None
 
 
 def _name_resnet(config: Mapping[str, Any], path: Path) -> str:
@@ -82,12 +75,10 @@ def _name_resnet(config: Mapping[str, Any], path: Path) -> str:
             "known here."
         )
     if config.get("downsample_in_bottleneck", False) and block == "bottleneck":
-        return CAFFE.get(name) or _refuse(f"{path}: a {name} with its strides in the 1x1")
+        if name not in CAFFE:
+            raise UsageError(f"{path}: a {name} with its strides in the 1x1 is not supported.")
+        return CAFFE[name]
     return name
-
-
-def _refuse(what: str) -> str:
-    raise UsageError(f"{what} is not supported.")
 
 
 def _read_preprocessor(content: Mapping[str, Any], stride: Any) -> Preprocessing:

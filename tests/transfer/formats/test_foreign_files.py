@@ -135,6 +135,8 @@ def test_what_may_stay_behind_is_named(net, tmp_path):
     found = read(path, dataclasses.replace(TORCHVISION, leave=("aux.*",)))
     assert same(found, net)
     assert found.provenance.stated["left"] == ["aux.0.weight", "aux.1.weight"]
+    with pytest.raises(UsageError, match="its 0 tensors"):
+        read(path, dataclasses.replace(TORCHVISION, leave=("*",)))
     with pytest.raises(UsageError, match=r"--leave head\.\*: no name"):
         read(path, dataclasses.replace(TORCHVISION, leave=("head.*",)))
 
@@ -395,19 +397,25 @@ def test_other_programs_logs_are_inert(net, tmp_path, monkeypatch):
     import sys
     import types
 
-    module = types.ModuleType("mmengine.logging.history_buffer")
-
     class HistoryBuffer:
         @classmethod
         def mean(cls): ...
 
-    HistoryBuffer.__module__, HistoryBuffer.__qualname__ = module.__name__, "HistoryBuffer"
-    module.HistoryBuffer = HistoryBuffer
-    for name in ("mmengine", "mmengine.logging", module.__name__):
-        monkeypatch.setitem(sys.modules, name, module)
+    class PosixPath:
+        def __reduce__(self):
+            return (PosixPath, ("a", "b"))
+
+    places = {"mmengine.logging.history_buffer": HistoryBuffer,
+              "pathlib._local": PosixPath}  # fmt: skip  # the latter of Python 3.13
+    for name, one in places.items():
+        one.__module__, one.__qualname__ = name, one.__name__
+        for module in ("mmengine", "mmengine.logging", name):
+            monkeypatch.setitem(sys.modules, module, types.ModuleType(module))
+        setattr(sys.modules[name], one.__name__, one)
     buffer = HistoryBuffer()
     buffer._log_history, buffer._statistics = np.arange(5.0), {"mean": HistoryBuffer.mean}
-    hub_state = {"log_scalars": {"train/loss": buffer}, "runtime_info": {"path": Path("a/b")}}
+    paths = {"path": Path("a/b"), "newer": PosixPath()}
+    hub_state = {"log_scalars": {"train/loss": buffer}, "runtime_info": paths}
     content = {
         "meta": {"epoch": 3},
         "message_hub": hub_state,
