@@ -3,15 +3,12 @@
 B captions, T words, S captions of the data set.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.images import decode
 from pretrain.training import BatchSampler, BatchSource, Loader
 from transfer.captioning.vocabulary import PAD, Ints
 from transfer.feature_cache import Features
@@ -23,26 +20,10 @@ def trim_padding(words: Ints) -> Tensor:
     return torch.from_numpy(words[:, :longest].copy())
 
 
-@dataclass(frozen=True, eq=False)
-class ImageCaptionDataset:
-    """What a loader of pixels reads: (normalised image, words (T,))."""
-
-    paths: Sequence[Path]
-    image_of: Ints
-    words: Ints
-    transform: Callable[[Tensor], Tensor]
-
-    def __len__(self) -> int:
-        return len(self.words)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Ints]:
-        return self.transform(decode(self.paths[self.image_of[index]])), self.words[index]
-
-
-def collate(samples: list[tuple[Tensor, Ints]]) -> tuple[Tensor, Tensor]:
-    """Images (B, 3, H, W) and words (B, T)."""
-    images, words = zip(*samples, strict=True)
-    return torch.stack(images), trim_padding(np.stack(words))
+def collate(words: Ints, samples: list[tuple[int, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Images (B, 3, H, W) and words (B, T) of (caption, image), out of the words (S, T) of all."""
+    captions, images = zip(*samples, strict=True)
+    return torch.stack(images), trim_padding(words[list(captions)])
 
 
 class CaptionBatches(BatchSource):

@@ -1,5 +1,6 @@
 """The files of captioned images: found by what a file says of them, and compared between splits."""
 
+import filecmp
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,6 @@ from transfer.captioning.scores.layouts import (
 _IMAGE_FOLDERS = ("images", "Images", "train_images", "test_images", "Flicker8k_Dataset",
                   "Flickr8k_Dataset", "flickr30k-images", "flickr30k_images")  # fmt: skip
 _COCO_NAME = re.compile(r"(?:COCO_[a-z]+\d{4}_)?\d{12}\.jpg")
-_HEAD = 1 << 16  # bytes in which two files of one size are compared
 
 
 @dataclass(frozen=True)
@@ -155,14 +155,9 @@ def overlap(train: Sequence[CaptionedImage], held: Sequence[CaptionedImage]) -> 
 
 
 def _is_same(one: Path, other: Path) -> bool:
-    if one == other:
-        return True
     if _COCO_NAME.fullmatch(one.name) and _COCO_NAME.fullmatch(other.name):
         return canonical_name(one.name) == canonical_name(other.name)
     try:
-        if one.stat().st_size != other.stat().st_size:
-            return False
-        with open(one, "rb") as first, open(other, "rb") as second:
-            return first.read(_HEAD) == second.read(_HEAD)
+        return one == other or filecmp.cmp(one, other, shallow=False)
     except OSError:  # named when it is decoded
         return False

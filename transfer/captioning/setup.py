@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import compress
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -25,7 +26,7 @@ from pretrain.training import (
     seed_ambient,
     train_batching,
 )
-from transfer.captioning.batches import CaptionBatches, ImageCaptionDataset, collate
+from transfer.captioning.batches import CaptionBatches, collate
 from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.dataset import CaptionDataset, CaptionedImage, Id, open_captions
@@ -230,9 +231,9 @@ def setup_training(
         encoder = Encoder(setup.backbone, feature_kind(config.model)).requires_grad_(True)
         parts.append(encoder)
         pixels = Loader(
-            ImageCaptionDataset(paths, image_of, words, setup.backbone.preprocess()),
+            ImageDataset([paths[image] for image in image_of], setup.backbone.preprocess()),
             **vars(config.loader),
-            collate=collate,
+            collate=partial(collate, words),
             **batching,
         )
     state = make_train_state(
