@@ -14,19 +14,10 @@ from transfer.formats.sources import KnownFile, Preprocessing, read_object
 
 PREPROCESSOR = "preprocessor_config.json"
 _INTERPOLATION = {0: "nearest", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-# model_type -> options that change the function and no shape: what transformers takes without
-# them, what is read here
-_OPTIONS: dict[str, dict[str, tuple[Any, Any]]] = {
-    "resnet": {
-        "hidden_act": ("relu", "relu"),
-        "downsample_in_first_stage": (False, False),
-        "num_channels": (3, 3),
-    },
-    "convnext": {
-        "hidden_act": ("gelu", "gelu"),
-        "patch_size": (4, 4),
-        "num_channels": (3, 3),
-    },
+# model_type -> options that change the function and no shape: what is read, transformers' defaults
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "resnet": {"hidden_act": "relu", "downsample_in_first_stage": False, "num_channels": 3},
+    "convnext": {"hidden_act": "gelu", "patch_size": 4, "num_channels": 3},
 }
 
 
@@ -40,8 +31,8 @@ def read_transformers_config(path: Path) -> KnownFile | None:
     kind = str(config.get("model_type"))
     if kind not in _OPTIONS:
         return None
-    for name, (default, read) in _OPTIONS[kind].items():
-        if (value := config.get(name, default)) != read:
+    for name, read in _OPTIONS[kind].items():
+        if (value := config.get(name, read)) != read:
             raise UsageError(
                 f"{path}: {name} is {value!r}, which has the shapes of the plain network, but is "
                 f"not read here; it must be {read!r}."
