@@ -45,17 +45,17 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
     try:
         new += [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
-        _remove(temporary)  # of a process of the same number that was killed
+        remove(temporary)  # of a process of the same number that was killed
         yield temporary
     except Exception as error:
         cause = _write_error(error)
         if cause is None or any(re.fullmatch(_DRAFT, folder.name) for folder in path.parents):
             raise  # of a file in a draft the folder is named
         needed = f"more than {_size(temporary):,}" if size is None else f"{size:,}"
-        _remove(temporary)
+        remove(temporary)
         raise UsageError(_message(path, cause, needed)) from error
     finally:
-        _remove(temporary)
+        remove(temporary)
         for folder in new:  # innermost first
             with suppress(OSError):
                 folder.rmdir()
@@ -202,8 +202,8 @@ def _size(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _remove(path: Path) -> None:
-    """A file or folder, where it is there."""
+def remove(path: Path) -> None:
+    """Remove a file or a folder, where it is there."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:

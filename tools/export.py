@@ -10,6 +10,7 @@ value, or nothing is written.
 """
 
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from typing import Any
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
+from pretrain.files import draft, remove
 from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, backbone_name, run_main
 
@@ -61,17 +63,20 @@ def main(argv: list[str] | None = None) -> None:
     for to, path in paths.items():
         check(backbone, to, path, heads)
     print(f"{backbone.name} ({backbone.fingerprint()})")
-    for to, path in paths.items():
-        export = formats.write(
-            backbone, to, path, heads=heads, python=options.python, unverified=options.unverified
-        )
-        print(f"\n{to}")
-        for report in export.reports:
-            print(report.table())
-        for note in export.notes:
-            print(f"  {note}")
-        for file in export.files:
-            print(f"  -> {file}")
+    given = {"heads": heads, "python": options.python, "unverified": options.unverified}
+    with ExitStack() as folders, ExitStack() as failed:
+        for to, path in paths.items():
+            folders.enter_context(draft(path))  # a new folder that stays empty goes
+            export = formats.write(backbone, to, path, **given)
+            print(f"\n{to}")
+            for report in export.reports:
+                print(report.table())
+            for note in export.notes:
+                print(f"  {note}")
+            for file in export.files:
+                print(f"  -> {file}")
+                failed.callback(remove, file)  # the same command refuses what is there
+        failed.pop_all()
 
 
 def _words(text: str) -> list[str]:

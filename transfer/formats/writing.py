@@ -8,7 +8,7 @@ from typing import Literal, get_args
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from pretrain.files import draft_folder, publish
+from pretrain.files import draft_folder, publish, remove
 from pretrain.models import register
 from transfer.cache import file_sha256
 from transfer.detectron2_resnet import Head
@@ -107,7 +107,7 @@ def write(
                 publish(folder / file.name, file)
         except OSError:
             for file in files:
-                file.unlink(missing_ok=True)
+                remove(file)
             raise
     return Export(tuple(files), tuple(reports), (note,) if note else ())
 
