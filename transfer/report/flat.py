@@ -13,7 +13,8 @@ from transfer.report.table import Cell, Column, Row, Table, settings_of
 
 _NO_DIFFERENCE = {"state": "not measured", "n": 0}
 # a text that a spreadsheet takes for a formula, also in the wide letters of East Asia; no number
-_FORMULA = re.compile(r"(?![-+]?\d*\.?\d+([eE][-+]?\d+)?$)\s*[-=+@\uff1d\uff0b\uff0d\uff20]")
+_NUMBER = r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)?"
+_FORMULA = re.compile(rf"(?!{_NUMBER}$)\s*[-=+@\uff1d\uff0b\uff0d\uff20]")
 
 
 def runs_csv(run_set: RunSet) -> str:

@@ -112,6 +112,8 @@ def read_runs(folder: Path) -> RunSet:
 
 def printable(text: str) -> str:
     """One line that a terminal, a table and a spreadsheet can show: no control characters."""
+    if text.isprintable():
+        return text
     text = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").splitlines())
     return "".join(
         letter if letter.isprintable() else " " if letter.isspace() else repr(letter)[1:-1]
