@@ -34,7 +34,7 @@ from transfer.captioning.scores.layouts import (
     log_left_out,
     read_images,
     read_text,
-    suffix_of,
+    unpacked,
 )
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val",
@@ -255,10 +255,10 @@ def _caption_files(root: Path) -> dict[str, Path] | None:
         for folder in places
         for path in sorted(folder.iterdir())
         if path.is_file() and not path.name.startswith((".", *_OTHER_ANNOTATIONS))
-        if suffix_of(path) in _CAPTION_SUFFIXES or _stem(path) + suffix_of(path) == "captions.txt"
+        if unpacked(path).suffix in _CAPTION_SUFFIXES or unpacked(path).name == "captions.txt"
     ]
     for name in ("captions", "metadata"):
-        named = [path for path in files if _stem(path) == name]
+        named = [path for path in files if unpacked(path).stem == name]
         if path := _only(root, named):
             return {"": path}
     by_split: dict[str, list[Path]] = defaultdict(list)
@@ -267,7 +267,7 @@ def _caption_files(root: Path) -> dict[str, Path] | None:
             by_split[_SPLITS[folder]].append(path)
     if not by_split:
         for path in files:
-            if match := _SPLIT_NAME.fullmatch(_stem(path).lower()):
+            if match := _SPLIT_NAME.fullmatch(unpacked(path).stem.lower()):
                 by_split[_SPLITS[match[2]]].append(path)
     if len(by_split) > 1:
         return {split: path for split, paths in by_split.items() if (path := _only(root, paths))}
@@ -282,10 +282,12 @@ def _read_folder(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset 
     splits: dict[str, tuple[CaptionedImage, ...]] = {}
     for split, path in files.items():
         images = _read(path, log)
-        match = _SPLIT_NAME.fullmatch(_stem(path).lower())
+        match = _SPLIT_NAME.fullmatch(unpacked(path).stem.lower())
         inside = [path.parent.name] if path.parent != root else []
         folders = image_folders(root, config.images, *inside, *([match[1]] if match else []))
-        if not split and _stem(path) == "metadata":  # Hugging Face: the first folder is the split
+        if (
+            not split and unpacked(path).stem == "metadata"
+        ):  # Hugging Face: the first folder is the split
             for image in images:
                 first, slash, _ = (image.file_name or "").partition("/")
                 if slash and not image.splits:
@@ -361,11 +363,6 @@ def _only(root: Path, files: Sequence[Path], remedy: str = "leave only one there
         names = shorten([str(path.relative_to(root)) for path in files])
         raise UsageError(f"{root} has {len(files)} files of captions, {names}; {remedy}.")
     return files[0] if files else None
-
-
-def _stem(path: Path) -> str:
-    """Of a file that may be packed."""
-    return Path(path.name.removesuffix(".gz")).stem
 
 
 def split_by_hash(

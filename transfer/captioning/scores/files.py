@@ -18,7 +18,7 @@ from transfer.captioning.scores.layouts import (
     parse_json,
     read_images,
     read_text,
-    suffix_of,
+    unpacked,
 )
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def _read(path: Path, log: Log) -> dict[str, ImageCaptions]:
 def read_ids(path: Path) -> list[str]:
     """Ids from a file: a JSON list, or one a line."""
     text = read_text(path)
-    if suffix_of(path) == ".json":
+    if unpacked(path).suffix == ".json":
         content = parse_json(text, str(path))
         if not isinstance(content, list):
             raise UsageError(f"{path} is no list of ids but {kind_of(content)}.")

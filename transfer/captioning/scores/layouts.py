@@ -205,7 +205,7 @@ _Found = Iterable[tuple[str, Any]]
 
 def _open(path: Path, text: str, log: Log) -> tuple[str, _Found, _Parse]:
     """The layout of a file, what stands where in it, and what makes an entry of this."""
-    suffix = suffix_of(path)
+    suffix = unpacked(path).suffix
     lines = ((f"line {n}", line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
     if suffix == ".json":
         return _open_json(path, parse_json(text, str(path)))
@@ -385,9 +385,9 @@ def _splits(entry: dict[str, Any]) -> list[str]:
 # --------------------------------------------------------------------------------------------- text
 
 
-def suffix_of(path: Path) -> str:
-    """Of a file that may be packed."""
-    return Path(path.name.removesuffix(".gz")).suffix
+def unpacked(path: Path) -> Path:
+    """The name of a file that may be packed, without the .gz."""
+    return Path(path.name.removesuffix(".gz"))
 
 
 def read_text(path: Path) -> str:
