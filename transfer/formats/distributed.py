@@ -134,7 +134,7 @@ def _join(size: tuple[int, ...], pieces: Sequence[tuple[Sequence[int], Tensor]])
     covered = torch.zeros(size, dtype=torch.bool)
     for offsets, piece in pieces:
         box = tuple(slice(at, at + n) for at, n in zip(offsets, piece.shape, strict=True))
-        if min(offsets) < 0 or whole[box].shape != piece.shape or whole.dtype != piece.dtype:
+        if whole[box].shape != piece.shape or whole.dtype != piece.dtype:
             return None
         whole[box] = piece
         covered[box] = True

@@ -121,6 +121,7 @@ HALF = (8, 16, 3, 3)
         ({"dropped": True}, f"model.{CONV} do not make up a tensor"),
         ({"at": torch.Size([7, 0, 0, 0])}, "do not make up"),
         ({"at": torch.Size([9, 0, 0, 0])}, "do not make up"),
+        ({"at": torch.Size([7, 0, 0, 0]), "piece": torch.zeros(9, 16, 3, 3)}, "do not make up"),
         ({"at": torch.Size([-8, 0, 0, 0])}, "do not make up"),
         ({"at": torch.Size([8])}, "cut short or no metadata"),
         ({"piece": torch.zeros(HALF, dtype=torch.float64)}, "do not make up"),
