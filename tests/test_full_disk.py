@@ -326,10 +326,11 @@ def test_a_full_disk_is_a_message(name, given, on, tmp_path, monkeypatch, full):
     disk = on(Disk())
     assert call(name, given) == (0, "")
     wanted = essence()
-    assert disk.points
+    # where an older output lies, its folder is not made
+    points = [point for point in disk.points if point[1] != "mkdir" or name not in OVER]
     draw = random.Random(name)
     for turn in range(10 if full else SAMPLE[name]):
-        number, kind, start, end = draw.choice(disk.points)
+        number, kind, start, end = draw.choice(points)
         limit = draw.randrange(start, end) if kind == "bytes" else 0
         point = f"{name}, write {number}, {kind}, {limit} of {start}-{end}"
         new(f"turn{turn}")
