@@ -63,9 +63,9 @@ def test_a_result_is_read_as_it_was_written(tmp_path):
     [
         ("", "JSON"),
         ("{", "JSON"),
-        ("[]", "no result"),
+        ("[]", "expected `object`, got"),
         ('{"format": "x"}', "no result"),
-        (json.dumps(asdict(RESULT) | {"seconds": "1"}), "seconds: Expected `float`, got `str`"),
+        (json.dumps(asdict(RESULT) | {"seconds": "1"}), "seconds: expected `float`, got '1'"),
     ],
 )
 def test_foreign_results_are_refused(tmp_path, text, words):

@@ -107,6 +107,12 @@ def test_a_run_leaves_what_it_promises(first, worlds, backbone):
     wanted = {image.image_id: image.captions for image in read_coco(worlds["captions"], "val2017")}
     again = score(wanted, said).corpus
     assert {key: result.metrics[key] for key in again} == again
+    rows = json.loads((folder / "captions.json").read_text())
+    assert {row["image_id"]: tuple(row["references"]) for row in rows} == wanted
+    assert all((worlds["captions"] / "val2017" / row["file_name"]).exists() for row in rows)
+    pictures = [folder / "pictures" / row["picture"] for row in rows if "picture" in row]
+    assert len(pictures) == 6
+    assert all(Image.open(path).size == (48, 48) for path in pictures)
     assert result.metrics["scored"] == "val"
     assert (folder / "captions.html").stat().st_size > 0
     log = Run(folder).read_log()
