@@ -17,7 +17,14 @@ from pretrain.files import write_text
 from pretrain.progress import log
 from pretrain.reading import read_json
 from pretrain.run import Result, Run, environment, plain
-from pretrain.training import MicroBatch, TrainLoop, TrainState, optimizer_step, save_epoch
+from pretrain.training import (
+    MicroBatch,
+    TrainLoop,
+    TrainState,
+    from_rank_zero,
+    optimizer_step,
+    save_epoch,
+)
 from transfer.captioning.attention_maps import attention_maps
 from transfer.captioning.beam_search import generate_captions, images_at_once
 from transfer.captioning.captioner import Captioner
@@ -65,7 +72,8 @@ def finetune(
     """
     # ---- set up
     setup = build(backbone, config)
-    identity = plain(config), backbone.fingerprint()
+    digest = from_rank_zero(fabric, lambda: setup.files.digest)
+    identity = plain(config), backbone.fingerprint(), digest
     run.refuse(*identity)
     words = run.folder / "vocabulary.json"
     if words.exists() and read_json(words) != list(setup.vocabulary.words):
