@@ -194,7 +194,7 @@ def test_other_data_is_another_run(worlds, tmp_path):
         train(tmp_path / "run", world=root, stop_after=2)
     one = next((root / "train" / "star").iterdir())
     shutil.copy(one, one.with_name("more.jpg"))
-    with pytest.raises(UsageError, match="has changed since .*images: 80 files then, 81 now"):
+    with pytest.raises(UsageError, match=r"has changed since .*images: 80 files then, 81 now"):
         train(tmp_path / "run", world=root)
     (tmp_path / "run/data.json").unlink()  # a run of before
     with pytest.raises(UsageError, match=r"other data: .*'samples': 60.*'samples': 61"):
