@@ -208,6 +208,26 @@ def test_images_as_people_keep_them(tmp_path, capsys):
         find_images(tmp_path)
 
 
+def test_images_of_one_row_or_column_cost_no_call(trained, tmp_path, capsys):
+    """They are looked at as others are, and a file that cannot be decoded is one line."""
+    folder = tmp_path / "in"
+    photo(folder / "plain.png", 1)
+    Image.effect_noise((300, 200), 60).save(folder / "cut.png")
+    (folder / "cut.png").write_bytes((folder / "cut.png").read_bytes()[:9000])
+    for name, size in (("flat", (3000, 1)), ("tall", (1, 3000))):
+        Image.new("RGB", size).save(folder / f"{name}.png")
+    words = ["--detector", trained, "--images", folder, "--out", tmp_path / "out"]
+    detect.main([*map(str, words), "--device", "cpu", "--no-pictures", "--least-score", "0"])
+    rows = json.loads((tmp_path / "out" / "detections.json").read_text())
+    assert "plain" in {row["image_id"] for row in rows}
+    for row in rows:
+        x, y, wide, tall = row["bbox"]
+        limits = {"plain": (60, 40), "flat": (3000, 1), "tall": (1, 3000)}[row["image_id"]]
+        assert x + wide <= limits[0] + 1e-3
+        assert y + tall <= limits[1] + 1e-3
+    assert "cut.png" in capsys.readouterr().err
+
+
 def test_a_turned_photo_is_detected_as_it_is_displayed(trained, tmp_path):
     """What is found in it is what is found in the same picture, stored as it is displayed."""
     photo(tmp_path / "in/turned.png", 6)

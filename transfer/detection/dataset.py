@@ -52,14 +52,15 @@ class DetectionDataset:
 def output_shape(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
     """Height and width with that short side, or with the largest allowed long one.
 
-    detectron2's rule and rounding (ResizeShortestEdge.get_output_shape).
+    detectron2's rule and rounding (ResizeShortestEdge.get_output_shape), where a side of less than
+    half a pixel becomes 0 and fails; here no side is below 1.
     """
     scale = short_side / min(height, width)
     tall, wide = (short_side, scale * width) if height < width else (scale * height, short_side)
     if max(tall, wide) > long_side:
         shrink = long_side / max(tall, wide)
         tall, wide = tall * shrink, wide * shrink
-    return int(tall + 0.5), int(wide + 0.5)
+    return max(1, int(tall + 0.5)), max(1, int(wide + 0.5))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
