@@ -23,6 +23,7 @@ from pretrain.errors import UsageError, first_line
 from pretrain.progress import log
 
 _NO_ROOM = (None, errno.ENOSPC, errno.EDQUOT)  # None: the library does not say
+_OF_THE_DISK = (*_NO_ROOM, errno.EFBIG, errno.EIO, errno.EROFS)
 _DRAFT = r"\..*\.\d+\.tmp"
 
 
@@ -49,7 +50,9 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
         yield temporary
     except Exception as error:
         cause = _write_error(error)
-        if cause is None or any(re.fullmatch(_DRAFT, folder.name) for folder in path.parents):
+        if cause is None or not _is_of(cause, path, temporary):
+            raise
+        if any(re.fullmatch(_DRAFT, folder.name) for folder in path.parents):
             raise  # of a file in a draft the folder is named
         needed = f"more than {_size(temporary):,}" if size is None else f"{size:,}"
         remove(temporary)
@@ -63,10 +66,9 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Rename a file or a folder: onto the disk first, then its name."""
-    if temporary.is_file():
-        _sync(temporary)
-    elif hasattr(os, "sync"):  # a folder of many files: all at once
-        os.sync()
+    for written in (*temporary.rglob("*"), temporary):
+        if not written.is_symlink():
+            _sync(written)
     os.replace(temporary, path)
     _sync(path.parent)
 
@@ -167,9 +169,7 @@ def _acquire(path: Path, timeout: float) -> AcquireReturnProxy:
     try:
         if path.exists() and not path.is_file():  # a pipe would be opened, and block its readers
             raise OSError("it is no file")
-        # one object for a path: a process does not keep itself out
-        native = FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
-        return native.acquire(timeout)
+        return _lock_of(path).acquire(timeout)
     except Timeout:
         raise
     except OSError as error:
@@ -179,10 +179,17 @@ def _acquire(path: Path, timeout: float) -> AcquireReturnProxy:
         ) from error
 
 
+def _lock_of(path: Path) -> FileLock:
+    """One object for a path: a process does not keep itself out."""
+    return FileLock(path, thread_local=False, is_singleton=True, fallback_to_soft=False)
+
+
 def _owner(path: Path) -> str:
     """What the holder of a lock wrote into it."""
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    return text.strip() or "which has not said who it is"
+    text = ""
+    with suppress(OSError):  # Windows lets nobody else read it; or it has just been given up
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+    return text or "which has not said who it is"
 
 
 def _sync(path: Path) -> None:
@@ -227,6 +234,18 @@ def _write_error(error: Exception) -> Exception | None:
     return None
 
 
+def _is_of(error: Exception, path: Path, temporary: Path) -> bool:
+    """Whether an error is about what was to be written, not a file that was read for it."""
+    names = [getattr(error, key, None) for key in ("filename", "filename2")]
+    met = [Path(os.path.abspath(name)) for name in names if isinstance(name, str | Path)]
+    path, temporary = Path(os.path.abspath(path)), Path(os.path.abspath(temporary))
+    return (
+        not met
+        or getattr(error, "errno", None) in _OF_THE_DISK
+        or any(name in (path, *path.parents) or temporary in (name, *name.parents) for name in met)
+    )
+
+
 def _message(path: Path, cause: Exception, needed: str) -> str:
     """What could not be written and why, the room needed and left, and what to do."""
     number = getattr(cause, "errno", None)
@@ -250,6 +269,7 @@ def _message(path: Path, cause: Exception, needed: str) -> str:
         message += " The one of before is unchanged."
     # a run with a checkpoint is refused without --resume
     for folder in (path.parent, path.parent.parent):
-        if (folder / "checkpoints" / "last.pth").exists():
+        is_run = (folder / "checkpoints" / "last.pth").exists()
+        if is_run and _lock_of(folder / ".lock").is_locked:  # by this process, which trains it
             return f"{message} {remedy} and give the same command with --resume {folder}."
     return f"{message} {remedy} and give the same command again."

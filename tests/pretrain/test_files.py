@@ -4,8 +4,10 @@ import errno
 import os
 import re
 import resource
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ import safetensors.torch
 import torch
 from matplotlib.figure import Figure
 
-from pretrain import torch_file
+from pretrain import files, torch_file
 from pretrain.errors import UsageError
 from pretrain.files import append, atomic, draft_folder, holder, lock, publish, write_text
 from tests.conftest import ROOT
@@ -66,10 +68,16 @@ def test_the_message_tells_room_and_remedy(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def message() -> str:
+        with pytest.raises(UsageError) as met:
+            torch_file.write(path, TENSORS)
+        return str(met.value)
+
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(UsageError) as met:
-        torch_file.write(path, TENSORS)
-    words = str(met.value)
+    # of a run that another command trained, and that has no such option
+    assert message().endswith("name another place, and give the same command again.")
+    with lock(tmp_path / "run" / ".lock", "busy"):
+        words = message()
     assert f"{path} cannot be written: No space left on device. It needs 200,000 bytes; " in words
     assert " are left on its disk. The one of before is unchanged. Make room" in words
     assert words.endswith(f"and give the same command with --resume {tmp_path / 'run'}.")
@@ -80,6 +88,8 @@ def test_the_message_tells_room_and_remedy(tmp_path, monkeypatch):
         write_text(path / "below", "x")
     with pytest.raises(ValueError, match="of the block"), atomic(path):  # no disk's error
         raise ValueError("of the block")
+    with pytest.raises(FileNotFoundError, match="nowhere"), atomic(tmp_path / "copy") as draft:
+        shutil.copyfile(tmp_path / "nowhere", draft)  # nor is it one to read
 
 
 def test_a_line_that_does_not_fit_leaves_the_log_as_it_was(tmp_path, limit):
@@ -91,7 +101,7 @@ def test_a_line_that_does_not_fit_leaves_the_log_as_it_was(tmp_path, limit):
     assert path.read_bytes() == b"one\n"
 
 
-def test_a_folder_appears_whole_and_names_what_was_asked_for(tmp_path, limit):
+def test_a_folder_appears_whole_and_names_what_was_asked_for(tmp_path, limit, monkeypatch):
     target = tmp_path / "new" / "folder"
     limit(5)
     words = rf"^{target} cannot be written"
@@ -100,7 +110,11 @@ def test_a_folder_appears_whole_and_names_what_was_asked_for(tmp_path, limit):
     assert os.listdir(tmp_path) == []
     with draft_folder(target) as folder:
         write_text(folder / "file", "x")
+        (folder / "link").symlink_to("nowhere")
+        synced = []
+        monkeypatch.setattr(files, "_sync", synced.append)
         publish(folder, target)
+    assert synced == [folder / "file", folder, target.parent]
     assert (target / "file").read_text() == "x"
 
 
@@ -113,7 +127,11 @@ HOLD = (
 )
 
 
-def test_a_lock_says_who_holds_it_and_since_when(tmp_path):
+def refuse(*_, **__):
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+
+def test_a_lock_says_who_holds_it_and_since_when(tmp_path, monkeypatch):
     path = tmp_path / "new" / ".lock"
     assert holder(path) is None
     command = [sys.executable, "-c", HOLD, str(path)]
@@ -125,6 +143,9 @@ def test_a_lock_says_who_holds_it_and_since_when(tmp_path):
     with pytest.raises(UsageError, match=rf"^busy here \({who}\)\. Wait for its end"):
         lock(path, "busy here")
     assert f"process {other.pid} on " in holder(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_text", refuse)  # as Windows does
+        assert holder(path) == "which has not said who it is"
     other.kill()
     other.wait()
     assert holder(path) is None
@@ -167,8 +188,8 @@ def test_the_lock_of_another_user(tmp_path):
 def test_windows_can_import_the_packages():
     """What only Unix has is asked for where it is used."""
     unix = re.compile("^(import|from) (fcntl|resource|pwd|grp|termios)\\b", re.MULTILINE)
-    files = [
+    code = [
         path for name in ("pretrain", "transfer", "tools") for path in (ROOT / name).rglob("*.py")
     ]
-    assert files
-    assert not [path for path in files if unix.search(path.read_text(encoding="utf-8"))]
+    assert code
+    assert not [path for path in code if unix.search(path.read_text(encoding="utf-8"))]
