@@ -2,22 +2,17 @@
 
 Mutated are result.json, grid.json, config.yaml, backbone.txt, log.jsonl, captions.json, pictures,
 detections and expected numbers: their values, their text, or what lies in their place. A file that
-is left out is named in one line, and one that is whole is not. With --full all are tried, and
-$MUTATION_SEED draws others.
+is left out is named in one line, and one that is whole is not.
 """
 
 import io
 import json
 import math
-import os
 import random
 import re
 import shutil
-import signal
 from collections import Counter
 from collections.abc import Callable
-from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -27,7 +22,10 @@ from PIL import Image
 
 from pretrain.errors import UsageError
 from pretrain.run import Run
+from tests.mutations import as_yaml, draws, mutate, mutate_text, put, time_limit
 from tests.transfer.test_report import result
+from transfer import task
+from transfer.detection.average_precision import evaluate
 from transfer.detection.detections_file import read_detections
 from transfer.detection.records import Record, Records
 from transfer.grid import GRID_FORMAT, Job, job_status
@@ -35,114 +33,9 @@ from transfer.report import read_runs, render_files, tabulate
 from transfer.report.expectations import compare, read_expected
 from transfer.report.results import FinishedRun, RunSet
 
-CASES = {"result": 400, "grid": 200, "log": 250, "captions": 200, "picture": 100, "run": 250,
-         "detections": 200, "expected": 100}  # fmt: skip
-SAMPLE = 15  # one in so many
+CASES = {"result": 500, "grid": 250, "log": 350, "captions": 250, "picture": 100, "run": 300,
+         "detections": 300, "expected": 150}  # fmt: skip
 BATCH = 20  # files in one folder of runs
-SECONDS = 20.0  # of one batch, or one file; a second or less on a free machine
-SEED = os.environ.get("MUTATION_SEED", "0")
-
-ODD: tuple[Any, ...] = (
-    None, True, 0, -1, 1.5, 10**399, -(10**30), 1e300, 5e-324, math.nan, math.inf, "", "x", "\n",
-    "\x1b[31m\x00", "=1+1", "../../x", "a" * 3000, "\ud800", [], [1, [2]], {}, {"a": {"b": None}},
-)  # fmt: skip
-
-
-def places(value: Any) -> list[tuple[Any, Any]]:
-    """(container, key) of everything inside a value."""
-    is_list = isinstance(value, list)
-    keys = range(len(value)) if is_list else value if isinstance(value, dict) else ()
-    return [(value, key) for key in keys] + [one for key in keys for one in places(value[key])]
-
-
-def mutate_value(value: Any, draw: random.Random) -> Any:
-    """One value inside is another, is missing, is nested deeply or stands under another key."""
-    value = deepcopy(value)
-    container, key = draw.choice(places(value))
-    match draw.randrange(6):
-        case 0 | 1 | 2:
-            container[key] = draw.choice(ODD)
-        case 3:
-            del container[key]
-        case 4:
-            for _ in range(draw.choice([3, 60, 350, 900])):
-                container[key] = [container[key]] if draw.random() < 0.5 else {"a": container[key]}
-        case 5:
-            other, name = draw.choice(places(value))
-            container[key] = deepcopy(other[name])
-    return value
-
-
-def mutate_text(data: bytes, draw: random.Random) -> bytes:
-    place = draw.randrange(len(data))
-    return draw.choice(
-        [
-            b"",
-            b"\x00" * 100,
-            data[:place],
-            data[place:],
-            data[:place] + data[place + 1 :],
-            data[:place] + bytes([draw.randrange(256)]) + data[place:],
-            data[:place]
-            + draw.choice([b'"', b"{", b"]", b",", b": ", b"&a *a ", b"!!x "])
-            + data[place:],
-            data[:place] + b"9" * draw.choice([400, 5000]) + data[place:],
-            data + data,
-            data.decode("utf-8", "replace").encode("utf-16"),
-            b"\xef\xbb\xbf" + data,
-            data.replace(b"\n", b"\r\n"),
-            b"[" * 3_000,
-            b'{"a":' * 3_000,
-        ]
-    )
-
-
-def put(path: Path, data: bytes, draw: random.Random | None = None) -> bool:
-    """Write a file; with `draw`, what is no file may stand there, which is returned."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    match draw.randrange(40) if draw else None:
-        case 0:
-            os.mkfifo(path)
-        case 1:
-            path.mkdir()
-        case 2:
-            path.symlink_to(path)
-        case 3:
-            path.symlink_to("nowhere")
-        case 4:
-            path.symlink_to("/dev/zero")
-        case _:
-            path.write_bytes(data)
-            return False
-    return True
-
-
-def mutate(content: Any, write: Callable[[Any], str], draw: random.Random) -> bytes:
-    if draw.random() < 0.6:
-        content = mutate_value(content, draw)
-        return write(content).encode("utf-8", "surrogatepass")
-    return mutate_text(write(content).encode(), draw)
-
-
-@contextmanager
-def time_limit():
-    """A hang is an error."""
-
-    def stop(*_):
-        raise TimeoutError
-
-    old = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, old)
-
-
-def draws(kind: str, full: bool) -> list[random.Random]:
-    count = CASES[kind] if full else -(-CASES[kind] // SAMPLE)
-    return [random.Random(f"{SEED} {kind} {case}") for case in range(count)]
 
 
 def png() -> bytes:
@@ -231,7 +124,9 @@ def job(facts: dict, folder: str) -> dict:
 
 def test_a_report_names_or_shows_each_file(tmp_path, full):
     kinds = ("result", "grid", "log", "captions", "picture")
-    cases = [(kind, n, draw) for kind in kinds for n, draw in enumerate(draws(kind, full))]
+    cases = [
+        (kind, n, draw) for kind in kinds for n, draw in enumerate(draws(kind, CASES[kind], full))
+    ]
     random.Random(1).shuffle(cases)
     counts: Counter[str] = Counter()
     for start in range(0, len(cases), BATCH):
@@ -297,13 +192,6 @@ EXPECTED = {
 }
 
 
-def write_yaml(content: Any) -> str:
-    try:
-        return yaml.safe_dump(content)
-    except RecursionError:
-        return json.dumps(content)
-
-
 def refusal(call: Callable, *arguments: Any) -> str:
     """What it says where it refuses; nothing where it does not. Anything else is an error."""
     with time_limit():
@@ -314,25 +202,87 @@ def refusal(call: Callable, *arguments: Any) -> str:
     return ""
 
 
+def is_whole_detections(data: bytes) -> bool:
+    """Each entry is of a known image and class, with a box and a score that are numbers."""
+    try:
+        rows = json.loads(data)
+        return type(rows) is list and all(map(is_detection, rows))
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError):
+        return False
+
+
+def is_detection(row: dict) -> bool:
+    names = {str(number): name for number, name in enumerate(RECORDS.classes, 1)}
+    name = row["category"] if "category" in row else names[str(row["category_id"])]
+    numbers = [*row["bbox"], row["score"]]
+    return (
+        type(row) is dict
+        and name in RECORDS.classes
+        and type(row["bbox"]) is list
+        and str(row["image_id"]) in [image.image_id for image in IMAGES]
+        and len(numbers) == 5
+        and all(type(number) in (int, float) and math.isfinite(number) for number in numbers)
+        and min(numbers[2:4]) >= 0
+    )
+
+
 def test_detections_are_whole_or_named(tmp_path, full):
-    messages = []
-    for number, draw in enumerate(draws("detections", full)):
+    ends = Counter()
+    for number, draw in enumerate(draws("detections", CASES["detections"], full)):
         path = tmp_path / f"{number}.json"
-        is_odd = put(path, mutate(DETECTIONS, json.dumps, draw), draw)
-        messages.append(refusal(read_detections, path, RECORDS))
-        assert str(path) in messages[-1] or not (is_odd or messages[-1]), messages[-1]
-    assert any(messages)
+        data = mutate(DETECTIONS, json.dumps, draw)
+        is_bad = put(path, data, draw) or not is_whole_detections(data)
+        message = refusal(lambda file: evaluate(RECORDS, read_detections(file, RECORDS)), path)
+        assert bool(message) == is_bad, (path, message)
+        assert not message or str(path) in message or " of the detections " in message, message
+        ends[is_bad] += 1
+    assert ends[True] and ends[False]
+
+
+def stated(data: bytes) -> list[dict] | None:
+    """The rows of expected numbers, each with its tolerance; None where something is wrong."""
+    try:
+        text = data.decode()
+        content = yaml.safe_load(text)
+        rows = [{"tolerance": content.get("tolerance"), **row} for row in content["rows"]]
+        assert content.keys() <= {"rows", "tolerance"}
+        assert not any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        for row in rows:
+            assert row.keys() <= {"task", "method", "metric", "value", "n", "tolerance"}
+            assert row["task"] == "pretrain"
+            assert row["metric"] in [metric.key for metric in task.by_name("pretrain").metrics]
+            assert isinstance(row["method"], str)
+            assert is_number(row["value"])
+            assert is_number(row["tolerance"])
+            assert row["tolerance"] >= 0
+            assert row.get("n") is None or (type(row["n"]) is int and 1 <= row["n"] < 2**63)
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError, AssertionError,
+            yaml.YAMLError):  # fmt: skip
+        return None
+    return rows or None
 
 
 def test_expected_numbers_are_compared_or_named(tmp_path, full):
+    """Where they are compared, a number holds that is as it was, within its tolerance."""
     table = tabulate(RunSet((FinishedRun(result("pretrain", "none", 0, 50.0)),)))
-    messages = []
-    for number, draw in enumerate(draws("expected", full)):
-        path = tmp_path / f"{number}.yaml"
-        is_odd = put(path, mutate(EXPECTED, write_yaml, draw), draw)
-        messages.append(refusal(lambda file: compare(read_expected(file), table), path))
-        assert "--check" in messages[-1] or not (is_odd or messages[-1]), messages[-1]
-    assert any(messages)
+    ends = Counter()
+    for number, draw in enumerate(draws("expected", CASES["expected"], full)):
+        path, outcomes = tmp_path / f"{number}.yaml", []
+        data = mutate(EXPECTED, as_yaml, draw)
+        rows = None if put(path, data, draw) else stated(data)
+
+        def call(file, outcomes=outcomes):
+            outcomes += compare(read_expected(file), table)
+
+        message = refusal(call, path)
+        assert bool(message) == (rows is None), (path, message)
+        assert "--check" in message or not message, message
+        for row, outcome in zip(rows or [], outcomes, strict=True):
+            is_met = row["method"] == "none" and row["metric"] == "top1"
+            is_met = is_met and row.get("n") in (None, 1)
+            assert outcome.holds == (is_met and abs(row["value"] - 50) <= row["tolerance"]), row
+        ends[rows is None] += 1
+    assert ends[True] and (ends[False] or not full)
 
 
 def test_an_unfinished_run_is_taken_up_or_named(tmp_path, full):
@@ -341,14 +291,14 @@ def test_an_unfinished_run_is_taken_up_or_named(tmp_path, full):
     finished = asdict(result("detection", "none", 0, 1.0)) | {"config": config}
     digest, backbone = {"digest": "0" * 16}, {"fingerprint": "0123456789abcdef"}
     whole: dict[str, tuple[Any, Callable]] = {
-        "config.yaml": (config, write_yaml),
+        "config.yaml": (config, as_yaml),
         "backbone.txt": (backbone["fingerprint"], str),
         "data.json": (digest, json.dumps),
         "log.jsonl": (LOG, lines),
         "result.json": (finished, json.dumps),
     }
     ends: Counter[str] = Counter()
-    for number, draw in enumerate(draws("run", full)):
+    for number, draw in enumerate(draws("run", CASES["run"], full)):
         one = Job(
             task="detection", name=f"n{number}", seed=0, backbone=backbone, config=config,
             digest=digest,

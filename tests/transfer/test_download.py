@@ -18,6 +18,7 @@ import pytest
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
+from tests.serving import serving
 from transfer import download
 from transfer.download import Address, cached_path, fetch
 
@@ -401,15 +402,8 @@ def raw():
                 pass
             self.wfile.write([*ANSWERS.values(), *GOOD_ANSWERS.values()][name])
 
-    class Quiet(socketserver.ThreadingTCPServer):
-        daemon_threads = True
-
-        def handle_error(self, *_: object) -> None: ...
-
-    with Quiet(("127.0.0.1", 0), Answer) as made:
-        threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{made.server_address[1]}"
-        made.shutdown()
+    with serving(Answer) as address:
+        yield address
 
 
 @pytest.mark.parametrize("name", [*ANSWERS, *GOOD_ANSWERS])

@@ -4,13 +4,9 @@ What is left out of a list is named; a download goes on to the right bytes or is
 gives a backbone that can be used, or is refused.
 """
 
-import copy
-import functools
 import hashlib
-import http.server
 import json
 import random
-import threading
 from typing import Any
 
 import pytest
@@ -18,72 +14,17 @@ import torch
 import yaml
 
 from pretrain.errors import UsageError
+from tests.mutations import as_yaml, draws, mutate, mutate_text, mutate_value
+from tests.serving import Quiet, serving
 from tests.transfer.formats.making import tame
 from transfer import download, formats, hub
 from transfer.download import Address, cached_path, fetch
 from transfer.formats import sidecar
 
-CASES, SAMPLE = 1000, 60
-ODD: tuple[Any, ...] = (
-    None, "", " ", 0, -1, 1.5, 10**400, True, [], {}, ["x"], {"a": 1}, "x\ny", "\x1b[31m", "\x00",
-    "http://[", "https://x:99999/y", "ftp://x/y", "é" * 300, "../..", float("nan"), "\ud800",
-)  # fmt: skip
+CASES = {"list": 150, "record": 250, "name": 400, "sidecar": 200}
 MARKS = ("", "\x00", "\n", "\xff", "é", "\u2100", ":", "://", "#", "@", "[", "..", "%", "::", " ")
 CONTENT = random.Random(2).randbytes(50_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
-
-
-def deep(depth: int) -> list:
-    return functools.reduce(lambda inner, _: [inner], range(depth), [])
-
-
-def places(content: Any) -> list[tuple[Any, Any]]:
-    """Each container in a nested value with each of its keys."""
-    if not isinstance(content, dict | list) or not content:
-        return []
-    keys = list(content) if isinstance(content, dict) else range(len(content))
-    here = [(content, key) for key in keys]
-    return here + [place for key in keys for place in places(content[key])]
-
-
-def mutate_value(content: Any, draw: random.Random) -> Any:
-    """One value of another kind, gone, deep, or another place's."""
-    content = copy.deepcopy(content)
-    container, key = draw.choice(places(content))
-    match draw.randrange(6):
-        case 0 | 1 | 2:
-            container[key] = draw.choice(ODD)
-        case 3:
-            del container[key]
-        case 4:
-            other, there = draw.choice(places(content))
-            container[key] = copy.deepcopy(other[there])
-        case 5:
-            container[key] = deep(draw.choice([60, 350, 3000]))
-    return content
-
-
-def mutate_text(text: str, draw: random.Random) -> bytes:
-    place = draw.randrange(len(text) + 1)
-    head, tail = text[:place], text[place:]
-    changed: str | bytes = draw.choice(
-        [head, head + tail[1:], head + draw.choice(MARKS) + tail, text + text, head + "*a" + tail,
-         head + "{" * draw.choice([1, 3000]) + tail, text.encode("utf-16"), tail, head + "9" * 5000,
-         head.encode() + b"\xff\xfe" + tail.encode()]
-    )  # fmt: skip
-    return changed if isinstance(changed, bytes) else changed.encode("utf-8", "surrogatepass")
-
-
-def as_json(content: Any) -> str:
-    try:
-        return json.dumps(content)
-    except RecursionError:
-        return "[" * 3000 + "]" * 3000
-
-
-def cases(kind: str, full: bool) -> list[random.Random]:
-    number = (CASES if full else SAMPLE) // 4
-    return [random.Random(f"{kind}{case}") for case in range(number)]
 
 
 @pytest.fixture(autouse=True)
@@ -105,15 +46,14 @@ def test_lists(full, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(hub, "LIST", path)
     refused: list[str] = []
     left_out = 0
-    for draw in cases("list", full):
+    for draw in draws("list", CASES["list"], full):
         structured = draw.random() < 0.7
-        changed = mutate_value(content, draw) if structured else content
-        text = as_json(changed) if draw.random() < 0.3 else None
-        try:
-            text = text or yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
-        except RecursionError:
-            text = as_json(changed)
-        data = text.encode("utf-8", "surrogatepass") if structured else mutate_text(text, draw)
+        if structured:
+            changed = mutate_value(content, draw)
+            write = draw.choice([as_yaml, as_yaml, json.dumps])
+            data = write(changed).encode("utf-8", "surrogatepass")
+        else:
+            data = mutate_text(as_yaml(content).encode(), draw)
         path.write_bytes(data)
         try:
             entries, problems = hub.read_list(path)
@@ -142,7 +82,7 @@ def test_lists(full, tmp_path, monkeypatch, capsys):
     assert left_out
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
+class Resuming(Quiet):
     """Knows no ranges; a part is begun again."""
 
     def do_GET(self) -> None:
@@ -156,15 +96,11 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(CONTENT[start:])
 
-    def log_message(self, *_: object) -> None: ...
-
 
 @pytest.fixture
 def url():
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as server:
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/net.pth"
-        server.shutdown()
+    with serving(Resuming) as address:
+        yield f"{address}/net.pth"
 
 
 def test_records(full, url, capsys):
@@ -176,12 +112,10 @@ def test_records(full, url, capsys):
     path.parent.mkdir(parents=True)
     refused: list[str] = []
     named = 0
-    for draw in cases("record", full):
+    for draw in draws("record", CASES["record"], full):
         is_part = draw.random() < 0.5
         content = begun if is_part else verified
-        if structured := draw.random() < 0.7:
-            content = mutate_value(content, draw)
-        data = as_json(content).encode() if structured else mutate_text(as_json(content), draw)
+        data = mutate(content, json.dumps, draw)
         for file in path.parent.iterdir():
             file.unlink()
         file = part if is_part else path
@@ -217,7 +151,7 @@ def test_names(full, monkeypatch, tmp_path):
     monkeypatch.setattr(download, "_open", nobody)
     monkeypatch.setattr(download, "_TRIES", 1)
     failures = []
-    for draw in cases("name", full):
+    for draw in draws("name", CASES["name"], full):
         name = draw.choice(NAMES)
         for _ in range(draw.choice([1, 1, 2, 4])):
             place = draw.randrange(len(name) + 1)
@@ -247,10 +181,8 @@ def test_sidecars(full, tmp_path, capsys):
         "versions": {"torch": "2"},
     }
     path, refused = file.with_suffix(".json"), []
-    for draw in cases("sidecar", full):
-        structured = draw.random() < 0.8
-        text = as_json(mutate_value(content, draw) if structured else content)
-        path.write_bytes(text.encode() if structured else mutate_text(text, draw))
+    for draw in draws("sidecar", CASES["sidecar"], full):
+        path.write_bytes(mutate(content, json.dumps, draw))
         try:
             read = formats.read(file)
         except UsageError as error:

@@ -2,11 +2,9 @@
 
 import functools
 import hashlib
-import http.server
 import json
 import os
 import re
-import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from huggingface_hub import ModelCard
 from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
 from pretrain.run import Result, Run
+from tests.serving import Quiet, serving
 from tests.transfer.formats.making import tame
 from transfer import hub, privacy, release
 
@@ -63,19 +62,11 @@ def called(*words: object, capsys) -> tuple[int, str]:
     return code, said.out + said.err
 
 
-class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, *_: object) -> None: ...
-
-
 @pytest.fixture
 def served(tmp_path):
     """The address of a loopback server that serves tmp_path/served."""
-    handler = functools.partial(Quiet, directory=str(tmp_path / "served"))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with serving(functools.partial(Quiet, directory=str(tmp_path / "served"))) as address:
+        yield address
 
 
 def test_a_release_comes_back_through_the_list(net, file, served, capsys, monkeypatch, tmp_path):
