@@ -85,16 +85,26 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
         raise UsageError(f"{name}: is nested too deeply") from error
     except Exception as error:  # PyYAML raises several of its own, and what a wrong tag leads to
         raise UsageError(f"{name}: cannot be read as YAML: {first_line(error)}") from error
-    return _check_depth(content, name)
+    return content
 
 
 class _Loader(yaml.SafeLoader):
-    """Without references, which we never write: a few of them make a file without end."""
+    """Without references, which we never write: a few of them make a file without end.
+
+    Depth ends it early: time grows with its square.
+    """
+
+    depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it holds a reference (*name)")
-        return super().compose_node(parent, index)
+        self.depth += 1
+        if self.depth > _DEEPEST + 1:
+            raise RecursionError
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)
