@@ -3,7 +3,8 @@ r"""What a file that is published must not tell: local paths, home folders, user
 `clean` takes them out of plain values, where a path becomes its last name; `search` finds them in
 files: in every text of a torch archive's pickles, of the header of safetensors, of JSON, YAML and
 Markdown, and in the bytes. Private are paths of POSIX, Windows and file://, what begins with ~,
-addresses within a network, passwords in addresses, and names (`private_names`).
+addresses within a network, passwords in addresses, and names (`private_names`) as whole words.
+Every pattern takes time linear in the text.
 """
 
 import getpass
@@ -13,14 +14,14 @@ import pickletools
 import re
 import socket
 import zipfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-_HOMES = r"(?:/home|/Users|[\\/]+Users|/var/home)[\\/]+"
+_HOMES = r"(?:/home|(?<![\\/])[\\/]+Users|/var/home)[\\/]+"
 _HOME_BYTES = (b"/home/", b"/users/", b"\\users\\")
 _WORD = r"""[^\s"'`|<>]"""
 _PRIVATE = re.compile(
@@ -33,22 +34,22 @@ _PRIVATE = re.compile(
       | (?<!\\) \\\\+ [\w.-]+ \\+ {_WORD}*
       | {_HOMES} {_WORD}*
       | (?<![\w.\\/)\]<~@-]) (?: [\w.@-]+ : )? //?
-        (?! [\\/] | (?:m/0|g/1)\w+\b ) (?= {_WORD}* [^\W\d_] ) {_WORD}+
+        (?P<bare> (?! [\\/] | (?:m/0|g/1)\w+\b ) {_WORD}+ )
       )
     """,  # /m/01abc is a class of Open Images
     re.VERBOSE,
 )
-_INSIDE = re.compile(  # an address within a network, or with a secret
-    r"(?<!hf)://([^/@]*@|(localhost|[^/.:]+|[\d.]+|\[.*\]|[^/:]+\.(local|lan|internal|intranet|corp|home))(:\d+)?(/|$))"
-    r"|[?&][^=]*(token|signature|secret|password|key)[^=]*=",
-    re.IGNORECASE,
+_INSIDE = re.compile(  # a host within a network, or a login
+    r".*@.*|([^.:]+|[\d.]+|\[.*\]|.+\.(local|lan|internal|intranet|corp|home))(:\d+)?"
 )
+_SECRET = re.compile("token|signature|secret|password|key")
 # of a user or a host that anybody may have, and what is too short to be looked for
 _COMMON = re.compile(
     "admin|anonymous|data|debian|default|ec2-user|guest|home|host|jovyan|localhost|public|root|"
     "runner|shared|ubuntu|users?|vagrant|work|.{,2}"
 )
 _PATH_FIELDS = ("data", "init", "backbone", "out")  # relative ones too
+_KEPT_FIELDS = ("arch", "classes")  # with another word in them they would be wrong
 
 
 def private_names(value: Any) -> frozenset[str]:
@@ -62,22 +63,51 @@ def private_names(value: Any) -> frozenset[str]:
     return frozenset(name for name in found if not _COMMON.fullmatch(name.lower()))
 
 
-def clean(value: Any, names: Collection[str], key: object = None) -> Any:
-    """Plain values without what is private: a path becomes its last name, a name `private`."""
+def clean(value: Any, names: Collection[str], log: Callable[[str], None], place: str = "") -> Any:
+    """Plain values without what is private: a path becomes its last name, a name `private`.
+
+    Keys, classes and architectures stay as they are: `search` finds what is private in them.
+
+    Args:
+        value: with dictionaries and lists of such values.
+        names: see `private_names`.
+        log: takes a line for each text that is replaced.
+        place: of the value, such as recipe.data.
+    """
+    key = place.rpartition(".")[2]
+    if key in _KEPT_FIELDS:
+        return value
     if isinstance(value, dict):
-        return {clean(k, names): clean(inner, names, k) for k, inner in value.items()}
+        return {
+            k: clean(inner, names, log, f"{place}.{k}".lstrip(".")) for k, inner in value.items()
+        }
     if isinstance(value, list | tuple):
-        return [clean(inner, names) for inner in value]
+        return [clean(inner, names, log, place) for inner in value]
     if not isinstance(value, str):
         return value
+
+    def replace(private: str, by: str) -> str:
+        if private != by:
+            log(f"{place}: {private!r} becomes {by!r}")
+        return by
+
     text = value.encode("utf-8", "replace").decode()
     if names:
-        text = _any_of(names).sub("private", text)
+        text = _any_of(names).sub(lambda found: replace(found[0], "private"), text)
     first = _PRIVATE.match(text)
-    is_path = first is not None and first["path"] and "://" not in text.removeprefix("file://")
+    is_path = first is not None and first["path"] and not _is_public(first)
+    is_path = is_path and "://" not in text.removeprefix("file://")
     if "\n" not in text and (is_path or (key in _PATH_FIELDS and not re.match(r"\w{2,}:", text))):
-        return _last_name(text)  # with the spaces in it
-    return _PRIVATE.sub(lambda found: found[0] if _is_public(found) else _last_name(found[0]), text)
+        return replace(text, _last_name(text))  # with the spaces in it
+    return _PRIVATE.sub(
+        lambda found: found[0] if _is_public(found) else replace(found[0], _last_name(found[0])),
+        text,
+    )
+
+
+def find_names(text: str, names: Collection[str]) -> frozenset[str]:
+    """Those of the names that stand in a text as words."""
+    return frozenset(name for name in names if _any_of([name]).search(text))
 
 
 def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -> list[str]:
@@ -97,11 +127,13 @@ def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -
             words += _any_of(names).findall(text) if names else []
             words = [word for word in words if word.rstrip(".,;:)").lower() not in allowed]
             found += [f"{path.name}, {place}: {word!r}" for word in words]
-        # a network's numbers may look like anything short
-        sure = [*_HOME_BYTES, *(name.lower().encode() for name in names if len(name) > 5)]
         if len(found) == before:
             lower = content.lower()
-            found += [f"{path.name}, its bytes: {word!r}" for word in sure if word in lower]
+            # a network's numbers may look like anything short
+            long = (name.lower().encode() for name in names if len(name) > 5)
+            words = [word for word in _HOME_BYTES if word in lower]
+            words += [word for word in long if word in lower and _stands_in(word, lower)]
+            found += [f"{path.name}, its bytes: {word!r}" for word in words]
     return list(dict.fromkeys(found))
 
 
@@ -142,14 +174,28 @@ def _texts(value: Any) -> Iterator[str]:
 
 
 def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """Names as words; those of at least six letters also inside others."""
-    words = (re.escape(name) for name in sorted(names, key=len, reverse=True))
-    whole = (word if len(word) > 5 else rf"(?<![^\W_]){word}(?![^\W_])" for word in words)
-    return re.compile("|".join(whole), re.IGNORECASE)
+    """Names as whole words; an underscore parts words."""
+    words = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
+    return re.compile(rf"(?<![^\W_])(?:{words})(?![^\W_])", re.IGNORECASE)
+
+
+def _stands_in(word: bytes, content: bytes) -> bool:
+    """Whether it is a word of its own, by letters of ASCII."""
+    return re.search(rb"(?<![a-z0-9])" + re.escape(word) + rb"(?![a-z0-9])", content) is not None
 
 
 def _is_public(found: re.Match[str]) -> bool:
-    return found["path"] is None and _INSIDE.search(found[0]) is None
+    """Of a match of `_PRIVATE`: a path without a letter, or an address that anybody may see."""
+    if found["path"] is not None:
+        return found["bare"] is not None and not re.search(r"[^\W\d_]", found["bare"])
+    address = found[0].lower().rstrip(".,;:)")
+    scheme, *others = address.split("://")
+    hosts = [re.split("[/?#]", other, maxsplit=1)[0] for other in others]
+    if scheme == "hf":  # an owner, no host
+        del hosts[0]
+    keys = (field.partition("=") for field in re.split("[?&#;]", address)[1:])
+    has_secret = any(equals and _SECRET.search(key) for key, equals, _ in keys)
+    return not has_secret and not any(map(_INSIDE.fullmatch, hosts))
 
 
 def _last_name(path: str) -> str:

@@ -21,6 +21,7 @@ from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError, shorten
 from pretrain.files import draft_folder, publish, write_text
 from pretrain.models import NAMES
+from pretrain.progress import log
 from pretrain.run import Result
 from transfer import formats, hub, privacy, task
 from transfer.cache import file_sha256
@@ -92,9 +93,9 @@ def make(release: Release, *folders: Path) -> None:
             something private is left.
     """
     public = [*release.public, release.url or ""]
-    given = " ".join([release.name, release.licence, release.repository or "", *public]).lower()
+    given = " ".join([release.name, release.licence, release.repository or "", *public])
     names = privacy.private_names(asdict(release.backbone.provenance))
-    names = frozenset(name for name in names if name.lower() not in given)
+    names -= privacy.find_names(given, names)
     release = _without_private(release, names)
     with ExitStack() as stack:
         drafts = [stack.enter_context(draft_folder(folder)) for folder in folders]
@@ -123,9 +124,16 @@ def make(release: Release, *folders: Path) -> None:
 
 
 def _without_private(release: Release, names: frozenset[str]) -> Release:
-    facts = privacy.clean(asdict(release.backbone.provenance), names)
+    """Without what is private in it; what was replaced is logged."""
+    replaced: list[str] = []
+    facts = privacy.clean(asdict(release.backbone.provenance), names, replaced.append)
     backbone = replace(release.backbone, provenance=Provenance(**facts))
-    results = [Result(**privacy.clean(asdict(result), names)) for result in release.results]
+    results = [
+        Result(**privacy.clean(asdict(result), names, replaced.append, "results"))
+        for result in release.results
+    ]
+    for line in dict.fromkeys(replaced):
+        log(f"not told in the release: {line}")
     return replace(release, backbone=backbone, results=results)
 
 

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -272,16 +273,16 @@ PLANTED = {
 }
 
 
-def test_nothing_private_is_told(net, monkeypatch, tmp_path):
+def test_nothing_private_is_told(net, monkeypatch, tmp_path, capsys):
     """Planted in the recipe, in what a foreign file states, in its source and in results."""
     monkeypatch.setattr("socket.gethostname", lambda: "pl4nted-host.cluster")
     monkeypatch.setenv("USER", "pl4nted-user")
     monkeypatch.setenv("LOGNAME", "pl4nted-user")
     planted = replace(
         COMPLETE,
-        recipe={**COMPLETE.recipe, **PLANTED, "home": {"/home/pl4nted-user": 1}},
+        recipe={**COMPLETE.recipe, **PLANTED},
         source="/home/pl4nted-user/nets/foreign.pth",
-        stated={"conventions": "timm's config.json in /home/pl4nted-user/nets", "pl4nted-user": 1},
+        stated={"conventions": "timm's config.json in /home/pl4nted-user/nets"},
         versions={"torch": "2.11 (/opt/pl4nted-env/lib)"},
     )
     described = replace(net, provenance=planted)
@@ -308,9 +309,65 @@ def test_nothing_private_is_told(net, monkeypatch, tmp_path):
     assert read.provenance.recipe["kept"] == PLANTED["kept"]
     assert read.recipe_hash is not None
     assert read.provenance.source == "foreign.pth"
+    logged = capsys.readouterr().err
+    assert "not told in the release: recipe.init: '../pl4nted-folder/start'" in logged
+    assert "not told in the release: results.data.name: 'pl4nted-user' becomes 'private'" in logged
     card = files["README.md"].decode()
     assert "43.2" in card
     assert "rival.pth" in card
+
+
+def test_names_change_no_class_and_no_key(net, monkeypatch, tmp_path):
+    """They are refused there, unless they may stand."""
+    monkeypatch.setenv("LOGNAME", "martin")
+    monkeypatch.setenv("SUDO_USER", "train")
+    recipe = COMPLETE.recipe | {"data": "world", "dataset": {"train": 1, "classes": ["martin"]}}
+    facts = replace(COMPLETE, classes=["purple martin", "martinet"], recipe=recipe)
+    described = replace(net, provenance=facts)
+    ours = release.Release(backbone=described, name="martins", licence="MIT")
+    with pytest.raises(UsageError, match="--public") as refused:
+        release.make(ours, tmp_path / "n")
+    for words in ("README.md, line 78: 'train'", "config.json, line 7: 'martin'"):
+        assert words in str(refused.value)
+    release.make(replace(ours, public=["martin", "train"]), tmp_path / "n")
+    read = Backbone.load(tmp_path / "n" / "backbone.pth").provenance
+    assert (read.classes, read.recipe) == (facts.classes, facts.recipe)
+
+
+def test_what_is_replaced_is_logged():
+    value = {
+        "recipe": {"data": "/mnt/x/world", "arch": "resnet50", "martin": 1},
+        "stated": {"notes": ["of martin_runs, in ~/a/b.pth", "martini of resnet50"]},
+        "classes": ["martin"],
+    }
+    lines: list[str] = []
+    cleaned = privacy.clean(value, ["martin", "resnet"], lines.append)
+    assert cleaned == value | {
+        "recipe": value["recipe"] | {"data": "world"},
+        "stated": {"notes": ["of private_runs, in b.pth", "martini of resnet50"]},
+    }
+    assert lines == [
+        "recipe.data: '/mnt/x/world' becomes 'world'",
+        "stated.notes: 'martin' becomes 'private'",
+        "stated.notes: '~/a/b.pth' becomes 'b.pth'",
+    ]
+    assert privacy.find_names("resnet50 of Martin's", ["martin", "resnet"]) == {"martin"}
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["://", "/", "\\", "a@", "~a", "?token", "&key", "://[", "http://[", "/home/", "file:/", "C:/",
+     "\\\\a", "/1", " /1", "a.b:", "@-.", "/Users", "//m/0a", "http://a.", "http://a?b&token"],
+)  # fmt: skip
+def test_any_text_is_searched_in_linear_time(piece, tmp_path):
+    text = piece * (60_000 // len(piece))
+    started = time.process_time()
+    for one in (text, f"http://{text}", f"C:{text}", f"a {text}'"):
+        privacy.private_names(one)
+        privacy.clean(one, ["someone"], lambda line: None)
+    (tmp_path / "a.md").write_text(text)
+    privacy.search(tmp_path, ["someone"])
+    assert time.process_time() - started < 3
 
 
 def test_what_cannot_be_taken_out_is_refused(net, monkeypatch, tmp_path):
