@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -66,11 +66,22 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
 
 def publish(temporary: Path, path: Path) -> None:
     """Rename a file or a folder: onto the disk first, then its name."""
-    for written in (*temporary.rglob("*"), temporary):
-        if not written.is_symlink():
-            _sync(written)
-    os.replace(temporary, path)
-    _sync(path.parent)
+    publish_all({temporary: path})
+
+
+def publish_all(paths: Mapping[Path, Path]) -> None:
+    """Rename several, old path to new: all onto the disk first, then name after name.
+
+    A kill can come between two names, not between two writes.
+    """
+    for temporary in paths:
+        for written in (*temporary.rglob("*"), temporary):
+            if not written.is_symlink():
+                _sync(written)
+    for temporary, path in paths.items():
+        os.replace(temporary, path)
+    for folder in {path.parent for path in paths.values()}:
+        _sync(folder)
 
 
 @contextmanager

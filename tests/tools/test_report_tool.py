@@ -13,8 +13,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-import pretrain.files
-import transfer.report
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
 from tests.transfer.test_report import result
@@ -99,24 +97,25 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_a_report_is_five_new_files_or_the_old_ones(failing, call, tmp_path, monkeypatch):
     out, calls = tmp_path / "runs" / "out", []
 
-    def publish(*arguments) -> None:
-        calls.append(arguments)
-        if len(calls) == call:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        publish_file(*arguments)
+    def rename(source: Path, target: Path) -> None:
+        if target.parent == folder and source.suffix != ".before":
+            calls.append(target)
+            if len(calls) == call:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        rename_file(source, target)
 
     def fail_to_write(text: str) -> None:
         calls.clear()
         before = contents(tmp_path)
         with monkeypatch.context() as patch:
-            patch.setattr(module, "publish", publish)
+            patch.setattr(os, "replace", rename)
             with pytest.raises(UsageError, match=r"report.html cannot be written: No space left"):
                 write_files(out, dict.fromkeys(names, text))
         assert contents(tmp_path) == before
         assert len(calls) == call
 
-    publish_file = pretrain.files.publish
-    module = pretrain.files if failing == "write" else transfer.report
+    rename_file, draft = os.replace, out / f".report.html.{os.getpid()}.tmp"
+    folder = draft if failing == "write" else out
     names = ["report.md", "report.html", "report.csv", "cells.csv", "report.tex"]
     fail_to_write("1")
     assert list(tmp_path.iterdir()) == []
@@ -129,6 +128,15 @@ def test_a_report_is_five_new_files_or_the_old_ones(failing, call, tmp_path, mon
     write_files(out, dict.fromkeys(names, "2"))
     texts = {Path(name).name: content for name, content in contents(out).items()}
     assert texts == {**dict.fromkeys(names, b"2"), "result.json": b"{}"}
+
+
+def test_nothing_but_renames_lies_between_the_files_of_a_report(tmp_path, monkeypatch):
+    events: list[str] = []
+    sync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (events.append("sync"), sync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (events.append("name"), rename(*paths)))
+    write_files(tmp_path, dict.fromkeys("abcde", "text"))
+    assert events[-7:] == ["sync", *["name"] * 5, "sync"]
 
 
 def test_a_folder_of_a_report_s_name_is_left_alone(runs, capsys):

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pretrain.errors import UsageError
-from pretrain.files import draft_folder, publish, write_text
+from pretrain.files import draft_folder, publish_all, write_text
 from pretrain.run import Result
 from transfer.report.flat import cells_csv, runs_csv
 from transfer.report.latex import to_latex
@@ -72,6 +72,8 @@ def render_files(table: Table, run_set: RunSet, log: Log = lambda line: None) ->
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
     """Write {name: content} into a folder, all or none; nothing else in it is touched.
 
+    A kill among the renames at the end leaves some new and some old ones, each of them whole.
+
     Raises:
         UsageError: one cannot be written; those of before are unchanged.
     """
@@ -84,8 +86,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
             if (folder / name).is_file():
                 shutil.copy2(folder / name, draft / f"{name}.before")
         try:
-            for name in files:
-                publish(draft / name, folder / name)
+            publish_all({draft / name: folder / name for name in files})
         except BaseException:
             for name in files:
                 if (before := draft / f"{name}.before").exists():
