@@ -36,7 +36,7 @@ class Expected(Struct, frozen=True, kw_only=True):
     metric: str
     value: Number
     tolerance: Annotated[float, Meta(ge=0, le=1e12)]
-    n: Annotated[int, Meta(ge=1)] | None = None
+    n: Annotated[int, Meta(ge=1, le=2**63 - 1)] | None = None
     against: str | None = None
     arch: str | None = None
     recipe: str | None = None
