@@ -16,6 +16,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -150,9 +151,15 @@ def run_embedded(options: argparse.Namespace, tools: Path) -> None:
     if len(seeds) < _ENOUGH:
         print(
             f"So few replicates show that the chain works, not which backbone is better; the same "
-            f"command with --seeds {' '.join(map(str, range(_ENOUGH)))} goes on to {_ENOUGH}."
+            f"command with --seeds {' '.join(map(str, enough_seeds(seeds)))} goes on to {_ENOUGH}."
         )
     sys.exit(0 if reported and not failed and len(done) == len(jobs) else 1)
+
+
+def enough_seeds(seeds: Sequence[int]) -> list[int]:
+    """Those of before, and the smallest others."""
+    others = (seed for seed in range(_ENOUGH) if seed not in seeds)
+    return sorted([*seeds, *others][:_ENOUGH])
 
 
 if __name__ == "__main__":

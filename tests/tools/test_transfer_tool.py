@@ -505,7 +505,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     from pretrain.config import PretrainConfig
     from pretrain.run import plain
     from tools.support.command import load_config, run_main
-    from tools.transfer import main
+    from tools.transfer import enough_seeds, main
     from transfer import task
     from transfer.report import read_runs, tabulate, to_markdown
 
@@ -590,5 +590,6 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         assert row["backbone"] == told | before
     assert "Look at: out/report.html\nSo few replicates show that the chain works, not" in said
     assert "with --seeds 0 1 2 3 4 goes on to 5." in said
+    assert enough_seeds([7]) == [0, 1, 2, 3, 7]  # what is trained is not forgotten
     assert sorted(os.listdir("out/synthetic_shapes")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
