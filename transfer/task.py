@@ -102,7 +102,8 @@ class Task:
     build: str
     """(backbone, config) -> setup: reads the data and builds the network, so that every mistake of
     a user shows before anything is trained. `setup.data_summary` is what the result says of the
-    data, as far as it is known by then."""
+    data, as far as it is known by then; `setup.files`, a `pretrain.data_digest.DataFiles`, what it
+    was read from: by their digest the grid tells whether a result is of this data."""
     finetune: str
     """(backbone, config, run, fabric, *, stop_after) -> Result."""
     metrics: tuple[Metric, ...]

@@ -16,6 +16,7 @@ PACKAGE = '''
 from dataclasses import dataclass
 from pathlib import Path
 
+from pretrain.data_digest import DataFiles
 from pretrain.run import Result, plain
 from transfer.task import DemoData, Metric, Task
 
@@ -38,6 +39,7 @@ class ToySetup:
 
     marks: str
     data_summary: dict
+    files: DataFiles
 
 
 def resolved(config):
@@ -54,8 +56,10 @@ def draw(root, *, ones, zeros):
 
 
 def build(backbone, config):
-    marks = (Path(config.data) / "marks.txt").read_text()
-    return ToySetup(marks, {"name": Path(config.data).name, "train": len(marks)})
+    file = Path(config.data) / "marks.txt"
+    marks, files = file.read_text(), DataFiles((file.parent,), [], [file])
+    summary = {"name": file.parent.name, "train": len(marks), **files.summary}
+    return ToySetup(marks, summary, files)
 
 
 def finetune(backbone, config, run, fabric, *, stop_after=None):
