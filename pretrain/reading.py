@@ -21,6 +21,7 @@ from pretrain.errors import UsageError, first_line
 LARGEST = 16 * 2**20
 """Bytes; our own files have ten thousand."""
 _LARGEST_YAML = 256 * 2**10  # a configuration has two thousand, and parsing is slow
+_MOST_NODES = 2**18  # more than such a file has without references
 _DEEPEST = 50
 
 Number = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
@@ -77,7 +78,7 @@ def read_json(path: Path, name: str | None = None, largest: int = LARGEST) -> An
 
 
 def read_yaml(path: Path, name: str | None = None) -> Any:
-    """What a YAML file of ours holds; UsageError where it cannot be read, see `read_bytes`."""
+    """What a YAML file holds; UsageError where it cannot be read, see `read_bytes`."""
     text, name = read_text(path, name, _LARGEST_YAML), name or str(path)
     try:
         content = yaml.load(text, _Loader)
@@ -85,25 +86,36 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
         raise UsageError(f"{name}: is nested too deeply") from error
     except Exception as error:  # PyYAML raises several of its own, and what a wrong tag leads to
         raise UsageError(f"{name}: cannot be read as YAML: {first_line(error)}") from error
-    return content
+    return _check_depth(content, name)
 
 
 class _Loader(yaml.SafeLoader):
-    """Without references, which we never write: a few of them make a file without end.
+    """References (*name) count as what they refer to: a few of them make a file without end.
 
     Depth ends it early: time grows with its square.
     """
 
-    depth = 0
+    depth = nodes = 0
+
+    def __init__(self, stream: Any) -> None:
+        super().__init__(stream)
+        self.nodes_of = dict[str, int]()
 
     def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("it holds a reference (*name)")
+        event: Any = self.peek_event()
+        is_reference, before = isinstance(event, yaml.AliasEvent), self.nodes
+        if is_reference and event.anchor in self.anchors.keys() - self.nodes_of.keys():
+            raise yaml.YAMLError(f"*{event.anchor} stands inside what it refers to")
+        self.nodes += self.nodes_of.get(event.anchor, 0) if is_reference else 1
+        if self.nodes > _MOST_NODES:
+            raise yaml.YAMLError("its references (*name) come to too many values")
         self.depth += 1
         if self.depth > _DEEPEST + 1:
             raise RecursionError
         node = super().compose_node(parent, index)
         self.depth -= 1
+        if event.anchor and not is_reference:
+            self.nodes_of[event.anchor] = self.nodes - before
         return node
 
     def construct_scalar(self, node: Any) -> Any:

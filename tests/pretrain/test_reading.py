@@ -1,0 +1,31 @@
+"""Files that users write: what a short one may come to."""
+
+import pytest
+
+from pretrain.errors import UsageError
+from pretrain.reading import read_yaml
+
+
+def test_references_are_followed_to_an_end(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("a: &a {x: 1, y: [2]}\nb: *a\nc: {<<: *a, x: 3}\n")
+    a = {"x": 1, "y": [2]}
+    assert read_yaml(path) == {"a": a, "b": a, "c": {**a, "x": 3}}
+
+
+@pytest.mark.parametrize(
+    ("first", "line", "said"),
+    [
+        ("[x]", "[" + ", ".join(["*r{0}"] * 9) + "]", "come to too many values"),
+        ("{{k: 1}}", "{{<<: [" + ", ".join(["*r{0}"] * 9) + "]}}", "come to too many values"),
+        ("[x]", "[*r{1}]", "stands inside what it refers to"),
+        ("[x]", "[*r{0}]", "nested too deeply"),
+        ("[x]", "[*none]", "undefined alias"),
+    ],
+)
+def test_references_without_end_are_refused(first, line, said, tmp_path):
+    path = tmp_path / "a.yaml"
+    lines = [f"r{n + 1}: &r{n + 1} {line.format(n, n + 1)}\n" for n in range(60)]
+    path.write_text(f"r0: &r0 {first.format()}\n{''.join(lines)}")
+    with pytest.raises(UsageError, match=rf"a\.yaml: .*{said}"):
+        read_yaml(path)
