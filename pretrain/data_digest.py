@@ -64,18 +64,17 @@ class DataFiles:
         """As the files are at the first call; one that cannot be read counts as such."""
         root = os.fsencode(os.path.abspath(self.roots[0]))
         folder, key = cache_folder() / "digests", hashlib.sha256(root).hexdigest()[:16]
+        memories = folder / f"{key}.json", folder / f"{key}-{self.by}.json"
         hash_image = hash_sample if self.by == "sample" else _hash_both
-        annotations = hash_files(self._by_name(self.annotations), folder / f"{key}.json")
-        images = hash_files(
-            self._by_name(self.images), folder / f"{key}-{self.by}.json", hash_image
-        )
+        annotations = hash_files(self._by_name(self.annotations), memories[0])
+        images = hash_files(self._by_name(self.images), memories[1], hash_image)
         sampled = {name: text and text[:32] for name, text in images.items()}
         parts = _file_set(annotations), _file_set(sampled)
         number = _hash(f"{value}" for part in parts for value in part)
         digest = Digest(annotations=parts[0], images=parts[1], digest=number)
         if self.by == "bytes":
             digest["digest_bytes"] = _file_set(images).content
-        _forget(folder)
+        _forget(folder, but=memories)
         return digest
 
     @property
@@ -84,17 +83,28 @@ class DataFiles:
         return {key: str(text) for key, text in self.digest.items() if key.startswith("digest")}
 
     def _by_name(self, paths: Iterable[str | Path]) -> dict[str, str]:
-        prefixes = ["" if str(root) == "." else os.path.join(root, "") for root in self.roots]
-        prefixes.sort(key=len, reverse=True)
-        files = {}
+        """Each file by its name: below a root, or below the common folder of those elsewhere."""
+        roots = [str(root) for root in self.roots if str(root) != "."]
+        roots += map(os.path.abspath, self.roots)
+        prefixes = sorted((os.path.join(root, "") for root in roots), key=len, reverse=True)
+        files, elsewhere = dict[str, str](), list[str]()
+
+        def add(path: str, name: str) -> None:
+            name = name.replace(os.sep, "/")
+            while files.setdefault(name, path) != path:  # one of that name is below another root
+                name += "'"
+
         for path in map(str, paths):
-            for prefix in prefixes:
-                if path.startswith(prefix):
-                    name = path[len(prefix) :]
+            for place in (path, os.path.abspath(path)):
+                if prefix := next(filter(place.startswith, prefixes), None):
+                    add(path, place[len(prefix) :])
                     break
             else:
-                name = os.path.basename(path)
-            files[name.replace(os.sep, "/")] = path
+                elsewhere.append(path)
+        if elsewhere:
+            common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in elsewhere])
+            for path in elsewhere:
+                add(path, os.path.relpath(path, common))
         return files
 
 
@@ -105,6 +115,12 @@ def read_digest(path: Path) -> Digest:
         UsageError: it cannot be read.
     """
     return check(read_json(path), Digest, str(path)) if path.exists() else {}
+
+
+def is_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether both have a digest, and nothing differs between them."""
+    both = before.get("digest") and now.get("digest")
+    return bool(both) and not describe_changes(before, now)
 
 
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -139,8 +155,11 @@ def _hash(texts: Iterable[str]) -> str:
     return hashlib.blake2b(content, digest_size=8).hexdigest()
 
 
-def _forget(folder: Path) -> None:
-    """Remove the oldest memories beyond so many."""
+def _forget(folder: Path, but: Iterable[Path]) -> None:
+    """Remove the memories beyond so many that were not used for longest; `but` are used now."""
+    for path in but:
+        with suppress(OSError):
+            os.utime(path)
     with suppress(OSError):
         for path in sorted(folder.iterdir(), key=os.path.getmtime)[:-_REMEMBERED]:
             path.unlink()

@@ -29,9 +29,9 @@ from typing import Any, NotRequired, TypedDict
 import yaml
 from filelock import AcquireReturnProxy
 
-from pretrain.data_digest import describe_changes, read_digest
+from pretrain.data_digest import describe_changes, is_same, read_digest
 from pretrain.errors import UsageError
-from pretrain.files import append, lock, write_text
+from pretrain.files import append, lock, remove, write_text
 from pretrain.reading import Integer, Number, check, read_bytes, read_json, read_text, read_yaml
 
 RESULT_FORMAT = "result/2"
@@ -47,6 +47,7 @@ _ADDED: dict[str, dict[str, Any]] = {
 # micro-batch, and the run says what that changes)
 CHANGEABLE = ("loader", "accumulate", "tensorboard", "checkpoints", "cache", "digest")
 """Top-level fields of a configuration that do not make another run."""
+_PLACES = ("data", "dataset.images")  # fields that say where the data lies, not what it is
 
 
 def rename_backbone_keys(backbone: Any) -> Any:
@@ -217,7 +218,8 @@ class Run:
     ) -> None:
         """Raise UsageError where the folder is not free for this run, or for its continuation.
 
-        See `start`; of `data`, what is missing on one side counts as equal.
+        See `start`; of `data`, what is missing on one side counts as equal. None: it is yet to be
+        known, and this is asked again.
         """
         self.refuse_finished()
         path = self.folder / "config.yaml"
@@ -227,7 +229,8 @@ class Run:
         except UsageError as error:
             raise UsageError(f"{error}. Give another --out, or remove {self.folder}.") from error
         if held is not None:
-            if differing := other_run(held, dict(config)):
+            same = bool(seen) if data is None else is_same(seen, data)
+            if differing := other_run(held, dict(config), same_data=same):
                 raise UsageError(
                     f"{self.folder} was started with another configuration "
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
@@ -271,9 +274,10 @@ class Run:
         """
         self.refuse(config, backbone, data)
         self._lock = lock(self.lock_file, f"another process is working in {self.folder}")
+        self.refuse_finished()  # by that process, just now
         for folder in (self.folder, self.checkpoint.parent):
             for torn in folder.glob(".*.tmp"):
-                torn.unlink()
+                remove(torn)
         path, start = self.folder / "config.yaml", self.folder / "backbone.txt"
         seen = self.folder / "data.json"
         if not path.exists():
@@ -310,7 +314,8 @@ class Run:
     def finish(self, result: Result) -> None:
         """Write result.json, the last act of a run."""
         write_text(self.folder / "result.json", json.dumps(asdict(result), indent=2) + "\n")
-        self.lock_file.unlink(missing_ok=True)
+        with suppress(OSError):  # Windows keeps what is open
+            self.lock_file.unlink()
         self._lock = None
 
 
@@ -334,10 +339,28 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
 
 
-def other_run(held: Any, wanted: Any) -> list[str]:
-    """The differences between two configurations that make them two runs."""
-    lines = differences(held, wanted)
-    return [line for line in lines if re.split("[.:]", line)[0] not in CHANGEABLE]
+def other_run(held: Any, wanted: Any, same_data: bool = False) -> list[str]:
+    """The differences between two configurations that make them two runs.
+
+    Where the data lies is compared by where the paths lead; not at all where it is the same data.
+    """
+
+    def is_another(line: str) -> bool:
+        name = line.partition(":")[0]
+        if name in _PLACES:
+            return not same_data and _place(held, name) != _place(wanted, name)
+        return name.partition(".")[0] not in CHANGEABLE
+
+    return list(filter(is_another, differences(held, wanted)))
+
+
+def _place(config: Any, name: str) -> Any:
+    """Where the path in a field leads."""
+    for key in name.split("."):
+        config = config[key] if isinstance(config, dict) and key in config else None
+    with suppress(TypeError, ValueError):  # it is no path
+        return os.path.realpath(config)
+    return config
 
 
 def environment(device: Any) -> dict[str, Any]:

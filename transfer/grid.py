@@ -5,7 +5,6 @@ OUT/TASK/NAME-seedS. Its status is what the folder says; nothing else is kept. N
 """
 
 import json
-import os
 import re
 import shlex
 import sys
@@ -16,7 +15,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
 
-from pretrain.data_digest import describe_changes, read_digest
+from pretrain.data_digest import describe_changes, is_same, read_digest
 from pretrain.errors import UsageError
 from pretrain.files import write_text
 from pretrain.reading import read_json
@@ -118,10 +117,11 @@ def _own_result(job: Job, run: Run) -> Result:
 
 def _other_data(job: Job, run: Run, result: Result) -> list[str]:
     """What a finished run saw otherwise; results of before have no digest."""
+    nothing = ("notes", "name") if is_same(result.data, job.data) else ("notes",)
     differences = [
         f"data, {key}: {value!r} there, {job.data[key]!r} here"
         for key, value in result.data.items()
-        if key != "notes" and value != job.data.get(key, value)
+        if key not in nothing and value != job.data.get(key, value)
     ]
     if differences:
         differences += describe_changes(read_digest(run.folder / "data.json"), job.digest)
@@ -131,13 +131,11 @@ def _other_data(job: Job, run: Run, result: Result) -> list[str]:
 def _other_run(job: Job, run: Run, result: Result) -> list[str]:
     """Where a finished run was configured otherwise, or began with another backbone.
 
-    A path is compared by where it leads, a backbone by what it is.
+    A backbone is compared by what it is, not where it lies.
     """
     held = {**result.config, "backbone": job.config.get("backbone"), "task": result.task}
-    here, there = job.config.get("data"), held.get("data")
-    if here and isinstance(there, str) and os.path.realpath(here) == os.path.realpath(there):
-        held["data"] = here
-    differences = other_run(held, {**job.config, "task": job.task})
+    same = is_same(result.data, job.data)
+    differences = other_run(held, {**job.config, "task": job.task}, same_data=same)
     # a result from random weights has theirs, so what the run was given counts
     fingerprint = run.backbone or result.backbone["fingerprint"]
     expected = job.backbone["fingerprint"]

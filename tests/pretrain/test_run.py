@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from pretrain import files
 from pretrain.backbone import recipe_hash
 from pretrain.errors import UsageError
 from pretrain.files import atomic, write_text
@@ -123,8 +124,37 @@ def test_a_run_killed_as_it_began_can_begin_again(tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / ".config.yaml.7.tmp").write_text("epo")
     (tmp_path / "run" / ".lock").touch()
+    (tmp_path / "run" / ".report.html.7.tmp").mkdir()
+    (tmp_path / "run" / ".report.html.7.tmp" / "report.html").write_text("<ht")
     Run(tmp_path / "run").start({"epochs": 1})
     assert sorted(os.listdir(tmp_path / "run")) == [".lock", "config.yaml"]
+
+
+def test_a_run_that_has_just_been_finished_is_not_started_again(tmp_path, monkeypatch):
+    other = Run(tmp_path / "run")
+    other.start({"epochs": 1})
+
+    def lock(path, busy):
+        other.finish(RESULT)
+        return files.lock(path, busy)
+
+    monkeypatch.setattr("pretrain.run.lock", lock)
+    with pytest.raises(UsageError, match="finished run"):
+        Run(tmp_path / "run").start({"epochs": 1})
+
+
+def test_a_lock_that_stays_is_no_failure(tmp_path, monkeypatch):
+    """Windows does not remove what is open."""
+    run = Run(tmp_path / "run")
+    run.start({"epochs": 1})
+
+    def refuse(*_, **__):
+        raise PermissionError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        run.finish(RESULT)
+    assert run.finished
 
 
 def test_the_log_is_cut_back_to_a_checkpoint(tmp_path):

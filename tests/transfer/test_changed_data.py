@@ -142,48 +142,60 @@ def begun(request, worlds, backbone, tmp_path_factory):
     """A task, its setup on its data, and a run that began with it."""
     setup = set_up(request.param, worlds[DATA[request.param]], backbone)
     run = Run(tmp_path_factory.mktemp("begun") / "run")
-    run.start({"epochs": 1}, None, setup.files.digest)
-    return request.param, setup, run
+    config = plain(configuration(request.param, worlds[DATA[request.param]]))
+    run.start(config, None, setup.files.digest)
+    return request.param, setup, run, config
 
 
-def in_grid(name: str, root: Path, out: Path, before: dict, now: dict) -> tuple[str, str | None]:
+def in_grid(
+    name: str, there: dict, config: dict, out: Path, before: dict, now: dict
+) -> tuple[str, str | None]:
     """What a grid says of a result on the data of before, when it is to be on that of now."""
-    config = plain(configuration(name, root))
     facts = {"name": "n", "arch": "a", "method": "m", "fingerprint": "f" * 16, "recipe": None,
              "dataset": None, "epochs": None, "seed": 0}  # fmt: skip
     job = Job(task=name, name="n", seed=0, backbone=facts, config=config, data=now)
     run = Run(out / job.folder)
-    run.start(config, facts["fingerprint"])
+    run.start(there, facts["fingerprint"])
     kind = {"task": name, "metric": "m", "metrics": {}, "backbone": facts, "data": before}
-    run.finish(Result(**kind, seed=0, config=config, seconds=1.0, environment={}))
+    run.finish(Result(**kind, seed=0, config=there, seconds=1.0, environment={}))
     status = job_status(job, out)
     return status.state, status.why
 
 
 @pytest.mark.parametrize("begun", DATA, indirect=True)
 def test_a_copy_is_the_same_data(begun, worlds, backbone, tmp_path):
-    name, setup, run = begun
-    root = copy(worlds[DATA[name]], tmp_path / worlds[DATA[name]].name)
-    copied, summary = set_up(name, root, backbone), setup.data_summary
-    assert copied.data_summary == summary
-    run.refuse({"epochs": 1}, None, copied.files.digest)
-    assert in_grid(name, root, tmp_path / "grid", summary, copied.data_summary) == ("done", None)
+    """Of another path and another name; where one side has no digest, the path counts."""
+    name, setup, run, there = begun
+    root = copy(worlds[DATA[name]], tmp_path / "copied")
+    copied, summary, here = set_up(name, root, backbone), setup.data_summary, {**there}
+    here["data"] = str(root)
+    now = copied.data_summary
+    assert now["digest"] == summary["digest"]
+    run.refuse(here)  # before the digest is known
+    run.refuse(here, None, copied.files.digest)
+    with pytest.raises(UsageError, match=r"another configuration \(data: "):
+        run.refuse(here, None, {})
+    assert in_grid(name, there, here, tmp_path / "grid", summary, now) == ("done", None)
     older = {key: value for key, value in summary.items() if key != "digest"}
-    assert in_grid(name, root, tmp_path / "older", older, copied.data_summary)[0] == "done"
+    state, why = in_grid(name, there, here, tmp_path / "older", older, now)
+    assert state == "failed"
+    assert "another configuration is in this folder (data: " in why
+    again = {**now, "name": summary["name"]}
+    assert in_grid(name, here, here, tmp_path / "same", older, again) == ("done", None)
 
 
 @pytest.mark.parametrize(
     ("begun", "change"), CASES, indirect=["begun"], ids=lambda one: getattr(one, "__name__", one)
 )
 def test_a_change_is_noticed_by_resume_and_grid(begun, change, worlds, backbone, tmp_path):
-    name, setup, run = begun
+    name, setup, run, config = begun
     root = copy(worlds[DATA[name]], tmp_path / worlds[DATA[name]].name)
     change(root)
     changed, summary = set_up(name, root, backbone), setup.data_summary
     assert changed.data_summary["digest"] != summary["digest"]
     with pytest.raises(UsageError, match=r"^the data has changed since .*run was started \("):
-        run.refuse({"epochs": 1}, None, changed.files.digest)
-    state, why = in_grid(name, root, tmp_path / "grid", summary, changed.data_summary)
+        run.refuse(config, None, changed.files.digest)
+    state, why = in_grid(name, config, config, tmp_path / "grid", summary, changed.data_summary)
     assert state == "failed"
     assert "data, digest: " in why
 
@@ -310,6 +322,28 @@ def test_names_are_those_below_the_data(tmp_path, monkeypatch):
     assert digest(root, moved) == expected
 
 
+@pytest.mark.parametrize("root", ["data", "."])
+def test_images_outside_the_roots_are_told_apart(root, tmp_path, monkeypatch):
+    """By their names below the folder that they have in common, wherever that lies."""
+    (tmp_path / "data").mkdir()
+    monkeypatch.chdir(tmp_path / "data" if root == "." else tmp_path)
+
+    def digest(place):
+        images = [big(tmp_path / place / f"{split}/1.jpg", middle=9) for split in ("train", "val")]
+        big(images[1], size=50)
+        return DataFiles((Path(root),), [*images, images[0]]).digest
+
+    first = digest("here")
+    assert first["images"].files == 2
+    assert digest("there/below") == first
+
+
+def test_two_roots_may_hold_files_of_one_name(tmp_path):
+    images = [big(tmp_path / root / "1.jpg", size=40 + len(root)) for root in ("a", "bc")]
+    digest = DataFiles((tmp_path / "a", tmp_path / "bc"), images).digest
+    assert digest["images"].files == 2
+
+
 def test_what_cannot_be_read_is_no_end_of_it(tmp_path):
     """A pipe would block, a folder cannot be read, a missing file is missing."""
     os.mkfifo(tmp_path / "pipe.jpg")
@@ -344,9 +378,20 @@ def test_another_file_of_the_same_age_is_read_again(tmp_path):
 def test_a_few_folders_are_remembered(tmp_path, memory, monkeypatch):
     """A cluster's jobs unpack the same data into a new folder each."""
     monkeypatch.setattr(data_digest, "_REMEMBERED", 3)
+
+    def remembered() -> set[str]:
+        return {path.name for path in memory.iterdir()}
+
     for number in range(5):
-        assert DataFiles((tmp_path / f"{number}",), [big(tmp_path / f"{number}/a.jpg")]).digest
-    assert len(list(memory.iterdir())) == 3
+        path = big(tmp_path / f"{number}/a.jpg")
+        assert DataFiles((tmp_path / f"{number}",), [path]).digest
+        if number == 0:
+            first = remembered()
+        assert DataFiles((tmp_path / "0",), [tmp_path / "0/a.jpg"]).digest
+        for path in memory.iterdir():  # an hour passes
+            os.utime(path, (path.stat().st_mtime - 3600,) * 2)
+        assert first < remembered() or number == 0  # it is used again and again
+    assert len(remembered()) == 3
     unwritable = tmp_path / "file"
     unwritable.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(unwritable))
