@@ -23,7 +23,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
-    from_rank_zero,
+    admit,
     generator,
     optimizer_step,
     save_epoch,
@@ -57,14 +57,11 @@ def pretrain(
     # ---- set up
     setup = build(config, init)
     fingerprint = None if init is None else init.fingerprint()
-    identity = plain(config), fingerprint, from_rank_zero(fabric, lambda: setup.files.digest)
-    run.refuse(*identity)
+    start_run = admit(fabric, run, plain(config), fingerprint, setup.files)
     for line in advise(setup, config, fabric) if fabric.is_global_zero else ():
         log(f"note: {line}")
     state, loaders = setup_training(setup, config, fabric)
-    if fabric.is_global_zero:
-        run.start(*identity)
-    fabric.barrier()
+    start_run()
     loop = TrainLoop(
         run, fabric, state, loaders.train, config, num_metrics=2, stop_after=stop_after
     )

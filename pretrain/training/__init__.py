@@ -3,6 +3,7 @@
 from pretrain.training.checkpoint import save_epoch
 from pretrain.training.devices import (
     Device,
+    admit,
     from_rank_zero,
     make_fabric,
     refuse_single_values,
@@ -38,6 +39,7 @@ __all__ = [
     "Samples",
     "TrainLoop",
     "TrainState",
+    "admit",
     "check_optimizer",
     "derive",
     "from_rank_zero",

@@ -2,7 +2,7 @@
 
 import copy
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
@@ -11,7 +11,9 @@ from lightning.fabric import Fabric
 from torch import nn
 
 from pretrain.config import Precision
+from pretrain.data_digest import DataFiles, Digest
 from pretrain.errors import UsageError
+from pretrain.run import Run
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda", "mps"]
@@ -62,10 +64,44 @@ def make_fabric(
 
 
 def from_rank_zero(fabric: Fabric, compute: Callable[[], T]) -> T:
-    """What process 0 computes, in every process, however long they wait for it."""
+    """What process 0 computes, in every process, however long they wait for it.
+
+    A UsageError that it meets is raised in every process.
+    """
+    value: T | None = None
+    error: UsageError | None = None
     with fabric.rank_zero_first():
-        value = compute() if fabric.is_global_zero else None
-    return fabric.broadcast(value)  # type: ignore[return-value]
+        if fabric.is_global_zero:
+            try:
+                value = compute()
+            except UsageError as met:
+                error = met
+    value, error = fabric.broadcast((value, error))
+    if error is not None:
+        raise error
+    return value  # type: ignore[return-value]
+
+
+def admit(
+    fabric: Fabric,
+    run: Run,
+    config: Mapping[str, Any],
+    backbone: str | None,
+    files: DataFiles,
+) -> Callable[[], None]:
+    """Refuse a run in every process that its folder is not free for: see `Run.refuse`.
+
+    The data is read once nothing else is in the way. Returns what starts the run: each process
+    calls it, before anything is written.
+    """
+
+    def refuse() -> Digest:
+        run.refuse(config, backbone)
+        run.refuse(config, backbone, files.digest)
+        return files.digest
+
+    digest = from_rank_zero(fabric, refuse)
+    return lambda: from_rank_zero(fabric, lambda: run.start(config, backbone, digest))
 
 
 def share_buffers(network: nn.Module, fabric: Fabric) -> None:

@@ -2,7 +2,9 @@
 
 import math
 import os
+import pickle
 import signal
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
 
@@ -17,6 +19,7 @@ from pretrain.training import (
     InMemoryLoader,
     Loader,
     derive,
+    from_rank_zero,
     generator,
     make_lr_scheduler,
     seed_ambient,
@@ -52,6 +55,33 @@ def test_any_number_of_workers_gives_the_same_bits():
     wanted = load(0)
     assert torch.equal(load(1), wanted)
     assert torch.equal(load(3), wanted)
+
+
+def test_what_process_0_cannot_use_ends_every_process():
+    class Fabric:
+        """Of two processes, one after the other."""
+
+        is_global_zero = True
+        sent = None
+
+        def rank_zero_first(self):
+            return nullcontext()
+
+        def broadcast(self, value):
+            self.sent = pickle.dumps(value) if self.is_global_zero else self.sent
+            return pickle.loads(self.sent)
+
+    def compute():
+        raise UsageError("another process is working in runs/a")
+
+    fabric = Fabric()
+    for is_zero in (True, False):
+        fabric.is_global_zero = is_zero
+        with pytest.raises(UsageError, match="another process is working in runs/a"):
+            from_rank_zero(fabric, compute)
+    for is_zero in (True, False):
+        fabric.is_global_zero = is_zero
+        assert from_rank_zero(fabric, lambda: 3) == 3
 
 
 def test_seeds_and_epochs_differ():

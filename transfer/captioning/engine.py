@@ -21,7 +21,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
-    from_rank_zero,
+    admit,
     optimizer_step,
     save_epoch,
 )
@@ -72,9 +72,7 @@ def finetune(
     """
     # ---- set up
     setup = build(backbone, config)
-    digest = from_rank_zero(fabric, lambda: setup.files.digest)
-    identity = plain(config), backbone.fingerprint(), digest
-    run.refuse(*identity)
+    start_run = admit(fabric, run, plain(config), backbone.fingerprint(), setup.files)
     words = run.folder / "vocabulary.json"
     if words.exists() and read_json(words) != list(setup.vocabulary.words):
         raise UsageError(
@@ -84,8 +82,8 @@ def finetune(
     for note in setup.notes if fabric.is_global_zero else ():
         log(note)
     state, data = setup_training(setup, config, fabric)
+    start_run()
     if fabric.is_global_zero:
-        run.start(*identity)
         write_text(words, json.dumps(setup.vocabulary.words))
     fabric.barrier()
     loop = TrainLoop(

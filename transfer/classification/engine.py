@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.backbone import Backbone, Provenance
-from pretrain.errors import Stopped
+from pretrain.errors import Stopped, UsageError
 from pretrain.files import write_text
 from pretrain.progress import bar, log
+from pretrain.reading import Number, check, read_json
 from pretrain.run import Result, Run, environment, plain
 from pretrain.training import (
     BatchSampler,
@@ -25,6 +26,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
+    admit,
     from_rank_zero,
     optimizer_step,
     save_epoch,
@@ -69,9 +71,7 @@ def finetune(
     """
     # ---- set up
     setup = build(backbone, config)
-    digest = from_rank_zero(fabric, lambda: setup.files.digest)
-    identity = plain(config), backbone.fingerprint(), digest
-    run.refuse(*identity)
+    start_run = admit(fabric, run, plain(config), backbone.fingerprint(), setup.files)
     results = from_rank_zero(fabric, lambda: _read_results(run, config))
     if "full" in config.modes:  # refuses before anything is encoded
         BatchSampler(len(setup.data.train), **train_batching(config, fabric))
@@ -81,11 +81,9 @@ def finetune(
     if {*config.modes} - {*results} - {"full"}:
         frozen = encode(setup, config, fabric)
     encoding = time.monotonic() - started
-    if fabric.is_global_zero:
-        run.start(*identity)
-        for mode, before in results.items():
-            log(f"{_TITLES[mode]}: done before, {before.metrics[f'{mode}_top1']:.2f} % top-1")
-    fabric.barrier()
+    start_run()
+    for mode, before in results.items() if fabric.is_global_zero else ():
+        log(f"{_TITLES[mode]}: done before, {before.metrics[f'{mode}_top1']:.2f} % top-1")
 
     # ---- measure, one mode after another
     for mode in config.modes:
@@ -262,12 +260,18 @@ def predict(
 
 
 def _read_results(run: Run, config: ClassificationConfig) -> dict[str, ModeResult]:
-    """The modes that the run had finished."""
-    return {
-        mode: ModeResult(**json.loads(file.read_text(encoding="utf-8")))
-        for mode in config.modes
-        if (file := run.folder / f"modes/{mode}.json").exists()
-    }
+    """The modes that the run had finished; UsageError where one of their files cannot be read."""
+    results = {}
+    for mode in config.modes:
+        file = run.folder / f"modes/{mode}.json"
+        try:
+            if file.exists():
+                found = check(read_json(file), ModeResult, str(file))
+                check(found.metrics.get(f"{mode}_top1"), Number, f"{file}: metrics.{mode}_top1")
+                results[mode] = found
+        except UsageError as error:
+            raise UsageError(f"{error}. Remove it: the mode is measured again.") from error
+    return results
 
 
 def _classifier(

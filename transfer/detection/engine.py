@@ -16,7 +16,7 @@ from pretrain.training import (
     MicroBatch,
     TrainLoop,
     TrainState,
-    from_rank_zero,
+    admit,
     optimizer_step,
     save_epoch,
     scoring_batching,
@@ -57,15 +57,11 @@ def finetune(
     config = resolved(config)
     # ---- set up
     setup = build(backbone, config)
-    digest = from_rank_zero(fabric, lambda: setup.files.digest)
-    identity = plain(config), backbone.fingerprint(), digest
-    run.refuse(*identity)
+    start_run = admit(fabric, run, plain(config), backbone.fingerprint(), setup.files)
     state, loader = setup_training(setup, config, fabric)
-    if fabric.is_global_zero:
-        run.start(*identity)
-        for note in (f"engine {config.engine}", *setup.data.notes):
-            log(f"note: {note}")
-    fabric.barrier()
+    start_run()
+    for note in (f"engine {config.engine}", *setup.data.notes) if fabric.is_global_zero else ():
+        log(f"note: {note}")
     loop = TrainLoop(
         run, fabric, state, loader, config, num_metrics=len(LOSSES), stop_after=stop_after
     )

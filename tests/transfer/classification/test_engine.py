@@ -215,6 +215,13 @@ def test_finished_modes_are_not_computed_again(first, three, small, cache, tmp_p
             engine.finetune(small, options, Run(tmp_path), CPU)
     monkeypatch.setattr(engine, "train_classifier", interrupted)
     monkeypatch.setattr(engine, "encode", interrupted)  # nor is any image looked at
+    file = tmp_path / "modes" / "linear.json"
+    whole = file.read_text()
+    for torn in ("{", '{"x": 1}', '{"metrics": {}, "predicted": [], "left_out": []}'):
+        file.write_text(torn)
+        with pytest.raises(UsageError, match=rf"^{file}: .*\. Remove it: the mode is measured"):
+            engine.finetune(small, options, Run(tmp_path), CPU)
+    file.write_text(whole)
     result = engine.finetune(small, options, Run(tmp_path), CPU)
     assert measured(result) == measured(first[0])
     assert same(first[1], tmp_path)
