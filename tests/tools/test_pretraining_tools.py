@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from pretrain.backbone import Backbone
+from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
 from tests.tools.test_tools import call, fails
 from tools.support import prove_resume
+from tools.support.training import _run_folder
 
 
 def run(tool: str, *words: object) -> None:
@@ -115,6 +117,16 @@ def test_another_data_set_is_another_run(tmp_path, monkeypatch, worlds, capsys):
     done = call("pretrain", "--data", worlds["classification"], *words, cwd=tmp_path)
     assert "resuming runs/pretrain-demo after" in done.stderr
     assert (tmp_path / "runs/pretrain-demo/result.json").exists()
+
+
+@pytest.mark.parametrize("content", [b"a: [", b"- a", b"[" * 900, b"\xff\xfe\x00", b"a: *b"])
+def test_a_neighbour_that_cannot_be_read_is_left_out(content, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("runs/pretrain-a").mkdir(parents=True)
+    Path("runs/pretrain-a/config.yaml").write_bytes(content)
+    run = _run_folder("pretrain", PretrainConfig(name="a"), None, "auto")
+    assert run.folder == Path("runs/pretrain-a-2")
+    assert "left out: runs/pretrain-a/config.yaml: " in capsys.readouterr().err
 
 
 def test_prove_resume_is_offered_by_the_tool(capsys, monkeypatch, worlds):

@@ -7,10 +7,9 @@ from itertools import chain, count
 from pathlib import Path
 from typing import Any, Generic
 
-import yaml
-
 from pretrain.errors import UsageError
 from pretrain.progress import log
+from pretrain.reading import check, read_yaml
 from pretrain.run import Result, Run, other_run, plain
 from tools.support.backbone_options import load
 from tools.support.command import (
@@ -183,11 +182,16 @@ def _run_folder(task: str, config: Any, out: str | None, resumed: str | None) ->
 
 
 def _is_run_of(run: Run, config: Any) -> bool:
+    """Whether a folder holds a run of this configuration; one that cannot be read is named."""
     path = run.folder / "config.yaml"
     if not path.exists():
         return False
+    try:
+        there = check(read_yaml(path), dict, str(path))
+    except UsageError as error:
+        log(f"note: left out: {error}")
+        return False
     here = plain(config)
-    there = yaml.safe_load(path.read_text(encoding="utf-8"))
     if here["data"] is None:  # the folder of the synthetic shapes is filled in later
         here["data"] = there.get("data")
     if here.get("engine") == "auto":  # so is the library that was found
