@@ -3,6 +3,7 @@
 import os
 import sys
 import tarfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,19 @@ FIXTURES = ROOT / "tests" / "fixtures"
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="Generated inputs: all, not a sample.")
+
+
+@contextmanager
+def limited(most: int):
+    """No file of this process, or of one that it starts, can be longer; -1: as it was."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(scope="session")

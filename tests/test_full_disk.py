@@ -6,33 +6,41 @@ own error; other points are a folder, a sync and a renaming that fail.
 
 import contextlib
 import errno
+import functools
+import importlib
+import io
 import json
 import os
+import pickle
 import random
 import re
-import resource
 import shutil
 import subprocess
 import tarfile
+from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
 from PIL import Image
 
-import pretrain.data.check
-import transfer.captioning.scores.meteor.data
-import transfer.detection.yolo
-import transfer.download
 from pretrain import files, synthetic
-from tests.conftest import ROOT
-from tests.tools.test_transfer_tool import TINY
+from pretrain.data.cifar import LAYOUTS
+from pretrain.errors import UsageError
+from tests.conftest import ROOT, limited
+from tests.serving import Quiet, serving
+from tests.tools.test_transfer_tool import STUB, TINY, job
+from tools.support import grid_run
 
 SMALL = "--loader.workers 0 --device cpu --out out"
 RUNS = {
     "pretrain": f"pretrain --data {{classification}} {SMALL} --model.arch test_resnet --epochs 2 "
-    "--dataset.image_size 32 --batch_size 20 --checkpoints.best true --tensorboard true",
+    "--dataset.image_size 32 --batch_size 20",
+    "pretrain_more": f"pretrain --data {{classification}} {SMALL} --model.arch test_resnet "
+    "--epochs 2 --dataset.image_size 32 --checkpoints.best true --tensorboard true",
     "classification": f"finetune_cls --backbone {{backbone}} --data {{classification}} {SMALL} "
     "--epochs 1 --batch_size 10 --dataset.image_size 32",
     "detection": f"finetune_det --backbone {{resnet}} --data {{detection}} {SMALL} "
@@ -55,12 +63,15 @@ OVER = {
 NEW = {
     "export": "export --backbone {backbone} --to timm,safetensors,onnx,backbone --out out",
     "export_others": "export --backbone {resnet18} --to detectron2,torchvision --out out",
+    "report_docs": "report {runs} --out out --docs page.md",
     "release": "release --backbone {backbone} --name ours --allow-unknown --out out --to copy",
     "evaluate": "evaluate --backbone {backbone} --data {classification} --workers 0 --device cpu "
     "--out out",
     "voc": "prepare_data voc --data data --val-fraction 0.3",
     "yolo": "prepare_data yolo --data data",
     "imagenet": "prepare_data imagenet --check data --repair --sample 0",
+    "cifar": "prepare_data cifar --check data --repair",
+    "download": "download {url} --trust",
     "synthetic": "synthetic",
 }
 TOOLS = RUNS | OVER | NEW
@@ -73,8 +84,8 @@ SAMPLE = {"pretrain": 1, "score_captions": 2, "voc": 2, "synthetic": 2}  # point
 @pytest.fixture(scope="module")
 def given(worlds, backbone_file, tmp_path_factory):
     """A function from a word of a command to its file, made when it is first asked for."""
-    made: dict[str, Path] = {}
-    folder = tmp_path_factory.mktemp("given")
+    made: dict[str, Any] = {}
+    folder, stack = tmp_path_factory.mktemp("given"), contextlib.ExitStack()
 
     def trained(name: str) -> Path:
         place = folder / name
@@ -93,11 +104,16 @@ def given(worlds, backbone_file, tmp_path_factory):
         tame("resnet18").save(folder / "resnet18.pth")
         return folder / "resnet18.pth"
 
+    def url() -> str:
+        handler = functools.partial(Quiet, directory=str(backbone_file.parent))
+        return f"{stack.enter_context(serving(handler))}/{backbone_file.name}"
+
     makers = {
         **{name: lambda path=path: path for name, path in worlds.items()},
         "configs": lambda: ROOT / "configs",
         "resnet": lambda: backbone_file,
         "resnet18": resnet18,
+        "url": url,
         "runs": lambda: ROOT / "docs" / "results" / "embedded_grid",
         "images": lambda: worlds["detection"] / "JPEGImages",
         "tiny": lambda: write("tiny.yaml", TINY),
@@ -109,16 +125,30 @@ def given(worlds, backbone_file, tmp_path_factory):
         "captioner": lambda: trained("captioning"),
     }
 
-    def look_up(word: str) -> Path:
+    def look_up(word: str) -> Any:
         if word not in made:
             made[word] = makers[word]()
         return made[word]
 
-    return look_up
+    with stack:
+        yield look_up
 
 
 def prepare(name: str, look_up) -> None:
-    """The data set that a tool changes, in the working directory."""
+    """What a tool changes, in the working directory."""
+    if name == "report_docs":
+        Path("page.md").write_text("<!-- report -->\n<!-- /report -->\n")
+    if name == "cifar":
+        Path("data").mkdir()
+        layout, pixels = LAYOUTS[0], np.zeros((2, 3072), np.uint8)
+        batch = {"data": pixels, layout.labels: [0, 1]}
+        with tarfile.open("data/cifar-10-python.tar.gz", "w:gz") as archive:
+            for file in (layout.meta, *layout.train, layout.test):
+                content = {layout.names: ["a", "b"]} if file == layout.meta else batch
+                packed = io.BytesIO(pickle.dumps(content, protocol=2))
+                entry = tarfile.TarInfo(f"{layout.folder}/{file}")
+                entry.size = len(packed.getbuffer())
+                archive.addfile(entry, packed)
     if name == "voc":
         shutil.copytree(look_up("detection"), "data", ignore=shutil.ignore_patterns("ImageSets"))
     if name == "yolo":
@@ -148,9 +178,6 @@ def prepare(name: str, look_up) -> None:
 
 def call(name: str, look_up, *more: str) -> tuple[int, str]:
     """Run a tool in this process: its exit code and its last `error: ` line."""
-    import importlib
-    import io
-
     from tools.support.command import run_main
 
     tool, *words = TOOLS[name].split()
@@ -169,7 +196,7 @@ def call(name: str, look_up, *more: str) -> tuple[int, str]:
             run_main(lambda: main([*words, *more]))
         except SystemExit as ended:
             code = int(ended.code or 0)
-    if name == "imagenet" and code == 1:  # repaired, but these are not all images of ImageNet
+    if name in ("imagenet", "cifar") and code == 1:  # repaired, but these are not all its images
         code = 0
     assert "Traceback" not in said.getvalue()
     errors = [line for line in said.getvalue().splitlines() if line.startswith("error: ")]
@@ -192,6 +219,8 @@ def whole(path: Path) -> bool:
             Image.open(path).load()
         case ".html":
             return path.read_text().rstrip().endswith("</html>")
+        case ".md" if path.name == "page.md":
+            return path.read_text().endswith("<!-- /report -->\n")
     return True
 
 
@@ -200,7 +229,9 @@ def contents() -> dict[str, bytes]:
     return {
         str(path): path.read_bytes()
         for path in sorted(Path().rglob("*"))
-        if path.is_file() and path.name != ".lock" and path.parts[0] not in ("cache", "features")
+        if path.is_file()
+        and not path.name.endswith(".lock")
+        and path.parts[0] not in ("cache", "features")
     }
 
 
@@ -236,7 +267,7 @@ class Disk:
 
     @contextlib.contextmanager
     def draft(self, path: Path, size: int | None = None):
-        if path.name == ".lock" or "cache" in path.parts or "features" in path.parts:
+        if path.name.endswith(".lock") or "cache" in path.parts or "features" in path.parts:
             with REAL(path, size) as temporary:
                 yield temporary
             return
@@ -276,27 +307,20 @@ class Disk:
 
 
 REAL = files.draft
-
-
-@contextlib.contextmanager
-def limited(most: int):
-    """No file of this process can be longer."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+SOURCES = [path for top in ("pretrain", "transfer", "tools") for path in (ROOT / top).rglob("*.py")]
+MODULES = [  # each has the name of its own
+    importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    for path in SOURCES
+    if re.search(r"^(from pretrain\.files import .*\bdraft\b|def draft\()", path.read_text(), re.M)
+]
 
 
 @pytest.fixture
 def on(monkeypatch):
     """A function that puts the writes of all modules on a disk."""
-    modules = (files, pretrain.data.check, transfer.captioning.scores.meteor.data,
-               transfer.detection.yolo, transfer.download)  # fmt: skip
 
     def use(disk: Disk) -> Disk:
-        for module in modules:
+        for module in MODULES:
             monkeypatch.setattr(module, "draft", disk.draft)
         return disk
 
@@ -313,7 +337,8 @@ def again(name: str, error: str, look_up) -> None:
 def test_a_full_disk_is_a_message(name, given, on, tmp_path, monkeypatch, full):
     if not full and name not in SAMPLE:
         pytest.skip("--full runs all tools")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    # a download is written to the cache, which is not looked at otherwise
+    monkeypatch.setenv("XDG_CACHE_HOME", "out" if name == "download" else str(tmp_path / "cache"))
 
     def new(folder: str) -> None:
         (tmp_path / folder).mkdir()
@@ -340,8 +365,8 @@ def test_a_full_disk_is_a_message(name, given, on, tmp_path, monkeypatch, full):
         older = contents()
         on(Disk(number, kind, limit))
         code, error = call(name, given)
-        if code == 0:  # an image was moved, whatever its size; a folder was not needed
-            assert kind == "mkdir" or name == "imagenet", point
+        if code == 0:  # an image was moved, whatever its size
+            assert name == "imagenet", point
             assert essence() == wanted, point
             continue
         assert code == 2, point
@@ -377,7 +402,7 @@ def small_disk(tmp_path, full):
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_real_file_system(name, given, small_disk, tmp_path, monkeypatch):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", "out" if name == "download" else str(tmp_path / "cache"))
     for word in re.findall(r"\{(\w+)\}", TOOLS[name]):
         given(word)
     (tmp_path / "reference").mkdir()
@@ -405,3 +430,61 @@ def test_a_real_file_system(name, given, small_disk, tmp_path, monkeypatch):
 def pages() -> int:
     """Blocks of 4,096 bytes of all files in the working directory."""
     return sum(-(-path.stat().st_size // 4096) for path in Path().rglob("*") if path.is_file())
+
+
+# ---- a grid: its own files, and those of its jobs
+
+LIMITED = f"""
+import os, resource, runpy, sys
+sys.path[0] = {str(ROOT)!r}
+from tools.support.command import run_main
+limits = int(os.environ["LIMIT"]), resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+run_main(lambda: runpy.run_path(__file__ + ".stub"))
+"""
+
+
+def test_a_grid_on_a_full_disk(tmp_path, monkeypatch, on, full):
+    """A job's line says it, its log being cut; the grid's own is a message; the same call goes on.
+
+    The tools are stubs.
+    """
+    if not full:
+        pytest.skip("--full runs all tools")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    tools, jobs = tmp_path / "tools", [job(0), job(1)]
+    tools.mkdir()
+    (tools / "finetune_det.py").write_text(LIMITED)
+    (tools / "finetune_det.py.stub").write_text(STUB)
+
+    def run(disk: Disk, limit: int = -1) -> list[dict]:
+        on(disk)
+        monkeypatch.setenv("LIMIT", str(limit))
+        options = Namespace(out=Path("out"), jobs=1, devices=[], slurm=None)
+        grid_run.run_grid(jobs, options, tools)
+        return json.loads(Path("out/grid.json").read_text())["jobs"]
+
+    (tmp_path / "reference").mkdir()
+    monkeypatch.chdir(tmp_path / "reference")
+    run(disk := Disk())
+    wanted = essence()
+    needed = Path("out", jobs[0].folder, "result.json").stat().st_size
+    draw = random.Random("grid")
+    for turn in range(20):
+        number, kind, start, end = draw.choice(disk.points)
+        (tmp_path / f"turn{turn}").mkdir()
+        monkeypatch.chdir(tmp_path / f"turn{turn}")
+        if turn % 2:
+            limit = draw.randrange(start, end) if kind == "bytes" else 0
+            with pytest.raises(UsageError, match=r"grid\.json cannot be written: "):
+                run(Disk(number, kind, limit))
+        else:
+            limit = draw.randrange(needed)
+            for row in run(Disk(), limit):
+                assert row["state"] == "failed", limit
+                assert limit < 400 or "cannot be written: " in row["why"], (limit, row)
+        left = contents()
+        assert not [path for path in left if ".tmp" in path]
+        assert all(whole(Path(path)) for path in left)
+        assert {row["state"] for row in run(Disk())} == {"done"}
+        assert essence() == wanted
