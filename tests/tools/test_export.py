@@ -108,7 +108,7 @@ def test_detectron2_files_without_detectron2(net, here, capsys, monkeypatch):
         (["--backbone", "b.pth", "--unproved"], "it is now --unverified"),
         (["--backbone", "b.pth", "--to", "timm"], "--out is missing"),
         (["--backbone", "none.pth", "--to", "timm", "--out", "x"], "there is no file none.pth"),
-        (["--backbone", "folder", "--to", "timm", "--out", "x"], "no backbone.pth"),
+        (["--backbone", "folder", "--to", "timm", "--out", "x"], "has none of backbone.pth"),
         (["--backbone", "b.pth", "--to", "tim", "--out", "x"], "'tim'"),
         (["--backbone", "b.pth", "--to", "timm,timm", "--out", "x"], "each once"),
         (["--backbone", "b.pth", "--to", ",", "--out", "x"], "must name formats"),
@@ -184,7 +184,7 @@ def test_mistakes_in_an_export(words, said, net, here, capsys):
         ("download", ["--list", "x"], "give a NAME"),
         ("download", ["nothing"], "there is no file nothing"),
         ("inspect_backbone", ["nothing"], "there is no file nothing"),
-        ("inspect_backbone", ["."], "no backbone.pth"),
+        ("inspect_backbone", ["."], "has none of backbone.pth"),
     ],
 )
 def test_other_mistakes(tool, words, said, here, capsys):

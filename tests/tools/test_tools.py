@@ -198,7 +198,7 @@ def test_mistakes_with_a_backbone(tool, capsys, tmp_path, monkeypatch, backbone_
     for words, said in (
         ([], "--backbone is missing"),
         (["--backbone", "none.pth"], "there is no file none.pth"),
-        (["--backbone", "folder"], "no backbone.pth"),
+        (["--backbone", "folder"], "has none of backbone.pth"),
         (["--backbone", "cut.pth"], "cut short"),
         (["--backbone", "foreign.pth"], "python tools/export.py --backbone foreign.pth"),
         (

@@ -60,8 +60,8 @@ def locate(path: Path) -> Path:
     if program := describe_program(sorted(entry.name for entry in path.iterdir()), path):
         raise UsageError(program)
     raise UsageError(
-        f"the folder {path} has no backbone.pth, so it is no finished pretraining run, and no "
-        "model.safetensors, so timm has not written it. Give a backbone file."
+        f"the folder {path} has none of {', '.join(_IN_A_FOLDER)}: it is neither a finished "
+        "pretraining run, nor written by timm, transformers or torch. Give a checkpoint file."
     )
 
 

@@ -241,7 +241,8 @@ def of_timm_training(
         built["bn_eps"] = 1e-3  # so timm of before 0.5 wrote TensorFlow's
     built = {k: v for k, v in built.items() if v is not None and (k, v) not in _usual(arch).items()}
     preprocessing = None
-    if "crop_pct" in arguments:
+    # its parser writes all of them; one alone is believed too
+    if "crop_pct" in arguments or arguments.get("mean") or arguments.get("std"):
         with suppress(LookupError, TypeError, ValueError, AssertionError):
             preprocessing = of_timm(arch, None, origin, arguments)
     return preprocessing, built

@@ -102,7 +102,8 @@ def export(
         write_files(reports, f"Verified against {reports[0].target.rpartition(',')[0]}.")
         return reports, ""
     if backbone.spec.arch in VERIFIED:
-        note = f"mapping verified against detectron2 {VERIFIED_COMMIT}"
+        note = "this file was not compared: detectron2 is missing (--python names an interpreter "
+        note += f"that has it); mapping verified against detectron2 {VERIFIED_COMMIT}"
     elif unverified:
         note = "UNVERIFIED: detectron2 is missing, and no test has compared this architecture"
     else:

@@ -150,6 +150,12 @@ def test_every_wrapping_gives_the_same_weights(title, legacy, net, tmp_path):
 def test_what_the_programs_say_of_preprocessing_is_taken(net, tmp_path):
     by_timm = read(save(tmp_path / "t.pth", timm_training(net)), thin())
     assert (by_timm.spec.interpolation, by_timm.spec.crop_pct) == ("bicubic", 0.9)
+    content = timm_training(net)
+    content["args"] = argparse.Namespace(mean=[0.5] * 3, std=[0.5] * 3)  # a part of them counts
+    part = save(tmp_path / "p.pth", content)
+    assert read(part, thin()).spec.mean == (0.5, 0.5, 0.5)
+    with pytest.raises(UsageError, match="contradicts"):
+        read(part, thin(source="torchvision"))
     by_torchvision = read(save(tmp_path / "v.pth", torchvision_training(net)), thin())
     assert by_torchvision.spec.input_size == (3, 176, 176)
     assert by_torchvision.spec.crop_pct == pytest.approx(0.88)
@@ -465,7 +471,7 @@ def test_a_file_of_ours_says_itself(backbone_file, tmp_path):
 
 
 def test_folders_that_hold_nothing(tmp_path):
-    with pytest.raises(UsageError, match=r"no backbone\.pth"):
+    with pytest.raises(UsageError, match=r"none of backbone\.pth"):
         read(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps({"architecture": "resnet18"}))
     with pytest.raises(UsageError, match=r"model\.safetensors"):
