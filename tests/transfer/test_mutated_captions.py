@@ -20,11 +20,12 @@ from typing import Any
 import pytest
 
 from pretrain.errors import UsageError
+from tests.mutations import draws
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.dataset import open_captions
 from transfer.captioning.scores.files import read_references
 
-CASES, SAMPLE = 900, 72
+CASES = 75  # of each layout
 SPLITS = {"a.jpg": "train", "b.jpg": "train", "c.jpg": "val", "d.jpg": "test"}
 Written = dict[str, list[str]]  # image file -> captions
 
@@ -202,9 +203,9 @@ def check(read: Counter, written: Counter, log: list[str], exact: bool) -> None:
 def test_no_caption_is_lost_without_a_word(layout, tmp_path, full, capsys):
     name, make_rows, make_text = LAYOUTS[layout]
     refused, failures = 0, []
-    cases = (CASES if full else SAMPLE) // len(LAYOUTS)
-    for case in range(cases):
-        draw, root = random.Random(f"{layout}{case}"), tmp_path / str(case)
+    cases = draws(layout, CASES, full)
+    for case, draw in enumerate(cases):
+        root = tmp_path / str(case)
         root.mkdir()
         for image in SPLITS:
             (root / image).touch()
@@ -224,8 +225,8 @@ def test_no_caption_is_lost_without_a_word(layout, tmp_path, full, capsys):
                 refused += 1
             except Exception as error:
                 failures.append(f"{root}: {read.__name__}: {error!r:.300}")
-    assert not failures, "\n".join([f"{len(failures)} of {2 * cases}", *failures[:40]])
-    assert int(full) <= refused < 2 * cases
+    assert not failures, "\n".join([f"{len(failures)} of {2 * len(cases)}", *failures[:40]])
+    assert int(full) <= refused < 2 * len(cases)
 
 
 def _train(root: Path, path: Path, log: list[str]) -> Counter:

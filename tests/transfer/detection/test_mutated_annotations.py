@@ -22,12 +22,13 @@ import pytest
 from PIL import Image
 
 from pretrain.errors import UsageError
+from tests.mutations import draws
 from transfer.detection.coco import read_coco
 from transfer.detection.config import DatasetConfig
 from transfer.detection.records import Records
 from transfer.detection.voc import read_voc
 
-CASES, SAMPLE = 1200, 90
+CASES = 600  # of each layout
 WIDTH, HEIGHT = 60, 40
 CLASSES = ("a.b", "bird", "cat", "dog")
 # kinds of issues that keep one object out of the records
@@ -290,8 +291,8 @@ def check(records: Records, written: Written, image: str, target: int | None) ->
 def test_no_object_is_lost_without_a_word(layout, tmp_path, full):
     write = {"voc": write_voc, "coco": write_coco}[layout]
     refused, failures = 0, []
-    for case in range((CASES if full else SAMPLE) // 2):
-        draw, root = random.Random(f"{layout}{case}"), tmp_path / str(case)
+    for case, draw in enumerate(draws(layout, CASES, full)):
+        root = tmp_path / str(case)
         written = draw_objects(draw)
         image, target = write(root, written, draw)
         try:
