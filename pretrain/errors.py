@@ -24,6 +24,22 @@ def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
+def printable(text: str, most: int | None = None) -> str:
+    """One line that a terminal, a table and a spreadsheet can show: no control characters.
+
+    Args:
+        text: any.
+        most: letters that are left of it.
+    """
+    if not text.isprintable():
+        text = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").splitlines())
+        text = "".join(
+            letter if letter.isprintable() else " " if letter.isspace() else repr(letter)[1:-1]
+            for letter in text
+        )
+    return text if most is None or len(text) <= most else text[: most - 3] + "..."
+
+
 def check_ranges(section: str, config: object, **allowed: str) -> None:
     """Raise UsageError for the first field of a configuration that lies outside its range.
 

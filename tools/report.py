@@ -18,12 +18,11 @@ from pathlib import Path
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, printable
 from tools.support.command import Parser, run_main
 from transfer.report import read_runs, render_files, tabulate, to_markdown, write_files
 from transfer.report.expectations import compare, read_expected
 from transfer.report.markdown import replace_between
-from transfer.report.results import printable
 
 
 def main(argv: list[str] | None = None) -> None:

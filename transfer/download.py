@@ -28,12 +28,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
-from pretrain.cache import cache_folder
-from pretrain.errors import UsageError, first_line
-from pretrain.files import draft, lock, write_text
+from pretrain.cache import cache_folder, file_sha256
+from pretrain.errors import UsageError, first_line, printable
+from pretrain.files import draft, lock, remove, write_text
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
-from transfer.cache import file_sha256
 
 REMOTE = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
 """Schemes that fsspec reads, and the package each needs."""
@@ -155,7 +154,7 @@ def _write(path: Path, record: Any) -> None:
 
 
 def _read(path: Path, kind: Any) -> Any:
-    """The record beside a file; None where there is none, or, said in a line, no good one."""
+    """The record beside a file; None where there is none, or no good one, which is logged."""
     try:
         file = _record(path)
         return check(read_json(file), kind, str(file)) if os.path.lexists(file) else None
@@ -196,8 +195,8 @@ def _verify(address: Address, part: Path) -> str:
 
 
 def _remove(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _record(part).unlink(missing_ok=True)
+    remove(part)
+    remove(_record(part))
 
 
 def _size(part: Path) -> int:
@@ -217,16 +216,15 @@ def _receive(address: Address, part: Path, pause: Callable[[float], None]) -> No
             if tries >= _TRIES or isinstance(error.__cause__, socket.gaierror):
                 kept = "What has come is kept; the same command goes on from there. "
                 raise UsageError(
-                    f"{address.url} cannot be fetched ({_printable(error)}). "
+                    f"{address.url} cannot be fetched ({_message(error)}). "
                     f"{kept if _size(part) else ''}A file that is in the cache needs no network."
                 ) from error
             pause(min(8.0, 0.5 * 2**tries))
 
 
-def _printable(said: object) -> str:
-    """What a server or an error says, for a terminal; its class where it says nothing."""
-    text = str(said) or type(said).__name__
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:200]
+def _message(error: Exception) -> str:
+    """What an error says, for a terminal."""
+    return printable(first_line(error), 200)
 
 
 def _receive_remote(address: Address, part: Path) -> None:
@@ -245,7 +243,7 @@ def _receive_remote(address: Address, part: Path) -> None:
         ) from error
     except Exception as error:  # each service has errors of its own
         raise UsageError(
-            f"{address.url} cannot be fetched ({_printable(first_line(error))}). {package} must "
+            f"{address.url} cannot be fetched ({_message(error)}). {package} must "
             "find it, and the right to read it."
         ) from error
     with source:
@@ -280,7 +278,7 @@ def _receive_once(address: Address, part: Path) -> None:
             _remove(part)
             raise _TryAgain("the server sent another range, or of another file")
         if start == 0:
-            part.unlink(missing_ok=True)
+            remove(part)
             _write(part, {"url": address.url, "validator": validator, "total": total})
         _copy(lambda: response.read1(_CHUNK), part, start, total, address)
 
@@ -296,18 +294,18 @@ def _open(address: Address, headers: dict[str, str]) -> Any:
         problem = f"HTTP {response.status}"
         response.close()
     except urllib.error.HTTPError as error:
-        problem = f"HTTP {error.code} {_printable(error.reason)}"
+        problem = f"HTTP {error.code} {printable(str(error.reason), 200)}"
         error.close()
         if error.code >= 500 or error.code in (408, 416, 429):
             raise _TryAgain(problem) from error
     except (http.client.HTTPException, OSError) as error:
         reason = getattr(error, "reason", error)
         cause = reason if isinstance(reason, Exception) else error
-        raise _TryAgain(_printable(reason)) from cause
+        raise _TryAgain(_message(cause)) from cause
     except UsageError:
         raise
     except ValueError as error:  # of an address that it leads to
-        problem = _printable(error)
+        problem = _message(error)
     raise UsageError(f"{address.url} cannot be fetched: {problem}.")
 
 
@@ -337,13 +335,13 @@ def _total(response: Any, address: Address) -> int | None:
         value = ", ".join(headers.get_all(name, ())).strip()
         if not re.fullmatch(pattern, value, re.ASCII | re.IGNORECASE):
             raise UsageError(
-                f"{address.url} comes with {name}: {_printable(value)}, by which it cannot be told "
-                "from another file. Download it in a browser, and give its path."
+                f"{address.url} comes with {name}: {printable(value, 200)}, so it may be another "
+                "file. Download it in a browser, and give its path."
             )
-    said = headers.get("Content-Length")
+    digits = headers.get("Content-Length")
     if response.status == 206:
-        said = headers.get("Content-Range", "").rpartition("/")[2]
-    total = int(said) if said else None
+        digits = headers.get("Content-Range", "").rpartition("/")[2]
+    total = int(digits) if digits else None
     if None not in (address.size, total) and total != address.size:
         raise UsageError(
             f"{address.url} announces {total:,} bytes, expected {address.size:,}. Not fetched."
@@ -353,8 +351,8 @@ def _total(response: Any, address: Address) -> int | None:
 
 def _goes_on(response: Any, start: int) -> bool:
     """Whether a partial answer is all of the file from `start` on."""
-    said = response.headers.get("Content-Range") or "0-0/0"
-    first, last, total = map(int, re.findall(r"\d+", said))
+    span = response.headers.get("Content-Range") or "0-0/0"
+    first, last, total = map(int, re.findall(r"\d+", span))
     return (first, last + 1) == (start, total) and response.length in (None, total - start)
 
 
@@ -388,7 +386,7 @@ def _ask(call: Callable[[], T]) -> T:
     try:
         return call()
     except Exception as error:
-        raise _TryAgain(_printable(error)) from error
+        raise _TryAgain(_message(error)) from error
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

@@ -96,7 +96,7 @@ def read_list(path: Path) -> tuple[dict[str, ReleasedBackbone], list[str]]:
 
 
 def released() -> dict[str, ReleasedBackbone]:
-    """Our list by name, without the entries that are wrong, which standard error is told of."""
+    """Our list by name, without the entries that are wrong, which are logged."""
     entries, problems = read_list(LIST)
     for problem in problems:
         log(f"left out: {problem}")

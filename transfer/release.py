@@ -18,18 +18,19 @@ import yaml
 from huggingface_hub import EvalResult, ModelCardData
 
 from pretrain.backbone import Backbone, Provenance
+from pretrain.cache import file_sha256
 from pretrain.errors import UsageError, shorten
 from pretrain.files import draft_folder, publish, write_text
 from pretrain.models import NAMES
 from pretrain.progress import log
 from pretrain.run import Result
 from transfer import formats, hub, privacy, task
-from transfer.cache import file_sha256
 from transfer.detectron2_resnet import heads_of
 from transfer.download import Address
 from transfer.formats.inspection import inspect
 from transfer.formats.to_timm import torchvision_network
 from transfer.report import results_to_markdown
+from transfer.report.markdown import escape
 
 # what a backbone of our own making has no need of
 _FOREIGN_ONLY = ("source", "source_sha256", "stated")
@@ -110,7 +111,8 @@ def make(release: Release, *folders: Path) -> None:
         write_text(made / "README.md", card(release, export.reports[0].table()))
         write_text(made / "entry.yaml", entry(release, file))
         if problems := hub.read_list(made / "entry.yaml")[1]:
-            raise UsageError(f"this release cannot stand in a list: {problems[0]}.")
+            problem = problems[0].replace(str(made), str(folders[0]))
+            raise UsageError(f"this release cannot stand in a list: {problem}.")
         if private := privacy.search(made, names, public):
             raise UsageError(
                 f"the release would tell what is private: {shorten(private)}. Take it out of the "
@@ -133,7 +135,7 @@ def _without_private(release: Release, names: frozenset[str]) -> Release:
         for result in release.results
     ]
     for line in dict.fromkeys(replaced):
-        log(f"not told in the release: {line}")
+        log(f"left out of the release: {line}")
     return replace(release, backbone=backbone, results=results)
 
 
@@ -168,9 +170,9 @@ def card(release: Release, parity: str) -> str:
     return f"""---
 {_front_matter(release)}
 ---
-# {_escape(release.name)}
+# {escape(release.name)}
 
-{_escape(spec.arch)}, {_escape(_training(backbone))}. Licence: {_escape(release.licence)}. \
+{escape(spec.arch)}, {escape(_training(backbone))}. Licence: {escape(release.licence)}. \
 Fingerprint `{fingerprint}`.
 
 Fed with RGB in [0, 1], mean {spec.mean}, std {spec.std}, at {spec.input_size[1]} x \
@@ -278,7 +280,7 @@ def _provenance(backbone: Backbone) -> str:
     del facts["classes"]
     facts["versions"] = ", ".join(f"{key} {value}" for key, value in versions.items()) or None
     rows = "".join(
-        f"| {key} | {_escape(value)} |\n" for key, value in facts.items() if value is not None
+        f"| {key} | {escape(str(value))} |\n" for key, value in facts.items() if value is not None
     )
     missing = ", ".join(unknown(backbone.provenance)) or "nothing"
     shown = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True) if recipe else "unknown\n"
@@ -294,9 +296,3 @@ def _fenced(text: str, language: str = "") -> str:
     """A block of code that its content cannot end."""
     fence = "`" * max(3, *(len(run) + 1 for run in ["", *re.findall("`+", text)]))
     return f"{fence}{language}\n{text.rstrip()}\n{fence}\n"
-
-
-def _escape(value: object) -> str:
-    """A text as Markdown shows it, on one line: no heading, link, HTML, table or emphasis."""
-    line = "".join(letter if letter.isprintable() else " " for letter in str(value))
-    return re.sub(r"(?<!\w)[_#+-]|[\\`*~\[\]<>|!&$]|_(?!\w)|(?<=^\d)\.", r"\\\g<0>", line)

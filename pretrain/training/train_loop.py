@@ -278,7 +278,7 @@ class TrainLoop:
 
     @contextmanager
     def running(self, title: str, samples: str = "images") -> Iterator[None]:
-        """A progress bar; stop signals wait for the end of a step; what diverges is told.
+        """A progress bar; stop signals wait for the end of a step; what diverges is logged.
 
         Args:
             title: of the bar.

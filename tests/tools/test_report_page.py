@@ -50,13 +50,13 @@ def folder(tmp_path_factory) -> Path:
         run = replace(result("captioning", method, 0, 0), metrics=SCORES, metric="CIDEr")
         log = [{"epoch": n, "val_CIDEr": n / 10} for n in (1, 2)]
         write_run(root / f"cap-{method}", run, log)
-        said = [
+        captions = [
             {"image_id": n, "caption": f"{method} sees {n} {NASTY}", "references": [f"a {n} <b>"]}
             for n in range(9)
         ]
-        for row in said[1:8]:
+        for row in captions[1:8]:
             row["picture"] = "example.png"
-        (root / f"cap-{method}" / "captions.json").write_text(json.dumps(said))
+        (root / f"cap-{method}" / "captions.json").write_text(json.dumps(captions))
         (root / f"cap-{method}" / "pictures" / "example.png").write_bytes(png(64, 48))
         write_run(
             root / f"det-{method}",
@@ -256,8 +256,8 @@ CONTRAST = """() => {
   };
   const low = [];
   for (const one of document.querySelectorAll("body *")) {
-    const said = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-    if (!said || !one.checkVisibility() || one.closest("script")) continue;
+    const hasText = [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+    if (!hasText || !one.checkVisibility() || one.closest("script")) continue;
     const style = getComputedStyle(one);
     const ink = one.closest("svg") ? style.fill : style.color;
     const [a, b] = [light(parse(ink)), light(behind(one))].sort((x, y) => y - x);

@@ -46,9 +46,9 @@ def test_expected_numbers_decide_the_exit_code(runs, tmp_path, capsys):
     assert "ok   pretrain top1, cutmix: 52, expected 52 ± 0.1" in capsys.readouterr().err
     file.write_text(f"rows:\n{row}{row.replace('52', '53')}")
     assert code(runs, "--check", file) == 1
-    told = capsys.readouterr()
-    assert "FAIL pretrain top1, cutmix: 52, expected 53 ± 0.1, off by -1" in told.err
-    assert "| net, cutmix | 52.0 | 52.0 |" in told.out
+    shown = capsys.readouterr()
+    assert "FAIL pretrain top1, cutmix: 52, expected 53 ± 0.1, off by -1" in shown.err
+    assert "| net, cutmix | 52.0 | 52.0 |" in shown.out
     file.write_text(f"rows:\n{row.replace('cutmix', 'mixup')}")
     assert code(runs, "--check", file) == 1
     assert "FAIL pretrain top1, mixup: not measured" in capsys.readouterr().err
@@ -162,10 +162,10 @@ def test_no_control_character_and_no_formula_gets_out(runs, tmp_path, capsys):
     (runs / "grid.json").write_text(json.dumps({"format": "grid/2", "jobs": jobs}))
     out = tmp_path / "out"
     main([str(runs), "--out", str(out)])
-    told = capsys.readouterr()
+    shown = capsys.readouterr()
     texts = [
-        told.out,
-        told.err,
+        shown.out,
+        shown.err,
         *((out / name).read_text() for name in ("report.tex", "report.md")),
     ]
     with open(out / "report.csv", newline="") as handle:
@@ -214,8 +214,8 @@ def test_each_file_that_cannot_be_shown_is_named_and_the_rest_is_shown(tmp_path,
             (root / f"{method}{seed}").mkdir()
             (root / f"{method}{seed}" / "result.json").write_text(json.dumps(asdict(run)))
     main([str(root), "--out", str(tmp_path / "out")])
-    told = [line.removeprefix("left out: ") for line in capsys.readouterr().err.splitlines()]
-    assert sorted(line.split(": ")[0] for line in told) == [
+    lines = [line.removeprefix("left out: ") for line in capsys.readouterr().err.splitlines()]
+    assert sorted(line.split(": ")[0] for line in lines) == [
         "\\udcff", "deep/log.jsonl", "digits/log.jsonl", "digits/pictures/mixed_batch.png",
         "eps/pictures/mixed_batch.png", "latin/log.jsonl", "list/log.jsonl", "none1/result.json",
         "none2/result.json", "result.json", "torn/pictures/mixed_batch.png",
@@ -224,5 +224,5 @@ def test_each_file_that_cannot_be_shown_is_named_and_the_rest_is_shown(tmp_path,
     assert page.count('src="data:image/webp') == 1  # the tall one, made small
     assert 'height="2880"' in page
     assert "nan" not in page.split("Configurations")[0].lower().replace("name", "")
-    for line in told:
+    for line in lines:
         assert line.split(": ")[0] in page

@@ -536,6 +536,14 @@ def test_two_processes_at_once_fetch_once(server, tmp_path):
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("name", ["part", "part.json"])
+def test_a_folder_in_the_place_of_a_part_goes(name, server, cache):
+    url = server.url("net.pth")
+    path = cached_path(url)
+    path.with_name(f"{path.name}.{name}").mkdir(parents=True)
+    assert get(url).read_bytes() == CONTENT
+
+
 def test_interrupted_leaves_a_part_that_goes_on(server, monkeypatch, cache):
     url = server.url("net.pth")
     true, count = http.client.HTTPResponse.read1, iter(range(10))

@@ -59,8 +59,8 @@ def called(*words: object, capsys) -> tuple[int, str]:
         run_main(lambda: main([str(word) for word in words]))
     except SystemExit as ended:
         code = int(ended.code or 0)
-    said = capsys.readouterr()
-    return code, said.out + said.err
+    shown = capsys.readouterr()
+    return code, shown.out + shown.err
 
 
 @pytest.fixture
@@ -72,9 +72,9 @@ def served(tmp_path):
 
 def test_a_release_comes_back_through_the_list(net, file, served, capsys, monkeypatch, tmp_path):
     url = f"{served}/ours-1/backbone.pth"
-    code, said = called("--backbone", file, "--name", "ours-1", "--to", "served", "--url", url,
+    code, shown = called("--backbone", file, "--name", "ours-1", "--to", "served", "--url", url,
                         "--licence", "Apache-2.0", capsys=capsys)  # fmt: skip
-    assert code == 0, said
+    assert code == 0, shown
     out = tmp_path / "releases" / "ours-1"
     names = ["README.md", "backbone.pth", "config.json", "entry.yaml", "model.safetensors"]
     assert sorted(os.listdir(out)) == sorted(os.listdir("served/ours-1")) == names
@@ -96,8 +96,8 @@ def test_a_release_comes_back_through_the_list(net, file, served, capsys, monkey
     assert torch.equal(model.state_dict()["fc.weight"], net.weights["fc.weight"])
     assert tuple(model.pretrained_cfg["mean"]) == (0.5, 0.4, 0.3)
 
-    code, said = called("--backbone", file, "--name", "ours-1", capsys=capsys)
-    assert (code, "in our list already" in said) == (2, True)
+    code, shown = called("--backbone", file, "--name", "ours-1", capsys=capsys)
+    assert (code, "in our list already" in shown) == (2, True)
 
 
 def test_the_card(net, file, capsys):
@@ -116,8 +116,8 @@ def test_the_card(net, file, capsys):
             environment={"device": "cpu", "commit": None},
         )
     )
-    code, said = called("--backbone", file, "--name", "n", "--results", "runs", capsys=capsys)
-    assert code == 0, said
+    code, shown = called("--backbone", file, "--name", "n", "--results", "runs", capsys=capsys)
+    assert code == 0, shown
     text = Path("releases/n/README.md").read_text()
     front = ModelCard(text).data.to_dict()
     assert front["license"] == "mit"
@@ -158,7 +158,7 @@ def test_what_is_refused(net, file, capsys, tmp_path):
     Path("cut.pth").write_bytes(file.read_bytes()[:5000])
     Path("releases/there").mkdir(parents=True)
     before = sorted(os.listdir())
-    for words, said in (
+    for words, wanted in (
         (["--backbone", "nan.pth", "--name", "n"], "not fit for a release: NaN"),
         (["--backbone", "gaps.pth", "--name", "n"], "of itself: top1, commit"),
         (["--backbone", "cut.pth", "--name", "n"], "cut short"),
@@ -171,12 +171,12 @@ def test_what_is_refused(net, file, capsys, tmp_path):
         (["--name", "n"], "--backbone is missing"),
         (["--backbone", file, "--name", "n", "--results", "none"], "no folder none"),
     ):
-        code, told = called(*words, capsys=capsys)
-        assert (code, said in told) == (2, True), (words, told)
+        code, shown = called(*words, capsys=capsys)
+        assert (code, wanted in shown) == (2, True), (words, shown)
     assert sorted(os.listdir()) == before
     assert os.listdir("releases") == ["there"]
-    code, told = called("--backbone", "gaps.pth", "--name", "n", "--allow-unknown", capsys=capsys)
-    assert code == 0, told
+    code, shown = called("--backbone", "gaps.pth", "--name", "n", "--allow-unknown", capsys=capsys)
+    assert code == 0, shown
     assert "Unknown: top1, commit" in Path("releases/n/README.md").read_text()
 
 
@@ -191,8 +191,8 @@ def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypat
         return replace(real(backbone, folder), levels=tuple(levels))
 
     monkeypatch.setattr(to_timm, "verify_timm", spoiled)
-    code, told = called("--backbone", file, "--name", "n", capsys=capsys)
-    assert (code, "not the same function" in told) == (2, True)
+    code, shown = called("--backbone", file, "--name", "n", capsys=capsys)
+    assert (code, "not the same function" in shown) == (2, True)
     assert not Path("releases").exists()
 
 
@@ -225,14 +225,14 @@ def test_push(net, file, capsys, monkeypatch):
     monkeypatch.setattr(huggingface_hub, "HfApi", Stub)
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     words = ["--backbone", file, "--push", "hf:owner/n"]
-    code, told = called(*words, "--name", "n", capsys=capsys)
-    assert (code, "needs a token" in told) == (2, True)
+    code, shown = called(*words, "--name", "n", capsys=capsys)
+    assert (code, "needs a token" in shown) == (2, True)
     assert not calls
     assert not Path("releases").exists()
 
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: "a token")
-    code, told = called(*words, "--name", "n", capsys=capsys)
-    assert code == 0, told
+    code, shown = called(*words, "--name", "n", capsys=capsys)
+    assert code == 0, shown
     assert calls[0] == ("create", "owner/n", True)
     assert calls[1][1:] == ("owner/n", sorted(os.listdir("releases/n")), "Release n")
     entry = yaml.safe_load(Path("releases/n/entry.yaml").read_text())["backbones"]["n"]
@@ -241,8 +241,8 @@ def test_push(net, file, capsys, monkeypatch):
     assert json.loads(Path("releases/n/config.json").read_text())["architecture"] == "resnet10t"
 
     words[-1] = "hf:owner/full"
-    code, told = called(*words, "--name", "m", capsys=capsys)
-    assert (code, "no space there The release is complete in releases/m" in told) == (2, True)
+    code, shown = called(*words, "--name", "m", capsys=capsys)
+    assert (code, "no space there The release is complete in releases/m" in shown) == (2, True)
 
 
 def test_what_is_unknown_of_a_foreign_backbone():
@@ -256,8 +256,8 @@ def test_what_is_unknown_of_a_foreign_backbone():
 def test_a_copy_that_fails_leaves_nothing(file, capsys):
     Path("full").write_text("no folder")
     before = sorted(os.listdir())
-    code, told = called("--backbone", file, "--name", "n", "--to", "full", capsys=capsys)
-    assert (code, "full/n cannot be written" in told) == (2, True), told
+    code, shown = called("--backbone", file, "--name", "n", "--to", "full", capsys=capsys)
+    assert (code, "full/n cannot be written" in shown) == (2, True), shown
     assert sorted(os.listdir()) == before
 
 
@@ -296,8 +296,8 @@ def test_nothing_private_is_told(net, monkeypatch, tmp_path, capsys):
         )
         for backbone in (described.describe(), rival)
     ]  # fmt: skip
-    told = release.Release(backbone=described, name="n", licence="MIT", results=results)
-    release.make(told, tmp_path / "n")
+    ours = release.Release(backbone=described, name="n", licence="MIT", results=results)
+    release.make(ours, tmp_path / "n")
     files = {path.name: path.read_bytes() for path in (tmp_path / "n").iterdir()}
     assert len(files) == 5
     for name, content in files.items():
@@ -310,8 +310,8 @@ def test_nothing_private_is_told(net, monkeypatch, tmp_path, capsys):
     assert read.recipe_hash is not None
     assert read.provenance.source == "foreign.pth"
     logged = capsys.readouterr().err
-    assert "not told in the release: recipe.init: '../pl4nted-folder/start'" in logged
-    assert "not told in the release: results.data.name: 'pl4nted-user' becomes 'private'" in logged
+    assert "left out of the release: recipe.init: '../pl4nted-folder/start'" in logged
+    assert "left out of the release: results.data.name: 'pl4nted-user' becomes 'private'" in logged
     card = files["README.md"].decode()
     assert "43.2" in card
     assert "rival.pth" in card
@@ -372,13 +372,19 @@ def test_any_text_is_searched_in_linear_time(piece, tmp_path):
 
 def test_what_cannot_be_taken_out_is_refused(net, monkeypatch, tmp_path):
     monkeypatch.setenv("LOGNAME", "resnet10t")  # a user of the network's own name
-    told = release.Release(backbone=net, name="n", licence="see /srv/pl4nted/LICENCE")
+    ours = release.Release(backbone=net, name="n", licence="see /srv/pl4nted/LICENCE")
     with pytest.raises(UsageError, match=r"README.md, line 3: '/srv/pl4nted/.*--public") as refused:
-        release.make(told, tmp_path / "n")
+        release.make(ours, tmp_path / "n")
     assert "'resnet10t'" in str(refused.value)
     assert os.listdir(tmp_path) == []
-    told = replace(told, public=["resnet10t", "/srv/pl4nted/LICENCE"])
-    release.make(told, tmp_path / "n")
+    ours = replace(ours, public=["resnet10t", "/srv/pl4nted/LICENCE"])
+    release.make(ours, tmp_path / "n")
+
+
+def test_what_no_list_can_hold_is_refused_by_the_name_of_the_release(net, tmp_path):
+    odd = replace(net, provenance=replace(COMPLETE, source="a\x07b"))
+    with pytest.raises(UsageError, match=rf"in a list: {tmp_path}/n/entry.yaml, 'n': origin"):
+        release.make(release.Release(backbone=odd, name="n", licence="MIT"), tmp_path / "n")
 
 
 def test_every_place_of_a_file_is_searched(tmp_path):

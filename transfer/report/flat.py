@@ -8,7 +8,8 @@ from dataclasses import asdict
 from itertools import product
 from typing import Any
 
-from transfer.report.results import RunSet, printable
+from pretrain.errors import printable
+from transfer.report.results import RunSet
 from transfer.report.table import Cell, Column, Row, Table, settings_of
 
 _NO_DIFFERENCE = {"state": "not measured", "n": 0}

@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterable
 
+from pretrain.errors import printable
 from transfer.report import paper
-from transfer.report.results import printable
 from transfer.report.table import Cell, Table
 from transfer.report.words import cell_text, difference_text, mean_text, p_text, rules, short_table
 from transfer.statistics import Difference

@@ -4,22 +4,23 @@ import os
 import re
 from pathlib import Path
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, printable
 from pretrain.files import atomic
 from pretrain.reading import read_text
 from transfer.report import paper
-from transfer.report.results import RunSet, printable
+from transfer.report.results import RunSet
 from transfer.report.table import Table
 from transfer.report.words import difference_text, rules, short_table, unfinished_lines
 
 _BEGIN, _END = r"<!-- report(?: (\S[^\n]*?))? -->", "<!-- /report -->"
-_SPECIAL = re.compile(r"[\\|`*\[\]<>$]|(?<!\w)_|_(?!\w)")  # an underscore inside a word is harmless
+# an underscore inside a word is harmless, and so are list and heading marks inside a line
+_SPECIAL = re.compile(r"[\\|`*~\[\]<>&$]|(?<!\w)_|_(?!\w)|^[#+-]|(?<=^\d)[.)]")
 
 
 def to_markdown(table: Table, run_set: RunSet) -> str:
     """The table, what its columns are, what is missing, and the paper's values."""
     titles, rows, pairs = short_table(table)
-    rows, pairs = ([[_escape(name), *cells] for name, *cells in part] for part in (rows, pairs))
+    rows, pairs = ([[escape(name), *cells] for name, *cells in part] for part in (rows, pairs))
     ours = [_table(titles, rows, pairs), _legend(table, run_set), rules(table)]
     head = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
     return "\n\n".join([*ours, head, _table(*paper.short_table())]) + "\n"
@@ -77,18 +78,19 @@ def _table(titles: list[str], rows: list[list[str]], pairs: list[list[str]]) -> 
 
 
 def _legend(table: Table, run_set: RunSet) -> str:
-    lines = [f"[{number}] {_escape(one.title)}" for number, one in enumerate(table.settings, 1)]
+    lines = [f"[{number}] {escape(one.title)}" for number, one in enumerate(table.settings, 1)]
     pairs: dict[str, list[str]] = {}
     for row, one, other, between in table.between_engines():
         if one.metric.main:
             detail = f" ({table.detail(row)})" if table.detail(row) else ""
-            head = f"[{one.number}] - [{other.number}], {_escape(row.method + detail)}"
+            head = f"[{one.number}] - [{other.number}], {escape(row.method + detail)}"
             text = f"{one.metric.title} *{difference_text(between)}*"
             pairs.setdefault(head, []).append(text)
     lines += [f"{head}: {', '.join(texts)}" for head, texts in pairs.items()]
-    lines += [_escape(line) for line in (*unfinished_lines(run_set), *table.notes)]
+    lines += [escape(line) for line in (*unfinished_lines(run_set), *table.notes)]
     return "  \n".join(lines)
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """A text as Markdown shows it, on one line: no heading, link, HTML, table or emphasis."""
     return _SPECIAL.sub(r"\\\g<0>", printable(text))

@@ -13,11 +13,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pretrain.errors import printable
 from transfer import task
 from transfer.report import paper, provenance, words
 from transfer.report.charts import curves, forests
 from transfer.report.pictures import compare_examples, thumbnails
-from transfer.report.results import Log, RunSet, complaint
+from transfer.report.results import LONGEST, Log, RunSet
 from transfer.report.table import Column, Table
 from transfer.statistics import FEWEST
 
@@ -44,7 +45,7 @@ def to_html(
     left_out = list(run_set.complaints)
 
     def leave_out(line: str) -> None:
-        left_out.append(complaint(line))
+        left_out.append(printable(line, LONGEST))
         log(left_out[-1])
 
     galleries = list(_galleries(table, leave_out))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, printable
 from pretrain.reading import Integer, Number, check, read_json
 from pretrain.run import BackboneFacts, Result, rename_backbone_keys
 from transfer import task
@@ -30,6 +30,8 @@ class _Job(TypedDict):
     why: NotRequired[str | None]
 
 
+LONGEST = 280
+"""Letters of a line on what is left out."""
 Log = Callable[[str], None]
 """Takes a line for each thing that is left out, beginning with its name."""
 Seed = int | None
@@ -101,30 +103,13 @@ def read_runs(folder: Path) -> RunSet:
     runs.sort(key=lambda run: run.folder)
     finished = {run.folder for run in runs}
     unfinished = tuple(run for run in planned if run.folder not in finished)
-    complaints = list(map(complaint, complaints))
+    complaints = [printable(text, LONGEST) for text in complaints]
     if not runs and not unfinished:
         raise UsageError(
             f"{folder} holds no result.json that can be read: no run in it is finished."
             + "\n  ".join([" Left out:" if complaints else "", *complaints])
         )
     return RunSet(tuple(runs), unfinished, tuple(complaints))
-
-
-def printable(text: str) -> str:
-    """One line that a terminal, a table and a spreadsheet can show: no control characters."""
-    if text.isprintable():
-        return text
-    text = " ".join(text.encode("utf-8", "backslashreplace").decode("utf-8").splitlines())
-    return "".join(
-        letter if letter.isprintable() else " " if letter.isspace() else repr(letter)[1:-1]
-        for letter in text
-    )
-
-
-def complaint(text: str) -> str:
-    """One line of at most 280 letters."""
-    text = printable(text)
-    return text if len(text) <= 280 else text[:277] + "..."
 
 
 def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
