@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+from pretrain.backbone import Backbone, Provenance
+from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.files import lock
 from pretrain.run import Run, other_run
@@ -407,6 +410,15 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
     assert result["backbone"]["fingerprint"] == backbone.fingerprint()
     assert result["config"]["seed"] == 3
 
+    spec = replace(backbone.spec, mean=(0.5, 0.5, 0.5))
+    network = spec.create(spec.num_classes, 9)
+    Backbone.of(network, spec, backbone.provenance).save(Path("other.pth"))
+    read, real = [], DataFiles.digest.func
+    two = ["--print", "--backbones", backbone_file, "other.pth"]
+    with monkeypatch.context() as patch:
+        patch.setattr(DataFiles, "digest", property(lambda self: read.append(self) or real(self)))
+        assert called(*grid, *two, capsys=capsys)[0] == 0
+    assert len(set(map(id, read))) == 1  # for both networks
     code, out, error = called(*grid, capsys=capsys)
     assert code == 0, error
     assert " (done before)" in error
@@ -429,11 +441,8 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
 def test_mistakes_are_reported_before_the_first_job(
     tmp_path, monkeypatch, capsys, worlds, backbone, backbone_file
 ):
-    from dataclasses import replace
-
-    from pretrain.backbone import Provenance
-
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delattr(DataFiles, "digest")  # nor is the data read before
     copy, unknown = Path("copy.pth"), Path("unknown.pth")
     copy.write_bytes(backbone_file.read_bytes())
     replace(backbone, provenance=Provenance()).save(unknown)
@@ -499,9 +508,6 @@ run.finish(Result(task=task, metric="x", metrics={{"x": 50.0}},
 
 def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, capsys, backbone):
     """Real planning; stubs for the training: a pretraining that fails, then all of it."""
-    from dataclasses import replace
-
-    from pretrain.backbone import Provenance
     from pretrain.config import PretrainConfig
     from pretrain.run import plain
     from tools.support.command import load_config, run_main

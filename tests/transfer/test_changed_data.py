@@ -19,6 +19,7 @@ from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.images import list_images
 from pretrain.run import Result, Run, plain
+from pretrain.training import admit, make_fabric
 from transfer import task
 from transfer.captioning.config import CaptioningConfig
 from transfer.captioning.config import DatasetConfig as CaptionsConfig
@@ -342,6 +343,13 @@ def test_two_roots_may_hold_files_of_one_name(tmp_path):
     images = [big(tmp_path / root / "1.jpg", size=40 + len(root)) for root in ("a", "bc")]
     digest = DataFiles((tmp_path / "a", tmp_path / "bc"), images).digest
     assert digest["images"].files == 2
+
+
+def test_data_is_not_read_where_something_else_is_in_the_way(tmp_path):
+    Run(tmp_path / "run").start({"epochs": 1})
+    unread = object()
+    with pytest.raises(UsageError, match="another configuration"):
+        admit(make_fabric("cpu"), Run(tmp_path / "run"), {"epochs": 2}, None, unread)
 
 
 def test_what_cannot_be_read_is_no_end_of_it(tmp_path):

@@ -37,6 +37,8 @@ def plan(
 ) -> list[Job]:
     """The jobs: backbones are read, recipes resolved, data opened, each network built once.
 
+    What the data holds is looked at in the end, once for each task.
+
     Args:
         backbones: names or files.
         tasks: names of transfer tasks.
@@ -51,7 +53,7 @@ def plan(
     """
     loaded = [load(name) for name in backbones]
     names = labels(backbones, [backbone.fingerprint() for backbone in loaded])
-    jobs = []
+    jobs, setups = list[Job](), dict[str, Any]()
     for name in tasks:
         kind = task.by_name(name)
         recipe = Path(recipes.get(name, ROOT / "configs" / name / "demo.yaml"))
@@ -62,15 +64,17 @@ def plan(
         config = replace(config, data=folder, **given)
         if kind.resolve is not None:
             config = task.load(kind.resolve)(config)
-        known: dict[str, dict[str, Any]] = {}
+        built = set[str]()
         for file, label, backbone in zip(backbones, names, loaded, strict=True):
             config = replace(config, backbone=file)
             spec = str(backbone.spec)  # networks of one kind fit, or do not, alike
-            if spec not in known:
+            if spec not in built:
                 try:
-                    known[spec] = _known_data(task.load(kind.build)(backbone, config))
+                    setup = task.load(kind.build)(backbone, config)
                 except UsageError as error:
                     raise UsageError(f"{name} from {file}: {error}") from error
+                setups.setdefault(name, setup)  # that has the same data for all backbones
+                built.add(spec)
             for seed in [backbone.provenance.seed] if seeds is None else seeds:
                 if seed is None:
                     raise UsageError(
@@ -82,9 +86,10 @@ def plan(
                 for key, value in values.items():
                     if key in ("backbone", "data", "seed") or value != as_written[key]:
                         options += [f"--{key}", str(value)]
-                facts = {"backbone": backbone.describe(), "config": values, **known[spec]}
+                facts = {"backbone": backbone.describe(), "config": values}
                 jobs.append(Job(task=name, name=label, seed=seed, options=tuple(options), **facts))
-    return order(jobs)
+    known = {name: _known_data(setup) for name, setup in setups.items()}
+    return order(replace(job, **known[job.task]) for job in jobs)
 
 
 def pretraining(method: Any, seed: int, data: str) -> Job:
