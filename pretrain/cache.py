@@ -1,4 +1,4 @@
-"""The folder of what is downloaded or computed once; hashes of files, not read twice for them."""
+"""What is downloaded or computed once, and where; hashes of files, not read twice for them."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pretrain.errors import UsageError
 from pretrain.files import write_text
@@ -22,12 +22,20 @@ _SETTLED = 2_000_000_000  # ns: a file younger than that may change within its t
 _BLOCK = 4096  # bytes
 _CHUNK = 64  # files that a thread reads before it says so
 
+T = TypeVar("T")
+
 new_hash = partial(hashlib.blake2b, digest_size=16)
 
 
 def cache_folder() -> Path:
     """$XDG_CACHE_HOME/cutmix-transfer, or ~/.cache/cutmix-transfer."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "cutmix-transfer"
+
+
+def file_sha256(path: Path) -> str:
+    """The file's SHA-256, in hexadecimal."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def hash_content(file: FileIO) -> str:
@@ -115,3 +123,21 @@ def read_object(path: Path) -> dict[str, Any]:
         content = json.loads(read_bytes(path, largest=2**31))
         return content if isinstance(content, dict) else {}
     return {}
+
+
+def cached_json(path: Path | None, load: Callable[[Any], T], compute: Callable[[], T]) -> T:
+    """What a file of the cache holds; where it does not, it is computed and kept there.
+
+    Args:
+        path: named by a hash of all that the content depends on; None keeps nothing.
+        load: JSON's lists and texts -> the content.
+        compute: the content, of what JSON can hold (named tuples become lists).
+    """
+    if path is not None:
+        with suppress(OSError, ValueError, TypeError):  # none, or a damaged one
+            return load(json.loads(path.read_text(encoding="utf-8")))
+    content = compute()
+    if path is not None:
+        with suppress(UsageError):  # without a writable home it is computed next time
+            write_text(path, json.dumps(content))
+    return content

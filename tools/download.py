@@ -31,8 +31,8 @@ def main(argv: list[str] | None = None) -> None:
     if options.list == (options.name is not None):
         raise UsageError("give a NAME, or --list (python tools/download.py --help).")
 
+    from pretrain.cache import file_sha256
     from transfer import hub
-    from transfer.cache import file_sha256
 
     if options.list:
         print(_list_released())

@@ -7,9 +7,8 @@ from concurrent.futures import ProcessPoolExecutor
 from hashlib import blake2b
 from pathlib import Path
 
-from pretrain.cache import cache_folder
+from pretrain.cache import cache_folder, cached_json
 from pretrain.images import ImageHeader, read_header
-from transfer.cache import cached_json
 
 # a head takes a tenth of a millisecond: fewer are read faster than they are sent, or looked up
 _PARALLEL = 2_000  # for each process

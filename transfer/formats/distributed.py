@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from pretrain import safe_pickle, torch_file
+from pretrain.cache import file_sha256
 from pretrain.errors import UsageError, first_line
-from transfer.cache import file_sha256
 from transfer.formats.files import CheckpointFile, check_members
 
 METADATA = ".metadata"

@@ -28,8 +28,8 @@ import torch
 from torch import Tensor
 
 from pretrain import safe_pickle, torch_file
+from pretrain.cache import file_sha256
 from pretrain.errors import UsageError, first_line
-from transfer.cache import file_sha256
 
 _LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 # readers trust their input: what they raise at a torn file

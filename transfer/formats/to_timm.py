@@ -23,10 +23,10 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms._presets import ImageClassification
 
 from pretrain.backbone import Backbone
+from pretrain.cache import file_sha256
 from pretrain.errors import UsageError
 from pretrain.models import NAMES
 from pretrain.spec import create_model
-from transfer.cache import file_sha256
 from transfer.formats import sidecar
 from transfer.formats.architectures import RESNET_SHAPES
 from transfer.parity import (

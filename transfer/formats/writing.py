@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from pretrain.backbone import Backbone
+from pretrain.cache import file_sha256
 from pretrain.errors import UsageError
 from pretrain.files import draft_folder, publish, remove
 from pretrain.models import register
-from transfer.cache import file_sha256
 from transfer.detectron2_resnet import Head
 from transfer.formats import sidecar, to_detectron2, to_onnx, to_timm
 from transfer.parity import ParityError, ParityReport

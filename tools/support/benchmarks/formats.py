@@ -86,9 +86,9 @@ def measure(checkpoint: str, to: Any, out: str, python: str) -> None:
     """Read and write, and print seconds, seconds and MiB; for a process of its own."""
     import torch
 
+    from pretrain.cache import file_sha256
     from pretrain.run import peak_resident_mib
     from transfer import formats
-    from transfer.cache import file_sha256
 
     torch.set_num_threads(1)
     _load_libraries(to, Path(out).with_suffix(".first"))
