@@ -131,9 +131,9 @@ def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -
             lower = content.lower()
             # a network's numbers may look like anything short
             long = (name.lower().encode() for name in names if len(name) > 5)
-            words = [word for word in _HOME_BYTES if word in lower]
-            words += [word for word in long if word in lower and _stands_in(word, lower)]
-            found += [f"{path.name}, its bytes: {word!r}" for word in words]
+            held = [word for word in _HOME_BYTES if word in lower]
+            held += [word for word in long if word in lower and _stands_in(word, lower)]
+            found += [f"{path.name}, its bytes: {word!r}" for word in held]
     return list(dict.fromkeys(found))
 
 

@@ -32,7 +32,7 @@ from transfer.report import (
 from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
 from transfer.report.flat import runs_csv
-from transfer.report.markdown import replace_between
+from transfer.report.markdown import escape, replace_between
 from transfer.report.pictures import compare_examples
 from transfer.report.provenance import digest
 from transfer.report.results import FinishedRun, RunSet, UnfinishedRun
@@ -185,6 +185,14 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         [0.3, 10.3, 100.3], [0.1, 10.1, 100.1]
     )  # 0.2, but for the last bits
     assert (round(rounded.mean, 9), rounded.p) == (0.2, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("- a", r"\- a"), ("# a", r"\# a"), ("1. a", r"1\. a"), ("a - b_c # 1.5", "a - b_c # 1.5")],
+)
+def test_markdown_is_escaped_where_it_would_mean_something(text, shown):
+    assert escape(text) == shown
 
 
 def test_other_recipes_and_data_stand_in_other_columns():
