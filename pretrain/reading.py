@@ -23,6 +23,7 @@ LARGEST = 16 * 2**20
 _LARGEST_YAML = 256 * 2**10  # a configuration has two thousand, and parsing is slow
 _MOST_NODES = 2**18  # more than such a file has without references
 _DEEPEST = 50
+_MOST_DIGITS = 1000  # Python refuses to show much longer ones
 
 Number = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 """What a schema (see `check`) takes for a number: finite, and of a size that can be shown."""
@@ -120,6 +121,11 @@ class _Loader(yaml.SafeLoader):
 
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)
+        if node.tag.endswith(":int") and len(text) > _MOST_DIGITS:
+            line = node.start_mark.line + 1
+            raise yaml.YAMLError(
+                f"line {line}: a number of {len(text):,} digits; at most {_MOST_DIGITS} are read"
+            )
         text.encode("utf-8")  # half of a surrogate pair passes for YAML, and no file can hold it
         return text
 

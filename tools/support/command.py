@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from io import TextIOWrapper
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar, get_origin
 
@@ -23,7 +24,8 @@ from jsonargparse import (
     set_parsing_settings,
 )
 
-from pretrain.errors import Stopped, UsageError
+from pretrain.errors import LARGEST, Stopped, UsageError
+from pretrain.reading import read_yaml
 from pretrain.run import plain
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,6 +57,7 @@ _MEANING_CHANGED = {
     "optimizer.name": "SGD without Nesterov momentum, as detectors are trained with, is 'momentum'",
     "optimizer.no_decay": "true is 'nothing', false is 'norms_and_biases'",
 }
+_TOO_LONG = f"number of more than 4,300 digits; at most {LARGEST:,} is allowed"
 
 
 def run_main(main: Callable[[], None], again: str | None = None) -> None:
@@ -143,21 +146,33 @@ class Parser(ArgumentParser):
                 # jsonargparse fills an element's missing fields from the list that is replaced
                 words += [f"--{name}", "[]"]
             words.append(word)
-        recipe = value_of(words, "--config") if self._has_configuration else None
-        ours = recipe is None or Path(recipe).is_relative_to(ROOT / "configs")
-        if recipe is not None:
-            for key in _recipe_keys(Path(recipe), known):
+        recipes = _values_of(words, "--config") if self._has_configuration else []
+        for recipe in recipes:
+            for key in _recipe_keys(recipe, known):
                 raise UsageError(_unknown(key, known, "", f"recipe {recipe} has the key {key}"))
+        for section in _sections(known):
+            for value in _values_of(words, f"--{section}"):
+                if not value.startswith("{"):  # which is taken for a file
+                    raise UsageError(
+                        f"--{section} is {value!r}; it must be {{FIELD: VALUE, ...}}, or each "
+                        f"field an option: --{section}.FIELD VALUE"
+                    )
         if value_of(words, "--epochs") is not None and "duration" in known:
             words += ["--duration", "null"]  # over that of the recipe
         try:
             options = self.parse_args(words)
         except (ArgumentError, argparse.ArgumentError) as error:
-            inside = "" if ours else f" (recipe {recipe})"
+            own = [name for name in recipes if not Path(name).is_relative_to(ROOT / "configs")]
+            inside = f" (recipe {', '.join(own)})" if own else ""
             message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
+            message = re.sub(r"Exceeds the limit.*", f"a {_TOO_LONG}", message)
             raise UsageError(f"{message}{inside}") from error
         for name, value in options.items():
-            if any("\0" in str(one) for one in (value if isinstance(value, list) else [value])):
+            try:
+                texts = [*map(str, value if isinstance(value, list | tuple) else [value])]
+            except ValueError as error:
+                raise UsageError(f"{name} is a {_TOO_LONG}") from error
+            if any("\0" in text for text in texts):
                 raise UsageError(f"{name} holds a NUL character, which no path or name has.")
         return options
 
@@ -167,28 +182,30 @@ def _with_dashes(names: re.Match[str]) -> str:
     return ", ".join(f"--{name}" for name in names[0].split(", "))
 
 
-def _recipe_keys(path: Path, known: set[str]) -> Iterable[str]:
-    """The keys of a recipe that no option has; none where it cannot be read (the parser says)."""
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, RecursionError) as error:  # which the parser does not catch
-        raise UsageError(f"recipe {path} cannot be read: {error}") from error
-    except (OSError, ValueError, yaml.YAMLError):
-        return []
-    sections = {name.rpartition(".")[0] for name in known}
+def _sections(known: set[str]) -> set[str]:
+    """The names before the dots."""
+    return {name.rpartition(".")[0] for name in known if not name.endswith(".help")} - {""}
 
-    def unknown(prefix: str, values: Any) -> Iterable[str]:
+
+def _recipe_keys(recipe: str, known: set[str]) -> Iterable[str]:
+    """The keys of a recipe that no option has; UsageError where it, or a section, is no mapping."""
+    sections = _sections(known)
+
+    def unknown(section: str, values: Any) -> Iterable[str]:
+        if not isinstance(values, dict):
+            place = f"recipe {recipe}: {section or 'it'}"
+            raise UsageError(f"{place} is {values!r:.40}; it must hold FIELD: VALUE")
         for key, value in values.items():
-            name = f"{prefix}{key}"
-            if name in sections and isinstance(value, dict):
-                yield from unknown(f"{name}.", value)
-            elif name not in known and isinstance(value, dict) and not prefix:
+            name = f"{section}.{key}" if section else str(key)
+            if name in sections:
+                yield from unknown(name, value)
+            elif name not in known and isinstance(value, dict) and not section:
                 # a section of before: its keys have new names each
                 yield from (f"{name}.{inner}" for inner in value)
             elif name not in known:
                 yield name
 
-    return unknown("", content) if isinstance(content, dict) else []
+    return unknown("", read_yaml(Path(recipe), f"recipe {recipe}"))
 
 
 def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
@@ -228,12 +245,13 @@ def build_config(kind: type[Config], parser: Parser, options: Namespace) -> Conf
 
 def value_of(words: Sequence[str], flag: str) -> str | None:
     """The value of a flag among the words of a command line."""
-    for index, word in enumerate(words):
-        if word == flag and index + 1 < len(words):
-            return words[index + 1]
-        if word.startswith(flag + "="):
-            return word.split("=", 1)[1]
-    return None
+    return next(iter(_values_of(words, flag)), None)
+
+
+def _values_of(words: Sequence[str], flag: str) -> list[str]:
+    """The values of a flag that is given several times."""
+    values = [value for word, value in pairwise(words) if word == flag]
+    return values + [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
 
 
 def show_config(config: Any) -> None:
