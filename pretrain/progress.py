@@ -8,6 +8,8 @@ from rich import progress
 from rich.console import Console
 from rich.text import Text
 
+from pretrain.errors import printable
+
 
 class _Rate(progress.ProgressColumn):
     """Units per second, as `312 images/s`."""
@@ -57,5 +59,5 @@ def bar(title: str, total: int, unit: str, done: int = 0, shown: bool = True) ->
 
 
 def log(text: str) -> None:
-    """One line for the reader of a run, also where there is no terminal."""
-    print(text, file=sys.stderr, flush=True)
+    """Lines for the reader of a run, also where there is no terminal; no control characters."""
+    print("\n".join(map(printable, text.split("\n"))), file=sys.stderr, flush=True)

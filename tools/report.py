@@ -19,10 +19,8 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, printable
+from pretrain.progress import log
 from tools.support.command import Parser, run_main
-from transfer.report import read_runs, render_files, tabulate, to_markdown, write_files
-from transfer.report.expectations import compare, read_expected
-from transfer.report.markdown import replace_between
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -33,12 +31,17 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--docs", type=Path, metavar="FILE.md", help="A file with the markers.")
     parser.add_argument("--check", type=Path, metavar="FILE.yaml", help="Expected numbers.")
     options = parser.parse(argv)
+
+    from transfer.report import read_runs, render_files, tabulate, to_markdown, write_files
+    from transfer.report.expectations import compare, read_expected
+    from transfer.report.markdown import replace_between
+
     expected = [] if options.check is None else read_expected(options.check)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file; it must name a folder.")
 
     def leave_out(line: str) -> None:
-        print(f"left out: {line}", file=sys.stderr)
+        log(f"left out: {line}")
 
     run_set = read_runs(options.runs)
     for line in run_set.complaints:
@@ -47,14 +50,13 @@ def main(argv: list[str] | None = None) -> None:
     text = to_markdown(table, run_set)
     outcomes = compare(expected, table)
     files = render_files(table, run_set, leave_out) if options.out else {}
-    print(text, end="")
     if options.docs is not None:  # first, since it may lack the markers
         replace_between(options.docs, text, options.runs)
     if options.out is not None:
         write_files(options.out, files)
+    print(text, end="")
     for outcome in outcomes:
-        line = printable(outcome.text)
-        print(f"{'ok  ' if outcome.holds else 'FAIL'} {line}", file=sys.stderr)
+        log(f"{'ok  ' if outcome.holds else 'FAIL'} {printable(outcome.text)}")
     if not all(outcome.holds for outcome in outcomes):
         sys.exit(1)
 

@@ -116,8 +116,6 @@ def main(argv: list[str] | None = None) -> None:
             "document frequencies from elsewhere."
         )
     words = "" if options.tokenizer == "ptb" else f", tokenizer {options.tokenizer}"
-    print(f"{options.results} beside {options.references}, {len(chosen):,} images{words}")
-    print(_table(columns))
     if options.out is not None:
         write_text(options.out, json.dumps(content, indent=1) + "\n")
     if options.page is not None:
@@ -136,6 +134,9 @@ def main(argv: list[str] | None = None) -> None:
         )
         figures = {"Best": [*map(figure, best)], "Worst": [*map(figure, worst)]}
         write_figures(options.page, title, figures, scores=scores.corpus)
+    print(f"{options.results} beside {options.references}, {len(chosen):,} images{words}")
+    print(_table(columns))
+    if options.page is not None:
         print(f"page     {options.page}")
 
 

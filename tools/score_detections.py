@@ -19,6 +19,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError
 from pretrain.files import write_text
+from pretrain.progress import log
 from tools.support.command import Parser, run_main
 
 
@@ -61,7 +62,7 @@ def main(argv: list[str] | None = None) -> None:
     if not records.images:
         raise UsageError(f"{source} has no image that can be used.")
     for note in summarize_issues(records.issues, option="--"):
-        print(f"note: {note}", file=sys.stderr)
+        log(f"note: {note}")
     names = None if options.categories is None else read_names(options.categories)
     join = config.similar_names == "join"
     rows = read_detections(options.results, records, names, join)
@@ -70,7 +71,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         coco = evaluate_coco(records, rows)
     except UsageError as error:
-        print(f"note: {error}", file=sys.stderr)
+        log(f"note: {error}")
+    if options.out is not None:
+        content = {"voc07": scores.voc07, "area": scores.area, "mean": scores.mean, "coco": coco}
+        write_text(options.out, json.dumps(content, indent=1) + "\n")
 
     def line(name: str, values: Any) -> str:
         figures = ["      -" if value is None else f"{value:7.2f}" for value in values]
@@ -91,9 +95,6 @@ def main(argv: list[str] | None = None) -> None:
     if coco is not None:
         values = ", ".join(f"{key} {value:.2f}" for key, value in coco.items() if value is not None)
         print(f"MS-COCO's measure (another one): {values or '-'}")
-    if options.out is not None:
-        content = {"voc07": scores.voc07, "area": scores.area, "mean": scores.mean, "coco": coco}
-        write_text(options.out, json.dumps(content, indent=1) + "\n")
 
 
 if __name__ == "__main__":

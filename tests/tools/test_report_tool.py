@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,33 @@ def code(*words: object) -> int:
     with pytest.raises(SystemExit) as ended:
         run_main(lambda: main([str(word) for word in words]))
     return int(ended.value.code or 0)
+
+
+@pytest.mark.parametrize(("name", "left"), [("/dev/full", 2), (None, 141)])
+@pytest.mark.parametrize("repeated", [1, 10_000])  # in Python's buffer, and beyond
+def test_output_that_nobody_takes(repeated, name, left, runs, tmp_path, capsys, monkeypatch):
+    if name is None:
+        reader, writer = os.pipe()
+        os.close(reader)
+    monkeypatch.setattr("transfer.report.to_markdown", lambda *_: "text\n" * repeated)
+    with open(name or writer, "w") as output:
+        monkeypatch.setattr("sys.stdout", output)
+        assert code(runs, "--out", tmp_path / "out") == left
+    said = "error: standard output cannot be written: No space left on device\n" if name else ""
+    assert capsys.readouterr().err == said
+    assert (tmp_path / "out" / "report.html").exists()
+
+
+def test_output_in_ascii(runs, monkeypatch):
+    output = TextIOWrapper(BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", output)
+    run_main(lambda: print("± \udcff"))
+    assert output.buffer.getvalue() == rb"\xb1 \udcff" + b"\n"
+
+
+def test_a_name_cannot_steer_the_terminal(tmp_path, capsys):
+    assert code(tmp_path / "\x1b[31mred\rX") == 2
+    assert r"\x1b[31mred X." in capsys.readouterr().err
 
 
 def test_expected_numbers_decide_the_exit_code(runs, tmp_path, capsys):

@@ -3,11 +3,11 @@
 import argparse
 import json
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from pretrain.errors import UsageError
+from pretrain.progress import log
 
 if TYPE_CHECKING:
     from pretrain.backbone import Backbone
@@ -94,5 +94,5 @@ def load(name: str, given: "Overrides | None" = None, *, trust: bool = False) ->
         )
         backbone = replace(backbone, provenance=provenance)
     for note in backbone.notes if os.environ.get("RANK", "0") == "0" else ():
-        print(f"note: {name}: {note}", file=sys.stderr)
+        log(f"note: {name}: {note}")
     return backbone

@@ -25,6 +25,7 @@ from jsonargparse import (
 )
 
 from pretrain.errors import LARGEST, Stopped, UsageError
+from pretrain.progress import log
 from pretrain.reading import read_yaml
 from pretrain.run import plain
 
@@ -67,26 +68,53 @@ def run_main(main: Callable[[], None], again: str | None = None) -> None:
         main: the tool.
         again: the command that continues it; None for the tool's own --resume.
     """
-    if isinstance(sys.stdout, TextIOWrapper):  # names of files that are no text
-        sys.stdout.reconfigure(errors="surrogateescape")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # what its encoding does not have, names in bytes
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        _call(main, again)
+    finally:
+        _end_output()
+
+
+def _call(main: Callable[[], None], again: str | None) -> None:
     try:
         main()
     except (ValueError, OSError) as error:  # no space, no permission: the system names the file
+        if isinstance(error, OSError) and error.filename is None:  # perhaps standard output's
+            _end_output("\n")
         if not isinstance(error, UsageError | OSError) and "embedded null" not in str(error):
             raise
         rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
-        print(f"error: {error}" if rank == "0" else f"[process {rank}] {error}", file=sys.stderr)
+        log(f"error: {error}" if rank == "0" else f"[process {rank}] {error}")
         sys.exit(2)
     except Stopped as stopped:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             again = f"the same torchrun command with --resume {stopped.folder}"
         again = again or f"python {os.path.relpath(sys.argv[0])} --resume {stopped.folder}"
         if os.environ.get("RANK", "0") == "0":
-            print(f"{stopped}. To continue: {again}", file=sys.stderr)
+            log(f"{stopped}. To continue: {again}")
         sys.exit(128 + stopped.signal_number if stopped.signal_number else 0)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _end_output(last: str = "") -> None:
+    """Leave with 141, as others do, where nobody reads on, and with 2 where a disk is full.
+
+    Args:
+        last: what is written to see that; text that failed before is not kept by Python.
+    """
+    try:
+        print(last, end="", flush=True)
+    except OSError as error:
+        # what is left would fail again at Python's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            sys.exit(128 + 13)  # SIGPIPE
+        log(f"error: standard output cannot be written: {error.strerror}")
+        sys.exit(2)
 
 
 class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
