@@ -38,7 +38,7 @@ from tools.support import grid_run
 SMALL = "--loader.workers 0 --device cpu --out out"
 RUNS = {
     "pretrain": f"pretrain --data {{classification}} {SMALL} --model.arch test_resnet --epochs 2 "
-    "--dataset.image_size 32 --batch_size 20",
+    "--dataset.image_size 32 --batch_size 60",
     "pretrain_more": f"pretrain --data {{classification}} {SMALL} --model.arch test_resnet "
     "--epochs 2 --dataset.image_size 32 --checkpoints.best true --tensorboard true",
     "classification": f"finetune_cls --backbone {{backbone}} --data {{classification}} {SMALL} "

@@ -1,5 +1,6 @@
 """Data that changes under a run or a grid: the same files are the same data, others are noticed."""
 
+import functools
 import json
 import os
 import pickle
@@ -139,13 +140,18 @@ CASES = [(name, change) for name, changes in CHANGES.items() for change in chang
 
 
 @pytest.fixture(scope="module")
-def begun(request, worlds, backbone, tmp_path_factory):
-    """A task, its setup on its data, and a run that began with it."""
-    setup = set_up(request.param, worlds[DATA[request.param]], backbone)
-    run = Run(tmp_path_factory.mktemp("begun") / "run")
-    config = plain(configuration(request.param, worlds[DATA[request.param]]))
-    run.start(config, None, setup.files.digest)
-    return request.param, setup, run, config
+def begun(worlds, backbone, tmp_path_factory):
+    """A function from a task to its setup on its data, and a run of it with its configuration."""
+
+    @functools.cache
+    def begin(name: str):
+        setup = set_up(name, worlds[DATA[name]], backbone)
+        run = Run(tmp_path_factory.mktemp("begun") / "run")
+        config = plain(configuration(name, worlds[DATA[name]]))
+        run.start(config, None, setup.files.digest)
+        return setup, run, config
+
+    return begin
 
 
 def in_grid(
@@ -163,10 +169,10 @@ def in_grid(
     return status.state, status.why
 
 
-@pytest.mark.parametrize("begun", DATA, indirect=True)
-def test_a_copy_is_the_same_data(begun, worlds, backbone, tmp_path):
+@pytest.mark.parametrize("name", DATA)
+def test_a_copy_is_the_same_data(name, begun, worlds, backbone, tmp_path):
     """Of another path and another name; where one side has no digest, the path counts."""
-    name, setup, run, there = begun
+    setup, run, there = begun(name)
     root = copy(worlds[DATA[name]], tmp_path / "copied")
     copied, summary, here = set_up(name, root, backbone), setup.data_summary, {**there}
     here["data"] = str(root)
@@ -185,11 +191,9 @@ def test_a_copy_is_the_same_data(begun, worlds, backbone, tmp_path):
     assert in_grid(name, here, here, tmp_path / "same", older, again) == ("done", None)
 
 
-@pytest.mark.parametrize(
-    ("begun", "change"), CASES, indirect=["begun"], ids=lambda one: getattr(one, "__name__", one)
-)
-def test_a_change_is_noticed_by_resume_and_grid(begun, change, worlds, backbone, tmp_path):
-    name, setup, run, config = begun
+@pytest.mark.parametrize(("name", "change"), CASES, ids=lambda one: getattr(one, "__name__", one))
+def test_a_change_is_noticed_by_resume_and_grid(name, change, begun, worlds, backbone, tmp_path):
+    setup, run, config = begun(name)
     root = copy(worlds[DATA[name]], tmp_path / worlds[DATA[name]].name)
     change(root)
     changed, summary = set_up(name, root, backbone), setup.data_summary
