@@ -197,7 +197,7 @@ def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypat
 
 
 def test_an_architecture_of_our_own(net, tmp_path):
-    ours = replace(tame("resnet18_cifar", input_size=(3, 32, 32)), provenance=COMPLETE)
+    ours = replace(tame("resnet20_cifar", input_size=(3, 32, 32)), provenance=COMPLETE)
     described = release.Release(backbone=ours, name="n", licence="MIT")
     release.make(described, tmp_path / "n")
     assert sorted(os.listdir(tmp_path / "n")) == [
