@@ -24,7 +24,7 @@ SMALL = DetectorConfig(
     proposals=60,
     test_proposals_before_nms=100,
     test_proposals=60,
-    rois=100_000,  # none is left to chance
+    rois=65_536,  # none is left to chance
 )
 # prefixes of our parameters and of detectron2's
 NAMES = {
