@@ -17,6 +17,7 @@ from pretrain.errors import UsageError
 from pretrain.files import write_text
 from pretrain.progress import bar
 from pretrain.reading import read_bytes
+from pretrain.safe_pickle import require_file
 
 _SETTLED = 2_000_000_000  # ns: a file younger than that may change within its time stamp
 _BLOCK = 4096  # bytes
@@ -33,7 +34,8 @@ def cache_folder() -> Path:
 
 
 def file_sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
+    """The file's SHA-256, in hexadecimal; UsageError where it is no file, such as a pipe."""
+    require_file(path)
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 

@@ -38,6 +38,8 @@ SUFFIXES = (
 _BY_TORCHVISION = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with further pictures
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SWAPS_SIDES = (5, 6, 7, 8)
+_MOST_ASPECT = 200
+"""Resizing by the short side takes memory by the long one; no photograph comes near it."""
 
 
 class ImageHeader(NamedTuple):
@@ -63,8 +65,12 @@ def decode(path: Path, apply_exif: bool = False) -> Tensor:
         apply_exif: turn the pixels as the EXIF orientation says.
 
     Raises:
-        UsageError: missing, broken, cut short, more than 8 bits a channel, no supported format.
+        UsageError: missing, no file but a pipe, broken, cut short, more than 8 bits a channel, a
+            side more than 200 times the other, no supported format.
     """
+    if not os.path.isfile(path):  # a pipe would block
+        is_there = os.path.exists(path)
+        raise UsageError(f"image {path} is no file." if is_there else f"there is no image {path}.")
     try:
         # not by torchvision's read_file: it takes a name that is not UTF-8 for no text
         content = torch.from_numpy(np.fromfile(path, np.uint8))
@@ -72,17 +78,21 @@ def decode(path: Path, apply_exif: bool = False) -> Tensor:
             raise RuntimeError("no GIF")
         image = decode_image(content, mode=ImageReadMode.RGB)
     except (RuntimeError, OSError) as error:
-        if not path.exists():
-            raise UsageError(f"there is no image {path}.") from error
         image = _decode_with_pillow(path, first_line(error))
     if image.dtype != torch.uint8:
         raise UsageError(f"image {path} has 16 bits a channel; convert it to 8.")
+    height, width = image.shape[-2:]
+    if max(height, width) > _MOST_ASPECT * min(height, width):
+        limit = f"a side may have at most {_MOST_ASPECT} times the pixels of the other"
+        raise UsageError(f"image {path} has {width} x {height} pixels; {limit}.")
     header = read_header(path) if apply_exif else None
     return image if header is None else turn(image, header.orientation)
 
 
 def read_header(path: Path) -> ImageHeader | None:
     """Size and orientation of an image; None where it is no image, or cut short in its head."""
+    if not os.path.isfile(path):  # a pipe would block
+        return None
     try:
         with Image.open(path) as image:
             return _header(image, path)
@@ -123,11 +133,19 @@ def list_images(folder: Path) -> tuple[list[str], list[str]]:
                 name = entry.name
                 if name[0] == ".":
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     open_folders.append((entry.path, above | {here}))
                 else:
                     (images if name.lower().endswith(SUFFIXES) else others).append(entry.path)
     return sorted(images), sorted(others)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Of a link, where it leads; one to itself leads nowhere."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def describe_endings(paths: Sequence[str], folder: Path) -> str:
@@ -224,7 +242,7 @@ def list_classes(folder: Path) -> ClassFolders:
 def class_folders(folder: Path) -> list[str]:
     """Names of the folders in a folder, in alphabetical order; hidden ones are no classes."""
     entries = os.scandir(folder)
-    return sorted(entry.name for entry in entries if entry.is_dir() and entry.name[0] != ".")
+    return sorted(entry.name for entry in entries if entry.name[0] != "." and _is_folder(entry))
 
 
 def _decode_with_pillow(path: Path, reason: str) -> Tensor:

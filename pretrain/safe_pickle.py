@@ -52,11 +52,13 @@ def load(
 
 
 def require_file(path: Path) -> int:
-    """The size of a file, in bytes; UsageError where there is none."""
+    """The size of a file, in bytes; UsageError where there is none, or a pipe (it would block)."""
     if path.is_dir():
         raise UsageError(f"{path} is a folder; a file is needed.")
     if not path.exists():
         raise UsageError(f"there is no file {path}.")
+    if not path.is_file():
+        raise UsageError(f"{path} is a pipe or a device. Write what it gives to a file.")
     return path.stat().st_size
 
 

@@ -74,7 +74,9 @@ def main(argv: list[str] | None = None) -> None:
         for image_id, caption in zip(_ids(names), captions.values(), strict=True)
     ]
     figures = list(map(Figure, names, captioned, captions.values()))[:_ON_PAGE]
-    write_text(out / "captions.json", json.dumps(rows, ensure_ascii=False, indent=1) + "\n")
+    text = json.dumps(rows, ensure_ascii=False, indent=1) + "\n"
+    # bytes of a name that are no text become \udcXX, as JSON escapes them
+    write_text(out / "captions.json", text.encode("utf-8", "backslashreplace").decode())
     write_figures(out / "captions.html", f"Captions of {name}", {"": figures}, len(figures))
     for row in rows[:3]:
         print(f"{row['image_id']}: {row['caption']}")

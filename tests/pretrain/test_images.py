@@ -209,14 +209,37 @@ def test_links_that_lead_back_end(tmp_path, monkeypatch):
     (tmp_path / "data/a/up").symlink_to(tmp_path / "data")
     (tmp_path / "data/a/b").symlink_to(tmp_path / "data/b")
     (tmp_path / "data/b/a").symlink_to(tmp_path / "data/a")
-    images, _ = list_images(tmp_path / "data")
+    for name in ("data/itself", "data/a/itself.jpg"):
+        (tmp_path / name).symlink_to(tmp_path / name)
+    images, others = list_images(tmp_path / "data")
+    assert others == [str(tmp_path / "data/itself")]
+    images = [path for path in images if "itself" not in path]
     assert {os.path.realpath(path) for path in images} == {
         str((tmp_path / f"data/{c}/1.jpg").resolve()) for c in "ab"
     }
     assert len(images) == 4
     monkeypatch.chdir(tmp_path / "data")
     here = list_classes(Path())
-    assert {name: len(paths) for name, paths in here.images.items()} == {"a": 2, "b": 2}
+    assert {name: len(paths) for name, paths in here.images.items()} == {"a": 3, "b": 3}
+    with pytest.raises(UsageError, match=r"^there is no image a/itself\.jpg"):
+        decode(Path("a/itself.jpg"))
+
+
+def test_a_device_or_a_pipe_is_not_opened(monkeypatch):
+    monkeypatch.setattr(Image, "open", None)
+    assert read_header(Path(os.devnull)) is None
+    with pytest.raises(UsageError, match=f"^image {os.devnull} is no file"):
+        decode(Path(os.devnull))
+
+
+@pytest.mark.parametrize("size", [(1, 200), (200, 1), (1, 201), (201, 1)])
+def test_an_image_may_be_so_narrow(size, tmp_path):
+    Image.new("RGB", size).save(tmp_path / "a.png")
+    if max(size) == 200:
+        assert decode(tmp_path / "a.png").shape == (3, *size[::-1])
+        return
+    with pytest.raises(UsageError, match=f"has {size[0]} x {size[1]} pixels; .* at most 200 times"):
+        decode(tmp_path / "a.png")
 
 
 def test_a_folder_that_cannot_be_read_is_named(tmp_path):

@@ -1,15 +1,18 @@
 """Raw pickles: plain values and arrays come back, everything else is refused."""
 
 import builtins
+import os
 import pickle
 import resource
 from collections import OrderedDict
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from pretrain import safe_pickle
+from pretrain import safe_pickle, torch_file
+from pretrain.cache import file_sha256
 from pretrain.errors import UsageError
 
 CONTENT = {
@@ -141,6 +144,9 @@ def test_no_file_and_a_folder(tmp_path):
         safe_pickle.load(tmp_path / "none.pkl")
     with pytest.raises(UsageError, match="is a folder"):
         safe_pickle.load(tmp_path)
+    for read in (safe_pickle.load, torch_file.read, file_sha256):
+        with pytest.raises(UsageError, match=f"^{os.devnull} is a pipe or a device"):
+            read(Path(os.devnull))
 
 
 def test_the_list_names_nothing_that_opens_or_runs():

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from xml.etree import ElementTree
 from xml.parsers import expat
 
-from pretrain.cache import cache_folder
+from pretrain.cache import cache_folder, cached_json
 from pretrain.errors import UsageError
-from transfer.cache import cached_json
+from pretrain.reading import read_bytes
 from transfer.detection.records import read_flag
 
 _VERSION = 3  # of the cache's files
@@ -74,12 +74,11 @@ def read_annotations(files: Sequence[str], cached: bool = True) -> list[Annotati
 
 def _read_file(file: str) -> bytes | None:
     try:
-        with open(file, "rb") as handle:
-            return handle.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise UsageError(f"{file} cannot be read ({error.strerror}).") from error
+        return read_bytes(Path(file))
+    except UsageError as error:
+        if isinstance(error.__cause__, FileNotFoundError | NotADirectoryError):
+            return None
+        raise
 
 
 def parse_annotation(data: bytes) -> Annotation:

@@ -76,7 +76,7 @@ def _other_files(root: Path) -> Iterator[tuple[str, Path]]:
 def _is_instance_file(path: Path) -> bool:
     """By the keys alone; whether it can be read, the reader says."""
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else b""  # a pipe would block
     except OSError:
         return False
     return all(key in content for key in (b'"images"', b'"annotations"', b'"categories"'))

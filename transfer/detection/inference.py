@@ -193,8 +193,7 @@ def find_images(path: Path, exif: str = "apply") -> list[Record]:
     for file in map(Path, files):
         name, header = file.relative_to(folder).with_suffix("").as_posix(), read_header(file)
         if header is None:
-            if file.is_file():
-                log(f"left out: {file} is no image, or cut short")
+            log(f"left out: {file} is no image, or cut short")
             continue
         if name in records:
             raise UsageError(f"{path} has two images called {name}; they would be one image_id.")

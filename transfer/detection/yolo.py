@@ -22,6 +22,7 @@ from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
 from pretrain.files import draft
 from pretrain.images import list_images
+from pretrain.safe_pickle import require_file
 from transfer.detection.headers import read_headers
 from transfer.detection.records import list_first
 from transfer.detection.splits import refuse_others, write_new
@@ -115,7 +116,7 @@ def read_yolo(root: Path) -> YoloData:
 def _read_description(root: Path) -> tuple[Path, dict[str, Any]]:
     """data.yaml, or else the one YAML file with class names, or else classes.txt; its content."""
     found: dict[Path, dict[str, Any]] = {}
-    for path in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
+    for path in filter(Path.is_file, sorted([*root.glob("*.yaml"), *root.glob("*.yml")])):
         try:
             content = yaml.safe_load(path.read_text(encoding="utf-8"))
         except (OSError, ValueError, yaml.YAMLError):
@@ -166,6 +167,7 @@ def _images_of(path: Path, root: Path) -> list[str]:
     """The images of a folder, or of a list of images."""
     if path.is_dir():
         return list_images(path)[0]
+    require_file(path)
     lines = filter(None, map(str.strip, path.read_text(encoding="utf-8-sig").splitlines()))
     # one that is not there is kept, for the message
     return [str(_resolve(root, "", line) or root / Path(line).name) for line in lines]

@@ -1,6 +1,7 @@
 """Pascal VOC as programs and phones write it: the right boxes in the right pixels, or refused."""
 
 import json
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -293,6 +294,13 @@ def test_encodings_of_xml(encoding, mark, tmp_path):
 def test_an_encoding_that_is_none(tmp_path):
     text = '<?xml version="1.0" encoding="klingon"?>' + annotation(thing())
     refused(tree(tmp_path, text), r"a\.xml:1: .*encoding cannot be read .*klingon")
+
+
+def test_a_device_or_a_pipe_is_no_annotation(tmp_path):
+    root = tree(tmp_path)
+    (root / "Annotations/a.xml").unlink()
+    (root / "Annotations/a.xml").symlink_to(os.devnull)
+    refused(root, r"a\.xml: is no file")
 
 
 # --------------------------------------------------------------------------------- class names

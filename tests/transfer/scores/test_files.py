@@ -2,6 +2,8 @@
 
 import gzip
 import json
+import os
+from pathlib import Path
 
 import pytest
 
@@ -117,6 +119,8 @@ def test_files_that_are_not_there(tmp_path):
     (tmp_path / "b.json").mkdir()
     with pytest.raises(UsageError, match=r"b\.json is a folder"):
         read_results(tmp_path / "b.json")
+    with pytest.raises(UsageError, match="is a pipe or a device"):
+        read_ids(Path(os.devnull))
 
 
 def test_results_with_two_captions_of_an_image(tmp_path):

@@ -3,6 +3,7 @@
 import os
 import pickle
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,8 @@ def test_files_that_hold_something_else(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UsageError, match=r"no file .*none\.p"):
         read_frequencies(tmp_path / "none.p")
+    with pytest.raises(UsageError, match="is a pipe or a device"):
+        read_frequencies(Path(os.devnull))
     for name, content in (
         ("evil.p", pickle.dumps({"document_frequency": Evil(), "ref_len": 1.0})),
         ("list.p", pickle.dumps([1, 2])),

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pretrain.errors import UsageError
+from pretrain.safe_pickle import require_file
 from transfer.captioning.scores.cider import DocumentFrequencies
 from transfer.captioning.scores.ngrams import ORDERS, NgramTable, count_ngrams
 from transfer.captioning.scores.tokenizer import TokenIds, Tokenize, Tokenizer
@@ -39,6 +40,7 @@ def read_frequencies(path: Path) -> DocumentFrequencies:
     Raises:
         UsageError: no file, or another content.
     """
+    require_file(path)
     try:
         with open(path, "rb") as handle:
             content = _PlainUnpickler(handle, encoding="utf-8").load()
@@ -47,8 +49,6 @@ def read_frequencies(path: Path) -> DocumentFrequencies:
             raise ValueError(f"{type(counts).__name__} of {num_images:g} images")
         rows = [tuple(map(str, ngram)) for ngram in counts]
         values = np.array([float(value) for value in counts.values()])
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}.") from None
     # the pickle machine trusts its input: a torn stream ends in any of these
     except (pickle.UnpicklingError, EOFError, LookupError, TypeError, ValueError) as error:
         raise UsageError(

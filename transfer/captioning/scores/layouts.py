@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
+from pretrain.safe_pickle import require_file
 
 Id = int | str
 Log = Callable[[str], None]
@@ -396,15 +397,12 @@ def read_text(path: Path) -> str:
     Raises:
         UsageError: no file, or no text in UTF-8.
     """
+    require_file(path)
     try:
         content = path.read_bytes()
         if path.suffix == ".gz":
             content = gzip.decompress(content)
         return content.decode("utf-8-sig")
-    except FileNotFoundError:
-        raise UsageError(f"there is no file {path}.") from None
-    except IsADirectoryError:
-        raise UsageError(f"{path} is a folder; expected a file of captions.") from None
     except UnicodeDecodeError as error:
         got = f"byte {error.start} is {error.object[error.start]:#04x}"
         raise UsageError(f"{path} is not UTF-8: {got}. Save it as UTF-8.") from error
