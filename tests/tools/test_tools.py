@@ -163,6 +163,26 @@ def test_a_recipe_of_before_is_told_today_s_names(
     fails(tool, "--config", "x.yaml", capsys=capsys, said=message)
 
 
+def test_three_words_for_a_mean_are_told_the_form(capsys):
+    said = "unrecognized arguments: 0.5 0.5. The form is --mean R,G,B, without spaces."
+    fails("inspect_backbone", "x", "--mean", "0.5", "0.5", "0.5", capsys=capsys, said=said)
+
+
+@pytest.mark.parametrize("tool", ["report", "finetune_det"])
+def test_places_that_are_none(tool, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("dangling").symlink_to("nowhere")
+    Path("loop").symlink_to("loop")
+    words = ["."] if tool == "report" else ["--backbone", "x"]
+    for place, said in (
+        ("", "--out is empty; it must name a file or a folder"),
+        ("dangling", "--out dangling is a link to nowhere, which leads nowhere"),
+        ("loop", "--out loop is a link to loop, which leads nowhere"),
+    ):
+        fails(tool, *words, f"--out={place}", capsys=capsys, said=said)
+        fails(tool, *words, "--out", place, capsys=capsys, said=said)
+
+
 def test_a_list_on_the_command_line_inherits_nothing_of_the_recipe_s(tmp_path):
     from pretrain.config import MethodConfig, PretrainConfig
     from tools.support.command import Parser, build_config
@@ -430,7 +450,8 @@ def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, w
     main([*again, "--skip-broken"])
     assert json.loads(Path("more/captions.json").read_text()) == rows
     Path("mine/z.jpg").unlink()
-    shutil.copy(next(Path("mine").iterdir()), "mine/p0.jpg")  # no name of MS-COCO's
+    for name in ("p0.jpg", "q\udcff.jpg"):  # no names of MS-COCO's, and one that is no text
+        shutil.copy(next(Path("mine").glob("0*")), f"mine/{name}")
     main(["--captioner", "run", "--images", "mine", "--out", "names", "--workers", "0"])
     said = json.loads(Path("names/captions.json").read_text())
     assert [row["image_id"] for row in said] == sorted(os.listdir("mine"))

@@ -27,7 +27,6 @@ from jsonargparse import (
 from pretrain.errors import LARGEST, Stopped, UsageError
 from pretrain.progress import log
 from pretrain.reading import read_yaml
-from pretrain.run import plain
 
 ROOT = Path(__file__).resolve().parents[2]
 SYNTHETIC = Path("runs/synthetic_shapes")
@@ -185,6 +184,10 @@ class Parser(ArgumentParser):
                         f"--{section} is {value!r}; it must be {{FIELD: VALUE, ...}}, or each "
                         f"field an option: --{section}.FIELD VALUE"
                     )
+        for flag, action in self._option_string_actions.items():
+            if flag in ("--out", "--data") or getattr(action, "_typehint", None) is Path:
+                for value in _values_of(words, flag):
+                    _check_path(flag, value)
         if value_of(words, "--epochs") is not None and "duration" in known:
             words += ["--duration", "null"]  # over that of the recipe
         try:
@@ -193,6 +196,9 @@ class Parser(ArgumentParser):
             own = [name for name in recipes if not Path(name).is_relative_to(ROOT / "configs")]
             inside = f" (recipe {', '.join(own)})" if own else ""
             message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
+            for flag, action in self._option_string_actions.items():
+                if "unrecognized" in message and flag in words and "," in str(action.metavar):
+                    message += f". The form is {flag} {action.metavar}, without spaces."
             message = re.sub(r"Exceeds the limit.*", f"a {_TOO_LONG}", message)
             raise UsageError(f"{message}{inside}") from error
         for name, value in options.items():
@@ -203,6 +209,14 @@ class Parser(ArgumentParser):
             if any("\0" in text for text in texts):
                 raise UsageError(f"{name} holds a NUL character, which no path or name has.")
         return options
+
+
+def _check_path(flag: str, path: str) -> None:
+    """Raise UsageError for a path that is empty, which would be the working folder, or leads on."""
+    if not path:
+        raise UsageError(f"{flag} is empty; it must name a file or a folder")
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UsageError(f"{flag} {path} is a link to {os.readlink(path)}, which leads nowhere")
 
 
 def _with_dashes(names: re.Match[str]) -> str:
@@ -284,6 +298,8 @@ def _values_of(words: Sequence[str], flag: str) -> list[str]:
 
 def show_config(config: Any) -> None:
     """The resolved configuration, as config.yaml will hold it."""
+    from pretrain.run import plain  # slow to import: Ctrl-C until then is a traceback of Python's
+
     print(yaml.safe_dump(plain(config), sort_keys=False, allow_unicode=True), end="")
 
 

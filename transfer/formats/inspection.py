@@ -22,7 +22,7 @@ from transfer.formats.sources import Overrides
 Line = tuple[str, str]
 _LEFT_OPEN = (
     "mean, std, channel order and where the strides are: neither the file nor a list that is "
-    "known here says so. Give --source, or --arch, --mean and --std."
+    "known here says so. Give --source, or --arch, --mean R,G,B and --std R,G,B."
 )
 
 _STEM_OPEN = (
