@@ -333,14 +333,15 @@ def test_images_outside_the_roots_are_told_apart(root, tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
     monkeypatch.chdir(tmp_path / "data" if root == "." else tmp_path)
 
-    def digest(place):
-        images = [big(tmp_path / place / f"{split}/1.jpg", middle=9) for split in ("train", "val")]
+    def digest(place, splits=("train", "val")):
+        images = [big(tmp_path / place / f"{split}/1.jpg", middle=9) for split in splits]
         big(images[1], size=50)
         return DataFiles((Path(root),), [*images, images[0]]).digest
 
     first = digest("here")
     assert first["images"].files == 2
     assert digest("there/below") == first
+    assert digest("there", ("train", "test")) != first
 
 
 def test_two_roots_may_hold_files_of_one_name(tmp_path):
@@ -399,10 +400,10 @@ def test_a_few_folders_are_remembered(tmp_path, memory, monkeypatch):
         assert DataFiles((tmp_path / f"{number}",), [path]).digest
         if number == 0:
             first = remembered()
+        assert first <= remembered()  # it is used again and again
         assert DataFiles((tmp_path / "0",), [tmp_path / "0/a.jpg"]).digest
         for path in memory.iterdir():  # an hour passes
             os.utime(path, (path.stat().st_mtime - 3600,) * 2)
-        assert first < remembered() or number == 0  # it is used again and again
     assert len(remembered()) == 3
     unwritable = tmp_path / "file"
     unwritable.write_text("")
