@@ -58,8 +58,8 @@ FILES = sorted(
 # result, 230 lines of all engines; what a captioner leaves for the report, 70.
 # Raised for data that changes under a run: hashes of files that are not read twice, of which 60
 # lines were the feature cache's, and the digest of a data set, 290 lines of all engines.
-# Raised for what copied data, references of YAML, failures to read beside those to write, and an end
-# in every process alike came to: 150 lines of all engines, 25 of them one cache module.
+# Raised for what copied data, references of YAML, failures to read beside those to write, and an
+# end in every process alike came to: 150 lines of all engines, 25 of them one cache module.
 BUDGET = {
     "pretrain": 6_170,
     "detection": 8_860,
