@@ -58,7 +58,8 @@ OVER = {
     "--out out/scores.json",
     "score_detections": "score_detections --data {detection} --split val --results {found} "
     "--out out/scores.json",
-    "show_mixing": "show_mixing --images {classification}/train --out out/mixing.png",
+    "show_mixing": "show_mixing --images {classification}/train --count 2 --size 32 "
+    "--method cutmix --out out/mixing.png",
 }
 NEW = {
     "export": "export --backbone {backbone} --to timm,safetensors,onnx,backbone --out out",
