@@ -114,7 +114,7 @@ def read_digest(path: Path) -> Digest:
     Raises:
         UsageError: it cannot be read.
     """
-    return check(read_json(path), Digest, str(path)) if path.exists() else {}
+    return check(read_json(path), Digest, str(path)) if os.path.lexists(path) else {}
 
 
 def is_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:

@@ -173,7 +173,7 @@ class Run:
     @property
     def finished(self) -> bool:
         """True once result.json stands."""
-        return (self.folder / "result.json").exists()
+        return os.path.lexists(self.folder / "result.json")
 
     @property
     def checkpoint(self) -> Path:
@@ -194,7 +194,7 @@ class Run:
     def backbone(self) -> str | None:
         """Fingerprint of the backbone that the run began with; None where none is noted."""
         path = self.folder / "backbone.txt"
-        return read_text(path).strip() if path.exists() else None
+        return read_text(path).strip() if os.path.lexists(path) else None
 
     def picture(self, name: str) -> Path:
         """The path for a picture."""
@@ -224,8 +224,9 @@ class Run:
         self.refuse_finished()
         path = self.folder / "config.yaml"
         try:
-            held = check(read_yaml(path), dict, str(path)) if path.exists() else None
+            held = check(read_yaml(path), dict, str(path)) if os.path.lexists(path) else None
             begun, seen = self.backbone, read_digest(self.folder / "data.json")
+            self.read_log()
         except UsageError as error:
             raise UsageError(f"{error}. Give another --out, or remove {self.folder}.") from error
         if held is not None:
@@ -294,7 +295,7 @@ class Run:
 
     def read_log(self) -> list[dict[str, Any]]:
         """The lines of log.jsonl; a torn one (a kill while writing) is dropped."""
-        if not self.log_file.exists():
+        if not os.path.lexists(self.log_file):
             return []
         records = []
         for line in read_bytes(self.log_file).splitlines():

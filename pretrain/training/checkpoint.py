@@ -1,5 +1,6 @@
 """What resuming needs, and the networks kept on the way, in files that are complete or absent."""
 
+import os
 import warnings
 from collections.abc import Callable
 from importlib import metadata
@@ -23,7 +24,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
     """The state at `path`, or None where there is none; warns where the bits may now differ."""
-    if not path.exists():
+    if not os.path.lexists(path):
         return None
     state = torch_file.read(path)
     found = state.get("format") if isinstance(state, dict) else type(state).__name__

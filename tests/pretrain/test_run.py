@@ -96,6 +96,20 @@ def test_a_folder_is_not_taken_over(tmp_path):
     assert os.listdir(tmp_path / "mine") == ["thesis.tex"]
 
 
+@pytest.mark.parametrize("to", ["nowhere", "itself"])
+@pytest.mark.parametrize("name", ["config.yaml", "data.json", "backbone.txt", "log.jsonl"])
+def test_a_link_that_leads_nowhere_is_not_taken_for_no_file(name, to, tmp_path):
+    run = Run(tmp_path)
+    run.start({})
+    (tmp_path / name).unlink(missing_ok=True)
+    (tmp_path / name).symlink_to(name if to == "itself" else to)
+    with pytest.raises(UsageError, match=f"{name}: (No such|Too many).*Give another --out, or rem"):
+        run.refuse({}, "b", {})
+    (tmp_path / "result.json").symlink_to("nowhere")
+    with pytest.raises(UsageError, match="a finished run"):
+        run.refuse({}, "b", {})
+
+
 def test_a_folder_belongs_to_one_process(tmp_path):
     """The kernel's lock: it is gone with the process, however that ends."""
     code = (

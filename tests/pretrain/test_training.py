@@ -290,6 +290,10 @@ def test_checkpoints_are_whole_or_absent(tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(UsageError, match="cut short"):
         load_checkpoint(path, CPU)
+    path.unlink()
+    path.symlink_to("last.pth")
+    with pytest.raises(UsageError, match=r"there is no file .*last\.pth"):
+        load_checkpoint(path, CPU)
 
 
 def test_another_thread_count_is_said(tmp_path):

@@ -1,6 +1,7 @@
 """YOLO's layout, converted: boxes to 1e-6, and what labels and data.yaml may hold."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -176,6 +177,8 @@ def test_one_split_alone(tmp_path):
     (root / "data.yaml").unlink()
     (root / "classes.txt").write_text("cat\ndog\n")
     (root / "labels/c.txt").write_text("0 0.5 0.5 0.5 0.5")
+    for name in ("a.yaml", "a.json"):
+        os.mkfifo(root / name)  # reading it would block
     assert is_yolo(root)
     said = texts(convert_yolo(root, None))
     assert "1 label files without an image: " in said
