@@ -52,9 +52,11 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
         cause = _write_error(error)
         if cause is None or not _is_of(cause, path, temporary):
             raise
+        written = max(_size(temporary), getattr(error, "written", 0))
         if any(re.fullmatch(_DRAFT, folder.name) for folder in path.parents):
+            error.written = written  # type: ignore[attr-defined]
             raise  # of a file in a draft the folder is named
-        needed = f"more than {_size(temporary):,}" if size is None else f"{size:,}"
+        needed = f"more than {written:,}" if size is None else f"{size:,}"
         remove(temporary)
         raise UsageError(_message(path, cause, needed)) from error
     finally:
@@ -77,6 +79,7 @@ def publish_all(paths: Mapping[Path, Path]) -> None:
     for temporary in paths:
         for written in (*temporary.rglob("*"), temporary):
             if not written.is_symlink():
+                _share(written)
                 _sync(written)
     for temporary, path in paths.items():
         os.replace(temporary, path)
@@ -201,6 +204,14 @@ def _owner(path: Path) -> str:
     with suppress(OSError):  # Windows lets nobody else read it; or it has just been given up
         text = path.read_text(encoding="utf-8", errors="replace").strip()
     return text or "which has not said who it is"
+
+
+def _share(path: Path) -> None:
+    """Let others read a file as any new one; safetensors writes for its owner alone."""
+    if path.is_file() and not path.stat().st_mode & 0o077:
+        mask = os.umask(0)
+        os.umask(mask)
+        path.chmod(0o666 & ~mask)
 
 
 def _sync(path: Path) -> None:

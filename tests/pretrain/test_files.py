@@ -49,13 +49,14 @@ def test_every_library_s_failure_is_one_message(name, most, tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def full(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_the_message_tells_room_and_remedy(tmp_path, monkeypatch):
     path = tmp_path / "run" / "checkpoints" / "last.pth"
     torch_file.write(path, TENSORS)
     old = path.read_bytes()
-
-    def full(*_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def message() -> str:
         with pytest.raises(UsageError) as met:
@@ -95,14 +96,21 @@ def test_a_folder_appears_whole_and_names_what_was_asked_for(tmp_path, monkeypat
     with limited(5), pytest.raises(UsageError, match=words), draft_folder(target) as folder:
         write_text(folder / "inner" / "file", "x" * 9)
     assert os.listdir(tmp_path) == []
+    with monkeypatch.context() as faulty:
+        faulty.setattr(os, "fsync", full)
+        words += r".* It needs more than 9 bytes"  # of the file within
+        with pytest.raises(UsageError, match=words), draft_folder(target) as folder:
+            write_text(folder / "inner" / "file", "x" * 9)
     with draft_folder(target) as folder:
-        write_text(folder / "file", "x")
+        safetensors.torch.save_file(TENSORS, folder / "file")  # which nobody else may read
+        write_text(folder / "file.txt", "x")
         (folder / "link").symlink_to("nowhere")
         synced = []
         monkeypatch.setattr(files, "_sync", synced.append)
         publish(folder, target)
-    assert synced == [folder / "file", folder, target.parent]
-    assert (target / "file").read_text() == "x"
+    assert sorted(synced[:2]) == [folder / "file", folder / "file.txt"]
+    assert synced[2:] == [folder, target.parent]
+    assert (target / "file").stat().st_mode == (target / "file.txt").stat().st_mode
 
 
 # ---- locks
