@@ -253,7 +253,7 @@ class Run:
         if changed := describe_changes(seen, data or {}):
             raise UsageError(
                 f"the data has changed since {self.folder} was started ({'; '.join(changed)}). "
-                "Give the data of then, or another --out to start anew."
+                "Give the data of then; or, to start anew, another --out without --resume."
             )
 
     def start(
