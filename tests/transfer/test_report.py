@@ -104,6 +104,19 @@ def test_a_replicate_is_a_pretraining_seed():
     assert lines(runs[:1] + again)["net, none"][0] == "61.5"
 
 
+def test_the_work_grows_with_the_runs_not_with_their_square(monkeypatch):
+    asked = []
+    seed = FinishedRun.seed.fget
+    monkeypatch.setattr(FinishedRun, "seed", property(lambda run: asked.append(1) or seed(run)))
+
+    def questions(count: int) -> int:
+        asked.clear()
+        tabulate(run_set(*(result("detection", "none", seed, 1.0) for seed in range(count))))
+        return len(asked)
+
+    assert questions(200) == 2 * questions(100)
+
+
 def test_differences_are_between_runs_of_the_same_seed():
     """Seeds differ by 10, the methods by 1 +- 0.1: pairing finds what the means hide."""
     runs = []

@@ -169,6 +169,7 @@ def _read_jobs(content: Any, parent: str, complaints: list[str]) -> Iterator[Unf
     for job in jobs:
         if isinstance(job, dict) and isinstance(job.get("folder"), str):
             siblings[str(job.get("task"))].add(_join(parent, job["folder"]))
+    siblings_of = {name: frozenset(folders) for name, folders in siblings.items()}
     for number, job in enumerate(jobs, 1):
         where = f"{file}, {noun} {number}"
         try:
@@ -188,7 +189,7 @@ def _read_jobs(content: Any, parent: str, complaints: list[str]) -> Iterator[Unf
             folder=_join(parent, job["folder"]),
             state="failed" if job["state"] == "failed" else "missing",
             why=job.get("why") or lost,
-            siblings=frozenset(siblings[job["task"]]),
+            siblings=siblings_of[job["task"]],
         )
 
 

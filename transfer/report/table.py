@@ -12,7 +12,7 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, fields, replace
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import combinations, permutations
 from statistics import fmean, stdev
 from typing import Any
@@ -202,11 +202,17 @@ def tabulate(run_set: RunSet) -> Table:
     for run, setting in zip(run_set.runs, settings_of(run_set.runs), strict=True):
         setting_of_folder[run.folder] = setting
         runs[row_of(run.result.backbone), setting].append(run)
+
+    @cache
+    def settings_beside(siblings: frozenset[str]) -> set[Setting]:
+        return {setting_of_folder[name] for name in siblings & setting_of_folder.keys()}
+
     lost: dict[tuple[Row, Setting], list[UnfinishedRun]] = defaultdict(list)
     for job in run_set.unfinished:
         # the settings of the finished runs beside it; one of its own where there are none
-        beside = {setting_of_folder[name] for name in job.siblings & setting_of_folder.keys()}
-        for setting in beside or {Setting(job.task, "unknown", "no run finished", "", "")}:
+        for setting in settings_beside(job.siblings) or {
+            Setting(job.task, "unknown", "no run finished", "", "")
+        }:
             lost[row_of(job.backbone), setting].append(job)
 
     rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
@@ -236,11 +242,12 @@ def tabulate(run_set: RunSet) -> Table:
 def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: task.Metric) -> Cell:
     ambiguous, key = _ambiguous(runs), metric.key
     measured = [run for run in runs if key in run.result.metrics and run.seed not in ambiguous]
-    by_seed = {
-        seed: metric.factor * fmean(run.result.metrics[key] for run in measured if run.seed == seed)
-        for seed in sorted({run.seed for run in measured}, key=lambda seed: (seed is None, seed))
-    }
-    return Cell(by_seed, tuple(measured), tuple(lost))
+    scores: dict[Seed, list[float]] = defaultdict(list)
+    for run in measured:
+        scores[run.seed].append(run.result.metrics[key])
+    seeds = sorted(scores, key=lambda seed: (seed is None, seed))
+    values = {seed: metric.factor * fmean(scores[seed]) for seed in seeds}
+    return Cell(values, tuple(measured), tuple(lost))
 
 
 def _ambiguous(runs: Sequence[FinishedRun]) -> dict[Seed, list[FinishedRun]]:
