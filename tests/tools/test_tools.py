@@ -164,8 +164,9 @@ def test_a_recipe_of_before_is_told_today_s_names(
 
 
 def test_three_words_for_a_mean_are_told_the_form(capsys):
-    said = "unrecognized arguments: 0.5 0.5. The form is --mean R,G,B, without spaces."
-    fails("inspect_backbone", "x", "--mean", "0.5", "0.5", "0.5", capsys=capsys, said=said)
+    words = ["--mean", *["0.5"] * 3, "--std", *["0.5"] * 3]
+    said = "arguments: 0.5 0.5 0.5 0.5. The form is --mean R,G,B --std R,G,B, without spaces."
+    fails("inspect_backbone", "x", *words, capsys=capsys, said=said)
 
 
 @pytest.mark.parametrize("tool", ["report", "finetune_det"])

@@ -196,9 +196,13 @@ class Parser(ArgumentParser):
             own = [name for name in recipes if not Path(name).is_relative_to(ROOT / "configs")]
             inside = f" (recipe {', '.join(own)})" if own else ""
             message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
-            for flag, action in self._option_string_actions.items():
-                if "unrecognized" in message and flag in words and "," in str(action.metavar):
-                    message += f". The form is {flag} {action.metavar}, without spaces."
+            lists = [
+                f"{flag} {action.metavar}"
+                for flag, action in self._option_string_actions.items()
+                if flag in words and "," in str(action.metavar)
+            ]
+            if "unrecognized" in message and lists:
+                message += f". The form is {' '.join(lists)}, without spaces."
             message = re.sub(r"Exceeds the limit.*", f"a {_TOO_LONG}", message)
             raise UsageError(f"{message}{inside}") from error
         for name, value in options.items():
