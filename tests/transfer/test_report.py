@@ -390,20 +390,27 @@ def test_latex_reads_no_cell_as_an_option_and_compiles(tmp_path):
         for name in names
         for run in (result("pretrain", "none", 0, 50.0), result("pretrain", name, 0, 51.0))
     ]
+    wide = replace(runs[0], backbone={**runs[0].backbone, "arch": "a network of a long name " * 5})
+    runs += [wide, result("detection", "none", 0, 1.0), result("detection", "cutmix", 0, 2.0)]
     tex = render_files(tabulate(run_set(*runs)), run_set(*runs))["report.tex"]
     assert "\n{}[3em], none & 50.0" in tex
     assert "\n{}[3em] - none & " in tex
     assert "\n{}*, none & 50.0" in tex
     assert not re.search(r"(\\\\|rule)\s*[*\[]", tex)
+    titles = re.findall(r"(?m)^backbone & (.*) \\\\$", tex)
+    assert titles[:2] == [r"top-1 \%, last [1] & top-1 \%, best [1]", "AP50 [2] & AP [2]"]
+    assert "Differences: mean" in tex
+    assert "such pairs find" not in tex  # nor is it in a cell
     if shutil.which("pdflatex") is None:
         pytest.skip("no LaTeX on this machine")
     (tmp_path / "report.tex").write_text(tex)
-    document = r"\documentclass{article}\usepackage{booktabs}\usepackage[T1]{fontenc}"
+    document = r"\documentclass{article}\usepackage{booktabs,graphicx}\usepackage[T1]{fontenc}"
     document += r"\begin{document}\input{report}\end{document}"
     (tmp_path / "all.tex").write_text(document)
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "all.tex"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace")
     assert done.returncode == 0, done.stdout[-2000:]
+    assert r"Overfull \hbox" not in done.stdout
 
 
 def test_csv_holds_every_run_and_every_cell_unrounded():

@@ -1,12 +1,21 @@
-"""The table in LaTeX: booktabs, one table environment for ours and one for the paper's."""
+"""The table in LaTeX: one table environment for each setting and one for the paper's."""
 
 import re
 from collections.abc import Iterable
+from dataclasses import replace
 
 from pretrain.errors import printable
 from transfer.report import paper
 from transfer.report.table import Cell, Table
-from transfer.report.words import cell_text, difference_text, mean_text, p_text, rules, short_table
+from transfer.report.words import (
+    CELLS,
+    cell_text,
+    difference_text,
+    mean_text,
+    p_text,
+    rules,
+    short_table,
+)
 from transfer.statistics import Difference
 
 _NAMES = zip(
@@ -23,30 +32,36 @@ _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 
 def to_latex(table: Table) -> str:
-    """Two tables to be read in by a document that uses booktabs."""
-    titles, *parts = short_table(table, _cell, _difference)
-    legend = [f"[{number}] {setting.title}." for number, setting in enumerate(table.settings, 1)]
-    caption = " ".join([*legend, rules(table), *(f"{note}." for note in table.notes)])
-    ours = _table(titles, parts, caption, "transfer")
+    """Tables to be read in by a document that uses booktabs and graphicx."""
+    made, notes = ["% needs \\usepackage{booktabs,graphicx}"], table.notes
+    for number, setting in enumerate(table.settings, 1):
+        columns = (column for column in table.columns if column.setting == setting)
+        of_setting = replace(table, columns=tuple(columns))
+        titles, *parts = short_table(of_setting, _cell, _difference)
+        said = rules(of_setting, could_find=False) if of_setting.differences else CELLS
+        caption = " ".join([f"[{number}] {setting.title}.", said, *(f"{note}." for note in notes)])
+        made.append(_table(titles, parts, caption, f"transfer-{number}"))
+        notes = ()  # once
     titles, *parts = paper.short_table()
     caption = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
-    theirs = _table(titles, parts, caption, "transfer-paper")
-    return f"% needs \\usepackage{{booktabs}}\n{ours}\n{theirs}"
+    return "\n".join([*made, _table(titles, parts, caption, "transfer-paper")])
 
 
 def _table(heads: list[str], parts: Iterable[list[list[str]]], caption: str, label: str) -> str:
+    """Shrunk to the width of a line where it is wider."""
     middle = "\n\\midrule\n".join("\n".join(map(_row, part)) for part in parts if part)
     return rf"""\begin{{table}}
 \centering
 \caption{{{_escape(caption)}}}
 \label{{tab:{label}}}
-\begin{{tabular}}{{l{"r" * len(heads)}}}
+\resizebox{{\ifdim\width>\linewidth\linewidth\else\width\fi}}{{!}}
+{{\begin{{tabular}}{{l{"r" * len(heads)}}}
 \toprule
 {_row(["backbone", *heads])}
 \midrule
 {middle}
 \bottomrule
-\end{{tabular}}
+\end{{tabular}}}}
 \end{{table}}
 """
 

@@ -10,12 +10,15 @@ from transfer.statistics import FEWEST, Difference, smallest_sign_flip_p
 NOT_MEASURED = "not measured"
 NO_PAIR = "no pair"
 
-RULES = (
+CELLS = (
     "Cells: mean ± standard deviation over n pretraining seeds, fine-tunings of one backbone "
-    "averaged first; without n, one pretraining and no evidence. Differences: mean over pairs of "
-    "one seed ± half of the 95 % interval, p of the paired t test (not corrected for the number of "
-    "comparisons), and the smallest true difference that such pairs find four times out of five."
+    "averaged first; without n, one pretraining and no evidence."
 )
+_DIFFERENCES = (
+    "Differences: mean over pairs of one seed ± half of the 95 % interval, p of the paired t test "
+    "(not corrected for the number of comparisons)"
+)
+_COULD_FIND = ", and the smallest true difference that such pairs find four times out of five"
 
 
 def too_few(n: int) -> str:
@@ -26,10 +29,14 @@ def too_few(n: int) -> str:
     )
 
 
-def rules(table: Table) -> str:
-    """The rules, and the reason for missing tests where there are some."""
+def rules(table: Table, could_find: bool = True) -> str:
+    """The rules, and the reason for missing tests where there are some.
+
+    Without `could_find`: of differences that do not say what could be found.
+    """
     few = [one.n for one in table.differences.values() if 1 < one.n < FEWEST]
-    return RULES + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
+    differences = _DIFFERENCES + (_COULD_FIND if could_find else "")
+    return f"{CELLS} {differences}." + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
 
 
 def p_text(one: Difference) -> str:
