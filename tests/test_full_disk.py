@@ -65,7 +65,8 @@ NEW = {
     "export": "export --backbone {backbone} --to timm,safetensors,onnx,backbone --out out",
     "export_others": "export --backbone {resnet18} --to detectron2,torchvision --out out",
     "report_docs": "report {runs} --out out --docs page.md",
-    "release": "release --backbone {backbone} --name ours --allow-unknown --out out --to copy",
+    "release": "release --backbone {backbone} --name ours --licence MIT --allow-unknown --out out "
+    "--to copy",
     "evaluate": "evaluate --backbone {backbone} --data {classification} --workers 0 --device cpu "
     "--out out",
     "voc": "prepare_data voc --data data --val-fraction 0.3",

@@ -51,7 +51,8 @@ def _list_released() -> str:
 
     rows = [("name", "network", "hash", "served as", "trained with", "top-1 error %")]
     for entry in hub.released().values():
-        digest, served = (entry.sha256 or "unknown")[:8], "file" if entry.url else "web page"
+        digest = (entry.sha256 or "unknown")[:8]
+        served = "file" if entry.url else "web page" if entry.page else "no address yet"
         rows.append((entry.name, entry.arch, digest, served, entry.recipe, entry.row))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

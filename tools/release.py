@@ -1,8 +1,10 @@
 """Make a release of a backbone: checked, compared in timm, with a model card and a list entry.
 
-python tools/release.py --backbone runs/pretrain-x --name cutmix-resnet50-ours --results runs
-python tools/release.py --backbone B.pth --name N --to DIR              copied to DIR/N as well
-python tools/release.py --backbone B.pth --name N --push hf:owner/name  and to Hugging Face
+python tools/release.py --backbone runs/pretrain-x --name cutmix-resnet50-ours --licence MIT
+
+    --results runs           with the transfer table of these runs in its card
+    --to DIR                 copied to DIR/NAME as well
+    --push hf:owner/name     and to Hugging Face
 """
 
 import os
@@ -67,6 +69,8 @@ def main(argv: list[str] | None = None) -> None:
         push(out, repository)
         print(f"pushed to https://huggingface.co/{repository}")
     print(f"Its entry for transfer/released.yaml: {out}/entry.yaml")
+    if options.url is None and repository is None:
+        print("The entry has no address yet: --url is missing, where backbone.pth will be served.")
 
 
 def push(folder: Path, repository: str) -> None:
@@ -114,7 +118,7 @@ def _options(argv: list[str] | None) -> Any:
     add = parser.add_argument
     add("--backbone", metavar="NAME_OR_FILE", help="What is released.")
     add("--name", help="Its name in our list: letters, digits, . _ and -.")
-    add("--licence", default="MIT", help="Of the weights.")
+    add("--licence", help="Of the weights, such as MIT or CC-BY-4.0.")
     add("--results", type=Path, metavar="RUNS", help="Runs whose transfer table the card shows.")
     add("--url", help="Where backbone.pth will be served, for the entry.")
     add("--out", type=Path, default=Path("releases"), help="Its parent folder.")
@@ -128,6 +132,8 @@ def _options(argv: list[str] | None) -> Any:
     options: Any = parser.parse(argv)
     if options.name is None:
         raise UsageError("--name is missing; give letters, digits, ., _ and -.")
+    if options.licence is None:
+        raise UsageError("--licence is missing; give that of the weights, such as MIT.")
     return options
 
 

@@ -50,11 +50,12 @@ def file(net, tmp_path, monkeypatch) -> Path:
     return tmp_path / "b.pth"
 
 
-def called(*words: object, capsys) -> tuple[int, str]:
+def called(*words: object, capsys, licence: str | None = "MIT") -> tuple[int, str]:
     from tools.release import main
     from tools.support.command import run_main
 
     code = 0
+    words = (*words, "--licence", licence) if licence else words
     try:
         run_main(lambda: main([str(word) for word in words]))
     except SystemExit as ended:
@@ -73,8 +74,9 @@ def served(tmp_path):
 def test_a_release_comes_back_through_the_list(net, file, served, capsys, monkeypatch, tmp_path):
     url = f"{served}/ours-1/backbone.pth"
     code, shown = called("--backbone", file, "--name", "ours-1", "--to", "served", "--url", url,
-                        "--licence", "Apache-2.0", capsys=capsys)  # fmt: skip
+                        licence="Apache-2.0", capsys=capsys)  # fmt: skip
     assert code == 0, shown
+    assert "--url is missing" not in shown
     out = tmp_path / "releases" / "ours-1"
     names = ["README.md", "backbone.pth", "config.json", "entry.yaml", "model.safetensors"]
     assert sorted(os.listdir(out)) == sorted(os.listdir("served/ours-1")) == names
@@ -174,10 +176,21 @@ def test_what_is_refused(net, file, capsys, tmp_path):
         code, shown = called(*words, capsys=capsys)
         assert (code, wanted in shown) == (2, True), (words, shown)
     assert sorted(os.listdir()) == before
+    code, shown = called("--backbone", file, "--name", "n", licence=None, capsys=capsys)
+    assert (code, "--licence is missing" in shown) == (2, True)
     assert os.listdir("releases") == ["there"]
+
+
+def test_gaps_are_said(net, file, capsys, monkeypatch):
+    from tools import download
+
+    replace(net, provenance=replace(COMPLETE, commit=None, top1=None)).save(Path("gaps.pth"))
     code, shown = called("--backbone", "gaps.pth", "--name", "n", "--allow-unknown", capsys=capsys)
-    assert code == 0, shown
+    assert (code, "no address yet: --url is missing" in shown) == (0, True), shown
     assert "Unknown: top1, commit" in Path("releases/n/README.md").read_text()
+    monkeypatch.setattr(hub, "LIST", Path("releases/n/entry.yaml"))
+    download.main(["--list"])
+    assert "  no address yet  trained with" in capsys.readouterr().out
 
 
 def test_an_export_that_is_not_the_network_is_no_release(file, capsys, monkeypatch):
