@@ -22,6 +22,7 @@ from typing import Any
 import yaml
 
 _HOMES = r"(?:/home|(?<![\\/])[\\/]+Users|/var/home)[\\/]+"
+_BEHIND = ".,;:)"  # of a sentence
 _HOME_BYTES = (b"/home/", b"/users/", b"\\users\\")
 _WORD = r"""[^\s"'`|<>]"""
 _PRIVATE = re.compile(
@@ -110,6 +111,23 @@ def find_names(text: str, names: Collection[str]) -> frozenset[str]:
     return frozenset(name for name in names if _any_of([name]).search(text))
 
 
+def private_words(
+    text: str, names: Collection[str] = (), public: Collection[str] = ()
+) -> list[str]:
+    """What is private in a text, without the dot or bracket of the sentence behind it.
+
+    Args:
+        text: any.
+        names: see `private_names`.
+        public: paths and addresses that may stand there.
+    """
+    words = [match[0] for match in _PRIVATE.finditer(text) if not _is_public(match)]
+    words += _any_of(names).findall(text) if names else []
+    allowed = {word.lower() for word in public}
+    words = [word.rstrip(_BEHIND) for word in words if word.lower() not in allowed]
+    return [word for word in words if word.lower() not in allowed]
+
+
 def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -> list[str]:
     """Where the files of a folder hold what is private: file, place and what.
 
@@ -119,13 +137,10 @@ def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -
         public: paths and addresses that may stand there.
     """
     found: list[str] = []
-    allowed = {text.lower() for text in public}
     for path in sorted(file for file in folder.rglob("*") if file.is_file()):
         content, before = path.read_bytes(), len(found)
         for place, text in _read(path, content):
-            words = [match[0] for match in _PRIVATE.finditer(text) if not _is_public(match)]
-            words += _any_of(names).findall(text) if names else []
-            words = [word for word in words if word.rstrip(".,;:)").lower() not in allowed]
+            words = private_words(text, names, public)
             found += [f"{path.name}, {place}: {word!r}" for word in words]
         if len(found) == before:
             lower = content.lower()
@@ -188,7 +203,7 @@ def _is_public(found: re.Match[str]) -> bool:
     """Of a match of `_PRIVATE`: a path without a letter, or an address that anybody may see."""
     if found["path"] is not None:
         return found["bare"] is not None and not re.search(r"[^\W\d_]", found["bare"])
-    address = found[0].lower().rstrip(".,;:)")
+    address = found[0].lower().rstrip(_BEHIND)
     scheme, *others = address.split("://")
     hosts = [re.split("[/?#]", other, maxsplit=1)[0] for other in others]
     if scheme == "hf":  # an owner, no host

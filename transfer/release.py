@@ -74,6 +74,11 @@ class Release:
             raise UsageError(f"--name is {self.name!r}; give letters, digits, ., _ and -.")
         if not self.licence.strip() or not self.licence.isprintable():
             raise UsageError(f"--licence is {self.licence!r}; give one, such as MIT or CC-BY-4.0.")
+        if private := privacy.private_words(self.licence, public=self.public):
+            raise UsageError(
+                f"--licence would tell what is private: {shorten(list(map(repr, private)))}. Give "
+                "another, or what is named here after --public where it may stand."
+            )
         if self.url is not None and not re.match("https?://", self.url):
             raise UsageError(f"--url is {self.url!r}; it must begin with https:// or http://.")
         if self.url is not None:
