@@ -67,8 +67,9 @@ class Address:
         except ValueError as error:
             raise UsageError(f"{self.url!r} is no address ({first_line(error)}).") from error
         known, remote = ("http", "https", *REMOTE), self.scheme in REMOTE
+        supported = ", ".join(f"{scheme}://" for scheme in known)
         for bad, problem in (
-            (self.scheme not in known, f"only {', '.join(known)} can"),
+            (self.scheme not in known, f"{self.scheme}:// is not supported; {supported} are"),
             (not (parts.netloc if remote else host), "it names no host"),
             (remote and "::" in self.url, "fsspec would chain what stands behind ::"),
             ("@" in parts.netloc, "download by hand what needs a password, and give its path"),

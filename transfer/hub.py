@@ -27,7 +27,7 @@ from pretrain.errors import UsageError, first_line
 from pretrain.progress import log
 from pretrain.reading import check, read_yaml
 from transfer import formats
-from transfer.download import REMOTE, Address, Sha256, fetch
+from transfer.download import Address, Sha256, fetch
 from transfer.formats.architectures import RESNET_SHAPES
 from transfer.formats.sources import SOURCES, Overrides, digits_in
 from transfer.formats.transformers_config import PREPROCESSOR
@@ -125,7 +125,7 @@ def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
     """The local file or folder behind a name, downloaded if need be, and what the name tells."""
     if os.path.exists(name):  # no error for what cannot be a path
         return Path(name), Overrides()
-    if name.partition("://")[0] in ("http", "https", *REMOTE):
+    if re.match(r"[A-Za-z][\w+.-]*://", name):
         return fetch(parse_address(name), trust=trust), Overrides()
     match name.partition(":"):
         case "timm", ":", rest:
@@ -151,13 +151,15 @@ def locate(name: str, *, trust: bool = False) -> tuple[Path, Overrides]:
     hint = f" Did you mean {' or '.join(near)}?" if near else ""
     raise UsageError(
         f"there is no file {name}, and our list (python tools/download.py --list) has no such "
-        f"name.{hint} Other names begin with timm:, torchvision:, hf: or https://."
+        f"name.{hint} Other names begin with timm:, torchvision:, hf:, https://, s3:// or gs://."
     )
 
 
 def parse_address(url: str) -> Address:
     """URL, or URL#sha256=DIGITS."""
     plain, _, fragment = url.partition("#")
+    scheme, separator, rest = plain.partition("://")
+    plain = scheme.lower() + separator + rest  # as fsspec wants it
     match = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if fragment and match is None:
         raise UsageError(f"{url}: behind # there may stand sha256= and 64 hexadecimal digits.")
@@ -200,6 +202,8 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
     from huggingface_hub import errors, hf_hub_download
 
     repository, _, revision = name.partition("@")
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise UsageError(f"hf:{name} names no repository; it must be hf:owner/name.")
 
     def download(file: str) -> Path:
         """From the cache without asking the server where it is there."""
@@ -222,7 +226,7 @@ def _locate_hugging_face(name: str, filename: str | None = None) -> Path:
                     raise
     except (errors.HFValidationError, errors.HfHubHTTPError, OSError, ValueError) as error:
         raise UsageError(
-            f"hf:{name} cannot be had: {first_line(error)} It must be owner/name of a repository "
-            "in timm's or transformers' layout, reachable or in the cache."
+            f"hf:{name} cannot be had: {first_line(error)} It must be a repository in timm's or "
+            "transformers' layout, reachable or in the cache."
         ) from error
     raise UsageError(f"hf:{name} has none of {', '.join(files)}: it is not in timm's layout.")

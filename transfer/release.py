@@ -79,7 +79,7 @@ class Release:
                 f"--licence would tell what is private: {shorten(list(map(repr, private)))}. Give "
                 "another, or what is named here after --public where it may stand."
             )
-        if self.url is not None and not re.match("https?://", self.url):
+        if self.url is not None and not re.match("https?://", self.url, re.IGNORECASE):
             raise UsageError(f"--url is {self.url!r}; it must begin with https:// or http://.")
         if self.url is not None:
             Address(self.url)  # refuses what nobody can be asked for

@@ -159,7 +159,7 @@ def test_detectron2_files_without_detectron2(net, here, capsys, monkeypatch):
         (["--backbone", "cutmix-resnet50", "--to", "timm", "--out", "x"], "web page"),
         (["--backbone", "cutmix-resnet152", "--to", "timm", "--out", "x"], "--trust"),
         (["--backbone", "hf:a/b/c/d", "--to", "timm", "--out", "x"], "hf:a/b/c/d"),
-        (["--backbone", "ftp://x/y", "--to", "timm", "--out", "x"], "there is no file ftp"),
+        (["--backbone", "ftp://x/y", "--to", "timm", "--out", "x"], "ftp:// is not supported"),
         (
             ["--backbone", "http://x/y#md5=3", "--to", "timm", "--out", "x"],
             "64 hexadecimal",

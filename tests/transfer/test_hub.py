@@ -96,6 +96,10 @@ def test_hugging_face_s_cache_needs_no_network(net, tmp_path, monkeypatch):
     assert found.provenance.source == "hf:owner/net"
     with pytest.raises(UsageError, match="hf:owner/other cannot be had"):
         hub.resolve("hf:owner/other")
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", None)  # is not asked
+    for name in ("owner", "owner/", "a/b/c", "", "owner@main", "/etc/x"):
+        with pytest.raises(UsageError, match=f"^hf:{name} names no repository.* hf:owner/name"):
+            hub.resolve(f"hf:{name}")
 
 
 def test_our_list_is_complete_and_honest():
@@ -131,6 +135,16 @@ def test_addresses_know_their_hash():
     assert hub.parse_address(f"https://x/y#sha256={digits}") == Address("https://x/y", digits)
     with pytest.raises(UsageError, match="64"):
         hub.parse_address("https://x/y#sha256=abc")
+
+
+def test_schemes_are_those_that_are_supported_in_any_case():
+    assert hub.parse_address("S3://Bucket/Net.pth").url == "s3://Bucket/Net.pth"
+    with pytest.raises(UsageError, match=r"SHA-256 of http://x/Net\.pth is not known"):
+        hub.resolve("HTTP://x/Net.pth")
+    supported = "http://, https://, s3://, gs://, hf:// are"
+    for name in ("ftp", "FTP", "file", "az"):
+        with pytest.raises(UsageError, match=f" {name.lower()}:// is not supported; {supported}"):
+            hub.resolve(f"{name}://x/net.pth")
 
 
 def test_given_facts_reach_the_reader(net, tmp_path):
