@@ -194,7 +194,7 @@ def test_no_control_character_and_no_formula_gets_out(runs, tmp_path, capsys):
     texts = [
         shown.out,
         shown.err,
-        *((out / name).read_text() for name in ("report.tex", "report.md")),
+        *((out / name).read_text() for name in ("report.tex", "report.md", "report.html")),
     ]
     with open(out / "report.csv", newline="") as handle:
         rows = list(csv.reader(handle))

@@ -1,7 +1,7 @@
 """One HTML file that needs nothing else: no network, no other file, any browser.
 
-Text from runs is escaped wherever it stands, and the page's own policy lets no script run but the
-one it came with.
+Text from runs is escaped wherever it stands, its control characters too, and the page's own policy
+lets no script run but the one it came with.
 """
 
 import base64
@@ -57,7 +57,7 @@ def to_html(
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    return environment.get_template("page.html").render(
+    page = environment.get_template("page.html").render(
         title=title,
         style=style,
         script=script,
@@ -91,6 +91,7 @@ def to_html(
         provenance=provenance,
         words=words,
     )
+    return "\n".join(map(printable, page.split("\n")))
 
 
 def _paper_columns(table: Table) -> list[tuple[tuple[str, str], Column | None]]:
