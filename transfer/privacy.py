@@ -144,6 +144,8 @@ def search(folder: Path, names: Collection[str], public: Collection[str] = ()) -
             found += [f"{path.name}, {place}: {word!r}" for word in words]
         if len(found) == before:
             lower = content.lower()
+            for text in filter(_PRIVATE.match, public):
+                lower = lower.replace(text.lower().encode(), b" ")
             # a network's numbers may look like anything short
             long = (name.lower().encode() for name in names if len(name) > 5)
             held = [word for word in _HOME_BYTES if word in lower]

@@ -385,10 +385,10 @@ def test_any_text_is_searched_in_linear_time(piece, tmp_path):
 
 def test_what_cannot_be_taken_out_is_refused(net, monkeypatch, tmp_path):
     monkeypatch.setenv("LOGNAME", "resnet10t")  # a user of the network's own name
-    licence = "see /srv/pl4nted/LICENCE."
-    with pytest.raises(UsageError, match=r"--licence .* private: '/srv/pl4nted/LICENCE'\. Give"):
+    licence = "see /home/pl4nted/LICENCE."
+    with pytest.raises(UsageError, match=r"--licence .* private: '/home/pl4nted/LICENCE'\. Give"):
         release.Release(backbone=net, name="n", licence=licence)
-    public = ["/srv/pl4nted/LICENCE"]
+    public = ["/home/pl4nted/LICENCE"]
     ours = release.Release(backbone=net, name="n", licence=licence, public=public)
     with pytest.raises(UsageError, match=r"README.md, line \d+: 'resnet10t'.*--public"):
         release.make(ours, tmp_path / "n")
