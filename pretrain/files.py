@@ -169,11 +169,13 @@ def holder(path: Path) -> str | None:
     Raises:
         UsageError: `path` cannot be opened.
     """
-    if not path.parent.is_dir() or not os.path.lexists(path):
-        return None
     try:
+        with suppress(PermissionError):  # of a folder: what locks it says so
+            path.lstat()
         with _acquire(path, 0):
             return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
     except Timeout:
         return _owner(path)
 

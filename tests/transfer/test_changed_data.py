@@ -288,7 +288,7 @@ def test_a_message_says_what_has_changed_and_what_to_do(change, words, tmp_path)
     run = Run(tmp_path / "run")
     run.start({"epochs": 1}, None, digest())
     change(root)
-    with pytest.raises(UsageError, match=f"{words}.*Give the data of then, or another --out"):
+    with pytest.raises(UsageError, match=f"{words}.*Give the data of then; or, to start anew"):
         run.start({"epochs": 1}, None, digest())
 
 
