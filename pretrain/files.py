@@ -52,13 +52,10 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
         cause = _write_error(error)
         if cause is None or not _is_of(cause, path, temporary):
             raise
-        written = max(_size(temporary), getattr(error, "written", 0))
         if any(re.fullmatch(_DRAFT, folder.name) for folder in path.parents):
-            error.written = written  # type: ignore[attr-defined]
             raise  # of a file in a draft the folder is named
-        needed = f"more than {written:,}" if size is None else f"{size:,}"
         remove(temporary)
-        raise UsageError(_message(path, cause, needed)) from error
+        raise UsageError(_message(path, cause, size)) from error
     finally:
         remove(temporary)
         for folder in new:  # innermost first
@@ -227,12 +224,6 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _size(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; 0 where there is none."""
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
-
-
 def remove(path: Path) -> None:
     """Remove a file or a folder, where it is there."""
     if path.is_dir():
@@ -270,7 +261,7 @@ def _is_of(error: Exception, path: Path, temporary: Path) -> bool:
     )
 
 
-def _message(path: Path, cause: Exception, needed: str) -> str:
+def _message(path: Path, cause: Exception, size: int | None) -> str:
     """What could not be written and why, the room needed and left, and what to do."""
     number = getattr(cause, "errno", None)
     why = (cause.strerror if isinstance(cause, OSError) else None) or first_line(cause)
@@ -287,7 +278,10 @@ def _message(path: Path, cause: Exception, needed: str) -> str:
     if number in _NO_ROOM:
         disk = next(folder for folder in path.parents if folder.exists())
         left = shutil.disk_usage(disk).free
-        message += f" It needs {needed} bytes; {left:,} are left on its disk."
+        if size is None:
+            message += f" It needs more than the {left:,} bytes that are left on its disk."
+        else:
+            message += f" It needs {size:,} bytes; {left:,} are left on its disk."
         remedy = f"Make room, or name {place},"
     if path.is_file():
         message += " The one of before is unchanged."

@@ -375,7 +375,7 @@ def test_a_full_disk_is_a_message(name, given, on, tmp_path, monkeypatch, full):
         assert re.search(r"error: .* cannot be written: ", error), (point, error)
         assert ".tmp" not in error, (point, error)
         if kind != "bytes":
-            assert re.search(r"It needs .* bytes; [\d,]+ are left", error), (point, error)
+            assert re.search(r"It needs .* bytes.* are left", error), (point, error)
         left = contents()
         assert "export" not in name or not Path("out").exists(), point
         assert not [path for path in left if ".tmp" in path], point
@@ -421,7 +421,7 @@ def test_a_real_file_system(name, given, small_disk, tmp_path, monkeypatch):
     Path("filler").write_bytes(bytes(shutil.disk_usage(".").free - room))
     code, error = call(name, given)
     assert code == 2
-    assert re.search(r" cannot be written: .* bytes; [\d,]+ are left on its disk\.", error), error
+    assert re.search(r" cannot be written: .* bytes.* are left on its disk\.", error), error
     assert not [path for path in contents() if ".tmp" in path]
     enlarge()
     Path("filler").unlink()
