@@ -121,10 +121,15 @@ def _try(hash_file: Callable[[FileIO], str], path: str | Path) -> str | None:
 
 def read_object(path: Path) -> dict[str, Any]:
     """The object in a JSON file; an empty one where there is none, or it cannot be read."""
-    with suppress(UsageError, ValueError, RecursionError):
-        content = json.loads(read_bytes(path, largest=2**31))
-        return content if isinstance(content, dict) else {}
-    return {}
+    content = _read(path)
+    return content if isinstance(content, dict) else {}
+
+
+def _read(path: Path) -> Any:
+    """What a JSON file of the cache holds; None where there is none, or it cannot be read."""
+    with suppress(ValueError, RecursionError):  # of which UsageError is one
+        return json.loads(read_bytes(path, largest=2**31))
+    return None
 
 
 def cached_json(path: Path | None, load: Callable[[Any], T], compute: Callable[[], T]) -> T:
@@ -135,9 +140,9 @@ def cached_json(path: Path | None, load: Callable[[Any], T], compute: Callable[[
         load: JSON's lists and texts -> the content.
         compute: the content, of what JSON can hold (named tuples become lists).
     """
-    if path is not None:
-        with suppress(OSError, ValueError, TypeError):  # none, or a damaged one
-            return load(json.loads(path.read_text(encoding="utf-8")))
+    if path is not None and (kept := _read(path)) is not None:
+        with suppress(ValueError, TypeError):  # a damaged one
+            return load(kept)
     content = compute()
     if path is not None:
         with suppress(UsageError):  # without a writable home it is computed next time

@@ -1,7 +1,11 @@
 """Files that users write: what a short one may come to."""
 
+import json
+import os
+
 import pytest
 
+from pretrain.cache import cached_json
 from pretrain.errors import UsageError
 from pretrain.reading import read_yaml
 
@@ -29,3 +33,16 @@ def test_references_without_end_are_refused(first, line, said, tmp_path):
     path.write_text(f"r0: &r0 {first.format()}\n{''.join(lines)}")
     with pytest.raises(UsageError, match=rf"a\.yaml: .*{said}"):
         read_yaml(path)
+
+
+def test_a_cache_that_cannot_be_used_is_computed_anew(tmp_path):
+    def value(path):
+        return cached_json(path, lambda rows: tuple(rows), lambda: ("new",))
+
+    for name, content in {"torn": "[1", "null": "null", "number": "7", "good": "[1, 2]"}.items():
+        (tmp_path / name).write_text(content)
+        assert value(tmp_path / name) == ((1, 2) if name == "good" else ("new",)), name
+    assert json.loads((tmp_path / "torn").read_text()) == ["new"]
+    os.mkfifo(tmp_path / "pipe")  # to read it would not end
+    assert value(tmp_path / "pipe") == ("new",)
+    assert value(None) == ("new",)
