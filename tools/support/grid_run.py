@@ -56,15 +56,15 @@ def launch_here(
         process = Popen(
             words, stdin=DEVNULL, stdout=handle, stderr=STDOUT, start_new_session=True, env=env
         )
-    told = 0
+    sent = 0
     while True:
         with suppress(TimeoutExpired):
             return process.wait(_PAUSE)
-        if len(signals) > told:
-            told = len(signals)
+        if len(signals) > sent:
+            sent = len(signals)
             if not hasattr(os, "killpg"):  # Windows
                 process.terminate()
-            elif told == 1:
+            elif sent == 1:
                 process.send_signal(signal.SIGINT)
             else:
                 os.killpg(process.pid, signal.SIGKILL)

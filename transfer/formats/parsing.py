@@ -200,15 +200,15 @@ def _agree(
     remedy = ", or give --config none where config.json is another network's"
     remedy = remedy if isinstance(first, KnownFile) else ""
     for origin, other in stated:
-        said = _stated_arch(origin)
-        if _differ(own, other) or said not in (None, _stated_arch(first)):
+        arch = _stated_arch(origin)
+        if _differ(own, other) or arch not in (None, _stated_arch(first)):
             raise UsageError(
                 f"{path} is described twice and not alike: {_stated_arch(first)}, {_words(own)}; "
-                f"{said}, {_words(other)}. Keep one of them{remedy}."
+                f"{arch}, {_words(other)}. Keep one of them{remedy}."
             )
-        if said is not None and overrides.arch not in (None, said, origin.arch):
+        if arch is not None and overrides.arch not in (None, arch, origin.arch):
             raise UsageError(
-                f"{path} says of itself: {said} ({other.origin}). --arch {overrides.arch} "
+                f"{path} says of itself: {arch} ({other.origin}). --arch {overrides.arch} "
                 f"contradicts it: leave it away{remedy}."
             )
     return own

@@ -38,8 +38,8 @@ def to_latex(table: Table) -> str:
         columns = (column for column in table.columns if column.setting == setting)
         of_setting = replace(table, columns=tuple(columns))
         titles, *parts = short_table(of_setting, _cell, _difference)
-        said = rules(of_setting, could_find=False) if of_setting.differences else CELLS
-        caption = " ".join([f"[{number}] {setting.title}.", said, *(f"{note}." for note in notes)])
+        rule = rules(of_setting, could_find=False) if of_setting.differences else CELLS
+        caption = " ".join([f"[{number}] {setting.title}.", rule, *(f"{note}." for note in notes)])
         made.append(_table(titles, parts, caption, f"transfer-{number}"))
         notes = ()  # once
     titles, *parts = paper.short_table()
