@@ -282,12 +282,11 @@ def _read_folder(root: Path, config: DatasetConfig, log: Log) -> CaptionDataset 
     splits: dict[str, tuple[CaptionedImage, ...]] = {}
     for split, path in files.items():
         images = _read(path, log)
-        match = _SPLIT_NAME.fullmatch(unpacked(path).stem.lower())
+        stem = unpacked(path).stem
+        match = _SPLIT_NAME.fullmatch(stem.lower())
         inside = [path.parent.name] if path.parent != root else []
         folders = image_folders(root, config.images, *inside, *([match[1]] if match else []))
-        if (
-            not split and unpacked(path).stem == "metadata"
-        ):  # Hugging Face: the first folder is the split
+        if not split and stem == "metadata":  # Hugging Face: the first folder is the split
             for image in images:
                 first, slash, _ = (image.file_name or "").partition("/")
                 if slash and not image.splits:
