@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from pretrain import cache, data_digest
-from pretrain.cache import hash_files
+from pretrain.cache import hash_files, hash_sample
 from pretrain.config import DatasetConfig, ModelConfig, PretrainConfig
 from pretrain.data import open_data as pretrain_data
 from pretrain.data_digest import DataFiles
@@ -246,6 +246,22 @@ def test_what_has_not_changed_is_not_read(tmp_path, memory, monkeypatch):
         damaged.write_text("nonsense")
     paths[1].write_bytes(paths[1].read_bytes()[::-1])
     assert digest() == first
+
+
+def test_a_sample_is_of_beginning_middle_and_end(tmp_path):
+    path, content = tmp_path / "a.jpg", bytes(100_000)
+
+    def sample(content):
+        path.write_bytes(content)
+        with open(path, "rb", buffering=0) as file:
+            return hash_sample(file)
+
+    def changed(place):
+        return sample(content[:place] + b"x" + content[place + 1 :]) != sample(content)
+
+    places = (0, 4095, 4096, 48_000, 52_000, 95_903, 95_904, 99_999)
+    assert list(map(changed, places)) == [True, True, False, True, True, False, True, True]
+    assert sample(content + b"\0") != sample(content)  # the size counts
 
 
 def test_all_bytes_of_images_are_compared_on_request(tmp_path):
