@@ -88,7 +88,12 @@ SHAPES: dict[str, tuple[np.ndarray, ...]] = {
 
 
 def make_scene(
-    rng: np.random.Generator, *, shapes: list[str], smallest: float, largest: float
+    rng: np.random.Generator,
+    *,
+    shapes: list[str],
+    smallest: float,
+    largest: float,
+    truncation: float = 0.0,
 ) -> Scene:
     """Place objects of these shapes (the first one always fits) so that they hardly touch.
 
@@ -97,12 +102,14 @@ def make_scene(
         shapes: in order; a later one that finds no room is left out.
         smallest: least radius, share of the side; sizes are uniform in the logarithm.
         largest: greatest radius.
+        truncation: share of its radius by which an object may reach out of the picture.
     """
     objects: list[SceneObject] = []
     for shape in shapes:
         for _ in range(20):
             radius = float(np.exp(rng.uniform(np.log(smallest), np.log(largest))))
-            x, y = rng.uniform(radius * 1.15, 1 - radius * 1.15, 2).tolist()
+            margin = radius * (1.15 - truncation)
+            x, y = rng.uniform(margin, 1 - margin, 2).tolist()
             item = SceneObject(
                 shape=shape,
                 colour=str(rng.choice(list(COLOURS))),
@@ -121,51 +128,95 @@ def make_scene(
     return Scene(objects=tuple(objects), clutter=int(rng.integers(2**32)))
 
 
-def draw_scene(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a scene.
+def draw_scene(
+    scene: Scene, size: int, *, noise: float = 6.0, occlusion: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a scene. `noise` and `occlusion` change nothing but what they are about.
+
+    Args:
+        scene: what is in the picture.
+        size: side in pixels.
+        noise: standard deviation of the grey noise, in steps of 0 to 255.
+        occlusion: share of its pixels in the picture that each object lacks, on a random side.
 
     Returns:
         image (size, size, 3) uint8 RGB; boxes (objects, 4) int64 left, top, right, bottom in
-        pixels, 0-based, half-open, tight around the drawn pixels.
+        pixels, 0-based, half-open, tight around the visible pixels. An object of which nothing is
+        visible keeps the box of all of it.
     """
-    rng = np.random.default_rng(scene.clutter)
+    rng, side = np.random.default_rng(scene.clutter), np.random.default_rng([scene.clutter, 1])
     image = _background(rng, size)
     boxes = []
     for item in scene.objects:
-        mask = _mask(item, size)
-        image.paste(Image.fromarray(_paint(item, size, rng)), (0, 0), Image.fromarray(mask))
-        boxes.append(Image.fromarray(mask > 127).getbbox())
-    noise = rng.normal(0, 6, (size, size, 1))
-    return np.clip(np.asarray(image) + noise, 0, 255).astype(np.uint8), np.array(boxes)
+        mask, corner = _mask(item, size)
+        paint = _paint(item, size, mask.shape, corner, rng)
+        visible = _hide(mask, item.radius * size, occlusion, side) if occlusion else mask
+        image.paste(Image.fromarray(paint), corner, Image.fromarray(visible))
+        seen = (visible > 127, visible > 0, mask > 127, mask > 0)
+        box = Image.fromarray(next(pixels for pixels in seen if pixels.any())).getbbox()
+        assert box
+        boxes.append(np.add(box, corner * 2))
+    grey = rng.normal(0, noise, (size, size, 1))
+    return np.clip(np.asarray(image) + grey, 0, 255).astype(np.uint8), np.array(boxes)
 
 
-def _mask(item: SceneObject, size: int) -> np.ndarray:
-    """How much of each pixel the object covers: (size, size) uint8."""
+def _mask(item: SceneObject, size: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """How much of each pixel the object covers: (H, W) uint8; and the window's left and top."""
     cos, sin = math.cos(item.angle), math.sin(item.angle)
     turn = np.array([[cos, sin], [-sin, cos]])
     scale = item.radius * np.array([math.sqrt(item.stretch), 1 / math.sqrt(item.stretch)])
+    outlines = [
+        (outline * scale @ turn + item.centre) * size * _OVERSAMPLING
+        for outline in SHAPES[item.shape]
+    ]
+    # drawn in the whole picture: Pillow's single-precision edges depend on where they are
     canvas = Image.new("L", (size * _OVERSAMPLING, size * _OVERSAMPLING))
     pen = ImageDraw.Draw(canvas)
-    for outline, fill in zip(SHAPES[item.shape], (255, 0), strict=False):
-        points = (outline * scale @ turn + item.centre) * size * _OVERSAMPLING
-        pen.polygon([tuple(point) for point in points.tolist()], fill=fill)
-    return np.asarray(canvas.reduce(_OVERSAMPLING))
+    for points, fill in zip(outlines, (255, 0), strict=False):
+        pen.polygon(points.ravel().tolist(), fill=fill)
+    # with a pixel of margin
+    left, top = np.clip(outlines[0].min(0) // _OVERSAMPLING - 1, 0, size).astype(int).tolist()
+    right, bottom = np.clip(outlines[0].max(0) // _OVERSAMPLING + 2, 0, size).astype(int).tolist()
+    window = [edge * _OVERSAMPLING for edge in (left, top, right, bottom)]
+    return np.asarray(canvas.reduce(_OVERSAMPLING, tuple(window))), (left, top)
 
 
-def _paint(item: SceneObject, size: int, rng: np.random.Generator) -> np.ndarray:
-    """The object's colour and texture over the whole picture: (size, size, 3) uint8."""
+def _hide(mask: np.ndarray, radius: float, share: float, rng: np.random.Generator) -> np.ndarray:
+    """The mask without `share` of the pixels it touches: those on one side, along a wavy line.
+
+    The background shows there, so that nothing tells where a hidden object is, nor its size; no
+    outline of a shape is wavy, so that half a circle is no semicircle.
+    """
+    angle, phase = rng.uniform(0, 2 * math.pi, 2)
+    y, x = np.indices(mask.shape) / radius
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = y * math.cos(angle) - x * math.sin(angle)
+    depth = along + 0.15 * np.sin(6 * across + phase)
+    return np.where(depth > np.quantile(depth[mask > 0], share), mask, 0).astype(np.uint8)
+
+
+def _paint(
+    item: SceneObject,
+    size: int,
+    window: tuple[int, ...],
+    corner: tuple[int, int],
+    rng: np.random.Generator,
+) -> np.ndarray:
+    """The object's colour and texture over its window: (H, W, 3) uint8."""
     colour = np.array(COLOURS[item.colour]) + rng.normal(0, 10, 3)
     other = colour * 0.45 if colour.mean() > 90 else colour + 110
-    y, x = np.mgrid[:size, :size].astype(float)
+    height, width = window
+    left, top = corner
+    x, y = np.arange(left, left + width), np.arange(top, top + height)[:, None]
     period = max(4.0, item.radius * size * rng.uniform(0.4, 0.6))
     angle = rng.uniform(0, math.pi)
-    u = (x * math.cos(angle) + y * math.sin(angle)) / period
-    v = (y * math.cos(angle) - x * math.sin(angle)) / period
+    u = (x * math.cos(angle) + y * math.sin(angle)) / period % 1
+    v = (y * math.cos(angle) - x * math.sin(angle)) / period % 1
     second = {
-        "plain": np.zeros((size, size), dtype=bool),
-        "striped": u % 1 < 0.45,
-        "dotted": (u % 1 - 0.5) ** 2 + (v % 1 - 0.5) ** 2 < 0.09,
-        "checkered": (u % 1 < 0.5) ^ (v % 1 < 0.5),
+        "plain": u < 0,
+        "striped": u < 0.45,
+        "dotted": (u - 0.5) ** 2 + (v - 0.5) ** 2 < 0.09,
+        "checkered": (u < 0.5) ^ (v < 0.5),
     }[item.texture]
     paint = np.where(second[:, :, None], other, colour)
     shade = 1 + 0.12 * (y - item.centre[1] * size) / size

@@ -7,6 +7,7 @@ is used as it is. The name says what it holds.
 import io
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -14,48 +15,89 @@ from xml.etree import ElementTree
 import numpy as np
 from PIL import Image
 
+from pretrain.errors import check_ranges
 from pretrain.files import draft_folder, publish, write_text
 from pretrain.progress import bar
-from pretrain.synthetic.scene import SHAPES, draw_scene, make_scene
+from pretrain.synthetic.scene import SHAPES, Scene, draw_scene, make_scene
 from pretrain.synthetic.sentences import describe_scene
 
 _VERSION = 1  # part of every name: another drawing is another data set
 _NAMES = sorted(SHAPES)
-_SMALLEST, _LARGEST = 0.18, 0.42  # radius of what is to be classified
 
 _Samples = Iterator[tuple[str, int, np.random.Generator]]
 """The images to draw: split, number, source of chance."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Difficulty:
+    """How hard the images of a tree are, of every split alike.
+
+    The hidden side of an object differs from image to image, so that no single part of it will do.
+    The background shows there: where all of each object is hidden, nothing of the answer is left in
+    the image, and a score is what chance gives.
+    """
+
+    smallest: float
+    """Least radius of an object, share of the image side; at least a pixel."""
+    largest: float
+    """Greatest radius."""
+    noise: float = 6.0
+    """Standard deviation of the grey noise, in steps of 0 to 255."""
+    occlusion: float = 0.0
+    """Share of its pixels that each object lacks, on one random side; 1: nothing of it is left."""
+    truncation: float = 0.0
+    """Share of its radius by which an object may reach out of the image."""
+
+
 def classification(
-    root: Path,
-    *,
-    train: int,
-    val: int,
-    size: int,
-    seed: int = 0,
-    smallest: float = _SMALLEST,
-    largest: float = _LARGEST,
+    root: Path, *, train: int, val: int, size: int, seed: int = 0, **knobs: float
 ) -> Path:
     """An image folder TREE/{train,val}/SHAPE/*.jpg, one object an image, as many of each shape.
 
-    An object's radius lies between `smallest` and `largest`, shares of the side.
+    Args:
+        root: the tree's parent.
+        train: number of images.
+        val: number of images.
+        size: side of an image in pixels.
+        seed: another one is other images.
+        knobs: fields of `Difficulty`; the radius is 0.18 to 0.42.
+
+    Raises:
+        UsageError: a knob is out of its range.
     """
+    usual = Difficulty(smallest=0.18, largest=0.42)
+    difficulty, suffix = _with_knobs(usual, knobs, size)
 
     def fill(tree: Path, samples: _Samples) -> None:
         for split, number, rng in samples:
             shape = _NAMES[number % len(_NAMES)]
-            scene = make_scene(rng, shapes=[shape], smallest=smallest, largest=largest)
-            _save(draw_scene(scene, size)[0], tree / split / shape / f"{number:06d}.jpg")
+            _, image, _ = _draw(rng, [shape], size, difficulty)
+            _save(image, tree / split / shape / f"{number:06d}.jpg")
 
-    usual = (smallest, largest) == (_SMALLEST, _LARGEST)
-    sizes = "" if usual else f"-radius{smallest}to{largest}"
-    name = f"classification{_VERSION}-{size}px-{train}+{val}{sizes}-seed{seed}"
+    name = f"classification{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
     return _draw_tree(root / name, {"train": train, "val": val}, [seed, 0], fill)
 
 
-def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
-    """A Pascal VOC tree with one to five objects an image; tiny ones are marked difficult."""
+def detection(
+    root: Path, *, train: int, val: int, size: int, seed: int = 0, **knobs: float
+) -> Path:
+    """A Pascal VOC tree with one to five objects an image; tiny ones are marked difficult.
+
+    A box is that of the visible part of an object, as VOC's; of all of it where none is visible.
+
+    Args:
+        root: the tree's parent.
+        train: number of images.
+        val: number of images.
+        size: side of an image in pixels.
+        seed: another one is other images.
+        knobs: fields of `Difficulty`; the radius is 0.06 to 0.26.
+
+    Raises:
+        UsageError: a knob is out of its range.
+    """
+    usual = Difficulty(smallest=0.06, largest=0.26)
+    difficulty, suffix = _with_knobs(usual, knobs, size)
     splits = {"train": train, "val": val}
 
     def fill(tree: Path, samples: _Samples) -> None:
@@ -65,31 +107,44 @@ def detection(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> 
             write_text(tree / f"ImageSets/Main/{split}.txt", ids)
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 6))).tolist()
-            scene = make_scene(rng, shapes=shapes, smallest=0.06, largest=0.26)
-            image, boxes = draw_scene(scene, size)
+            scene, image, boxes = _draw(rng, shapes, size, difficulty)
             image_id = f"{split}_{number:06d}"
             _save(image, tree / "JPEGImages" / f"{image_id}.jpg")
-            annotation = _voc_annotation(image_id, size, [o.shape for o in scene.objects], boxes)
+            annotation = _voc_annotation(image_id, size, scene, boxes, difficulty.occlusion)
             annotation.write(tree / "Annotations" / f"{image_id}.xml", encoding="utf-8")
 
-    name = f"voc{_VERSION}-{size}px-{train}+{val}-seed{seed}"
+    name = f"voc{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
     return _draw_tree(root / name, splits, [seed, 1], fill)
 
 
-def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> Path:
-    """An MS-COCO captions tree, one or two objects and five sentences an image."""
+def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0, **knobs: float) -> Path:
+    """An MS-COCO captions tree, one or two objects and five sentences an image.
+
+    Args:
+        root: the tree's parent.
+        train: number of images.
+        val: number of images.
+        size: side of an image in pixels.
+        seed: another one is other images.
+        knobs: fields of `Difficulty`; the radius is 0.11 to 0.32.
+
+    Raises:
+        UsageError: a knob is out of its range.
+    """
+    usual = Difficulty(smallest=0.11, largest=0.32)
+    difficulty, suffix = _with_knobs(usual, knobs, size)
     splits = {"train": train, "val": val}
-    name = f"coco{_VERSION}-{size}px-{train}+{val}-seed{seed}"
+    name = f"coco{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
 
     def fill(tree: Path, samples: _Samples) -> None:
         images: dict[str, list[Any]] = {split: [] for split in splits}
         annotations: dict[str, list[Any]] = {split: [] for split in splits}
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 3)), replace=False).tolist()
-            scene = make_scene(rng, shapes=shapes, smallest=0.11, largest=0.32)
+            scene, picture, _ = _draw(rng, shapes, size, difficulty)
             image_id = number + 1 + 1_000_000 * (split == "val")
             file_name = f"{image_id:012d}.jpg"
-            _save(draw_scene(scene, size)[0], tree / f"{split}2017" / file_name)
+            _save(picture, tree / f"{split}2017" / file_name)
             image = {"id": image_id, "file_name": file_name, "width": size, "height": size}
             images[split].append(image)
             annotations[split] += [
@@ -102,6 +157,36 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0) -> P
             write_text(path, json.dumps({**content, "annotations": annotations[split]}))
 
     return _draw_tree(root / name, splits, [seed, 2], fill)
+
+
+def _with_knobs(usual: Difficulty, knobs: dict[str, float], size: int) -> tuple[Difficulty, str]:
+    """The difficulty with these fields changed, and what the tree's name says of the change."""
+    difficulty = replace(usual, **knobs)
+    check_ranges("", difficulty, noise="[0, 255]", occlusion="[0, 1]", truncation="[0, 1]")
+    check_ranges("", difficulty, smallest=f"[{1 / size:.3g}, 0.43]")
+    check_ranges("", difficulty, largest=f"[{difficulty.smallest:g}, 0.43]")
+    before, now = _in_words(usual), _in_words(difficulty)
+    return difficulty, "".join(f"-{name}{now[name]}" for name in now if now[name] != before[name])
+
+
+def _in_words(difficulty: Difficulty) -> dict[str, str]:
+    values = {name: f"{value:.15g}" for name, value in vars(difficulty).items()}
+    return {"radius": f"{values.pop('smallest')}to{values.pop('largest')}", **values}
+
+
+def _draw(
+    rng: np.random.Generator, shapes: list[str], size: int, difficulty: Difficulty
+) -> tuple[Scene, np.ndarray, np.ndarray]:
+    """A scene of these shapes, its picture and boxes."""
+    scene = make_scene(
+        rng,
+        shapes=shapes,
+        smallest=difficulty.smallest,
+        largest=difficulty.largest,
+        truncation=difficulty.truncation,
+    )
+    image, boxes = draw_scene(scene, size, noise=difficulty.noise, occlusion=difficulty.occlusion)
+    return scene, image, boxes
 
 
 def _draw_tree(
@@ -144,14 +229,18 @@ def _save(image: np.ndarray, path: Path) -> None:
 
 
 def _voc_annotation(
-    image_id: str, size: int, names: list[str], boxes: np.ndarray
+    image_id: str, size: int, scene: Scene, boxes: np.ndarray, occlusion: float
 ) -> ElementTree.ElementTree:
     """VOC's XML: boxes are 1-based and inclusive, so only left and top move by one."""
     objects = []
-    for name, (left, top, right, bottom) in zip(names, boxes.tolist(), strict=True):
+    for item, (left, top, right, bottom) in zip(scene.objects, boxes.tolist(), strict=True):
         difficult = int(min(right - left, bottom - top) < size / 9)
+        # VOC's word for a box that misses more than 15 % of an object; a disc's, at an edge so near
+        near = min(*item.centre, *(1 - at for at in item.centre)) < 0.58 * item.radius
+        truncated = int(occlusion > 0.15 or near)
         box = _element("bndbox", xmin=left + 1, ymin=top + 1, xmax=right, ymax=bottom)
-        facts = {"name": name, "pose": "Unspecified", "truncated": 0, "difficult": difficult}
+        pose = {"name": item.shape, "pose": "Unspecified"}
+        facts = {**pose, "truncated": truncated, "difficult": difficult}
         objects.append(_element("object", box, **facts))
     shape = _element("size", width=size, height=size, depth=3)
     file_name = f"{image_id}.jpg"

@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,8 @@ from PIL import Image
 from torchvision.datasets import CocoCaptions, ImageFolder, VOCDetection
 
 from pretrain import synthetic
-from pretrain.synthetic.scene import COLOURS, _mask, draw_scene, make_scene
+from pretrain.errors import UsageError
+from pretrain.synthetic.scene import COLOURS, Scene, SceneObject, _mask, draw_scene, make_scene
 from pretrain.synthetic.sentences import describe_scene
 
 
@@ -91,6 +94,14 @@ def test_coco_captions_reads_it(worlds):
     assert len(captions) == len(set(captions)) == 5
 
 
+def covered(item: SceneObject, size: int) -> np.ndarray:
+    """How much an object covers of each pixel: (size, size)."""
+    mask, (left, top) = _mask(item, size)
+    whole = np.zeros((size, size), np.uint8)
+    whole[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    return whole
+
+
 def test_boxes_are_tight_around_what_was_drawn():
     for number in range(30):
         rng = np.random.default_rng(number)
@@ -98,7 +109,7 @@ def test_boxes_are_tight_around_what_was_drawn():
         image, boxes = draw_scene(scene, 64)
         assert image.shape == (64, 64, 3)
         for item, (left, top, right, bottom) in zip(scene.objects, boxes, strict=True):
-            mask = _mask(item, 64) > 127
+            mask = covered(item, 64) > 127
             assert mask[top:bottom, left:right].sum() == mask.sum()
             for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]):
                 assert edge.any()
@@ -109,8 +120,8 @@ def test_objects_do_not_cover_each_other():
         scene = make_scene(
             np.random.default_rng(number), shapes=["circle"] * 5, smallest=0.06, largest=0.26
         )
-        covered = sum((_mask(item, 128) > 127).astype(int) for item in scene.objects)
-        assert covered.max() == 1
+        times = sum((covered(item, 128) > 127).astype(int) for item in scene.objects)
+        assert times.max() == 1
 
 
 def test_sentences_are_true():
@@ -161,3 +172,143 @@ def test_sizes_are_an_argument_and_part_of_the_name(tmp_path):
     assert small.name == "classification1-32px-10+1-radius0.05to0.06-seed0"
     first = [np.asarray(Image.open(tree / "train/arrow/000000.jpg")) for tree in (usual, small)]
     assert not np.array_equal(*first)
+
+
+# -------------------------------------------------------------------------------------- difficulty
+
+DRAWN = {  # of the pixels before JPEG, whose encoders differ, and of every other file
+    "classification": "14fef0610219ac8335865de5990b86740069cbada31e8784b2d493854b27b096",
+    "detection": "ca8a070b9b36a18dcdd100aa8d6bd5fe402f34d89dbde9a3f26087ff6d1aafb7",
+    "captions": "df94d477fb39aac0b9b0f34bb6ed766c005ae5689244e29dc47467855e0751d2",
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+def test_default_trees_stay_what_they_were(kind, tmp_path, monkeypatch):
+    def save(image: np.ndarray, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image.tobytes())
+
+    monkeypatch.setattr(synthetic.trees, "_save", save)
+    assert digest(MAKERS[kind](tmp_path, 0)) == DRAWN[kind]
+
+
+def one(number: int, **knobs) -> Scene:
+    """A scene of one object."""
+    shape = sorted(synthetic.SHAPES)[number % 10]
+    sizes = {"smallest": 0.2, "largest": 0.4, **knobs}
+    return make_scene(np.random.default_rng(number), shapes=[shape], **sizes)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.8])
+def test_occlusion_hides_its_share_of_each_object_on_any_side(share):
+    """Seen in the pixels: what is hidden is the background, and nothing else changes."""
+    sides, found = [], []
+    for number in range(30):
+        whole, part, none = (
+            draw_scene(one(number), 64, noise=0, occlusion=hidden)[0] for hidden in (0, share, 1)
+        )
+        thing, visible = (whole != none).any(2), (part != none).any(2)
+        assert np.array_equal(part[visible], whole[visible])
+        hidden = thing & ~visible
+        found.append(hidden.sum() / thing.sum())
+        centres = [np.argwhere(pixels).mean(0) for pixels in (hidden, thing)]
+        sides.append(tuple(centres[0] > centres[1]))
+    assert np.abs(np.array(found) - share).max() < 0.06
+    assert np.mean(found) == pytest.approx(share, abs=0.01)
+    assert min(sides.count(side) for side in itertools.product((False, True), repeat=2)) >= 3
+
+
+def test_an_object_that_is_hidden_whole_leaves_nothing_in_the_picture():
+    """Shape, colour, texture, size and place may be any: the bytes are the same."""
+    scene = make_scene(np.random.default_rng(0), shapes=["star", "ring"], smallest=0.1, largest=0.2)
+    first, second = scene.objects
+    changed = replace(first, shape="heart", colour="blue", texture="dotted", radius=0.4)
+    other = replace(scene, objects=(changed, replace(second, centre=(0.2, 0.3))))
+    hidden, hidden_other = (draw_scene(s, 64, occlusion=1)[0] for s in (scene, other))
+    assert np.array_equal(hidden, hidden_other)
+    assert not np.array_equal(draw_scene(scene, 64)[0], draw_scene(other, 64)[0])
+
+
+def test_noise_has_its_standard_deviation():
+    clean = draw_scene(one(3), 64, noise=0)[0].astype(float)
+    middle = (clean > 80) & (clean < 175)  # so that nothing is cut off at 0 or 255
+    for noise in (2, 6, 20):
+        rest = (draw_scene(one(3), 64, noise=noise)[0] - clean)[middle]
+        assert rest.std() == pytest.approx(noise, rel=0.1)
+
+
+def test_truncation_lets_objects_reach_out_of_the_picture():
+    def outside(truncation: float) -> float:
+        """How far the disc of an object reaches out, in radii: the most of many."""
+        scenes = [one(number, truncation=truncation) for number in range(100)]
+        objects = [item for scene in scenes for item in scene.objects]
+        return max(1 - min(*o.centre, *(1 - at for at in o.centre)) / o.radius for o in objects)
+
+    assert outside(0) < 0
+    assert 0.3 < outside(0.6) <= 0.6 < outside(1) <= 1
+
+
+@pytest.mark.parametrize("occlusion", [0, 0.5, 0.99, 1])
+def test_a_box_is_that_of_what_is_visible(occlusion):
+    """Against the pixels that differ from the background; those that are touched only lie out."""
+    off = []
+    for number in range(20):
+        scene = one(number, truncation=1)
+        image, (box,) = draw_scene(scene, 48, noise=0, occlusion=occlusion)
+        if occlusion == 1:  # nothing is: that of all of it
+            image = draw_scene(scene, 48, noise=0)[0]
+        rows, columns = np.nonzero((image != draw_scene(scene, 48, noise=0, occlusion=1)[0]).any(2))
+        seen = columns.min(), rows.min(), columns.max() + 1, rows.max() + 1
+        off.append(np.abs(np.subtract(box, seen)).max())
+    assert np.median(off) <= 1
+    assert max(off) <= 5  # of a star, a tip
+
+
+def test_no_box_is_empty():
+    for number in range(40):
+        scene = one(number, smallest=1 / 32, largest=0.1, truncation=1)
+        for occlusion in (0, 0.9, 0.999):
+            ((left, top, right, bottom),) = draw_scene(scene, 32, occlusion=occlusion)[1]
+            assert 0 <= left < right <= 32
+            assert 0 <= top < bottom <= 32
+
+
+def test_voc_says_what_a_box_misses(tmp_path):
+    made = {"train": 8, "val": 1, "size": 32}
+    cut = {}
+    for name, knobs in {"usual": {}, "cut": {"truncation": 1}, "half": {"occlusion": 0.5}}.items():
+        tree = synthetic.detection(tmp_path, **made, **knobs)
+        texts = [path.read_text() for path in tree.glob("Annotations/*.xml")]
+        flags = re.findall(r"<truncated>(\d)", "".join(texts))
+        cut[name] = np.mean([flag == "1" for flag in flags])
+    assert cut["usual"] == 0
+    assert 0 < cut["cut"] < 1
+    assert cut["half"] == 1
+
+
+def test_knobs_are_part_of_the_name(tmp_path):
+    """Another difficulty is another tree; the usual values, given, are none."""
+    made = {"train": 1, "val": 1, "size": 32}
+    usual = synthetic.detection(tmp_path, **made, noise=6, occlusion=0.0, largest=0.26)
+    assert usual.name == "voc1-32px-1+1-seed0"
+    hard = synthetic.captions(tmp_path, **made, noise=20, occlusion=0.35, truncation=1, largest=0.2)
+    assert hard.name == "coco1-32px-1+1-radius0.11to0.2-noise20-occlusion0.35-truncation1-seed0"
+
+
+@pytest.mark.parametrize("kind", ["classification", "detection", "captions"])
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"noise": -1}, r"noise is -1; it must lie in \[0, 255\]"),
+        ({"occlusion": 1.01}, r"occlusion is 1.01; it must lie in \[0, 1\]"),
+        ({"truncation": float("nan")}, r"truncation is nan; it must lie in \[0, 1\]"),
+        ({"smallest": 0.03}, r"smallest is 0.03; it must lie in \[0.0312, 0.43\]"),
+        ({"smallest": 0.2, "largest": 0.1}, r"largest is 0.1; it must lie in \[0.2, 0.43\]"),
+        ({"largest": 0.5}, r"largest is 0.5; it must lie in \[0\.\d+, 0.43\]"),
+    ],
+)
+def test_knobs_out_of_range_are_refused(kind, knobs, message, tmp_path):
+    with pytest.raises(UsageError, match=message):
+        getattr(synthetic, kind)(tmp_path, train=1, val=1, size=32, **knobs)
+    assert not list(tmp_path.iterdir())
