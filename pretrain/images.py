@@ -1,10 +1,13 @@
 """Image files: one way of listing and of decoding them for every task.
 
-    JPEG, PNG, WebP               by `torchvision.io.decode_image`, which equals Pillow bit for bit
-                                  (measured on ImageNet photographs, some of which are PNG by
-                                  content: `decode_jpeg` would fail on them)
-    GIF, BMP, TIFF, PNM, AVIF,    by Pillow (torchvision paints over what is transparent in a GIF,
-    animated WebP                 and reads none of the others)
+    JPEG, PNG, WebP               by torchvision, by TorchCodec, or by Pillow: the same bits
+    GIF, BMP, TIFF, PNM, AVIF,    by Pillow
+    what may be turned or moves
+
+torchvision deprecates its decoder from 0.29 on, for TorchCodec. So torchvision decodes up to 0.28;
+from 0.29 on TorchCodec where it is installed, otherwise torchvision as long as it can, otherwise
+Pillow. TorchCodec turns every picture by its EXIF tag and plays animations: it is given none of
+them, and no EXIF.
 
 The content decides, not the name. Transparency is dropped, grey and palettes become RGB, of an
 animation or a file of several pages the first picture is taken. More than 8 bits a channel are
@@ -16,18 +19,20 @@ display; published benchmarks ignore it, and so does `decode` unless asked.
 
 import os
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+import torchvision
 from PIL import ExifTags, Image, UnidentifiedImageError
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_image
 
+from pretrain.data_hints import describe
 from pretrain.errors import UsageError, first_line, shorten
 
 SUFFIXES = (
@@ -35,7 +40,7 @@ SUFFIXES = (
     *(".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"),
 )
 """What the name of an image ends in, in any case."""
-_BY_TORCHVISION = ("JPEG", "MPO", "PNG", "WEBP")  # MPO: a JPEG with further pictures
+_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "CMYK", "YCbCr")
 _SWAPS_SIDES = (5, 6, 7, 8)
 _MOST_ASPECT = 200
@@ -72,15 +77,18 @@ def decode(path: Path, apply_exif: bool = False) -> Tensor:
         is_there = os.path.exists(path)
         raise UsageError(f"image {path} is no file." if is_there else f"there is no image {path}.")
     try:
-        # not by torchvision's read_file: it takes a name that is not UTF-8 for no text
-        content = torch.from_numpy(np.fromfile(path, np.uint8))
-        if content[:4].numpy().tobytes() == b"GIF8":
-            raise RuntimeError("no GIF")
-        image = decode_image(content, mode=ImageReadMode.RGB)
-    except (RuntimeError, OSError) as error:
-        image = _decode_with_pillow(path, first_line(error))
-    if image.dtype != torch.uint8:
-        raise UsageError(f"image {path} has 16 bits a channel; convert it to 8.")
+        content = bytearray(path.read_bytes())
+        decoder = _decoder() if _is_plain(content) else None
+        image = decoder(content) if decoder else _by_pillow(path, content)
+    except UsageError:
+        raise
+    except Exception as error:  # of a broken file, whatever it is; AVIF's are RuntimeErrors
+        is_unknown = isinstance(error, UnidentifiedImageError)
+        reason = "no format that is known" if is_unknown else first_line(error).rstrip(".")
+        raise UsageError(
+            f"image {path} cannot be decoded ({reason}). It may be cut short or no image; "
+            f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
+        ) from error
     height, width = image.shape[-2:]
     if max(height, width) > _MOST_ASPECT * min(height, width):
         limit = f"a side may have at most {_MOST_ASPECT} times the pixels of the other"
@@ -173,6 +181,8 @@ class ClassFolders:
     """Paths of files that are no images by their names."""
     beside: list[str]
     """Paths of images that lie in no class folder."""
+    annotations: tuple[Path, ...] = ()
+    """Files that say the classes."""
 
     @property
     def paths(self) -> list[str]:
@@ -192,7 +202,7 @@ class ClassFolders:
             raise UsageError(
                 f"{folder} has no images in class folders; it holds "
                 f"{shorten(sorted(os.listdir(folder))) or 'nothing'}. "
-                f"Expected {folder}/CLASS/*.jpg ({endings}){others}."
+                f"Expected {folder}/CLASS/*.jpg ({endings}){others}.{describe(folder)}"
             )
         if empty := [name for name, paths in self.images.items() if not paths]:
             raise UsageError(
@@ -226,10 +236,17 @@ def describe_others(folder: Path, others: Sequence[str]) -> list[str]:
 
 
 def list_classes(folder: Path) -> ClassFolders:
-    """The class folders of a folder and their images, unchecked."""
+    """The class folders of a folder and their images, unchecked.
+
+    Tiny ImageNet's validation images lie in one folder, `images`; a file beside it says classes.
+    """
     paths, others = list_images(folder)
+    names, file = class_folders(folder), folder / "val_annotations.txt"
+    if names == ["images"] and file.is_file():
+        others.remove(str(file))
+        return ClassFolders(folder, _group(paths, file), others, [], (file,))
     images = dict[str, list[str]]()
-    for name in class_folders(folder):
+    for name in names:
         # sorted, the paths of a folder lie side by side, and "0" comes next after "/"
         first, end = (bisect_left(paths, os.path.join(folder, name) + mark) for mark in "/0")
         images[name] = paths[first:end]
@@ -239,31 +256,85 @@ def list_classes(folder: Path) -> ClassFolders:
     return ClassFolders(folder, images, others, beside)
 
 
+def _group(paths: list[str], file: Path) -> dict[str, list[str]]:
+    """Images by class, of lines `val_0.JPEG<tab>n03444034<tab>0<tab>32<tab>44<tab>62`."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    class_of = {name: rest.split("\t")[0] for name, _, rest in (s.partition("\t") for s in lines)}
+    images = {name: list[str]() for name in sorted({*class_of.values()})}
+    for path in paths:
+        if not (name := class_of.get(os.path.basename(path))):
+            raise UsageError(f"{file} names no class of {path}. Add it, or remove the image.")
+        images[name].append(path)
+    return images
+
+
 def class_folders(folder: Path) -> list[str]:
     """Names of the folders in a folder, in alphabetical order; hidden ones are no classes."""
     entries = os.scandir(folder)
     return sorted(entry.name for entry in entries if entry.name[0] != "." and _is_folder(entry))
 
 
-def _decode_with_pillow(path: Path, reason: str) -> Tensor:
-    """The stored pixels (3, H, W) of what torchvision does not know, for this reason."""
+def _is_plain(content: bytearray) -> bool:
+    """Whether all decoders read it alike: JPEG; PNG and WebP of 8 bits, neither moving nor turned.
+
+    An extended WebP (VP8X) may be both.
+    """
+    if content.startswith(_PNG):
+        return content[24:25] != b"\x10" and b"eXIf" not in content
+    is_webp = content[8:12] == b"WEBP" and content[12:16] != b"VP8X"
+    return is_webp or content.startswith(_JPEG)
+
+
+@cache
+def _decoder() -> Callable[[bytearray], Tensor] | None:
+    """What reads a plain file to its stored pixels (3, H, W), of torchvision or TorchCodec."""
+    by_torchvision = _by_torchvision if hasattr(torch.ops.image, "decode_image") else None
+    release = [int(number) for number in torchvision.__version__.split(".")[:2]]
+    if by_torchvision and release < [0, 29]:
+        return by_torchvision
     try:
-        with Image.open(path) as image:
-            if not _has_eight_bits(image):
-                reason = f"its mode is {image.mode}; 8 bits a channel are read: convert it"
-            elif image.format not in _BY_TORCHVISION or getattr(image, "is_animated", False):
-                header = _header(image, path)
-                pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-                # Pillow turns TIFF, and TIFF alone, when it loads the pixels: back to the stored
-                back = {6: 8, 8: 6}.get(header.orientation, header.orientation)
-                return turn(pixels, back if image.format == "TIFF" else 1)
-    except Exception as error:  # of a broken file; AVIF's are RuntimeErrors
-        is_unknown = isinstance(error, UnidentifiedImageError)
-        reason = "no format that is known" if is_unknown else first_line(error)
-    raise UsageError(
-        f"image {path} cannot be decoded ({reason.rstrip('.')}). It may be cut short or no image; "
-        f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
-    )
+        from torchcodec.decoders import decode_image
+    except (ImportError, RuntimeError, OSError):  # not installed, or built for another torch
+        return by_torchvision
+    return lambda content: decode_image(_tensor(_without_exif(content)))
+
+
+def _by_torchvision(content: bytearray) -> Tensor:
+    # the operator behind torchvision.io.decode_image, which warns at each image; 3 is RGB
+    return torch.ops.image.decode_image(_tensor(content), 3)
+
+
+def _tensor(content: bytearray) -> Tensor:
+    return torch.frombuffer(content, dtype=torch.uint8)
+
+
+def _without_exif(content: bytearray) -> bytearray:
+    """In place: the APP1 segments of a JPEG become APP15, which no decoder looks at."""
+    place = 2
+    while content.startswith(_JPEG) and place < len(content) - 3:
+        marker = content[place + 1]
+        if content[place] != 0xFF or not 0xC0 <= marker < 0xFF:  # filling, or rubbish
+            place += 1
+        elif marker == 0xDA:  # the pixels begin
+            break
+        else:
+            if marker == 0xE1:
+                content[place + 1] = 0xEF
+            place += 2 + int.from_bytes(content[place + 2 : place + 4])
+    return content
+
+
+def _by_pillow(path: Path, content: bytearray) -> Tensor:
+    """The stored pixels (3, H, W) of any file."""
+    with Image.open(path) as image:
+        if not _has_eight_bits(image, content):
+            raise UsageError(
+                f"image {path} has the mode {image.mode}; 8 bits a channel are read: convert it."
+            )
+        # Pillow turns TIFF, and TIFF alone, when it loads the pixels: back to the stored
+        turned = _header(image, path).orientation if image.format == "TIFF" else 1
+        pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+        return turn(pixels, {6: 8, 8: 6}.get(turned, turned))
 
 
 def _header(image: Image.Image, path: Path) -> ImageHeader:
@@ -288,6 +359,9 @@ def _has_late_exif(path: Path) -> bool:
     return False
 
 
-def _has_eight_bits(image: Image.Image) -> bool:
-    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 8)  # 16-bit TIFF is cut
+def _has_eight_bits(image: Image.Image, content: bytearray) -> bool:
+    bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, 8)
+    if image.format == "PNG":
+        bits = content[24]
+    # Pillow cuts TIFF and PNG of 16 bits and three colours to 8, without a word
     return image.mode in _EIGHT_BITS and max(bits if isinstance(bits, tuple) else (bits,)) <= 8

@@ -17,6 +17,7 @@ PUBLIC = {
     "check_results",
     "config",
     "data_digest",
+    "data_hints",
     "errors",
     "evaluation",
     "files",

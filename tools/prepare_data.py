@@ -1,9 +1,11 @@
 """Is a data set laid out and complete as its task needs? Repairs and draws what usually is not.
 
 python tools/prepare_data.py imagenet --check DIR             folders, counts, a sample decoded
-python tools/prepare_data.py imagenet --check DIR --repair    class archives of train unpacked, flat
-                                                              validation images put into folders
-python tools/prepare_data.py cifar --check DIR [--repair]     the archive unpacked
+python tools/prepare_data.py imagenet --repair DIR            what was downloaded (the three tar
+                                                              files, or parquet) unpacked into class
+                                                              folders, then checked
+python tools/prepare_data.py cifar --check DIR                every image and label read
+python tools/prepare_data.py cifar --repair DIR               the archive unpacked, then checked
 python tools/prepare_data.py coco --check DIR                 MS-COCO captions
 python tools/prepare_data.py instances --check DIR            MS-COCO detection
 python tools/prepare_data.py voc --check DIR                  a Pascal VOC tree, or a VOCdevkit
@@ -27,6 +29,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from tools.support.command import Parser, run_main
 
+_CHECKED = Path("--check")  # --repair without a folder: that of --check
 _KINDS = ("imagenet", "cifar", "coco", "instances", "voc", "yolo")
 # what only some kinds have
 _ALLOWED = {
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> None:
     add = parser.add_argument
     add("kind", choices=list(_KINDS))
     add("--check", type=Path, metavar="DIR", help="The data set to look at.")
-    add("--repair", action="store_true", help="Do the usual repairs first.")
+    add("--repair", type=Path, nargs="?", const=_CHECKED, metavar="DIR", help="Repair it first.")
     add("--sample", type=int, default=200, help="Images of a split to decode.")
     add("--data", type=Path, metavar="DIR", help="The data set to write for.")
     add("--val-fraction", type=float, default=0.0, help="So much of the images becomes val.")
@@ -61,8 +64,12 @@ def main(argv: list[str] | None = None) -> None:
         if options[name] != parser.get_default(name) and options.kind not in kinds:
             flag = f"--{name.replace('_', '-')}"
             raise UsageError(f"there is nothing that {flag} could do to {options.kind}.")
+    if options.repair not in (None, _CHECKED):
+        if options.check is not None:
+            raise UsageError("--check and --repair both name a folder: give one, `--repair DIR`.")
+        options.check = options.repair
     if (options.check is None) == (options.data is None):
-        both = "--check DIR looks at a data set, --data DIR writes what it lacks"
+        both = "--check or --repair DIR looks at a data set, --data DIR writes what it lacks"
         raise UsageError(f"{both}: give one of them.")
     root = options.check or options.data
     if not root.is_dir():
@@ -100,7 +107,7 @@ def _check(options: Any, root: Path) -> list[Any]:
         "voc": lambda: check_voc(root, options.sample, config),
     }
     repairs = {"imagenet": repair_imagenet, "cifar": repair_cifar}
-    repaired = repairs[options.kind](root) if options.repair else []
+    repaired = repairs[options.kind](root) if options.repair is not None else []
     return [*repaired, *checks[options.kind]()]
 
 

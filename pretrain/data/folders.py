@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pretrain.data.images import ImageFiles
 from pretrain.data.validation_labels import find_labels, read_labels
+from pretrain.data_hints import describe
 from pretrain.errors import UsageError, shorten
 from pretrain.images import class_folders, describe_others, list_classes, list_images
 
@@ -34,10 +35,12 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
         other = f", or name the folder by {option} NAME" if option else ""
         raise UsageError(
             f"there is no folder {folder}; {root} holds {entries}. Expected {expected}{other}."
+            f"{describe(root)}"
         )
     listed = list_classes(folder)
     listed.check()
-    return ImageFiles.of([*listed.images], listed.paths, listed.labels, listed.notes())
+    classes, notes = [*listed.images], listed.notes()
+    return ImageFiles.of(classes, listed.paths, listed.labels, notes, listed.annotations)
 
 
 def open_flat(

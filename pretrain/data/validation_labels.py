@@ -11,6 +11,7 @@ Files without names go by the sorted names of the images. Any file of one of the
 """
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -33,8 +34,9 @@ def find_labels(root: Path, split: str, option: str = "") -> Path:
             return path
     raise UsageError(
         f"{root / split} has images but no class folders, and {root} none of the label files "
-        f"{', '.join(KNOWN[:4])}. {f'Name one by {option} FILE, or put' if option else 'Put'} the "
-        "images into class folders."
+        f"{', '.join(KNOWN[:4])}. ImageNet's come in ILSVRC2012_devkit_t12.tar.gz: with that in "
+        f"{root}, `python tools/prepare_data.py imagenet --repair {shlex.quote(str(root))}` makes "
+        f"class folders. Others: sort them{f', or name a file by {option} FILE' if option else ''}."
     )
 
 

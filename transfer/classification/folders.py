@@ -15,8 +15,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from pretrain.data_hints import describe
 from pretrain.errors import UsageError, shorten
-from pretrain.images import ClassFolders, list_classes
+from pretrain.images import ClassFolders, class_folders, list_classes
 from transfer.classification.config import DatasetConfig
 
 Indices = NDArray[np.int64]
@@ -50,6 +51,8 @@ class ClassificationData:
     """val, or `held out of train`."""
     notes: tuple[str, ...]
     """To be logged."""
+    annotations: tuple[Path, ...] = ()
+    """Files that say the classes."""
 
 
 def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
@@ -76,8 +79,11 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
 
     classes: tuple[str, ...] = ()
     splits, paths, labels, notes = dict[str, Indices](), list[str](), list[int](), list[str]()
-    keys = list[str]()  # CLASS/NAME
+    keys, annotations = list[str](), list[Path]()  # CLASS/NAME; what says the classes
     for split, folder in folders.items():
+        if split == "test" and "val" in folders and not {*class_folders(folder)} - {"images"}:
+            notes.append(f"{folder} is left out: its images have no labels")  # as ImageNet's test
+            continue
         listed = list_classes(folder)
         listed.check()
         if folder == root:
@@ -87,7 +93,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         if len(classes) < 2:
             raise UsageError(
                 f"{folder} has one class, {classes[0]}; there is nothing to tell apart. "
-                "Two or more are needed."
+                f"Two or more are needed.{describe(folder)}"
             )
         if classes != tuple(images):
             here, train_only = sorted({*images} - {*classes}), sorted({*classes} - {*images})
@@ -103,6 +109,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         keys += [path[below:] for path in paths[start:]]
         splits[split] = np.arange(start, len(paths))
         notes += listed.notes()
+        annotations += listed.annotations
 
     below = len(os.path.join(root, ""))
     train, *others = splits.values()
@@ -130,6 +137,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         scored_name=scored_name,
         chosen_on=chosen_on,
         notes=tuple(notes),
+        annotations=tuple(annotations),
     )
 
 

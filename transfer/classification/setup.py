@@ -86,7 +86,7 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
             f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
             "Take a backbone with pooling."
         )
-    files = DataFiles((Path(config.data),), data.paths, by=config.digest)
+    files = DataFiles((Path(config.data),), data.paths, data.annotations, config.digest)
     return ClassificationSetup(data, backbone, shape[0], files, tuple(_notes(data, config)))
 
 
