@@ -1,15 +1,20 @@
-"""Image files: pixels against Pillow, orientation against ImageOps, listing against ImageFolder."""
+"""Image files: pixels of every decoder against Pillow, orientation against ImageOps, listing."""
 
 import os
 import struct
+import sys
+import tarfile
+import warnings
 import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
 from torchvision.datasets import ImageFolder
 
+from pretrain import images
 from pretrain.errors import UsageError
 from pretrain.images import decode, list_classes, list_images, read_header
 
@@ -40,6 +45,22 @@ def by_pillow(path: Path, apply_exif: bool = False) -> np.ndarray:
         return np.array((ImageOps.exif_transpose(image) if apply_exif else image).convert("RGB"))
 
 
+@pytest.fixture(params=["torchvision", "TorchCodec", "Pillow"])
+def decoder(request, monkeypatch) -> str:
+    """`decode` with each decoder that is installed, whichever it would choose here."""
+    choose = images._decoder.__wrapped__
+    if request.param == "Pillow":
+        monkeypatch.setattr(images, "_decoder", lambda: None)
+        return request.param
+    release = "0.28.0" if request.param == "torchvision" else "0.29.0"
+    monkeypatch.setattr(images.torchvision, "__version__", release)
+    chosen = choose()
+    if (chosen is images._by_torchvision) != (request.param == "torchvision"):
+        pytest.skip(f"{request.param} is not installed, or decodes no images")
+    monkeypatch.setattr(images, "_decoder", lambda: chosen)
+    return request.param
+
+
 FILES = {
     "JPEG": [(RGB, {}), (RGB, {"progressive": True}), (GREY, {}), (CMYK, {})],
     "PNG": [(RGB, {}), (GREY, {}), (RGBA, {}), (LA, {}), (PALETTE, {}), (RGB.convert("1"), {}),
@@ -56,6 +77,7 @@ FILES = {
 
 
 @pytest.mark.parametrize("kind", FILES)
+@pytest.mark.usefixtures("decoder")
 def test_stored_pixels_are_pillow_s_of_the_first_picture_whatever_the_name(kind, tmp_path):
     for number, (image, options) in enumerate(FILES[kind]):
         path = tmp_path / f"{number}.png"
@@ -65,6 +87,7 @@ def test_stored_pixels_are_pillow_s_of_the_first_picture_whatever_the_name(kind,
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("kind", [kind for kind in FILES if kind != "MPO"])
+@pytest.mark.usefixtures("decoder")
 def test_a_file_that_is_cut_short_is_refused(kind, tmp_path):
     """Or all of the first picture is there, as of an animation or a PNG without its end."""
     for image, options in FILES[kind]:
@@ -92,6 +115,7 @@ def test_a_file_that_is_cut_short_is_refused(kind, tmp_path):
         ("MPO", PAGES),
     ],
 )
+@pytest.mark.usefixtures("decoder")
 def test_photos_are_turned_as_pillow_turns_them(kind, options, tmp_path):
     """1 to 8, and what is no orientation; a header says both sizes."""
     for tag in range(10):
@@ -109,6 +133,61 @@ def test_photos_are_turned_as_pillow_turns_them(kind, options, tmp_path):
         assert np.array_equal(array(tmp_path / "6"), np.array(RGB))
 
 
+def segment(content: bytes, name: bytes = b"Exif\0\0") -> bytes:
+    return b"\xff\xe1" + struct.pack(">H", 2 + len(name) + len(content)) + name + content
+
+
+@pytest.mark.usefixtures("decoder")
+def test_stored_pixels_do_not_depend_on_where_a_jpeg_says_how_it_lies(tmp_path):
+    """TorchCodec turns by EXIF in the first APP1; XMP may come before it, or be all there is."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    exif = segment(exif.tobytes().removeprefix(b"Exif\0\0"))
+    xmp = segment(b'<x tiff:Orientation="6"/>', b"http://ns.adobe.com/xap/1.0/\0")
+    RGB.save(tmp_path / "plain.jpg")
+    plain, stored = (tmp_path / "plain.jpg").read_bytes(), by_pillow(tmp_path / "plain.jpg")
+    for number, head in enumerate([exif, xmp, exif + xmp, xmp + exif, b"\xff\xff" + exif,
+                                   b"\xff\xfe\0\4hi" + exif]):  # fmt: skip
+        path = tmp_path / f"{number}.jpg"
+        for place in (2, 20):  # before and behind JFIF's segment
+            path.write_bytes(plain[:place] + head + plain[place:])
+            assert np.array_equal(array(path), stored), (number, place)
+
+
+@pytest.mark.usefixtures("decoder")
+def test_photographs_are_decoded_as_pillow_decodes_them(shared, tmp_path):
+    """With EXIF, of CMYK, and a PNG by content among them; nothing warns."""
+    with tarfile.open(shared / "data/imagenet-photos.tar") as archive:
+        files = [member for member in archive if member.isfile()][::14]
+        archive.extractall(tmp_path, files, filter="data")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for file in files:
+            assert np.array_equal(array(tmp_path / file.name), by_pillow(tmp_path / file.name))
+
+
+@pytest.mark.parametrize(
+    ("release", "installed", "has_operator", "chosen"),
+    [
+        ("0.28.0+cpu", True, True, "torchvision"),
+        ("0.29.1", True, True, "TorchCodec"),
+        ("0.29.1", False, True, "torchvision"),
+        ("1.0.0a0", True, False, "TorchCodec"),
+        ("1.0.0a0", False, False, "Pillow"),
+    ],
+)
+def test_the_decoder_that_is_chosen(release, installed, has_operator, chosen, monkeypatch):
+    package = SimpleNamespace(decode_image=lambda content: content)
+    monkeypatch.setitem(sys.modules, "torchcodec.decoders", package if installed else None)
+    monkeypatch.setattr(images.torchvision, "__version__", release)
+    names = SimpleNamespace(image=SimpleNamespace(**{"decode_image": None} if has_operator else {}))
+    monkeypatch.setattr(images.torch, "ops", names)
+    found = images._decoder.__wrapped__()
+    by_torchvision = found is images._by_torchvision
+    assert chosen == ("Pillow" if found is None else ["TorchCodec", "torchvision"][by_torchvision])
+
+
+@pytest.mark.usefixtures("decoder")
 def test_the_orientation_of_a_png_may_stand_behind_its_pixels(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -133,6 +212,7 @@ def test_the_orientation_of_a_png_may_stand_behind_its_pixels(tmp_path):
         ("lab.tif", RGB.convert("LAB")),
     ],
 )
+@pytest.mark.usefixtures("decoder")
 def test_more_than_eight_bits_are_refused(name, image, tmp_path):
     image.save(tmp_path / name)
     with pytest.raises(UsageError, match=r"convert it"):
