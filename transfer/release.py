@@ -1,9 +1,9 @@
 """A backbone as a release: what is checked, its card, its entry in our list, its folder.
 
-NAME/backbone.pth                        this project's own file
-NAME/model.safetensors, config.json      timm's layout (without config.json where timm lacks it)
-NAME/README.md                           the card, as Hugging Face expects it
-NAME/entry.yaml                          for transfer/released.yaml
+- NAME/backbone.pth: this project's own file
+- NAME/model.safetensors, config.json: timm's layout (without config.json where timm lacks it)
+- NAME/README.md: the card, as Hugging Face expects it
+- NAME/entry.yaml: for transfer/released.yaml
 """
 
 import re

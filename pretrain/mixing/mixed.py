@@ -80,11 +80,11 @@ class PairedMix:
     granularity: Granularity = "batch"
     """Who shares a draw of lam and box.
 
-    batch   everybody (the paper, the official code, torchvision)
-    pair    images i and N-1-i, which are each other's partners (timm's "pair")
-    half    as pair, and only the first half is returned: ceil(N/2) rows without an image that
-            appears twice (timm's "half")
-    sample  nobody (timm's "elem")
+    - batch: everybody (the paper, the official code, torchvision)
+    - pair: images i and N-1-i, which are each other's partners (timm's "pair")
+    - half: as pair, and only the first half is returned: ceil(N/2) rows without an image that
+      appears twice (timm's "half")
+    - sample: nobody (timm's "elem")
     """
     partner: Partner = "any"
     """any: a permutation, in which an image may meet itself (the paper); other: a random cycle, in
