@@ -18,6 +18,7 @@ display; published benchmarks ignore it, and so does `decode` unless asked.
 """
 
 import os
+import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,20 @@ class ClassFolders:
                 f"Fill or remove these folders{others}."
             )
 
+    def refuse_splits(self) -> None:
+        """Raise UsageError where classes are named as splits are: training_set, Test."""
+        splits = {
+            split: name
+            for split in ("train", "test", "val")
+            if (name := next((n for n in self.images if n.lower().startswith(split)), None))
+        }
+        if "train" in splits and len(splits) > 1:
+            options = " ".join(f"--dataset.{split} {name}" for split, name in splits.items())
+            raise UsageError(
+                f"{self.folder} holds {' and '.join(splits.values())}, which look like splits and "
+                f"not like classes. Give {options}, or rename the folders."
+            )
+
     def notes(self) -> list[str]:
         """What a run says about the files: those left out, and those in folders further down."""
         notes = describe_others(self.folder, self.others)
@@ -258,8 +273,8 @@ def list_classes(folder: Path) -> ClassFolders:
 
 def _group(paths: list[str], file: Path) -> dict[str, list[str]]:
     """Images by class, of lines `val_0.JPEG<tab>n03444034<tab>0<tab>32<tab>44<tab>62`."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    class_of = {name: rest.split("\t")[0] for name, _, rest in (s.partition("\t") for s in lines)}
+    text = file.read_text(encoding="utf-8", errors="replace")
+    class_of = dict(re.findall(r"^([^\t\n]+)\t([^\t\n]+)", text, re.MULTILINE))
     images = {name: list[str]() for name in sorted({*class_of.values()})}
     for path in paths:
         if not (name := class_of.get(os.path.basename(path))):

@@ -21,6 +21,7 @@ PUBLIC = {
     "errors",
     "evaluation",
     "files",
+    "held_out",
     "images",
     "mixing",
     "models",

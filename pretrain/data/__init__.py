@@ -5,7 +5,13 @@ from pathlib import Path
 
 from pretrain.config import DatasetConfig
 from pretrain.data.cifar import find_cifar, open_cifar
-from pretrain.data.folders import is_flat, open_flat, open_folder, validation_split
+from pretrain.data.folders import (
+    is_flat,
+    open_flat,
+    open_folder,
+    open_undivided,
+    validation_split,
+)
 from pretrain.data.images import Images, Transformed, collate
 from pretrain.errors import UsageError
 
@@ -32,8 +38,12 @@ def open_data(root: Path, options: DatasetConfig) -> ImageSplits:
     """
     if (cifar := find_cifar(root)) is not None:
         return ImageSplits(cifar[0].name, *open_cifar(*cifar))
-    train = open_folder(root, options.train, "--dataset.train")
     split = options.val or validation_split(root)
+    is_named = options.train != "train" or options.val is not None
+    has_splits = any((root / name).is_dir() for name in ("train", split))
+    if not is_named and not has_splits and (parts := open_undivided(root)) is not None:
+        return ImageSplits(root.name, *parts)
+    train = open_folder(root, options.train, "--dataset.train")
     if is_flat(root / split):
         val = open_flat(root, split, train.classes, options.val_labels, "--dataset.val_labels")
     else:

@@ -7,10 +7,13 @@ validation_labels).
 import os
 from pathlib import Path
 
+import numpy as np
+
 from pretrain.data.images import ImageFiles
 from pretrain.data.validation_labels import find_labels, read_labels
 from pretrain.data_hints import describe
 from pretrain.errors import UsageError, shorten
+from pretrain.held_out import HELD_OUT, hold_out
 from pretrain.images import class_folders, describe_others, list_classes, list_images
 
 
@@ -41,6 +44,32 @@ def open_folder(root: Path, split: str, option: str = "") -> ImageFiles:
     listed.check()
     classes, notes = [*listed.images], listed.notes()
     return ImageFiles.of(classes, listed.paths, listed.labels, notes, listed.annotations)
+
+
+def open_undivided(root: Path) -> tuple[ImageFiles, ImageFiles] | None:
+    """The images of ROOT/CLASS, and those held out of them; None where that is not the layout.
+
+    Held out are those that linear probe and fine-tuning score: the network has not seen them.
+
+    Raises:
+        UsageError: a class without images, classes named as splits are.
+    """
+    if not root.is_dir() or describe(root):
+        return None
+    listed = list_classes(root)
+    if len(listed.images) < 2 or not listed.paths:
+        return None
+    listed.refuse_splits()
+    listed.check()
+    paths, labels, below = listed.paths, listed.labels, len(os.path.join(root, ""))
+    names = [path[below:] for path in paths]
+    parts = hold_out(names, labels, np.arange(len(paths)), HELD_OUT, "val")
+    note = f"{root} has no splits: {len(parts[1]):,} of {len(paths):,} images are held out as val"
+    train, val = (
+        ImageFiles.of([*listed.images], [paths[n] for n in part], [labels[n] for n in part], notes)
+        for part, notes in zip(parts, ([*listed.notes(), note], []), strict=True)
+    )
+    return train, val
 
 
 def open_flat(
@@ -75,5 +104,6 @@ def is_flat(folder: Path) -> bool:
 
 
 def validation_split(root: Path) -> str:
-    """The name of the validation folder: `val`, or else `test`."""
-    return next((split for split in ("val", "test") if (root / split).is_dir()), "val")
+    """The name of the validation folder: `val`, `valid`, `validation`, or else `test`."""
+    names = ("val", "valid", "validation", "test")
+    return next((split for split in names if (root / split).is_dir()), "val")

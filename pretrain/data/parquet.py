@@ -75,7 +75,7 @@ def read_shard(path: Path) -> Iterator[tuple[str, str, bytes]]:
         from pyarrow.parquet import ParquetFile
     except ImportError as error:
         raise UsageError(
-            f"{path} needs pyarrow: pip install 'cutmix-transfer[imagenet]', or pip install pyarrow."
+            f"{path} needs pyarrow: pip install 'cutmix-transfer[imagenet]'."
         ) from error
     try:
         with ParquetFile(path) as file:

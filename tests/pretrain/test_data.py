@@ -199,6 +199,39 @@ def test_what_is_left_out_is_said_by_the_check_and_before_training(imagenet):
     assert len(open_data(imagenet, DatasetConfig()).val) == 6
 
 
+def test_what_is_held_out_of_a_folder_without_splits_is_scored_later(imagenet):
+    """Linear probe and fine-tuning score images that pretraining has not seen."""
+    from transfer.classification.config import DatasetConfig as FolderConfig
+    from transfer.classification.folders import open_image_folders
+
+    root = imagenet / "train"
+    for number in range(20):
+        picture(root / SYNSETS[0] / f"{number}.JPEG", 10 * number)
+    data = open_data(root, DatasetConfig())
+    folders = open_image_folders(root, FolderConfig())
+    assert data.train.classes == data.val.classes == SYNSETS
+    assert [*data.val.paths] == [str(folders.paths[n]) for n in folders.scored]
+    assert [*data.train.paths] == [str(folders.paths[n]) for n in folders.train]
+    assert data.val.labels.tolist() == folders.labels[folders.scored].tolist()
+    count = len(data.val)
+    assert data.notes == (f"{root} has no splits: {count} of 26 images are held out as val",)
+    assert 3 <= count < 10
+    with pytest.raises(UsageError, match=r"no folder .*/photos"):
+        open_data(root, DatasetConfig(train="photos"))
+    (root / SYNSETS[0]).rename(root / "Training")
+    (root / SYNSETS[1]).rename(root / "Testing")
+    with pytest.raises(UsageError, match=r"--dataset\.train Training --dataset\.test Testing"):
+        open_data(root, DatasetConfig())
+
+
+@pytest.mark.parametrize("name", ["valid", "validation", "test"])
+def test_other_names_of_val(name, imagenet):
+    write_labels(imagenet, "synsets")
+    repair_imagenet(imagenet)
+    (imagenet / "val").rename(imagenet / name)
+    assert len(open_data(imagenet, DatasetConfig()).val) == 6
+
+
 # ---- CIFAR
 
 

@@ -5,19 +5,17 @@ names end as `pretrain.images.SUFFIXES` say. What is held out is decided by a ha
 the same for every seed, wherever the data lies, and for what is there when images are added.
 """
 
-import hashlib
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from pretrain.data_hints import describe
 from pretrain.errors import UsageError, shorten
-from pretrain.images import ClassFolders, class_folders, list_classes
+from pretrain.held_out import hold_out
+from pretrain.images import class_folders, list_classes
 from transfer.classification.config import DatasetConfig
 
 Indices = NDArray[np.int64]
@@ -87,7 +85,7 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         listed = list_classes(folder)
         listed.check()
         if folder == root:
-            _refuse_splits(listed)
+            listed.refuse_splits()
         images = listed.images
         classes = classes or tuple(images)  # of train, which comes first
         if len(classes) < 2:
@@ -139,57 +137,6 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         notes=tuple(notes),
         annotations=tuple(annotations),
     )
-
-
-def hold_out(
-    names: Sequence[str],
-    labels: ArrayLike,
-    indices: Indices,
-    fraction: float,
-    purpose: Literal["val", "choose"],
-) -> tuple[Indices, Indices]:
-    """Split images: (those that stay, those that are held out).
-
-    Held out is where a hash of `purpose` and the name lies below `fraction`.
-    A class of two or more images is on both sides: where the hash does not see to it, the image
-    nearest to the other side changes over. A class of one image stays.
-
-    Args:
-        names: of all images, CLASS/NAME.
-        labels: their classes.
-        indices: the images to split.
-        fraction: in (0, 1).
-        purpose: other purposes hold out other images.
-    """
-    hashes = np.array([_hash(names[index], purpose) for index in indices])
-    classes = np.asarray(labels)[indices]
-    out = np.zeros(len(indices), bool)
-    order = np.lexsort((hashes, classes))
-    for members in np.split(order, np.flatnonzero(np.diff(classes[order])) + 1):
-        below = int((hashes[members] < fraction).sum())
-        out[members[: min(max(below, 1), len(members) - 1)]] = True
-    return indices[~out], indices[out]
-
-
-def _hash(name: str, purpose: str) -> float:
-    """A number in [0, 1) that depends on nothing but the purpose and CLASS/NAME."""
-    text = f"{purpose}/{name}".encode("utf-8", "surrogateescape")
-    return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2**48
-
-
-def _refuse_splits(listed: ClassFolders) -> None:
-    """Raise UsageError where what would be classes is named as splits are: training_set, Test."""
-    splits = {
-        split: name
-        for split in ("train", "test", "val")
-        if (name := next((n for n in listed.images if n.lower().startswith(split)), None))
-    }
-    if "train" in splits and len(splits) > 1:
-        options = " ".join(f"--dataset.{split} {name}" for split, name in splits.items())
-        raise UsageError(
-            f"{listed.folder} holds {' and '.join(splits.values())}, which look like splits and "
-            f"not like classes. Give {options}, or rename the folders."
-        )
 
 
 def _split_folder(root: Path, split: str, config: DatasetConfig) -> Path | None:
