@@ -1,20 +1,39 @@
-"""What a run will cost, measured on ten of its steps; nothing is written."""
+"""What a run will cost, measured on a few of its steps; nothing is written."""
 
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
-from pretrain.config import PretrainConfig
-from pretrain.engine import train_step
+from pretrain.config import TrainerConfig
 from pretrain.run import peak_memory_mib
-from pretrain.setup import PretrainSetup, setup_training
-from pretrain.training import micro_batches
+from pretrain.training import BatchSource, MicroBatch, micro_batches
 from pretrain.training.devices import out_of_memory_hint
 
 _STEPS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rehearsal:
+    """A run, set up to make some of its steps, and what there is to do in the whole of it."""
+
+    config: TrainerConfig
+    """Of the steps that are measured: possibly smaller ones than the run's."""
+    loader: BatchSource
+    train_step: Callable[[int, Iterator[MicroBatch]], Any]
+    """(step, its micro-batches)"""
+    trained: float
+    """Samples in all steps of the run."""
+    scored: float = 0.0
+    """Samples that go through the network without a backward pass, counted each time."""
+    seconds: float = 0.0
+    """What is done once, such as to encode images."""
+    samples: str = "images"
+    """What they are, for a message."""
 
 
 @dataclass(frozen=True)
@@ -24,43 +43,62 @@ class Projection:
     steps: int
     """Measured, behind one that warms up."""
     seconds_per_step: float
-    images_per_second: float
+    samples_per_second: float
     hours: float
-    """All steps, and the validations at three times a step's speed: no backward pass."""
+    """All steps, what is scored at three times a step's speed (no backward pass), and the rest."""
+    hours_once: float
+    """Those of it that do not depend on the number of epochs."""
+    epochs: float
     memory_mib: float
     """Peak: of the GPU, or of this process."""
 
+    @property
+    def duration(self) -> str:
+        """In words."""
+        if self.hours < 1:
+            return f"{60 * self.hours:.1f} minutes"
+        return f"{self.hours:.1f} hours" if self.hours < 48 else f"{self.hours / 24:,.1f} days"
 
-def project(setup: PretrainSetup, config: PretrainConfig, fabric: Fabric) -> Projection:
+    def epochs_within(self, hours: float) -> float:
+        """How many epochs are done by then."""
+        rest = self.hours - self.hours_once
+        return self.epochs * max(0.0, hours - self.hours_once) / rest if rest else 0.0
+
+
+def project(run: Rehearsal, fabric: Fabric, most_seconds: float = float("inf")) -> Projection:
     """Make ten steps with the run's own data and network.
+
+    Args:
+        run: see Rehearsal; its network is trained by this.
+        fabric: device, precision and processes.
+        most_seconds: no further step is begun after so many.
 
     Raises:
         UsageError: as the run itself would.
     """
-    samples, accumulate = f"images of {config.dataset.image_size} pixels", config.accumulate
-    with out_of_memory_hint(fabric, config.batch_size, accumulate, samples):
-        state, loaders = setup_training(setup, config, fabric)
-        state.model.train()
+    config, loader = run.config, run.loader
+    accumulate, steps = config.accumulate, min(1 + _STEPS, len(loader))
+    with out_of_memory_hint(fabric, config.batch_size, accumulate, run.samples):
         # the clock before the first measured step and behind each
-        batches, clock = loaders.train.epoch(0), [time.monotonic()]
-        steps = min(1 + _STEPS, setup.steps_per_epoch)
+        batches, clock = loader.epoch(0), [time.monotonic()]
         for step in range(steps):
             taken = list(islice(batches, accumulate))
-            parts = micro_batches(step, taken, loaders.train, fabric, config.seed)
-            train_step(state, loaders, setup, config, fabric, step, parts)
+            run.train_step(step, micro_batches(step, taken, loader, fabric, config.seed))
             if fabric.device.type == "cuda":
                 torch.cuda.synchronize(fabric.device)
             if step == 0 and steps > 1:  # it warms up
                 # what the loader has read ahead meanwhile would make it look faster than it is
                 ahead = -(-config.loader.prefetch * config.loader.workers // accumulate)
-                for _ in islice(batches, min(setup.steps_per_epoch - steps, ahead) * accumulate):
+                for _ in islice(batches, min(len(loader) - steps, ahead) * accumulate):
                     pass
                 clock.clear()
             clock.append(time.monotonic())
+            if step and fabric.broadcast(clock[-1] - clock[0] > most_seconds):
+                break
     seconds = (clock[-1] - clock[0]) / (len(clock) - 1)
-    networks = 1 if state.ema is None else 2
-    validation = networks * len(setup.data.val) / config.batch_size * seconds / 3
-    total = config.steps(setup.steps_per_epoch)
-    hours = (total * seconds + -(-total // setup.steps_per_epoch) * validation) / 3600
+    speed = config.batch_size / seconds
+    once = run.seconds / 3600
+    hours = once + (run.trained + run.scored / 3) / speed / 3600
+    epochs = run.trained / (len(loader) * config.batch_size)
     memory = peak_memory_mib(fabric.device)
-    return Projection(len(clock) - 1, seconds, config.batch_size / seconds, hours, memory)
+    return Projection(len(clock) - 1, seconds, speed, hours, once, epochs, memory)

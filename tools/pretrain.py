@@ -2,7 +2,8 @@
 
 python tools/pretrain.py                                  synthetic shapes, 3 minutes on a CPU
 python tools/pretrain.py --data DIR                       image folders DIR/{train,val}/CLASS/*.jpg,
-                                                          ImageNet, or CIFAR's pickles
+                                                          ImageNet, or CIFAR's pickles, by a
+                                                          recipe that fits them
 python tools/pretrain.py --config configs/pretrain/X.yaml --section.field value
 torchrun --nproc_per_node 8 tools/pretrain.py ...         on 8 GPUs
 """
@@ -20,7 +21,7 @@ from pretrain.errors import UsageError
 from pretrain.run import Result, Run
 from tools.support.backbone_options import load
 from tools.support.command import Parser, run_main, show_config
-from tools.support.training import parse, with_data
+from tools.support.training import allow_time, parse, with_data
 from transfer.task import PRETRAIN
 
 
@@ -35,6 +36,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError("--prove-resume starts its runs itself: call it without torchrun.")
 
     from pretrain.engine import pretrain
+    from pretrain.setup import build
 
     config: PretrainConfig = with_data(options.config, PRETRAIN, fabric)
     init = None
@@ -47,6 +49,7 @@ def main(argv: list[str] | None = None) -> None:
     elif options.dry_run:
         _dry_run(config, fabric, init)
     else:
+        allow_time(options, PRETRAIN, config, lambda: build(config, init))
         result = pretrain(config, options.run, fabric, init=init, stop_after=stop_after)
         if fabric.is_global_zero:
             print(summarize(result, options.run))
@@ -85,6 +88,7 @@ def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
     from pretrain.progress import log
     from pretrain.projection import project
     from pretrain.setup import build
+    from tools.support.rehearsal import rehearse
 
     setup = build(config, init)
     if fabric.is_global_zero:
@@ -100,16 +104,13 @@ def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
         )
         for line in advise(setup, config, fabric):
             log(f"note: {line}")
-    cost = project(setup, config, fabric)
+    cost = project(rehearse("pretrain", setup, config, fabric), fabric)
     if fabric.is_global_zero:
-        hours = cost.hours
-        duration = f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"
+        memory = "GPU memory" if fabric.device.type == "cuda" else "memory, loaders not counted"
         print(
             f"# measured over {cost.steps} steps: {cost.seconds_per_step:.3g} s a step, "
-            f"{cost.images_per_second:,.4g} images/s\n"
-            f"# projected: {f'{60 * hours:.1f} minutes' if hours < 1 else duration} and "
-            f"{cost.memory_mib:,.0f} MiB of "
-            f"{'GPU memory' if fabric.device.type == 'cuda' else 'memory, loaders not counted'}"
+            f"{cost.samples_per_second:,.4g} images/s\n"
+            f"# projected: {cost.duration} and {cost.memory_mib:,.0f} MiB of {memory}"
         )
 
 

@@ -75,7 +75,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--tasks", nargs="+", choices=names, default=names, metavar="TASK", help=tasks)
     seeds = "Of the transfers (default: each backbone's own; embedded: 0 1)."
     add("--seeds", nargs="+", type=int, metavar="S", help=seeds)
-    recipes = "A task's recipe (default: configs/TASK/demo.yaml)."
+    recipes = "A task's recipe (default: one that fits its data; for shapes demo.yaml)."
     add("--config", nargs="+", default=[], metavar="TASK=FILE", help=recipes)
     add("--data", nargs="+", default=[], metavar="TASK=DIR", help="Default: synthetic shapes.")
     engine = "The library that trains detectors (default: the recipe's)."

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.errors import UsageError
-from tests.tools.test_tools import inside
+from tests.tools.test_tools import demo, inside
 from tools import finetune_cap
 from tools.caption import main
 from transfer.captioning.captioner import Captioner, build_decoder
@@ -103,7 +103,8 @@ def test_a_dry_run_says_what_the_run_would(worlds, backbone_file, tmp_path, monk
         entry["caption"] = "狗 在 ." if place < 9 else f"狗 w{place}"
     content["annotations"][-1]["caption"] = " "
     path.write_text(json.dumps(content))
-    words = ["--backbone", backbone_file, "--data", "tree", "--dry-run", "--device", "cpu"]
+    words = [*demo("captioning"), "--backbone", backbone_file]
+    words += ["--data", "tree", "--dry-run", "--device", "cpu"]
     words += ["--dataset.tokenizer", "none", "--dataset.min_count", "2", "--meteor", "auto"]
     finetune_cap.main([*map(str, words), "--batch_size", "59"])
     printed = capsys.readouterr()

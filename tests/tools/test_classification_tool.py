@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.test_tools import fails, inside
+from tests.tools.test_tools import demo, fails, inside
 
-SMALL = ["--epochs", "1", "--batch_size", "10", "--loader.workers", "0", "--device", "cpu"]
+CHOSEN = ["--epochs", "1", "--batch_size", "10", "--loader.workers", "0", "--device", "cpu"]
+SMALL = [*demo("classification"), *CHOSEN]
 
 
 def main(words: list[str]) -> None:
@@ -24,21 +25,27 @@ def here(tmp_path, monkeypatch) -> Path:
 
 
 def test_from_a_folder_to_figures(here, worlds, backbone_file, capsys):
-    """No splits, three modes, stopped and resumed."""
+    """No splits, no recipe, three modes, stopped and resumed."""
     shutil.copytree(worlds["classification"] / "train", "mine")
-    words = ["--backbone", backbone_file, "--data", "mine", *SMALL, "--dataset.image_size", "32"]
+    words = ["--backbone", backbone_file, "--data", "mine", *CHOSEN, "--dataset.image_size", "32"]
     code, error = inside("finetune_cls", *words, "--stop-after", "1", capsys=capsys)
     assert code == 0, error
     assert "linear probe: " in error
     assert "stopped after step 1 of 4" in error
-    assert "--resume runs/classification-demo" in error
-    main(["--resume", "runs/classification-demo", "--device", "cpu"])
+    assert "--resume runs/classification-finetune_fitted" in error
+    code, error = inside(
+        "finetune_cls", *words, "--resume", "auto", "--stop-after", "2", capsys=capsys
+    )
+    assert "resuming runs/classification-finetune_fitted after epoch 0, step 1" in error
+    assert "projected" not in error  # it was told when the run began
+    main(["--resume", "runs/classification-finetune_fitted", "--device", "cpu"])
     out, error = capsys.readouterr()
+    assert "note: recipe" not in error
     assert "linear probe: done before" in error
     assert "resuming" in error
     for said in ("linear probe  ", "k-NN  ", "fine-tuned  ", "most confused (linear)"):
         assert said in out
-    result = json.loads(Path("runs/classification-demo/result.json").read_text())
+    result = json.loads(Path("runs/classification-finetune_fitted/result.json").read_text())
     assert result["task"] == "classification"
     assert result["metrics"]["scored"] == "held out"
     assert {"linear_top1", "knn_top1", "full_top1", "full_top1_best"} <= result["metrics"].keys()

@@ -12,7 +12,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
-from tests.tools.test_tools import call, fails
+from tests.tools.test_tools import call, demo, fails
 from tools import detect, finetune_det
 from tools.support.command import load_config
 from transfer.detection.config import DatasetConfig, DetectionConfig
@@ -20,8 +20,9 @@ from transfer.detection.data import open_data
 from transfer.detection.dataset import output_shape
 from transfer.detection.inference import find_images
 
-SMALL = ["--dataset.short_side", "64", "--epochs", "1", "--loader.workers", "0", "--device", "cpu",
-         "--batch_size", "4", "--engine", "torchvision"]  # fmt: skip
+SMALL = [*demo("detection"), "--dataset.short_side", "64",
+         "--epochs", "1", "--loader.workers", "0", "--device", "cpu", "--batch_size", "4",
+         "--engine", "torchvision"]  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from pretrain.errors import UsageError
-from tests.tools.test_tools import fails
+from tests.tools.test_tools import demo, fails
 from tools import finetune_det, prepare_data
 from transfer.detection.coco import read_coco
 from transfer.detection.splits import draw_split
@@ -87,7 +87,16 @@ def test_a_draw_is_of_names_and_seed_alone():
 def test_from_unpacking_to_a_dry_run_in_two_commands(single, backbone_file, capsys):
     said = run("voc", "--data", single, "--val-fraction", "0.25", capsys=capsys)
     assert "train.txt written: 12 images" in said
-    words = ["--backbone", backbone_file, "--data", single, "--dry-run", "--device", "cpu"]
+    words = [
+        *demo("detection"),
+        "--backbone",
+        backbone_file,
+        "--data",
+        single,
+        "--dry-run",
+        "--device",
+        "cpu",
+    ]
     finetune_det.main([str(word) for word in [*words, "--dataset.short_side", "64"]])
     assert "classes shape" in capsys.readouterr().out
     assert len(read_voc(single, "val")) == 4
@@ -244,7 +253,16 @@ def test_yolo_to_a_dry_run(tmp_path, backbone_file, capsys):
     out = tmp_path / "coco"
     run("yolo", "--data", root, "--out", out, capsys=capsys)
     run("instances", "--data", out, "--val-fraction", "0.5", capsys=capsys)
-    words = ["--backbone", backbone_file, "--data", out, "--dry-run", "--device", "cpu"]
+    words = [
+        *demo("detection"),
+        "--backbone",
+        backbone_file,
+        "--data",
+        out,
+        "--dry-run",
+        "--device",
+        "cpu",
+    ]
     words += ["--dataset.short_side", "64", "--batch_size", "2"]
     finetune_det.main([str(word) for word in words])
     assert "3 training and 3 scored images, classes cat" in capsys.readouterr().out

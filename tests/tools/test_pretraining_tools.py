@@ -15,7 +15,7 @@ import torch
 from pretrain.backbone import Backbone
 from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
-from tests.tools.test_tools import call, fails
+from tests.tools.test_tools import call, demo, fails
 from tools.support import prove_resume
 from tools.support.training import _run_folder
 
@@ -24,7 +24,8 @@ def run(tool: str, *words: object) -> None:
     importlib.import_module(f"tools.{tool}").main([str(word) for word in words])
 
 
-SMALL = ["--model.arch", "test_resnet", "--dataset.image_size", "32", "--batch_size", "20",
+DEMO = demo("pretrain")
+SMALL = [*DEMO, "--model.arch", "test_resnet", "--dataset.image_size", "32", "--batch_size", "20",
          "--loader.workers", "0", "--device", "cpu"]  # fmt: skip
 
 
@@ -100,7 +101,8 @@ def test_a_run_in_slots_of_time(tmp_path, worlds):
 )
 def test_mistakes_with_pretraining(words, said, capsys, tmp_path, monkeypatch, worlds):
     monkeypatch.chdir(tmp_path)
-    words = ["--data", worlds["classification"], "--device", "cpu", "--loader.workers", 0, *words]
+    words = [*DEMO, "--device", "cpu", "--loader.workers", 0, *words]
+    words += ["--data", worlds["classification"]]
     fails("pretrain", *words, capsys=capsys, said=said)
     assert list(tmp_path.iterdir()) == []
 

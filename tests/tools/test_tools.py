@@ -16,6 +16,11 @@ TOOLS = (*TRAINING, "report", "show_mixing", "evaluate", "prepare_data", "bench"
 TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption", "transfer", "release")
 
 
+def demo(task: str) -> tuple[str, str]:
+    """The recipe of the synthetic shapes, given."""
+    return "--config", str(ROOT / "configs" / task / "demo.yaml")
+
+
 def call(tool: str, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
     """Run a tool as its own process, away from the repository."""
     command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
@@ -269,15 +274,15 @@ def test_dry_run_trains_nothing(capsys, tmp_path, monkeypatch, worlds, backbone_
 
     monkeypatch.chdir(tmp_path)
     for tool, words, said in (
-        ("pretrain", ["--data", worlds["classification"], "--batch_size", "20"], "60 training"),
+        ("pretrain", [*demo("pretrain"), "--data", worlds["classification"]], "60 training"),
         (
             "finetune_det",
-            ["--data", worlds["detection"], "--backbone", backbone_file],
+            [*demo("detection"), "--data", worlds["detection"], "--backbone", backbone_file],
             "10 training",
         ),
         (
             "finetune_cap",
-            ["--data", worlds["captions"], "--backbone", backbone_file],
+            [*demo("captioning"), "--data", worlds["captions"], "--backbone", backbone_file],
             "60 captions",
         ),
     ):
@@ -293,6 +298,7 @@ def test_from_images_to_a_table(tmp_path, worlds):
     small = ["--epochs", "1", "--loader.workers", "0", "--device", "cpu"]
     done = call(
         "pretrain",
+        *demo("pretrain"),
         "--data",
         worlds["classification"],
         *small,
@@ -310,6 +316,7 @@ def test_from_images_to_a_table(tmp_path, worlds):
 
     done = call(
         "finetune_det",
+        *demo("detection"),
         "--backbone",
         backbone,
         "--data",
@@ -326,6 +333,7 @@ def test_from_images_to_a_table(tmp_path, worlds):
 
     done = call(
         "finetune_cap",
+        *demo("captioning"),
         "--backbone",
         run.relative_to(tmp_path),
         "--data",
@@ -361,6 +369,7 @@ def test_under_torchrun(tmp_path, worlds):
         "--nproc_per_node",
         "1",
         str(ROOT / "tools" / "pretrain.py"),
+        *demo("pretrain"),
         "--dry-run",
         "--device",
         "cpu",
@@ -383,7 +392,8 @@ def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
     import time
 
     tool = [sys.executable, str(ROOT / "tools" / "finetune_det.py")]
-    words = ["--backbone", str(backbone_file), "--data", str(worlds["detection"]), "--epochs", "6",
+    words = [*demo("detection"), "--backbone", str(backbone_file), "--data",
+             str(worlds["detection"]), "--epochs", "6",
              "--loader.workers", "1", "--batch_size", "4", "--device", "cpu",
              "--dataset.short_side", "64"]  # fmt: skip
     process = subprocess.Popen([*tool, *words], cwd=tmp_path, text=True, start_new_session=True,
@@ -456,11 +466,3 @@ def test_captions_for_pictures_nobody_described(capsys, tmp_path, monkeypatch, w
     main(["--captioner", "run", "--images", "mine", "--out", "names", "--workers", "0"])
     said = json.loads(Path("names/captions.json").read_text())
     assert [row["image_id"] for row in said] == sorted(os.listdir("mine"))
-
-
-def test_the_recipe_of_the_synthetic_shapes_is_named_where_data_is_given(backbone_file, capsys):
-    words = ("--backbone", backbone_file, "--data", "nowhere")
-    _, said = inside("finetune_cap", *words, capsys=capsys)
-    assert "note: configs/captioning/demo.yaml is made for the synthetic shapes" in said
-    _, said = inside("finetune_cap", *words, "--name", "mine", capsys=capsys)
-    assert "made for the synthetic shapes" not in said

@@ -151,7 +151,8 @@ class Parser(ArgumentParser):
     def add_configuration(self, kind: type, default: str) -> None:
         """Add --config and an option for each field of a configuration and of its sections."""
         self._has_configuration = True
-        self.add_argument("--config", action="config", help=f"A recipe (default: {default}).")
+        text = f"A recipe (default: one that fits the data; without --data {default})."
+        self.add_argument("--config", action="config", help=text)
         self.add_class_arguments(kind, fail_untyped=True)
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
@@ -275,11 +276,13 @@ def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
     return f"{problem}; the nearest is {flag}{near[0]}{place}."
 
 
-def load_config(kind: type[Config], path: Path, **changes: Any) -> Config:
-    """A recipe from a YAML file, with some fields replaced."""
+def load_config(
+    kind: type[Config], path: Path, words: Sequence[str] = (), **changes: Any
+) -> Config:
+    """A recipe from a YAML file, with options as on a command line, and some fields replaced."""
     parser = Parser()
     parser.add_configuration(kind, str(path))
-    config = build_config(kind, parser, parser.parse(["--config", str(path)]))
+    config = build_config(kind, parser, parser.parse(["--config", str(path), *words]))
     return replace(config, **changes)  # type: ignore[type-var]
 
 

@@ -1,7 +1,7 @@
 """From what a user asked for to the jobs of a grid: every mistake shows before the first job."""
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import plain
+from tools.support import recipe_choice
 from tools.support.backbone_options import load
 from tools.support.command import ROOT, SYNTHETIC, load_config
 from transfer import task
@@ -42,7 +43,7 @@ def plan(
     Args:
         backbones: names or files.
         tasks: names of transfer tasks.
-        recipes: by task; configs/TASK/demo.yaml where there is none.
+        recipes: by task; where there is none, one that fits the data, or demo.yaml of shapes.
         data: folders by task; the recipe's, or synthetic shapes, where there is none.
         seeds: of the transfers; None for each backbone's own, that of its pretraining.
         fields: instead of a recipe's (engine, cache), in the configurations that have them; None
@@ -56,9 +57,14 @@ def plan(
     jobs, setups = list[Job](), dict[str, Any]()
     for name in tasks:
         kind = task.by_name(name)
-        recipe = Path(recipes.get(name, ROOT / "configs" / name / "demo.yaml"))
-        config = load_config(task.load(kind.config), recipe)
-        as_written = plain(config)
+        form, choice = task.load(kind.config), None
+        if name in data and name not in recipes and name in recipe_choice.TASKS:
+            choice = recipe_choice.choose_for(name, Path(data[name]), form().dataset)
+            log(f"note: {name}: {choice}")
+        demo = ROOT / "configs" / name / "demo.yaml"
+        recipe = choice.path if choice else Path(recipes.get(name, demo))
+        config = load_config(form, recipe, choice.words if choice else ())
+        as_written = dict(_leaves(plain(load_config(form, recipe))))
         folder = data.get(name) or config.data or draw(kind, SYNTHETIC, kind.demo.tool)
         given = {key: value for key, value in fields.items() if value and hasattr(config, key)}
         config = replace(config, data=folder, **given)
@@ -83,16 +89,25 @@ def plan(
                     )
                 values = plain(replace(config, seed=seed))
                 options = ["--config", str(recipe)]
-                for key, value in values.items():
-                    if key in ("backbone", "data", "seed") or value != as_written[key]:
-                        options += [f"--{key}", str(value)]
+                for key, value in _leaves(values):
+                    if key in ("backbone", "data", "seed") or value != as_written.get(key):
+                        options += recipe_choice.option_words(key, value)
                 facts = {"backbone": backbone.describe(), "config": values}
                 jobs.append(Job(task=name, name=label, seed=seed, options=tuple(options), **facts))
     known = {name: _known_data(setup) for name, setup in setups.items()}
     return order(replace(job, **known[job.task]) for job in jobs)
 
 
-def pretraining(method: Any, seed: int, data: str) -> Job:
+def _leaves(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
+    """Options and their values, with dots between the names."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from _leaves(value, f"{section}{key}.")
+        else:
+            yield f"{section}{key}", value
+
+
+def pretraining(method: Any, seed: int, data: str, recipe: Path) -> Job:
     """The job that makes a backbone; it has no fingerprint yet."""
     from pretrain.backbone import Backbone, Provenance
 

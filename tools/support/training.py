@@ -1,5 +1,6 @@
 """A training tool, from its options to the end of its run; `run_task` is all that a task needs."""
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -22,8 +23,19 @@ from tools.support.command import (
     show_config,
     value_of,
 )
+from tools.support.recipe_choice import Choice, choose_for
 from transfer import task as tasks
 from transfer.task import Task
+
+_DAY = 24.0  # hours that a CPU computes unasked
+_MEASURING = 20.0  # seconds
+# for a CPU, in configs
+_SMALLER = {
+    "pretrain": "cifar10_small",
+    "classification": "demo",
+    "detection": "bccd_small",
+    "captioning": "coco_mini",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +48,8 @@ class TrainingOptions(Generic[Config]):
     """Lightning Fabric on the device."""
     stop_after: int | None
     dry_run: bool
+    choice: Choice | None
+    """Of a recipe for the data, where none was given."""
     more: Any
     """The tool's own options."""
 
@@ -61,19 +75,16 @@ def run_task(
     config, run, fabric = options.config, options.run, options.fabric
 
     backbone = load(backbone_name(config.backbone))
-    if config.data is not None and config.name == "demo" and fabric.is_global_zero:
-        log(
-            f"note: configs/{name}/demo.yaml is made for the synthetic shapes; --config names "
-            "another recipe, --name CUSTOM states that this one is meant"
-        )
     config = with_data(config, task, fabric)
     if options.dry_run:
         config = tasks.load(task.resolve)(config) if task.resolve else config
         setup = tasks.load(task.build)(backbone, config)
         if fabric.is_global_zero:
             show_config(config)
-            print(describe(setup, config) + f", on {fabric.device}")
+            print(describe(setup, config) + f", on {fabric.device}", flush=True)
+        allow_time(options, task, config, lambda: setup)
         return
+    allow_time(options, task, config, lambda: tasks.load(task.build)(backbone, config))
     finetune = tasks.load(task.finetune)
     result = finetune(backbone, config, run, fabric, stop_after=options.stop_after)
     if fabric.is_global_zero:
@@ -125,16 +136,20 @@ def parse(
         metavar="STEP",
         help="Stop after this step of the run, to be resumed: for time slots of a cluster.",
     )
+    yes = "Train even if a CPU takes more than a day for the recipe that was chosen for the data."
+    add("--yes", action="store_true", help=yes)
     words = list(sys.argv[1:] if argv is None else argv)
-    resumed = value_of(words, "--resume")
-    recipe = None if value_of(words, "--config") else str(ROOT / default)
+    resumed, choice = value_of(words, "--resume"), None
+    recipe = [] if value_of(words, "--config") else ["--config", str(ROOT / default)]
     if resumed not in (None, "auto"):
-        recipe = str(Path(str(resumed)) / "config.yaml")
-        if not Path(recipe).exists():
+        recipe = ["--config", str(Path(str(resumed)) / "config.yaml")]
+        if not Path(recipe[1]).exists():
             raise UsageError(
                 f"--resume {resumed}: there is no run in that folder (no config.yaml)."
             )
-    chosen = parser.parse([*(["--config", recipe] if recipe else []), *words])
+    elif recipe and (choice := _choose(task, parser, words)):
+        recipe = ["--config", str(choice.path), *choice.words]
+    chosen = parser.parse([*recipe, *words])
     config: Any = build_config(kind, parser, chosen)
     run = _run_folder(task.name, config, chosen.out, resumed)
     run.refuse_finished()
@@ -146,7 +161,61 @@ def parse(
     from pretrain.training import make_fabric
 
     fabric = make_fabric(chosen.device, config.precision, config.deterministic)
-    return TrainingOptions(config, run, fabric, chosen.stop_after, chosen["dry_run"], chosen)
+    return TrainingOptions(
+        config, run, fabric, chosen.stop_after, chosen["dry_run"], choice, chosen
+    )
+
+
+def _choose(task: Task, parser: Parser, words: Sequence[str]) -> Choice | None:
+    """A recipe for the data of a command line, which is said; None where it names no data."""
+    options = parser.parse(words)
+    if options.data is None:
+        return None
+    given = {
+        name: options[name]
+        for word in words
+        if word.startswith("--") and (name := word[2:].partition("=")[0]) in options
+    }
+    section = parser.instantiate(options).dataset
+    choice = choose_for(task.name, Path(options.data), section, options.device, given)
+    if os.environ.get("RANK", "0") == "0":
+        log(f"note: {choice}; --config FILE takes another")
+    return choice
+
+
+def allow_time(
+    options: TrainingOptions[Any], task: Task, config: Any, build: Callable[[], Any]
+) -> None:
+    """Say how long a CPU takes for a recipe that was chosen for the data.
+
+    Args:
+        options: of the tool.
+        task: that is trained.
+        config: of the run.
+        build: makes the setup of the task.
+
+    Raises:
+        UsageError: more than a day, and neither --yes nor a dry run nor a run that goes on.
+    """
+    fabric = options.fabric
+    if options.choice is None or fabric.device.type != "cpu" or options.run.checkpoint.exists():
+        return
+    from pretrain.projection import project
+    from tools.support.rehearsal import rehearse
+
+    cost = fabric.broadcast(
+        project(rehearse(task.name, build(), config, fabric, small=True), fabric, _MEASURING)
+    )
+    if fabric.is_global_zero:
+        log(f"note: projected: {cost.duration} on this CPU, by {cost.steps} measured steps")
+    if cost.hours <= _DAY or options.more.yes or options.dry_run:
+        return
+    fitting = int(0.9 * cost.epochs_within(_DAY))
+    fewer = f"--epochs {fitting} takes less, " if fitting else ""
+    raise UsageError(
+        f"the run takes {cost.hours:,.0f} hours on this CPU; one of more than a day wants --yes. "
+        f"{fewer}--config configs/{task.name}/{_SMALLER[task.name]}.yaml is a small recipe."
+    )
 
 
 def with_data(config: Any, task: Task, fabric: Any) -> Any:

@@ -207,9 +207,18 @@ def _notes(
 
 
 def setup_training(
-    setup: CaptioningSetup, config: CaptioningConfig, fabric: Fabric
+    setup: CaptioningSetup,
+    config: CaptioningConfig,
+    fabric: Fabric,
+    features: Features | None = None,
 ) -> tuple[TrainState, CaptioningData]:
-    """Encode what is not in the cache, and put everything on the device.
+    """Put everything on the device, what is not in the cache encoded before.
+
+    Args:
+        setup: data and network.
+        config: of the run.
+        fabric: device, precision and processes.
+        features: of all images, in place of those of the cache.
 
     Raises:
         UsageError: too many corrupt images, or the batch cannot be cut so. Features are kept.
@@ -218,9 +227,10 @@ def setup_training(
     batching = train_batching(config, fabric)
     BatchSampler(len(setup.words), **batching)  # refuses before anything is encoded
     paths = [image.path for image in (*data.train, *data.val, *data.test)]
-    cache = FeatureCache(Path(config.cache), setup.backbone, feature_kind(config.model))
-    with fabric.rank_zero_first():  # the others find everything there
-        features = cache.features(paths, fabric, workers=config.loader.workers)
+    if features is None:
+        cache = FeatureCache(Path(config.cache), setup.backbone, feature_kind(config.model))
+        with fabric.rank_zero_first():  # the others find everything there
+            features = cache.features(paths, fabric, workers=config.loader.workers)
     features.check_corrupt(config.dataset.max_corrupt, verbose=fabric.is_global_zero)
     readable = features.row_of >= 0
     kept = readable[setup.image_of]

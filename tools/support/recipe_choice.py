@@ -1,0 +1,380 @@
+"""Which recipe is taken for data that comes without one: `summarize` looks, `choose` decides.
+
+It is the recipe of the benchmark that the data is, as it stands, or of the one that the data is
+most like, fitted to it: sizes by the images, epochs and batch by their number, the learning rate by
+the batch. README.md has the rules in a table.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from pretrain.config import Duration, parse_duration
+from pretrain.errors import UsageError
+from pretrain.reading import read_yaml
+from tools.support.command import ROOT
+
+_LOOKED_AT = 64  # images, for their size
+_SYNSET = re.compile(r"n\d{8}")
+_MANY = 100_000  # images from which on a ResNet-50 is trained
+_CACHE = 4 * 2**30  # bytes of decoded images that may stay in memory
+_DETECTOR_GIB = 2  # of a GPU, for an image of 800 x 1333 pixels in training
+_VOC_SPLITS = ("VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
+_PAPER_SPLITS = ("train2014", "val2014")  # of its captions
+# detectron2's recipes: images, and images seen
+_VOC, _COCO = (16_551, 18_000 * 16), (117_266, 90_000 * 16)
+_POWER = math.log(_COCO[1] / _VOC[1]) / math.log(_COCO[0] / _VOC[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSummary:
+    """What a recipe is chosen by."""
+
+    layout: str
+    """CIFAR-10, CIFAR-100, image folders, Pascal VOC, MS-COCO or captions."""
+    num_images: int
+    """In training."""
+    classes: tuple[str, ...] = ()
+    short_side: int = 0
+    """Of the images: the median in pixels."""
+    splits: tuple[str | None, ...] = ()
+    """What is trained and what is scored on; None for the one that is usual."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Machine:
+    """What trains."""
+
+    device: str = "cpu"
+    """cpu, cuda or mps."""
+    processes: int = 1
+    cores: int = 2
+    """For each process."""
+    gpu_gib: int = 0
+    """Memory of a GPU."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A recipe, what is changed in it, and why."""
+
+    recipe: str
+    """TASK/NAME, of a file in configs."""
+    changes: Mapping[str, Any]
+    """Option -> value."""
+    reasons: tuple[str, ...]
+
+    @property
+    def path(self) -> Path:
+        """Of the recipe."""
+        return ROOT / "configs" / f"{self.recipe}.yaml"
+
+    @property
+    def words(self) -> list[str]:
+        """The changes on a command line."""
+        return [word for item in self.changes.items() for word in option_words(*item)]
+
+    def __str__(self) -> str:
+        fitted = " fitted" if "name" in self.changes else ""
+        return f"recipe configs/{self.recipe}.yaml{fitted}: {'; '.join(self.reasons)}"
+
+
+def option_words(name: str, value: Any) -> tuple[str, str]:
+    """An option and its value on a command line."""
+    return f"--{name}", value if isinstance(value, str) else json.dumps(value)
+
+
+def choose(
+    task: str, data: DataSummary, machine: Machine, given: Mapping[str, Any] | None = None
+) -> Choice:
+    """The recipe for data: the same for the same arguments.
+
+    Args:
+        task: pretrain, classification, detection or captioning.
+        data: what it is.
+        machine: what trains.
+        given: options that a user gave, with their values. They stand, and what depends on them
+            follows: a schedule the length, a learning rate the batch.
+    """
+    given, rule = given or {}, _RULES[task]
+    name, changes, reasons = rule(data, machine, given)
+    cores = machine.cores if machine.device == "cuda" else machine.cores // 2
+    changes["loader.workers"] = min(8, max(1, cores))
+    if "duration" in given:
+        changes.pop("epochs", None)
+    left = {key: value for key, value in changes.items() if key not in given}
+    return Choice(f"{task}/{name}", left, tuple(reasons))
+
+
+_Rule = tuple[str, dict[str, Any], list[str]]  # recipe, changes, reasons
+
+
+def _pretraining(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
+    side, images, synsets = data.short_side, data.num_images, 0
+    if all(map(_SYNSET.fullmatch, data.classes)):
+        synsets = len(data.classes)
+    if data.layout.startswith("CIFAR"):
+        if machine.device == "cpu":
+            why = "the usual ResNet-18: the paper's PyramidNet-200 takes weeks on a CPU"
+            return "cifar10_resnet18_cutmix", {}, [f"{data.layout}, {why}"]
+        return "cifar_pyramidnet200_cutmix", {}, [f"{data.layout}, the paper's network"]
+    if synsets == 1000 and side >= 224:
+        why = f"ImageNet (1,000 synsets, {images:,} images), the paper's row"
+        return "imagenet_resnet50_cutmix", {}, [why]
+    if synsets == 200 and side == 64:
+        why = "Tiny ImageNet (200 synsets of 64 pixels), openmixup's ResNet-18"
+        return "tinyimagenet_resnet18_cutmix", {}, [why]
+
+    if side < 96:  # small images
+        like = "cifar10_resnet18_cutmix" if side < 64 else "tinyimagenet_resnet18_cutmix"
+        arch, fits = "resnet18_cifar", max(32, side // 8 * 8) if side < 64 else 64
+    else:
+        like, arch = "imagenet_resnet50_cutmix", "resnet50" if images >= _MANY else "resnet18"
+        fits = side // 32 * 32
+    arch = given.get("model.arch", arch)
+    own, is_fixed = _input_size(arch) if side >= 96 or "model.arch" in given else (fits, False)
+    size = own if is_fixed else min(fits, own)
+    lengths, reasons = _fit(
+        f"pretrain/{like}", images, machine, given, seen=(1e6, 384e6), most=1000
+    )
+    changes = {
+        "name": f"{arch}_fitted",
+        "model.arch": arch,
+        "dataset.image_size": size,
+        "dataset.crop_pct": 0.875 if 0.875 * side >= size and side >= 96 else 1.0,
+        "optimizer.schedule": "cosine",
+        **lengths,
+    }
+    if side < 64:
+        changes["dataset.cache"] = 3 * size**2 * images < _CACHE
+    first = f"{images:,} images of {side} pixels (median short side)"
+    reasons = [first, f"{arch} at {size} pixels", *reasons]
+    if arch == "resnet18":
+        changes["mixing.probability"] = 0.5
+        reasons.append("CutMix on half of the batches, as its authors for light networks")
+    return like, changes, reasons
+
+
+def _classification(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
+    lengths, reasons = _fit(
+        "classification/finetune", data.num_images, machine, given, seen=(5e4, 5.12e6), most=200
+    )
+    changes = {"name": "finetune_fitted", "dataset.image_size": None, **lengths}
+    changes["optimizer.warmup"] = _part(lengths, given, 0.04)
+    if machine.device == "cpu":
+        changes["precision"] = "32-true"
+    how = "probe, k-NN and fine-tuning at the backbone's own input size"
+    return "finetune", changes, [f"{data.num_images:,} images, {how}", *reasons]
+
+
+def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
+    images, changes = data.num_images, dict[str, Any]()
+    reasons = [f"{data.layout}, {images:,} images, detectron2's ResNet-50 FPN recipe"]
+    batch = given.get("batch_size", 16)
+    if data.splits != _VOC_SPLITS or {"epochs", "duration", "batch_size"} & given.keys():
+        batch = given.get("batch_size") or _batch(16, 1, images, machine)
+        seen = _VOC[1] * (images / _VOC[0]) ** _POWER
+        changes |= {"epochs": max(1, round(seen / images)), "batch_size": batch}
+        reasons += [_in_words(changes, given, images), _rate(0.02, batch, 16)]
+        changes |= {
+            "name": "detectron2_fpn_fitted",
+            "dataset.train": data.splits[0],
+            "dataset.test": data.splits[1],
+            "optimizer.warmup": _part(changes, given, min(0.1, 1600 / seen)),
+            "optimizer.milestones": [_part(changes, given, part) for part in (2 / 3, 8 / 9)],
+        }
+    own, fit = max(1, batch // machine.processes), max(2, machine.gpu_gib // _DETECTOR_GIB)
+    changes["accumulate"] = next(n for n in range(1, own + 1) if own % n == 0 and own <= fit * n)
+    return "voc0712_detectron2_fpn", changes, reasons
+
+
+def _captioning(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
+    changes = {"name": "nic", "dataset.train": None, "dataset.val": None}
+    why = "the paper's NIC on a frozen encoder, 224 pixels"
+    reasons = [f"captions of {data.num_images:,} images, {why}"]
+    return "paper_nic", {} if data.splits == _PAPER_SPLITS else changes, reasons
+
+
+_RULES = {
+    "pretrain": _pretraining,
+    "classification": _classification,
+    "detection": _detection,
+    "captioning": _captioning,
+}
+TASKS = frozenset(_RULES)
+"""Those that have a rule."""
+
+
+def _fit(
+    recipe: str,
+    images: int,
+    machine: Machine,
+    given: Mapping[str, Any],
+    *,
+    seen: tuple[float, float],
+    most: int,
+) -> tuple[dict[str, Any], list[str]]:
+    """Epochs and batch for so many images, and what is said of them.
+
+    The recipe's epochs; more, up to `most`, where fewer images than seen[0] would be seen, fewer
+    where more than seen[1] would.
+    """
+    written = read_yaml(ROOT / "configs" / f"{recipe}.yaml")
+    usual, lr = written["batch_size"], written["optimizer"]["lr"]
+    least, largest = seen[0] / images, seen[1] / images
+    epochs = min(max(written["epochs"], min(most, round(least))), max(1, round(largest)))
+    batch = given.get("batch_size") or _batch(usual, 8, images, machine)
+    changes = {"epochs": epochs, "batch_size": batch, "optimizer.lr_batch": usual}
+    return changes, [_in_words(changes, given, images), _rate(lr, batch, usual)]
+
+
+def _batch(usual: int, least: int, images: int, machine: Machine) -> int:
+    """The usual one, halved until an epoch has 16 steps; a multiple of the processes."""
+    while usual > least and usual * 16 > images:
+        usual = max(least, usual // 2)
+    return max(1, min(usual, images) // machine.processes) * machine.processes
+
+
+def _rate(lr: float, batch: int, usual: int) -> str:
+    return f"learning rate {lr * batch / usual:.3g} ({lr:g} for {usual})"
+
+
+def _length(changes: Mapping[str, Any], given: Mapping[str, Any]) -> tuple[float, str]:
+    """Number and unit of the length that a user gave, or else of the one that is chosen."""
+    length: Duration = given.get("duration") or given.get("epochs") or changes["epochs"]
+    return parse_duration("duration", length)
+
+
+def _part(changes: Mapping[str, Any], given: Mapping[str, Any], share: float) -> str:
+    """A part of the length, as a duration."""
+    number, unit = _length(changes, given)
+    return f"{number * share:.6g} {unit}s"
+
+
+def _in_words(changes: Mapping[str, Any], given: Mapping[str, Any], images: int) -> str:
+    number, unit = _length(changes, given)
+    seen = number * {"epoch": images, "step": changes["batch_size"], "image": 1}[unit]
+    return f"{number:,g} {unit}s, {seen:,.0f} images seen, batch {changes['batch_size']}"
+
+
+def _input_size(arch: str) -> tuple[int, bool]:
+    """The side that timm gives an architecture, and whether it takes no other."""
+    from timm.models import get_pretrained_cfg
+
+    from pretrain.models import register
+
+    register()
+    known = get_pretrained_cfg(arch)
+    return (known.input_size[-1], known.fixed_input_size) if known else (224, False)
+
+
+# ---- what is looked at
+
+
+def choose_for(
+    task: str,
+    root: Path,
+    dataset: Any,
+    device: str = "auto",
+    given: Mapping[str, Any] | None = None,
+) -> Choice:
+    """The recipe for the data in a folder and this machine; see `summarize` and `choose`."""
+    return choose(task, summarize(task, root, dataset), this_machine(device), given)
+
+
+def this_machine(device: str) -> Machine:
+    """The machine that this process runs on.
+
+    Args:
+        device: as --device.
+    """
+    import torch
+
+    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    share = {"processes": processes, "cores": max(1, (cores or 1) // local)}
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        memory = torch.cuda.get_device_properties(0).total_memory
+        return Machine(device="cuda", gpu_gib=round(memory / 2**30), **share)
+    on_mps = device in ("auto", "mps") and torch.backends.mps.is_available()
+    return Machine(device="mps" if on_mps else "cpu", **share)
+
+
+def summarize(task: str, root: Path, dataset: Any) -> DataSummary:
+    """Open the training data of a task.
+
+    Args:
+        task: one of TASKS.
+        root: its folder.
+        dataset: the section of the task's configuration that says how it is read.
+
+    Raises:
+        UsageError: as the run itself would.
+    """
+    looks = {
+        "pretrain": _labelled_images,
+        "classification": _classes,
+        "detection": _objects,
+        "captioning": _captions,
+    }
+    return looks[task](root, dataset)
+
+
+def _labelled_images(root: Path, dataset: Any) -> DataSummary:
+    from pretrain.data import open_data
+    from pretrain.data.cifar import find_cifar
+
+    train = open_data(root, dataset).train
+    count, sides = len(train), []
+    for place in range(min(count, _LOOKED_AT)):
+        try:
+            sides.append(min(train.read(place * count // min(count, _LOOKED_AT)).shape[-2:]))
+        except UsageError:
+            continue  # the run names it
+    layout = f"CIFAR-{len(train.classes)}" if find_cifar(root) else "image folders"
+    side = int(median(sides)) if sides else 0
+    return DataSummary(layout=layout, num_images=count, classes=train.classes, short_side=side)
+
+
+def _classes(root: Path, dataset: Any) -> DataSummary:
+    from transfer.classification.folders import open_image_folders
+
+    data = open_image_folders(root, dataset)
+    return DataSummary(layout="image folders", num_images=len(data.train))
+
+
+def _objects(root: Path, dataset: Any) -> DataSummary:
+    from transfer.detection import coco, voc_layout
+    from transfer.detection.data import open_data, reader_of
+
+    is_coco = reader_of(root) is coco.read_coco
+    splits = dataset.train, dataset.test
+    if not is_coco and splits == (None, None):  # a folder of years, as one data set
+        names = voc_layout.list_splits(root)
+        years = [
+            "+".join(n for n in names if n.endswith(f"/{end}")) for end in ("trainval", "test")
+        ]
+        splits = tuple(years) if all(years) else splits
+    train = open_data(root, replace(dataset, train=splits[0], test=splits[1])).train
+    layout = "MS-COCO's layout" if is_coco else "Pascal VOC's layout"
+    return DataSummary(layout=layout, num_images=len(train), splits=splits)
+
+
+def _captions(root: Path, dataset: Any) -> DataSummary:
+    from transfer.captioning.dataset import coco_splits, open_captions
+
+    splits = dataset.train, dataset.val
+    if splits == (None, None) and {*_PAPER_SPLITS} <= {*coco_splits(root)}:
+        splits = _PAPER_SPLITS
+    options = replace(dataset, train=splits[0], val=splits[1])
+    data = open_captions(root, options, log=lambda line: None)  # the run logs it
+    # Karpathy's splits come before those of MS-COCO's files
+    read = {f"captions_{split}.json" for split in splits} <= {path.name for path in data.files}
+    return DataSummary(layout="captions", num_images=len(data.train), splits=splits if read else ())
