@@ -44,7 +44,7 @@ RUNS = {
     "classification": f"finetune_cls --backbone {{backbone}} --data {{classification}} {SMALL} "
     "--epochs 1 --batch_size 10 --dataset.image_size 32",
     "detection": f"finetune_det --backbone {{resnet}} --data {{detection}} {SMALL} "
-    "--config {configs}/detection/demo_tiny.yaml --epochs 1 --batch_size 4 --engine torchvision "
+    "--config {configs}/detection/grid.yaml --epochs 1 --batch_size 4 --engine torchvision "
     "--dataset.short_side 64",
     "captioning": f"finetune_cap --backbone {{resnet}} --data {{captions}} {SMALL} "
     "--config {tiny} --cache features",

@@ -1,7 +1,9 @@
 """The transfer grid: backbones x tasks x seeds, each job an ordinary run in its own folder.
 
+python tools/transfer.py --quick             the whole chain on very little, a minute on 2 cores
 python tools/transfer.py                     the embedded grid: plain and CutMix backbones, every
-                                             task, two replicates, 15 minutes on 2 cores
+                                             task, two replicates, 5 minutes on 2 cores
+python tools/transfer.py --shapes easy       the same where training images are many
 python tools/transfer.py --backbones A B --tasks detection classification --seeds 0 1 2
                          --config detection=configs/detection/X.yaml --data detection=DIR
 python tools/transfer.py ... --print             one shell command a line, for any scheduler
@@ -17,8 +19,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 # this script's own folder comes first on the path, where `import transfer` would find this script
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
@@ -81,13 +85,18 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     engine = "The library that trains detectors (default: the recipe's)."
     add("--engine", choices=["auto", "detectron2", "torchvision"], help=engine)
     jobs = "Jobs at once on this machine, cores shared (default: 1; embedded: 2)."
+    shapes = "Of the embedded grid: few training images and objects partly hidden, or neither."
+    add("--shapes", choices=["hard", "easy"], default="hard", help=shapes)
+    add("--quick", action="store_true", help="The embedded grid, tiny: one seed, a minute.")
     add("--jobs", type=int, metavar="N", help=jobs)
     add("--devices", default="", metavar="0,1", help="GPUs for the jobs, in turn.")
     add("--print", action="store_true", help="Print the commands of the missing jobs; run nothing.")
     add("--slurm", nargs="*", metavar="KEY=VALUE", help="Submit by submitit, with its parameters.")
-    add("--out", type=Path, default=Path("runs/transfer"), help="Folder (default: %(default)s).")
+    add("--out", type=Path, help="Folder (default: runs/transfer; with --quick: runs/quick).")
     options = parser.parse(argv)
     options.devices = [name for name in options.devices.split(",") if name]
+    if options.out is None:
+        options.out = Path("runs/quick" if options.quick else "runs/transfer")
 
     check_ranges("--", options, jobs="[1, 1024]")
     for seed in options.seeds or []:
@@ -104,6 +113,11 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     given = [flag for flag in ("config", "data", "engine") if getattr(options, flag)]
     if options.backbones is None and given:
         raise UsageError(f"--{given[0]} needs --backbones; the embedded grid has its own.")
+    if options.backbones is not None and (options.quick or options.shapes != "hard"):
+        flag = "quick" if options.quick else "shapes"
+        raise UsageError(f"--{flag} is of the embedded grid; it goes without --backbones.")
+    if options.quick and options.shapes != "hard":
+        raise UsageError("--quick has shapes of its own; it goes without --shapes.")
     if options.out.is_file():
         raise UsageError(f"--out {options.out} is a file; a folder is needed.")
     return options
@@ -111,21 +125,49 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
 
 def run_embedded(options: argparse.Namespace, tools: Path) -> None:
     """Pretrain, transfer, report; what is done is kept, and the same command goes on."""
-    from tools.support.grid_plan import demo_recipe, draw, plan, pretraining
-    from tools.support.grid_run import print_lines, run_grid
+    from tools.support.job_server import job_server
+
+    local = options.slurm is None and not options.devices and not options.print
+    with job_server() if local else nullcontext() as server:
+        _run_embedded(options, tools, server)
+
+
+def _run_embedded(options: argparse.Namespace, tools: Path, server: Any) -> None:
+    from tools.support.grid_plan import draw, plan, pretraining, recipe_of
+    from tools.support.grid_run import Stage, print_lines, run_grid
 
     started = time.monotonic()
+    name = "quick" if options.quick else options.shapes
     if options.jobs is None and options.slurm is None:
         options.jobs = 2  # networks this small gain little from a second thread
-    out, tasks = options.out, options.tasks
-    seeds = SEEDS if options.seeds is None else tuple(options.seeds)
+    out = options.out
+    seeds = (SEEDS[:1] if options.quick else SEEDS) if options.seeds is None else options.seeds
     # all data, drawn once before the jobs
-    kinds = [task.by_name(name) for name in ("pretrain", *tasks)]
-    data = {kind.name: draw(kind, out / SYNTHETIC.name, kind.demo.grid) for kind in kinds}
-    first = [pretraining(method, seed, data["pretrain"]) for seed in seeds for method in METHODS]
+    kinds = {one: task.by_name(one) for one in ("pretrain", *options.tasks)}
+    parts = {one: kind.demo.grids[name] for one, kind in kinds.items() if name in kind.demo.grids}
+    tasks = [one for one in options.tasks if one in parts]
+    data = {one: draw(kinds[one], out / SYNTHETIC.name, part.data) for one, part in parts.items()}
+    recipes = {one: recipe_of(kinds[one], part) for one, part in parts.items()}
+    first = [
+        replace(
+            pretraining(method, seed, data["pretrain"], recipes["pretrain"]),
+            expected=parts["pretrain"].seconds,
+        )
+        for seed in seeds
+        for method in METHODS
+    ]
 
+    def behind(jobs: Sequence[grid.Job]) -> list[grid.Job]:
+        """The transfers of pretrainings."""
+        return [
+            replace(job, task=one, name=job.folder.name, expected=parts[one].seconds)
+            for one in tasks
+            for job in jobs
+        ]
+
+    about = task.GRIDS[name]
     if not options.print:
-        trained = run_grid(first, options, tools)
+        trained = run_grid(first, options, tools, Stage(about, later=behind(first)), server)
     elif [grid.job_status(job, out).state for job in first] == ["done"] * len(first):
         trained = first
     else:
@@ -133,22 +175,26 @@ def run_embedded(options: argparse.Namespace, tools: Path) -> None:
         print_lines(first, out, tools)
         return
     failed = [job for job in first if job not in trained]
-    lost = [replace(job, task=name, name=job.folder.name) for name in tasks for job in failed]
     backbones = [str(out / job.folder) for job in trained]
-    recipes = {name: demo_recipe(task.by_name(name)) for name in tasks}
-    jobs = plan(backbones, tasks, recipes, data, cache=str(out / "features"))
+    jobs = [
+        replace(job, expected=parts[job.task].seconds)
+        for job in plan(backbones, tasks, recipes, data, cache=str(out / "features"))
+    ]
     if options.print:
         print_lines(jobs, out, tools)
         return
-    done = run_grid(jobs, options, tools, lost)
+    stage = Stage(about, done=len(first), lost=behind(failed))
+    done = run_grid(jobs, options, tools, stage, server)
     report = [sys.executable, str(tools / "report.py"), str(out), "--out", str(out)]
     reported = subprocess.run(report).returncode == 0
     page = next((p for p in (out / "report.html", out / "report.md") if p.exists()), out)
     print(
-        f"\n{len(trained) + len(done)} runs, {(time.monotonic() - started) / 60:.0f} "
+        f"\n{about}\n{len(trained) + len(done)} runs, {(time.monotonic() - started) / 60:.1f} "
         f"minutes in this call. Look at: {page}"
     )
-    if len(seeds) < _ENOUGH:
+    if options.quick:
+        print("The embedded grid, two replicates in minutes: python tools/transfer.py")
+    elif len(seeds) < _ENOUGH:
         print(
             f"So few replicates show that the chain works, not which backbone is better; the same "
             f"command with --seeds {' '.join(map(str, enough_seeds(seeds)))} goes on to {_ENOUGH}."

@@ -46,6 +46,8 @@ class Job:
     """Of the data: see `pretrain.data_digest`."""
     options: tuple[str, ...] = ()
     """Of the tool: --config, --backbone and so on."""
+    expected: float | None = None
+    """Seconds that it takes, about; None where nobody knows."""
 
     @property
     def stem(self) -> str:
@@ -217,7 +219,8 @@ def last_error(text: str) -> str:
 def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float | None:
     """Seconds until the grid is done, by the mean time of each task's finished jobs.
 
-    Of jobs that were done before this call the training alone counts.
+    Of jobs that were done before this call the training alone counts. A task without a finished job
+    takes what is expected of it, times what the others took of theirs.
 
     Args:
         statuses: of all jobs.
@@ -225,26 +228,37 @@ def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float
         now: by `time.monotonic`.
 
     Returns:
-        None while a task that is still to come has no finished job.
+        None while of a task that is still to come nothing is known.
     """
     seconds: dict[str, list[float]] = defaultdict(list)
+    expected = {status.job.task: status.job.expected for status in statuses}
     for status in statuses:
         if status.result is not None:
             seconds[status.job.task].append(status.seconds or status.result.seconds)
+    took = {task: mean(values) for task, values in seconds.items()}
+    ratios = [took[task] / expected[task] for task in took if expected[task]]
+    pace = mean(ratios) if ratios else 1.0
     left = []
     for status in statuses:
         if status.state not in ("done", "failed"):
-            if not seconds[status.job.task]:
+            name = status.job.task
+            whole = took.get(name, (expected[name] or 0) * pace)
+            if not whole:
                 return None
             spent = 0.0 if status.state == "waiting" else now - status.started
-            left.append(max(0.0, mean(seconds[status.job.task]) - spent))
+            left.append(max(0.0, whole - spent))
     return max([sum(left) / slots, *left], default=0.0)
 
 
-def write_grid(statuses: Iterable[JobStatus], out: Path) -> None:
+def write_grid(statuses: Iterable[JobStatus], out: Path, about: str = "") -> None:
     """Write OUT/grid.json: each job done, failed or missing, and why.
 
     The jobs of earlier calls stay in it; a job replaces the earlier one of its folder.
+
+    Args:
+        statuses: of the jobs.
+        out: the grid's folder.
+        about: what is to stand beside the table.
     """
     rows = {row["folder"]: row for row in earlier_jobs(out)}
     for status in statuses:
@@ -252,7 +266,7 @@ def write_grid(statuses: Iterable[JobStatus], out: Path) -> None:
         state = status.state if status.state in ("done", "failed") else "missing"
         row = {"task": job.task, "backbone": dict(job.backbone), "seed": job.seed}
         rows[folder] = {**row, "folder": folder, "state": state, "why": status.why}
-    content = {"format": GRID_FORMAT, "jobs": list(rows.values())}
+    content = {"format": GRID_FORMAT, "about": about, "jobs": list(rows.values())}
     write_text(out / "grid.json", json.dumps(content, indent=1) + "\n")
 
 

@@ -29,6 +29,18 @@ class Metric:
 
 
 @dataclass(frozen=True)
+class GridPart:
+    """A task in an embedded grid."""
+
+    recipe: str
+    """In configs/TASK."""
+    data: Mapping[str, Any]
+    """Arguments of `DemoData.draw`."""
+    seconds: float
+    """What a job takes, about: what is left is told by it until one is done."""
+
+
+@dataclass(frozen=True)
 class DemoData:
     """The synthetic shapes that a task takes where no data is given."""
 
@@ -36,10 +48,8 @@ class DemoData:
     """The function of `pretrain.synthetic` that writes the data set: "module:name"."""
     tool: Mapping[str, Any]
     """Its arguments for the task's own tool and configs/TASK/demo.yaml: train, val, size, ..."""
-    grid: Mapping[str, Any]
-    """Its arguments for the embedded grid."""
-    recipe: str = "demo_tiny"
-    """Of the embedded grid, in configs/TASK."""
+    grids: Mapping[str, GridPart]
+    """By the name of the embedded grid, one of GRIDS; a task without one is not in that grid."""
 
 
 @dataclass(frozen=True)
@@ -120,8 +130,16 @@ class Task:
         return next((metric for metric in self.metrics if metric.key == key), None)
 
 
+GRIDS = {
+    "hard": "Hard shapes: few training images seen many times, objects partly hidden.",
+    "easy": "Easy shapes: many training images seen a few times, objects whole.",
+    "quick": "A quick look: the whole chain on very little; its figures say that it works.",
+}
+"""The embedded grids, and what is said of each beside its table."""
+
 _IMAGES = {"train": 5000, "val": 1000, "size": 64}
 _FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1, "largest": 0.2}
+_HIDDEN = {"occlusion": 0.5}
 
 PRETRAIN = Task(
     name="pretrain",
@@ -131,7 +149,15 @@ PRETRAIN = Task(
     finetune="pretrain.engine:pretrain",
     metrics=(Metric("top1", "top-1 %, last", always=True), Metric("top1_best", "top-1 %, best")),
     curve=Metric("top1", "top-1 % on validation"),
-    demo=DemoData("pretrain.synthetic:classification", _IMAGES, _IMAGES, recipe="demo_short"),
+    demo=DemoData(
+        "pretrain.synthetic:classification",
+        tool=_IMAGES,
+        grids={
+            "hard": GridPart("grid_hard", {**_IMAGES, **_HIDDEN, "train": 500}, 60),
+            "easy": GridPart("grid", _IMAGES, 60),
+            "quick": GridPart("quick", {"train": 600, "val": 200, "size": 32}, 10),
+        },
+    ),
     pictures=(
         Picture(
             "mixed_batch.png",
@@ -159,7 +185,15 @@ TASKS: tuple[Task, ...] = (
             Metric("full_top1_best", "fine-tuned %, best"),
         ),
         curve=Metric("val_top1", "top-1 % on validation"),
-        demo=DemoData("pretrain.synthetic:classification", tool=_FEW_IMAGES, grid=_FEW_IMAGES),
+        demo=DemoData(
+            "pretrain.synthetic:classification",
+            tool=_FEW_IMAGES,
+            grids={
+                "hard": GridPart("grid", {**_FEW_IMAGES, **_HIDDEN}, 12),
+                "easy": GridPart("grid", _FEW_IMAGES, 12),
+                "quick": GridPart("quick", {"train": 100, "val": 100, "size": 32, "seed": 1}, 4),
+            },
+        ),
         pictures=(
             Picture(
                 "confusion.png",
@@ -188,7 +222,11 @@ TASKS: tuple[Task, ...] = (
         demo=DemoData(
             "pretrain.synthetic:detection",
             tool={"train": 1000, "val": 300, "size": 128},
-            grid={"train": 500, "val": 200, "size": 96},
+            grids={
+                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 40),
+                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 40),
+                "quick": GridPart("quick", {"train": 60, "val": 30, "size": 64}, 8),
+            },
         ),
         pictures=(
             Picture(
@@ -223,7 +261,11 @@ TASKS: tuple[Task, ...] = (
         demo=DemoData(
             draw="pretrain.synthetic:captions",
             tool={"train": 4000, "val": 500, "size": 96},
-            grid={"train": 1500, "val": 300, "size": 96},
+            grids={
+                "hard": GridPart("grid", {"train": 1500, "val": 300, "size": 96, **_HIDDEN}, 20),
+                "easy": GridPart("grid", {"train": 1500, "val": 300, "size": 96}, 20),
+                "quick": GridPart("quick", {"train": 200, "val": 60, "size": 64}, 6),
+            },
         ),
         examples=Examples(
             file="captions.json",

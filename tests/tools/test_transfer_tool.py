@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from argparse import Namespace
 from dataclasses import replace
@@ -22,6 +23,7 @@ from pretrain.run import Run, other_run
 from tests.conftest import ROOT
 from tools.support import grid_run
 from tools.support.grid_run import launch_here
+from tools.support.job_server import JobServer
 from transfer.grid import Job, JobStatus, command, job_status, seconds_left, write_grid
 
 STUB = f"""
@@ -176,8 +178,6 @@ def test_a_signal_stops_the_children_and_the_same_call_goes_on(number, tools, tm
 
 
 def test_ctrl_c_ends_the_program_with_130(tools, tmp_path, capsys):
-    import threading
-
     out, one = tmp_path / "out", job(0, epochs=200, sleep=0.05)
 
     def press():
@@ -202,8 +202,47 @@ def test_without_groups_of_processes_a_job_is_ended(tools, tmp_path, monkeypatch
     assert launch_here(words, log, 0, signals) == -signal.SIGTERM
 
 
+SCRIPT = """
+import atexit, os, sys, time
+atexit.register(print, "left in order")
+print(sys.argv[1:], os.environ["OMP_NUM_THREADS"], os.getsid(0) == os.getpid(), sys.stdin.read())
+sys.path[0] == os.path.dirname(__file__) or print("another path")
+sys.argv[1] == "sleeps" and time.sleep(60)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere jobs are not forked")
+def test_a_forked_job_is_what_python_would_run(tmp_path):
+    """Arguments, exit code, output, session, end; a signal reaches it; it outlives the server."""
+    tool, log = tmp_path / "tool.py", tmp_path / "log"
+    tool.write_text(SCRIPT)
+    server = JobServer(modules=())
+    launch = partial(launch_here, server=server)
+    words = [sys.executable, str(tool)]
+    assert launch([*words, "0", "a b"], log, 0, []) == 0
+    assert log.read_text() == "['0', 'a b'] 2 True \nleft in order\n".replace(
+        " 2 ", f" {os.environ.get('OMP_NUM_THREADS', len(os.sched_getaffinity(0)))} "
+    )
+    assert launch([*words, "7"], log, 0, []) == 7
+    assert launch([sys.executable, str(tmp_path / "none.py")], log, 0, []) == 1
+    assert "none.py" in log.read_text()
+    assert log.read_text().count("left in order") == 2
+    signals: list[int] = []
+    threading.Timer(0.5, lambda: signals.extend([signal.SIGINT, signal.SIGINT])).start()
+    assert launch([*words, "sleeps"], log, 0, signals) < 0
+    last = server.start([str(tool), "sleeps"], log, "1")
+    server.close()
+    os.kill(last.pid, 0)
+    os.kill(last.pid, signal.SIGKILL)
+    server = JobServer(modules=["no_such_module"])
+    with pytest.raises(OSError, match=r"the process that starts the jobs has ended|Broken pipe"):
+        server.start([str(tool), "0"], log, "1")
+    server.close()
+
+
 def test_where_the_grid_itself_fails_its_jobs_are_stopped(tools, tmp_path, monkeypatch):
-    def full(statuses, out):
+    def full(statuses, out, about):
         raise UsageError("no room")
 
     long = {"epochs": 200, "sleep": 0.05}
@@ -299,7 +338,9 @@ def test_what_a_terminal_shows(tmp_path):
     with console.capture() as text:
         console.print(view(statuses, tmp_path, 1))
     lines = [line.strip() for line in text.get().splitlines()]
-    assert lines == ["detection b seed 2  epoch 3 of 7", "1 of 4 done, 1 failed; about 2 min left"]
+    assert lines[:2] == ["detection b seed 2        epoch 3 of 7", "next: detection b seed 3"]
+    assert lines[2].startswith("1 of 4 done, 1 failed; about 2 min left, until ")
+    assert len(lines) == 3
     assert footer(statuses, 1).splitlines()[1] == "failed: detection b seed 1: it cannot be"
 
 
@@ -520,7 +561,8 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
              "detection": {"train": 8, "val": 4, "size": 48}}  # fmt: skip
 
     def shrink(one):
-        return replace(one, demo=replace(one.demo, grid=small.get(one.name, {})))
+        part = replace(one.demo.grids["easy"], data=small.get(one.name, {}))
+        return replace(one, demo=replace(one.demo, grids={"hard": part}))
 
     monkeypatch.setattr(task, "PRETRAIN", shrink(task.PRETRAIN))
     monkeypatch.setattr(task, "TASKS", tuple(map(shrink, task.TASKS)))
@@ -531,7 +573,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     (stubs / "report.py").write_text(
         "import sys; from pathlib import Path; Path(sys.argv[3], 'report.html').write_text('x')"
     )
-    recipe = load_config(PretrainConfig, ROOT / "configs/pretrain/demo_short.yaml")
+    recipe = load_config(PretrainConfig, ROOT / "configs/pretrain/grid.yaml")
     for number, method in enumerate(("none", "cutmix")):
         made = replace(
             backbone,

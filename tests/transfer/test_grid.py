@@ -298,12 +298,13 @@ def test_progress_is_read_from_the_log(job, tmp_path):
 
 def test_time_left(job, tmp_path):
     finish(job, tmp_path)
-    result = job_status(job, tmp_path).result
+    result, expected = job_status(job, tmp_path).result, {}
 
     def left(slots, *statuses):
         """(task, state, seconds it took or has taken so far) of each job."""
         made = [
-            JobStatus(replace(job, task=task), state, started=-seconds,
+            JobStatus(replace(job, task=task, expected=expected.get(task)), state,
+                      started=-seconds,
                       result=replace(result, seconds=seconds) if state == "done" else None)
             for task, state, seconds in statuses
         ]  # fmt: skip
@@ -317,6 +318,9 @@ def test_time_left(job, tmp_path):
     assert left(1, *done, ("detection", "running", 99.0)) == 0  # longer than the mean
     assert left(1, *done, ("classification", "waiting", 0.0)) is None
     assert left(1) == 0
+    expected.update(detection=30.0, classification=5.0)  # detection took twice as long
+    assert left(1, *done, ("classification", "waiting", 0.0)) == 10
+    assert left(1, ("classification", "waiting", 0.0)) == 5
 
 
 def test_the_file_for_the_report(job, tmp_path):

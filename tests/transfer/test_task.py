@@ -185,5 +185,7 @@ def test_what_the_tasks_name_exists():
         references = (one.config, one.build, one.finetune, one.resolve, one.demo.draw)
         assert all(callable(task.load(reference)) for reference in references if reference)
         assert (ROOT / "tools" / one.tool).is_file()
-        assert (ROOT / "configs" / one.name / f"{one.demo.recipe}.yaml").is_file()
+        assert one.demo.grids.keys() == task.GRIDS.keys()
+        for part in one.demo.grids.values():
+            assert (ROOT / "configs" / one.name / f"{part.recipe}.yaml").is_file()
         assert (ROOT / "configs" / one.name / "demo.yaml").is_file()

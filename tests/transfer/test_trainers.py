@@ -42,7 +42,7 @@ def train(worlds, backbone, tmp_path, monkeypatch):
     def run(name: str, folder: str, *, stop_after=None, **changes):
         task = tasks.by_name(name)
         kind = tasks.load(task.config)
-        recipe = load_config(kind, ROOT / "configs" / name / "demo_tiny.yaml")
+        recipe = load_config(kind, ROOT / "configs" / name / "grid.yaml")
         data = worlds["captions" if name == "captioning" else name]
         options = replace(
             recipe,

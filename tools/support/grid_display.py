@@ -15,11 +15,14 @@ from transfer.grid import Job, JobStatus, headline, seconds_left
 
 
 def view(statuses: Sequence[JobStatus], out: Path, slots: int) -> Group:
-    """What runs now in the folder `out`, and how far the grid is."""
+    """What runs now in the folder `out`, what comes next, and when all will be done."""
     table = Table.grid(padding=(0, 2))
     for status in statuses:
         if status.state == "running":
             table.add_row(status.job.title, progress(status.job, out))
+    waiting = [status.job.title for status in statuses if status.state == "waiting"]
+    if waiting:
+        table.add_row(f"next: {waiting[0]}", "")
     return Group(table, footer(statuses, slots).splitlines()[0])
 
 
@@ -45,13 +48,21 @@ def entry(status: JobStatus) -> str:
 
 
 def footer(statuses: Sequence[JobStatus], slots: int) -> str:
-    """How many are done, and the time left; under it what failed, and where to read on."""
+    """How many are done, and when all will be; under it what failed, and where to read on."""
     failed = [status for status in statuses if status.state == "failed"]
     done = sum(status.state == "done" for status in statuses)
     line = f"{done} of {len(statuses)} done"
     line += f", {len(failed)} failed" if failed else ""
-    if seconds := seconds_left(statuses, slots, time.monotonic()):
-        minutes = seconds / 60
-        left = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
-        line += f"; about {left if minutes >= 1 else f'{max(1, round(seconds))} s'} left"
+    line += time_left(statuses, slots)
     return "\n".join([line, *(f"failed: {status.job.title}: {status.why}" for status in failed)])
+
+
+def time_left(statuses: Sequence[JobStatus], slots: int) -> str:
+    """`; about 4 min left, until 14:32`, or nothing where that is not known."""
+    seconds = seconds_left(statuses, slots, time.monotonic())
+    if not seconds:
+        return ""
+    minutes, end = seconds / 60, time.localtime(time.time() + seconds)
+    left = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+    left = left if minutes >= 1 else f"{max(1, round(seconds))} s"
+    return f"; about {left} left, until {time.strftime('%H:%M', end)}"

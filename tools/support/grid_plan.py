@@ -112,7 +112,6 @@ def pretraining(method: Any, seed: int, data: str, recipe: Path) -> Job:
     from pretrain.backbone import Backbone, Provenance
 
     kind = task.by_name("pretrain")
-    recipe = demo_recipe(kind)
     config = load_config(task.load(kind.config), recipe, seed=seed, data=data)
     config = replace(config, mixing=replace(config.mixing, method=method))
     setup, values = task.load(kind.build)(config), plain(config)
@@ -128,9 +127,9 @@ def _known_data(setup: Any) -> dict[str, Any]:
     return {"data": setup.data_summary, "digest": setup.files.digest}
 
 
-def demo_recipe(kind: task.Task) -> Path:
-    """Of a task in the embedded grid."""
-    return ROOT / "configs" / kind.name / f"{kind.demo.recipe}.yaml"
+def recipe_of(kind: task.Task, part: task.GridPart) -> Path:
+    """Of a task in an embedded grid."""
+    return ROOT / "configs" / kind.name / f"{part.recipe}.yaml"
 
 
 def draw(kind: task.Task, root: Path, arguments: Mapping[str, Any]) -> str:

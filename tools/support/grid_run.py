@@ -8,10 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from subprocess import DEVNULL, STDOUT, Popen, TimeoutExpired
+from subprocess import DEVNULL, STDOUT, Popen
 from typing import Any
 
 from rich.console import Console
@@ -22,9 +23,11 @@ from pretrain.files import holder, lock
 from pretrain.progress import log
 from pretrain.run import Run
 from tools.support.grid_display import entry, footer, view
+from tools.support.job_server import ForkedJob, JobServer
 from transfer import grid
 
-_PAUSE = 0.25  # seconds between two looks
+_PAUSE = 0.25  # seconds between two looks at the jobs
+_TICK = 0.05  # seconds between two looks at a process
 _LITTLE = 2**20  # bytes: no run writes its files there
 _STOPPING = "stopping: the jobs that run end after their step; a second Ctrl-C does not wait for it"
 
@@ -44,30 +47,53 @@ def launch_here(
     signals: Sequence[int],
     slots: int = 1,
     devices: Sequence[str] = (),
+    server: JobServer | None = None,
 ) -> int:
-    """A job on this machine, with its share of the cores and its GPU; see `Launch`."""
+    """A job on this machine, with its share of the cores and its GPU, or a server's; see `Launch`.
+
+    Where the user has set OMP_NUM_THREADS, that is the share.
+    """
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(max(1, cores // slots)), **os.environ}
-    if devices:
-        env["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
-    with open(log_file, "ab") as handle:
-        # in a session of its own: Ctrl-C reaches it from here, once
-        process = Popen(
-            words, stdin=DEVNULL, stdout=handle, stderr=STDOUT, start_new_session=True, env=env
-        )
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // slots)))
+    process: Popen[bytes] | ForkedJob
+    if server is not None:
+        process = server.start(words[1:], log_file, threads)
+    else:
+        env = {**os.environ, "OMP_NUM_THREADS": threads}
+        if devices:
+            env["CUDA_VISIBLE_DEVICES"] = devices[slot % len(devices)]
+        with open(log_file, "ab") as handle:
+            # in a session of its own: Ctrl-C reaches it from here, once
+            process = Popen(
+                words, stdin=DEVNULL, stdout=handle, stderr=STDOUT, start_new_session=True, env=env
+            )
     sent = 0
-    while True:
-        with suppress(TimeoutExpired):
-            return process.wait(_PAUSE)
+    while (code := process.poll()) is None:
+        time.sleep(_TICK)
         if len(signals) > sent:
             sent = len(signals)
-            if not hasattr(os, "killpg"):  # Windows
+            if isinstance(process, Popen) and not hasattr(os, "killpg"):  # Windows
                 process.terminate()
             elif sent == 1:
-                process.send_signal(signal.SIGINT)
+                os.kill(process.pid, signal.SIGINT)
             else:
                 os.killpg(process.pid, signal.SIGKILL)
+    return code
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What a call's jobs are a part of, for what is shown."""
+
+    about: str = ""
+    """What is to stand beside the table."""
+    done: int = 0
+    """Jobs of the stages before."""
+    later: Sequence[grid.Job] = ()
+    """Jobs of the stages behind, of which nothing is read."""
+    lost: Sequence[grid.Job] = ()
+    """Jobs that will not be: their backbone could not be made."""
 
 
 def run_all(
@@ -77,6 +103,7 @@ def run_all(
     launch: Launch = launch_here,
     slots: int = 1,
     show: Callable[[Sequence[grid.JobStatus]], Any] = lambda _: None,
+    stage: "Stage | None" = None,
 ) -> int | None:
     """Run every waiting job, so many at once; a failed one does not stop the others.
 
@@ -88,11 +115,13 @@ def run_all(
         tools: the folder of the tools.
         launch: runs a job.
         slots: jobs at once.
-        show: called at every look.
+        show: called at every look, with the statuses.
+        stage: what the jobs are a part of.
 
     Returns:
         The number of the signal that stopped it, or None at its end.
     """
+    stage = stage or Stage()
     signals: list[int] = []
     lines: list[str] = []  # to be shown: the jobs' threads print nothing
     free = list(range(slots))
@@ -105,7 +134,8 @@ def run_all(
     def tell(number: int) -> None:
         status = statuses[number]
         if status.state != "waiting":
-            lines.append(f"[{number + 1}/{len(statuses)}] {status.job.title}: {entry(status)}")
+            place = f"[{stage.done + number + 1}/{stage.done + len(statuses) + len(stage.later)}]"
+            lines.append(f"{place} {status.job.title}: {entry(status)}")
 
     def work(number: int) -> None:
         slot, job = free.pop(0), statuses[number].job
@@ -135,7 +165,7 @@ def run_all(
             for future in ended:
                 future.result()
             if ended:
-                grid.write_grid(statuses, out)
+                grid.write_grid(statuses, out, stage.about)
             if not left:
                 return signals[0] if signals else None
 
@@ -175,40 +205,45 @@ def run_grid(
     jobs: Sequence[grid.Job],
     options: argparse.Namespace,
     tools: Path,
-    lost: Sequence[grid.Job] = (),
+    stage: Stage | None = None,
+    server: JobServer | None = None,
 ) -> list[grid.Job]:
     """Run what is missing; a signal ends the program.
 
     Args:
-        jobs: of the grid.
+        jobs: of the grid, or of a stage of it.
         options: --out, --jobs, --devices, --slurm.
         tools: the folder of the tools.
-        lost: further ones, whose backbone could not be made.
+        stage: what the jobs are a part of.
+        server: starts those on this machine.
 
     Returns:
         The jobs that are done.
     """
-    out = options.out
+    out, stage = options.out, stage or Stage()
     with lock(out / ".grid.lock", f"another grid is at work in {out}"):
         statuses = [grid.job_status(job, out) for job in jobs]
         # where fewer are left, each has a larger share of the cores; a cluster takes all at once
         slots = max(1, [status.state for status in statuses].count("waiting"))
         if options.slurm is None:
             slots = min(slots, options.jobs or 1)
-            launch: Launch = partial(launch_here, slots=slots, devices=options.devices)
+            launch: Launch = partial(
+                launch_here, slots=slots, devices=options.devices, server=server
+            )
         else:
             from tools.support.grid_slurm import slurm_launcher
 
             launch = slurm_launcher(options.slurm, out / "logs" / "submitit")
-        statuses += [grid.JobStatus(job, "failed", "its pretraining failed") for job in lost]
-        grid.write_grid(statuses, out)
+        statuses += [grid.JobStatus(job, "failed", "its pretraining failed") for job in stage.lost]
+        later = [grid.JobStatus(job) for job in stage.later]
+        grid.write_grid(statuses, out, stage.about)
         with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
 
             def show(statuses: Sequence[grid.JobStatus]) -> None:
-                live.update(view(statuses, out, slots), refresh=True)
+                live.update(view([*statuses, *later], out, slots), refresh=True)
 
-            number = run_all(statuses, out, tools, launch, slots, show)
-    log(footer(statuses, slots))
+            number = run_all(statuses, out, tools, launch, slots, show, stage)
+    log(footer([*statuses, *later], slots))
     if number is not None:
         log("stopped; the same command goes on")
         sys.exit(128 + number)

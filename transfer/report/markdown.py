@@ -10,7 +10,13 @@ from pretrain.reading import read_text
 from transfer.report import paper
 from transfer.report.results import RunSet
 from transfer.report.table import Table
-from transfer.report.words import difference_text, rules, short_table, unfinished_lines
+from transfer.report.words import (
+    difference_text,
+    rules,
+    short_table,
+    unfinished_lines,
+    verdicts,
+)
 
 _BEGIN, _END = r"<!-- report(?: (\S[^\n]*?))? -->", "<!-- /report -->"
 # an underscore inside a word is harmless, and so are list and heading marks inside a line
@@ -21,7 +27,9 @@ def to_markdown(table: Table, run_set: RunSet) -> str:
     """The table, what its columns are, what is missing, and the paper's values."""
     titles, rows, pairs = short_table(table)
     rows, pairs = ([[escape(name), *cells] for name, *cells in part] for part in (rows, pairs))
+    said = "  \n".join(map(escape, (*run_set.about, *verdicts(table))))
     ours = [_table(titles, rows, pairs), _legend(table, run_set), rules(table)]
+    ours = [said, *ours] if said else ours
     head = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
     return "\n\n".join([*ours, head, _table(*paper.short_table())]) + "\n"
 

@@ -76,6 +76,8 @@ class RunSet:
     unfinished: tuple[UnfinishedRun, ...] = ()
     complaints: tuple[str, ...] = ()
     """One line for each thing that was left out, beginning with its name."""
+    about: tuple[str, ...] = ()
+    """What the grids say of themselves."""
 
 
 def read_runs(folder: Path) -> RunSet:
@@ -91,13 +93,16 @@ def read_runs(folder: Path) -> RunSet:
     complaints: list[str] = []
     runs: list[FinishedRun] = []
     planned: list[UnfinishedRun] = []
+    about: list[str] = []
     for parent, name in _walk(folder, complaints):
         file = _join(parent, name)
         try:
             if name == "result.json":
                 runs.append(FinishedRun(_read_result(folder, file), parent, folder / parent))
             else:
-                planned += _read_jobs(read_json(folder / file, file), parent, complaints)
+                content = read_json(folder / file, file)
+                planned += _read_jobs(content, parent, complaints)
+                about.append(check(content.get("about", ""), str, f"{file}: about"))
         except UsageError as error:
             complaints.append(str(error))
     runs.sort(key=lambda run: run.folder)
@@ -109,7 +114,8 @@ def read_runs(folder: Path) -> RunSet:
             f"{folder} holds no result.json that can be read: no run in it is finished."
             + "\n  ".join([" Left out:" if complaints else "", *complaints])
         )
-    return RunSet(tuple(runs), unfinished, tuple(complaints))
+    texts = dict.fromkeys(printable(text, LONGEST) for text in about if text)
+    return RunSet(tuple(runs), unfinished, tuple(complaints), tuple(texts))
 
 
 def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:

@@ -39,6 +39,34 @@ def rules(table: Table, could_find: bool = True) -> str:
     return f"{CELLS} {differences}." + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
 
 
+def verdicts(table: Table) -> list[str]:
+    """A sentence for each comparison: which of its main differences are shown, and how large."""
+    sentences = []
+    for pair in table.comparisons:
+        found = {
+            column: table.differences[*pair, column]
+            for column in table.columns
+            if column.metric.main and (*pair, column) in table.differences
+        }
+        shown = [
+            f"{column.setting.task} {column.metric.title} {one.mean:+.1f} ± {one.half_width:.1f}"
+            for column, one in found.items()
+            if one.n >= FEWEST and one.half_width is not None and abs(one.mean) > one.half_width
+        ]
+        pairs = max((one.n for one in found.values()), default=0)
+        if not pairs:
+            continue
+        text = f"{table.label(*pair)}, {pairs} {'pair' if pairs == 1 else 'pairs'}: "
+        if pairs < FEWEST:
+            text += f"no difference can be shown by fewer than {FEWEST} pairs."
+        elif shown:
+            text += f"shown in {len(shown)} of {len(found)} metrics: {'; '.join(shown)}."
+        else:
+            text += f"no difference is shown: all {len(found)} intervals hold zero."
+        sentences.append(text)
+    return sentences
+
+
 def p_text(one: Difference) -> str:
     """The p-value, or why there is none."""
     if one.n < FEWEST:
