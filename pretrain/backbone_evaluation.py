@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torchvision.transforms import v2
 
 from pretrain.backbone import Backbone

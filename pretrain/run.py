@@ -377,7 +377,7 @@ def environment(device: Any) -> dict[str, Any]:
         processor = _read_proc("cpuinfo", r"^model name\s*: *(.*?)\s*$")
         name = f"{processor or f'{platform.machine()} CPU'}, {os.cpu_count()} cores"
     changes, peak = _git("status", "--porcelain"), peak_memory_mib(device)
-    libraries = ("torch", "torchvision", "timm", "lightning", "numpy", "pillow")
+    libraries = ("torch", "torchvision", "timm", "lightning-fabric", "numpy", "pillow")
     return {
         "device": name,
         "threads": torch.get_num_threads(),

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
@@ -171,7 +171,7 @@ def _loaders(
     train, val = (
         _in_memory(images, how, reading, fabric)
         if options.cache
-        else Loader(images, **how, **reading)
+        else Loader(images, keep=not how.get("shuffle", False), **how, **reading)
         for images, how in splits
     )
     return train, val

@@ -15,16 +15,16 @@ from pretrain.safe_pickle import damaged, require_file
 def write(path: Path, content: dict[str, Any]) -> None:
     """Save plain values and tensors; equal content gives equal bytes."""
     # a handle, not a name: torch would write the name into the file
-    with atomic(path, _size(content)) as temporary, open(temporary, "wb") as handle:
+    with atomic(path, size_of(content)) as temporary, open(temporary, "wb") as handle:
         torch.save(content, handle)
 
 
-def _size(content: Any) -> int:
-    """Bytes of all tensors."""
+def size_of(content: Any) -> int:
+    """Bytes of all tensors in dicts, lists and tuples."""
     if isinstance(content, torch.Tensor):
         return content.nbytes
     values = content.values() if isinstance(content, dict) else content
-    return sum(map(_size, values)) if isinstance(content, dict | list | tuple) else 0
+    return sum(map(size_of, values)) if isinstance(content, dict | list | tuple) else 0
 
 
 def read(path: Path, part: IO[bytes] | None = None) -> Any:

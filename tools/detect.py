@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     check_ranges("--", options, least_score="[0, 1]", workers="[0, 512]")
 
     from pretrain.training import make_fabric
-    from transfer.detection.inference import detect, find_images, load_detector
+    from transfer.detection.inference import detect, find_images, load_detector, scoring_loader
     from transfer.detection.pictures import draw_image
 
     detector = load_detector(options.detector)
@@ -47,7 +47,8 @@ def main(argv: list[str] | None = None) -> None:
     fabric = make_fabric(options.device)
     model, dataset = detector.model, replace(detector.dataset, max_corrupt=len(records))
     model, classes = fabric.setup(model), detector.classes
-    rows = detect(model, records, classes, dataset, fabric, workers=options.workers)
+    loader = scoring_loader(records, dataset, fabric, workers=options.workers)
+    rows = detect(model, loader, records, classes, fabric)
     write_text(options.out / "detections.json", json.dumps(rows, indent=0) + "\n")
     rows_of: dict[str | int, list[dict[str, Any]]] = {}
     for row in rows:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -66,6 +66,8 @@ class Encoder(nn.Module):
                 )
             self.network = backbone.feature_network([levels[-1].index])
         self.kind = kind
+        # the values of a pixel side by side: faster, other rounding
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.requires_grad_(False)
         self.eval()
 

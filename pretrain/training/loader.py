@@ -12,14 +12,17 @@ from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from pretrain.config import TrainerConfig
 from pretrain.errors import UsageError
 from pretrain.progress import log
+from pretrain.torch_file import size_of
 from pretrain.training.seeds import derive, generator, seed_ambient
+
+_MOST_KEPT = 2**28  # bytes
 
 
 class Samples(Sized, Protocol):
@@ -245,6 +248,7 @@ class Loader(BatchSource):
         max_corrupt: int = 0,
         max_corrupt_option: str = "--dataset.max_corrupt",
         pin_memory: bool | None = None,
+        keep: bool = False,
         **batching: Any,
     ) -> None:
         """Start the processes that read.
@@ -257,10 +261,13 @@ class Loader(BatchSource):
             max_corrupt: samples that may raise UsageError and are then named and left out.
             max_corrupt_option: how a user allows for more, for the message.
             pin_memory: for a GPU; None pins where there is one.
+            keep: epochs are alike, as in scoring: up to 256 MiB of batches are read once.
             batching: see BatchSampler; without shuffle, batch_size is of one process.
         """
         batches = BatchSampler(len(samples), **batching)
         super().__init__(batches, max_corrupt, max_corrupt_option)
+        assert not (keep and batches.shuffle)
+        self._keep, self._kept = keep, list[Any]()
         pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._loader: DataLoader = DataLoader(
             _Seeded(samples, self.batches.seed),
@@ -278,6 +285,10 @@ class Loader(BatchSource):
 
     def read(self) -> Iterator[Any]:
         """See BatchSource."""
+        if self._kept:
+            yield from self._kept
+            return
+        kept, room = list[Any](), _MOST_KEPT if self._keep else 0
         try:
             for batch, corrupt in self._loader:
                 for index, message in corrupt:
@@ -287,6 +298,10 @@ class Loader(BatchSource):
                         count = f"{len(self.corrupt)} of at most {self.max_corrupt}"
                         log(f"left out ({count}): {message}")
                 if batch is not None:
+                    if room > 0 and (room := room - size_of(batch)) > 0:
+                        kept.append(batch)
+                    else:
+                        kept.clear()
                     yield batch
                 elif self.batches.shuffle:
                     raise UsageError(f"a whole batch cannot be read. Its first: {corrupt[0][1]}")
@@ -297,6 +312,9 @@ class Loader(BatchSource):
                 f"a loader process died ({str(error).splitlines()[0]}). The machine may be out of "
                 "memory, or of shared memory (/dev/shm): give fewer workers and resume the run."
             ) from error
+        if kept:
+            self._kept = kept
+            _end_workers(self._loader)
 
 
 class InMemoryLoader(BatchSource):

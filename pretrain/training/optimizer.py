@@ -21,6 +21,7 @@ _CURVES: dict[str, Callable[..., Scheduler]] = {
     "poly": partial(PolyLRScheduler, power=1.0),
     "tanh": TanhLRScheduler,
 }
+_WITH_FUSED_STEP = ("sgd", "momentum", "adam", "adamw")
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -36,6 +37,7 @@ def make_optimizer(
     config: OptimizerConfig,
     batch_size: int,
     lr_of: Callable[[str], float | None] = lambda name: None,
+    fused: bool = False,
 ) -> torch.optim.Optimizer:
     """Make timm's optimizer of all parameters that are trained.
 
@@ -44,6 +46,7 @@ def make_optimizer(
         config: name, peak rate, decay.
         batch_size: samples in a step; scales the rate where lr_batch is given.
         lr_of: a parameter's name -> its own peak rate, or None for config.lr.
+        fused: torch's update in one pass over the weights, where the optimizer has one.
 
     Raises:
         UsageError: no such optimizer, or arguments it does not take.
@@ -67,6 +70,8 @@ def make_optimizer(
         decay = 0.0 if spared else config.weight_decay
         group = {"params": [], "lr": lr, "weight_decay": decay}
         groups.setdefault((lr, decay), group)["params"].append(parameter)
+    own_kind = {"fused", "foreach", "capturable", "differentiable"} & config.args.keys()
+    has_fused = fused and config.name in _WITH_FUSED_STEP and not own_kind
     try:
         return create_optimizer_v2(
             [*groups.values()],
@@ -75,9 +80,21 @@ def make_optimizer(
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             **config.args,
+            **({"fused": True} if has_fused else {}),
         )
     except TypeError as error:
         raise UsageError(f"optimizer.args do not fit {config.name}: {error}") from error
+
+
+def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
+    """Give what an optimizer has loaded the memory layout of its parameters.
+
+    A run may go on in another one; torch's update in one pass reads all as it lies.
+    """
+    for parameter, values in optimizer.state.items():
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def make_lr_scheduler(

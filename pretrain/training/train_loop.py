@@ -30,7 +30,7 @@ from itertools import islice
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from timm.scheduler.scheduler import Scheduler
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
@@ -43,7 +43,7 @@ from pretrain.tensorboard import TensorBoardLog
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
 from pretrain.training.devices import out_of_memory_hint
 from pretrain.training.loader import BatchSource
-from pretrain.training.optimizer import make_lr_scheduler, make_optimizer
+from pretrain.training.optimizer import lay_out_state, make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, seed_ambient
 from pretrain.training.stopping import StopSignal
 
@@ -113,7 +113,9 @@ def make_train_state(
         compiled: parts that torch.compile takes, if not the whole network.
     """
     options, steps = config.optimizer, partial(config.steps, steps_per_epoch)
-    optimizer = make_optimizer(network, options, config.batch_size, lr_of)
+    # on a GPU torch takes its fastest by itself; a scaler and clipping would not go with this
+    fused = fabric.device.type == "cpu" and _scaler(fabric) is None
+    optimizer = make_optimizer(network, options, config.batch_size, lr_of, fused)
     if config.compile:
         for module in compiled or [network]:
             module.compile()
@@ -261,6 +263,7 @@ class TrainLoop:
         for name, part in self._parts.items():
             if name in state:  # a scaler of mixed precision may be new
                 part.load_state_dict(state[name])
+        lay_out_state(self.state.optimizer)
         self.epoch, self.done, self._clock = state["epoch"], state["done"], state["clock"]
         self._started = time.monotonic() - state["seconds"]
         self.loader.corrupt.update(state["corrupt"])
@@ -379,7 +382,7 @@ class TrainLoop:
     @property
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own, by its key in the checkpoint."""
-        state, scaler = self.state, getattr(self.fabric.strategy.precision, "scaler", None)
+        state, scaler = self.state, _scaler(self.fabric)
         parts = {"model": state.model, "optimizer": state.optimizer, **self._extra_state}
         parts |= {} if state.ema is None else {"ema": state.ema.module}
         return parts | ({} if scaler is None else {"scaler": scaler})
@@ -412,6 +415,11 @@ def micro_batches(
         number = place * ranks + rank
         seed_ambient(derive(seed, "step", step, number))
         yield MicroBatch(number, fabric.to_device(batch), place + 1 == len(batches))
+
+
+def _scaler(fabric: Fabric) -> Any:
+    """Of the gradients, with 16-mixed."""
+    return getattr(fabric.strategy.precision, "scaler", None)
 
 
 def _changed(there: Mapping[str, int], here: Mapping[str, int], batch_size: int) -> str:

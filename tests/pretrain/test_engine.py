@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from lightning.fabric import Fabric
-from lightning.fabric.plugins import MixedPrecision
+from lightning_fabric import Fabric
+from lightning_fabric.plugins import MixedPrecision
 
 from pretrain.backbone import Backbone
 from pretrain.config import (

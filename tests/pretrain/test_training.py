@@ -22,9 +22,11 @@ from pretrain.training import (
     from_rank_zero,
     generator,
     make_lr_scheduler,
+    make_optimizer,
     seed_ambient,
 )
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
+from pretrain.training.optimizer import lay_out_state
 
 CPU = torch.device("cpu")
 
@@ -128,6 +130,31 @@ def test_a_broken_sample_leaves_a_batch_its_size_in_training_and_not_in_scoring(
     assert [int(row[0]) for batch in val.epoch(0) for row in batch] == [0, 1, 2, 3, 4, 5, 6, 8, 9]
 
 
+@pytest.mark.parametrize(("room", "readings"), [(2**28, 1), (8 * 4 * 4, 2)])
+def test_batches_of_scoring_are_read_once_where_there_is_room(room, readings, monkeypatch):
+    monkeypatch.setattr("pretrain.training.loader._MOST_KEPT", room)
+    read = []
+
+    class Counted(Noise):
+        def __getitem__(self, index):
+            read.append(index)
+            return super().__getitem__(index)
+
+    loader = Loader(Counted(broken=7), batch_size=4, workers=0, keep=True, max_corrupt=1)
+    first, second = list(loader.epoch(0)), list(loader.epoch(0))
+    assert read == [*range(10)] * readings
+    assert [len(batch) for batch in first] == [4, 3, 2]
+    assert torch.equal(torch.cat(first), torch.cat(second))
+    assert [*loader.corrupt] == [7]
+
+
+def test_kept_batches_need_no_process_any_more():
+    loader = Loader(Noise(), batch_size=4, workers=1, keep=True)
+    batches = torch.cat(list(loader.epoch(0)))
+    assert not loader._loader._iterator._workers[0].is_alive()
+    assert torch.equal(torch.cat(list(loader.epoch(0))), batches)
+
+
 def test_a_batch_of_broken_samples_stops_a_training():
     class Broken(Noise):
         def __getitem__(self, index):
@@ -220,6 +247,59 @@ def rates(kind: str, **options) -> list[float]:
         plan.step_update(step)
         found.append(optimizer.param_groups[0]["lr"])
     return found
+
+
+@pytest.mark.parametrize("name", ["sgd", "momentum", "adam", "adamw"])
+def test_an_update_in_one_pass_is_the_same_but_for_rounding(name):
+    """Also with weights whose memory is not in the order of their shape."""
+    options = OptimizerConfig(name=name, lr=0.1, weight_decay=0.01)
+
+    def weights(fused: bool) -> list[torch.Tensor]:
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 4, 1))
+        network.to(memory_format=torch.channels_last)
+        optimizer = make_optimizer(network, options, 4, fused=fused)
+        assert bool(optimizer.param_groups[0]["fused"]) == fused
+        for _ in range(3):
+            optimizer.zero_grad()
+            network(torch.randn(4, 3, 8, 8)).square().mean().backward()
+            optimizer.step()
+        return list(network.parameters())
+
+    for one, other in zip(weights(True), weights(False), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_run_goes_on_in_another_memory_layout(name):
+    options = OptimizerConfig(name=name, lr=0.1)
+    layouts = torch.contiguous_format, torch.channels_last
+
+    def weights(layouts: tuple[torch.memory_format, ...]) -> torch.Tensor:
+        torch.manual_seed(0)
+        network, kept = torch.nn.Conv2d(4, 4, 3), None
+        for layout in layouts:
+            network.to(memory_format=layout)
+            optimizer = make_optimizer(network, options, 4, fused=True)
+            if kept is not None:
+                optimizer.load_state_dict(kept)
+                lay_out_state(optimizer)
+            for _ in range(2):
+                optimizer.zero_grad()
+                network(torch.randn(4, 4, 8, 8)).square().mean().backward()
+                optimizer.step()
+            kept = optimizer.state_dict()
+        return network.weight
+
+    torch.testing.assert_close(weights(layouts), weights(layouts[:1] * 2), rtol=1e-4, atol=1e-5)
+
+
+def test_a_way_to_update_that_is_asked_for_is_taken():
+    network, args = torch.nn.Linear(2, 2), {"foreach": True}
+    optimizer = make_optimizer(network, OptimizerConfig(name="adamw", args=args), 4, fused=True)
+    assert optimizer.param_groups[0]["foreach"] is True
+    assert not optimizer.param_groups[0]["fused"]
+    make_optimizer(network, OptimizerConfig(name="lamb"), 4, fused=True)  # has none
 
 
 def test_cosine_schedule_by_its_formula():

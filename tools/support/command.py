@@ -255,15 +255,21 @@ def _recipe_keys(recipe: str, known: set[str]) -> Iterable[str]:
     return unknown("", read_yaml(Path(recipe), f"recipe {recipe}"))
 
 
-def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
-    """The message for an option or key that does not exist: its new name, or the nearest."""
+def renamed(name: str) -> str:
+    """The name that an option or key of a recipe has today."""
     section, _, last = name.rpartition(".")
     section = _RENAMED_SECTIONS.get(section, section)
     last = _RENAMED_FIELDS.get(last, last)
-    renamed = _RENAMED.get(name) or (f"{section}.{last}" if section else last)
-    if renamed != name and renamed in known:
-        changed = f" ({_MEANING_CHANGED[renamed]})" if renamed in _MEANING_CHANGED else ""
-        return f"{problem}: it is now {flag}{renamed}{changed}."
+    return _RENAMED.get(name) or (f"{section}.{last}" if section else last)
+
+
+def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
+    """The message for an option or key that does not exist: its new name, or the nearest."""
+    today, last = renamed(name), name.rpartition(".")[2]
+    last = _RENAMED_FIELDS.get(last, last)
+    if today != name and today in known:
+        changed = f" ({_MEANING_CHANGED[today]})" if today in _MEANING_CHANGED else ""
+        return f"{problem}: it is now {flag}{today}{changed}."
     # of another section, or misspelt
     near = [option for option in sorted(known) if option.rpartition(".")[2] == last]
     by_last = {option.rpartition(".")[2]: option for option in sorted(known)}

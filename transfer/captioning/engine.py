@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
@@ -206,7 +206,8 @@ def _captioner(state: TrainState, setup: CaptioningSetup, trains_encoder: bool) 
     if trains_encoder:  # the classifier saw no training, and stays as it was
         encoder = network.encoder.network.state_dict()
         trained = {
-            name.removeprefix("model."): value.cpu().clone() for name, value in encoder.items()
+            name.removeprefix("model."): value.cpu().clone(memory_format=torch.contiguous_format)
+            for name, value in encoder.items()
         }
         assert trained.keys() <= backbone.weights.keys(), trained.keys()
         backbone = replace(backbone, weights={**backbone.weights, **trained})

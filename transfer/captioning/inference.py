@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES, describe_others, list_images

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -141,8 +141,11 @@ def train_classifier(
     # with a test split, the best by val is scored too
     keep = replace(config.checkpoints, best=config.checkpoints.best or has_test)
 
-    def evaluate(network: nn.Module, indices: Indices) -> float:
-        predictions, _ = predict(network, setup, indices, config, fabric)
+    val = scoring_loader(setup, data.val, config, fabric)
+    scored = scoring_loader(setup, data.scored, config, fabric) if has_test else val
+
+    def evaluate(network: nn.Module, loader: Loader, indices: Indices) -> float:
+        predictions = predict(network, loader, fabric)
         return top1(confusion_matrix(predictions, data.labels[indices], len(data.classes)))
 
     # ---- train
@@ -158,7 +161,7 @@ def train_classifier(
                 "lr": state.lr,
                 "loss": loss,
                 "train_top1": 100 * accuracy,
-                "val_top1": evaluate(state.averaged, data.val),
+                "val_top1": evaluate(state.averaged, val, data.val),
                 "images_per_second": round(loop.speed, 1),
             }
             if fabric.is_global_zero:
@@ -177,12 +180,12 @@ def train_classifier(
     # ---- score the last epoch, and the best
     history = fabric.broadcast(run.read_log())
     last, best = history[-1], max(history, key=lambda record: record["val_top1"])
-    predictions, broken = predict(state.averaged, setup, data.scored, config, fabric)
+    predictions = predict(state.averaged, scored, fabric)
     best_top1 = best["val_top1"]
     if has_test:
         network: Any = Backbone.load(run.checkpoint.with_name("best.pth")).build()
         network.to(fabric.device, memory_format=torch.channels_last)
-        best_top1 = evaluate(network, data.scored)
+        best_top1 = evaluate(network, scored, data.scored)
     if fabric.is_global_zero:
         _classifier(state, setup, config, last, fabric).save(run.folder / "classifier.pth")
     metrics = {
@@ -193,7 +196,8 @@ def train_classifier(
         "images_per_second": last["images_per_second"],
         "full_seconds": round(loop.seconds, 1),
     }
-    left_out = {data.names[data.train[index]] for index in loader.corrupt} | broken
+    left_out = {data.names[data.train[index]] for index in loader.corrupt}
+    left_out |= {data.names[data.scored[index]] for index in scored.corrupt}
     return ModeResult.of("full", data, predictions, left_out, metrics)
 
 
@@ -219,34 +223,34 @@ def train_step(
     return optimizer_step(state, fabric, micro_batches, loss_function, step)
 
 
+def scoring_loader(
+    setup: ClassificationSetup, indices: Indices, config: ClassificationConfig, fabric: Fabric
+) -> Loader:
+    """What `predict` reads: the images of a split, each process its share."""
+    return Loader(
+        ImageDataset([setup.data.paths[index] for index in indices], setup.backbone.preprocess()),
+        workers=config.loader.workers,
+        max_corrupt=config.dataset.max_corrupt,
+        keep=True,
+        **scoring_batching(config, fabric),
+    )
+
+
 @torch.inference_mode()
-def predict(
-    network: nn.Module,
-    setup: ClassificationSetup,
-    indices: Indices,
-    config: ClassificationConfig,
-    fabric: Fabric,
-) -> tuple[Indices, set[str]]:
-    """(classes (N,) of images in their order, -1 for one left out; files left out).
+def predict(network: nn.Module, loader: Loader, fabric: Fabric) -> Indices:
+    """The classes (N,) of images in their order, -1 for one left out.
 
     Args:
         network: not wrapped for training: each process sees its share, and knows all in the end.
             Stays in evaluation mode.
-        setup: images and preprocessing.
-        indices: of the images.
-        config: batch size, workers, broken images.
+        loader: see `scoring_loader`; it knows what could not be read.
         fabric: device, precision, processes.
     """
     share_buffers(network, fabric)
-    loader = Loader(
-        ImageDataset([setup.data.paths[index] for index in indices], setup.backbone.preprocess()),
-        workers=config.loader.workers,
-        max_corrupt=config.dataset.max_corrupt,
-        **scoring_batching(config, fabric),
-    )
-    predictions = torch.zeros(len(indices), dtype=torch.int64, device=fabric.device)
+    count = loader.batches.count
+    predictions = torch.zeros(count, dtype=torch.int64, device=fabric.device)
     network.eval()
-    with bar("scoring", len(indices), "images", shown=fabric.is_global_zero) as advance:
+    with bar("scoring", count, "images", shown=fabric.is_global_zero) as advance:
         for positions, images in loader.epoch(0):
             images = images.to(fabric.device, memory_format=torch.channels_last)
             with fabric.autocast():
@@ -255,8 +259,7 @@ def predict(
             advance(len(images) * fabric.world_size)
     loader.share_corrupt()
     everywhere: Any = fabric.all_reduce(predictions, reduce_op="sum")
-    broken = {setup.data.names[indices[position]] for position in loader.corrupt}
-    return np.asarray(everywhere.cpu()) - 1, broken
+    return np.asarray(everywhere.cpu()) - 1
 
 
 def _read_results(run: Run, config: ClassificationConfig) -> dict[str, ModeResult]:

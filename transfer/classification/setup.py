@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 
 from pretrain.backbone import Backbone, classifier_patterns
 from pretrain.data_digest import DataFiles

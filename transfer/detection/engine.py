@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from pretrain.backbone import Backbone
@@ -13,6 +13,7 @@ from pretrain.files import write_text
 from pretrain.progress import log
 from pretrain.run import Result, Run, environment, plain
 from pretrain.training import (
+    Loader,
     MicroBatch,
     TrainLoop,
     TrainState,
@@ -26,7 +27,7 @@ from transfer.detection.average_precision import VocScores
 from transfer.detection.average_precision import evaluate as score
 from transfer.detection.config import DetectionConfig
 from transfer.detection.faster_rcnn import LOSSES
-from transfer.detection.inference import DetectorFile, detect
+from transfer.detection.inference import DetectorFile, detect, scoring_loader
 from transfer.detection.pictures import draw_all
 from transfer.detection.setup import DetectionSetup, build, resolved, setup_training
 
@@ -69,6 +70,13 @@ def finetune(
     score_every = config.steps(len(loader), config.score_every)
     classes = setup.data.train.classes
     detector = DetectorFile(state.averaged, setup.backbone, config, classes)
+    test_images = scoring_loader(
+        setup.data.test.images,
+        config.dataset,
+        fabric,
+        batch_size=scoring_batching(config, fabric)["batch_size"],
+        workers=config.loader.workers,
+    )
 
     # ---- train
     evaluated: tuple[list[dict[str, Any]], VocScores] | None = None
@@ -87,7 +95,7 @@ def finetune(
                 "images_per_second": round(loop.speed, 2),
             }
             if loop.is_due(score_every):
-                evaluated = evaluate(state, setup, config, fabric)
+                evaluated = evaluate(state, setup, test_images, fabric)
                 mean = evaluated[1].mean["voc07"]
                 record |= {key: mean[key] for key in ("AP50", "AP") if mean[key] is not None}
             if fabric.is_global_zero:
@@ -103,7 +111,7 @@ def finetune(
 
     # ---- score, and leave the detector, the pictures and, last, the result
     if evaluated is None:  # stopped after the last epoch
-        evaluated = evaluate(state, setup, config, fabric)
+        evaluated = evaluate(state, setup, test_images, fabric)
     result = None
     if fabric.is_global_zero:
         result = _finish(run, detector, setup, config, fabric, evaluated, loop)
@@ -127,20 +135,13 @@ def train_step(
 
 
 def evaluate(
-    state: TrainState, setup: DetectionSetup, config: DetectionConfig, fabric: Fabric
+    state: TrainState, setup: DetectionSetup, test_images: Loader, fabric: Fabric
 ) -> tuple[list[dict[str, Any]], VocScores]:
     """Detections in the test split (COCO-style results) and their scores, in every process."""
     share_buffers(state.averaged, fabric)
-    detections = detect(
-        state.averaged,
-        setup.data.test.images,
-        setup.data.train.classes,
-        config.dataset,
-        fabric,
-        batch_size=scoring_batching(config, fabric)["batch_size"],
-        workers=config.loader.workers,
-    )
-    return detections, score(setup.data.test, detections)
+    truth, classes = setup.data.test, setup.data.train.classes
+    detections = detect(state.averaged, test_images, truth.images, classes, fabric)
+    return detections, score(truth, detections)
 
 
 def _finish(

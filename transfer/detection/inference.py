@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import nn
 
 from pretrain import torch_file
@@ -115,23 +115,16 @@ def _fields(section: dict[str, Any]) -> dict[str, Any]:
     return {_RENAMED.get(k, k): tuple(v) if isinstance(v, list) else v for k, v in section.items()}
 
 
-@torch.inference_mode()
-def detect(
-    model: nn.Module,
+def scoring_loader(
     records: Sequence[Record],
-    classes: Sequence[str],
     dataset: DatasetConfig,
     fabric: Fabric,
     *,
     batch_size: int = 1,
     workers: int = 0,
-) -> list[dict[str, Any]]:
-    """Detections of every image as a COCO-style results list.
-
-    Boxes are x, y, width, height in pixels of the image on disk, cut at its edges. Every process
-    looks at its share of the images; all of them return the whole list, in order of the records.
-    """
-    loader = Loader(
+) -> Loader:
+    """What `detect` reads: images, each process its share."""
+    return Loader(
         DetectionDataset(records, dataset, train=False),
         batch_size=batch_size,
         workers=workers,
@@ -139,7 +132,30 @@ def detect(
         rank=fabric.global_rank,
         ranks=fabric.world_size,
         max_corrupt=dataset.max_corrupt,
+        keep=True,
     )
+
+
+@torch.inference_mode()
+def detect(
+    model: nn.Module,
+    loader: Loader,
+    records: Sequence[Record],
+    classes: Sequence[str],
+    fabric: Fabric,
+) -> list[dict[str, Any]]:
+    """Detections of every image as a COCO-style results list.
+
+    Boxes are x, y, width, height in pixels of the image on disk, cut at its edges. Every process
+    looks at its share of the images; all of them return the whole list, in order of the records.
+
+    Args:
+        model: the detector.
+        loader: see `scoring_loader`.
+        records: of its images.
+        classes: of the detector.
+        fabric: device, precision, processes.
+    """
     model.eval()
     rows_of: dict[int, list[dict[str, Any]]] = {}
     with bar("scoring", len(records), "images", shown=fabric.is_global_zero) as advance:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric import Fabric
+from lightning_fabric import Fabric
 from torch import nn
 
 from pretrain.backbone import Backbone, Provenance
@@ -133,6 +133,9 @@ def setup_training(
         order=order if config.dataset.aspect_ratio_grouping else None,
         **train_batching(config, fabric),
     )
+    if config.engine == "torchvision" and fabric.device.type == "cpu":
+        # the values of a pixel side by side: faster, other rounding
+        setup.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     inner: Any = getattr(setup.model, "model", setup.model)  # detectron2's is inside of ours
     state = make_train_state(
         setup.model, config, fabric, steps_per_epoch=len(loader), compiled=[inner.backbone]

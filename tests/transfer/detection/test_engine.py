@@ -27,7 +27,7 @@ from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorCo
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, flip
 from transfer.detection.faster_rcnn import LOSSES, Anchors, RoIPooler, build_detector
-from transfer.detection.inference import detect, load_detector
+from transfer.detection.inference import detect, load_detector, scoring_loader
 from transfer.detection.records import Record
 from transfer.detection.setup import build
 from transfer.detection.voc import read_voc
@@ -331,7 +331,8 @@ def test_the_detector_file_finds_the_same(first, worlds, backbone_file):
     _, folder = first
     held = load_detector(folder)
     truth = open_data(worlds["detection"], config(worlds["detection"]).dataset).test
-    rows = detect(held.model, truth.images, held.classes, held.dataset, make_fabric("cpu"))
+    loader = scoring_loader(truth.images, held.dataset, make_fabric("cpu"))
+    rows = detect(held.model, loader, truth.images, held.classes, make_fabric("cpu"))
     wanted = json.loads((folder / "detections.json").read_text())
     assert [row["image_id"] for row in rows] == [row["image_id"] for row in wanted]
     for row, other in zip(rows, wanted, strict=True):
@@ -388,7 +389,8 @@ def test_boxes_come_back_in_pixels_of_the_file(worlds):
     oracle = Oracle()
     oracle.seen = 0
     classes = read_voc(worlds["detection"], "val").classes
-    rows = detect(oracle, records, classes, DatasetConfig(short_side=128), make_fabric("cpu"))
+    loader = scoring_loader(records, DatasetConfig(short_side=128), make_fabric("cpu"))
+    rows = detect(oracle, loader, records, classes, make_fabric("cpu"))
     wanted = [
         (r.image_id, classes[label], box.tolist())
         for r in records
