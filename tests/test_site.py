@@ -15,7 +15,8 @@ ATTRIBUTE = re.compile(r'\b(id|name|src|srcset|href)="([^"]*)"')
 
 def test_the_site_is_complete_and_needs_no_network(tmp_path):
     pytest.importorskip("mkdocstrings_handlers.python", reason="needs cutmix-transfer[docs]")
-    command = [sys.executable, "-m", "mkdocs", "build", "-q", "--strict", "-d", tmp_path]
+    # no --quiet: it would hide warnings from --strict
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "-d", tmp_path]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
