@@ -11,6 +11,7 @@ from pretrain.check_results import CheckResult, counted, decoded, note, ok, wron
 from pretrain.data.cifar import LAYOUTS, find_cifar, open_cifar
 from pretrain.data.folders import is_flat, validation_split
 from pretrain.data.unpack import (
+    TRAIN,
     extract,
     in_threads,
     sync,
@@ -55,6 +56,8 @@ def check_imagenet(root: Path, sample: int) -> Iterator[CheckResult]:
         classes, paths = [*listed.images], listed.paths
         yield counted(len(classes), num_classes, "classes in train")
         yield counted(len(paths), num_train, "images in train")
+        if len(paths) < num_train and (root / TRAIN).is_file():
+            yield note(f"{root / TRAIN} is there: --repair unpacks it where {train} is removed")
         if other := [name for name in classes if not re.fullmatch(r"n\d+", name)]:
             yield note(f"{len(other)} classes are no synsets, such as {other[0]}")
         yield from map(note, listed.notes())

@@ -54,8 +54,9 @@ def open_undivided(root: Path) -> tuple[ImageFiles, ImageFiles] | None:
     Raises:
         UsageError: a class without images, classes named as splits are.
     """
-    if not root.is_dir() or describe(root):
-        return None
+    inner = [path.parent for path in root.glob("*/train")]
+    if not root.is_dir() or any((path / validation_split(path)).is_dir() for path in inner):
+        return None  # a data set lies further down
     listed = list_classes(root)
     if len(listed.images) < 2 or not listed.paths:
         return None

@@ -8,6 +8,7 @@ schema. ImageNet's are words (two classes are "crane"), in the order of the sort
 """
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -35,11 +36,13 @@ def imagenet_classes() -> dict[str, str]:
 
 def find_shards(root: Path) -> dict[str, list[Path]]:
     """The parquet files of train and val below a folder; of test where there are none of val."""
-    shards = dict[str, list[Path]]()
-    for path in sorted(root.glob("**/*.parquet")):
-        parts = path.relative_to(root).parts
-        found = [match[1] for part in parts if (match := _SPLIT.search(part))]
-        if found and not any(part.startswith(".") for part in parts):
+    paths, shards = list[Path](), dict[str, list[Path]]()
+    for top, folders, files in os.walk(root):
+        # neither hidden nor with images
+        folders[:] = [name for name in folders if name[0] != "." and not _SYNSET.fullmatch(name)]
+        paths += [Path(top, name) for name in files if name.endswith(".parquet")]
+    for path in sorted(paths):
+        if found := _SPLIT.findall(path.relative_to(root).as_posix()):
             shards.setdefault(found[-1], []).append(path)
     if "val" in shards:  # ImageNet's test has no labels
         shards.pop("test", None)
@@ -98,7 +101,8 @@ def _image(
 ) -> tuple[str, str, bytes]:
     """A row; see read_shard."""
     content = image.get("bytes") if isinstance(image, dict) else None
-    if not isinstance(content, bytes) or label not in range(len(folders)):
+    is_label = isinstance(label, int) and label in range(len(folders))
+    if not is_label or not isinstance(content, bytes):
         raise UsageError(
             f"{path}, row {row}: its label is {label}, its image {type(content).__name__}; it "
             f"must be a number below {len(folders)} and bytes."

@@ -18,7 +18,7 @@ import re
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from functools import partial
@@ -131,7 +131,7 @@ def _unpack(root: Path, split: str, pieces: list[Piece], undone: list[Piece]) ->
     remove(place.parent)
 
 
-def in_threads(title: str, tasks: list[tuple[Callable[[], None], int]], done: int = 0) -> None:
+def in_threads(title: str, tasks: Sequence[tuple[Callable[[], None], int]], done: int = 0) -> None:
     """Call functions in several threads with a bar; the first error ends it.
 
     Args:

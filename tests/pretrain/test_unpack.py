@@ -146,6 +146,17 @@ def test_the_tree_is_the_one_that_torchvision_makes(archives, tmp_path):
     assert len(open_image_folders(archives, FolderConfig()).paths) == 14
 
 
+def test_the_tool_takes_the_folder_once(archives, capsys):
+    with pytest.raises(UsageError, match="both name a folder"):
+        prepare_data.main(["imagenet", "--check", ".", "--repair", str(archives)])
+    with pytest.raises(SystemExit):  # three classes
+        prepare_data.main(["imagenet", "--check", str(archives), "--repair"])
+    assert tree(archives) == WANTED
+    said = capsys.readouterr().out
+    assert f"ok    {archives / 'train'} unpacked from {unpack.TRAIN}, which can be removed" in said
+    assert f"note  {archives / unpack.TRAIN} is there: --repair unpacks it where" in said
+
+
 def killed(root: Path, at: int) -> bool:
     """Repair in a process that is killed before its change of number `at` to the disk."""
     if process := os.fork():
