@@ -17,6 +17,7 @@ from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
 from tests.tools.test_tools import call, demo, fails
 from tools.support import prove_resume
+from tools.support.benchmarks.trees import update_recipe
 from tools.support.training import _run_folder
 
 
@@ -279,10 +280,30 @@ def test_the_benchmark_of_pretraining_runs(worlds):
         assert words in done.stdout, words
 
 
+def test_recipes_of_another_checkout_are_brought_up_to_date():
+    before = {
+        "name": "demo_tiny",
+        "images": {"short_side": 96},
+        "detector": {"anchor_sides": [15, 30], "rois": 64},
+        "solver": {"optimizer": "adamw", "lr": 1e-3, "clip": 10, "warmup_epochs": 0.3},
+        "workers": 1,
+    }
+    today = {
+        "name": "demo_tiny",
+        "dataset": {"short_side": 96},
+        "detector": {"anchor_sizes": [15, 30], "rois": 64},
+        "optimizer": {"name": "adamw", "lr": 1e-3, "clip_norm": 10, "warmup": 0.3},
+        "loader": {"workers": 1},
+    }
+    assert update_recipe(before) == today
+    assert update_recipe(today) == today
+
+
 def test_benchmarks_are_listed(capsys):
     assert "pretrain" in call("bench").stdout
     fails("bench", "speed", capsys=capsys, said="there is no benchmark 'speed'; there are")
     fails("bench", "pretrain", "--images", "nowhere", capsys=capsys, said="no folder nowhere")
+    fails("bench", "trees", "--other", "nowhere", capsys=capsys, said="nowhere is no checkout")
 
 
 def test_the_demo_s_backbone_opens_in_plain_torch(trained):
