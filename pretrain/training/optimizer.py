@@ -22,6 +22,7 @@ _CURVES: dict[str, Callable[..., Scheduler]] = {
     "tanh": TanhLRScheduler,
 }
 _WITH_FUSED_STEP = ("sgd", "momentum", "adam", "adamw")
+_OTHER_STEPS = {"fused", "foreach", "capturable", "differentiable"}
 _NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -70,8 +71,9 @@ def make_optimizer(
         decay = 0.0 if spared else config.weight_decay
         group = {"params": [], "lr": lr, "weight_decay": decay}
         groups.setdefault((lr, decay), group)["params"].append(parameter)
-    own_kind = {"fused", "foreach", "capturable", "differentiable"} & config.args.keys()
-    has_fused = fused and config.name in _WITH_FUSED_STEP and not own_kind
+    args: dict[str, Any] = dict(config.args)
+    if fused and config.name in _WITH_FUSED_STEP and not _OTHER_STEPS & args.keys():
+        args["fused"] = True
     try:
         return create_optimizer_v2(
             [*groups.values()],
@@ -79,8 +81,7 @@ def make_optimizer(
             lr=config.lr * scale,
             momentum=config.momentum,
             weight_decay=config.weight_decay,
-            **config.args,
-            **({"fused": True} if has_fused else {}),
+            **args,
         )
     except TypeError as error:
         raise UsageError(f"optimizer.args do not fit {config.name}: {error}") from error
