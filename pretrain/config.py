@@ -191,8 +191,9 @@ class DatasetConfig:
     """Side of the network's input in pixels."""
     crop_pct: float = 0.875
     """Evaluation resizes the short side to image_size / crop_pct and crops the centre."""
-    crop: Literal["resized", "padded"] = "resized"
-    """Training crop: RandomResizedCrop, or (CIFAR) a crop of the image padded by an eighth."""
+    crop: Literal["resized", "padded", "whole"] = "resized"
+    """Training crop: RandomResizedCrop, (CIFAR) a crop of the image padded by an eighth, or none:
+    the whole image, its short side cut from the centre."""
     min_scale: float = 0.08
     """Smallest share of the area that a resized crop shows."""
     flip: float = 0.5
@@ -206,7 +207,8 @@ class DatasetConfig:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     """RGB, of pixels in [0, 1]."""
     cache: bool = False
-    """Decode every image once and keep it in memory, on a GPU where it has room (padded crops)."""
+    """Decode every image once and keep it in memory, on a GPU where it has room (padded or
+    no crops)."""
     max_corrupt: int = 0
     """Images that cannot be decoded are named and left out, up to so many; then the run stops."""
 
@@ -215,10 +217,10 @@ class DatasetConfig:
         check_ranges("dataset", self, image_size="[8, 8192]", max_corrupt=">= 0", lighting=">= 0")
         check_ranges("dataset", self, crop_pct="(0, 1]", min_scale="(0, 1]")
         check_ranges("dataset", self, flip="[0, 1]", color_jitter="[0, 1]")
-        if self.cache and self.crop != "padded":
+        if self.cache and self.crop == "resized":
             raise UsageError(
-                "dataset.cache keeps images of one size, so it needs dataset.crop: padded; resized "
-                "crops are cut from the whole image anew in each epoch"
+                "dataset.cache keeps images of one size, so it needs dataset.crop: padded, or "
+                "whole; resized crops are cut from the whole image anew in each epoch"
             )
 
 
@@ -292,6 +294,9 @@ class PretrainConfig(TrainerConfig):
     model: ModelConfig = field(default_factory=ModelConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
     label_smoothing: float = 0.0
+    score_every: Duration = 1.0
+    """Score the validation images each time so much has been trained (at the end of the epoch in
+    which it falls); 0 only at the end."""
     channels_last: bool = True
     """Memory layout of images and weights: faster, other rounding."""
     sync_batch_norm: bool = False
@@ -300,4 +305,5 @@ class PretrainConfig(TrainerConfig):
     def __post_init__(self) -> None:
         """Refuse what no target allows."""
         super().__post_init__()
+        parse_duration("score_every", self.score_every)
         check_ranges("", self, label_smoothing="[0, 1)")

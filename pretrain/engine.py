@@ -66,6 +66,7 @@ def pretrain(
         run, fabric, state, loaders.train, config, num_metrics=2, stop_after=stop_after
     )
     loop.resume()
+    score_every = config.steps(len(loaders.train), config.score_every)
 
     # ---- train
     samples = f"images of {config.dataset.image_size} pixels"
@@ -84,18 +85,21 @@ def pretrain(
                 "lr": state.lr,
                 "train_loss": loss,
                 "train_accuracy": 100 * accuracy,
-                **evaluate(state, loaders, setup, fabric),
                 "images_per_second": round(loop.speed, 1),
             }
+            if loop.is_due(score_every):
+                record |= evaluate(state, loaders, setup, fabric)
             if fabric.is_global_zero:
-                is_best = run.is_best("top1", record["top1"])
-                facts = {"epoch": epoch + 1, "top1": record["top1"]}
+                top1 = record.get("top1")
+                is_best = top1 is not None and run.is_best("top1", top1)
+                facts = {"epoch": epoch + 1, "top1": top1}
                 make = partial(_backbone, state, setup, config, facts, fabric)
                 save_epoch(run, config.checkpoints, epoch + 1, is_best, make)
                 log(
                     f"epoch {epoch + 1}/{loop.num_epochs}  loss {loss:.3f}  accuracy on mixed "
-                    f"labels {100 * accuracy:.1f} %  validation top-1 {record['top1']:.2f} %  "
-                    f"{loop.speed:.0f} images/s"
+                    f"labels {100 * accuracy:.1f} %  "
+                    + (f"validation top-1 {top1:.2f} %  " if top1 is not None else "")
+                    + f"{loop.speed:.0f} images/s"
                 )
             loop.finish_epoch(record)
             loop.checkpoint()
@@ -105,7 +109,8 @@ def pretrain(
     result = None
     if fabric.is_global_zero:
         history = run.read_log()
-        last, best = history[-1], max(history, key=lambda record: record["top1"])
+        scored = [record for record in history if "top1" in record]
+        last, best = history[-1], max(scored, key=lambda record: record["top1"])
         backbone = _backbone(state, setup, config, last, fabric)
         result = Result(
             task="pretrain",

@@ -52,8 +52,8 @@ def draw_curves(log: Sequence[dict[str, Any]], mixing: str, path: Path) -> None:
         (right, "accuracy, %", "train_accuracy", f"training{suffix}"),
         (right, "accuracy, %", "top1", "validation"),
     ):
-        values = [record[key] for record in log]
-        axes.plot([record["epoch"] for record in log], values, ".-", label=label)
+        points = {record["epoch"]: record[key] for record in log if key in record}
+        axes.plot([*points], [*points.values()], ".-", label=label)
         axes.set_xlabel("epoch")
         axes.set_title(title, fontsize=10)
         axes.grid(visible=True, alpha=0.3)

@@ -155,7 +155,8 @@ def _loaders(
 ) -> tuple[Loader | InMemoryLoader, Loader | InMemoryLoader]:
     """Training and validation; each process its share of both."""
     options, size = config.dataset, config.dataset.image_size
-    crop = Square(size) if options.crop == "padded" else RandomResizedCrop(size, options.min_scale)
+    resized = options.crop == "resized"
+    crop = RandomResizedCrop(size, options.min_scale) if resized else Square(size)
     val_crop = centre_crop(size, options.crop_pct)
     splits = (
         (Transformed(setup.data.train, crop), train_batching(config, fabric)),
