@@ -341,6 +341,7 @@ def test_a_full_disk_is_a_message(name, given, on, tmp_path, monkeypatch, full):
         pytest.skip("--full runs all tools")
     # a download is written to the cache, which is not looked at otherwise
     monkeypatch.setenv("XDG_CACHE_HOME", "out" if name == "download" else str(tmp_path / "cache"))
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # archives by one thread, as Disk is
 
     def new(folder: str) -> None:
         (tmp_path / folder).mkdir()

@@ -69,7 +69,7 @@ def main(argv: list[str] | None = None) -> None:
             raise UsageError("--check and --repair both name a folder: give one, `--repair DIR`.")
         options.check = options.repair
     if (options.check is None) == (options.data is None):
-        both = "--check or --repair DIR looks at a data set, --data DIR writes what it lacks"
+        both = "--check DIR looks at a data set, --data DIR writes what it lacks"
         raise UsageError(f"{both}: give one of them.")
     root = options.check or options.data
     if not root.is_dir():
