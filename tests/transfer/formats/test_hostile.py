@@ -295,6 +295,7 @@ def peak_kib() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
+@pytest.mark.filterwarnings("ignore:.*sparse")  # some variants hold a sparse tensor
 def test_every_variant_ends_in_one_message(net, tmp_path, capsys):
     """Either a message, or (a flipped bit inside a weight) a backbone whose numbers are numbers."""
     mark = tmp_path / "code was run"
