@@ -139,7 +139,8 @@ GRIDS = {
 
 _IMAGES = {"train": 5000, "val": 1000, "size": 64}
 _FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1, "largest": 0.2}
-_HIDDEN = {"occlusion": 0.5}
+_HIDDEN = {"occlusion": 0.3}
+_LARGE = {"smallest": 0.2, "largest": 0.4}
 
 PRETRAIN = Task(
     name="pretrain",
@@ -155,7 +156,7 @@ PRETRAIN = Task(
         grids={
             "hard": GridPart("grid_hard", {**_IMAGES, **_HIDDEN, "train": 500}, 60),
             "easy": GridPart("grid", _IMAGES, 60),
-            "quick": GridPart("quick", {"train": 600, "val": 200, "size": 32}, 10),
+            "quick": GridPart("quick", {"train": 800, "val": 200, "size": 32, **_LARGE}, 10),
         },
     ),
     pictures=(
@@ -191,7 +192,9 @@ TASKS: tuple[Task, ...] = (
             grids={
                 "hard": GridPart("grid", {**_FEW_IMAGES, **_HIDDEN}, 12),
                 "easy": GridPart("grid", _FEW_IMAGES, 12),
-                "quick": GridPart("quick", {"train": 100, "val": 100, "size": 32, "seed": 1}, 4),
+                "quick": GridPart(
+                    "quick", {"train": 100, "val": 100, "size": 32, "seed": 1, **_LARGE}, 3
+                ),
             },
         ),
         pictures=(
@@ -225,7 +228,7 @@ TASKS: tuple[Task, ...] = (
             grids={
                 "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 40),
                 "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 40),
-                "quick": GridPart("quick", {"train": 60, "val": 30, "size": 64}, 8),
+                "quick": GridPart("quick", {"train": 100, "val": 40, "size": 64, **_LARGE}, 8),
             },
         ),
         pictures=(
@@ -264,7 +267,7 @@ TASKS: tuple[Task, ...] = (
             grids={
                 "hard": GridPart("grid", {"train": 1500, "val": 300, "size": 96, **_HIDDEN}, 20),
                 "easy": GridPart("grid", {"train": 1500, "val": 300, "size": 96}, 20),
-                "quick": GridPart("quick", {"train": 200, "val": 60, "size": 64}, 6),
+                "quick": GridPart("quick", {"train": 300, "val": 60, "size": 64, **_LARGE}, 6),
             },
         ),
         examples=Examples(
