@@ -193,7 +193,7 @@ def copy(world: str, worlds) -> None:
         ("pretrain", lambda w: draw_folders(64, SYNSETS[:200]), "_cutmix.yaml: Tiny ImageNet",
          {"name": "tinyimagenet_resnet18_cutmix", "batch_size": 100}),
         ("pretrain", lambda w: copy("classification", w),
-         "cutmix.yaml fitted: 60 images of 32 pixels (median short side); resnet18_cifar at 32 "
+         "cutmix.yaml fitted: 60 images of 32 pixels (median short side); resnet18_cifar, at 32 "
          "pixels; 1,000 epochs, 60,000 images seen, batch 8; learning rate 0.00625 (0.1 for 128)",
          {"name": "resnet18_cifar_fitted", "epochs": 1000, "batch_size": 8}),
         ("finetune_cls", lambda w: copy("classification", w), "finetune.yaml fitted: 60 images",

@@ -137,8 +137,8 @@ def _pretraining(data: DataSummary, machine: Machine, given: Mapping[str, Any]) 
     else:
         like, arch = "imagenet_resnet50_cutmix", "resnet50" if images >= _MANY else "resnet18"
         fits = side // 32 * 32
-    arch = given.get("model.arch", arch)
-    own, is_fixed = _input_size(arch) if side >= 96 or "model.arch" in given else (fits, False)
+    arch, own_arch = given.get("model.arch", arch), "model.arch" in given
+    own, is_fixed = _input_size(arch) if side >= 96 or own_arch else (fits, False)
     size = own if is_fixed else min(fits, own)
     lengths, reasons = _fit(
         f"pretrain/{like}", images, machine, given, seen=(1e6, 384e6), most=1000
@@ -154,8 +154,10 @@ def _pretraining(data: DataSummary, machine: Machine, given: Mapping[str, Any]) 
     if side < 64:
         changes["dataset.cache"] = 3 * size**2 * images < _CACHE
     first = f"{images:,} images of {side} pixels (median short side)"
-    reasons = [first, f"{arch} at {size} pixels", *reasons]
-    if arch == "resnet18":
+    is_light = arch == "resnet18"
+    few = f", as for less than {_MANY:,} images" if is_light and not own_arch else ""
+    reasons = [first, f"{arch}{few}, at {size} pixels", *reasons]
+    if is_light:
         changes["mixing.probability"] = 0.5
         reasons.append("CutMix on half of the batches, as its authors for light networks")
     return like, changes, reasons
@@ -175,7 +177,7 @@ def _classification(data: DataSummary, machine: Machine, given: Mapping[str, Any
 
 def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
     images, changes = data.num_images, dict[str, Any]()
-    reasons = [f"{data.layout}, {images:,} images, detectron2's ResNet-50 FPN recipe"]
+    reasons = [f"{data.layout}, {images:,} images, detectron2's FPN recipe"]
     batch = given.get("batch_size", 16)
     if data.splits != _VOC_SPLITS or {"epochs", "duration", "batch_size"} & given.keys():
         batch = given.get("batch_size") or _batch(16, 1, images, machine)
@@ -355,7 +357,7 @@ def _objects(root: Path, dataset: Any) -> DataSummary:
     from transfer.detection.data import open_data, reader_of
 
     is_coco = reader_of(root) is coco.read_coco
-    splits = dataset.train, dataset.test
+    splits: tuple[str | None, ...] = (dataset.train, dataset.test)
     if not is_coco and splits == (None, None):  # a folder of years, as one data set
         names = voc_layout.list_splits(root)
         years = [
