@@ -54,13 +54,16 @@ def plan(
     """
     loaded = [load(name) for name in backbones]
     names = labels(backbones, [backbone.fingerprint() for backbone in loaded])
-    jobs, setups = list[Job](), dict[str, Any]()
+    jobs, setups, notes = list[Job](), dict[str, Any](), list[str]()
     for name in tasks:
         kind = task.by_name(name)
         form, choice = task.load(kind.config), None
         if name in data and name not in recipes and name in recipe_choice.TASKS:
-            choice = recipe_choice.choose_for(name, Path(data[name]), form().dataset)
-            log(f"note: {name}: {choice}")
+            try:
+                choice = recipe_choice.choose_for(name, Path(data[name]), form().dataset)
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from error
+            notes.append(f"note: {name}: {choice}")
         demo = ROOT / "configs" / name / "demo.yaml"
         recipe = choice.path if choice else Path(recipes.get(name, demo))
         config = load_config(form, recipe, choice.words if choice else ())
@@ -92,9 +95,11 @@ def plan(
                 for key, value in _leaves(values):
                     if key in ("backbone", "data", "seed") or value != as_written.get(key):
                         options += recipe_choice.option_words(key, value)
-                facts = {"backbone": backbone.describe(), "config": values}
+                facts: dict[str, Any] = {"backbone": backbone.describe(), "config": values}
                 jobs.append(Job(task=name, name=label, seed=seed, options=tuple(options), **facts))
     known = {name: _known_data(setup) for name, setup in setups.items()}
+    for note in notes:
+        log(note)
     return order(replace(job, **known[job.task]) for job in jobs)
 
 
