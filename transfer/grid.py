@@ -236,7 +236,7 @@ def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float
         if status.result is not None:
             seconds[status.job.task].append(status.seconds or status.result.seconds)
     took = {task: mean(values) for task, values in seconds.items()}
-    ratios = [took[task] / expected[task] for task in took if expected[task]]
+    ratios = [mine / theirs for task, mine in took.items() if (theirs := expected[task])]
     pace = mean(ratios) if ratios else 1.0
     left = []
     for status in statuses:
