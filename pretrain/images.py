@@ -308,7 +308,7 @@ def _decoder() -> Callable[[bytearray], Tensor] | None:
     if by_torchvision and release < [0, 29]:
         return by_torchvision
     try:
-        from torchcodec.decoders import decode_image
+        from torchcodec.decoders import decode_image  # type: ignore[attr-defined]
     except (ImportError, RuntimeError, OSError):  # not installed, or built for another torch
         return by_torchvision
     return lambda content: decode_image(_tensor(_without_exif(content)))
