@@ -131,16 +131,20 @@ class Task:
 
 
 GRIDS = {
-    "hard": "Hard shapes: few training images seen many times, objects partly hidden.",
-    "easy": "Easy shapes: many training images seen a few times, objects whole.",
+    "hard": "Hard shapes: pretraining on 1,000 images of large shapes, each seen 40 times and never "
+    "cropped; in the transfers a fifth of each object is hidden.",
+    "easy": "Easy shapes: pretraining on 5,000 images of shapes of many sizes, each seen 10 times; "
+    "in the transfers the objects are whole.",
     "quick": "A quick look: the whole chain on very little; its figures say that it works.",
 }
 """The embedded grids, and what is said of each beside its table."""
 
 _IMAGES = {"train": 5000, "val": 1000, "size": 64}
 _FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1, "largest": 0.2}
-_HIDDEN = {"occlusion": 0.3}
+_HIDDEN = {"occlusion": 0.2}
+_SMALL = {"smallest": 0.14, "largest": 0.24}
 _LARGE = {"smallest": 0.2, "largest": 0.4}
+_LARGEST = {"smallest": 0.28, "largest": 0.42}
 
 PRETRAIN = Task(
     name="pretrain",
@@ -154,8 +158,8 @@ PRETRAIN = Task(
         "pretrain.synthetic:classification",
         tool=_IMAGES,
         grids={
-            "hard": GridPart("grid_hard", {**_IMAGES, **_HIDDEN, "train": 500}, 60),
-            "easy": GridPart("grid", _IMAGES, 60),
+            "hard": GridPart("grid_hard", {**_IMAGES, "train": 1000, **_LARGEST}, 35),
+            "easy": GridPart("grid", _IMAGES, 90),
             "quick": GridPart("quick", {"train": 800, "val": 200, "size": 32, **_LARGE}, 10),
         },
     ),
@@ -190,8 +194,8 @@ TASKS: tuple[Task, ...] = (
             "pretrain.synthetic:classification",
             tool=_FEW_IMAGES,
             grids={
-                "hard": GridPart("grid", {**_FEW_IMAGES, **_HIDDEN}, 12),
-                "easy": GridPart("grid", _FEW_IMAGES, 12),
+                "hard": GridPart("grid", {**_FEW_IMAGES, **_HIDDEN, **_SMALL}, 10),
+                "easy": GridPart("grid", _FEW_IMAGES, 10),
                 "quick": GridPart(
                     "quick", {"train": 100, "val": 100, "size": 32, "seed": 1, **_LARGE}, 3
                 ),
@@ -226,8 +230,8 @@ TASKS: tuple[Task, ...] = (
             "pretrain.synthetic:detection",
             tool={"train": 1000, "val": 300, "size": 128},
             grids={
-                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 40),
-                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 40),
+                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 55),
+                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 55),
                 "quick": GridPart("quick", {"train": 100, "val": 40, "size": 64, **_LARGE}, 8),
             },
         ),
@@ -265,8 +269,8 @@ TASKS: tuple[Task, ...] = (
             draw="pretrain.synthetic:captions",
             tool={"train": 4000, "val": 500, "size": 96},
             grids={
-                "hard": GridPart("grid", {"train": 1500, "val": 300, "size": 96, **_HIDDEN}, 20),
-                "easy": GridPart("grid", {"train": 1500, "val": 300, "size": 96}, 20),
+                "hard": GridPart("grid", {"train": 1500, "val": 300, "size": 96, **_HIDDEN}, 50),
+                "easy": GridPart("grid", {"train": 1500, "val": 300, "size": 96}, 50),
                 "quick": GridPart("quick", {"train": 300, "val": 60, "size": 64, **_LARGE}, 6),
             },
         ),
