@@ -8,6 +8,7 @@ to process `rank` as its `part`. So two processes with B see what one sees that 
 import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence, Sized
+from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, Protocol
 
@@ -269,6 +270,7 @@ class Loader(BatchSource):
         assert not (keep and batches.shuffle)
         self._keep, self._kept = keep, list[Any]()
         pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
+        self._is_shared = workers > 0 and not pinned
         self._loader: DataLoader = DataLoader(
             _Seeded(samples, self.batches.seed),
             batch_sampler=self.batches,
@@ -299,7 +301,8 @@ class Loader(BatchSource):
                         log(f"left out ({count}): {message}")
                 if batch is not None:
                     if room > 0 and (room := room - size_of(batch)) > 0:
-                        kept.append(batch)
+                        # a worker's tensor holds two open files, and its share of /dev/shm
+                        kept.append(deepcopy(batch) if self._is_shared else batch)
                     else:
                         kept.clear()
                     yield batch

@@ -152,7 +152,9 @@ def test_kept_batches_need_no_process_any_more():
     loader = Loader(Noise(), batch_size=4, workers=1, keep=True)
     batches = torch.cat(list(loader.epoch(0)))
     assert not loader._loader._iterator._workers[0].is_alive()
-    assert torch.equal(torch.cat(list(loader.epoch(0))), batches)
+    kept = list(loader.epoch(0))
+    assert torch.equal(torch.cat(kept), batches)
+    assert not any(batch.is_shared() for batch in kept)  # each would hold two open files
 
 
 def test_a_batch_of_broken_samples_stops_a_training():
