@@ -20,6 +20,7 @@ from pretrain.run import CHANGEABLE, Result, Run
 from transfer import task
 from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.examples import write_examples
+from transfer.grid import write_grid
 from transfer.report import (
     paper,
     read_runs,
@@ -28,6 +29,7 @@ from transfer.report import (
     tabulate,
     to_html,
     to_markdown,
+    words,
 )
 from transfer.report.charts import forests
 from transfer.report.expectations import compare, read_expected
@@ -198,6 +200,54 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         [0.3, 10.3, 100.3], [0.1, 10.1, 100.1]
     )  # 0.2, but for the last bits
     assert (round(rounded.mean, 9), rounded.p) == (0.2, None)
+
+
+def test_what_is_shown_is_said_in_a_sentence():
+    """One pair and two show nothing; of three, those whose interval does not hold zero."""
+
+    def said(runs: list[Result], about: tuple[str, ...] = ()) -> list[str]:
+        found = replace(run_set(*runs), about=about)
+        table = tabulate(found)
+        html = to_html(table, found)
+        texts = to_markdown(table, found).split("\n\n|")[0].replace("  \n", "\n").splitlines()
+        assert all(f"<p>{text}</p>" in html for text in words.verdicts(table))
+        return texts
+
+    values = {0: (70, 73.0), 1: (71, 74.1), 2: (72, 74.9)}
+    pairs = [
+        result("pretrain", method, seed, pair[method == "cutmix"])
+        for seed, pair in values.items()
+        for method in ("none", "cutmix")
+    ]
+    assert said(pairs[:2]) == [
+        "cutmix - none, 1 pair: no difference can be shown by fewer than 3 pairs."
+    ]
+    assert said(pairs[:4])[0].startswith("cutmix - none, 2 pairs: no difference can be shown")
+    (text,) = said(pairs)
+    half = np.std([3, 3.1, 2.9], ddof=1) / 3**0.5 * stats.t.ppf(0.975, 2)
+    assert text == (
+        "cutmix - none, 3 pairs: shown in 2 of 2 metrics: pretrain top-1 %, last +3.0 ± "
+        f"{half:.1f}; pretrain top-1 %, best +3.0 ± {half:.1f}."
+    )
+    equal = [replace(run, metrics=dict.fromkeys(run.metrics, 70.0 + run.seed)) for run in pairs]
+    uneven = [*equal[:-1], replace(equal[-1], metrics=dict.fromkeys(equal[-1].metrics, 71.0))]
+    assert said(uneven) == [
+        "cutmix - none, 3 pairs: no difference is shown: all 2 intervals hold zero."
+    ]
+    assert said(pairs[:2], ("A <b> of *stars*",))[0] == r"A \<b\> of \*stars\*"
+
+
+def test_what_a_grid_says_of_itself_is_read(tmp_path):
+    write_grid([], tmp_path, "few <images>")
+    (tmp_path / "run").mkdir()
+    Run(tmp_path / "run").finish(result("pretrain", "none", 0, 1.0))
+    found = read_runs(tmp_path)
+    assert found.about == ("few <images>",)
+    assert "<p>few &lt;images&gt;</p>" in to_html(tabulate(found), found)
+    content = json.loads((tmp_path / "grid.json").read_text())
+    (tmp_path / "grid.json").write_text(json.dumps({**content, "about": 3}))
+    assert read_runs(tmp_path).about == ()
+    assert "about" in read_runs(tmp_path).complaints[0]
 
 
 @pytest.mark.parametrize(
@@ -711,7 +761,7 @@ def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, 
     assert "50.5 ± 0.7 (n=2)" in texts["report.md"]
     assert "*+12.5 ± " in texts["report.md"]
     assert "juggling,r," in texts["cells.csv"]
-    for words in (
+    for part in (
         '<option value="juggling">',
         "catches over time over epochs",
         '<section id="balls"',
@@ -719,7 +769,7 @@ def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, 
         "Throws side by side",
         "cutmix caught it",
     ):
-        assert words in texts["report.html"], words
+        assert part in texts["report.html"], part
     file = tmp_path / "expected.yaml"
     file.write_text(
         "rows: [{task: juggling, method: none, metric: catches, value: 50.5, tolerance: 0.1}]"
