@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from pretrain.config import LoaderConfig, PretrainConfig
+from pretrain.config import LoaderConfig, ModelConfig, PretrainConfig
 from pretrain.projection import Projection, Rehearsal, project
 from pretrain.run import plain
 from pretrain.training import make_fabric
@@ -363,3 +363,17 @@ def test_every_trainer_can_be_rehearsed(name, trained, scored, worlds, backbone,
     assert (run.seconds > 0) == (name != "detection")
     assert project(run, fabric, 0.0).hours > 0
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("score_every", "scorings"), [(1, 4), (2, 2), (3, 2), (0, 1)])
+def test_a_pretraining_is_rehearsed_with_the_scorings_that_it_has(score_every, scorings, worlds):
+    from pretrain.setup import build
+    from tools.support.rehearsal import rehearse
+
+    config = PretrainConfig(
+        data=str(worlds["classification"]), model=ModelConfig(arch="resnet10t"), epochs=4,
+        batch_size=8, score_every=score_every, loader=LoaderConfig(workers=0),
+    )  # fmt: skip
+    setup = build(config)
+    run = rehearse("pretrain", setup, config, make_fabric("cpu"))
+    assert run.scored == scorings * len(setup.data.val)

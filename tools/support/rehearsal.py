@@ -52,6 +52,12 @@ def _length(samples: int, config: Any, fabric: Fabric) -> tuple[int, int]:
     return total, -(-total // a_epoch)
 
 
+def _scorings(setup: Any, config: Any, steps: int, epochs: int) -> int:
+    """How often a run with `score_every` is scored."""
+    period = config.steps(setup.steps_per_epoch, config.score_every)
+    return min(epochs, -(-steps // period)) if period else 1
+
+
 def _pretraining(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehearsal:
     from pretrain.engine import train_step
     from pretrain.setup import setup_training
@@ -60,12 +66,13 @@ def _pretraining(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehe
     state, loaders = setup_training(setup, measured, fabric)
     state.model.train()
     networks = 1 if state.ema is None else 2
+    scorings = _scorings(setup, config, total, epochs)
     return Rehearsal(
         config=measured,
         loader=loaders.train,
         train_step=partial(train_step, state, loaders, setup, measured, fabric),
         trained=total * config.batch_size,
-        scored=networks * len(setup.data.val) * epochs,
+        scored=networks * len(setup.data.val) * scorings,
         samples=f"images of {config.dataset.image_size} pixels",
     )
 
@@ -98,14 +105,12 @@ def _detection(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehear
     total, epochs = _length(len(setup.data.train), config, fabric)
     state, loader = setup_training(setup, measured, fabric)
     state.model.train()
-    period = config.steps(setup.steps_per_epoch, config.score_every)
-    scorings = min(epochs, -(-total // period)) if period else 1
     return Rehearsal(
         config=measured,
         loader=loader,
         train_step=partial(train_step, state, fabric),
         trained=total * config.batch_size,
-        scored=scorings * len(setup.data.test),
+        scored=_scorings(setup, config, total, epochs) * len(setup.data.test),
     )
 
 
