@@ -184,7 +184,7 @@ class DatasetConfig:
     train: str = "train"
     """Folder of the training images, a folder of images for each class."""
     val: str | None = None
-    """Folder of the validation images; null takes `val` or else `test`."""
+    """Folder of the validation images; null takes `val`, `valid`, `validation` or else `test`."""
     val_labels: str | None = None
     """Labels of a validation folder without class folders; null looks for the known files."""
     image_size: int = 224

@@ -332,6 +332,7 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     """
     if isinstance(left, dict) and isinstance(right, dict):
         added = {key: value for section in _ADDED.values() for key, value in section.items()}
+        added["score_every"] = 1.0  # of pretraining
         lines = []
         for key in sorted({*left, *right}, key=str):
             there, here = (side.get(key, added.get(key)) for side in (left, right))

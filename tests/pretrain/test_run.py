@@ -12,6 +12,7 @@ import torch
 
 from pretrain import files
 from pretrain.backbone import recipe_hash
+from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
 from pretrain.files import atomic, write_text
 from pretrain.run import Result, Run, environment, other_run, peak_resident_mib, plain
@@ -210,6 +211,13 @@ def test_results_and_recipe_hashes_of_before_are_read_as_they_were():
         if content["format"] == "result/1":
             assert result.backbone["method"] == content["backbone"]["arm"]
             assert recipe_hash(result.config) == expected
+
+
+def test_a_pretraining_of_before_scored_after_each_epoch():
+    today = plain(PretrainConfig())
+    before = {key: value for key, value in today.items() if key != "score_every"}
+    assert other_run(before, today) == []
+    assert other_run(before, {**today, "score_every": 5}) == ["score_every: 1.0 there, 5 here"]
 
 
 @pytest.mark.parametrize("task", ["detection", "captioning"])
