@@ -217,7 +217,7 @@ def test_a_forked_job_is_what_python_would_run(tmp_path):
     """Arguments, exit code, output, session, end; a signal reaches it; it outlives the server."""
     tool, log = tmp_path / "tool.py", tmp_path / "log"
     tool.write_text(SCRIPT)
-    server = JobServer(modules=())
+    server = JobServer(modules=["this"])  # which prints
     launch = partial(launch_here, server=server)
     words = [sys.executable, str(tool)]
     assert launch([*words, "0", "a b"], log, 0, []) == 0
@@ -236,7 +236,7 @@ def test_a_forked_job_is_what_python_would_run(tmp_path):
     os.kill(last.pid, 0)
     os.kill(last.pid, signal.SIGKILL)
     server = JobServer(modules=["no_such_module"])
-    with pytest.raises(OSError, match=r"the process that starts the jobs has ended|Broken pipe"):
+    with pytest.raises(OSError, match="the process that starts the jobs has ended"):
         server.start([str(tool), "0"], log, "1")
     server.close()
 

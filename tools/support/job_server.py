@@ -62,7 +62,8 @@ class JobServer:
         assert to is not None
         assert back is not None
         with self._lock:
-            print(json.dumps(request), file=to, flush=True)
+            with suppress(BrokenPipeError):
+                print(json.dumps(request), file=to, flush=True)
             if not (answer := back.readline()):
                 raise ChildProcessError("the process that starts the jobs has ended")
         return json.loads(answer)
@@ -99,9 +100,10 @@ class ForkedJob:
 
 def _serve() -> list[str] | None:
     """Answer until the input ends; in a forked process, the words of the job that it is."""
+    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what an import prints is no answer
     for module in sys.argv[1:]:
         import_module(module)
-    requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
     for line in requests:
         request = json.loads(line)
         if "poll" in request:
