@@ -95,7 +95,9 @@ def lay_out_state(optimizer: torch.optim.Optimizer) -> None:
     for parameter, values in optimizer.state.items():
         for name, value in values.items():
             if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
-                values[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+                values[name] = torch.empty_like(
+                    parameter, dtype=value.dtype, device=value.device
+                ).copy_(value)
 
 
 def make_lr_scheduler(
