@@ -133,7 +133,7 @@ class Task:
 GRIDS = {
     "hard": "Hard shapes: pretraining on 1,000 images of large shapes, each seen 40 times and never "
     "cropped; in the transfers a fifth of each object is hidden.",
-    "easy": "Easy shapes: pretraining on 5,000 images of shapes of many sizes, each seen 10 times; "
+    "easy": "Easy shapes: pretraining on 5,000 images of shapes of many sizes, each seen 9 times; "
     "in the transfers the objects are whole.",
     "quick": "A quick look: the whole chain on very little; its figures say that it works.",
 }
@@ -230,8 +230,8 @@ TASKS: tuple[Task, ...] = (
             "pretrain.synthetic:detection",
             tool={"train": 1000, "val": 300, "size": 128},
             grids={
-                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 55),
-                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 55),
+                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 45),
+                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 45),
                 "quick": GridPart("quick", {"train": 100, "val": 40, "size": 64, **_LARGE}, 8),
             },
         ),
