@@ -144,6 +144,20 @@ def test_the_rule(name, data, machine, given, recipe, values):
     assert str(choice).startswith(f"recipe configs/{recipe}.yaml")
 
 
+def test_what_is_said_is_what_was_given():
+    """Not what would have been chosen, which an option on the command line replaces."""
+    given = {"dataset.image_size": 128, "optimizer.lr": 0.5, "mixing.method": "mixup"}
+    choice = choose("pretrain", folders(60, 400), CPU, given)
+    assert "resnet18, as for less than 100,000 images, at 128 pixels" in str(choice)
+    assert "(0.5 for 256)" in str(choice)
+    assert "CutMix" not in str(choice)
+    assert "mixing.probability" not in choice.changes
+    assert "(0.5 for 16)" in str(choose("detection", objects(60), CPU, {"optimizer.lr": 0.5}))
+    assert "encoder, 99 pixels" in str(
+        choose("captioning", captions(), CPU, {**given, "dataset.image_size": 99})
+    )
+
+
 # ---- the tools
 
 

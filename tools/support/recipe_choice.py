@@ -139,7 +139,7 @@ def _pretraining(data: DataSummary, machine: Machine, given: Mapping[str, Any]) 
         fits = side // 32 * 32
     arch, own_arch = given.get("model.arch", arch), "model.arch" in given
     own, is_fixed = _input_size(arch) if side >= 96 or own_arch else (fits, False)
-    size = own if is_fixed else min(fits, own)
+    size = given.get("dataset.image_size", own if is_fixed else min(fits, own))
     lengths, reasons = _fit(
         f"pretrain/{like}", images, machine, given, seen=(1e6, 384e6), most=1000
     )
@@ -157,7 +157,7 @@ def _pretraining(data: DataSummary, machine: Machine, given: Mapping[str, Any]) 
     is_light = arch == "resnet18"
     few = f", as for less than {_MANY:,} images" if is_light and not own_arch else ""
     reasons = [first, f"{arch}{few}, at {size} pixels", *reasons]
-    if is_light:
+    if is_light and not {"mixing.method", "mixing.probability"} & given.keys():
         changes["mixing.probability"] = 0.5
         reasons.append("CutMix on half of the batches, as its authors for light networks")
     return like, changes, reasons
@@ -183,7 +183,8 @@ def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) ->
         batch = given.get("batch_size") or _batch(16, 1, images, machine)
         seen = _VOC[1] * (images / _VOC[0]) ** _POWER
         changes |= {"epochs": max(1, round(seen / images)), "batch_size": batch}
-        reasons += [_in_words(changes, given, images), _rate(0.02, batch, 16)]
+        rate = _rate(given.get("optimizer.lr", 0.02), batch, 16)
+        reasons += [_in_words(changes, given, images), rate]
         changes |= {
             "name": "detectron2_fpn_fitted",
             "dataset.train": data.splits[0],
@@ -198,7 +199,8 @@ def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) ->
 
 def _captioning(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
     changes = {"name": "nic", "dataset.train": None, "dataset.val": None}
-    why = "the paper's NIC on a frozen encoder, 224 pixels"
+    size = given.get("dataset.image_size", 224)
+    why = f"the paper's NIC on a frozen encoder, {size} pixels"
     reasons = [f"captions of {data.num_images:,} images, {why}"]
     return "paper_nic", {} if data.splits == _PAPER_SPLITS else changes, reasons
 
@@ -228,7 +230,7 @@ def _fit(
     where more than seen[1] would.
     """
     written = read_yaml(ROOT / "configs" / f"{recipe}.yaml")
-    usual, lr = written["batch_size"], written["optimizer"]["lr"]
+    usual, lr = written["batch_size"], given.get("optimizer.lr", written["optimizer"]["lr"])
     least, largest = seen[0] / images, seen[1] / images
     epochs = min(max(written["epochs"], min(most, round(least))), max(1, round(largest)))
     batch = given.get("batch_size") or _batch(usual, 8, images, machine)
