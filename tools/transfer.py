@@ -92,11 +92,12 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--devices", default="", metavar="0,1", help="GPUs for the jobs, in turn.")
     add("--print", action="store_true", help="Print the commands of the missing jobs; run nothing.")
     add("--slurm", nargs="*", metavar="KEY=VALUE", help="Submit by submitit, with its parameters.")
-    add("--out", type=Path, help="Folder (default: runs/transfer; with --quick: runs/quick).")
+    add("--out", type=Path, help="Folder (default: runs/transfer, runs/easy, runs/quick).")
     options = parser.parse(argv)
     options.devices = [name for name in options.devices.split(",") if name]
     if options.out is None:
-        options.out = Path("runs/quick" if options.quick else "runs/transfer")
+        easy = "runs/easy" if options.shapes == "easy" else "runs/transfer"
+        options.out = Path("runs/quick" if options.quick else easy)
 
     check_ranges("--", options, jobs="[1, 1024]")
     for seed in options.seeds or []:
@@ -140,7 +141,9 @@ def _run_embedded(options: argparse.Namespace, tools: Path, server: Any) -> None
     name = "quick" if options.quick else options.shapes
     if options.jobs is None and options.slurm is None:
         options.jobs = 2  # networks this small gain little from a second thread
-    out = options.out
+    out, about = options.out, task.GRIDS[name]
+    if (earlier := grid.earlier_about(out)) not in ("", about):
+        raise UsageError(f"--out {out} holds another grid ({earlier}) Give another folder.")
     seeds = (SEEDS[:1] if options.quick else SEEDS) if options.seeds is None else options.seeds
     # all data, drawn once before the jobs
     kinds = {one: task.by_name(one) for one in ("pretrain", *options.tasks)}
@@ -165,7 +168,6 @@ def _run_embedded(options: argparse.Namespace, tools: Path, server: Any) -> None
             for job in jobs
         ]
 
-    about = task.GRIDS[name]
     if not options.print:
         trained = run_grid(first, options, tools, Stage(about, later=behind(first)), server)
     elif [grid.job_status(job, out).state for job in first] == ["done"] * len(first):

@@ -270,6 +270,14 @@ def write_grid(statuses: Iterable[JobStatus], out: Path, about: str = "") -> Non
     write_text(out / "grid.json", json.dumps(content, indent=1) + "\n")
 
 
+def earlier_about(out: Path) -> str:
+    """What OUT/grid.json says of its grid; empty where it says nothing, or cannot be read."""
+    try:
+        return str(read_json(out / "grid.json").get("about", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def earlier_jobs(out: Path) -> list[dict[str, Any]]:
     """The jobs of earlier calls in OUT/grid.json; none where it cannot be read.
 

@@ -25,6 +25,7 @@ from tools.support import grid_run
 from tools.support.grid_run import launch_here
 from tools.support.job_server import JobServer
 from transfer.grid import Job, JobStatus, command, job_status, seconds_left, write_grid
+from transfer.task import GRIDS
 
 STUB = f"""
 import argparse, json, os, sys, time
@@ -641,3 +642,17 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     assert enough_seeds([7]) == [0, 1, 2, 3, 7]  # what is trained is not forgotten
     assert sorted(os.listdir("out/synthetic_shapes")) == [
         "classification1-32px-20+10-seed0", "voc1-48px-8+4-seed0"]  # fmt: skip
+
+
+def test_another_embedded_grid_is_not_mixed_into_one(tmp_path):
+    """Its jobs have the same folders, and what it says of itself stands beside the table."""
+    from tools.transfer import _options, main
+
+    outs = [_options(words).out for words in ([], ["--shapes", "easy"], ["--quick"])]
+    assert [str(out) for out in outs] == ["runs/transfer", "runs/easy", "runs/quick"]
+    write_grid([], tmp_path, GRIDS["easy"])
+    before = (tmp_path / "grid.json").read_bytes()
+    with pytest.raises(UsageError, match=r"holds another grid \(Easy shapes: .*another folder"):
+        main(["--out", str(tmp_path), "--print"])
+    assert os.listdir(tmp_path) == ["grid.json"]
+    assert (tmp_path / "grid.json").read_bytes() == before
