@@ -234,6 +234,9 @@ def test_what_is_shown_is_said_in_a_sentence():
     assert said(uneven) == [
         "cutmix - none, 3 pairs: no difference is shown: all 2 intervals hold zero."
     ]
+    assert said(equal) == [
+        "cutmix - none, 3 pairs: no difference can be shown: the pairs do not vary."
+    ]
     assert said(pairs[:2], ("A <b> of *stars*",))[0] == r"A \<b\> of \*stars\*"
 
 

@@ -48,10 +48,11 @@ def verdicts(table: Table) -> list[str]:
             for column in table.columns
             if column.metric.main and (*pair, column) in table.differences
         }
+        tested = {column: one for column, one in found.items() if one.p is not None}
         shown = [
             f"{column.setting.task} {column.metric.title} {one.mean:+.1f} ± {one.half_width:.1f}"
-            for column, one in found.items()
-            if one.n >= FEWEST and one.half_width is not None and abs(one.mean) > one.half_width
+            for column, one in tested.items()
+            if one.half_width is not None and abs(one.mean) > one.half_width
         ]
         pairs = max((one.n for one in found.values()), default=0)
         if not pairs:
@@ -60,9 +61,11 @@ def verdicts(table: Table) -> list[str]:
         if pairs < FEWEST:
             text += f"no difference can be shown by fewer than {FEWEST} pairs."
         elif shown:
-            text += f"shown in {len(shown)} of {len(found)} metrics: {'; '.join(shown)}."
+            text += f"shown in {len(shown)} of {len(tested)} metrics: {'; '.join(shown)}."
+        elif tested:
+            text += f"no difference is shown: all {len(tested)} intervals hold zero."
         else:
-            text += f"no difference is shown: all {len(found)} intervals hold zero."
+            text += "no difference can be shown: the pairs do not vary."
         sentences.append(text)
     return sentences
 
