@@ -565,6 +565,7 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
         part = replace(one.demo.grids["easy"], data=small.get(one.name, {}))
         return replace(one, demo=replace(one.demo, grids={"hard": part}))
 
+    monkeypatch.setattr("tools.support.job_server.TRAINERS", ())  # the stubs need none
     monkeypatch.setattr(task, "PRETRAIN", shrink(task.PRETRAIN))
     monkeypatch.setattr(task, "TASKS", tuple(map(shrink, task.TASKS)))
     stubs = Path("stubs")

@@ -15,7 +15,7 @@ import os
 import runpy
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -31,7 +31,7 @@ TRAINERS = tuple(
 class JobServer:
     """The server, as the grid sees it; its threads may call it."""
 
-    def __init__(self, modules: Sequence[str] = TRAINERS) -> None:
+    def __init__(self, modules: Sequence[str]) -> None:
         """Start it: it imports these modules while the grid goes on."""
         # in a session of its own: Ctrl-C is the grid's to pass on
         self._process = Popen(
@@ -50,11 +50,9 @@ class JobServer:
         return ForkedJob(self, self.ask({"start": words, "log": str(log), "threads": threads}))
 
     def close(self) -> None:
-        """End the server."""
-        assert self._process.stdin is not None
-        with suppress(OSError):
-            self._process.stdin.close()
-        self._process.wait()
+        """End the server, even while it imports; the jobs go on."""
+        self._process.kill()
+        self._process.communicate()
 
     def ask(self, request: dict[str, Any]) -> Any:
         """The answer to a request; OSError where the server has ended."""
@@ -78,7 +76,7 @@ def job_server() -> Iterator[JobServer | None]:
     if sys.platform != "linux" or any(map(os.path.exists, ("/dev/nvidiactl", "/dev/kfd"))):
         yield None
         return
-    server = JobServer()
+    server = JobServer(TRAINERS)
     try:
         yield server
     finally:
