@@ -95,7 +95,7 @@ def _call(main: Callable[[], None], again: str | None) -> None:
             log(f"{stopped}. To continue: {again}")
         sys.exit(128 + stopped.signal_number if stopped.signal_number else 0)
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        print("interrupted" + (f"; {again} goes on" if again else ""), file=sys.stderr)
         sys.exit(130)
 
 

@@ -235,7 +235,10 @@ def run_grid(
 
             launch = slurm_launcher(options.slurm, out / "logs" / "submitit")
         statuses += [grid.JobStatus(job, "failed", "its pretraining failed") for job in stage.lost]
-        later = [grid.JobStatus(job) for job in stage.later]
+        later = [
+            grid.JobStatus(job, "done" if Run(out / job.folder).finished else "waiting")
+            for job in stage.later
+        ]
         grid.write_grid(statuses, out, stage.about)
         with Live(console=Console(stderr=True), auto_refresh=False, transient=True) as live:
 
