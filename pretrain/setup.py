@@ -194,6 +194,6 @@ def _in_memory(
     if device.type == "cuda" and images.numel() < torch.cuda.mem_get_info(device)[0] // 2:
         images, labels = images.to(device), labels.to(device)
     # broken images are not there at all
-    loader = InMemoryLoader(images, labels, BatchSampler(len(labels), **how))
+    loader = InMemoryLoader(images, labels, BatchSampler(len(labels), **how), files.max_corrupt)
     loader.corrupt.update(files.corrupt)
     return loader

@@ -62,8 +62,8 @@ FILES = sorted(
 # lines were the feature cache's, and the digest of a data set, 290 lines of all engines.
 # Raised for what copied data, references of YAML, failures to read beside those to write, and an
 # end in every process alike came to: 150 lines of all engines, 25 of them one cache module.
-# Raised for a second decoder, ImageNet's other forms and what is said of a tree that is none, images
-# held out of folders without splits, fused updates on a CPU: 240 lines of all engines.
+# Raised for a second decoder, ImageNet's other forms and what is said of a tree that is none,
+# images held out of folders without splits, fused updates on a CPU: 240 lines of all engines.
 BUDGET = {
     "pretrain": 6_460,
     "detection": 9_070,

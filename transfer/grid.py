@@ -201,12 +201,12 @@ def shell_line(job: Job, out: Path, tools: Path) -> str:
 
 
 def headline(result: Result) -> str:
-    """Its metric, in the unit of the tables."""
+    """Its metric, under the title and in the unit of the tables."""
     value = result.metrics.get(result.metric)
+    metric = task.by_name(result.task).metric(result.metric)
     if isinstance(value, int | float) and abs(value) < _LARGEST:
-        metric = task.by_name(result.task).metric(result.metric)
         value = f"{value * (metric.factor if metric else 1):.1f}"
-    return f"{result.metric} {value!s:.40}"
+    return f"{metric.title if metric else result.metric} {value!s:.40}"
 
 
 def last_error(text: str) -> str:

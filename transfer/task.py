@@ -131,8 +131,8 @@ class Task:
 
 
 GRIDS = {
-    "hard": "Hard shapes: pretraining on 1,000 images of large shapes, each seen 40 times and never "
-    "cropped; in the transfers a fifth of each object is hidden.",
+    "hard": "Hard shapes: pretraining on 1,000 images of large shapes, each seen 40 times and "
+    "never cropped; in the transfers a fifth of each object is hidden.",
     "easy": "Easy shapes: pretraining on 5,000 images of shapes of many sizes, each seen 9 times; "
     "in the transfers the objects are whole.",
     "quick": "A quick look: the whole chain on very little; its figures say that it works.",

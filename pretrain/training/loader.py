@@ -327,10 +327,13 @@ class InMemoryLoader(BatchSource):
         images: (N, ...) tensor.
         labels: (N,) tensor on the same device.
         batches: which samples when.
+        max_corrupt: samples that may have been left out.
     """
 
-    def __init__(self, images: Tensor, labels: Tensor, batches: BatchSampler) -> None:
-        super().__init__(batches)
+    def __init__(
+        self, images: Tensor, labels: Tensor, batches: BatchSampler, max_corrupt: int = 0
+    ) -> None:
+        super().__init__(batches, max_corrupt)
         self.images, self.labels = images, labels
 
     def read(self) -> Iterator[tuple[Tensor, Tensor]]:

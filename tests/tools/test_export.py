@@ -277,9 +277,9 @@ def test_ctrl_c_in_the_middle_of_an_export(here):
     """SIGINT when the draft is written, not yet verified: code 130, and nothing is left of it."""
     tame("resnet18").save(here / "b.pth")
     block = (
-        "import os, runpy, signal, sys; sys.argv = sys.argv[1:]; sys.path[0] = sys.argv.pop(); "
+        "import runpy, signal, sys; sys.argv = sys.argv[1:]; sys.path[0] = sys.argv.pop(); "
         "from transfer.formats import to_timm; "
-        "to_timm.verify_timm = lambda *_: os.kill(os.getpid(), signal.SIGINT); "
+        "to_timm.verify_timm = lambda *_: signal.raise_signal(signal.SIGINT); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
     )
     words = ["--backbone", "b.pth", "--to", "timm", "--out", "new/deep/r", str(ROOT)]

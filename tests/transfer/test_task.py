@@ -84,7 +84,7 @@ TOY = Task(
     resolve="toy:resolved",
     metrics=(Metric("share", "ones %", 100),),
     curve=None,
-    demo=DemoData(draw="toy:draw", tool={"ones": 3, "zeros": 5}, grid={"ones": 3, "zeros": 5}),
+    demo=DemoData(draw="toy:draw", tool={"ones": 3, "zeros": 5}, grids={}),
 )
 '''
 
@@ -158,7 +158,7 @@ def test_a_task_of_one_entry_goes_through_grid_and_report(toy, backbone_file, ba
     error = capsys.readouterr().err
     assert ended.value.code == 0, error
     assert "# drew the synthetic shapes runs/synthetic_shapes/toy-3+5" in error
-    assert ": share 37.5 (" in error
+    assert ": ones % 37.5 (" in error
     (job,) = json.loads(Path("out/grid.json").read_text())["jobs"]
     assert (job["task"], job["state"], job["seed"]) == ("toy", "done", 3)
     result = json.loads((Path("out") / job["folder"] / "result.json").read_text())

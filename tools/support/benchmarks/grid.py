@@ -10,7 +10,6 @@ the data, scoring and pictures behind the training, and the report.
 """
 
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -84,6 +83,8 @@ def time_grid(tree: Path, words: list[str]) -> Timing:
     Raises:
         UsageError: it failed; the message ends with what it said last.
     """
+    import resource  # Windows has none
+
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "grid"
         command = [sys.executable, "tools/transfer.py", "--out", str(out), *words]
