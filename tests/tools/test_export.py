@@ -278,6 +278,8 @@ def test_ctrl_c_in_the_middle_of_an_export(here):
     tame("resnet18").save(here / "b.pth")
     block = (
         "import runpy, signal, sys; sys.argv = sys.argv[1:]; sys.path[0] = sys.argv.pop(); "
+        # a shell that runs this in the background has it ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from transfer.formats import to_timm; "
         "to_timm.verify_timm = lambda *_: signal.raise_signal(signal.SIGINT); "
         "runpy.run_path(sys.argv[0], run_name='__main__')"
