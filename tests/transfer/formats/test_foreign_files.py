@@ -357,7 +357,6 @@ def test_shards_with_an_index(net, tmp_path):
             read(index, TORCHVISION)
 
 
-@pytest.mark.filterwarnings("ignore:.*torch.jit")  # DeprecationWarning, from 2.14 on FutureWarning
 def test_programs_and_repacked_files(net, tmp_path):
     """What the message says makes a file that is read."""
     network = create_model("resnet18", num_classes=10, **THIN).eval()
