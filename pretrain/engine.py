@@ -95,11 +95,10 @@ def pretrain(
                 facts = {"epoch": epoch + 1, "top1": top1}
                 make = partial(_backbone, state, setup, config, facts, fabric)
                 save_epoch(run, config.checkpoints, epoch + 1, is_best, make)
+                score = "" if top1 is None else f"validation top-1 {top1:.2f} %  "
                 log(
                     f"epoch {epoch + 1}/{loop.num_epochs}  loss {loss:.3f}  accuracy on mixed "
-                    f"labels {100 * accuracy:.1f} %  "
-                    + (f"validation top-1 {top1:.2f} %  " if top1 is not None else "")
-                    + f"{loop.speed:.0f} images/s"
+                    f"labels {100 * accuracy:.1f} %  {score}{loop.speed:.0f} images/s"
                 )
             loop.finish_epoch(record)
             loop.checkpoint()

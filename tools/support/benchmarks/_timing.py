@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 from pretrain.errors import UsageError
@@ -58,6 +59,12 @@ def in_new_process(*arguments: str) -> str:
     if done.returncode:
         raise UsageError(f"a process failed ({done.returncode}):\n{done.stderr.strip()[-2000:]}")
     return done.stdout
+
+
+def check_checkout(flag: str, folder: Path) -> None:
+    """Raise UsageError where the folder that an option names is no checkout of this project."""
+    if not (folder / "tools" / "transfer.py").is_file():
+        raise UsageError(f"{flag} {folder} is no checkout of this project.")
 
 
 def wait(device: str) -> None:

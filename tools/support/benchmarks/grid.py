@@ -21,7 +21,7 @@ from pathlib import Path
 from statistics import mean
 
 from pretrain.errors import UsageError, check_ranges
-from tools.support.benchmarks._timing import heading, table
+from tools.support.benchmarks._timing import check_checkout, heading, table
 from tools.support.command import ROOT, Parser
 from transfer.report import read_results
 
@@ -48,8 +48,7 @@ def main(argv: list[str]) -> None:
     add("--rounds", type=int, default=3)
     options = parser.parse(argv)
     check_ranges("--", options, rounds=">= 1")
-    if not (options.other / "tools" / "transfer.py").is_file():
-        raise UsageError(f"--other {options.other} is no checkout of this project.")
+    check_checkout("--other", options.other)
 
     print(heading("grid", argv, len(os.sched_getaffinity(0))) + "\n", flush=True)
     sides = {"other": (options.other, options.that), "this": (ROOT, options.this)}

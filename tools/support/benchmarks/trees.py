@@ -25,7 +25,7 @@ import yaml
 
 from pretrain.errors import UsageError, check_ranges
 from pretrain.reading import read_yaml
-from tools.support.benchmarks._timing import heading, table
+from tools.support.benchmarks._timing import check_checkout, heading, table
 from tools.support.command import ROOT, Parser, renamed
 from transfer import task
 
@@ -63,8 +63,7 @@ def main(argv: list[str]) -> None:
     add("--threads", type=int, default=1)
     options = parser.parse(argv)
     check_ranges("--", options, rounds=">= 1", threads="[1, 1024]")
-    if not (options.other / "tools" / "transfer.py").is_file():
-        raise UsageError(f"--other {options.other} is no checkout of this project.")
+    check_checkout("--other", options.other)
 
     print(heading("trees", argv, options.threads) + "\n")
     head = ["", "other, s", "this, s", "ratio", "other, processor s", "this, processor s", "ratio"]
