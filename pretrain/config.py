@@ -234,14 +234,39 @@ class ModelConfig:
     """Plain values passed to its constructor, such as {drop_path_rate: 0.1}."""
 
 
+Method = Literal[
+    "none",
+    "cutmix",
+    "mixup",
+    "cutout",
+    "resizemix",
+    "fmix",
+    "gridmix",
+    "smoothmix",
+    "cut_thumbnail",
+    "mosaic",
+    "gridmask",
+    "random_erasing",
+    "saliencymix",
+    "attentive_cutmix",
+    "puzzlemix",
+    "snapmix",
+    "transmix",
+    "manifold_mixup",
+    "feature_cutmix",
+]
+WITHOUT_PARTNERS = ("none", "cutout", "gridmask", "random_erasing")
+"""Methods under which every image keeps its label."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig:
     """One way to mix."""
 
-    method: Literal["none", "cutmix", "mixup", "cutout"] = "cutmix"
+    method: Method = "cutmix"
     """The mixing method."""
     alpha: float = 1.0
-    """lam ~ Beta(alpha, alpha), for cutmix and mixup."""
+    """lam ~ Beta(alpha, alpha), for the methods that draw it so."""
     probability: float = 1.0
     """Chance that a draw mixes at all."""
     box: Literal["paper", "official"] = "paper"
@@ -253,6 +278,8 @@ class MethodConfig:
     """any: a permutation, in which an image may meet itself (the paper's); other: it cannot."""
     side: float = 0.5
     """Side of a Cutout square as a share of the image's."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """Further arguments of the method, such as {decay_power: 3} of fmix: docs/mixing.md."""
     weight: float = 1.0
     """Share of the batches, where there are several methods."""
 
@@ -272,6 +299,9 @@ class MixingConfig(MethodConfig):
     """The probability rises from 0 over this duration (the paper's Scheduled CutMix: all)."""
     off_after: Duration | None = None
     """From here on nothing is mixed; null mixes to the end."""
+    guide: str | None = None
+    """A trained backbone whose features say what Attentive CutMix pastes; null takes the network
+    that is trained."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that goes backwards, and chances that are none."""

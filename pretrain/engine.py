@@ -11,9 +11,9 @@ from torch.nn import functional
 
 from pretrain.advice import advice
 from pretrain.backbone import Backbone, Provenance
-from pretrain.config import PretrainConfig
+from pretrain.config import WITHOUT_PARTNERS, PretrainConfig
 from pretrain.evaluation import evaluate as evaluate_networks
-from pretrain.mixing import Mixed, mix_at
+from pretrain.mixing import Mixed, forward, mix_at
 from pretrain.mixing.mixed import numpy_generator
 from pretrain.pictures import draw_curves, draw_mixed_batch
 from pretrain.progress import log
@@ -36,6 +36,7 @@ def pretrain(
     fabric: Fabric,
     *,
     init: Backbone | None = None,
+    guide: Backbone | None = None,
     stop_after: int | None = None,
 ) -> Result:
     """Train a backbone; leaves RUN/backbone.pth (the last epoch's weights) and the result.
@@ -48,6 +49,7 @@ def pretrain(
         run: the folder, new or of a run to be continued.
         fabric: device, precision and processes; each process makes the same call.
         init: the backbone named by config.init.
+        guide: the backbone named by config.mixing.guide.
         stop_after: stop after this step of the run, resumable.
 
     Raises:
@@ -55,8 +57,9 @@ def pretrain(
         Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
     """
     # ---- set up
-    setup = build(config, init)
-    fingerprint = None if init is None else init.fingerprint()
+    setup = build(config, init, guide)
+    given = [backbone.fingerprint() for backbone in (init, guide) if backbone is not None]
+    fingerprint = "+".join(given) or None
     start_run = admit(fabric, run, plain(config), fingerprint, setup.files)
     for line in advise(setup, config, fabric) if fabric.is_global_zero else ():
         log(f"note: {line}")
@@ -161,21 +164,20 @@ def train_step(
     Returns (2,): loss, and accuracy on mixed labels, each summed over the micro-batches.
     """
     steps_per_epoch = len(loaders.train)
-    mix = mix_at(config.mixing, step, steps_per_epoch, config.batch_size)
+    mix = mix_at(config.mixing, step, steps_per_epoch, config.batch_size, setup.network_parts)
 
     def loss_function(batch: MicroBatch) -> tuple[Tensor, Tensor]:
         images, labels = batch.data
         draw = numpy_generator(generator(config.seed, "pixels", step, batch.number))
         images = loaders.pixels.augmented(images, draw)
         draws = generator(config.seed, "mixing", step, batch.number)
-        mixed = mix(images, labels, setup.spec.num_classes, draws)
+        with fabric.autocast():  # of methods that look at the images through a network
+            mixed = mix(images, labels, setup.spec.num_classes, draws)
         if run is not None and batch.number == 0 and step < steps_per_epoch:
             _draw_batch(mixed, setup, run, is_last=step + 1 == steps_per_epoch)
-        logits = state.model(mixed.images)
-        loss = functional.cross_entropy(
-            logits, mixed.targets, label_smoothing=config.label_smoothing
-        )
-        return loss, torch.stack([loss.detach(), mixed_accuracy(logits, mixed.targets)])
+        logits, targets = forward(state.model, mixed)
+        loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        return loss, torch.stack([loss.detach(), mixed_accuracy(logits, targets)])
 
     return optimizer_step(state, fabric, micro_batches, loss_function, step)
 
@@ -216,9 +218,10 @@ def _draw_batch(mixed: Mixed, setup: PretrainSetup, run: Run, is_last: bool) -> 
     path = run.picture("mixed_batch.png")
     if path.exists():
         return
-    partner, lam = mixed.partner.cpu(), mixed.lam.cpu()
-    mixes = bool(((partner != torch.arange(len(partner))) & (lam < 1)).any())
-    if mixes or is_last or setup.method in ("none", "cutout"):
+    lam = mixed.lam.cpu()
+    partner = mixed.partner.cpu().view(len(lam), -1)
+    other = (partner != torch.arange(len(lam))[:, None]).any(1)
+    if bool((other & (lam < 1)).any()) or is_last or setup.method in WITHOUT_PARTNERS:
         classes = setup.data.train.classes
         draw_mixed_batch(mixed, classes, setup.spec.mean, setup.spec.std, path)
 

@@ -8,6 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pretrain.config import WITHOUT_PARTNERS
 from pretrain.files import save_figure
 from pretrain.mixing import Mixed
 
@@ -44,7 +45,7 @@ def draw_image(
 def draw_curves(log: Sequence[dict[str, Any]], mixing: str, path: Path) -> None:
     """Loss and accuracy over the epochs."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
-    suffix = "" if mixing in ("none", "cutout") else " (mixed labels)"
+    suffix = "" if mixing in WITHOUT_PARTNERS else " (mixed labels)"
     left, right = figure.subplots(1, 2)
     for axes, title, key, label in (
         (left, "loss", "train_loss", f"training{suffix}"),

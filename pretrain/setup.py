@@ -1,5 +1,6 @@
 """What a configuration comes to: data and network, then everything that a step needs."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -17,6 +18,7 @@ from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
+from pretrain.mixing import mix_at, network_parts
 from pretrain.progress import bar
 from pretrain.training import (
     BatchSampler,
@@ -45,6 +47,8 @@ class PretrainSetup:
     """What is mixed: cutmix, none, cutmix+mixup."""
     notes: tuple[str, ...]
     """What is to be said before anything is trained."""
+    network_parts: Mapping[str, Any]
+    """What the mixing methods need of a network."""
 
     @property
     def num_parameters(self) -> int:
@@ -73,8 +77,15 @@ class Loaders:
     pixels: Pixels
 
 
-def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup:
+def build(
+    config: PretrainConfig, init: Backbone | None = None, guide: Backbone | None = None
+) -> PretrainSetup:
     """Open the data and build the network; every mistake a user can make shows here.
+
+    Args:
+        config: the recipe.
+        init: the backbone named by config.init.
+        guide: the backbone named by config.mixing.guide.
 
     Raises:
         UsageError: what cannot be used, and why.
@@ -116,7 +127,9 @@ def build(config: PretrainConfig, init: Backbone | None = None) -> PretrainSetup
     annotations = {*data.train.annotations, *data.val.annotations}
     images = chain(data.train.paths, data.val.paths)
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
-    return PretrainSetup(data, spec, network, steps, files, method, tuple(notes))
+    parts = network_parts(config.mixing, network, None if guide is None else guide.build())
+    mix_at(config.mixing, 0, parts=parts)  # refuses arguments that a method does not take
+    return PretrainSetup(data, spec, network, steps, files, method, tuple(notes), parts)
 
 
 def setup_training(

@@ -39,18 +39,19 @@ def main(argv: list[str] | None = None) -> None:
     from pretrain.setup import build
 
     config: PretrainConfig = with_data(options.config, PRETRAIN, fabric)
-    init = None
-    if config.init is not None:
-        init = load(config.init)
+    init = None if config.init is None else load(config.init)
+    guide = None if config.mixing.guide is None else load(config.mixing.guide)
     if kills is not None:
         from tools.support.prove_resume import prove
 
         prove(config, options.more.device, kills=kills, stop_after=stop_after)
     elif options.dry_run:
-        _dry_run(config, fabric, init)
+        _dry_run(config, fabric, init, guide)
     else:
-        allow_time(options, PRETRAIN, config, lambda: build(config, init))
-        result = pretrain(config, options.run, fabric, init=init, stop_after=stop_after)
+        allow_time(options, PRETRAIN, config, lambda: build(config, init, guide))
+        result = pretrain(
+            config, options.run, fabric, init=init, guide=guide, stop_after=stop_after
+        )
         if fabric.is_global_zero:
             print(summarize(result, options.run))
 
@@ -82,7 +83,7 @@ What is it worth? Carry it into a detector and a captioner:
   python tools/finetune_cap.py --backbone {run.folder}/backbone.pth"""
 
 
-def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
+def _dry_run(config: PretrainConfig, fabric: Any, init: Any, guide: Any) -> None:
     """The resolved configuration, what it comes to, and the cost by ten measured steps."""
     from pretrain.engine import advise
     from pretrain.progress import log
@@ -90,7 +91,7 @@ def _dry_run(config: PretrainConfig, fabric: Any, init: Any) -> None:
     from pretrain.setup import build
     from tools.support.rehearsal import rehearse
 
-    setup = build(config, init)
+    setup = build(config, init, guide)
     if fabric.is_global_zero:
         show_config(config)
         steps, data = setup.steps_per_epoch, setup.data

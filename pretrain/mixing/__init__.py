@@ -3,9 +3,9 @@
 from pretrain.mixing.boxes import official_boxes, paper_boxes
 from pretrain.mixing.cutmix import CutMix, paste
 from pretrain.mixing.cutout import Cutout
-from pretrain.mixing.mixed import Granularity, Mix, Mixed, Partner, unmixed
+from pretrain.mixing.mixed import Granularity, Mix, Mixed, Partner, forward, unmixed
 from pretrain.mixing.mixup import Mixup
-from pretrain.mixing.schedule import Choice, mix_at
+from pretrain.mixing.schedule import Choice, mix_at, network_parts
 
 __all__ = [
     "Choice",
@@ -16,7 +16,9 @@ __all__ = [
     "Mixed",
     "Mixup",
     "Partner",
+    "forward",
     "mix_at",
+    "network_parts",
     "official_boxes",
     "paper_boxes",
     "paste",

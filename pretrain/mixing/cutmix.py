@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from pretrain.mixing.boxes import box_mask, official_boxes, paper_boxes
-from pretrain.mixing.mixed import Mixed, PairedMix, blend_labels, numpy_generator, to_device
+from pretrain.mixing.mixed import (
+    Mixed,
+    PairedMix,
+    blend_labels,
+    by_slices,
+    numpy_generator,
+    to_device,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +57,7 @@ def paste(
     targets = blend_labels(labels, num_classes, source, weight)
     mixed = own = images[: len(boxes)]
     if area.any():
-        if images.device.type == "cpu":  # slices copy nothing but the box
+        if by_slices(images):  # slices copy nothing but the box
             mixed = own.clone()
             rows = zip(boxes.tolist(), partner.tolist(), strict=True)
             for index, ((top, left, bottom, right), other) in enumerate(rows):

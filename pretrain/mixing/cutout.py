@@ -1,6 +1,7 @@
 """Cutout (DeVries and Taylor, 2017): a square of each image is zeroed; the label stays whole."""
 
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from pretrain.errors import check_ranges
 from pretrain.mixing.boxes import box_mask
-from pretrain.mixing.mixed import Mixed, numpy_generator, unmixed
+from pretrain.mixing.mixed import Mixed, by_slices, numpy_generator, unmixed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -18,6 +19,7 @@ class Cutout:
     Zero is the mean colour of a normalised image.
     """
 
+    on_bytes: ClassVar[bool] = False  # zero is the mean colour of normalised images alone
     side: float = 0.5
     """Side of the square as a share of the image's: 112 of 224 and 16 of 32 in the CutMix paper."""
     probability: float = 1.0
@@ -38,7 +40,7 @@ class Cutout:
         boxes = np.concatenate([np.clip(low, 0, size), np.clip(low + side, 0, size)], axis=1)
         boxes[rng.random(len(images)) >= self.probability] = 0
         cut = images.clone()
-        if images.device.type == "cpu":
+        if by_slices(images):
             for image, (top, left, bottom, right) in zip(cut, boxes.tolist(), strict=True):
                 image[:, top:bottom, left:right] = 0
         else:

@@ -4,8 +4,10 @@ N images in, M rows out (M = N, but for granularity "half"), C channels, H heigh
 K classes.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -25,15 +27,43 @@ class Mixed:
     images: Tensor
     """(M, C, H, W), the dtype and device of the input."""
     targets: Tensor
-    """(M, K) float32, rows summing to 1."""
+    """(M, K) float32, rows summing to 1 unless the method's rule says otherwise (SnapMix)."""
     lam: Tensor
-    """(M,) float32 on the CPU: the weight of an image's own label."""
+    """(M,) float32: the weight of an image's own label. On the CPU, but on the device of the
+    images where it depends on what they show."""
     partner: Tensor
-    """(M,) int64 on the CPU: the input row whose label has the rest of the weight."""
+    """(M,) int64 on the CPU: the input row whose label has the rest of the weight; (M, P) where
+    several have."""
+    inside: "InNetwork | None" = None
+    """What is left to do while the network runs; see `forward`."""
+    note: str = ""
+    """What the images do not show, such as the level at which features are mixed."""
+
+
+class InNetwork(AbstractContextManager[None], Protocol):
+    """A method at work inside the network: entered around the pass that trains on a batch."""
+
+    def targets(self, mixed: Mixed) -> Tensor:
+        """Targets (M, K) of the batch after its pass."""
+        ...
+
+
+def forward(model: Callable[[Tensor], Tensor], mixed: Mixed) -> tuple[Tensor, Tensor]:
+    """Logits (M, K) and targets (M, K) of a mixed batch: one pass of the network in training."""
+    if mixed.inside is None:
+        return model(mixed.images), mixed.targets
+    with mixed.inside:
+        logits = model(mixed.images)
+    return logits, mixed.inside.targets(mixed)
 
 
 class Mix(Protocol):
     """A mixing method."""
+
+    @property
+    def on_bytes(self) -> bool:
+        """Whether it only moves pixels: to bytes it does, to the bit, what it does to floats."""
+        ...
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -41,7 +71,7 @@ class Mix(Protocol):
         """Mix a batch of any size on any device; the inputs stay as they are.
 
         Args:
-            images: (N, C, H, W).
+            images: (N, C, H, W), floating or uint8; blended bytes are rounded to the nearest.
             labels: (N,) integers or (N, K) soft labels, on the device of the images.
             num_classes: K.
             generator: a CPU generator; all random numbers are drawn there and sent once, so that
@@ -72,6 +102,8 @@ class MixPairs:
 @dataclass(frozen=True, kw_only=True)
 class PairedMix:
     """The options of a method that mixes pairs of images. The defaults are the papers'."""
+
+    on_bytes: ClassVar[bool] = True
 
     alpha: float = 1.0
     """lam ~ Beta(alpha, alpha). The CutMix paper used 1.0 for Mixup too; 0.2 is common there."""
@@ -108,6 +140,11 @@ class PairedMix:
             group = np.zeros_like(rows) if self.granularity == "batch" else rows
         mixed = rng.random(int(group.max()) + 1) < self.probability
         return MixPairs(partners, group, mixed, rng.beta(self.alpha, self.alpha, len(mixed)))
+
+
+def by_slices(images: Tensor) -> bool:
+    """Whether a loop over samples and their slices is faster than one operation with masks."""
+    return images.device.type == "cpu"
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:

@@ -1,17 +1,27 @@
 """Mixup (Zhang et al., ICLR 2018): images and labels blended with the same lam ~ Beta(a, a)."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.mixing.mixed import Mixed, PairedMix, blend_labels, numpy_generator, to_device
+from pretrain.mixing.mixed import (
+    Mixed,
+    PairedMix,
+    blend_labels,
+    by_slices,
+    numpy_generator,
+    to_device,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Mixup(PairedMix):
     """Mixup; one lam for the batch is the reference's."""
+
+    on_bytes: ClassVar[bool] = False
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -24,7 +34,7 @@ class Mixup(PairedMix):
         targets = blend_labels(labels, num_classes, source, weight)
         mixed = own = images[: len(lam)]
         if pairs.mixed.any():
-            if images.device.type == "cpu":  # row by row: no gathered copy of the partners
+            if by_slices(images):  # row by row: no gathered copy of the partners
                 mixed = torch.empty_like(own)
                 rows = zip(lam.tolist(), partner.tolist(), strict=True)
                 for index, (share, other) in enumerate(rows):

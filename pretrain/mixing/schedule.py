@@ -3,11 +3,14 @@
 Of several methods one is drawn for each batch, as timm's Mixup and CutMix.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType, NoneType
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.config import MethodConfig, MixingConfig, steps_of
 from pretrain.errors import UsageError
@@ -15,8 +18,6 @@ from pretrain.mixing.cutmix import CutMix
 from pretrain.mixing.cutout import Cutout
 from pretrain.mixing.mixed import Mix, Mixed, numpy_generator, unmixed
 from pretrain.mixing.mixup import Mixup
-
-_METHODS = {"cutmix": CutMix, "mixup": Mixup, "cutout": Cutout}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +35,53 @@ class Choice:
                 "one must be above 0"
             )
 
+    @property
+    def on_bytes(self) -> bool:
+        """Whether all of them only move pixels; what is drawn by `choose` says it for itself."""
+        return all(mix.on_bytes for mix in self.mixes)
+
+    def choose(self, generator: torch.Generator) -> Mix:
+        """The method of a batch."""
+        chances = np.array(self.weights) / sum(self.weights)
+        return self.mixes[numpy_generator(generator).choice(len(self.mixes), p=chances)]
+
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix."""
-        chances = np.array(self.weights) / sum(self.weights)
-        chosen = self.mixes[numpy_generator(generator).choice(len(self.mixes), p=chances)]
-        return chosen(images, labels, num_classes, generator)
+        return self.choose(generator)(images, labels, num_classes, generator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unmixed:
+    """The batch as it is."""
+
+    probability: float = 0.0
+    on_bytes: ClassVar[bool] = True
+
+    def __call__(
+        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+    ) -> Mixed:
+        """See Mix."""
+        return unmixed(images, labels, num_classes)
+
+
+_METHODS: dict[str, Any] = {
+    "none": Unmixed,
+    "cutmix": CutMix,
+    "mixup": Mixup,
+    "cutout": Cutout,
+}
+NETWORK_PARTS = {"network", "guide"}
+"""Fields that no option gives: see `network_parts`."""
 
 
 def mix_at(
-    options: MixingConfig, step: float, steps_per_epoch: int = 1, batch_size: int = 1
+    options: MixingConfig,
+    step: float,
+    steps_per_epoch: int = 1,
+    batch_size: int = 1,
+    parts: Mapping[str, Any] = MappingProxyType({}),
 ) -> Mix:
     """The mixing of a step.
 
@@ -55,6 +92,7 @@ def mix_at(
         step: steps done before it.
         steps_per_epoch: turns epochs of the schedule into steps.
         batch_size: turns images of the schedule into steps.
+        parts: what the methods need of a network: see `network_parts`.
     """
     length = {"steps_per_epoch": steps_per_epoch, "batch_size": batch_size}
     ramp = steps_of(options.ramp, **length)
@@ -62,16 +100,81 @@ def mix_at(
     if options.off_after is not None and step >= steps_of(options.off_after, **length):
         share = 0.0
     methods = [options, *options.others]
-    mixes = tuple(_build(method, share * method.probability) for method in methods)
+    mixes = tuple(_build(method, share * method.probability, parts) for method in methods)
     if len(mixes) == 1:
         return mixes[0]
     return Choice(mixes=mixes, weights=tuple(method.weight for method in methods))
 
 
-def _build(options: MethodConfig, probability: float) -> Mix:
-    """A method whose fields are those of the same names in its configuration."""
-    if options.method == "none":
-        return lambda images, labels, num_classes, _: unmixed(images, labels, num_classes)
+def network_parts(
+    options: MixingConfig, network: nn.Module, guide: nn.Module | None = None
+) -> dict[str, Any]:
+    """What the methods need of the network, made once, before it is compiled or wrapped.
+
+    Args:
+        options: which methods.
+        network: the one that is trained.
+        guide: another, trained one for Attentive CutMix; None takes `network`.
+    """
+    methods = [_METHODS[method.method] for method in (options, *options.others)]
+    asked = {entry.name for method in methods for entry in fields(method)}
+    make = {
+        "network": lambda: network,
+        "guide": lambda: network if guide is None else guide,
+    }
+    return {name: build() for name, build in make.items() if name in asked}
+
+
+def _build(options: MethodConfig, probability: float, parts: Mapping[str, Any]) -> Mix:
+    """A method: its fields are those of the same names in its configuration and in `parts`."""
     method = _METHODS[options.method]
-    arguments = {entry.name: getattr(options, entry.name) for entry in fields(method)}
-    return method(**{**arguments, "probability": probability})
+    names = {entry.name for entry in fields(method)}
+    shared = {entry.name for entry in fields(options)} & names
+    arguments = {name: getattr(options, name) for name in shared}
+    arguments |= {name: part for name, part in parts.items() if name in names}
+    arguments["probability"] = probability
+    if options.method != "none":
+        arguments |= _own_arguments(options, method, names - shared - NETWORK_PARTS)
+    mix: Mix = method(**arguments)
+    return mix
+
+
+def _own_arguments(options: MethodConfig, method: Any, own: set[str]) -> dict[str, Any]:
+    """What `mixing.args` gives to the fields `own` of a method, in their types."""
+    if unknown := sorted(options.args.keys() - own):
+        raise UsageError(
+            f"mixing.args has {', '.join(unknown)}; the arguments of {options.method} are "
+            f"{', '.join(sorted(own)) or 'none'}"
+        )
+    hints, arguments = get_type_hints(method), {}
+    for name, value in options.args.items():
+        arguments[name] = tuple(value) if isinstance(value, list) else value
+        if not _fits(arguments[name], hints[name]):
+            allowed = getattr(hints[name], "__name__", None) or str(hints[name])
+            allowed = allowed if get_args(hints[name]) == () else str(hints[name])
+            raise UsageError(
+                f"mixing.args.{name} is {value!r:.40}; {options.method} takes "
+                f"{allowed.replace('typing.', '')}"
+            )
+    return arguments
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value is of a type: numbers, texts, literals, tuples, unions of these."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        each = inner[:1] * len(value) if inner[1:] == (...,) and isinstance(value, tuple) else inner
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(each)
+            and all(_fits(item, kind) for item, kind in zip(value, each, strict=True))
+        )
+    if inner:
+        return any(_fits(value, kind) for kind in inner)
+    if hint is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return value is None if hint is NoneType else isinstance(value, hint)
