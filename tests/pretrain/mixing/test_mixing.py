@@ -1,5 +1,7 @@
 """Mixing against timm, torchvision v2 and the paper's own formula."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 import torch
@@ -20,26 +22,10 @@ from pretrain.mixing import (
     paper_boxes,
     paste,
 )
-from pretrain.mixing.cutmix import _paste_by_mask
 from pretrain.mixing.mixed import MixPairs, PairedMix
+from pretrain.mixing.schedule import _fits
 
 CLASSES = 5
-METHODS = [
-    CutMix(),
-    CutMix(box="official"),
-    CutMix(granularity="sample"),
-    CutMix(granularity="pair"),
-    CutMix(granularity="half"),
-    CutMix(partner="other"),
-    CutMix(granularity="sample", probability=0.5),
-    CutMix(alpha=0.1),
-    CutMix(alpha=50.0, granularity="sample"),
-    Mixup(),
-    Mixup(granularity="sample"),
-    Mixup(granularity="pair", probability=0.5),
-    Mixup(granularity="half", partner="other"),
-    Cutout(),
-]
 
 
 def batch(count: int, height: int = 20, width: int = 28):
@@ -162,43 +148,6 @@ def test_official_box_is_the_official_code_s(seed):
     assert official_boxes(np.array([lam]), height, width, draw)[0].tolist() == wanted
 
 
-@pytest.mark.parametrize("method", METHODS, ids=str)
-@pytest.mark.parametrize("count", [1, 2, 7])
-def test_label_weight_equals_visible_share(method, count):
-    """Counted in the pixels of the result, for pasting methods, at odd sizes and counts."""
-    for seed in range(25):
-        images, labels = batch(count)
-        mixed = method(images, labels, CLASSES, seeded(seed))
-        rows = len(mixed.images)
-        half = getattr(method, "granularity", None) == "half"
-        assert rows == (count + 1) // 2 if half else rows == count
-        torch.testing.assert_close(mixed.targets.sum(1), torch.ones(rows))
-        for place in range(rows):
-            other = int(mixed.partner[place])
-            if isinstance(method, CutMix):
-                share = (mixed.images[place] == place).float().mean() if other != place else 1.0
-                assert float(mixed.lam[place]) == pytest.approx(float(share), abs=1e-6) or (
-                    other == place
-                )
-            wanted = torch.zeros(CLASSES)
-            wanted[labels[place]] += mixed.lam[place]
-            wanted[labels[other]] += 1 - mixed.lam[place]
-            torch.testing.assert_close(mixed.targets[place], wanted)
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_inputs_stay_and_draws_repeat(method):
-    images, labels = batch(7)
-    kept = images.clone()
-    one = method(images, labels, CLASSES, seeded(4))
-    two = method(images, labels, CLASSES, seeded(4))
-    other = method(images, labels, CLASSES, seeded(5))
-    assert torch.equal(images, kept)
-    assert torch.equal(one.images, two.images)
-    assert torch.equal(one.targets, two.targets)
-    assert not torch.equal(one.images, other.images)
-
-
 @pytest.mark.parametrize(
     ("rule", "size", "mean"),
     [
@@ -243,39 +192,6 @@ def test_soft_labels_are_mixed_as_they_are():
     mixed = Mixup()(images, labels, CLASSES, seeded(2))
     lam = float(mixed.lam[0])
     torch.testing.assert_close(mixed.targets, lam * labels + (1 - lam) * labels[mixed.partner])
-
-
-def test_slices_and_masks_are_equal():
-    """What a CPU does per sample and what an accelerator does at once."""
-    images, labels = torch.randn(9, 3, 17, 23), torch.arange(9) % CLASSES
-    draw = np.random.default_rng(0)
-    boxes = paper_boxes(draw.beta(1, 1, 9), 17, 23, draw)
-    partner = torch.from_numpy(draw.permutation(9))
-    sliced = paste(images, labels, CLASSES, boxes, partner)
-    assert torch.equal(sliced.images, _paste_by_mask(images, boxes, partner))
-
-
-@pytest.mark.parametrize("method", METHODS, ids=str)
-def test_accelerators_mix_as_the_cpu(method, monkeypatch):
-    """The vectorised branches, run here on tensors that say they are elsewhere."""
-    images, labels = torch.randn(7, 3, 17, 23), torch.arange(7) % CLASSES
-    wanted = method(images, labels, CLASSES, seeded(3))
-
-    class Elsewhere(torch.Tensor):
-        @property
-        def device(self):  # type: ignore[override]
-            return torch.device("meta")
-
-    monkeypatch.setattr(torch.Tensor, "to", moved_nowhere)
-    monkeypatch.setattr(torch, "arange", lambda n, device=None: torch.tensor(list(range(n))))
-    found = method(images.as_subclass(Elsewhere), labels, CLASSES, seeded(3))
-    torch.testing.assert_close(found.images.as_subclass(torch.Tensor), wanted.images)
-    torch.testing.assert_close(found.targets.as_subclass(torch.Tensor), wanted.targets)
-
-
-def moved_nowhere(tensor, *arguments, **_):
-    dtypes = [argument for argument in arguments if isinstance(argument, torch.dtype)]
-    return tensor.type(dtypes[0]) if dtypes else tensor
 
 
 def test_one_of_several_methods_for_each_batch():
@@ -336,3 +252,30 @@ def test_impossible_settings_are_refused(wrong):
         CutMix(**wrong)
     with pytest.raises(UsageError, match=next(iter(wrong))):
         Mixup(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("value", "hint", "fits"),
+    [
+        (3, float, True),
+        (True, float, False),
+        ("3", float, False),
+        (2.5, int, False),
+        (None, float | None, True),
+        ((0.1, 0.8), tuple[float, float], True),
+        ((0.1,), tuple[float, float], False),
+        (0.1, tuple[float, float], False),
+        (("layer1", 2), tuple[str | int, ...], True),
+        ((), tuple[str | int, ...], True),
+        ("area", Literal["area", "one_hot"], True),
+        ("both", Literal["area", "one_hot"], False),
+    ],
+)
+def test_arguments_have_the_types_of_the_fields(value, hint, fits):
+    assert _fits(value, hint) == fits
+
+
+def test_an_argument_that_a_method_lacks_is_refused():
+    with pytest.raises(UsageError, match="mixing.args has sides; .* cutout are none"):
+        mix_at(MixingConfig(method="cutout", args={"sides": 3}), 0)
+    mix_at(MixingConfig(method="none", args={"sides": 3}), 0)  # a recipe of which nothing is mixed
