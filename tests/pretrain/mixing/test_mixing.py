@@ -276,6 +276,6 @@ def test_arguments_have_the_types_of_the_fields(value, hint, fits):
 
 
 def test_an_argument_that_a_method_lacks_is_refused():
-    with pytest.raises(UsageError, match="mixing.args has sides; .* cutout are none"):
+    with pytest.raises(UsageError, match=r"mixing.args has sides; .* cutout are none"):
         mix_at(MixingConfig(method="cutout", args={"sides": 3}), 0)
     mix_at(MixingConfig(method="none", args={"sides": 3}), 0)  # a recipe of which nothing is mixed
