@@ -257,6 +257,8 @@ Method = Literal[
 ]
 WITHOUT_PARTNERS = ("none", "cutout", "gridmask", "random_erasing")
 """Methods under which every image keeps its label."""
+_NOT_OF_PAIRS = ("mosaic", "snapmix", "transmix")
+"""Methods with several partners, or with weights of their own for the labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -302,10 +304,25 @@ class MixingConfig(MethodConfig):
     guide: str | None = None
     """A trained backbone whose features say what Attentive CutMix pastes; null takes the network
     that is trained."""
+    decoupled: float = 0.0
+    """Weight (eta; 0.1 in its paper) of a second loss, in which each of the two classes of a mixed
+    image is compared with all classes but the other; 0 for none."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that goes backwards, and chances that are none."""
         super().__post_init__()
+        check_ranges("mixing", self, decoupled=">= 0")
+        methods = [method.method for method in (self, *self.others)]
+        if self.decoupled and (refused := [name for name in methods if name in _NOT_OF_PAIRS]):
+            raise UsageError(
+                f"mixing.decoupled is {self.decoupled} with the method {refused[0]}, whose labels "
+                "are not those of two images, shared by lam. Give 0, or another method."
+            )
+        if self.decoupled and all(name in WITHOUT_PARTNERS for name in methods):
+            raise UsageError(
+                f"mixing.decoupled is {self.decoupled}, but nothing is mixed in pairs by "
+                f"{', '.join(methods)}. Give 0, or a method such as cutmix."
+            )
         if not sum(method.weight for method in (self, *self.others)) > 0:
             raise UsageError("mixing.weight is 0 for every method; one must be above 0")
         parse_duration("mixing.ramp", self.ramp)

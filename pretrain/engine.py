@@ -14,6 +14,7 @@ from pretrain.backbone import Backbone, Provenance
 from pretrain.config import WITHOUT_PARTNERS, PretrainConfig
 from pretrain.evaluation import evaluate as evaluate_networks
 from pretrain.mixing import Mixed, forward, mix_at
+from pretrain.mixing.decoupled import decoupled_loss
 from pretrain.mixing.mixed import numpy_generator
 from pretrain.pictures import draw_curves, draw_mixed_batch
 from pretrain.progress import log
@@ -177,6 +178,8 @@ def train_step(
             _draw_batch(mixed, setup, run, is_last=step + 1 == steps_per_epoch)
         logits, targets = forward(state.model, mixed)
         loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        if eta := config.mixing.decoupled:
+            loss = loss + eta * decoupled_loss(logits, labels, mixed.partner, mixed.lam)
         return loss, torch.stack([loss.detach(), mixed_accuracy(logits, targets)])
 
     return optimizer_step(state, fabric, micro_batches, loss_function, step)
