@@ -33,6 +33,7 @@ class FeatureCutMix(CutMix):
     """
 
     on_bytes: ClassVar[bool] = False  # features are of normalised images
+    reads: ClassVar[bool] = False
 
     levels: FeatureLevels
     at: tuple[str | int, ...] = ()
@@ -45,7 +46,7 @@ class FeatureCutMix(CutMix):
         super().__post_init__()
         self.levels.named(self.at)
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix. Floating images, unless the level is the image."""

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from pretrain.mixing.levels import IMAGE, FeatureLevels, LevelChange
 from pretrain.mixing.mixed import Mixed, blend_labels, numpy_generator, to_device
-from pretrain.mixing.mixup import Mixup
+from pretrain.mixing.mixup import Mixup, blend
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class ManifoldMixup(Mixup):
     "half" too: the network halves the batch.
     """
 
-    on_bytes: ClassVar[bool] = False
+    reads: ClassVar[bool] = False  # the network takes the batch as a whole
 
     levels: FeatureLevels
     at: tuple[str | int, ...] = ()
@@ -44,7 +44,7 @@ class ManifoldMixup(Mixup):
         super().__post_init__()
         self.levels.named(self.at)
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix. Floating images, unless the level is the image."""
@@ -77,5 +77,4 @@ class FeatureBlend:
     def __call__(self, features: Tensor) -> Tensor:
         """See the class."""
         weight = self.lam.view(-1, *[1] * (features.ndim - 1))
-        own, other = features[: len(self.lam)], features[self.partner]
-        return torch.lerp(other.float(), own.float(), weight).to(features.dtype)
+        return blend(features[: len(self.lam)], features[self.partner], weight)

@@ -4,7 +4,7 @@ N images in, M rows out (M = N, but for granularity "half"), C channels, H heigh
 K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
@@ -18,6 +18,9 @@ from pretrain.errors import check_ranges
 
 Granularity = Literal["batch", "pair", "half", "sample"]
 Partner = Literal["any", "other"]
+Read = Callable[[int], Tensor]
+"""Makes image i (C, H, W) of a batch when it is needed. Where a method takes it as `read`, only the
+shape and device of its `images` count, and the result has the dtype of what is read."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,8 @@ class PairedMix:
     """The options of a method that mixes pairs of images. The defaults are the papers'."""
 
     on_bytes: ClassVar[bool] = True
+    reads: ClassVar[bool] = False
+    """Whether it takes `read`; see `Read`."""
 
     alpha: float = 1.0
     """lam ~ Beta(alpha, alpha). The CutMix paper used 1.0 for Mixup too; 0.2 is common there."""
@@ -142,9 +147,59 @@ class PairedMix:
         return MixPairs(partners, group, mixed, rng.beta(self.alpha, self.alpha, len(mixed)))
 
 
+def several_partners(rows: int, count: int, number: int, rng: np.random.Generator) -> np.ndarray:
+    """Partners (rows, number) of the first images of a batch of `count`.
+
+    They are the next in a random cycle of the batch: different images, and none its own partner,
+    where the batch has so many.
+    """
+    order = rng.permutation(count)
+    place = np.argsort(order)[:rows, None]
+    return order[(place + np.arange(1, number + 1)) % count]
+
+
 def by_slices(images: Tensor) -> bool:
     """Whether a loop over samples and their slices is faster than one operation with masks."""
     return images.device.type == "cpu"
+
+
+def mix_rows(
+    images: Tensor,
+    partner: Sequence[int],
+    write: Callable[[int, Tensor, Tensor, Tensor], object],
+    read: Read | None = None,
+) -> Tensor:
+    """Mixed images (M, C, H, W) on a CPU, one by one while they are in its cache.
+
+    Args:
+        images: (N, C, H, W).
+        partner: M rows of them.
+        write: of (row, target, own, theirs): fills the target (C, H, W) from an image and its
+            partner's, which it leaves as they are.
+        read: see `Read`.
+    """
+    mixed = None
+    for row, own, theirs in _each_pair(partner, read or images.__getitem__):
+        if mixed is None:
+            layout = torch.contiguous_format if own.is_contiguous() else torch.channels_last
+            size = (len(partner), *own.shape)
+            mixed = torch.empty(size, dtype=own.dtype, memory_format=layout)
+        write(row, mixed[row], own, theirs)
+    return images[:0] if mixed is None else mixed
+
+
+def _each_pair(partner: Sequence[int], read: Read) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(row, its image, its partner's): partner after partner, so that images are read once."""
+    left = dict(enumerate(partner))
+    while left:
+        first, other = left.popitem()
+        row, own = first, (start := read(first))
+        while True:
+            theirs = start if other == first else read(other)
+            yield row, own, theirs
+            if other not in left:
+                break
+            row, own, other = other, theirs, left.pop(other)
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:
@@ -169,6 +224,17 @@ def blend_labels(labels: Tensor, num_classes: int, partner: Tensor, lam: Tensor)
     """Lam * own + (1 - lam) * partner's, row by row (paper, equation 1); all on one device."""
     targets, weight = soft_labels(labels, num_classes), lam[:, None]
     return weight * targets[: len(lam)] + (1 - weight) * targets[partner]
+
+
+def blend_several(
+    labels: Tensor, num_classes: int, owners: np.ndarray, share: np.ndarray
+) -> Tensor:
+    """Labels weighted by the shares (M, P) of the images (M, P) that own a row, on their device."""
+    source, weight = (
+        to_device(torch.from_numpy(array), labels.device)
+        for array in (owners, share.astype(np.float32)[:, :, None])
+    )
+    return (weight * soft_labels(labels, num_classes)[source]).sum(1)
 
 
 def unmixed(images: Tensor, labels: Tensor, num_classes: int) -> Mixed:

@@ -1,4 +1,11 @@
-"""Mixup (Zhang et al., ICLR 2018): images and labels blended with the same lam ~ Beta(a, a)."""
+"""Mixup (Zhang, Cisse, Dauphin and Lopez-Paz, ICLR 2018, arXiv 1710.09412, equation in section 2).
+
+    x = lam own + (1 - lam) partner's,  lam ~ Beta(alpha, alpha)
+
+Label rule: the same lam. The network makes no further pass.
+As facebookresearch/mixup-cifar10, which draws one lam and one permutation for a batch and adds two
+losses in place of blending the labels. Bytes and bfloat16 are blended in float32 and rounded once.
+"""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -10,8 +17,10 @@ from torch import Tensor
 from pretrain.mixing.mixed import (
     Mixed,
     PairedMix,
+    Read,
     blend_labels,
     by_slices,
+    mix_rows,
     numpy_generator,
     to_device,
 )
@@ -22,24 +31,39 @@ class Mixup(PairedMix):
     """Mixup; one lam for the batch is the reference's."""
 
     on_bytes: ClassVar[bool] = False
+    reads: ClassVar[bool] = True
 
     def __call__(
-        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        generator: torch.Generator,
+        read: Read | None = None,
     ) -> Mixed:
-        """See Mix. Floating images."""
+        """See Mix."""
         pairs = self.draw_pairs(len(images), numpy_generator(generator))
         lam = torch.from_numpy(pairs.spread(pairs.lam, 1).astype(np.float32))
         partner = torch.from_numpy(pairs.partner)
         source, weight = to_device(partner, images.device), to_device(lam, images.device)
         targets = blend_labels(labels, num_classes, source, weight)
         mixed = own = images[: len(lam)]
-        if pairs.mixed.any():
-            if by_slices(images):  # row by row: no gathered copy of the partners
-                mixed = torch.empty_like(own)
-                rows = zip(lam.tolist(), partner.tolist(), strict=True)
-                for index, (share, other) in enumerate(rows):
-                    torch.lerp(images[other], images[index], share, out=mixed[index])
-            else:
-                weight = weight.to(images.dtype)[:, None, None, None]
-                mixed = torch.lerp(images[source], own, weight)
+        if by_slices(images) and (read or pairs.mixed.any()):
+            shares = lam.tolist()
+
+            def write(row: int, target: Tensor, own: Tensor, theirs: Tensor) -> None:
+                if target.dtype == torch.float32:
+                    torch.lerp(theirs, own, shares[row], out=target)
+                else:
+                    target.copy_(blend(own, theirs, lam[row]))
+
+            mixed = mix_rows(images, partner.tolist(), write, read)
+        elif pairs.mixed.any():
+            mixed = blend(own, images[source], weight[:, None, None, None])
         return Mixed(mixed, targets, lam, partner)
+
+
+def blend(own: Tensor, theirs: Tensor, weight: Tensor) -> Tensor:
+    """`weight` of the own images and the rest of theirs, in float32; bytes are rounded."""
+    mixed = torch.lerp(theirs.float(), own.float(), weight)
+    return (mixed if own.is_floating_point() else mixed.round_()).to(own.dtype)
