@@ -1,4 +1,9 @@
-"""Cutout (DeVries and Taylor, 2017): a square of each image is zeroed; the label stays whole."""
+"""Cutout (DeVries and Taylor, 2017, arXiv 1708.04552): a square of each image is zeroed.
+
+Label rule: the label stays whole. The network makes no further pass. As uoguelph-mlrg/Cutout
+(util/cutout.py, one hole): the centre is uniform over the pixels, and the square is clipped at the
+border. There the side is given in pixels, and that of an odd number loses one.
+"""
 
 from dataclasses import dataclass, replace
 from typing import ClassVar
@@ -8,16 +13,13 @@ import torch
 from torch import Tensor
 
 from pretrain.errors import check_ranges
-from pretrain.mixing.boxes import box_mask
-from pretrain.mixing.mixed import Mixed, by_slices, numpy_generator, unmixed
+from pretrain.mixing.masks import fill_boxes
+from pretrain.mixing.mixed import Mixed, numpy_generator, unmixed
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cutout:
-    """One square for each image, centre uniform, clipped at the border.
-
-    Zero is the mean colour of a normalised image.
-    """
+    """One square for each image. Zero is the mean colour of a normalised image, black of a byte."""
 
     on_bytes: ClassVar[bool] = False  # zero is the mean colour of normalised images alone
     side: float = 0.5
@@ -39,10 +41,5 @@ class Cutout:
         low = rng.integers(0, size, (len(images), 2)) - side // 2
         boxes = np.concatenate([np.clip(low, 0, size), np.clip(low + side, 0, size)], axis=1)
         boxes[rng.random(len(images)) >= self.probability] = 0
-        cut = images.clone()
-        if by_slices(images):
-            for image, (top, left, bottom, right) in zip(cut, boxes.tolist(), strict=True):
-                image[:, top:bottom, left:right] = 0
-        else:
-            cut.masked_fill_(box_mask(boxes, images), 0)
+        cut = fill_boxes(images, boxes, images.new_zeros(1, 1, 1, 1))
         return replace(unmixed(images, labels, num_classes), images=cut)
