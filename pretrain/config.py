@@ -331,6 +331,21 @@ class MixingConfig(MethodConfig):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RotationConfig:
+    """RotNet's task beside classification: a second head says by how much an image was turned."""
+
+    weight: float = 0.0
+    """Of its loss (0.5 in Hendrycks et al., 2019); 0 for none."""
+    angles: Literal["all", "one"] = "all"
+    """all: each image turned by 0, 90, 180 and 270 degrees (the papers'), so that a step has five
+    times its images in the network; one: by one of them, drawn for each image, twice."""
+
+    def __post_init__(self) -> None:
+        """Refuse a weight that teaches the opposite."""
+        check_ranges("rotation", self, weight=">= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class PretrainConfig(TrainerConfig):
     """One pretraining run. The defaults are the paper's for ImageNet (section 4.1.1)."""
 
@@ -340,6 +355,7 @@ class PretrainConfig(TrainerConfig):
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     mixing: MixingConfig = field(default_factory=MixingConfig)
+    rotation: RotationConfig = field(default_factory=RotationConfig)
     label_smoothing: float = 0.0
     score_every: Duration = 1.0
     """Score the validation images each time so much has been trained (at the end of the epoch in

@@ -18,6 +18,7 @@ from pretrain.mixing.decoupled import decoupled_loss
 from pretrain.mixing.mixed import numpy_generator
 from pretrain.pictures import draw_curves, draw_mixed_batch
 from pretrain.progress import log
+from pretrain.rotation import plain_network, turn
 from pretrain.run import Result, Run, environment, plain
 from pretrain.setup import Loaders, PretrainSetup, build, setup_training
 from pretrain.training import (
@@ -66,8 +67,9 @@ def pretrain(
         log(f"note: {line}")
     state, loaders = setup_training(setup, config, fabric)
     start_run()
+    num_metrics = 3 if config.rotation.weight else 2
     loop = TrainLoop(
-        run, fabric, state, loaders.train, config, num_metrics=2, stop_after=stop_after
+        run, fabric, state, loaders.train, config, num_metrics=num_metrics, stop_after=stop_after
     )
     loop.resume()
     score_every = config.steps(len(loaders.train), config.score_every)
@@ -84,13 +86,15 @@ def pretrain(
                 )
                 loop.finish_step(metrics)
                 loop.checkpoint()
-            loss, accuracy = loop.means()
+            loss, accuracy, *turned = loop.means()
             record = {
                 "lr": state.lr,
                 "train_loss": loss,
                 "train_accuracy": 100 * accuracy,
                 "images_per_second": round(loop.speed, 1),
             }
+            if turned:
+                record["train_rotation_accuracy"] = 100 * turned[0]
             if loop.is_due(score_every):
                 record |= evaluate(state, loaders, setup, fabric)
             if fabric.is_global_zero:
@@ -162,25 +166,38 @@ def train_step(
 ) -> Tensor:
     """One optimizer step from its micro-batches.
 
-    Returns (2,): loss, and accuracy on mixed labels, each summed over the micro-batches.
+    Returns (2,): loss, and accuracy on mixed labels, each summed over the micro-batches; (3,) with
+    the accuracy of the rotation task where it has a weight.
     """
     steps_per_epoch = len(loaders.train)
     mix = mix_at(config.mixing, step, steps_per_epoch, config.batch_size, setup.network_parts)
 
     def loss_function(batch: MicroBatch) -> tuple[Tensor, Tensor]:
         images, labels = batch.data
+        pixels, num_classes = loaders.pixels, setup.spec.num_classes
         draw = numpy_generator(generator(config.seed, "pixels", step, batch.number))
-        images = loaders.pixels.augmented(images, draw)
         draws = generator(config.seed, "mixing", step, batch.number)
         with fabric.autocast():  # of methods that look at the images through a network
-            mixed = mix(images, labels, setup.spec.num_classes, draws)
+            mixed = pixels.mixed(mix, images, labels, num_classes, draw, draws)
         if run is not None and batch.number == 0 and step < steps_per_epoch:
             _draw_batch(mixed, setup, run, is_last=step + 1 == steps_per_epoch)
-        logits, targets = forward(state.model, mixed)
+        if config.rotation.weight:
+            draws = generator(config.seed, "rotation", step, batch.number)
+            again = numpy_generator(generator(config.seed, "pixels", step, batch.number))
+            images = pixels.augmented(images, again)  # as they were before they were mixed
+            turned, turns = turn(images, config.rotation.angles, draws)
+            logits, turn_logits = state.model(mixed.images, turned)
+            targets = mixed.targets
+        else:
+            logits, targets = forward(state.model, mixed)
         loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
         if eta := config.mixing.decoupled:
             loss = loss + eta * decoupled_loss(logits, labels, mixed.partner, mixed.lam)
-        return loss, torch.stack([loss.detach(), mixed_accuracy(logits, targets)])
+        accuracies = [mixed_accuracy(logits, targets)]
+        if config.rotation.weight:
+            loss = loss + config.rotation.weight * functional.cross_entropy(turn_logits, turns)
+            accuracies.append((turn_logits.argmax(1) == turns).float().mean())
+        return loss, torch.stack([loss.detach(), *accuracies])
 
     return optimizer_step(state, fabric, micro_batches, loss_function, step)
 
@@ -249,4 +266,4 @@ def _backbone(
         versions=facts["versions"],
         created=facts["created"],
     )
-    return Backbone.of(state.averaged, setup.spec, provenance)
+    return Backbone.of(plain_network(state.averaged), setup.spec, provenance)

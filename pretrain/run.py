@@ -332,7 +332,8 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     """
     if isinstance(left, dict) and isinstance(right, dict):
         added = {key: value for section in _ADDED.values() for key, value in section.items()}
-        added["score_every"] = 1.0  # of pretraining
+        added |= {"score_every": 1.0, "args": {}, "decoupled": 0.0}  # of pretraining
+        added["rotation"] = {"weight": 0.0, "angles": "all"}
         lines = []
         for key in sorted({*left, *right}, key=str):
             there, here = (side.get(key, added.get(key)) for side in (left, right))

@@ -20,6 +20,7 @@ from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.mixing import mix_at, network_parts
 from pretrain.progress import bar
+from pretrain.rotation import RotationNetwork
 from pretrain.training import (
     BatchSampler,
     InMemoryLoader,
@@ -129,6 +130,12 @@ def build(
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
     mix_at(config.mixing, 0, parts=parts)  # refuses arguments that a method does not take
+    if config.rotation.weight and not parts.keys() <= {"network", "guide"}:
+        raise UsageError(
+            f"rotation.weight is {config.rotation.weight} with {method}, which mixes inside the "
+            "network, where the turned images go through with the others. Give "
+            "--rotation.weight 0, or another --mixing.method."
+        )
     return PretrainSetup(data, spec, network, steps, files, method, tuple(notes), parts)
 
 
@@ -157,6 +164,8 @@ def setup_training(
     train, val = _loaders(setup, config, fabric)
     refuse_single_values(setup.network, options.image_size, config, fabric)
     network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
+    if config.rotation.weight:
+        network = RotationNetwork(network, derive(config.seed, "rotation"))
     if config.sync_batch_norm and fabric.world_size > 1:
         network = convert_sync_batchnorm(network)
     state = make_train_state(network, config, fabric, steps_per_epoch=len(train))

@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels"]
+Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels", "rotation"]
 _PURPOSES = get_args(Purpose)  # the place in the list is part of each seed: add at the end
 
 
