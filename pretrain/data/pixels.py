@@ -103,10 +103,10 @@ class Pixels:
 
     def _reader(self, images: Tensor, flipped: np.ndarray, as_bytes: bool) -> Read:
         """Makes image i, flipped where it is to be; as floats it is normalised."""
-        normalise, flips = self._normaliser(images), flipped.tolist()
+        normalise, rows, flips = self._normaliser(images), images.unbind(), flipped.tolist()
 
         def read(index: int) -> Tensor:
-            image = images[index].flip(2) if flips[index] else images[index]
+            image = rows[index].flip(2) if flips[index] else rows[index]
             if as_bytes:
                 return image
             floats = torch.empty((1, *image.shape), memory_format=self.memory_format)

@@ -178,10 +178,8 @@ def paste(
     return Mixed(mixed, targets, lam, partner)
 
 
-def _paste_box(boxes: list[list[int]], row: int, target: Any, own: Tensor, theirs: Any) -> None:
-    target.copy_(own)
-    if target.dtype == torch.uint8:  # a slice of NumPy takes a quarter of the time
-        target, theirs = target.numpy(), theirs.numpy()
+def _paste_box(boxes: list[list[int]], row: int, target: Any, own: Any, theirs: Any) -> None:
+    target[...] = own
     top, left, bottom, right = boxes[row]
     target[:, top:bottom, left:right] = theirs[:, top:bottom, left:right]
 

@@ -8,7 +8,7 @@ losses in place of blending the labels. Bytes and bfloat16 are blended in float3
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -51,11 +51,12 @@ class Mixup(PairedMix):
         if by_slices(images) and (read or pairs.mixed.any()):
             shares = lam.tolist()
 
-            def write(row: int, target: Tensor, own: Tensor, theirs: Tensor) -> None:
+            def write(row: int, target: Any, own: Any, theirs: Any) -> None:
                 if target.dtype == torch.float32:
                     torch.lerp(theirs, own, shares[row], out=target)
                 else:
-                    target.copy_(blend(own, theirs, lam[row]))
+                    pair = torch.as_tensor(own), torch.as_tensor(theirs)
+                    torch.as_tensor(target).copy_(blend(*pair, lam[row]))
 
             mixed = mix_rows(images, partner.tolist(), write, read)
         elif pairs.mixed.any():

@@ -16,7 +16,7 @@ map, so A is computed from its queries and keys, in float32.
 """
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from pretrain.errors import UsageError, check_ranges
 from pretrain.mixing.cutmix import CutMix, paste
 from pretrain.mixing.levels import token_grid
-from pretrain.mixing.mixed import Mixed, blend_labels, numpy_generator, to_device
+from pretrain.mixing.mixed import Mixed, Read, blend_labels, numpy_generator, to_device
 
 
 class AttentionRecorder:
@@ -77,8 +77,6 @@ class AttentionRecorder:
 class TransMix(CutMix):
     """CutMix with labels by attention; `lam` of the result is the share of pixels."""
 
-    on_bytes: ClassVar[bool] = True
-
     attention: AttentionRecorder
     attention_weight: float = 0.5
     """Of attention in the label; the rest is the area's. 0.5 in the authors' code, 1 in the paper's
@@ -95,13 +93,20 @@ class TransMix(CutMix):
             )
 
     def __call__(
-        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        generator: torch.Generator,
+        read: Read | None = None,
     ) -> Mixed:
         """See Mix."""
         rng = numpy_generator(generator)
         pairs = self.draw_pairs(len(images), rng)
         boxes = pairs.spread(self.draw_boxes(pairs.lam, images.shape[-2], images.shape[-1], rng), 0)
-        mixed = paste(images, labels, num_classes, boxes, torch.from_numpy(pairs.partner))
+        mixed = paste(
+            images, labels, num_classes, boxes, torch.from_numpy(pairs.partner), read=read
+        )
         if not pairs.mixed.any():
             return mixed
         weight = self.attention_weight
