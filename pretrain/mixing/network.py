@@ -1,9 +1,15 @@
-"""Further passes of the network that is trained, which leave no trace in it."""
+"""Further passes of a network, which leave no trace in it.
+
+N images, C channels, h rows and w columns of its last features.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from pretrain.errors import UsageError
 
 
 @contextmanager
@@ -21,3 +27,37 @@ def evaluating(network: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+@torch.no_grad()
+def feature_map(network: nn.Module, images: Tensor) -> Tensor:
+    """Last features (N, C, h, w) of a timm network, float32: one pass in evaluation mode.
+
+    It does not go through `network.__call__`, so what `network.compile()` made is neither used nor
+    made anew. Features with the channels last, and tokens of images cut into a grid, are put into
+    this order.
+
+    Raises:
+        UsageError: the images are bytes, or the features have no place in the image.
+    """
+    if not images.is_floating_point():
+        raise UsageError(
+            f"the images are {images.dtype}, but the mixing looks at them through a network; give "
+            "what the network is trained on: normalised floats"
+        )
+    with evaluating(network):
+        inputs = images.to(next(network.parameters()).dtype)
+        features = network.forward_features(inputs)  # type: ignore[operator]
+    if isinstance(features, Tensor) and features.ndim == 3:
+        tokens = features[:, getattr(network, "num_prefix_tokens", 0) :]
+        height, width = images.shape[-2:]
+        rows = max(1, round((tokens.shape[1] * height / width) ** 0.5))
+        if tokens.shape[1] % rows == 0:
+            return tokens.unflatten(1, (rows, -1)).permute(0, 3, 1, 2).float()
+    if not isinstance(features, Tensor) or features.ndim != 4:
+        raise UsageError(
+            f"the last features of {type(network).__name__} are no grid over the image; mixing "
+            "that looks at the images through a network needs one such as resnet50"
+        )
+    channels_last = features.shape[1] != getattr(network, "num_features", features.shape[1])
+    return (features.permute(0, 3, 1, 2) if channels_last else features).float()

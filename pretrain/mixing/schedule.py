@@ -14,10 +14,25 @@ from torch import Tensor, nn
 
 from pretrain.config import MethodConfig, MixingConfig, steps_of
 from pretrain.errors import UsageError
+from pretrain.mixing.attentive_cutmix import AttentiveCutMix
+from pretrain.mixing.cut_thumbnail import CutThumbnail
 from pretrain.mixing.cutmix import CutMix
 from pretrain.mixing.cutout import Cutout
+from pretrain.mixing.feature_cutmix import FeatureCutMix
+from pretrain.mixing.fmix import FMix
+from pretrain.mixing.gridmask import GridMask
+from pretrain.mixing.gridmix import GridMix
+from pretrain.mixing.levels import FeatureLevels
+from pretrain.mixing.manifold_mixup import ManifoldMixup
 from pretrain.mixing.mixed import Mix, Mixed, numpy_generator, unmixed
 from pretrain.mixing.mixup import Mixup
+from pretrain.mixing.mosaic import Mosaic
+from pretrain.mixing.random_erasing import RandomErasing
+from pretrain.mixing.resizemix import ResizeMix
+from pretrain.mixing.saliencymix import SaliencyMix
+from pretrain.mixing.smoothmix import SmoothMix
+from pretrain.mixing.snapmix import SnapMix
+from pretrain.mixing.transmix import AttentionRecorder, TransMix
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,13 +81,28 @@ class Unmixed:
         return unmixed(images, labels, num_classes)
 
 
-_METHODS: dict[str, Any] = {
+METHODS: dict[str, Any] = {
     "none": Unmixed,
     "cutmix": CutMix,
     "mixup": Mixup,
     "cutout": Cutout,
+    "resizemix": ResizeMix,
+    "cut_thumbnail": CutThumbnail,
+    "mosaic": Mosaic,
+    "fmix": FMix,
+    "gridmix": GridMix,
+    "smoothmix": SmoothMix,
+    "gridmask": GridMask,
+    "random_erasing": RandomErasing,
+    "saliencymix": SaliencyMix,
+    "attentive_cutmix": AttentiveCutMix,
+    "snapmix": SnapMix,
+    "transmix": TransMix,
+    "manifold_mixup": ManifoldMixup,
+    "feature_cutmix": FeatureCutMix,
 }
-NETWORK_PARTS = {"network", "guide"}
+"""The class behind each name; the first line of its module says what it does."""
+NETWORK_PARTS = {"network", "guide", "levels", "attention"}
 """Fields that no option gives: see `network_parts`."""
 
 
@@ -116,18 +146,20 @@ def network_parts(
         network: the one that is trained.
         guide: another, trained one for Attentive CutMix; None takes `network`.
     """
-    methods = [_METHODS[method.method] for method in (options, *options.others)]
+    methods = [METHODS[method.method] for method in (options, *options.others)]
     asked = {entry.name for method in methods for entry in fields(method)}
-    make = {
+    make: dict[str, Any] = {
         "network": lambda: network,
         "guide": lambda: network if guide is None else guide,
+        "levels": lambda: FeatureLevels(network),
+        "attention": lambda: AttentionRecorder(network),
     }
     return {name: build() for name, build in make.items() if name in asked}
 
 
 def _build(options: MethodConfig, probability: float, parts: Mapping[str, Any]) -> Mix:
     """A method: its fields are those of the same names in its configuration and in `parts`."""
-    method = _METHODS[options.method]
+    method = METHODS[options.method]
     names = {entry.name for entry in fields(method)}
     shared = {entry.name for entry in fields(options)} & names
     arguments = {name: getattr(options, name) for name in shared}
