@@ -12,7 +12,8 @@ from PIL import ExifTags, Image, ImageOps
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
-from tests.tools.test_tools import call, demo, fails
+from tests.forked import call
+from tests.tools.test_tools import demo, fails
 from tools import detect, finetune_det
 from tools.support.command import load_config
 from transfer.detection.config import DatasetConfig, DetectionConfig

@@ -12,14 +12,10 @@ import torch
 
 from pretrain.backbone import Backbone
 from tests.conftest import ROOT
+from tests.forked import call
 from tests.transfer.formats.making import cutmix_release, dump, msra, save, tame
 
 TOOLS = ("export", "download", "inspect_backbone")
-
-
-def call(tool: str, *words: object, cwd: Path) -> subprocess.CompletedProcess:
-    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def run(tool: str, *words: object) -> None:

@@ -15,7 +15,8 @@ import torch
 from pretrain.backbone import Backbone
 from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
-from tests.tools.test_tools import call, demo, fails
+from tests.forked import call
+from tests.tools.test_tools import demo, fails
 from tools.support import prove_resume
 from tools.support.benchmarks.trees import update_recipe
 from tools.support.training import _run_folder

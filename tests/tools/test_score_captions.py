@@ -11,7 +11,8 @@ import sys
 import pytest
 
 from tests.conftest import FIXTURES, ROOT
-from tests.tools.test_tools import call, fails, inside
+from tests.forked import call
+from tests.tools.test_tools import fails, inside
 from tests.transfer.scores.reference import own_captions
 from tools.score_captions import main
 from transfer.captioning.scores import References, score

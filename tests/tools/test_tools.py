@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
+from tests.forked import call
 
 TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls")
 TOOLS = (*TRAINING, "report", "show_mixing", "evaluate", "prepare_data", "bench")
@@ -19,12 +20,6 @@ TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption", "tra
 def demo(task: str) -> tuple[str, str]:
     """The recipe of the synthetic shapes, given."""
     return "--config", str(ROOT / "configs" / task / "demo.yaml")
-
-
-def call(tool: str, *words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:
-    """Run a tool as its own process, away from the repository."""
-    command = [sys.executable, str(ROOT / "tools" / f"{tool}.py"), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, timeout=300)
 
 
 def inside(tool: str, *words: object, capsys) -> tuple[int, str]:
@@ -410,12 +405,11 @@ def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
     assert "Traceback" not in said
     assert not (run / "result.json").exists()
     again = ["--resume", "runs/detection-demo"] if how == "folder" else [*words, "--resume", "auto"]
-    done = subprocess.run([*tool, *again], cwd=tmp_path, capture_output=True, text=True)
+    done = call("finetune_det", *again, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "resuming" in done.stderr
     if how == "folder":
-        whole = subprocess.run([*tool, *words, "--out", "whole"], cwd=tmp_path, capture_output=True)
-        assert whole.returncode == 0
+        assert call("finetune_det", *words, "--out", "whole", cwd=tmp_path).returncode == 0
         one, two = weights(run), weights(tmp_path / "whole")
         assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
 
