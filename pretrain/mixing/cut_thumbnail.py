@@ -65,11 +65,9 @@ class CutThumbnail(PairedMix):
         partner = {"self": own, "single": pairs.partner[:, None]}.get(self.mode)
         if partner is None:
             partner = several_partners(len(own), len(images), 2, rng)
-        mixed, boxes = images[: len(own)], []
-        for source in partner.T:
-            boxes.append(pairs.spread(inside_boxes(side, height, width, rng), 0))
-            source = torch.from_numpy(np.ascontiguousarray(source))
-            mixed = paste_resized(mixed, boxes[-1], images, source, self.interpolation)
+        drawn = [inside_boxes(side, height, width, rng) for _ in partner.T]
+        boxes = np.stack([pairs.spread(box, 0) for box in drawn])
+        mixed = paste_resized(images, boxes, partner, self.interpolation)
         share = visible_shares(boxes, height, width)
         if self.mode == "self":
             share = np.eye(1, 2).repeat(len(own), axis=0)
@@ -79,14 +77,13 @@ class CutThumbnail(PairedMix):
         return Mixed(mixed, targets, lam, partners)
 
 
-def visible_shares(boxes: list[np.ndarray], height: int, width: int) -> np.ndarray:
-    """Shares (M, 1 + boxes) of the pixels: the image's and those of one or two boxes (M, 4) on it.
+def visible_shares(boxes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Shares (M, 1 + P) of the pixels: the image's, and those of P = 1 or 2 boxes (P, M, 4) on it.
 
     The second box hides what lies under it of the first.
     """
-    areas = [np.prod(box[:, 2:] - box[:, :2], axis=1) for box in boxes]
+    areas = np.prod(boxes[..., 2:] - boxes[..., :2], axis=2)
     if len(boxes) == 2:
-        first, second = boxes
-        low, high = np.maximum(first, second)[:, :2], np.minimum(first, second)[:, 2:]
-        areas[0] = areas[0] - np.prod(np.maximum(high - low, 0), axis=1)
-    return np.stack([height * width - sum(areas), *areas], axis=1) / (height * width)
+        overlap = boxes[..., 2:].min(axis=0) - boxes[..., :2].max(axis=0)
+        areas[0] -= np.prod(np.maximum(overlap, 0), axis=1)
+    return np.vstack([height * width - areas.sum(axis=0), areas]).T / (height * width)

@@ -26,6 +26,7 @@ from pretrain.errors import check_ranges
 from pretrain.mixing.mixed import (
     Mixed,
     PairedMix,
+    as_array,
     blend_several,
     by_slices,
     numpy_generator,
@@ -73,11 +74,12 @@ def assemble(images: Tensor, centre: np.ndarray, partner: np.ndarray) -> Tensor:
     """
     if by_slices(images):
         mixed = images[: len(centre)].clone()
-        rows = zip(mixed, centre.tolist(), partner.tolist(), strict=True)
+        source = as_array(images)
+        rows = zip(as_array(mixed), centre.tolist(), partner.tolist(), strict=True)
         for image, (row, column), (right, below, diagonal) in rows:
-            image[:, :row, column:] = images[right, :, :row, column:]
-            image[:, row:, :column] = images[below, :, row:, :column]
-            image[:, row:, column:] = images[diagonal, :, row:, column:]
+            image[:, :row, column:] = source[right, :, :row, column:]
+            image[:, row:, :column] = source[below, :, row:, :column]
+            image[:, row:, column:] = source[diagonal, :, row:, column:]
         return mixed
     split = to_device(torch.from_numpy(centre), images.device)[:, :, None, None, None]
     is_below = torch.arange(images.shape[-2], device=images.device)[:, None] >= split[:, 0]

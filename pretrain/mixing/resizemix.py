@@ -34,6 +34,7 @@ from pretrain.mixing.boxes import (
 from pretrain.mixing.mixed import (
     Mixed,
     PairedMix,
+    as_array,
     blend_labels,
     by_slices,
     numpy_generator,
@@ -79,7 +80,7 @@ class ResizeMix(PairedMix):
         partner = torch.from_numpy(pairs.partner)
         lam = torch.from_numpy(own_share(boxes, height, width).astype(np.float32))
         source, weight = to_device(partner, images.device), to_device(lam, images.device)
-        mixed = paste_resized(images[: len(boxes)], boxes, images, partner, self.interpolation)
+        mixed = paste_resized(images, boxes[None], pairs.partner[:, None], self.interpolation)
         return Mixed(mixed, blend_labels(labels, num_classes, source, weight), lam, partner)
 
     def draw_boxes(
@@ -102,39 +103,52 @@ class ResizeMix(PairedMix):
 
 
 def paste_resized(
-    onto: Tensor, boxes: np.ndarray, images: Tensor, partner: Tensor, interpolation: Interpolation
+    images: Tensor, boxes: np.ndarray, partner: np.ndarray, interpolation: Interpolation
 ) -> Tensor:
-    """`onto` (M, C, H, W) with the whole of image `partner[i]` in `boxes[i]`; a new tensor.
+    """Images (M, C, H, W) with the whole of image `partner[i, p]` in box `boxes[p, i]`.
 
-    Pixel for pixel as `torch.nn.functional.interpolate` to the size of the box.
+    Pixel for pixel as `torch.nn.functional.interpolate` to the size of the box; one p after the
+    other.
+
+    Args:
+        images: (N, C, H, W).
+        boxes: (P, M, 4).
+        partner: (M, P) rows of `images`.
+        interpolation: of the smaller picture.
     """
+    mixed = images[: len(partner)]
     if not by_slices(images):
-        patches = _patches(images, boxes, to_device(partner, images.device), interpolation)
-        return torch.where(box_mask(boxes, images), patches, onto)
-    mixed = onto.clone()
-    rows = zip(boxes.tolist(), partner.tolist(), strict=True)
-    for index, ((top, left, bottom, right), other) in enumerate(rows):
-        if top < bottom and left < right:
+        for box, others in zip(
+            boxes, to_device(torch.from_numpy(partner), images.device).T, strict=True
+        ):
+            patches = _patches(images, box, others, interpolation)
+            mixed = torch.where(box_mask(box, images), patches, mixed)
+        return mixed
+    mixed = mixed.clone()
+    target, source = as_array(mixed), as_array(images)
+    for box, others in zip(boxes.tolist(), partner.T.tolist(), strict=True):
+        for row, ((top, left, bottom, right), other) in enumerate(zip(box, others, strict=True)):
             size = (bottom - top, right - left)
+            if 0 in size:
+                continue
             if interpolation == "nearest":
-                patch = _nearest(images[other], size)
+                target[row, :, top:bottom, left:right] = _nearest(source[other], size)
             else:
                 floats = images[other : other + 1].float()
                 patch = functional.interpolate(floats, size, mode="bilinear")[0]
-            mixed[index, :, top:bottom, left:right] = _as_pixels(patch, images.dtype)
+                mixed[row, :, top:bottom, left:right] = _as_pixels(patch, images.dtype)
     return mixed
 
 
-def _nearest(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """As `interpolate`, in half its time: rows first, pixels whole where channels come last."""
+def _nearest(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """As `interpolate`, in a third of its time: rows first, whole pixels if channels are last."""
     rows, columns = (
-        (torch.arange(side).float() * (whole / side)).long()
+        (np.arange(side, dtype=np.float32) * np.float32(whole / side)).astype(np.int64)
         for side, whole in zip(size, image.shape[-2:], strict=True)
     )
-    if image.stride(0) == 1:
-        pixels = image.permute(1, 2, 0).index_select(0, rows).index_select(1, columns)
-        return pixels.permute(2, 0, 1)
-    return image.index_select(1, rows).index_select(2, columns)
+    if image.strides[0] == image.itemsize:
+        return image.transpose(1, 2, 0).take(rows, 0).take(columns, 1).transpose(2, 0, 1)
+    return image.take(rows, 1).take(columns, 2)
 
 
 def _patches(
