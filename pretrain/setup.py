@@ -164,6 +164,8 @@ def setup_training(
     train, val = _loaders(setup, config, fabric)
     refuse_single_values(setup.network, options.image_size, config, fabric)
     network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
+    guide = setup.network_parts.get("guide", network)  # which nothing else puts on the device
+    guide.to(device=fabric.device, memory_format=layout)
     if config.rotation.weight:
         network = RotationNetwork(network, derive(config.seed, "rotation"))
     if config.sync_batch_norm and fabric.world_size > 1:

@@ -1,0 +1,70 @@
+"""Methods that look at the images, in training: with a guide, and resumed to the same bits."""
+
+import torch
+
+from pretrain.backbone import Backbone, Provenance
+from pretrain.config import MethodConfig, MixingConfig, ModelConfig
+from pretrain.engine import train_step
+from pretrain.mixing import AttentiveCutMix, SaliencyMix, SnapMix
+from pretrain.setup import build, setup_training
+from pretrain.training import make_fabric, micro_batches
+from tests.pretrain.test_engine import config
+
+STEPS = 4
+
+
+def test_resumed_to_the_same_bits(worlds, monkeypatch):
+    options = config(
+        worlds["classification"],
+        batch_size=12,
+        accumulate=1,
+        mixing=MixingConfig(
+            method="snapmix",
+            alpha=5.0,
+            granularity="sample",
+            others=[
+                MethodConfig(method="attentive_cutmix", args={"cells": 12}),
+                MethodConfig(method="saliencymix", args={"peak": "first"}),
+            ],
+        ),
+        model=ModelConfig(arch="test_resnet", args={"output_stride": 8, "drop_rate": 0.2}),
+    )
+    fabric, used = make_fabric("cpu"), set()
+    for method in (AttentiveCutMix, SaliencyMix, SnapMix):
+
+        def call(self, *given, plain=method.__call__):
+            used.add(type(self))
+            return plain(self, *given)
+
+        monkeypatch.setattr(method, "__call__", call)
+
+    first = build(options)
+    guide = Backbone.of(first.network, first.spec, Provenance())
+    kept = []
+    for starts in (0, 2):
+        setup = build(options, guide=guide)
+        state, loaders = setup_training(setup, options, fabric)
+        if starts:
+            model, optimizer, ema = kept[starts - 1]
+            state.network.load_state_dict(model)
+            state.optimizer.load_state_dict(optimizer)
+            state.ema.load_state_dict(ema)
+        batches = [*loaders.train.epoch(0)]
+        for step in range(starts, STEPS):
+            parts = micro_batches(step, [batches[step]], loaders.train, fabric, options.seed)
+            train_step(state, loaders, setup, options, fabric, step, parts)
+            saved = [state.network, state.optimizer, state.ema]
+            kept.append([{**copied(part.state_dict())} for part in saved])
+    assert used == {AttentiveCutMix, SaliencyMix, SnapMix}
+    whole, resumed = kept[STEPS - 1][0], kept[-1][0]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    assert whole["bn1.num_batches_tracked"] == STEPS  # by no further pass
+
+
+def copied(state):
+    """A state that training does not change."""
+    if isinstance(state, dict):
+        return {name: copied(value) for name, value in state.items()}
+    if isinstance(state, list):
+        return [copied(value) for value in state]
+    return state.clone() if isinstance(state, torch.Tensor) else state
