@@ -46,13 +46,17 @@ def test_one_turn_for_each_image_is_drawn_evenly():
     assert not torch.equal(turn(images, "one", seeded(1))[0], turned)
 
 
-def test_what_cannot_be_turned_is_refused():
+def test_what_cannot_be_turned_is_refused(worlds):
     with pytest.raises(UsageError, match="8 x 10 pixels"):
         turn(torch.zeros(1, 3, 8, 10), "all", seeded())
     with pytest.raises(UsageError, match=r"Identity has no pooled .*--rotation\.weight 0"):
         RotationNetwork(torch.nn.Identity(), 0)
     with pytest.raises(UsageError, match=r"rotation\.weight"):
         RotationConfig(weight=-1.0)
+    inside = MixingConfig(method="manifold_mixup")
+    options = config(worlds["classification"], rotation=RotationConfig(weight=0.5), mixing=inside)
+    with pytest.raises(UsageError, match="manifold_mixup, which mixes inside the network"):
+        build(options)
 
 
 @pytest.mark.parametrize("arch", ["test_resnet", "test_vit"])
