@@ -32,6 +32,7 @@ def test_square_is_the_blurred_box():
     blurred = soft_box(20, np.array([8.5]), np.array([5.0]), 1.0)[0]
     assert blurred[3] == pytest.approx(0.5, abs=1e-6)  # the middle of pixel 3 is the border
     assert (np.diff(blurred[:8]) > 0).all()
+    np.testing.assert_allclose(blurred[:17], blurred[16::-1])
 
 
 @pytest.mark.parametrize("shape", ["circle", "square"])
@@ -46,7 +47,7 @@ def test_partner_s_weight_is_the_mean_of_the_mask(shape):
 
 
 def test_sigma_is_a_share_of_the_shorter_side():
-    images = torch.arange(2.0)[:, None, None, None].expand(2, 1, 32, 64)
+    images = torch.arange(2.0)[:, None, None, None].expand(2, 1, 64, 32)
     method = SmoothMix(sigma=(0.25, 0.25), partner="other")
     for seed in range(10):
         mixed = method(images, torch.arange(2), 2, torch.Generator().manual_seed(seed))
