@@ -14,6 +14,7 @@ from pretrain.mixing.manifold_mixup import ManifoldMixup
 from pretrain.mixing.mixed import Granularity, Mix, Mixed, Partner, forward, unmixed
 from pretrain.mixing.mixup import Mixup
 from pretrain.mixing.mosaic import Mosaic
+from pretrain.mixing.puzzlemix import PuzzleMix
 from pretrain.mixing.random_erasing import RandomErasing
 from pretrain.mixing.resizemix import ResizeMix
 from pretrain.mixing.saliencymix import SaliencyMix
@@ -41,6 +42,7 @@ __all__ = [
     "Mixup",
     "Mosaic",
     "Partner",
+    "PuzzleMix",
     "RandomErasing",
     "ResizeMix",
     "SaliencyMix",

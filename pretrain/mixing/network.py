@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pretrain.errors import UsageError
 
@@ -40,13 +41,8 @@ def feature_map(network: nn.Module, images: Tensor) -> Tensor:
     Raises:
         UsageError: the images are bytes, or the features have no place in the image.
     """
-    if not images.is_floating_point():
-        raise UsageError(
-            f"the images are {images.dtype}, but the mixing looks at them through a network; give "
-            "what the network is trained on: normalised floats"
-        )
+    inputs = _inputs(network, images)
     with evaluating(network):
-        inputs = images.to(next(network.parameters()).dtype)
         features = network.forward_features(inputs)  # type: ignore[operator]
     if isinstance(features, Tensor) and features.ndim == 3:
         tokens = features[:, getattr(network, "num_prefix_tokens", 0) :]
@@ -61,3 +57,32 @@ def feature_map(network: nn.Module, images: Tensor) -> Tensor:
         )
     channels_last = features.shape[1] != getattr(network, "num_features", features.shape[1])
     return (features.permute(0, 3, 1, 2) if channels_last else features).float()
+
+
+def gradient_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Saliency (N, H, W) of images, labels (N,) or (N, K): a pass forward and back to the images.
+
+    The root of the mean square, over the channels, of the gradient of the cross entropy. It is in
+    evaluation mode and does not go through `network.__call__`, as in `feature_map`. The gradients
+    of the parameters are neither computed nor changed, so that nothing that waits for them (DDP)
+    notices.
+
+    Raises:
+        UsageError: the images are bytes.
+    """
+    inputs = _inputs(network, images).detach().requires_grad_()
+    with evaluating(network), torch.enable_grad():
+        logits = network.forward(inputs)
+        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, inputs)
+    return gradient.float().square().mean(1).sqrt()
+
+
+def _inputs(network: nn.Module, images: Tensor) -> Tensor:
+    """The images in the dtype of the network."""
+    if not images.is_floating_point():
+        raise UsageError(
+            f"the images are {images.dtype}, but the mixing looks at them through a network; give "
+            "what the network is trained on: normalised floats"
+        )
+    return images.to(next(network.parameters()).dtype)

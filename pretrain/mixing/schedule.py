@@ -27,6 +27,7 @@ from pretrain.mixing.manifold_mixup import ManifoldMixup
 from pretrain.mixing.mixed import Mix, Mixed, numpy_generator, unmixed
 from pretrain.mixing.mixup import Mixup
 from pretrain.mixing.mosaic import Mosaic
+from pretrain.mixing.puzzlemix import PuzzleMix
 from pretrain.mixing.random_erasing import RandomErasing
 from pretrain.mixing.resizemix import ResizeMix
 from pretrain.mixing.saliencymix import SaliencyMix
@@ -96,6 +97,7 @@ METHODS: dict[str, Any] = {
     "random_erasing": RandomErasing,
     "saliencymix": SaliencyMix,
     "attentive_cutmix": AttentiveCutMix,
+    "puzzlemix": PuzzleMix,
     "snapmix": SnapMix,
     "transmix": TransMix,
     "manifold_mixup": ManifoldMixup,
