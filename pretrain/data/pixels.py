@@ -3,8 +3,10 @@
 N images, H height, W width. All random numbers are drawn on the host from a given generator.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -67,6 +69,8 @@ class Pixels:
         if by_slices(images) and getattr(mix, "reads", False):
             read: Any = {"read": self._reader(images, flipped, as_bytes=mix.on_bytes)}
             mixed = mix(images, labels, num_classes, generator, **read)
+            if not mix.on_bytes and self._by_rows(images):
+                mixed = replace(mixed, images=_from_rows(mixed.images))
         else:
             images = _flip(images, flipped)
             images = images if mix.on_bytes else self.normalised(images)
@@ -75,45 +79,53 @@ class Pixels:
 
     def normalised(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std, as one multiplication and one addition."""
-        normalise = self._normaliser(images)
-        layout, device = self.memory_format, images.device
-        floats = torch.empty(images.shape, dtype=torch.float32, device=device, memory_format=layout)
+        rows = self._by_rows(images)
+        sources = _to_rows(images) if rows else images
+        floats = torch.empty_like(sources, dtype=torch.float32)
+        scale, shift = self._factors(images)
         # so many images at a time that their floats stay in the cache of a CPU
         count = max(1, 2**20 // images.shape[1:].numel()) if by_slices(images) else len(images)
-        for source, target in zip(images.split(count), floats.split(count), strict=True):
-            normalise(source, target)
-        return floats
+        for source, target in zip(sources.split(count), floats.split(count), strict=True):
+            target.copy_(source).mul_(scale).add_(shift)
+        return _from_rows(floats) if rows else floats
 
-    def _normaliser(self, images: Tensor) -> Callable[[Tensor, Tensor], object]:
-        """From bytes (N, 3, H, W) of a size to given floats."""
+    def _by_rows(self, images: Tensor) -> bool:
+        """Whether the result is in channels_last memory, of which whole rows can be vectorised."""
+        return self.memory_format == torch.channels_last or not images.is_contiguous()
+
+    def _factors(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """What bytes are multiplied by, and what is added."""
         pairs = list(zip(self.mean, self.std, strict=True))
         scale = _column([1 / (255 * std) for _, std in pairs], images.device)
         shift = _column([-mean / std for mean, std in pairs], images.device)
-        if self.memory_format != torch.channels_last:
-            return lambda source, target: target.copy_(source).mul_(scale).add_(shift)
-        # along whole rows of pixels: an innermost dimension of three cannot be vectorised
-        height, width = images.shape[-2:]
-        scale, shift = scale.flatten().repeat(width), shift.flatten().repeat(width)
-
-        def normalise(source: Tensor, target: Tensor) -> None:
-            lines = target.permute(0, 2, 3, 1).view(-1, height, 3 * width)
-            lines.copy_(source.permute(0, 2, 3, 1).reshape(lines.shape)).mul_(scale).add_(shift)
-
-        return normalise
+        if self._by_rows(images):
+            return scale.flatten().repeat(images.shape[-1]), shift.flatten().repeat(
+                images.shape[-1]
+            )
+        return scale, shift
 
     def _reader(self, images: Tensor, flipped: np.ndarray, as_bytes: bool) -> Read:
-        """Makes image i, flipped where it is to be; as floats it is normalised."""
-        normalise, rows, flips = self._normaliser(images), images.unbind(), flipped.tolist()
+        """Makes images, flipped where they are to be.
 
-        def read(index: int) -> Tensor:
-            image = rows[index].flip(2) if flips[index] else rows[index]
-            if as_bytes:
-                return image
-            floats = torch.empty((1, *image.shape), memory_format=self.memory_format)
-            normalise(image[None], floats)
-            return floats[0]
+        They are bytes (3, H, W), or normalised floats, and these rows (H, 3 W) where `_by_rows`.
+        """
+        every, flips = images.unbind(), flipped.tolist()
+        if as_bytes:
+            arrays = images.numpy()
+            return partial(map, lambda i: every[i].flip(2).numpy() if flips[i] else arrays[i])
+        rows, (scale, shift) = self._by_rows(images), self._factors(images)
+        unflipped = (_to_rows(images) if rows else images).unbind()
+        buffers = torch.empty((3, *unflipped[0].shape)).unbind()
 
-        return read
+        def normalised(order: Sequence[int]) -> Iterator[Tensor]:
+            for index, buffer in zip(order, cycle(buffers), strict=False):
+                source = unflipped[index]
+                if flips[index]:
+                    source = every[index].flip(2)
+                    source = _to_rows(source) if rows else source
+                yield buffer.copy_(source).mul_(scale).add_(shift)
+
+        return normalised
 
     def _cropped(self, images: Tensor, draw: np.random.Generator) -> tuple[Tensor, np.ndarray]:
         """The batch, cropped, and which of its images are to be flipped."""
@@ -147,6 +159,16 @@ class Pixels:
             noise = draw.normal(0, self.lighting, (len(images), 3))
             pixels += send(noise * _EIGENVALUES @ _EIGENVECTORS.T)[:, :, None, None]
         return pixels.sub_(mean).div_(std).contiguous(memory_format=self.memory_format)
+
+
+def _to_rows(images: Tensor) -> Tensor:
+    """Images (..., 3, H, W) as rows of pixels (..., H, 3 W)."""
+    return images.movedim(-3, -1).flatten(-2)
+
+
+def _from_rows(rows: Tensor) -> Tensor:
+    """Images (..., 3, H, W), in channels_last memory."""
+    return rows.unflatten(-1, (-1, 3)).movedim(-1, -3)
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:

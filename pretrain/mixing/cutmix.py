@@ -167,7 +167,8 @@ def paste(
     targets = blend_labels(labels, num_classes, source, weight)
     mixed = own = images[: len(boxes)]
     if by_slices(images) and (read or (share < 1).any()):
-        mixed = mix_rows(images, partner.tolist(), partial(_paste_box, boxes.tolist()), read)
+        paste_row = partial(_paste_box, boxes.tolist())
+        mixed = mix_rows(images, partner.tolist(), paste_row, read)
     elif (share < 1).any():
         if (boxes == boxes[:1]).all():  # one launch for one box
             mixed = own.clone()

@@ -4,6 +4,7 @@ N images in, M rows out (M = N, but for granularity "half"), C channels, H heigh
 K classes.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from pretrain.errors import check_ranges
 
 Granularity = Literal["batch", "pair", "half", "sample"]
 Partner = Literal["any", "other"]
-Read = Callable[[int], Tensor]
-"""Makes image i (C, H, W) of a batch when it is needed. Where a method takes it as `read`, only the
-shape and device of its `images` count, and the result has the dtype of what is read."""
+Read = Callable[[Sequence[int]], Iterator[Any]]
+"""Makes images of a batch, in this order, each when it is needed: bytes as NumPy's arrays, floats
+as tensors, which may be written over when three more are read. Where a method takes it as `read`,
+only the shape and device of its `images` count, and the result has the dtype and shape of what is
+read."""
 
 
 @dataclass(frozen=True)
@@ -179,15 +182,40 @@ def mix_rows(
             a quarter of the time.
         read: see `Read`.
     """
-    read = read or images.unbind().__getitem__
-    example = read(0)
-    layout = torch.contiguous_format if example.is_contiguous() else torch.channels_last
-    size = (len(partner), *example.shape)
-    mixed = torch.empty(size, dtype=example.dtype, memory_format=layout)
-    targets = _sliceable(mixed)
-    for row, own, theirs in _each_pair(partner, lambda index: _sliceable(read(index))):
-        write(row, targets[row], own, theirs)
+    chains = _chains(partner)
+    order = [row for chain, last in chains for row in chain + [last] * (last != chain[0])]
+    every: Any = images.numpy() if images.dtype == torch.uint8 else images.unbind()
+    reading = read(order) if read else map(every.__getitem__, order)
+    first = next(reading)
+    if isinstance(first, Tensor):
+        layout = torch.contiguous_format if first.is_contiguous() else torch.channels_last
+        mixed = torch.empty((len(partner), *first.shape), dtype=first.dtype, memory_format=layout)
+        targets: Any = mixed.unbind()
+    else:
+        mixed = torch.empty_like(images[: len(partner)])
+        targets = mixed.numpy()
+    given = itertools.chain([first], reading)
+    for chain, last in chains:
+        start = own = next(given)
+        if len(chain) > 3 and isinstance(own, Tensor):
+            start = own.clone()
+        for row, other in zip(chain, [*chain[1:], last], strict=True):
+            theirs = start if other == chain[0] else next(given)
+            write(row, targets[row], own, theirs)
+            own = theirs
     return mixed
+
+
+def _chains(partner: Sequence[int]) -> list[tuple[list[int], int]]:
+    """Rows of which each has the next for its partner, and the partner of the last."""
+    chains, left = [], dict(enumerate(partner))
+    while left:
+        chain, row = [], next(iter(left))
+        while row in left:
+            chain.append(row)
+            row = left.pop(row)
+        chains.append((chain, row))
+    return chains
 
 
 def as_array(images: Tensor) -> np.ndarray:
@@ -196,24 +224,6 @@ def as_array(images: Tensor) -> np.ndarray:
         images.view(torch.int16) if images.dtype == torch.bfloat16 else images
     ).numpy()
     return array
-
-
-def _sliceable(images: Tensor) -> Any:
-    return images.numpy() if images.dtype == torch.uint8 else images
-
-
-def _each_pair(partner: Sequence[int], read: Read) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(row, its image, its partner's): partner after partner, so that images are read once."""
-    left = dict(enumerate(partner))
-    while left:
-        first, other = left.popitem()
-        row, own = first, (start := read(first))
-        while True:
-            theirs = start if other == first else read(other)
-            yield row, own, theirs
-            if other not in left:
-                break
-            row, own, other = other, theirs, left.pop(other)
 
 
 def numpy_generator(generator: torch.Generator) -> np.random.Generator:
