@@ -6,7 +6,7 @@ import torch
 
 from pretrain.data.pixels import Pixels
 from pretrain.mixing import Choice, CutMix, Mixup
-from pretrain.mixing.mixed import mix_rows
+from pretrain.mixing.mixed import mix_rows, unmixed
 from tests.mixing_proofs import CASES, GRANULARITIES, Case, seeded
 
 LAST, FIRST = torch.channels_last, torch.contiguous_format
@@ -69,6 +69,21 @@ def test_of_several_methods_the_one_that_is_drawn():
     mix = Choice(mixes=(CutMix(), Mixup()), weights=(1, 1))
     for seed in range(6):
         same(*both_orders(mix, pixels(flip=0.5, memory_format=LAST), *batch(), seed))
+
+
+def test_the_drawn_one_gets_bytes_whatever_the_others_need():
+    seen = []
+
+    class Mover:
+        on_bytes = True
+
+        def __call__(self, images, labels, num_classes, generator):
+            seen.append(images.dtype)
+            return unmixed(images, labels, num_classes)
+
+    mix = Choice(mixes=(Mover(), Mixup()), weights=(1, 0))
+    same(*both_orders(mix, pixels(flip=0.5, memory_format=LAST), *batch()))
+    assert seen == [torch.uint8, torch.float32]
 
 
 def test_accelerators_mix_bytes_too(monkeypatch):

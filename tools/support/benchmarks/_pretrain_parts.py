@@ -12,7 +12,7 @@ from itertools import chain, count, islice, product, repeat
 from pathlib import Path
 from statistics import median
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import timm
@@ -23,12 +23,10 @@ from timm.data.mixup import Mixup as TimmMixup
 from timm.loss.cross_entropy import SoftTargetCrossEntropy
 from timm.optim._optim_factory import create_optimizer_v2
 from torch.nn import functional
-from torchvision.transforms import v2
 
 from pretrain import config
 from pretrain.engine import train_step
 from pretrain.images import class_folders
-from pretrain.mixing import CutMix, Cutout, Granularity, Mixup
 from pretrain.setup import Loaders, build, setup_training
 from pretrain.training import make_fabric, micro_batches
 from tools.support.benchmarks._timing import peak_memory_mib, table, take_turns, wait
@@ -36,33 +34,6 @@ from tools.support.benchmarks._timing import peak_memory_mib, table, take_turns,
 Step = Callable[[Any], None]
 """A training step on a batch."""
 OURS, TIMM_LAST, TIMM = SIDES = ("ours", "timm, channels_last", "timm")
-
-
-def measure_mixing(options: Any) -> str:
-    """Each way to mix, in the time of cloning the batch."""
-    shape = (256, 3, 224, 224)
-    labels = torch.randint(0, 1000, (shape[0],))
-    ours: dict[str, Any] = {f"CutMix, {g}": CutMix(granularity=g) for g in get_args(Granularity)}
-    sample = Mixup(granularity="sample")
-    ours |= {"Mixup, batch": Mixup(), "Mixup, sample": sample, "Cutout": Cutout()}
-    others: dict[str, Any] = {"torchvision CutMix, batch": v2.CutMix(num_classes=1000)}
-    for mode in ("batch", "pair", "elem"):
-        mixup = TimmMixup(0, 1.0, mode=mode, num_classes=1000)
-        others[f"timm CutMix, {mode} (in place)"] = mixup
-    draws = torch.Generator().manual_seed(0)
-    rows: dict[str, list[str]] = {}
-    for layout in (torch.contiguous_format, torch.channels_last):
-        images = torch.randn(shape).contiguous(memory_format=layout)
-        sides: dict[str, Callable[[], object]] = {"clone": images.clone}
-        sides |= {name: partial(mix, images, labels, 1000, draws) for name, mix in ours.items()}
-        sides |= {name: partial(mix, images, labels) for name, mix in others.items()}
-        best = take_turns(sides, options.rounds)
-        for name, seconds in best.items():
-            rows.setdefault(name, [name]).append(f"{seconds / best['clone']:.2f}")
-    text = " x ".join(map(str, shape))
-    return f"Mixing on the CPU, {text} float32, in clones of the batch:\n\n" + table(
-        ["", "contiguous_format", "channels_last"], list(rows.values())
-    )
 
 
 def measure_loader(options: Any) -> str:

@@ -1,6 +1,6 @@
-"""Pretraining against timm: mixing, loader, training step, the whole pipeline, memory.
+"""Pretraining against timm: loader, training step, the whole pipeline, memory.
 
-python tools/bench.py pretrain --images DIR [--parts mixing loader step pipeline memory]
+python tools/bench.py pretrain --images DIR [--parts loader step pipeline memory]
     [--arch resnet50] [--size 224] [--batch 16] [--precision 32-true] [--device cpu] [--rounds 5]
 
 DIR holds class folders of photographs. timm's side is its own create_dataset, create_loader, Mixup,
@@ -14,7 +14,7 @@ from pretrain.errors import UsageError, check_ranges
 from tools.support.benchmarks._timing import heading
 from tools.support.command import Parser
 
-PARTS = ("mixing", "loader", "step", "pipeline", "memory")
+PARTS = ("loader", "step", "pipeline", "memory")
 
 
 def main(argv: list[str]) -> None:
