@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pretrain.errors import check_ranges
 from pretrain.mixing.masks import mix_by_masks
-from pretrain.mixing.mixed import Mixed, PairedMix, by_slices, numpy_generator, to_device
+from pretrain.mixing.mixed import Mixed, PairedMix, Read, by_slices, numpy_generator, to_device
 
 WEAKEST = 1e-4
 """Amplitude of a frequency that is left out, over that of the strongest."""
@@ -47,8 +47,15 @@ class FMix(PairedMix):
         """Whether it only moves pixels."""
         return self.max_soft == 0
 
+    reads = on_bytes  # type: ignore[assignment]
+
     def __call__(
-        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        generator: torch.Generator,
+        read: Read | None = None,
     ) -> Mixed:
         """See Mix."""
         rng = numpy_generator(generator)
@@ -65,7 +72,7 @@ class FMix(PairedMix):
         kept = np.rint(pairs.lam * size).astype(np.int64)
         edge = np.minimum(self.max_soft, np.minimum(pairs.lam, 1 - pairs.lam))
         masks = rank_masks(noise, kept, (size * edge).astype(np.int64))
-        return mix_by_masks(images, labels, num_classes, pairs, masks, kept / size)
+        return mix_by_masks(images, labels, num_classes, pairs, masks, kept / size, read)
 
 
 def amplitudes(height: int, width: int, decay_power: float) -> np.ndarray:

@@ -18,7 +18,7 @@ that lam comes from Beta is ours.
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
@@ -27,12 +27,14 @@ from torch import Tensor
 from pretrain.errors import UsageError, check_ranges
 from pretrain.mixing.boxes import check_interval
 from pretrain.mixing.masks import mix_by_masks
-from pretrain.mixing.mixed import Mixed, PairedMix, numpy_generator, soft_labels, to_device
+from pretrain.mixing.mixed import Mixed, PairedMix, Read, numpy_generator, soft_labels, to_device
 
 
 @dataclass(frozen=True, kw_only=True)
 class GridMix(PairedMix):
     """GridMix; one grid for the batch is the references'."""
+
+    reads: ClassVar[bool] = True
 
     rule: Literal["grid", "cells"] = "grid"
     """Which of the two."""
@@ -58,7 +60,12 @@ class GridMix(PairedMix):
             )
 
     def __call__(
-        self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
+        self,
+        images: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        generator: torch.Generator,
+        read: Read | None = None,
     ) -> Mixed:
         """See Mix."""
         rng = numpy_generator(generator)
@@ -70,7 +77,7 @@ class GridMix(PairedMix):
         else:
             masks = np.stack([self._grid(lam, height, width, rng) for lam in pairs.lam])
         sent = to_device(torch.from_numpy(masks), images.device)
-        return mix_by_masks(images, labels, num_classes, pairs, sent, 1 - masks.mean((1, 2)))
+        return mix_by_masks(images, labels, num_classes, pairs, sent, 1 - masks.mean((1, 2)), read)
 
     def _grid(self, lam: float, height: int, width: int, rng: np.random.Generator) -> np.ndarray:
         """Draw one mask of holes (H, W)."""

@@ -3,12 +3,23 @@
 G random draws (`MixPairs.group` says which row uses which), M rows, images of C x H x W.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.mixing.boxes import box_mask
-from pretrain.mixing.mixed import Mixed, MixPairs, blend_labels, by_slices, to_device
+from pretrain.mixing.mixed import (
+    Mixed,
+    MixPairs,
+    Read,
+    blend_labels,
+    by_slices,
+    mix_rows,
+    to_device,
+)
 
 
 def mix_by_masks(
@@ -18,6 +29,7 @@ def mix_by_masks(
     pairs: MixPairs,
     masks: Tensor,
     lam: np.ndarray,
+    read: Read | None = None,
 ) -> Mixed:
     """Show the partner where a mask says so; draws that do not mix leave their images.
 
@@ -29,23 +41,42 @@ def mix_by_masks(
         masks: (G, H, W) on the device of the images: bool, where the partner is pasted, or float32,
             the partner's weight.
         lam: (G,) the mean weight of the image itself: 1 - the mean of its mask.
+        read: see Read; of bytes, for bool masks alone.
     """
     weight = torch.from_numpy(pairs.spread(lam, 1).astype(np.float32))
     partner, group = torch.from_numpy(pairs.partner), torch.from_numpy(pairs.group)
     source = to_device(partner, images.device)
     targets = blend_labels(labels, num_classes, source, to_device(weight, images.device))
     mixed = own = images[: len(weight)]
-    if (weight < 1).any():
+    if read or (weight < 1).any():
         masks = masks * to_device(torch.from_numpy(pairs.mixed), images.device)[:, None, None]
-        if by_slices(images):  # image by image: no gathered copy of the partners
-            mixed = torch.empty_like(own)
-            rows = zip(partner.tolist(), group.tolist(), strict=True)
-            for index, (other, draw) in enumerate(rows):
-                mixed[index] = _mix(own[index], images[other], masks[draw])
+        if by_slices(images):
+            mixed = mix_rows(images, partner.tolist(), _writer(masks, group.tolist()), read)
         else:
             masks = masks[to_device(group, images.device)] if len(masks) > 1 else masks
             mixed = _mix(own, images[source], masks[:, None])
     return Mixed(mixed, targets, weight, partner)
+
+
+def _writer(masks: Tensor, group: list[int]) -> Callable[[int, Any, Any, Any], None]:
+    """What `mix_rows` takes, for masks (G, H, W) and which of them a row uses."""
+    whole: dict[int, Any] = {}
+
+    def write(row: int, target: Any, own: Any, theirs: Any) -> None:
+        draw = group[row]
+        if isinstance(target, Tensor) or masks.dtype != torch.bool:
+            pair = torch.as_tensor(own), torch.as_tensor(theirs)
+            torch.as_tensor(target).copy_(_mix(*pair, masks[draw]))
+            return
+        if draw not in whole:  # the last one is kept: rows that share it meet
+            whole.clear()
+            whole[draw] = np.empty_like(own)
+            whole[draw][...] = masks[draw].to(torch.uint8).neg().numpy()
+        np.bitwise_xor(own, theirs, out=target)
+        target &= whole[draw]
+        target ^= own
+
+    return write
 
 
 def _mix(own: Tensor, other: Tensor, mask: Tensor) -> Tensor:
