@@ -70,13 +70,19 @@ def _writer(masks: Tensor, group: list[int]) -> Callable[[int, Any, Any, Any], N
             return
         if draw not in whole:  # the last one is kept: rows that share it meet
             whole.clear()
-            whole[draw] = np.empty_like(own)
-            whole[draw][...] = masks[draw].to(torch.uint8).neg().numpy()
+            whole[draw] = _spread(masks[draw].to(torch.uint8).neg().numpy(), own)
         np.bitwise_xor(own, theirs, out=target)
         target &= whole[draw]
         target ^= own
 
     return write
+
+
+def _spread(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
+    """A mask (H, W) for the channels of an image (C, H, W) that it meets in its order in memory."""
+    if image.strides[0] != image.itemsize:
+        return np.broadcast_to(mask, image.shape)
+    return mask.repeat(len(image), axis=1).reshape(*mask.shape, -1).transpose(2, 0, 1)
 
 
 def _mix(own: Tensor, other: Tensor, mask: Tensor) -> Tensor:
