@@ -10,6 +10,7 @@ import torch
 from pretrain.errors import UsageError
 from pretrain.mixing import GridMix, patch_targets
 from pretrain.mixing.gridmix import cell_masks, hole_line, hole_side
+from pretrain.mixing.mixed import numpy_generator
 from tests.conftest import ROOT
 
 FIXTURE = ROOT / "tests/fixtures/mixing/gridmix.json"
@@ -76,11 +77,13 @@ def test_cells_are_as_equal_as_pixels_allow():
 
 
 def test_a_cell_is_the_image_s_own_with_probability_lam():
-    images = ramp(8, 8)
-    method = GridMix(rule="cells", cells=8, alpha=1000.0, partner="other")
-    shares = [method(images, torch.arange(2), 2, seeded(seed)).lam[0] for seed in range(100)]
-    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
-    assert np.std(shares) == pytest.approx(0.5 / 8, abs=0.02)  # 64 coins
+    labels = torch.arange(200) % 2
+    method = GridMix(rule="cells", cells=8, granularity="sample")
+    mixed = method(labels.float()[:, None, None, None].expand(-1, 1, 8, 8), labels, 2, seeded(0))
+    drawn = method.draw_pairs(200, numpy_generator(seeded(0))).lam
+    error = (mixed.lam.numpy() - drawn) / np.sqrt(drawn * (1 - drawn) / 64)  # 64 coins
+    assert error.mean() == pytest.approx(0, abs=0.3)
+    assert error.std() == pytest.approx(1, abs=0.2)
 
 
 def test_patch_labels_average_to_the_image_s():
