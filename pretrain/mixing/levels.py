@@ -71,13 +71,17 @@ class FeatureLevels:
             UsageError: the network has no such modules, or computes its features twice.
         """
         info: Any = getattr(network, "feature_info", ())
+        channels = {level["module"]: level["num_chs"] for level in info}
         found = dict(network.named_modules())
-        # some of timm's names stand there twice (CrossViT) or name nothing (Gemma 4)
-        listed = dict.fromkeys(modules or [level["module"] for level in info])
-        if missing := [name for name in modules if name not in found]:
+        # of timm's names some are no modules (MViT), one is the whole network (TResNet)
+        names = [name for name in modules or channels if name and name in found]
+        if not names or (modules and len(names) < len(modules)):
+            listed = ", ".join(modules or channels) or "none"
             raise UsageError(
-                f"{type(network).__name__} has no modules {', '.join(missing)}; its own are "
-                f"{', '.join(name for name, _ in network.named_children())}, and those inside"
+                f"the levels of {type(network).__name__} are said to be {listed}, but its modules "
+                f"are {', '.join(name for name, _ in network.named_children())}, and those inside: "
+                "its features cannot be mixed. Give another --model.arch or --mixing.method, or in "
+                "your own code FeatureLevels(network, names of modules)."
             )
         if any(getattr(module, "grad_checkpointing", False) for module in found.values()):
             raise UsageError(
@@ -85,8 +89,9 @@ class FeatureLevels:
                 "with methods that mix features"
             )
         self.network = network
-        self.names = (IMAGE, *(name for name in listed if name in found))
+        self.names = (IMAGE, *names)
         """By their number."""
+        self._channels = channels
         self._level: str | None = None
         self._change: Callable[[Tensor], Tensor] | None = None
         self._runs = 0
@@ -162,9 +167,12 @@ class FeatureLevels:
             UsageError: its features have no places in the image.
         """
         shape = self.shape(level, images)
-        if len(shape) == 4 and str(getattr(self.network, "output_fmt", "NCHW")) == "NHWC":
-            return Grid(shape[1], shape[2], "NHWC")
         if len(shape) == 4:
+            # SAM's ViT has no output_fmt
+            by_format = getattr(self.network, "output_fmt", None) == "NHWC"
+            by_channels = self._channels.get(level, shape[1]) == shape[3] != shape[1]
+            if by_format or by_channels:
+                return Grid(shape[1], shape[2], "NHWC")
             return Grid(shape[2], shape[3], "NCHW")
         if len(shape) == 3:
             for prefix in (getattr(self.network, "num_prefix_tokens", 0), 0):
