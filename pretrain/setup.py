@@ -19,6 +19,7 @@ from pretrain.data.pixels import Pixels
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.mixing import mix_at, network_parts
+from pretrain.mixing.schedule import INSIDE_PARTS
 from pretrain.progress import bar
 from pretrain.rotation import RotationNetwork
 from pretrain.training import (
@@ -130,7 +131,7 @@ def build(
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
     mix_at(config.mixing, 0, parts=parts)  # refuses arguments that a method does not take
-    if config.rotation.weight and not parts.keys() <= {"network", "guide"}:
+    if config.rotation.weight and parts.keys() & INSIDE_PARTS:
         raise UsageError(
             f"rotation.weight is {config.rotation.weight} with {method}, which mixes inside the "
             "network, where the turned images go through with the others. Give "

@@ -42,7 +42,7 @@ from torch.utils.data import default_collate, get_worker_info
 
 from pretrain.errors import UsageError, check_ranges
 from pretrain.mixing.mixed import Mix, soft_labels
-from pretrain.mixing.schedule import NETWORK_PARTS
+from pretrain.mixing.schedule import INSIDE_PARTS, NETWORK_PARTS
 
 
 class BatchMix:
@@ -72,14 +72,18 @@ class BatchMix:
                 smoothing / K, before they are mixed.
 
         Raises:
-            UsageError: a smoothing outside [0, 1), or a negative seed.
+            UsageError: a smoothing outside [0, 1), a negative seed, or a method at work inside the
+                network.
         """
         self.mix, self.num_classes = mix, num_classes
         self.seed, self.label_smoothing = seed, label_smoothing
         check_ranges("", self, seed=">= 0", label_smoothing="[0, 1)")
         self._enabled = torch.tensor(True).share_memory_()  # the workers' too, once they run
         self._calls = 0
-        self._uses_network = _uses_network(mix)
+        parts = _network_parts(mix)
+        if parts & INSIDE_PARTS:
+            raise _works_inside(mix)
+        self._uses_network = bool(parts)
 
     @property
     def mixup_enabled(self) -> bool:
@@ -108,11 +112,7 @@ class BatchMix:
         if self.mixup_enabled:
             mixed = self.mix(images, labels, outputs, self._draws())
             if mixed.inside is not None:
-                raise UsageError(
-                    f"{type(self.mix).__name__} mixes inside the network, so there are no mixed "
-                    "images and targets before its pass. Call it in the loop: mixed = mix(images, "
-                    "labels, num_classes, generator); logits, targets = forward(model, mixed)."
-                )
+                raise _works_inside(self.mix)
             images, targets = mixed.images, mixed.targets
         else:
             targets = soft_labels(labels, outputs)
@@ -162,10 +162,19 @@ class BatchMix:
         return torch.Generator().manual_seed(state)
 
 
-def _uses_network(mix: Any) -> bool:
-    """Whether a method, or one of a choice, has been given parts of a network."""
-    return any(
-        entry.name in NETWORK_PARTS and getattr(one, entry.name) is not None
+def _network_parts(mix: Any) -> set[str]:
+    """Names of the parts of a network that a method, or one of a choice, has been given."""
+    return {
+        entry.name
         for one in getattr(mix, "mixes", (mix,))
         for entry in (fields(one) if is_dataclass(one) else ())
+        if entry.name in NETWORK_PARTS and getattr(one, entry.name) is not None
+    }
+
+
+def _works_inside(mix: Mix) -> UsageError:
+    return UsageError(
+        f"{type(mix).__name__} mixes inside the network, so there are no mixed images and targets "
+        "before its pass. Call it in the loop: mixed = mix(images, labels, num_classes, "
+        "generator); logits, targets = forward(model, mixed)."
     )

@@ -106,6 +106,8 @@ METHODS: dict[str, Any] = {
 """The class behind each name; the first line of its module says what it does."""
 NETWORK_PARTS = {"network", "guide", "levels", "attention"}
 """Fields that no option gives: see `network_parts`."""
+INSIDE_PARTS = {"levels", "attention"}
+"""Those of the methods that are at work inside the network."""
 
 
 def mix_at(

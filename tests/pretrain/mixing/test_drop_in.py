@@ -2,7 +2,7 @@
 
 import copy
 import pickle
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
@@ -205,7 +205,8 @@ class Inside:
     """A method at work inside the network, or with a network to look through."""
 
     network: torch.nn.Module | None = None
-    inside: object = field(default=None)
+    levels: object = None
+    inside: object = None
 
     def __call__(self, images, labels, num_classes, generator):
         mixed = unmixed(images, labels, num_classes)
@@ -217,6 +218,8 @@ def test_what_needs_the_network_is_refused_where_it_cannot_work():
     samples = list(zip(images, labels, strict=True))
     with pytest.raises(UsageError, match=r"Inside mixes inside .*forward\(model, mixed\)"):
         BatchMix(Inside(inside=object()), CLASSES)(images, labels)
+    with pytest.raises(UsageError, match="Inside mixes inside"):  # before it is met in a batch
+        BatchMix(Inside(levels=object()), CLASSES)
     through = BatchMix(Inside(network=torch.nn.Identity()), CLASSES)
     through(images, labels)  # it is the loop's own network
     with pytest.raises(UsageError, match=r"Inside needs the network.* Mix in the loop"):
