@@ -28,7 +28,8 @@ from pretrain.data.folders import open_folder
 from pretrain.engine import mixed_accuracy, pretrain, train_step
 from pretrain.errors import Stopped, UsageError
 from pretrain.images import decode
-from pretrain.mixing import CutMix, unmixed
+from pretrain.mixing import CutMix
+from pretrain.mixing.schedule import Unmixed
 from pretrain.run import Result, Run
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
@@ -278,10 +279,7 @@ def test_the_first_batch_that_mixes_is_drawn(
     step, seen = 0, []
 
     def mix_at(*_):
-        def plain(images, labels, num_classes, generator):
-            return unmixed(images, labels, num_classes)
-
-        return CutMix() if step >= mixes_from else plain
+        return CutMix() if step >= mixes_from else Unmixed()
 
     def draw(mixed, classes, mean, std, path):
         seen.append(step)
@@ -418,11 +416,12 @@ def test_each_micro_batch_is_mixed_by_its_own_draws(worlds, monkeypatch):
     state, loaders = setup_training(build(options), options, make_fabric("cpu"))
     drawn = []
 
-    def recorded(images, labels, num_classes, generator):
-        drawn.append(float(torch.rand((), generator=generator)))
-        return unmixed(images, labels, num_classes)
+    class Recorded(Unmixed):
+        def __call__(self, images, labels, num_classes, generator):
+            drawn.append(float(torch.rand((), generator=generator)))
+            return super().__call__(images, labels, num_classes, generator)
 
-    monkeypatch.setattr("pretrain.engine.mix_at", lambda *_: recorded)
+    monkeypatch.setattr("pretrain.engine.mix_at", lambda *_: Recorded())
     setup, fabric, batches = build(options), make_fabric("cpu"), loaders.train.epoch(0)
     for step in (0, 1):
         parts = micro_batches(
