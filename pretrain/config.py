@@ -337,8 +337,8 @@ class RotationConfig:
     weight: float = 0.0
     """Of its loss (0.5 in Hendrycks et al., 2019); 0 for none."""
     angles: Literal["all", "one"] = "all"
-    """all: each image turned by 0, 90, 180 and 270 degrees (the papers'), so that a step has five
-    times its images in the network; one: by one of them, drawn for each image, twice."""
+    """all: each image turned by 0, 90, 180 and 270 degrees (the papers'), so that five times the
+    images of a step go through the network; one: by one of these, drawn for each: twice."""
 
     def __post_init__(self) -> None:
         """Refuse a weight that teaches the opposite."""
