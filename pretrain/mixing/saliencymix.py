@@ -75,7 +75,8 @@ class SaliencyMix(PairedMix):
 
 def saliency_peaks(images: Tensor) -> Tensor:
     """Row and column (N, 2) of the most salient pixel of each image; the first of equals."""
-    peak = fine_grained_saliency(images).flatten(1).argmax(1)
+    parts = images.split(4) if by_slices(images) else [images]  # few stay in a CPU's cache
+    peak = torch.cat([fine_grained_saliency(part).flatten(1).argmax(1) for part in parts])
     width = images.shape[-1]
     return torch.stack([peak // width, peak % width], 1)
 
@@ -85,17 +86,19 @@ def fine_grained_saliency(images: Tensor) -> Tensor:
 
     How far a pixel of the smoothed grey image is above the mean around it, and how far below, each
     summed over six neighbourhoods and scaled to 255 in each image, and then added. As OpenCV's
-    StaticSaliencyFineGrained to the bit (tested with 4.11 and 5.0), with its roundings: grey and
-    blur to the nearest of bytes, differences and scaled sums towards zero. But it keeps the sum in
-    a byte, so that the most salient pixels of some images, being above 255, come out as the least.
+    StaticSaliencyFineGrained to the bit (4.11 and 5.0; up to 256 x 256 pixels, where its float sums
+    are exact), with its roundings: grey and blur to the nearest byte, differences and scaled sums
+    towards zero. But it keeps the last sum in a byte, so that what is most salient in some images,
+    being above 255, comes out as the least.
 
     Args:
         images: RGB (other numbers of channels are averaged); floats are stretched to bytes.
     """
     grey = _blurred(_blurred(_grey(images)))
     height, width = grey.shape[1:]
-    sums = grey.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)  # may wrap: only
-    sums = functional.pad(sums, (1, 0, 1, 0))  # differences matter
+    # only differences of these sums matter, and they are right though the sums may wrap round
+    sums = grey.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
+    sums = functional.pad(sums, (1, 0, 1, 0))
     above, below = torch.zeros_like(grey), torch.zeros_like(grey)
     for reach in _NEIGHBOURHOODS:
         (top, bottom), (left, right) = (
@@ -136,10 +139,9 @@ def _blurred(grey: Tensor) -> Tensor:
 
 
 def _scaled(sums: Tensor) -> Tensor:
-    """To 0 to 255 in each image."""
+    """To 0 to 255 in each image; float32 gives what OpenCV's double does for all that can be."""
     share = sums.float() / sums.amax((1, 2), keepdim=True).clamp(min=1)
-    exact = torch.float32 if sums.device.type == "mps" else torch.float64
-    return (share.to(exact) * 255).int()
+    return (share * 255).int()
 
 
 def _boxes(peaks: Tensor, half: np.ndarray, images: Tensor, middle: float) -> Tensor:
