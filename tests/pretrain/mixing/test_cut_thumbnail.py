@@ -63,7 +63,7 @@ def test_self_keeps_label_and_partner():
 def test_double_has_two_partners_and_the_share_that_is_seen(count):
     images = torch.arange(float(count)).view(-1, 1, 1, 1).expand(count, 1, 12, 20)
     overlapped = 0
-    for seed in range(20):
+    for seed in range(6):
         method = CutThumbnail(mode="double", granularity="sample")
         mixed = method(images, torch.arange(count), count, seeded(seed))
         assert mixed.partner.shape == (count, 2)
@@ -87,3 +87,9 @@ def test_mean_weight_of_the_own_label():
 def test_a_thumbnail_larger_than_the_image_is_refused():
     with pytest.raises(UsageError, match=r"mixing\.side"):
         CutThumbnail(side=1.5)
+
+
+def test_small_thumbnails_can_lie_apart():
+    apart = np.array([[[0, 0, 2, 2]], [[4, 4, 6, 6]]])
+    assert (visible_shares(apart, 8, 8) * 64).tolist() == [[56, 4, 4]]
+    assert (visible_shares(apart[:1], 8, 8) * 64).tolist() == [[60, 4]]
