@@ -12,6 +12,11 @@ from pretrain.config import WITHOUT_PARTNERS
 from pretrain.files import save_figure
 from pretrain.mixing import Mixed
 
+MOST_LABELS = 4
+"""Below an image; Mosaic has four."""
+LEAST_SHOWN = 0.005
+"""Weights below it would be 0.00."""
+
 
 def draw_mixed_batch(
     mixed: Mixed, classes: Sequence[str], mean: Sequence[float], std: Sequence[float], path: Path
@@ -33,12 +38,12 @@ def draw_mixed_batch(
 def draw_image(
     axes: Any, pixels: Tensor, target: Tensor, classes: Sequence[str], fontsize: float, y: float
 ) -> None:
-    """An image (3, H, W) in [0, 1], below it its two largest labels, such as `0.68 star`."""
+    """An image (3, H, W) in [0, 1], below it its largest labels, such as `0.68 star`."""
     axes.imshow(pixels.clamp(0, 1).permute(1, 2, 0).numpy())
     axes.set_axis_off()
-    weights, labels = target.detach().cpu().topk(min(2, len(target)))
+    weights, labels = target.detach().cpu().topk(min(MOST_LABELS, len(target)))
     pairs = zip(weights.tolist(), labels.tolist(), strict=True)
-    lines = [f"{weight:.2f} {classes[label]}" for weight, label in pairs if weight > 0]
+    lines = [f"{weight:.2f} {classes[label]}" for weight, label in pairs if weight >= LEAST_SHOWN]
     axes.set_title("\n".join(lines), fontsize=fontsize, y=y, va="top")
 
 

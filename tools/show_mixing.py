@@ -1,66 +1,150 @@
-"""Draw what a mixing method makes of images: a gallery with label weights, and how lam falls.
+"""Draw what mixing methods make of images: a gallery with label weights, and how lam falls.
 
 python tools/show_mixing.py                                    every method, on synthetic shapes
-python tools/show_mixing.py --images DIR --method cutmix --granularity sample
-python tools/show_mixing.py --images DIR/train --method cutmix mixup cutout --out gallery.png
+python tools/show_mixing.py --list                             every method in one line
+python tools/show_mixing.py --images DIR --method cutmix fmix --granularity sample
+python tools/show_mixing.py --images DIR --method cutmix --args.label one_hot --args.inside true
+python tools/show_mixing.py --images DIR --backbone runs/x     also those that need a network
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, get_args
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.config import MethodConfig, MixingConfig
+from pretrain.config import Method, MethodConfig, MixingConfig
 from pretrain.errors import UsageError, check_ranges
+from pretrain.progress import log
+from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import SYNTHETIC, Parser, run_main
+
+if TYPE_CHECKING:
+    from pretrain.gallery import LabelledImages, Viewer
+
+_MOST_PIXELS = 2**26
 
 
 def main(argv: list[str] | None = None) -> None:
     """Mix, draw, print the averages."""
-    methods = get_args(get_type_hints(MethodConfig)["method"])
+    methods = get_args(Method)
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--images", type=Path, help="Images, or class folders; without it synthetic shapes.")
-    add("--method", nargs="+", choices=methods, default=list(methods))
+    add("--method", nargs="+", choices=methods, help="Those to draw (default: all).")
+    add("--list", action="store_true", help="Say what each method is, and draw nothing.")
     parser.add_class_arguments(MethodConfig, skip={"method", "weight"})
-    add("--count", type=int, default=8, help="Images in the batch.")
-    add("--size", type=int, default=160, help="Their side in pixels.")
+    add("--count", type=int, default=8, help="Images in the batch; up to 16 are drawn.")
+    add("--size", type=int, help="Their side in pixels (default: 160, or the network's own).")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("mixing.png"), help="The picture.")
+    add("--backbone", help="A backbone file or name, for the methods that need a network.")
+    add_overrides(parser)
     options = parser.parse(argv)
     check_ranges("--", options, count="[1, 1024]", size="[8, 8192]", seed=">= 0")
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
-    names = {entry.name for entry in fields(MethodConfig)} - {"method", "weight"}
-    shared = {name: options[name] for name in names}
-    configs = [MixingConfig(method=method, **shared) for method in options.method]
-    recipes = {_title(config): config for config in configs}
+    if options.list:
+        print("\n".join(f"{name:17} {_about(name)}" for name in methods))
+        return
+    recipes = _recipes(options, options.method or methods)
+    left = [one.method for one in recipes if not options.backbone and _needs_network(one.method)]
+    if left and options.method:
+        raise UsageError(
+            f"{left[0]} needs a network: give --backbone, the folder of a run of "
+            "python tools/pretrain.py or any file or name that the other tools take"
+        )
+    if left:
+        log(f"note: left out without --backbone: {', '.join(left)}")
+    viewer, batch = _look(options)
 
-    from pretrain import synthetic
-    from pretrain.gallery import draw_gallery, read_images
+    from pretrain.gallery import Row, draw_gallery
 
-    folder = options.images
-    if folder is None:
-        folder = synthetic.classification(SYNTHETIC, train=60, val=20, size=64) / "train"
-    batch = read_images(folder, options.count, options.size, options.seed)
-    draws = draw_gallery(recipes, batch, options.seed, options.out)
-    for title, lam in draws.items():
-        unmixed = f"{100 * (lam == 1).mean():.1f} % of them 1"
-        print(f"{title}\n  mean lam {lam.mean():.3f} over {len(lam):,} draws, {unmixed}")
+    rows: dict[str, Row] = {}
+    for recipe in recipes:
+        if recipe.method in left:
+            continue
+        try:
+            rows[_title(recipe)] = viewer.mix(recipe, batch, options.seed)
+        except UsageError as error:
+            if options.method or recipe.args:
+                raise
+            log(f"note: left out: {recipe.method}: {error}")
+    draw_gallery(rows, batch[2], options.out)
+    for title, row in rows.items():
+        print(title + (row.note and f": {row.note}"))
+        if row.lam.size:
+            unmixed = f"{100 * (row.lam == 1).mean():.1f} % of them 1"
+            print(f"  mean lam {row.lam.mean():.3f} over {len(row.lam):,} draws, {unmixed}")
     print(f"\nthe gallery is {options.out}")
 
 
+def _recipes(options: Any, methods: Sequence[Method]) -> list[MixingConfig]:
+    """One for each method; what --args has goes to those of them that take it."""
+    from pretrain.mixing.schedule import METHODS, NETWORK_PARTS
+
+    shared = {entry.name for entry in fields(MethodConfig)} - {"method", "weight", "args"}
+    flat, taken, recipes = {name: options[name] for name in shared}, set(), []
+    for method in methods:
+        own = {entry.name for entry in fields(METHODS[method])} - shared - NETWORK_PARTS
+        args = {name: value for name, value in options.args.items() if name in own}
+        recipes.append(MixingConfig(method=method, args=args, **flat))
+        taken |= own
+    if unknown := sorted(options.args.keys() - taken):
+        raise UsageError(
+            f"--args has {', '.join(unknown)}; the arguments of {', '.join(methods)} are "
+            f"{', '.join(sorted(taken)) or 'none'}"
+        )
+    return recipes
+
+
+def _needs_network(method: str) -> bool:
+    """Whether it cannot be made without one."""
+    from pretrain.mixing.schedule import METHODS, NETWORK_PARTS
+
+    return not NETWORK_PARTS.isdisjoint(entry.name for entry in fields(METHODS[method]))
+
+
+def _look(options: Any) -> "tuple[Viewer, LabelledImages]":
+    """The images, and the network that looks at them."""
+    from pretrain import synthetic
+    from pretrain.gallery import Viewer, read_images, view_through
+
+    backbone, size = None, options.size or 160
+    if options.backbone:
+        backbone = load(options.backbone, overrides(options), trust=options.trust)
+        size = options.size or backbone.spec.input_size[1]
+    if options.count * size**2 > _MOST_PIXELS:
+        raise UsageError(
+            f"--count {options.count} images of --size {size} are more than {_MOST_PIXELS:,} "
+            "pixels; give less of one"
+        )
+    folder = options.images
+    if folder is None:
+        folder = synthetic.classification(SYNTHETIC, train=60, val=20, size=64) / "train"
+    batch = read_images(folder, options.count, size, options.seed)
+    return (Viewer(), batch) if backbone is None else view_through(backbone, batch)
+
+
+def _about(name: str) -> str:
+    """The first line of a method's module."""
+    from pretrain.mixing.schedule import METHODS
+
+    method = METHODS[name]
+    text = method.__doc__ if name == "none" else sys.modules[method.__module__].__doc__
+    return str(text).splitlines()[0]
+
+
 def _title(recipe: MixingConfig) -> str:
-    if recipe.method in ("none", "cutout"):
-        return recipe.method if recipe.method == "none" else f"cutout, side {recipe.side:g}"
-    box = f", {recipe.box} box" if recipe.method == "cutmix" else ""
-    partner = ", no self-pairs" if recipe.partner == "other" else ""
-    chance = f", probability {recipe.probability:g}" if recipe.probability < 1 else ""
-    shared = f"one draw a {recipe.granularity}{partner}{chance}"
-    return f"{recipe.method}, alpha {recipe.alpha:g}{box}, {shared}"
+    """The method and what is not its default."""
+    usual = MethodConfig(method=recipe.method)
+    given = {entry.name: getattr(recipe, entry.name) for entry in fields(MethodConfig)}
+    given = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    given |= given.pop("args", {})
+    return ", ".join([recipe.method, *(f"{name} {value}" for name, value in given.items())])
 
 
 if __name__ == "__main__":

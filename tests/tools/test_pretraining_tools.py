@@ -140,45 +140,6 @@ def test_prove_resume_is_offered_by_the_tool(capsys, monkeypatch, worlds):
     assert asked == {"kills": 4, "stop_after": None}
 
 
-# ---- show_mixing
-
-
-def test_a_gallery_of_every_method(capsys, tmp_path, monkeypatch, worlds):
-    monkeypatch.chdir(tmp_path)
-    run("show_mixing", "--images", worlds["classification"] / "train", "--size", 48, "--count", 6)
-    said = capsys.readouterr().out
-    for method in ("none", "cutmix", "mixup", "cutout"):
-        assert f"\n{method}" in f"\n{said}"
-    assert "mean lam 0.68" in said or "mean lam 0.67" in said
-    picture = Path("mixing.png").read_bytes()
-    assert picture[:8] == b"\x89PNG\r\n\x1a\n"
-    run("show_mixing", "--images", worlds["classification"] / "train" / "star", "--count", 5,
-        "--method", "cutmix", "--granularity", "half", "--probability", 0.4, "--partner", "other",
-        "--box", "official", "--size", 32, "--out", "half.png")  # fmt: skip
-    said = capsys.readouterr().out
-    assert "cutmix, alpha 1, official box, one draw a half, no self-pairs, probability 0.4" in said
-    assert 58 < float(said.split("draws, ")[1].split(" %")[0]) < 66
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        (["--images", "nowhere"], "there is no folder nowhere"),
-        (["--images", "."], "holds 0 images, 8 are needed"),
-        (["--count", "0"], "--count is 0"),
-        (["--alpha", "0", "--images", "WORLD"], "mixing.alpha is 0.0"),
-        (["--out", "x.jpg"], "the picture is a .png"),
-        (["--side", "2", "--images", "WORLD"], "mixing.side is 2.0"),
-    ],
-)
-def test_mistakes_with_the_gallery(words, said, capsys, tmp_path, monkeypatch, worlds):
-    monkeypatch.chdir(tmp_path)
-    world = worlds["classification"] / "train"
-    fails("show_mixing", *(world if word == "WORLD" else word for word in words),
-          capsys=capsys, said=said)  # fmt: skip
-    assert list(tmp_path.iterdir()) == []
-
-
 # ---- evaluate
 
 
@@ -279,6 +240,17 @@ def test_the_benchmark_of_pretraining_runs(worlds):
     assert done.returncode == 0, done.stderr
     for words in ("images a second and core", "Training step", "Whole pipeline", "| ours |"):
         assert words in done.stdout, words
+
+
+def test_the_benchmark_of_mixing_runs():
+    words = ["--size", "32", "--batch", "4", "--network-batch", "4", "--rounds", "1", "--draws",
+             "1", "--threads", "1", "--arch", "test_resnet", "--memory", "returned",
+             "--methods", "cutmix", "mixup", "cutout", "manifold_mixup", "transmix"]  # fmt: skip
+    done = call("bench", "mixing", *words)
+    assert done.returncode == 0, done.stderr
+    for row in ("base", "mixup, sample", "cutout", "timm CutMix in collate, half", "transmix",
+                "torchvision MixUp, batch", "manifold_mixup"):  # fmt: skip
+        assert f"| {row} |" in done.stdout, row
 
 
 def test_recipes_of_another_checkout_are_brought_up_to_date():

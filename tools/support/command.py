@@ -163,11 +163,17 @@ class Parser(ArgumentParser):
         """
         words: list[str] = []
         known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
+        mappings = {
+            flag[2:]
+            for flag, action in self._option_string_actions.items()
+            if get_origin(getattr(action, "_typehint", None)) is dict
+        }
         for word in sys.argv[1:] if argv is None else argv:
             if "\0" in word:
                 raise UsageError(f"{word!r} holds a NUL character, which no path or name has.")
             name = word[2:].partition("=")[0]
-            if word.startswith("--") and name not in known:
+            of_mapping = name.rpartition(".")[0] in mappings  # --mixing.args.decay_power 3
+            if word.startswith("--") and name not in known and not of_mapping:
                 raise UsageError(_unknown(name, known, "--", f"there is no option --{name}"))
             action = self._option_string_actions.get(f"--{name}")
             if get_origin(getattr(action, "_typehint", None)) is list:

@@ -1,0 +1,185 @@
+"""The gallery of mixing, as a user calls it, and the guide of what it draws."""
+
+import importlib
+import re
+from dataclasses import fields
+from pathlib import Path
+from typing import get_args
+
+import pytest
+import timm
+import torch
+
+from pretrain.backbone import Backbone, Provenance
+from pretrain.config import WITHOUT_PARTNERS, Method, MethodConfig, MixingConfig
+from pretrain.gallery import Viewer, view_through
+from pretrain.mixing.schedule import METHODS, NETWORK_PARTS
+from pretrain.spec import BackboneSpec
+from tests.conftest import ROOT
+from tests.mixing_options import table
+from tests.tools.test_tools import fails
+
+GUIDE = (ROOT / "docs" / "mixing.md").read_text(encoding="utf-8")
+LOOKING = [
+    name for name, kind in METHODS.items() if NETWORK_PARTS & {entry.name for entry in fields(kind)}
+]
+
+
+def run(*words: object) -> None:
+    importlib.import_module("tools.show_mixing").main([str(word) for word in words])
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """A small network of ten classes without names."""
+    torch.manual_seed(0)
+    network = timm.create_model("test_resnet", num_classes=10)
+    spec = BackboneSpec(arch="test_resnet", num_classes=10, input_size=(3, 64, 64))
+    return Backbone.of(network, spec, Provenance())
+
+
+def batch(size: int = 32):
+    """Images that are their number everywhere, of four classes."""
+    number = torch.arange(4.0)
+    images = (number / 4)[:, None, None, None].expand(4, 3, size, size)
+    return images, torch.arange(4), ("a", "b", "c", "d")
+
+
+def test_a_gallery_of_every_method(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pretrain.gallery.draw_gallery", lambda rows, classes, path: None)
+    monkeypatch.setattr("pretrain.gallery._ROUNDS", 1)
+    run("--images", worlds["classification"] / "train", "--size", 32, "--count", 3)
+    said = capsys.readouterr()
+    assert f"note: left out without --backbone: {', '.join(LOOKING)}\n" in said.err
+    for method in METHODS.keys() - LOOKING:
+        assert f"\n{method}\n" in f"\n{said.out}"
+        draws = f"\n{method}\n  mean lam 0" in said.out
+        assert draws == (method not in WITHOUT_PARTNERS), method
+
+
+def test_variants_of_the_methods_that_have_them(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    run("--images", worlds["classification"] / "train" / "star", "--count", 5, "--size", 24,
+        "--method", "cutmix", "fmix", "--granularity", "half", "--probability", 0.4,
+        "--partner", "other", "--args.label", "one_hot", "--args.decay_power=5",
+        "--out", "half.png")  # fmt: skip
+    said = capsys.readouterr().out
+    shared = "probability 0.4, granularity half, partner other"
+    assert f"cutmix, {shared}, label one_hot\n" in said
+    assert f"fmix, {shared}, decay_power 5\n" in said
+    assert 56 < float(said.split("fmix")[1].split("draws, ")[1].split(" %")[0]) < 64
+    assert Path("half.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_methods_that_look_through_a_network(backbone, capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pretrain.gallery.draw_gallery", lambda rows, classes, path: None)
+    monkeypatch.setattr("pretrain.gallery._ROUNDS", 1)
+    backbone.save(Path("backbone.pth"))
+    run("--images", worlds["classification"] / "train", "--count", 3, "--args.at", "[layer2]",
+        "--backbone", "backbone.pth", "--method", *sorted({*LOOKING} - {"transmix"}))  # fmt: skip
+    said = capsys.readouterr()
+    for method in ("manifold_mixup", "feature_cutmix"):
+        assert re.search(f"{method}, at .*: level layer2, drawn as pixels of its 8 x 8 c", said.out)
+    assert "a new, untrained one" in said.err
+
+
+@pytest.mark.parametrize("arch", ["test_resnet", "test_vit", "swin_tiny_patch4_window7_224"])
+def test_features_are_shown_by_the_pixels_of_their_cells(arch):
+    options = {"depths": (1, 1), "embed_dim": 24, "num_heads": (1, 1)} if "swin" in arch else {}
+    options |= {} if "resnet" in arch else {"img_size": 32}
+    network = timm.create_model(arch, num_classes=4, **options).eval()
+    viewer = Viewer(mean=(0, 0, 0), std=(1, 1, 1), network=network)
+    images, labels, classes = batch()
+    recipe = MixingConfig(method="feature_cutmix", granularity="sample", args={"at": [1]})
+    row = viewer.mix(recipe, (images, labels, classes), seed=1)
+    assert re.match(r"level [\w.]+, drawn as pixels of its \d+ x \d+ cells", row.note)
+    assert (row.mixed.lam < 1).any()
+    seen = row.mixed.images[:, 0].mul(4).round().long()
+    owned = torch.stack([(seen == own).float().mean((1, 2)) for own in range(4)], 1)
+    torch.testing.assert_close(owned, row.mixed.targets)
+
+
+def test_labels_that_a_pass_of_the_network_gives():
+    network = timm.create_model("test_vit", num_classes=4, img_size=32).eval()
+    viewer = Viewer(network=network)
+    images, labels, classes = batch()
+    images = torch.rand(images.shape, generator=torch.Generator().manual_seed(0))
+    row = viewer.mix(MixingConfig(method="transmix"), (images, labels, classes), seed=3)
+    own = row.mixed.targets[labels, labels]
+    assert (own != row.mixed.lam).any()
+    torch.testing.assert_close(row.mixed.targets.sum(1), torch.ones(4))
+
+
+def test_a_network_that_knows_the_classes_keeps_its_classifier(backbone):
+    names = [*"zydcbaxwvu"]
+    known = Backbone(
+        spec=backbone.spec, provenance=Provenance(classes=names), weights=backbone.weights
+    )
+    viewer, (_, labels, classes) = view_through(known, batch())
+    assert [classes[label] for label in labels] == [*"abcd"]
+    assert torch.equal(viewer.network.get_classifier().weight, backbone.weights["fc.weight"])
+
+
+def test_a_network_that_takes_no_images_of_this_size():
+    facts = {"num_classes": 4, "model_args": {"img_size": 32, "depth": 1}}
+    spec = BackboneSpec(arch="vit_tiny_patch16_224", input_size=(3, 32, 32), **facts)
+    vit = Backbone.of(spec.create(4, 0), spec, Provenance())
+    with pytest.raises(ValueError, match=r"takes no images of 48 x 48 pixels .* Give --size 32"):
+        view_through(vit, batch(48))
+
+
+def test_every_method_is_listed(capsys):
+    run("--list")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*get_args(Method)]
+    assert all(len(line.split()) > 3 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--images", "nowhere"], "there is no folder nowhere"),
+        (["--images", "."], "holds 0 images, 8 are needed"),
+        (["--count", "0"], "--count is 0"),
+        (["--count", "1024", "--size", "8192"], "pixels; give less of one"),
+        (["--alpha", "0", "--images", "WORLD"], "mixing.alpha is 0.0"),
+        (["--out", "x.jpg"], "the picture is a .png"),
+        (["--side", "2", "--images", "WORLD"], "mixing.side is 2.0"),
+        (["--method", "snapmix"], "snapmix needs a network: give --backbone"),
+        (["--args.decay", "2"], "--args has decay; the arguments of none, cutmix"),
+        (["--method", "cutmix", "--args.label", "two_hot"], "mixing.args.label is 'two_hot'"),
+        (["--method", "fmix", "--args.decay_power", "soft"], "decay_power is 'soft'"),
+        (["--backbone", "nowhere.pth"], "there is no file nowhere.pth"),
+    ],
+)
+def test_mistakes_with_the_gallery(words, said, capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    world = worlds["classification"] / "train"
+    if "--images" not in words:
+        words = [*words, "--images", "WORLD"]
+    words = [world if word == "WORLD" else word for word in words]
+    fails("show_mixing", *words, capsys=capsys, said=said)
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---- docs/mixing.md
+
+
+def test_the_table_of_options_is_that_of_the_code():
+    (shown,) = re.findall(r"<!-- options -->\n(.*?)\n<!-- /options -->", GUIDE, re.S)
+    assert shown.strip() == table()
+
+
+def test_options_that_all_methods_share_have_one_default():
+    flat = MethodConfig()
+    for name, kind in METHODS.items():
+        for entry in fields(kind):
+            if name != "none" and hasattr(flat, entry.name):
+                assert entry.default == getattr(flat, entry.name), f"{name}: {entry.name}"
+
+
+def test_the_guide_has_every_method():
+    described = re.findall(r"^\| `(\w+)` \|", GUIDE, re.M)
+    assert sorted({*described} & {*METHODS}) == sorted(METHODS.keys() - {"none"})
