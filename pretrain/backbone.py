@@ -33,6 +33,9 @@ __all__ = ["Backbone", "BackboneSpec", "Provenance", "classifier_patterns", "rec
 FORMAT = "backbone/1"
 # of a recipe: what replicates may differ in, and paths, which say nothing of what they hold
 _NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", "workers", *CHANGEABLE})
+# fields that recipes of before lack
+_LATER = {"score_every": 1.0, "rotation": {"weight": 0.0, "angles": "all"}}
+_LATER_IN_MIXING: dict[str, Any] = {"args": {}, "guide": None, "decoupled": 0.0}
 
 
 class _Mixing(TypedDict, total=False):
@@ -257,11 +260,23 @@ class Backbone:
 def recipe_hash(recipe: Mapping[str, Any]) -> str:
     """8 hex digits over a pretraining's recipe: its replicates share them.
 
-    Without name, seed, paths and what may change on resume.
+    Without name, seed, paths, what may change on resume, and what recipes once had no field for
+    where it stands at its default.
     """
-    hashed = {key: value for key, value in recipe.items() if key not in _NOT_HASHED}
+    known = _without_later(recipe)
+    hashed = {key: value for key, value in known.items() if key not in _NOT_HASHED}
     hashed["init"] = recipe.get("init") is not None
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _without_later(section: Mapping[str, Any], mixing: bool = False) -> dict[str, Any]:
+    later = _LATER_IN_MIXING if mixing else _LATER
+    kept = {key: value for key, value in section.items() if later.get(key, ...) != value}
+    if "mixing" in kept:
+        kept["mixing"] = _without_later(kept["mixing"], mixing=True)
+    if mixing and "others" in kept:
+        kept["others"] = [_without_later(other, mixing=True) for other in kept["others"]]
+    return kept
 
 
 def _describe_foreign(path: Path, content: Any, format_found: object) -> str:

@@ -64,12 +64,13 @@ FILES = sorted(
 # end in every process alike came to: 150 lines of all engines, 25 of them one cache module.
 # Raised for a second decoder, ImageNet's other forms and what is said of a tree that is none,
 # images held out of folders without splits, fused updates on a CPU: 240 lines of all engines.
+# Raised for the family of mixing: twenty methods in files of their own, 3,000 lines of pretraining.
 BUDGET = {
-    "pretrain": 6_700,
-    "detection": 9_110,
-    "captioning": 10_440,
-    "classification": 6_310,
-    "together": 18_200,
+    "pretrain": 9_850,
+    "detection": 9_170,
+    "captioning": 10_500,
+    "classification": 6_370,
+    "together": 21_350,
 }
 
 

@@ -269,4 +269,9 @@ def test_a_variant_is_a_recipe_without_what_replicates_may_differ_in(backbone):
     assert recipe_hash(mixing={**recipe["mixing"], "alpha": 0.5}) != recipe_hash()
     assert recipe_hash(init="a.pth") == recipe_hash(init="b.pth") != recipe_hash()
     assert recipe_hash(optimizer={**recipe["optimizer"], "lr": 0.5}) != recipe_hash()
+    later = {"rotation": {"weight": 0.0, "angles": "all"}, "score_every": 1.0}
+    mixing = {**recipe["mixing"], "args": {}, "decoupled": 0.0, "guide": None}
+    assert recipe_hash(**later, mixing=mixing) == recipe_hash()
+    assert recipe_hash(mixing={**mixing, "args": {"label": "one_hot"}}) != recipe_hash()
+    assert recipe_hash(rotation={"weight": 0.5, "angles": "all"}) != recipe_hash()
     assert dataclasses.replace(backbone, provenance=Provenance()).recipe_hash is None
