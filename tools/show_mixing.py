@@ -144,7 +144,8 @@ def _title(recipe: MixingConfig) -> str:
     given = {entry.name: getattr(recipe, entry.name) for entry in fields(MethodConfig)}
     given = {name: value for name, value in given.items() if value != getattr(usual, name)}
     given |= given.pop("args", {})
-    return ", ".join([recipe.method, *(f"{name} {value}" for name, value in given.items())])
+    words = (f"{name} {value}".replace("'", "") for name, value in given.items())
+    return ", ".join([recipe.method, *words])
 
 
 if __name__ == "__main__":

@@ -218,7 +218,11 @@ def ultralytics(objects: int) -> Callable[[], dict]:
 
 CALLS: dict[str, tuple[str, str, Callable]] = {
     "torchvision": ("torchvision", "`v2.CutMix(num_classes=K, alpha=1.0)`", torchvision),
-    "timm batch": ("timm", "`Mixup(0.0, 1.0, num_classes=K)`, floats", timm("batch")),
+    "timm batch": (
+        "timm",
+        "`Mixup(0.0, 1.0, label_smoothing=0.0, num_classes=K)`, floats",
+        timm("batch"),
+    ),
     "timm pair": ("timm", "the same, `mode='pair'`", timm("pair")),
     "timm elem": ("timm", "the same, `mode='elem'`", timm("elem")),
     "timm pair bytes": ("timm", "`mode='pair'`, uint8 tensors", timm("pair", "uint8")),
@@ -230,7 +234,7 @@ CALLS: dict[str, tuple[str, str, Callable]] = {
         "the same, `use_correct_lambda=True`",
         kornia(use_correct_lambda=True),
     ),
-    "composer": ("mosaicml", "`cf.cutmix_batch(X, y, alpha=1.0)`", composer),
+    "composer": ("mosaicml", "`composer.functional.cutmix_batch(X, y, alpha=1.0)`", composer),
     "fastai": ("fastai", "`Learner(..., cbs=CutMix(1.))`", fastai),
     "mmpretrain": ("mmpretrain", "`dict(type='CutMix', alpha=1.)`", mmpretrain),
     "keras": ("keras", "`layers.CutMix(factor=1.0)`", keras),

@@ -30,6 +30,8 @@ REQUIREMENTS: dict[str, tuple[str, ...]] = {
         "mosaicml-cli==0.8.3",
         "importlib_metadata==10.2.0",
         "py-cpuinfo==9.0.0",
+        "psutil==7.2.2",
+        "tabulate==0.9.0",
     ),
     "fastai": ("fastai==2.8.12",),
     "mmpretrain": ("mmpretrain==1.2.0", "mmengine==0.10.7", "mmcv-lite==2.2.0"),
