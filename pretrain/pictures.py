@@ -22,7 +22,7 @@ def draw_mixed_batch(
     mixed: Mixed, classes: Sequence[str], mean: Sequence[float], std: Sequence[float], path: Path
 ) -> None:
     """The first images of a mixed batch; under each its labels and their weights."""
-    count = min(len(mixed.images), 18)
+    count = min(len(mixed.targets), 18)  # a network may be given more images, to halve them itself
     columns = min(count, 6)
     rows = -(-count // columns)
     figure = Figure(figsize=(1.75 * columns, 2.15 * rows + 0.5), layout="constrained")

@@ -69,7 +69,7 @@ class Pixels:
         if by_slices(images) and getattr(mix, "reads", False):
             read: Any = {"read": self._reader(images, flipped, as_bytes=mix.on_bytes)}
             mixed = mix(images, labels, num_classes, generator, **read)
-            if not mix.on_bytes and self._by_rows(images):
+            if not mix.on_bytes and self._by_rows:
                 mixed = replace(mixed, images=_from_rows(mixed.images))
         else:
             images = _flip(images, flipped)
@@ -79,9 +79,10 @@ class Pixels:
 
     def normalised(self, images: Tensor) -> Tensor:
         """(x / 255 - mean) / std, as one multiplication and one addition."""
-        rows = self._by_rows(images)
+        rows = self._by_rows
         sources = _to_rows(images) if rows else images
-        floats = torch.empty_like(sources, dtype=torch.float32)
+        layout = torch.contiguous_format  # whatever the bytes have
+        floats = torch.empty_like(sources, dtype=torch.float32, memory_format=layout)
         scale, shift = self._factors(images)
         # so many images at a time that their floats stay in the cache of a CPU
         count = max(1, 2**20 // images.shape[1:].numel()) if by_slices(images) else len(images)
@@ -89,16 +90,17 @@ class Pixels:
             target.copy_(source).mul_(scale).add_(shift)
         return _from_rows(floats) if rows else floats
 
-    def _by_rows(self, images: Tensor) -> bool:
+    @property
+    def _by_rows(self) -> bool:
         """Whether the result is in channels_last memory, of which whole rows can be vectorised."""
-        return self.memory_format == torch.channels_last or not images.is_contiguous()
+        return self.memory_format == torch.channels_last
 
     def _factors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What bytes are multiplied by, and what is added."""
         pairs = list(zip(self.mean, self.std, strict=True))
         scale = _column([1 / (255 * std) for _, std in pairs], images.device)
         shift = _column([-mean / std for mean, std in pairs], images.device)
-        if self._by_rows(images):
+        if self._by_rows:
             return scale.flatten().repeat(images.shape[-1]), shift.flatten().repeat(
                 images.shape[-1]
             )
@@ -113,7 +115,7 @@ class Pixels:
         if as_bytes:
             arrays = images.numpy()
             return partial(map, lambda i: every[i].flip(2).numpy() if flips[i] else arrays[i])
-        rows, (scale, shift) = self._by_rows(images), self._factors(images)
+        rows, (scale, shift) = self._by_rows, self._factors(images)
         unflipped = (_to_rows(images) if rows else images).unbind()
         buffers = torch.empty((3, *unflipped[0].shape)).unbind()
 

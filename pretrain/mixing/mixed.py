@@ -68,7 +68,10 @@ class Mix(Protocol):
 
     @property
     def on_bytes(self) -> bool:
-        """Whether it only moves pixels: to bytes it does, to the bit, what it does to floats."""
+        """Whether it only moves pixels: to bytes it does, to the bit, what it does to floats.
+
+        SaliencyMix too, but where it finds its peak: that of bytes is OpenCV's.
+        """
         ...
 
     def __call__(

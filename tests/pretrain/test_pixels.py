@@ -20,9 +20,11 @@ def noise(count: int = 4, height: int = 24, width: int = 20, seed: int = 0) -> T
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=draw)
 
 
+@pytest.mark.parametrize("given", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_normalisation_is_torchvision_s(layout):
-    images = noise()
+def test_normalisation_is_torchvision_s(layout, given):
+    """In the layout that is asked for, whatever that of the bytes, which loaders give last."""
+    images = noise().contiguous(memory_format=given)
     theirs = v2.Compose([v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)])
     found = Pixels(mean=MEAN, std=STD, memory_format=layout).normalised(images)
     torch.testing.assert_close(found, theirs(images), atol=2e-6, rtol=0)
