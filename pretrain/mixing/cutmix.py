@@ -64,7 +64,8 @@ class CutMix(PairedMix):
 
     reads: ClassVar[bool] = True
     box: Literal["paper", "official"] = "paper"
-    """How the box is drawn: see `boxes`; what follows changes the paper's."""
+    """paper: edges to the nearest pixel, so that the mean area is exact; official: the authors'
+    integers. What follows changes the paper's."""
     centre: Centre = "uniform"
     """Where boxes lie: anywhere, or about the middle of the image."""
     lam: float | None = None
@@ -77,7 +78,7 @@ class CutMix(PairedMix):
     aspect: tuple[float, float] | None = None
     """Width / height of a box over the image's own is drawn from this range, log-uniformly."""
     label: LabelRule = "area"
-    """See `label_weights`."""
+    """Weight of the own label: its share of the pixels, 1 for the larger part, or a half."""
 
     def __post_init__(self) -> None:
         """Refuse what no draw allows, and two answers to one question."""

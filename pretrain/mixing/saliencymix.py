@@ -41,7 +41,7 @@ class SaliencyMix(PairedMix):
     """SaliencyMix; one lam for the batch is the reference's."""
 
     box: Literal["paper", "official"] = "paper"
-    """How the sides are rounded: see `boxes`."""
+    """How the sides are rounded: to the nearest pixel, or down as the authors do."""
     peak: Literal["own", "first"] = "own"
     """Whose peak: each row's own partner's, or that of the first row that shares the draw."""
 

@@ -45,7 +45,7 @@ class SnapMix(PairedMix):
     network: nn.Module
     """The timm network that is trained: mean over the image, then one linear classifier."""
     box: Literal["paper", "official"] = "paper"
-    """How both boxes are drawn: see `boxes`; the reference has the official."""
+    """How both boxes are rounded, as of CutMix; the reference has the official."""
     same_class: Literal["twice", "once"] = "twice"
     """How often a pair of one class counts."""
 
