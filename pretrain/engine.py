@@ -15,7 +15,7 @@ from pretrain.config import WITHOUT_PARTNERS, PretrainConfig
 from pretrain.evaluation import evaluate as evaluate_networks
 from pretrain.mixing import Mixed, forward, mix_at
 from pretrain.mixing.decoupled import decoupled_loss
-from pretrain.mixing.mixed import numpy_generator
+from pretrain.mixing.mixed import numpy_generator, smooth_targets
 from pretrain.pictures import draw_curves, draw_mixed_batch
 from pretrain.progress import log
 from pretrain.rotation import plain_network, turn
@@ -190,7 +190,9 @@ def train_step(
             targets = mixed.targets
         else:
             logits, targets = forward(state.model, mixed)
-        loss = functional.cross_entropy(logits, targets, label_smoothing=config.label_smoothing)
+        # not by cross_entropy, which gives every row the same, whatever its sum
+        smoothed = smooth_targets(targets, config.label_smoothing)
+        loss = functional.cross_entropy(logits, smoothed)
         if eta := config.mixing.decoupled:
             loss = loss + eta * decoupled_loss(logits, labels, mixed.partner, mixed.lam)
         accuracies = [mixed_accuracy(logits, targets)]
@@ -204,12 +206,13 @@ def train_step(
 
 @torch.no_grad()
 def mixed_accuracy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean weight that the targets (N, K) give to the largest of the logits (N, K).
+    """Share of the targets (N, K) that lies on the largest of the logits (N, K).
 
     Counting hits on the own label alone, as the official code does, says nothing about a mixed
     image.
     """
-    return targets.gather(1, logits.argmax(1, keepdim=True)).mean()
+    hit = targets.gather(1, logits.argmax(1, keepdim=True))
+    return hit.sum() / targets.sum().clamp(min=1e-6)  # rows need not sum to 1 (SnapMix)
 
 
 def evaluate(

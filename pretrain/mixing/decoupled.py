@@ -41,6 +41,7 @@ def decoupled_loss(logits: Tensor, labels: Tensor, partner: Tensor, lam: Tensor)
             "decoupled loss is of two classes: integer labels (N,), one partner each (M,). Give "
             "--mixing.decoupled 0."
         )
+    labels = labels.long()
     own, other = labels[: len(logits)], labels[to_device(partner, labels.device)]
     lam = to_device(lam, logits.device)
     pairs = (own != other) & (lam > 0) & (lam < 1)

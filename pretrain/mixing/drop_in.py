@@ -41,7 +41,7 @@ from torch import Tensor
 from torch.utils.data import default_collate, get_worker_info
 
 from pretrain.errors import UsageError, check_ranges
-from pretrain.mixing.mixed import Mix, soft_labels
+from pretrain.mixing.mixed import Mix, smooth_targets, soft_labels
 from pretrain.mixing.schedule import INSIDE_PARTS, NETWORK_PARTS
 
 
@@ -116,9 +116,7 @@ class BatchMix:
             images, targets = mixed.images, mixed.targets
         else:
             targets = soft_labels(labels, outputs)
-        share = self.label_smoothing / outputs
-        total = targets.sum(1, keepdim=True)
-        return images, (1 - self.label_smoothing) * targets + share * total
+        return images, smooth_targets(targets, self.label_smoothing)
 
     def collate(self, samples: Sequence[Any]) -> tuple[Tensor, Tensor]:
         """Mix the samples (image, label) of a batch, as torch's default_collate stacks them.

@@ -186,7 +186,7 @@ def mix_rows(
         read: see `Read`.
     """
     chains = _chains(partner)
-    order = [row for chain, last in chains for row in chain + [last] * (last != chain[0])]
+    order = [row for chain in chains for row in chain[: -1 if chain[-1] == chain[0] else None]]
     every: Any = images.numpy() if images.dtype == torch.uint8 else images.unbind()
     reading = read(order) if read else map(every.__getitem__, order)
     first = next(reading)
@@ -198,26 +198,30 @@ def mix_rows(
         mixed = torch.empty_like(images[: len(partner)])
         targets = mixed.numpy()
     given = itertools.chain([first], reading)
-    for chain, last in chains:
+    for chain in chains:
         start = own = next(given)
-        if len(chain) > 3 and isinstance(own, Tensor):
+        if len(chain) > 4 and isinstance(own, Tensor):  # written over before the chain closes
             start = own.clone()
-        for row, other in zip(chain, [*chain[1:], last], strict=True):
+        for row, other in itertools.pairwise(chain):
             theirs = start if other == chain[0] else next(given)
             write(row, targets[row], own, theirs)
             own = theirs
     return mixed
 
 
-def _chains(partner: Sequence[int]) -> list[tuple[list[int], int]]:
-    """Rows of which each has the next for its partner, and the partner of the last."""
+def _chains(partner: Sequence[int]) -> list[list[int]]:
+    """Chains in which each row is followed by its partner, so that few images are met twice.
+
+    The last of a chain closes it, or stands in another, or only lends.
+    """
     chains, left = [], dict(enumerate(partner))
     while left:
-        chain, row = [], next(iter(left))
+        row = next(iter(left))
+        chain = [row]
         while row in left:
-            chain.append(row)
             row = left.pop(row)
-        chains.append((chain, row))
+            chain.append(row)
+        chains.append(chain)
     return chains
 
 
@@ -236,7 +240,16 @@ def numpy_generator(generator: torch.Generator) -> np.random.Generator:
 
 def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
     """Labels (N,) or (N, K) as rows of weights (N, K), float32."""
-    return (labels if labels.ndim == 2 else functional.one_hot(labels, num_classes)).float()
+    return (labels if labels.ndim == 2 else functional.one_hot(labels.long(), num_classes)).float()
+
+
+def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:
+    """Targets (M, K) of which a share is spread evenly over the classes; each row keeps its sum.
+
+    Labels smoothed before they are mixed come to the same.
+    """
+    even = targets.sum(1, keepdim=True) * (smoothing / targets.shape[1])
+    return (1 - smoothing) * targets + even
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -252,6 +265,7 @@ def blend_labels(labels: Tensor, num_classes: int, partner: Tensor, lam: Tensor)
     weight = lam[:, None]
     if labels.ndim == 2:
         return weight * labels[: len(lam)].float() + (1 - weight) * labels[partner].float()
+    labels = labels.long()
     own, other = labels[: len(lam), None], labels[partner, None]
     targets = lam.new_zeros(len(lam), num_classes).scatter_(1, other, 1 - weight)
     return targets.scatter_(1, own, torch.where(own == other, weight + (1 - weight), weight))

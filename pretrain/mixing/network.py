@@ -5,6 +5,7 @@ N images, C channels, h rows and w columns of its last features.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,24 +40,37 @@ def feature_map(network: nn.Module, images: Tensor) -> Tensor:
     this order.
 
     Raises:
-        UsageError: the images are bytes, or the features have no place in the image.
+        UsageError: the images are bytes, the network is none of timm's, or its features have no
+            place in the image.
     """
     inputs = _inputs(network, images)
+    find: Any = getattr(network, "forward_features", lambda images: None)
     with evaluating(network):
-        features = network.forward_features(inputs)  # type: ignore[operator]
+        features = find(inputs)
     if isinstance(features, Tensor) and features.ndim == 3:
         tokens = features[:, getattr(network, "num_prefix_tokens", 0) :]
-        height, width = images.shape[-2:]
-        rows = max(1, round((tokens.shape[1] * height / width) ** 0.5))
-        if tokens.shape[1] % rows == 0:
-            return tokens.unflatten(1, (rows, -1)).permute(0, 3, 1, 2).float()
+        if cells := token_grid(tokens.shape[1], *images.shape[-2:]):
+            return tokens.unflatten(1, cells).permute(0, 3, 1, 2).float()
     if not isinstance(features, Tensor) or features.ndim != 4:
         raise UsageError(
             f"the last features of {type(network).__name__} are no grid over the image; mixing "
-            "that looks at the images through a network needs one such as resnet50"
+            "that looks at the images through a network needs one of timm's such as resnet50, "
+            "itself and not what DistributedDataParallel makes of it"
         )
-    channels_last = features.shape[1] != getattr(network, "num_features", features.shape[1])
-    return (features.permute(0, 3, 1, 2) if channels_last else features).float()
+    last = has_channels_last(network, features.shape, getattr(network, "num_features", None))
+    return (features.permute(0, 3, 1, 2) if last else features).float()
+
+
+def token_grid(count: int, height: int, width: int) -> tuple[int, int] | None:
+    """Rows and columns of `count` tokens of an image, of its aspect ratio; None: they have none."""
+    rows = max(round((count * height / width) ** 0.5), 1)
+    return (rows, count // rows) if count > 0 and count % rows == 0 else None
+
+
+def has_channels_last(network: nn.Module, shape: torch.Size, channels: int | None) -> bool:
+    """Whether features of four dimensions are (N, h, w, C), where there should be `channels`."""
+    by_format = getattr(network, "output_fmt", None) == "NHWC"  # which SAM's ViT does not have
+    return by_format or shape[-1] == channels != shape[-3]
 
 
 def gradient_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -73,7 +87,8 @@ def gradient_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> Ten
     inputs = _inputs(network, images).detach().requires_grad_()
     with evaluating(network), torch.enable_grad():
         logits = network.forward(inputs)
-        loss = functional.cross_entropy(logits.float(), labels, reduction="sum")
+        given = labels.float() if labels.ndim == 2 else labels.long()
+        loss = functional.cross_entropy(logits.float(), given, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, inputs)
     return gradient.float().square().mean(1).sqrt()
 

@@ -16,7 +16,7 @@ is flat gives the shares of pixels. The paper has alpha 5.
 """
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.errors import UsageError
-from pretrain.mixing.boxes import box_mask, official_boxes, paper_boxes
+from pretrain.mixing.boxes import box_mask, official_boxes, own_share, paper_boxes
 from pretrain.mixing.cutmix import paste
 from pretrain.mixing.mixed import (
     Mixed,
@@ -52,12 +52,13 @@ class SnapMix(PairedMix):
     def __post_init__(self) -> None:
         """Refuse networks whose features the classifier's weights say nothing about."""
         super().__post_init__()
-        classifier = self.network.get_classifier()  # type: ignore[operator]
-        features = getattr(self.network, "num_features", None)
+        classifier: Any = getattr(self.network, "get_classifier", lambda: "no get_classifier")()
+        features = getattr(self.network, "num_features", "?")
         if not isinstance(classifier, nn.Linear) or classifier.in_features != features:
             raise UsageError(
                 f"snapmix needs a linear classifier of the network's {features} pooled features; "
-                f"{type(self.network).__name__} has {classifier}. Take a network such as resnet50"
+                f"{type(self.network).__name__} has {classifier}. Take a network of timm's such as "
+                "resnet50, itself and not what DistributedDataParallel makes of it"
             )
 
     def __call__(
@@ -89,7 +90,7 @@ def activation_maps(network: nn.Module, images: Tensor, labels: Tensor) -> Tenso
     """
     features = feature_map(network, images).relu()
     weight = network.get_classifier().weight.float()  # type: ignore[operator, union-attr]
-    of_class = (labels.float() @ weight).float() if labels.ndim == 2 else weight[labels]
+    of_class = (labels.float() @ weight).float() if labels.ndim == 2 else weight[labels.long()]
     maps = (features * of_class[:, :, None, None]).sum(1, keepdim=True)
     maps = maps - maps.amin((2, 3), keepdim=True)  # so that no rounding makes a flat map uneven
     maps = functional.interpolate(maps, images.shape[-2:], mode="bilinear")[:, 0]
@@ -116,11 +117,12 @@ def paste_by_maps(
         maps: (N, H, W), at least 0.
         times: the weight of a pair whose targets are equal.
     """
-    empty = (np.minimum(_area(boxes), _area(sources)) == 0)[:, None]
-    boxes, sources = np.where(empty, 0, boxes), np.where(empty, 0, sources)
+    shares = [own_share(some, *images.shape[-2:]) for some in (boxes, sources)]
+    empty = np.maximum(*shares) == 1
+    boxes, sources = (np.where(empty[:, None], 0, some) for some in (boxes, sources))
     source = to_device(partner, images.device)
-    area = (_area(boxes) / (images.shape[-2] * images.shape[-1])).astype(np.float32)
-    pasted, some = (to_device(torch.from_numpy(host), images.device) for host in (area, area > 0))
+    area = np.where(empty, 0, 1 - shares[0]).astype(np.float32)
+    pasted, some = (to_device(torch.from_numpy(host), images.device) for host in (area, ~empty))
     own, other = targets[: len(boxes)], targets[source]
     lam = 1 - _share_inside(maps[: len(boxes)], boxes)
     gained = _share_inside(maps[source], sources)
@@ -130,13 +132,11 @@ def paste_by_maps(
     lam = torch.where(lam.isnan(), 1 - pasted, lam)
     gained = torch.where(gained.isnan(), pasted, gained)
     blended = lam[:, None] * own + gained[:, None] * other
-    return Mixed(paste_resized(images, boxes, sources, partner), blended, lam, partner)
+    return Mixed(paste_boxes(images, boxes, sources, partner), blended, lam, partner)
 
 
-def paste_resized(
-    images: Tensor, boxes: np.ndarray, sources: np.ndarray, partner: Tensor
-) -> Tensor:
-    """Bilinear, corners on corners, in float32."""
+def paste_boxes(images: Tensor, boxes: np.ndarray, sources: np.ndarray, partner: Tensor) -> Tensor:
+    """The images of `paste_by_maps`: bilinear, corners on corners, in float32."""
     row, column = (
         torch.from_numpy(_positions(boxes[:, dim::2], sources[:, dim::2], images.shape[2 + dim]))
         for dim in (0, 1)
@@ -151,11 +151,6 @@ def paste_resized(
     row, column, source = (to_device(host, images.device) for host in (row, column, partner))
     pasted = _sampled(images[source], row, column)
     return torch.where(box_mask(boxes, images), pasted, images[: len(boxes)])
-
-
-def _area(boxes: np.ndarray) -> np.ndarray:
-    area: np.ndarray = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return area
 
 
 def _share_inside(maps: Tensor, boxes: np.ndarray) -> Tensor:

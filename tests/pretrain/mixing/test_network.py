@@ -5,8 +5,10 @@ import copy
 import pytest
 import timm
 import torch
+from torch import nn
 
 from pretrain.errors import UsageError
+from pretrain.mixing import SnapMix
 from pretrain.mixing.network import evaluating, feature_map
 
 IMAGES = torch.randn(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
@@ -94,3 +96,19 @@ def test_refuses_bytes_and_features_without_a_place():
     model.forward_features = lambda images: images.flatten(1)
     with pytest.raises(UsageError, match=r"ResNet are no grid over the image.*resnet50"):
         feature_map(model, IMAGES)
+
+
+def test_refuses_networks_that_are_not_of_timm():
+    for wrong in (nn.Sequential(nn.Flatten(), nn.Linear(3 * 64 * 96, 5)), Wrapped(network())):
+        with pytest.raises(UsageError, match=f"{type(wrong).__name__} are no grid.*timm's"):
+            feature_map(wrong, IMAGES)
+        with pytest.raises(UsageError, match=f"{type(wrong).__name__} has .*timm's.*itself"):
+            SnapMix(network=wrong)
+
+
+class Wrapped(nn.Module):
+    """As DistributedDataParallel."""
+
+    def __init__(self, module):
+        super().__init__()
+        self.module = module
