@@ -40,7 +40,13 @@ _LATER_IN_MIXING: dict[str, Any] = {"args": {}, "guide": None, "decoupled": 0.0}
 
 class _Mixing(TypedDict, total=False):
     method: str
+    args: dict[str, Any]
+    decoupled: float
     others: "list[_Mixing]"
+
+
+class _Rotation(TypedDict, total=False):
+    weight: float
 
 
 class _Recipe(TypedDict, total=False):
@@ -48,6 +54,7 @@ class _Recipe(TypedDict, total=False):
 
     name: str
     mixing: _Mixing
+    rotation: _Rotation
 
 
 class _Stated(TypedDict, total=False):
@@ -110,10 +117,16 @@ class Backbone:
 
     @property
     def method(self) -> str:
-        """What distinguishes its pretraining: the mixing method, or the foreign source."""
-        mixing = (self.provenance.recipe or {}).get("mixing", {})
-        methods = [options.get("method") for options in (mixing, *mixing.get("others", []))]
-        return "+".join(filter(None, methods)) or self.provenance.source or "unknown"
+        """What distinguishes its pretraining: the methods of mixing, and further losses.
+
+        `cutmix+mixup`, `gridmix rule cells`, `cutmix+rotation`; of a foreign file its source.
+        """
+        recipe = self.provenance.recipe or {}
+        mixing = recipe.get("mixing", {})
+        parts = [_method_title(options) for options in (mixing, *mixing.get("others", []))]
+        parts += ["decoupled"] * (mixing.get("decoupled", 0) > 0)
+        parts += ["rotation"] * (recipe.get("rotation", {}).get("weight", 0) > 0)
+        return "+".join(filter(None, parts)) or self.provenance.source or "unknown"
 
     @property
     def name(self) -> str:
@@ -267,6 +280,12 @@ def recipe_hash(recipe: Mapping[str, Any]) -> str:
     hashed = {key: value for key, value in known.items() if key not in _NOT_HASHED}
     hashed["init"] = recipe.get("init") is not None
     return hashlib.sha256(json.dumps(hashed, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def _method_title(options: Mapping[str, Any]) -> str | None:
+    arguments = [f"{name} {value}" for name, value in options.get("args", {}).items()]
+    method = options.get("method")
+    return None if method is None else " ".join([method, *arguments])
 
 
 def _without_later(section: Mapping[str, Any], mixing: bool = False) -> dict[str, Any]:

@@ -219,11 +219,12 @@ def _front_matter(release: Release) -> str:
             metric_value=round(known.top1, 2),
         )
     features = "image-feature-extraction"
+    methods = [part.split()[0] for part in backbone.method.split("+")]  # without arguments
     return ModelCardData(
         license=release.licence.lower(),
         library_name=None if backbone.spec.arch in NAMES else "timm",
         pipeline_tag="image-classification" if backbone.spec.num_classes else features,
-        tags=sorted({features, "transfer-learning", *backbone.method.split("+")}),
+        tags=sorted({features, "transfer-learning", *methods}),
         model_name=release.name,
         eval_results=[evaluation] if evaluation else None,
     ).to_yaml()

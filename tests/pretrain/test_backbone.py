@@ -2,8 +2,6 @@
 
 import dataclasses
 import re
-import subprocess
-import sys
 import zipfile
 
 import numpy as np
@@ -18,6 +16,7 @@ from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
 from pretrain.run import plain
+from tests.forked import call
 
 
 def of(arch: str, **options) -> Backbone:
@@ -248,12 +247,11 @@ def test_loading_places_all_or_nothing():
     assert torch.equal(model.bias, before["bias"])
 
 
-def test_importing_does_nothing():
-    """No file, no network, no device, no thread count: importing is free of consequences."""
-    code = (
-        "import pretrain.backbone, pretrain.engine, torch; assert not torch.cuda.is_initialized()"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
+def test_importing_takes_no_device(tmp_path):
+    """Of what is imported before a fork."""
+    code = "import pretrain.engine, torch; assert not torch.cuda.is_initialized()"
+    (tmp_path / "script.py").write_text(code)
+    assert call(str(tmp_path / "script")).returncode == 0
 
 
 def test_a_variant_is_a_recipe_without_what_replicates_may_differ_in(backbone):
@@ -275,3 +273,22 @@ def test_a_variant_is_a_recipe_without_what_replicates_may_differ_in(backbone):
     assert recipe_hash(mixing={**mixing, "args": {"label": "one_hot"}}) != recipe_hash()
     assert recipe_hash(rotation={"weight": 0.5, "angles": "all"}) != recipe_hash()
     assert dataclasses.replace(backbone, provenance=Provenance()).recipe_hash is None
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method"),
+    [
+        ({"mixing": {"method": "cutmix"}}, "cutmix"),
+        ({"mixing": {"method": "cutmix", "args": {"label": "one_hot"}}}, "cutmix label one_hot"),
+        (
+            {"mixing": {"method": "cutmix", "others": [{"method": "fmix", "args": {"alpha": 2}}]}},
+            "cutmix+fmix alpha 2",
+        ),
+        ({"mixing": {"method": "none"}, "rotation": {"weight": 0.5}}, "none+rotation"),
+        ({"mixing": {"method": "mixup", "decoupled": 0.1}}, "mixup+decoupled"),
+        (None, "unknown"),
+    ],
+)
+def test_what_distinguishes_a_pretraining(backbone, recipe, method):
+    provenance = Provenance(recipe=recipe)
+    assert dataclasses.replace(backbone, provenance=provenance).method == method

@@ -317,8 +317,8 @@ def short_hash(value: Any) -> str:
 
 
 def _without_method(recipe: str | None, method: str) -> str | None:
-    """imagenet_resnet50 for imagenet_resnet50_cutmix."""
-    for word in (method, *_PLAIN) if method in _PLAIN else (method,):
+    """imagenet_resnet50 for imagenet_resnet50_cutmix, also where the method has arguments."""
+    for word in (method, *_PLAIN) if method in _PLAIN else (method, *method.split()[:1]):
         if recipe is not None and recipe.endswith((f"_{word}", f"-{word}")):
             return recipe[: -len(word) - 1]
     return recipe
