@@ -146,17 +146,20 @@ def test_pieces_of_any_length_that_begin_alike():
             ]
 
 
-def test_agrees_with_nltk_on_plain_captions(golden):
-    """A peer: its tokenizer differs from the reference on some 60 of 25,000 captions."""
+def test_agrees_with_nltk_on_plain_captions(golden, full):
+    """A peer: its tokenizer differs from the reference on some 60 of 25,000 captions.
+
+    With --full on all 12,510 here, else on every fifth.
+    """
     nltk = pytest.importorskip("nltk.tokenize")
     peer = nltk.NLTKWordTokenizer()
     marks = {"''", "'", "``", "`", ".", "?", "!", ",", ":", "-", "--", "...", ";"}
-    rows = golden("tok_coco_val2017.json.gz")["rows"]
+    rows = golden("tok_coco_val2017.json.gz")["rows"][:: 1 if full else 5]
     different = 0
     for row in rows:
         theirs = [word for word in peer.tokenize(row[2].lower()) if word not in marks]
         different += theirs != tokenize(row[2])
-    assert 0 < different < 60
+    assert 0 < different < (60 if full else 20)
 
 
 def test_long_text_takes_no_long_time():
