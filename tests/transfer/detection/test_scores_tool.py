@@ -48,11 +48,12 @@ def test_coco_of_the_reference_case(shared, unpacked, monkeypatch):
     parameters = pytest.importorskip("pycocotools.cocoeval").Params
     whole = parameters.setDetParams
 
-    def two_thresholds(self) -> None:
+    def two_thresholds_of_all_sizes(self) -> None:
         whole(self)
         self.iouThrs = np.array([0.5, 0.75])
+        self.areaRng, self.areaRngLbl = self.areaRng[:1], ["all"]
 
-    monkeypatch.setattr(parameters, "setDetParams", two_thresholds)
+    monkeypatch.setattr(parameters, "setDetParams", two_thresholds_of_all_sizes)
     tree = unpacked("golden/voc_eval/voc.tar.xz") / "VOC"
     truth = read_voc(tree, "test", images=False, cached=False)
     packed = (shared / "golden/voc_eval/detections.json.gz").read_bytes()
