@@ -15,10 +15,20 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))  # `tools` is no installed package
 
 FIXTURES = ROOT / "tests" / "fixtures"
+# half a minute and more, each
+LONGEST = {"test_engine.py", "test_trainers.py", "test_chance.py", "test_processes.py",
+           "test_tools.py", "test_pretraining_tools.py", "test_detection_tools.py",
+           "test_transfer_tool.py", "test_export.py", "test_proofs.py", "test_meteor.py",
+           "test_site.py"}  # fmt: skip
 
 
 def pytest_addoption(parser):
     parser.addoption("--full", action="store_true", help="Generated inputs: all, not a sample.")
+
+
+def pytest_collection_modifyitems(items):
+    """The longest files first, so that two processes end at about the same time."""
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @contextmanager
@@ -99,3 +109,12 @@ def backbone_file(backbone, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
     backbone.save(path)
     return path
+
+
+@pytest.fixture
+def no_pictures(monkeypatch):
+    """Runs without their pictures, which take longer than such a training."""
+    for name in ("pretrain.engine.draw_curves", "pretrain.engine.draw_mixed_batch",
+                 "transfer.detection.engine.draw_all",
+                 "transfer.classification.engine.draw_confusion"):  # fmt: skip
+        monkeypatch.setattr(name, lambda *_: None)

@@ -25,6 +25,7 @@ from transfer.detection.average_precision import evaluate
 from transfer.detection.data import open_data
 from transfer.detection.inference import detect, load_detector, scoring_loader
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 CPU, HERE = make_fabric("cpu"), LoaderConfig(workers=0)
 EASY = {"size": 32, "smallest": 0.38, "largest": 0.43, "noise": 0}
 

@@ -12,9 +12,11 @@ from pretrain.errors import Stopped
 from pretrain.run import Run
 from pretrain.training import TrainLoop, make_fabric
 from tests.conftest import ROOT
+from tests.transfer.detection.test_engine import SMALL as SMALL_DETECTOR
 from tools.support.command import load_config
 from transfer import task as tasks
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 SMALL = {
     "classification": {"mode": "full", "batch_size": 20},
     "detection": {"batch_size": 4, "engine": "torchvision"},
@@ -57,7 +59,8 @@ def train(worlds, backbone, tmp_path, monkeypatch):
         if hasattr(options, "cache"):
             options = replace(options, cache=str(tmp_path / "cache"))
         if name == "detection":
-            options = replace(options, dataset=replace(options.dataset, short_side=64))
+            dataset, detector = replace(options.dataset, short_side=64), SMALL_DETECTOR
+            options = replace(options, dataset=dataset, detector=detector)
         path = Run(tmp_path / folder)
         finetune = tasks.load(task.finetune)
         result = finetune(backbone, options, path, make_fabric("cpu"), stop_after=stop_after)
