@@ -313,7 +313,9 @@ class MixingConfig(MethodConfig):
         super().__post_init__()
         check_ranges("mixing", self, decoupled=">= 0")
         methods = [method.method for method in (self, *self.others)]
-        if self.decoupled and (refused := [name for name in methods if name in _NOT_OF_PAIRS]):
+        refused = [name for name in methods if name in _NOT_OF_PAIRS]
+        refused += [m.method for m in (self, *self.others) if m.args.get("mode") == "double"]
+        if self.decoupled and refused:
             raise UsageError(
                 f"mixing.decoupled is {self.decoupled} with the method {refused[0]}, whose labels "
                 "are not those of two images, shared by lam. Give 0, or another method."

@@ -19,7 +19,7 @@ from pretrain.data.pixels import Pixels
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.mixing import mix_at, network_parts
-from pretrain.mixing.schedule import INSIDE_PARTS
+from pretrain.mixing.schedule import INSIDE_PARTS, unused_options
 from pretrain.progress import bar
 from pretrain.rotation import RotationNetwork
 from pretrain.training import (
@@ -131,6 +131,12 @@ def build(
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
     mix_at(config.mixing, 0, parts=parts)  # refuses arguments that a method does not take
+    notes += unused_options(config.mixing)
+    if guide is not None and (guide.spec.mean, guide.spec.std) != (spec.mean, spec.std):
+        notes.append(
+            f"mixing.guide was trained on images of mean {guide.spec.mean} and std "
+            f"{guide.spec.std}; it is shown this recipe's, of {spec.mean} and {spec.std}"
+        )
     if config.rotation.weight and parts.keys() & INSIDE_PARTS:
         raise UsageError(
             f"rotation.weight is {config.rotation.weight} with {method}, which mixes inside the "

@@ -5,6 +5,7 @@ from pretrain.mixing.boxes import official_boxes, paper_boxes
 from pretrain.mixing.cut_thumbnail import CutThumbnail
 from pretrain.mixing.cutmix import CutMix, paste
 from pretrain.mixing.cutout import Cutout
+from pretrain.mixing.decoupled import decoupled_loss
 from pretrain.mixing.feature_cutmix import FeatureCutMix
 from pretrain.mixing.fmix import FMix
 from pretrain.mixing.gridmask import GridMask
@@ -49,6 +50,7 @@ __all__ = [
     "SmoothMix",
     "SnapMix",
     "TransMix",
+    "decoupled_loss",
     "forward",
     "mix_at",
     "network_parts",

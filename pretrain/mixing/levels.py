@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from pretrain.errors import UsageError
 from pretrain.mixing.mixed import Mixed
-from pretrain.mixing.network import evaluating
+from pretrain.mixing.network import evaluating, has_channels_last, token_grid
 
 IMAGE = "image"
 
@@ -45,12 +45,6 @@ class Grid:
         if self.layout == "NHWC":
             return mask.movedim(1, 3)
         return functional.pad(mask.flatten(2).movedim(1, 2), (0, 0, self.prefix, 0))
-
-
-def token_grid(count: int, height: int, width: int) -> tuple[int, int] | None:
-    """Rows and columns of `count` tokens of an image, of its aspect ratio; None: they have none."""
-    rows = max(round((count * height / width) ** 0.5), 1)
-    return (rows, count // rows) if count > 0 and count % rows == 0 else None
 
 
 class FeatureLevels:
@@ -168,10 +162,7 @@ class FeatureLevels:
         """
         shape = self.shape(level, images)
         if len(shape) == 4:
-            # SAM's ViT has no output_fmt
-            by_format = getattr(self.network, "output_fmt", None) == "NHWC"
-            by_channels = self._channels.get(level, shape[1]) == shape[3] != shape[1]
-            if by_format or by_channels:
+            if has_channels_last(self.network, shape, self._channels.get(level)):
                 return Grid(shape[1], shape[2], "NHWC")
             return Grid(shape[2], shape[3], "NCHW")
         if len(shape) == 3:

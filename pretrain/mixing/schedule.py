@@ -161,11 +161,29 @@ def network_parts(
     return {name: build() for name, build in make.items() if name in asked}
 
 
+def unused_options(options: MixingConfig) -> list[str]:
+    """Notes on what is given, and not used by the method that it is given for."""
+    notes, every, usual = [], set(), MethodConfig()
+    for one in (options, *options.others):
+        names = {entry.name for entry in fields(METHODS[one.method])}
+        given = [
+            f"mixing.{name}"
+            for name in ("alpha", "box", "granularity", "partner", "side")
+            if getattr(one, name) != getattr(usual, name) and name not in names
+        ]
+        if given and one.method != "none":
+            notes.append(f"{one.method} has no use for {', '.join(given)}")
+        every |= names
+    if options.guide is not None and "guide" not in every:
+        notes.append("mixing.guide is of no use: no method here has a guide (attentive_cutmix has)")
+    return notes
+
+
 def _build(options: MethodConfig, probability: float, parts: Mapping[str, Any]) -> Mix:
     """A method: its fields are those of the same names in its configuration and in `parts`."""
     method = METHODS[options.method]
     names = {entry.name for entry in fields(method)}
-    shared = {entry.name for entry in fields(options)} & names
+    shared = {entry.name for entry in fields(options)} & names - NETWORK_PARTS
     arguments = {name: getattr(options, name) for name in shared}
     arguments |= {name: part for name, part in parts.items() if name in names}
     arguments["probability"] = probability
@@ -178,21 +196,37 @@ def _build(options: MethodConfig, probability: float, parts: Mapping[str, Any]) 
 def _own_arguments(options: MethodConfig, method: Any, own: set[str]) -> dict[str, Any]:
     """What `mixing.args` gives to the fields `own` of a method, in their types."""
     if unknown := sorted(options.args.keys() - own):
+        flat = {entry.name for entry in fields(options)}.intersection(unknown)
+        instead = "".join(
+            f"; {name} is an option of its own: mixing.{name}" for name in sorted(flat)
+        )
         raise UsageError(
             f"mixing.args has {', '.join(unknown)}; the arguments of {options.method} are "
-            f"{', '.join(sorted(own)) or 'none'}"
+            f"{', '.join(sorted(own)) or 'none'}{instead}"
         )
     hints, arguments = get_type_hints(method), {}
     for name, value in options.args.items():
         arguments[name] = tuple(value) if isinstance(value, list) else value
         if not _fits(arguments[name], hints[name]):
-            allowed = getattr(hints[name], "__name__", None) or str(hints[name])
-            allowed = allowed if get_args(hints[name]) == () else str(hints[name])
             raise UsageError(
                 f"mixing.args.{name} is {value!r:.40}; {options.method} takes "
-                f"{allowed.replace('typing.', '')}"
+                f"{_in_words(hints[name])}"
             )
     return arguments
+
+
+def _in_words(hint: Any) -> str:
+    """A type of `_fits` as a user writes its values in a recipe."""
+    inner = get_args(hint)
+    if get_origin(hint) is Literal:
+        return " or ".join(map(str, inner))
+    if get_origin(hint) is tuple:
+        more = ", ..." if inner[1:] == (...,) else ""
+        return f"a list [{', '.join(_in_words(kind) for kind in inner if kind is not ...)}{more}]"
+    if inner:
+        return " or ".join(map(_in_words, inner))
+    words = {float: "a number", int: "a whole number", bool: "true or false", str: "a name"}
+    return words.get(hint, "null")
 
 
 def _fits(value: Any, hint: Any) -> bool:

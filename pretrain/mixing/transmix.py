@@ -25,8 +25,8 @@ from torch import Tensor, nn
 
 from pretrain.errors import UsageError, check_ranges
 from pretrain.mixing.cutmix import CutMix, paste
-from pretrain.mixing.levels import token_grid
 from pretrain.mixing.mixed import Mixed, Read, blend_labels, numpy_generator, to_device
+from pretrain.mixing.network import token_grid
 
 
 class AttentionRecorder:

@@ -24,9 +24,9 @@ from pretrain.mixing import (
     Mixup,
     forward,
 )
-from pretrain.mixing.levels import token_grid
 from pretrain.mixing.manifold_mixup import FeatureBlend
 from pretrain.mixing.mixed import numpy_generator
+from pretrain.mixing.network import token_grid
 from pretrain.spec import create_outline
 from tests.conftest import ROOT
 from tests.pretrain.mixing import two_processes

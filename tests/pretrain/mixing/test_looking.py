@@ -1,5 +1,7 @@
 """Methods that look at the images, in training: with a guide, and resumed to the same bits."""
 
+from dataclasses import replace
+
 import torch
 
 from pretrain.backbone import Backbone, Provenance
@@ -68,3 +70,12 @@ def copied(state):
     if isinstance(state, list):
         return [copied(value) for value in state]
     return state.clone() if isinstance(state, torch.Tensor) else state
+
+
+def test_a_guide_of_another_normalisation_is_noted(worlds):
+    options = config(worlds["classification"], mixing=MixingConfig(method="attentive_cutmix"))
+    first = build(options)
+    for std, notes in ((first.spec.std, 0), ((0.5, 0.5, 0.5), 1)):
+        guide = Backbone.of(first.network, replace(first.spec, std=std), Provenance())
+        said = [note for note in build(options, guide=guide).notes if "mixing.guide" in note]
+        assert len(said) == notes

@@ -16,6 +16,7 @@ from pretrain.mixing import (
     Choice,
     CutMix,
     Cutout,
+    FeatureLevels,
     Mixup,
     mix_at,
     official_boxes,
@@ -23,7 +24,7 @@ from pretrain.mixing import (
     paste,
 )
 from pretrain.mixing.mixed import MixPairs, PairedMix
-from pretrain.mixing.schedule import _fits
+from pretrain.mixing.schedule import _fits, _in_words, unused_options
 
 CLASSES = 5
 
@@ -279,3 +280,50 @@ def test_an_argument_that_a_method_lacks_is_refused():
     with pytest.raises(UsageError, match=r"mixing.args has sides; .* cutout are none"):
         mix_at(MixingConfig(method="cutout", args={"sides": 3}), 0)
     mix_at(MixingConfig(method="none", args={"sides": 3}), 0)  # a recipe of which nothing is mixed
+
+
+@pytest.mark.parametrize(
+    ("method", "args", "words"),
+    [
+        (
+            "fmix",
+            {"alpha": 3},
+            r"decay_power, max_soft; alpha is an option of its own: mixing.alpha",
+        ),
+        ("manifold_mixup", {"guide": "x"}, r"arguments of manifold_mixup are at"),
+        ("cutmix", {"sides": [0.2]}, r"cutmix takes a list \[a number, a number\] or null"),
+        ("cutmix", {"label": "onehot"}, r"cutmix takes area or one_hot or complete"),
+        ("cutmix", {"inside": "yes"}, r"cutmix takes true or false"),
+        ("gridmix", {"holes": [2.5, 6]}, r"takes a list \[a whole number, a whole number\]"),
+    ],
+)
+def test_wrong_arguments_name_a_remedy(method, args, words):
+    network = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1))
+    parts = {"levels": FeatureLevels(network, ["0"])} if method == "manifold_mixup" else {}
+    with pytest.raises(UsageError, match=words):
+        mix_at(MixingConfig(method=method, args=args), 0, parts=parts)
+
+
+def test_types_in_words():
+    assert _in_words(tuple[str | int, ...]) == "a list [a name or a whole number, ...]"
+    assert _in_words(int | None) == "a whole number or null"
+
+
+def test_what_is_of_no_use_is_noted():
+    """One recipe serves several methods, so it is no error."""
+    assert unused_options(MixingConfig(alpha=0.2, box="official", partner="other")) == []
+    given = {"side": 0.3, "alpha": 0.2, "granularity": "pair"}
+    both = MixingConfig(guide="x", **given, others=[MethodConfig(method="cutout", **given)])
+    cutmix, cutout, guide = unused_options(both)
+    assert cutmix == "cutmix has no use for mixing.side"
+    assert cutout == "cutout has no use for mixing.alpha, mixing.granularity"
+    assert "mixing.guide is of no use" in guide
+    attentive = MethodConfig(method="attentive_cutmix")
+    assert unused_options(MixingConfig(guide="x", others=[attentive])) == []
+    assert unused_options(MixingConfig(method="none", **given)) == []
+
+
+def test_decoupled_loss_is_refused_where_an_image_has_two_partners():
+    with pytest.raises(UsageError, match=r"decoupled is 0.1 with the method cut_thumbnail"):
+        MixingConfig(method="cut_thumbnail", args={"mode": "double"}, decoupled=0.1)
+    MixingConfig(method="cut_thumbnail", decoupled=0.1)
