@@ -12,7 +12,7 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
-from pretrain.config import PretrainConfig
+from pretrain.config import WITHOUT_PARTNERS, PretrainConfig
 from pretrain.data import ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
@@ -169,7 +169,11 @@ def setup_training(
     if config.sync_batch_norm and fabric.device.type != "cuda":
         raise UsageError("sync_batch_norm is true, but torch has it for CUDA only. Leave it off.")
     train, val = _loaders(setup, config, fabric)
-    refuse_single_values(setup.network, options.image_size, config, fabric)
+    halved = any(
+        one.granularity == "half" and one.method not in WITHOUT_PARTNERS
+        for one in (config.mixing, *config.mixing.others)
+    )
+    refuse_single_values(setup.network, options.image_size, config, fabric, halved=halved)
     network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
     guide = setup.network_parts.get("guide", network)  # which nothing else puts on the device
     guide.to(device=fabric.device, memory_format=layout)

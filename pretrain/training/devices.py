@@ -151,7 +151,9 @@ def out_of_memory_hint(
         ) from error
 
 
-def refuse_single_values(network: nn.Module, size: int, config: Any, fabric: Fabric) -> None:
+def refuse_single_values(
+    network: nn.Module, size: int, config: Any, fabric: Fabric, *, halved: bool = False
+) -> None:
     """Raise UsageError where BatchNorm would see one value a channel: one image, to its last pixel.
 
     Args:
@@ -159,16 +161,17 @@ def refuse_single_values(network: nn.Module, size: int, config: Any, fabric: Fab
         size: their side in pixels.
         config: with batch_size and accumulate.
         fabric: for the number of processes.
+        halved: mixing leaves half of a micro-batch.
     """
-    if config.batch_size // (config.accumulate * fabric.world_size) != 1:
+    if config.batch_size // (config.accumulate * fabric.world_size) not in (1, 1 + halved):
         return
     copied = copy.deepcopy(network).to("meta").train()
     try:
         copied(torch.empty(1, 3, size, size, device="meta"))
     except ValueError as error:
         raise UsageError(
-            f"a micro-batch is one image of {size} pixels (batch_size {config.batch_size}, "
-            f"accumulate {config.accumulate}, {fabric.world_size} process(es)): in training, "
-            "BatchNorm needs more than one value a channel. Give a larger --batch_size, or larger "
-            "images."
+            f"a micro-batch is one image of {size} pixels{', once halved' * halved} (batch_size "
+            f"{config.batch_size}, accumulate {config.accumulate}, {fabric.world_size} process(es)): "
+            "in training, BatchNorm needs more than one value a channel. Give a larger "
+            "--batch_size, or larger images."
         ) from error

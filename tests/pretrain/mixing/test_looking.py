@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from pretrain.backbone import Backbone, Provenance
 from pretrain.config import MethodConfig, MixingConfig, ModelConfig
 from pretrain.engine import train_step
+from pretrain.errors import UsageError
 from pretrain.mixing import AttentiveCutMix, SaliencyMix, SnapMix
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
@@ -79,3 +81,19 @@ def test_a_guide_of_another_normalisation_is_noted(worlds):
         guide = Backbone.of(first.network, replace(first.spec, std=std), Provenance())
         said = [note for note in build(options, guide=guide).notes if "mixing.guide" in note]
         assert len(said) == notes
+
+
+def test_a_halved_batch_of_one_image_is_refused_before_training(worlds):
+    mixing = MixingConfig(granularity="half")
+    options = config(
+        worlds["classification"],
+        mixing=mixing,
+        batch_size=2,
+        accumulate=1,
+        model=ModelConfig(arch="resnet10t", args={"channels": [8, 8, 8, 8], "stem_width": 8}),
+    )
+    fabric = make_fabric("cpu")
+    with pytest.raises(UsageError, match="one image of 32 pixels, once halved"):
+        setup_training(build(options), options, fabric)
+    for allowed in (replace(options, mixing=MixingConfig()), replace(options, batch_size=4)):
+        setup_training(build(allowed), allowed, fabric)
