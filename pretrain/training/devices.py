@@ -170,8 +170,8 @@ def refuse_single_values(
         copied(torch.empty(1, 3, size, size, device="meta"))
     except ValueError as error:
         raise UsageError(
-            f"a micro-batch is one image of {size} pixels{', once halved' * halved} (batch_size "
-            f"{config.batch_size}, accumulate {config.accumulate}, {fabric.world_size} process(es)): "
-            "in training, BatchNorm needs more than one value a channel. Give a larger "
-            "--batch_size, or larger images."
+            f"a micro-batch is one image of {size} pixels{', once halved' * halved} "
+            f"(batch_size {config.batch_size}, accumulate {config.accumulate}, "
+            f"{fabric.world_size} process(es)): in training, BatchNorm needs more than one value a "
+            "channel. Give a larger --batch_size, or larger images."
         ) from error
