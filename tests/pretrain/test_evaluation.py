@@ -94,7 +94,7 @@ def test_equal_to_timm_s_validation(crop_pct, worlds):
 def test_equal_to_timm_s_validation_on_real_photos(unpacked):
     """334 ImageNet photographs, classes matched by timm's list of synsets."""
     folder = unpacked("data/imagenet-photos.tar") / "imagenet-photos"
-    spec = BackboneSpec(arch="resnet18", input_size=(3, 96, 96), num_classes=1000)
+    spec = BackboneSpec(arch="resnet10t", input_size=(3, 64, 64), num_classes=1000)
     backbone = lively(spec)
     evaluation = evaluate_backbone(backbone, folder, make_fabric("cpu"), workers=0, batch_size=50)
     assert "334 of 1000 classes, by timm's list" in evaluation.matching

@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
 from pretrain.training import BatchSampler
 from tests.conftest import ROOT
+from tests.forked import call, start_ranks, text_of
 
 
 @pytest.fixture(scope="module")
@@ -27,25 +29,28 @@ def tree(worlds, tmp_path_factory) -> Path:
     return root
 
 
-def command(tree: Path, out: Path, *words: object, processes: int = 1) -> list[str]:
+def options(tree: Path, out: Path, *words: object) -> list[object]:
     """Without BatchNorm, whose statistics are of a micro-batch; with all that adds to the loss."""
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    tool = [str(ROOT / "tools" / "pretrain.py"), "--data", str(tree), "--device", "cpu"]
     settings = ["--model.arch", "convnext_atto", "--dataset.image_size", "32",
                 "--batch_size", "12", "--epochs", "2", "--loader.workers", "1",
                 "--optimizer.lr", "0.01", "--optimizer.ema", "0.9",
                 "--mixing.granularity", "sample", "--mixing.decoupled", "0.1",
                 "--rotation.weight", "0.5", "--rotation.angles", "one",
                 "--dataset.color_jitter", "0.3"]  # fmt: skip
-    start = [sys.executable, *(launcher if processes == 2 else [])]
-    return [*start, *tool, *settings, "--out", str(out), *map(str, words)]
+    return ["--data", tree, "--device", "cpu", *settings, "--out", out, *words]
 
 
-def run(command: list[str]) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+def run(tree: Path, out: Path, *words: object) -> None:
+    done = call("pretrain", *options(tree, out, *words))
     assert done.returncode == 0, done.stderr
-    return done
+
+
+def run_two(tree: Path, out: Path, *words: object) -> tuple[list[int], str]:
+    """Exit codes of two processes, and what both said."""
+    with tempfile.TemporaryFile("w+") as said:
+        words = options(tree, out, *words)
+        ranks = start_ranks(2, "pretrain", *words, stdout=said, stderr=said)
+        return [rank.wait(timeout=300) for rank in ranks], text_of(said)
 
 
 def log(folder: Path) -> list[dict]:
@@ -66,12 +71,13 @@ def assert_same(one: Path, two: Path) -> None:
 def alone(tree, tmp_path_factory) -> Path:
     """One process that accumulates two micro-batches of six."""
     folder = tmp_path_factory.mktemp("alone") / "run"
-    run(command(tree, folder, "--accumulate", "2"))
+    run(tree, folder, "--accumulate", "2")
     return folder
 
 
 def test_two_processes_take_the_steps_of_one_that_accumulates(tree, alone, tmp_path):
-    run(command(tree, tmp_path / "two", processes=2))
+    codes, said = run_two(tree, tmp_path / "two")
+    assert codes == [0, 0], said
     assert_same(alone, tmp_path / "two")
     result = json.loads((tmp_path / "two" / "result.json").read_text())
     assert result["environment"]["processes"] == 2
@@ -81,7 +87,7 @@ def test_two_processes_take_the_steps_of_one_that_accumulates(tree, alone, tmp_p
 
 def test_without_accumulation_the_steps_differ(tree, alone, tmp_path):
     """Else the test above would prove nothing: partners lie within a micro-batch."""
-    run(command(tree, tmp_path / "whole"))
+    run(tree, tmp_path / "whole")
     with pytest.raises(AssertionError):
         assert_same(alone, tmp_path / "whole")
 
@@ -93,25 +99,25 @@ def test_what_one_process_cannot_read_counts_for_all(tree, tmp_path):
         files = sorted((root / split).rglob("*.jpg"))
         for place in places:
             files[place].write_bytes(b"no picture")
-    words = ("--dataset.max_corrupt", "3")
-    run(command(root, tmp_path / "run", *words, processes=2))
+    codes, said = run_two(root, tmp_path / "run", "--dataset.max_corrupt", "3")
+    assert codes == [0, 0], said
     metrics = json.loads((tmp_path / "run" / "result.json").read_text())["metrics"]
     assert metrics["images_left_out"] == 5
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True)
     assert len(state["corrupt"]) == 3
-    words = ("--dataset.max_corrupt", "2")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    strict = command(root, tmp_path / "strict", *words, processes=2)
-    done = subprocess.run(strict, capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode != 0
-    assert "It is number 3; 2 may be left out" in done.stderr
+    codes, said = run_two(root, tmp_path / "strict", "--dataset.max_corrupt", "2")
+    assert 0 not in codes
+    assert "It is number 3; 2 may be left out" in said
 
 
 def test_two_processes_stop_together_and_one_goes_on(tree, alone, tmp_path):
+    """Under torchrun itself, which hands on the signal."""
     folder = tmp_path / "run"
-    words = ("--checkpoints.every_steps", "1")
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    words = options(tree, folder, "--checkpoints.every_steps", "1")
+    tool = [str(ROOT / "tools" / "pretrain.py"), *map(str, words)]
     process = subprocess.Popen(
-        command(tree, folder, *words, processes=2),
+        [sys.executable, *launcher, *tool],
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -123,10 +129,8 @@ def test_two_processes_stop_together_and_one_goes_on(tree, alone, tmp_path):
     _, said = process.communicate(timeout=60)
     assert "stopped after step" in said
     assert not (folder / "result.json").exists()
-    done = run(
-        [sys.executable, str(ROOT / "tools" / "pretrain.py"), "--resume", str(folder),
-         "--device", "cpu", "--accumulate", "2"]
-    )  # fmt: skip
+    done = call("pretrain", "--resume", folder, "--device", "cpu", "--accumulate", "2")
+    assert done.returncode == 0, done.stderr
     assert "2 process(es) x 1 accumulated x 6 images, now 1 process(es) x 2" in done.stderr
     assert "the same steps" in done.stderr
     assert_same(alone, folder)

@@ -2,8 +2,6 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +10,7 @@ from PIL import ExifTags, Image, ImageOps
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
-from tests.forked import call
+from tests.forked import call, start, start_ranks, text_of
 from tests.tools.test_tools import demo, fails
 from tools import detect, finetune_det
 from tools.support.command import load_config
@@ -50,16 +48,13 @@ def test_a_run_in_slots_of_time_ends_as_any_other(trained):
 
 def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path):
     words = ["--backbone", backbone_file, "--data", worlds["detection"], *SMALL]
-    tool = [str(ROOT / "tools" / "finetune_det.py"), *map(str, words)]
-    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    for command in (
-        [*launcher, *tool, "--out", "two"],
-        [*tool, "--accumulate", "2", "--out", "one"],
-    ):
-        done = subprocess.run(
-            [sys.executable, *command], cwd=tmp_path, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
+    with open(tmp_path / "said", "w+") as said:
+        options = {"cwd": tmp_path, "stdout": said, "stderr": said}
+        for ranks in (
+            start_ranks(2, "finetune_det", *words, "--out", "two", **options),
+            [start("finetune_det", *words, "--accumulate", 2, "--out", "one", **options)],
+        ):
+            assert not any([rank.wait(timeout=300) for rank in ranks]), text_of(said)
     two, one = (
         torch.load(tmp_path / name / "detector.pth", weights_only=True)["state_dict"]
         for name in ("two", "one")

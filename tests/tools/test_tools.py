@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.conftest import ROOT
-from tests.forked import call
+from tests.forked import call, start, start_ranks, text_of
 
 TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls")
 TOOLS = (*TRAINING, "report", "show_mixing", "evaluate", "prepare_data", "bench")
@@ -357,23 +357,12 @@ def test_from_images_to_a_table(tmp_path, worlds):
 
 def test_under_torchrun(tmp_path, worlds):
     """One process: the launcher's environment changes nothing."""
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        "1",
-        str(ROOT / "tools" / "pretrain.py"),
-        *demo("pretrain"),
-        "--dry-run",
-        "--device",
-        "cpu",
-        "--data",
-        str(worlds["classification"]),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "60 training" in done.stdout
+    words = [*demo("pretrain"), "--dry-run", "--device", "cpu"]
+    with open(tmp_path / "said", "w+") as said:
+        streams = {"stdout": said, "stderr": said, "cwd": tmp_path}
+        (rank,) = start_ranks(1, "pretrain", *words, "--data", worlds["classification"], **streams)
+        assert rank.wait(timeout=300) == 0, text_of(said)
+        assert "60 training" in text_of(said)
 
 
 def weights(folder: Path) -> dict:
@@ -386,19 +375,19 @@ def test_ctrl_c_leaves_a_run_that_goes_on(how, tmp_path, worlds, backbone_file):
     import signal
     import time
 
-    tool = [sys.executable, str(ROOT / "tools" / "finetune_det.py")]
     words = [*demo("detection"), "--backbone", str(backbone_file), "--data",
              str(worlds["detection"]), "--epochs", "6",
              "--loader.workers", "1", "--batch_size", "4", "--device", "cpu",
              "--dataset.short_side", "64"]  # fmt: skip
-    process = subprocess.Popen([*tool, *words], cwd=tmp_path, text=True, start_new_session=True,
-                               stderr=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
-    run = tmp_path / "runs" / "detection-demo"
-    deadline = time.monotonic() + 120
-    while not (run / "checkpoints").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    with open(tmp_path / "said", "w+") as stream:
+        process = start("finetune_det", *words, cwd=tmp_path, stdout=stream, stderr=stream)
+        run = tmp_path / "runs" / "detection-demo"
+        deadline = time.monotonic() + 120
+        while not (run / "checkpoints").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=60)
+        said = text_of(stream)
     assert process.returncode == 130, said
     assert "To continue: python" in said
     assert "--resume runs/detection-demo" in said
