@@ -130,6 +130,7 @@ def build(
     images = chain(data.train.paths, data.val.paths)
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
+    parts["std"] = spec.std  # by which PuzzleMix has the colours again
     mix_at(config.mixing, 0, parts=parts)  # refuses arguments that a method does not take
     notes += unused_options(config.mixing)
     if guide is not None and (guide.spec.mean, guide.spec.std) != (spec.mean, spec.std):

@@ -42,6 +42,8 @@ class Case:
     arch: str = "test_resnet"
     """Of the network of those that need one."""
     takes_bytes: bool = True
+    looks: bool = False
+    """Whether what is pasted depends on the bytes that are there."""
     fills: bool = False
     """Whether pixels are replaced by what is of no image."""
     equals: str = ""
@@ -103,7 +105,7 @@ CASES = (
     case("gridmix", equals="openmixup"),
     case("gridmix", rule="cells"),
     case("smoothmix", weight="share of the blend", equals="openmixup's images"),
-    case("saliencymix", equals="OpenCV's saliency, the authors' boxes"),
+    case("saliencymix", looks=True, equals="OpenCV's saliency, the authors' boxes"),
     case("attentive_cutmix", takes_bytes=False, equals="openmixup"),
     case(
         "puzzlemix",
@@ -293,7 +295,7 @@ def table() -> str:
     for case in CASES:
         mix = case.make(SIZES[1])
         if mix.on_bytes:
-            on_bytes = "the same bits"
+            on_bytes = "the same bits" + (", its peak is theirs" if case.looks else "")
         else:
             on_bytes = "rounded once" if case.takes_bytes else "needs floats"
         if case.fills:

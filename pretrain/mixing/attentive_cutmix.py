@@ -1,7 +1,7 @@
 """Attentive CutMix (Walawalkar et al., ICASSP 2020, arXiv 2003.13048, section 3).
 
 The mean over the channels of a trained network's last features is a map over the partner, 7 x 7 for
-224 pixels; its 6 largest cells are pasted into the image at their own places. LABEL RULE: the share
+224 pixels; its 6 largest cells are pasted into the image at their own places. Label rule: the share
 of pixels, 1 - 6/49 for the own label where the map is 7 x 7. One further pass of the guide over the
 partners, in evaluation mode and without gradients.
 

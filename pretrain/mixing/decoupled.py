@@ -8,7 +8,7 @@ all classes but the other. With logits z and the classes a != b of the two image
     h(a without b) = -z_a + log sum over c != b of exp z_c
 
 No lam is in the second part, which is 0 where the labels are one, or one image fills the picture.
-LABEL RULE: the targets of the method stay as they are. Further passes of the network: none.
+Label rule: the targets of the method stay as they are. Further passes of the network: none.
 
 Reference: Westlake-AI/openmixup, soft_mix_cross_entropy. Equal to it, but for lam = 0.5, where the
 reference leaves the second part out because it finds the classes by their different weights. It

@@ -4,7 +4,7 @@ CutMix at one layer, drawn for each batch: 0 the image, 1 after the first convol
 4 after layer1, layer2, layer3 of a ResNet-50 (figure 3 has each alone; of them the image is best).
 The box is drawn as CutMix draws it, in the cells of the layer's features.
 
-LABEL RULE: the share of cells of that level. Further passes of the network: none, but for one of
+Label rule: the share of cells of that level. Further passes of the network: none, but for one of
 one image in evaluation mode when a size of images is first seen, for the number of its cells.
 
 The authors published no code for it. Tokens in front of those of the image (class, registers) have

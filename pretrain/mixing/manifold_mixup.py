@@ -3,7 +3,7 @@
     k drawn from the eligible layers S for each batch, lam ~ Beta(alpha, alpha)
     g_k = lam g_k(x) + (1 - lam) g_k(x'), and from there on through the network
 
-LABEL RULE: lam, as the features (equation 2). Further passes of the network: none, but for one of
+Label rule: lam, as the features (equation 2). Further passes of the network: none, but for one of
 one image in evaluation mode when a size of images is first seen.
 
 The authors' code (github.com/vikasverma1077/manifold_mixup, supervised/models/preresnet.py) draws

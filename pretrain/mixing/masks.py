@@ -90,7 +90,7 @@ def _mix(own: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     if mask.dtype != torch.bool:
         blended = torch.lerp(own.float(), other.float(), mask.expand_as(own))
         return (blended if own.is_floating_point() else blended.round_()).to(own.dtype)
-    if own.dtype == torch.uint8:  # `where` takes three times as long on a CPU
+    if own.dtype == torch.uint8 and by_slices(own):  # `where` takes three times as long on a CPU
         return own ^ ((own ^ other) & mask.to(torch.uint8).neg())
     return torch.where(mask, other, own)
 

@@ -13,6 +13,8 @@ from torch.nn import functional
 
 from pretrain.errors import UsageError
 
+_SCALE = 256.0  # a power of two changes no bit of a gradient
+
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
@@ -89,8 +91,9 @@ def gradient_saliency(network: nn.Module, images: Tensor, labels: Tensor) -> Ten
         logits = network.forward(inputs)
         given = labels.float() if labels.ndim == 2 else labels.long()
         loss = functional.cross_entropy(logits.float(), given, reduction="sum")
-        (gradient,) = torch.autograd.grad(loss, inputs)
-    return gradient.float().square().mean(1).sqrt()
+        # scaled, since float16 under autocast has nothing below 6e-8
+        (gradient,) = torch.autograd.grad(_SCALE * loss, inputs)
+    return gradient.float().square().mean(1).sqrt() / _SCALE
 
 
 def _inputs(network: nn.Module, images: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 A grid of blocks is laid over both images. `puzzle_masks` chooses how much of each block is to be
 the own image's, in `n_labels` steps, so that little of what is salient is hidden, neighbours agree,
 and the mean is near lam (equation 3); then each image moves its salient blocks to where it is shown
-(`transport`, algorithm 1). LABEL RULE: the mean of the mask, in each row its own. One further pass
+(`transport`, algorithm 1). Label rule: the mean of the mask, in each row its own. One further pass
 of the network, forward and backward to the images, in evaluation mode: the saliency of a pixel is
 the size of the loss's gradient there.
 

@@ -1,7 +1,7 @@
 """SaliencyMix (Uddin et al., ICLR 2021, arXiv 2006.01791, section 3.2).
 
 CutMix whose box has its centre on the most salient pixel of the partner, and is pasted at its own
-place. LABEL RULE: the share of pixels, as CutMix. No pass of a network: the saliency is computed
+place. Label rule: the share of pixels, as CutMix. No pass of a network: the saliency is computed
 from the pixels (Montabone and Soto, 2010, as in OpenCV), on the device and without waiting for it.
 
 How the reference code (afm-shahab-uddin/SaliencyMix, and openmixup, its copy) differs:

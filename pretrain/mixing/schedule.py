@@ -126,7 +126,8 @@ def mix_at(
         step: steps done before it.
         steps_per_epoch: turns epochs of the schedule into steps.
         batch_size: turns images of the schedule into steps.
-        parts: what the methods need of a network: see `network_parts`.
+        parts: what the methods need of a network: see `network_parts`; and further fields that no
+            option gives.
     """
     length = {"steps_per_epoch": steps_per_epoch, "batch_size": batch_size}
     ramp = steps_of(options.ramp, **length)

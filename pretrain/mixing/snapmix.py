@@ -2,7 +2,7 @@
 
 A box of the partner is resized into a box of the image, each drawn with its own lam. The class
 activation map of an image (CAM: the last features, weighted by the classifier's weights of its
-class) says how much of its class lies where. LABEL RULE: the own label has the share of its map
+class) says how much of its class lies where. Label rule: the own label has the share of its map
 outside the own box, the partner's the share of its map inside the partner's box; they do NOT sum to
 one. One further pass of the network over the batch, in evaluation mode and without gradients.
 

@@ -6,7 +6,7 @@ over the heads, and M, the box on the grid of tokens.
 
     share of the pasted label = A . M / sum(A)
 
-LABEL RULE: the mean of that share and of the box's share of pixels, as the authors' code has it;
+Label rule: the mean of that share and of the box's share of pixels, as the authors' code has it;
 `attention_weight` 1 is the paper's formula. Further passes of the network: none.
 
 The code (github.com/Beckschen/TransMix, transmix.py, transmix_label) mixes one box a batch, image i

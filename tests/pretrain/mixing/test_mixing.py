@@ -327,3 +327,12 @@ def test_decoupled_loss_is_refused_where_an_image_has_two_partners():
     with pytest.raises(UsageError, match=r"decoupled is 0.1 with the method cut_thumbnail"):
         MixingConfig(method="cut_thumbnail", args={"mode": "double"}, decoupled=0.1)
     MixingConfig(method="cut_thumbnail", decoupled=0.1)
+
+
+def test_parts_fill_the_fields_of_their_names_and_arguments_come_first():
+    parts = {"network": torch.nn.Identity(), "std": (0.1, 0.2, 0.3)}
+    recipe = MixingConfig(method="puzzlemix")
+    assert mix_at(recipe, 0, parts=parts).std == (0.1, 0.2, 0.3)
+    given = MixingConfig(method="puzzlemix", args={"std": [0.5, 0.5, 0.5]})
+    assert mix_at(given, 0, parts=parts).std == (0.5, 0.5, 0.5)
+    mix_at(MixingConfig(method="fmix"), 0, parts=parts)
