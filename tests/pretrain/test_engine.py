@@ -5,6 +5,7 @@ import copy
 import os
 import shutil
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,9 +34,11 @@ from pretrain.mixing.schedule import Unmixed
 from pretrain.run import Result, Run
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
+from tests.forked import Forked
 from tools.support import prove_resume
 from tools.support.prove_resume import prove
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -463,7 +466,13 @@ def test_a_cached_run_equals_one_that_reads(worlds, tmp_path):
         DatasetConfig(cache=True)
 
 
-def test_killed_and_resumed_equals_uninterrupted(worlds, capsys):
+@pytest.fixture
+def forks(monkeypatch):
+    if sys.platform == "linux":
+        monkeypatch.setattr(prove_resume, "Popen", Forked)
+
+
+def test_killed_and_resumed_equals_uninterrupted(worlds, capsys, forks):
     """SIGKILL at two moments of the tool itself, while it is at work, then --resume."""
     options = config(worlds["classification"], epochs=5, workers=1)
     prove(options, "cpu", kills=2, stop_after=1000, seed=1)
@@ -472,7 +481,7 @@ def test_killed_and_resumed_equals_uninterrupted(worlds, capsys):
     assert said.err.count("SIGKILL") == 2
 
 
-def test_a_run_that_resumes_otherwise_is_found_out(worlds, tmp_path, monkeypatch):
+def test_a_run_that_resumes_otherwise_is_found_out(worlds, tmp_path, monkeypatch, forks):
     """The proof can fail: here the resumed run begins from a momentum that was touched."""
     options = config(worlds["classification"], epochs=1)
     watched = prove_resume._watched

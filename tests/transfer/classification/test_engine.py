@@ -26,6 +26,7 @@ from transfer.classification.config import (
 from transfer.classification.folders import open_image_folders
 from transfer.classification.setup import build, setup_training
 
+pytestmark = pytest.mark.usefixtures("no_pictures")
 CPU = make_fabric("cpu")
 
 
