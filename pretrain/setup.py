@@ -18,8 +18,8 @@ from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.pixels import Pixels
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
-from pretrain.mixing import mix_at, network_parts
-from pretrain.mixing.schedule import INSIDE_PARTS, unused_options
+from pretrain.mixing import network_parts
+from pretrain.mixing.schedule import INSIDE_PARTS, try_mixing, unused_options
 from pretrain.progress import bar
 from pretrain.rotation import RotationNetwork
 from pretrain.training import (
@@ -131,7 +131,7 @@ def build(
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
     parts["std"] = spec.std  # by which PuzzleMix has the colours again
-    mix_at(config.mixing, 0, parts=parts)  # refuses arguments that a method does not take
+    try_mixing(config.mixing, parts, torch.zeros(2, *spec.input_size), num_classes)
     notes += unused_options(config.mixing)
     if guide is not None and (guide.spec.mean, guide.spec.std) != (spec.mean, spec.std):
         notes.append(

@@ -110,6 +110,9 @@ INSIDE_PARTS = {"levels", "attention"}
 """Those of the methods that are at work inside the network."""
 
 
+_DRAWS_OF_LEVELS = 32  # of a handful each is met
+
+
 def mix_at(
     options: MixingConfig,
     step: float,
@@ -160,6 +163,29 @@ def network_parts(
         "attention": lambda: AttentionRecorder(network),
     }
     return {name: build() for name, build in make.items() if name in asked}
+
+
+def try_mixing(
+    options: MixingConfig, parts: Mapping[str, Any], images: Tensor, num_classes: int
+) -> None:
+    """Mix black images by each method, so that what it refuses is refused before a run begins.
+
+    Args:
+        options: which methods; at their full probability, whatever the schedule.
+        parts: see `network_parts`.
+        images: (N, C, H, W) of the size that is trained on.
+        num_classes: K.
+
+    Raises:
+        UsageError: arguments that a method does not take, or a network that it cannot use.
+    """
+    labels = torch.arange(len(images)) % num_classes
+    for one in (options, *options.others):
+        mix = _build(one, 1.0, parts)
+        needs = NETWORK_PARTS & {entry.name for entry in fields(METHODS[one.method])}
+        draws = _DRAWS_OF_LEVELS if "levels" in needs else len(needs)
+        for seed in range(draws):
+            mix(images, labels, num_classes, torch.Generator().manual_seed(seed))
 
 
 def unused_options(options: MixingConfig) -> list[str]:

@@ -75,7 +75,9 @@ def copied(state):
 
 
 def test_a_guide_of_another_normalisation_is_noted(worlds):
-    options = config(worlds["classification"], mixing=MixingConfig(method="attentive_cutmix"))
+    mixing = MixingConfig(method="attentive_cutmix")
+    model = ModelConfig(arch="test_resnet", args={"output_stride": 8})
+    options = config(worlds["classification"], mixing=mixing, model=model)
     first = build(options)
     for std, notes in ((first.spec.std, 0), ((0.5, 0.5, 0.5), 1)):
         guide = Backbone.of(first.network, replace(first.spec, std=std), Provenance())
@@ -97,3 +99,11 @@ def test_a_halved_batch_of_one_image_is_refused_before_training(worlds):
         setup_training(build(options), options, fabric)
     for allowed in (replace(options, mixing=MixingConfig()), replace(options, batch_size=4)):
         setup_training(build(allowed), allowed, fabric)
+
+
+def test_what_cannot_be_mixed_is_refused_before_a_run_begins(worlds):
+    """Whatever the schedule: the last features of 32 pixels are one cell at a stride of 32."""
+    mixing = MixingConfig(method="none", others=[MethodConfig(method="attentive_cutmix")], ramp=3)
+    options = config(worlds["classification"], mixing=mixing)
+    with pytest.raises(UsageError, match="one cell"):
+        build(replace(options, model=ModelConfig(arch="test_resnet")))
