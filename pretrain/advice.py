@@ -22,20 +22,34 @@ def advice(config: PretrainConfig, *, parameters: int, images: int, on_cpu: bool
     steps = config.steps(steps_per_epoch)
     epochs = steps / steps_per_epoch
     ramped = config.steps(steps_per_epoch, mixing.ramp) >= steps
-    cuts = [m for m in (mixing, *mixing.others) if m.method == "cutmix" and m.probability > 0.5]
-    if cuts and not ramped and parameters < _SMALL and epochs <= _SHORT:
+    methods = [mixing, *mixing.others]
+    cut = sum(m.weight * m.probability for m in methods if m.method == "cutmix")
+    cut /= sum(m.weight for m in methods)
+    if cut > 0.5 and not ramped and parameters < _SMALL and epochs <= _SHORT:
         warnings.append(
-            f"CutMix on every batch is known to hurt small networks on short schedules: ResNet-18 "
-            f"68.95 against 70.04 % without, 100 epochs of ImageNet (openmixup, mixup benchmarks); "
+            f"CutMix on {cut:.0%} of the batches: on all it is known to hurt small networks on short "
+            f"schedules: ResNet-18 68.95 against 70.04 % without, 100 epochs of ImageNet (openmixup, mixup benchmarks); "
             f"the authors use a probability of 0.5 or less for light networks (CutMix-PyTorch, "
             f"README). This is {config.model.arch} ({parameters / 1e6:.1f} M parameters) for "
-            f"{epochs:g} epochs: try --mixing.probability 0.5."
+            f"{_epochs(epochs)}: try --mixing.probability 0.5."
         )
+    for name, value in (("ramp", mixing.ramp), ("off_after", mixing.off_after)):
+        if value is not None and config.steps(steps_per_epoch, value) > steps:
+            warnings.append(
+                f"mixing.{name} is {value}, beyond the end of this run of {_epochs(epochs)}: "
+                + ("mixing never rises to its full" if name == "ramp" else "it changes nothing")
+                + "."
+            )
     days = epochs * images * size**2 / _PIXELS_A_DAY_ON_CPU
     if on_cpu and days > 0.5:
         warnings.append(
-            f"{epochs:g} epochs of {images:,} images of {size} pixels take days on a CPU: about "
+            f"{_epochs(epochs)} of {images:,} images of {size} pixels take days on a CPU: about "
             f"{days:,.1f} for a network as small as ResNet-18 on two cores. --dry-run measures ten "
             "steps and projects."
         )
     return warnings
+
+
+def _epochs(number: float) -> str:
+    """In words: `1 epoch`, `2.5 epochs`."""
+    return f"{number:g} epoch{'' if number == 1 else 's'}"

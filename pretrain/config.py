@@ -320,7 +320,7 @@ class MixingConfig(MethodConfig):
                 f"mixing.decoupled is {self.decoupled} with the method {refused[0]}, whose labels "
                 "are not those of two images, shared by lam. Give 0, or another method."
             )
-        if self.decoupled and all(name in WITHOUT_PARTNERS for name in methods):
+        if self.decoupled and all(map(_keeps_labels, (self, *self.others))):
             raise UsageError(
                 f"mixing.decoupled is {self.decoupled}, but nothing is mixed in pairs by "
                 f"{', '.join(methods)}. Give 0, or a method such as cutmix."
@@ -330,6 +330,11 @@ class MixingConfig(MethodConfig):
         parse_duration("mixing.ramp", self.ramp)
         if self.off_after is not None:
             parse_duration("mixing.off_after", self.off_after)
+
+
+def _keeps_labels(options: MethodConfig) -> bool:
+    """Whether every image keeps its label, so that there are no pairs."""
+    return options.method in WITHOUT_PARTNERS or options.args.get("mode") == "self"
 
 
 @dataclass(frozen=True, kw_only=True)

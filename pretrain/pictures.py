@@ -26,13 +26,22 @@ def draw_mixed_batch(
     columns = min(count, 6)
     rows = -(-count // columns)
     figure = Figure(figsize=(1.75 * columns, 2.15 * rows + 0.5), layout="constrained")
-    figure.suptitle("a training batch as the network sees it, with its label weights", fontsize=11)
+    figure.suptitle(_title(mixed), fontsize=11)
     scale, shift = (torch.tensor(values)[:, None, None] for values in (std, mean))
     for index in range(count):
         pixels = mixed.images[index].detach().cpu().float() * scale + shift
         axes = figure.add_subplot(rows, columns, index + 1)
         draw_image(axes, pixels, mixed.targets[index], classes, fontsize=8, y=-0.06)
     save_figure(figure, path)
+
+
+def _title(mixed: Mixed) -> str:
+    """What the picture shows, and what it cannot."""
+    if mixed.inside is None:
+        return "a training batch as the network sees it, with its label weights"
+    if mixed.note:
+        return f"a training batch before the network, which mixes its features at {mixed.note}"
+    return "a training batch with label weights by area, before the network's attention weighs them"
 
 
 def draw_image(

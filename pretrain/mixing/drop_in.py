@@ -148,6 +148,17 @@ class BatchMix:
             raise UsageError("labels are integers, and num_classes is not given: BatchMix(mix, K)")
         if self.num_classes not in (None, outputs):
             raise UsageError(f"labels have {outputs} columns; num_classes is {self.num_classes}")
+        if labels.ndim == 1:
+            if labels.is_floating_point():
+                raise UsageError(
+                    f"labels (N,) are {labels.dtype}; they must be integers, or weights (N, K)"
+                )
+            # not on a device, which would be waited for
+            if labels.device.type == "cpu" and not all(0 <= n < outputs for n in labels.tolist()):
+                raise UsageError(
+                    f"labels are {labels.min()} to {labels.max()}; with num_classes {outputs} they "
+                    f"must be 0 to {outputs - 1}"
+                )
         return outputs
 
     def _draws(self) -> torch.Generator:

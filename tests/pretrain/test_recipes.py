@@ -61,13 +61,25 @@ def test_small_networks_on_short_schedules_are_warned_once_with_the_source():
     (line,) = said()
     assert "openmixup" in line
     assert "--mixing.probability 0.5" in line
+    assert "CutMix on 100% of the batches" in line
     both = MixingConfig(method="mixup", others=[MethodConfig(method="cutmix")])
-    assert len(said(mixing=both)) == 1
+    assert said(mixing=both) == []  # half of the batches
+    (line,) = said(mixing=replace(both, weight=0.25), epochs=1)
+    assert "CutMix on 80% of the batches" in line
+    assert "for 1 epoch:" in line
     assert said(mixing=MixingConfig(probability=0.5)) == []
     assert said(mixing=MixingConfig(method="mixup")) == []
     assert said(mixing=MixingConfig(ramp=30)) == []
     assert said(epochs=300) == []
     assert said(parameters=25_000_000) == []
+
+
+def test_a_schedule_beyond_the_end_is_noticed():
+    for options, words in (({"ramp": 31}, "never rises"), ({"off_after": 31}, "changes nothing")):
+        (line,) = said(mixing=MixingConfig(method="mixup", **options))
+        assert "is 31, beyond the end of this run of 30 epochs: " in line
+        assert words in line
+    assert said(mixing=MixingConfig(method="mixup", ramp=30, off_after=30)) == []
 
 
 def test_days_on_a_cpu_are_announced():

@@ -63,6 +63,8 @@ def test_what_is_not_of_two_classes_is_refused():
             MixingConfig(decoupled=0.1, others=[MethodConfig(method=method)])
     with pytest.raises(UsageError, match="nothing is mixed in pairs by none, cutout"):
         MixingConfig(method="none", others=[MethodConfig(method="cutout")], decoupled=0.1)
+    with pytest.raises(UsageError, match="nothing is mixed in pairs by cut_thumbnail"):
+        MixingConfig(method="cut_thumbnail", args={"mode": "self"}, decoupled=0.1)
     MixingConfig(decoupled=0.1, others=[MethodConfig(method="none")])
     with pytest.raises(UsageError, match="decoupled"):
         MixingConfig(decoupled=-0.1)

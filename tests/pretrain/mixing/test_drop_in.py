@@ -236,6 +236,9 @@ def test_batches_that_are_none_are_refused():
         ((images[0], labels), r"shape \(3, 12, 15\).*must be \(N, C, H, W\)"),
         ((images, labels[:4]), r"labels \(4,\)"),
         ((images, torch.zeros(6, CLASSES + 1)), "labels have 6 columns; num_classes is 5"),
+        ((images, torch.arange(6)), r"labels are 0 to 5; .* must be 0 to 4"),
+        ((images, labels - 9), r"labels are -"),
+        ((images, labels.float()), r"torch\.float32; they must be integers"),
     ):
         with pytest.raises(UsageError, match=words):
             BatchMix(CutMix(), CLASSES)(*wrong)
