@@ -339,6 +339,11 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
             there, here = (side.get(key, added.get(key)) for side in (left, right))
             lines += differences(there, here, f"{name}.{key}" if name else key)
         return lines
+    both = [side for side in (left, right) if isinstance(side, list) and side]
+    if len(both) == 2 and len(left) == len(right) and isinstance(left[0], dict):  # mixing.others
+        pairs = zip(left, right, strict=True)
+        found = (differences(*pair, f"{name}.{index}") for index, pair in enumerate(pairs))
+        return [line for lines in found for line in lines]
     return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
 
 

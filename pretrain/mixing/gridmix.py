@@ -53,10 +53,10 @@ class GridMix(PairedMix):
         check_ranges("mixing.args", self, cells="[1, 1024]")
         check_interval("area", self.area, 1)
         check_interval("aspect", self.aspect, 100)
-        if not 1 <= self.holes[0] <= self.holes[1]:
+        if not 1 <= self.holes[0] <= self.holes[1] <= 1024:
             raise UsageError(
-                f"mixing.args.holes is {list(self.holes)}; give two numbers from 1 on, the smaller "
-                "first"
+                f"mixing.args.holes is {list(self.holes)}; give two numbers from 1 to 1024, the "
+                "smaller first"
             )
 
     def __call__(

@@ -175,7 +175,16 @@ class FeatureLevels:
         )
 
     def begin(self, level: str, change: Callable[[Tensor], Tensor]) -> None:
-        """From now on, the features of a level are changed."""
+        """From now on, the features of a level are changed.
+
+        Raises:
+            UsageError: those of another pass still are.
+        """
+        if self._change is not None:
+            raise UsageError(
+                f"features of {self._level} are being mixed in another pass of this network: run "
+                "one pass after the other"
+            )
         self._level, self._change, self._runs = level, change, 0
 
     def end(self) -> int:

@@ -110,16 +110,22 @@ class MixPairs:
 
 @dataclass(frozen=True, kw_only=True)
 class PairedMix:
-    """The options of a method that mixes pairs of images. The defaults are the papers'."""
+    """The options of a method that mixes pairs of images.
+
+    The defaults are the CutMix paper's for all; of others, SnapMix's has alpha 5, Cut-Thumbnail's
+    probability 0.8.
+    """
 
     on_bytes: ClassVar[bool] = True
     reads: ClassVar[bool] = False
     """Whether it takes `read`; see `Read`."""
 
     alpha: float = 1.0
-    """lam ~ Beta(alpha, alpha). The CutMix paper used 1.0 for Mixup too; 0.2 is common there."""
+    """lam ~ Beta(alpha, alpha). The CutMix paper used 1.0 for Mixup too; 0.2 is common there, and
+    SnapMix's paper has 5."""
     probability: float = 1.0
-    """Chance that a draw (of the batch, pair or sample) mixes at all."""
+    """Chance that a draw (of the batch, pair or sample) mixes at all; Cut-Thumbnail's authors have
+    0.8."""
     granularity: Granularity = "batch"
     """Who shares a draw of lam and box.
 
@@ -165,8 +171,11 @@ def several_partners(rows: int, count: int, number: int, rng: np.random.Generato
 
 
 def by_slices(images: Tensor) -> bool:
-    """Whether a loop over samples and their slices is faster than one operation with masks."""
-    return images.device.type == "cpu"
+    """Whether a loop over samples and their slices is faster than one operation with masks.
+
+    Not where a gradient is to come through: the loop writes into memory of its own.
+    """
+    return images.device.type == "cpu" and not images.requires_grad
 
 
 def mix_rows(

@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.errors import check_ranges
+from pretrain.errors import UsageError, check_ranges
 from pretrain.mixing.mixed import (
     Mixed,
     PairedMix,
@@ -77,6 +77,11 @@ class PuzzleMix(PairedMix):
         counts = dict.fromkeys(("block_num", "neigh_size", "t_size"), ">= 1")
         weights = dict.fromkeys(("beta", "gamma", "eta", "t_eps"), ">= 0")
         check_ranges("mixing.args", self, n_labels="[2, 16]", **counts, **weights)
+        if not (self.std and all(0 < each < math.inf for each in self.std)):
+            raise UsageError(
+                f"mixing.args.std is {list(self.std)}; give a number above 0 for each channel, or "
+                "one for all"
+            )
 
     def __call__(
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
@@ -84,8 +89,13 @@ class PuzzleMix(PairedMix):
         """See Mix. Normalised floats.
 
         Raises:
-            UsageError: the images are bytes.
+            UsageError: the images are bytes, or have other channels than `std`.
         """
+        if len(self.std) not in (1, images.shape[1]):
+            raise UsageError(
+                f"mixing.args.std has {len(self.std)} numbers for images of {images.shape[1]} "
+                "channels; give one for each, or one for all"
+            )
         rng = numpy_generator(generator)
         pairs = self.draw_pairs(len(images), rng)
         block_num = int(rng.choice((2, 4, 8, 16))) if self.block_num is None else self.block_num

@@ -126,7 +126,12 @@ class AttentionLabels:
     """(N,) or (N, K), of the images before."""
 
     def __enter__(self) -> None:
-        """Set the recorder to work."""
+        """Set the recorder to work; UsageError where it is, as another pass would be read."""
+        if self.recorder.recording:
+            raise UsageError(
+                "the attention of another pass of this network is being recorded: run one pass "
+                "after the other"
+            )
         self.recorder.attention, self.recorder.recording = None, True
 
     def __exit__(self, *failure: object) -> None:

@@ -15,7 +15,7 @@ from pretrain.backbone import recipe_hash
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
 from pretrain.files import atomic, write_text
-from pretrain.run import Result, Run, environment, other_run, peak_resident_mib, plain
+from pretrain.run import Result, Run, differences, environment, other_run, peak_resident_mib, plain
 from tests.conftest import ROOT
 
 RESULT = Result(
@@ -235,3 +235,12 @@ def test_a_field_that_files_of_before_lack_is_what_they_did(task):
     assert len(other_run(before, changed)) == 1
     content = {**asdict(RESULT), "task": task, "config": before}
     assert Result.parse(content).config == today
+
+
+def test_methods_of_a_list_are_compared_field_by_field():
+    before, now = {"method": "mixup"}, {"method": "mixup", "args": {}}
+    assert differences({"others": [before]}, {"others": [now]}) == []
+    other = {"method": "fmix", "args": {}}
+    found = differences({"others": [before]}, {"others": [other]})
+    assert found == ["others.0.method: 'mixup' there, 'fmix' here"]
+    assert differences({"others": [before]}, {"others": []})

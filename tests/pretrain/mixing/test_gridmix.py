@@ -97,7 +97,14 @@ def test_patch_labels_average_to_the_image_s():
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"holes": (0, 3)}, {"holes": (4, 3)}, {"area": (0.5, 1.5)}, {"cells": 0}]
+    "wrong",
+    [
+        {"holes": (0, 3)},
+        {"holes": (4, 3)},
+        {"holes": (1, 2**70)},
+        {"area": (0.5, 1.5)},
+        {"cells": 0},
+    ],
 )
 def test_impossible_settings_are_refused(wrong):
     with pytest.raises(UsageError, match=next(iter(wrong))):

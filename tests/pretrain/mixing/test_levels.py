@@ -23,6 +23,8 @@ from pretrain.mixing import (
     ManifoldMixup,
     Mixup,
     forward,
+    mix_at,
+    network_parts,
 )
 from pretrain.mixing.manifold_mixup import FeatureBlend
 from pretrain.mixing.mixed import numpy_generator
@@ -409,3 +411,18 @@ def test_a_run_that_mixes_inside_is_resumed_to_the_same_bits(worlds, tmp_path):
     with pytest.raises(Stopped):
         train(tmp_path / "run", world=world, stop_after=2, **RECIPE)
     assert_equal_runs(train(tmp_path / "run", world=world, **RECIPE), whole)
+
+
+@pytest.mark.parametrize("method", ["manifold_mixup", "transmix"])
+def test_one_pass_after_the_other(method):
+    network = timm.create_model("test_vit", img_size=32, num_classes=4)
+    args = {} if method == "transmix" else {"at": [1]}
+    config = MixingConfig(method=method, args=args)
+    mix = mix_at(config, 0, parts=network_parts(config, network))
+    images, labels = torch.zeros(4, 3, 32, 32), torch.arange(4)
+    first, second = (mix(images, labels, 4, torch.Generator().manual_seed(s)) for s in (1, 2))
+    with first.inside:
+        with pytest.raises(UsageError, match="one pass after the other"):
+            forward(network, second)
+        network(images)
+    forward(network, second)

@@ -336,3 +336,28 @@ def test_parts_fill_the_fields_of_their_names_and_arguments_come_first():
     given = MixingConfig(method="puzzlemix", args={"std": [0.5, 0.5, 0.5]})
     assert mix_at(given, 0, parts=parts).std == (0.5, 0.5, 0.5)
     mix_at(MixingConfig(method="fmix"), 0, parts=parts)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        "cutmix",
+        "mixup",
+        "fmix",
+        "smoothmix",
+        "saliencymix",
+        "mosaic",
+        "resizemix",
+        "cut_thumbnail",
+        "random_erasing",
+    ],
+)
+def test_a_gradient_comes_through_to_the_images(method):
+    images, labels = torch.rand(5, 3, 20, 28), torch.arange(5)
+    mix = mix_at(MixingConfig(method=method), 0)
+    wanted = mix(images, labels, 5, seeded(0))
+    followed = images.clone().requires_grad_()
+    mixed = mix(followed, labels, 5, seeded(0))
+    torch.testing.assert_close(mixed.images, wanted.images)
+    mixed.images.sum().backward()
+    assert followed.grad.sum() > 0

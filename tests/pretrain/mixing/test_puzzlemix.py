@@ -139,3 +139,13 @@ def test_mistakes():
         mix(images, torch.arange(2), 2, torch.Generator())
     with pytest.raises(UsageError, match=r"mixing.args.n_labels is 1; it must lie in \[2, 16\]"):
         PuzzleMix(network=NOTHING, n_labels=1)
+
+
+def test_std_is_refused_unless_it_divides_every_channel():
+    network = torch.nn.Conv2d(3, 2, 1)
+    for std in ((), (0.0, 1.0, 1.0), (math.nan,), (-1.0, 1.0, 1.0)):
+        with pytest.raises(UsageError, match=r"mixing\.args\.std"):
+            PuzzleMix(network=network, std=std)
+    mix = PuzzleMix(network=network, std=(1.0, 1.0))
+    with pytest.raises(UsageError, match="2 numbers for images of 3 channels"):
+        mix(torch.zeros(2, 3, 8, 8), torch.arange(2), 2, torch.Generator())
