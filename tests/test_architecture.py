@@ -64,13 +64,13 @@ FILES = sorted(
 # end in every process alike came to: 150 lines of all engines, 25 of them one cache module.
 # Raised for a second decoder, ImageNet's other forms and what is said of a tree that is none,
 # images held out of folders without splits, fused updates on a CPU: 240 lines of all engines.
-# Raised for the family of mixing: twenty methods in files of their own, 3,000 lines of pretraining.
+# Raised for the family of mixing: twenty methods in files of their own, 3,500 lines of pretraining.
 BUDGET = {
-    "pretrain": 9_900,
-    "detection": 9_170,
-    "captioning": 10_510,
-    "classification": 6_370,
-    "together": 21_350,
+    "pretrain": 10_100,
+    "detection": 9_200,
+    "captioning": 10_540,
+    "classification": 6_400,
+    "together": 21_550,
 }
 
 
