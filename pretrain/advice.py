@@ -27,11 +27,12 @@ def advice(config: PretrainConfig, *, parameters: int, images: int, on_cpu: bool
     cut /= sum(m.weight for m in methods)
     if cut > 0.5 and not ramped and parameters < _SMALL and epochs <= _SHORT:
         warnings.append(
-            f"CutMix on {cut:.0%} of the batches: on all it is known to hurt small networks on short "
-            f"schedules: ResNet-18 68.95 against 70.04 % without, 100 epochs of ImageNet (openmixup, mixup benchmarks); "
-            f"the authors use a probability of 0.5 or less for light networks (CutMix-PyTorch, "
-            f"README). This is {config.model.arch} ({parameters / 1e6:.1f} M parameters) for "
-            f"{_epochs(epochs)}: try --mixing.probability 0.5."
+            f"CutMix on {cut:.0%} of the batches: on all of them it is known to hurt small "
+            "networks on short schedules, ResNet-18 68.95 against 70.04 % without, 100 epochs of "
+            "ImageNet (openmixup, mixup benchmarks); the authors use a probability of 0.5 or less "
+            f"for light networks (CutMix-PyTorch, README). This is {config.model.arch} "
+            f"({parameters / 1e6:.1f} M parameters) for {_epochs(epochs)}: try "
+            "--mixing.probability 0.5."
         )
     for name, value in (("ramp", mixing.ramp), ("off_after", mixing.off_after)):
         if value is not None and config.steps(steps_per_epoch, value) > steps:

@@ -70,6 +70,14 @@ def test_help_explains_every_option(tool):
         (["--epocs", "3"], "no option --epocs; the nearest is --epochs."),
         (["--epoch", "3"], "no option --epoch; the nearest is --epochs."),  # no abbreviations
         (
+            ["--mixing.method", "cutmux"],
+            "method is 'cutmux'; it must be one of cutmix, none, mixup",
+        ),
+        (
+            ["--mixing.others", "[{method: mixup, alpah: 1}]"],
+            "mixing.others has the key 'alpah'; it must be one of alpha, method, probability,",
+        ),
+        (
             ["--model.arc", "x"],
             "no option --model.arc; the nearest is --model.arch (section model)",
         ),
@@ -78,7 +86,6 @@ def test_help_explains_every_option(tool):
         (["--optimizer.warmup_epochs=2"], "it is now --optimizer.warmup."),
         (["--optimizer.decay_norm_and_bias", "false"], "--optimizer.no_decay (true is 'nothing'"),
         (["--duration", "3 weeks"], "duration is '3 weeks'; give a number of epochs, or"),
-        (["--mixing.method", "cutmux"], "cutmux"),
         (["--epochs", "many"], "many"),
         (["--epochs", "0"], "epochs is 0; it must be at least 1"),
         (["--seed", "-1"], "seed is -1"),

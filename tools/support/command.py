@@ -8,12 +8,12 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from io import TextIOWrapper
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, TypeVar, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import (
@@ -200,9 +200,11 @@ class Parser(ArgumentParser):
         try:
             options = self.parse_args(words)
         except (ArgumentError, argparse.ArgumentError) as error:
-            own = [name for name in recipes if not Path(name).is_relative_to(ROOT / "configs")]
+            ours = ROOT / "configs"
+            own = [name for name in recipes if not Path(name).resolve().is_relative_to(ours)]
             inside = f" (recipe {', '.join(own)})" if own else ""
             message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
+            message = self._plainly(message)
             lists = [
                 f"{flag} {action.metavar}"
                 for flag, action in self._option_string_actions.items()
@@ -220,6 +222,26 @@ class Parser(ArgumentParser):
             if any("\0" in text for text in texts):
                 raise UsageError(f"{name} holds a NUL character, which no path or name has.")
         return options
+
+    def _plainly(self, message: str) -> str:
+        """What jsonargparse says, but of a wrong name with the right ones, the nearest first."""
+        names = re.findall(r'Parser key "(.+?)":', message)
+        place, word = ".".join(names), ""
+        choices: list[str] = []
+        if found := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
+            choices, word = re.findall(r"'([^']*)'", found[1]), found[2]
+            problem = f"{place} is {word!r:.40}"
+        elif names and (found := re.search(r"Option '(.+)' is not accepted", message)):
+            action = self._option_string_actions.get(f"--{place}")
+            element = get_args(getattr(action, "_typehint", None))
+            if element and is_dataclass(element[0]):
+                choices, word = [entry.name for entry in fields(element[0])], found[1]
+                problem = f"{place} has the key {word!r:.40}"
+        if not choices:
+            return message
+        near = get_close_matches(word, choices, 1, 0.5)
+        rest = [choice for choice in choices if choice not in near]
+        return f"{problem}; it must be one of {', '.join(near + rest)}"
 
 
 def _check_path(flag: str, path: str) -> None:
