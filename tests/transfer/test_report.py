@@ -223,6 +223,8 @@ def test_what_is_shown_is_said_in_a_sentence():
         "cutmix - none, 1 pair: no difference can be shown by fewer than 3 pairs."
     ]
     assert said(pairs[:4])[0].startswith("cutmix - none, 2 pairs: no difference can be shown")
+    many = [result("pretrain", method, 0, 71.0) for method in ("none", *"abcde")]
+    assert said(many) == ["5 comparisons: no difference can be shown by fewer than 3 pairs."]
     (text,) = said(pairs)
     half = np.std([3, 3.1, 2.9], ddof=1) / 3**0.5 * stats.t.ppf(0.975, 2)
     assert text == (

@@ -25,6 +25,7 @@ from transfer.statistics import Difference, paired_difference
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
 _NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "mixing", "name", "meteor"}
 _NOT_A_SETTING |= {*CHANGEABLE, "scratch", "workers"}  # the last two: names of before
+_NOT_A_SETTING |= {"rotation"}  # of the method, as mixing is
 _PLAIN = ("none", "baseline")
 RANDOM = "from scratch"
 """The method of a network with random weights, as results have it."""
@@ -307,6 +308,7 @@ def _setting_by_name(result: Result) -> Setting:
         data += f" ({', '.join(f'{value:,} {key}' for key, value in sizes.items())})"
     recipe, engine = str(config.get("name", "?")), str(config.get("engine", ""))
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
+        rest.setdefault("score_every", 1.0)  # results of before have no such field
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
     return Setting(result.task, recipe, data, engine, short_hash([rest, sizes]))
 

@@ -39,9 +39,16 @@ def rules(table: Table, could_find: bool = True) -> str:
     return f"{CELLS} {differences}." + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
 
 
+_EACH = 4  # so many comparisons of too few pairs are named each
+
+
 def verdicts(table: Table) -> list[str]:
-    """A sentence for each comparison: which of its main differences are shown, and how large."""
-    sentences = []
+    """A sentence for each comparison: which of its main differences are shown, and how large.
+
+    Many that can show nothing are one sentence.
+    """
+    sentences, few = [], 0
+    too_few = f"no difference can be shown by fewer than {FEWEST} pairs."
     for pair in table.comparisons:
         found = {
             column: table.differences[*pair, column]
@@ -59,7 +66,8 @@ def verdicts(table: Table) -> list[str]:
             continue
         text = f"{table.label(*pair)}, {pairs} {'pair' if pairs == 1 else 'pairs'}: "
         if pairs < FEWEST:
-            text += f"no difference can be shown by fewer than {FEWEST} pairs."
+            text += too_few
+            few += 1
         elif shown:
             text += f"shown in {len(shown)} of {len(tested)} metrics: {'; '.join(shown)}."
         elif tested:
@@ -67,6 +75,9 @@ def verdicts(table: Table) -> list[str]:
         else:
             text += "no difference can be shown: the pairs do not vary."
         sentences.append(text)
+    if few > _EACH:
+        kept = [text for text in sentences if not text.endswith(too_few)]
+        return [f"{few} comparisons: {too_few}", *kept]
     return sentences
 
 
