@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pretrain.errors import UsageError
-from pretrain.mixing.mixed import Mixed
+from pretrain.mixing.mixed import Mixed, warn_of_plain_pass
 from pretrain.mixing.network import evaluating, has_channels_last, token_grid
 
 IMAGE = "image"
@@ -88,6 +88,8 @@ class FeatureLevels:
         self._channels = channels
         self._level: str | None = None
         self._change: Callable[[Tensor], Tensor] | None = None
+        self.waiting = 0
+        """The id of what is to be entered by `forward`, or 0."""
         self._runs = 0
         self._shapes: dict[str, list[torch.Size | None]] | None = None
         self._known: dict[torch.Size, dict[str, list[torch.Size | None]]] = {}
@@ -185,7 +187,7 @@ class FeatureLevels:
                 f"features of {self._level} are being mixed in another pass of this network: run "
                 "one pass after the other"
             )
-        self._level, self._change, self._runs = level, change, 0
+        self._level, self._change, self._runs, self.waiting = level, change, 0, 0
 
     def end(self) -> int:
         """No longer; how often they were."""
@@ -201,6 +203,9 @@ class FeatureLevels:
         if self._shapes is not None:
             shape = features.shape if isinstance(features, Tensor) else None
             self._shapes.setdefault(name, []).append(shape)
+        if module.training and self.waiting:
+            self.waiting = 0
+            warn_of_plain_pass()
         if self._level != name or self._change is None:
             return None
         self._runs += 1
@@ -216,6 +221,15 @@ class LevelChange:
     change: Callable[[Tensor], Tensor]
     """(N, ...) to (M, ...). An object whose tensors are its attributes: graphs take them as
     inputs."""
+
+    def __post_init__(self) -> None:
+        """A pass is to come."""
+        self.levels.waiting = id(self)
+
+    def __del__(self) -> None:
+        """No longer: nobody has the batch, which was only looked at."""
+        if self.levels.waiting == id(self):
+            self.levels.waiting = 0
 
     def __enter__(self) -> None:
         """Set the level's hook to work."""

@@ -5,6 +5,7 @@ K classes.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -61,6 +62,16 @@ def forward(model: Callable[[Tensor], Tensor], mixed: Mixed) -> tuple[Tensor, Te
     with mixed.inside:
         logits = model(mixed.images)
     return logits, mixed.inside.targets(mixed)
+
+
+def warn_of_plain_pass() -> None:
+    """Say, once, that a network trains on what was mixed for `forward`, and not by it."""
+    warnings.warn(
+        "a mixed batch did not go through forward(model, mixed) of pretrain.mixing: in a plain "
+        "model(mixed.images) nothing is mixed inside the network, and the targets do not fit. "
+        "Write logits, targets = forward(model, mixed).",
+        stacklevel=1,
+    )
 
 
 class Mix(Protocol):

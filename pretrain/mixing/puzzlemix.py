@@ -45,7 +45,12 @@ from pretrain.mixing.network import gradient_saliency
 
 @dataclass(frozen=True, kw_only=True)
 class PuzzleMix(PairedMix):
-    """PuzzleMix; one lam and one grid for the batch are the reference's."""
+    """PuzzleMix; one lam and one grid for the batch are the reference's.
+
+    Often one image fills the picture: of 256 rows of flowers, 128 pixels, a lam for each and an
+    untrained ResNet-18, the mask was all 0 in 21 % and all 1 in 25 %, the same rows as by the
+    reference's code (at 2 x 2 blocks 74 % of the rows, at 16 x 16 5 %).
+    """
 
     on_bytes: ClassVar[bool] = False
     network: nn.Module = field(repr=False)

@@ -25,7 +25,14 @@ from torch import Tensor, nn
 
 from pretrain.errors import UsageError, check_ranges
 from pretrain.mixing.cutmix import CutMix, paste
-from pretrain.mixing.mixed import Mixed, Read, blend_labels, numpy_generator, to_device
+from pretrain.mixing.mixed import (
+    Mixed,
+    Read,
+    blend_labels,
+    numpy_generator,
+    to_device,
+    warn_of_plain_pass,
+)
 from pretrain.mixing.network import token_grid
 
 
@@ -51,6 +58,8 @@ class AttentionRecorder:
                 "has no such attention, or pools over tokens"
             )
         self.recording = False
+        self.waiting = 0
+        """The id of what is to be entered by `forward`, or 0."""
         self.prefix: int = network.num_prefix_tokens  # type: ignore[assignment]
         self.attention: Tensor | None = None
         """(M, T) of the last pass that was recorded: means over the heads, by tokens of the
@@ -64,6 +73,9 @@ class AttentionRecorder:
         """(M, heads, prefix + T, D); the class token is the first."""
         if self.recording:
             self._query = queries[:, :, :1].detach().float() * self._scale
+        elif module.training and self.waiting:
+            self.waiting = 0
+            warn_of_plain_pass()
 
     def _take_keys(self, module: nn.Module, inputs: Any, keys: Tensor) -> None:
         """(M, heads, prefix + T, D), after the queries."""
@@ -125,6 +137,15 @@ class AttentionLabels:
     labels: Tensor
     """(N,) or (N, K), of the images before."""
 
+    def __post_init__(self) -> None:
+        """A pass is to come."""
+        self.recorder.waiting = id(self)
+
+    def __del__(self) -> None:
+        """No longer: nobody has the batch, which was only looked at."""
+        if self.recorder.waiting == id(self):
+            self.recorder.waiting = 0
+
     def __enter__(self) -> None:
         """Set the recorder to work; UsageError where it is, as another pass would be read."""
         if self.recorder.recording:
@@ -133,6 +154,7 @@ class AttentionLabels:
                 "after the other"
             )
         self.recorder.attention, self.recorder.recording = None, True
+        self.recorder.waiting = 0
 
     def __exit__(self, *failure: object) -> None:
         """Let it rest."""

@@ -414,6 +414,24 @@ def test_a_run_that_mixes_inside_is_resumed_to_the_same_bits(worlds, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["manifold_mixup", "transmix"])
+def test_a_batch_without_its_pass_is_noticed(method, recwarn):
+    network = timm.create_model("test_vit", img_size=32, num_classes=4)
+    args = {} if method == "transmix" else {"at": [1]}
+    config = MixingConfig(method=method, args=args)
+    mix = mix_at(config, 0, parts=network_parts(config, network))
+    images, labels = torch.zeros(4, 3, 32, 32), torch.arange(4)
+    for seed in range(2):
+        mixed = mix(images, labels, 4, torch.Generator().manual_seed(seed))
+        network.eval()(images)  # scored between
+        forward(network.train(), mixed)
+        network(images)
+    assert not recwarn
+    mixed = mix(images, labels, 4, torch.Generator().manual_seed(2))
+    with pytest.warns(UserWarning, match=r"did not go through forward\(model, mixed\)"):
+        network(mixed.images)
+
+
+@pytest.mark.parametrize("method", ["manifold_mixup", "transmix"])
 def test_one_pass_after_the_other(method):
     network = timm.create_model("test_vit", img_size=32, num_classes=4)
     args = {} if method == "transmix" else {"at": [1]}
