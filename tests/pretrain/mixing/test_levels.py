@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.nn import functional
 
+from pretrain import pictures
 from pretrain.config import MethodConfig, MixingConfig, ModelConfig, OptimizerConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.mixing import (
@@ -444,3 +445,11 @@ def test_one_pass_after_the_other(method):
             forward(network, second)
         network(images)
     forward(network, second)
+
+
+def test_a_picture_says_what_it_cannot_show(images_and_twin, monkeypatch, tmp_path):
+    figures = []
+    monkeypatch.setattr(pictures, "save_figure", lambda figure, path: figures.append(figure))
+    mixed = images_and_twin[2]
+    pictures.draw_mixed_batch(mixed, "abcdefghij", [0.5] * 3, [0.5] * 3, tmp_path)
+    assert "mixes its features at stages.1" in figures[0].get_suptitle()
