@@ -268,9 +268,9 @@ class MethodConfig:
     method: Method = "cutmix"
     """The mixing method."""
     alpha: float = 1.0
-    """lam ~ Beta(alpha, alpha), for the methods that draw it so."""
+    """lam ~ Beta(alpha, alpha), for the methods that draw it so. SnapMix's paper has 5."""
     probability: float = 1.0
-    """Chance that a draw mixes at all."""
+    """Chance that a draw mixes at all. Cut-Thumbnail's authors have 0.8."""
     box: Literal["paper", "official"] = "paper"
     """CutMix box: the paper's, or the official code's (which loses pixels to rounding)."""
     granularity: Literal["batch", "pair", "half", "sample"] = "batch"
@@ -279,7 +279,7 @@ class MethodConfig:
     partner: Literal["any", "other"] = "any"
     """any: a permutation, in which an image may meet itself (the paper's); other: it cannot."""
     side: float = 0.5
-    """Side of a Cutout square as a share of the image's."""
+    """Side of Cutout's square, or of a thumbnail of Cut-Thumbnail, as a share of the image's."""
     args: dict[str, Any] = field(default_factory=dict)
     """Further arguments of the method, such as {decay_power: 3} of fmix: docs/mixing.md."""
     weight: float = 1.0
@@ -306,7 +306,8 @@ class MixingConfig(MethodConfig):
     that is trained."""
     decoupled: float = 0.0
     """Weight (eta; 0.1 in its paper) of a second loss, in which each of the two classes of a mixed
-    image is compared with all classes but the other; 0 for none."""
+    image is compared with all classes but the other; 0 for none. Not for mosaic, snapmix, transmix,
+    cut_thumbnail's double and self, nor where nothing is mixed in pairs."""
 
     def __post_init__(self) -> None:
         """Refuse a schedule that goes backwards, and chances that are none."""

@@ -64,17 +64,23 @@ class Viewer:
     std: Sequence[float] = IMAGENET_STD
     network: nn.Module | None = None
     """In evaluation mode, for the methods that need one."""
+    untrained: bool = False
+    """Whether the network's classifier is new."""
 
     def mix(self, recipe: MixingConfig, batch: LabelledImages, seed: int) -> "Row":
         """A batch as a recipe mixes it, and its lam over many draws.
 
         As in training, zero is the mean colour. The draws of lam are the same whoever shares them,
-        so for the histogram each image has its own.
+        so for the histogram each image has its own. Features are mixed at one of the first two
+        stages, where `at` names no levels: the image itself is what other methods show.
         """
         images, labels, classes = batch
         mean, std = (torch.tensor(some)[:, None, None] for some in (self.mean, self.std))
         normal, draws = (images - mean) / std, torch.Generator().manual_seed(seed)
         parts = {} if self.network is None else network_parts(recipe, self.network)
+        if "levels" in parts and not recipe.args.get("at"):
+            at = list(parts["levels"].stages[:2])
+            recipe = replace(recipe, args={**recipe.args, "at": at})
         mixed = mix_at(recipe, 0, parts=parts)(normal, labels, len(classes), draws)
         note = mixed.note and f"level {mixed.note}"
         if isinstance(mixed.inside, LevelChange):
@@ -86,6 +92,8 @@ class Viewer:
             with torch.no_grad():
                 _, targets = forward(self.network, mixed)
             mixed = replace(mixed, targets=targets)
+        if self.untrained and "network" in parts:
+            note = "looks through a classifier that is new and untrained"
         lam = _draw_lam(replace(recipe, granularity="sample"), parts, normal, labels, draws)
         return Row(mixed=replace(mixed, images=mixed.images * std + mean), lam=lam, note=note)
 
@@ -98,7 +106,8 @@ def view_through(backbone: Backbone, batch: LabelledImages) -> tuple[Viewer, Lab
     """
     images, labels, classes = batch
     names, spec = backbone.output_names, backbone.spec
-    if set(classes) <= set(names):
+    untrained = not set(classes) <= set(names)
+    if not untrained:
         network, number = backbone.build(), {name: index for index, name in enumerate(names)}
         labels, classes = torch.tensor([number[classes[label]] for label in labels]), names
     else:
@@ -113,7 +122,8 @@ def view_through(backbone: Backbone, batch: LabelledImages) -> tuple[Viewer, Lab
             f"{spec.arch} takes no images of {size} pixels ({first_line(error)}). Give --size "
             f"{spec.input_size[1]}, or leave it out."
         ) from error
-    return Viewer(mean=spec.mean, std=spec.std, network=network), (images, labels, classes)
+    viewer = Viewer(mean=spec.mean, std=spec.std, network=network, untrained=untrained)
+    return viewer, (images, labels, classes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +167,7 @@ def _draw_histogram(axes: Any, lam: np.ndarray) -> None:
     axes.set_axis_on()
     axes.hist(lam, bins=np.linspace(0, 1, 41).tolist(), color="#4477aa")
     axes.axvline(lam.mean(), color="#cc3311", lw=1.2)
-    axes.set_title(f"lam, mean {lam.mean():.3f}", fontsize=8)
+    axes.set_title(f"lam, mean {lam.mean():.3f} of {len(lam):,} draws", fontsize=8)
     axes.set(yticks=[], xlim=(0, 1))
     axes.tick_params(labelsize=7)
 

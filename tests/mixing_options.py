@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from pretrain.config import MethodConfig
 from pretrain.mixing.mixed import PairedMix
 from pretrain.mixing.schedule import METHODS, NETWORK_PARTS
+from tools.show_mixing import ABOUT
 
 FLAT = {entry.name for entry in fields(MethodConfig)}
 SHARED = {entry.name for entry in fields(PairedMix)}
@@ -74,7 +75,7 @@ def table() -> str:
     """The table, in Markdown."""
     lines = ["| method | `--mixing.` | values | default | meaning |", "|---|---|---|---|---|"]
     lines += rows(PairedMix, "all that pair images")
-    names = {kind: name for name, kind in METHODS.items()}
+    names = {METHODS[name]: name for name in ABOUT}
     for kind, method in names.items():
         if method == "none":
             continue

@@ -1,10 +1,12 @@
 """Draw what mixing methods make of images: a gallery with label weights, and how lam falls.
 
 python tools/show_mixing.py                                    every method, on synthetic shapes
-python tools/show_mixing.py --list                             every method in one line
+python tools/show_mixing.py --list                             what each does, in one line
 python tools/show_mixing.py --images DIR --method cutmix fmix --granularity sample
 python tools/show_mixing.py --images DIR --method cutmix --args.label one_hot --args.inside true
 python tools/show_mixing.py --images DIR --backbone runs/x     also those that need a network
+
+No image meets itself here, unless --partner any says so; in training one may.
 """
 
 import sys
@@ -27,16 +29,45 @@ if TYPE_CHECKING:
 
 _MOST_PIXELS = 2**26
 
+ABOUT = {
+    "none": "the batch as it is",
+    "cutmix": "a box of the partner, at its own place",
+    "resizemix": "the whole partner, smaller, at a random place",
+    "cut_thumbnail": "the same at half the side: of itself, of one partner, of two",
+    "mosaic": "four images, each at its own place",
+    "fmix": "the partner where smooth noise is low",
+    "gridmix": "the partner in the holes of a grid, or in some of its cells",
+    "mixup": "a weighted mean of both",
+    "smoothmix": "the partner through a soft mask",
+    "cutout": "a square is grey",
+    "gridmask": "squares on a turned grid are grey",
+    "random_erasing": "a rectangle is noise",
+    "saliencymix": "a box around the partner's most salient pixel",
+    "attentive_cutmix": "the partner's six cells of 49 with the largest features",
+    "puzzlemix": "blocks of both, chosen and moved so that little saliency is lost",
+    "snapmix": "a box of the partner in a box of another size",
+    "transmix": "as CutMix",
+    "manifold_mixup": "Mixup of the features of a level, another for each batch",
+    "feature_cutmix": "CutMix of the features of a level, another for each batch",
+}
+"""What a batch becomes, in the order in which methods are listed and drawn."""
+
 
 def main(argv: list[str] | None = None) -> None:
     """Mix, draw, print the averages."""
-    methods = get_args(Method)
+    methods: tuple[Method, ...] = tuple(sorted(get_args(Method), key=[*ABOUT].index))
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--images", type=Path, help="Images, or class folders; without it synthetic shapes.")
-    add("--method", nargs="+", choices=methods, help="Those to draw (default: all).")
-    add("--list", action="store_true", help="Say what each method is, and draw nothing.")
+    add(
+        "--method",
+        nargs="+",
+        choices=methods,
+        help="Those to draw (default: all; those of a network only with --backbone).",
+    )
+    add("--list", action="store_true", help="Say what each does, and draw nothing.")
     parser.add_class_arguments(MethodConfig, skip={"method", "weight"})
+    parser.set_defaults(partner="other")
     add("--count", type=int, default=8, help="Images in the batch; up to 16 are drawn.")
     add("--size", type=int, help="Their side in pixels (default: 160, or the network's own).")
     add("--seed", type=int, default=0)
@@ -64,11 +95,11 @@ def main(argv: list[str] | None = None) -> None:
     from pretrain.gallery import Row, draw_gallery
 
     rows: dict[str, Row] = {}
-    for recipe in recipes:
-        if recipe.method in left:
-            continue
+    drawn = [recipe for recipe in recipes if recipe.method not in left]
+    for number, recipe in enumerate(drawn, 1):
         try:
             rows[_title(recipe)] = viewer.mix(recipe, batch, options.seed)
+            log(f"{number}/{len(drawn)}  {recipe.method}")
         except UsageError as error:
             if options.method or recipe.args:
                 raise
@@ -130,19 +161,31 @@ def _look(options: Any) -> "tuple[Viewer, LabelledImages]":
 
 
 def _about(name: str) -> str:
-    """The first line of a method's module."""
+    """What it does to a batch, and the network that it needs."""
     from pretrain.mixing.schedule import METHODS
 
-    method = METHODS[name]
-    text = method.__doc__ if name == "none" else sys.modules[method.__module__].__doc__
-    return str(text).splitlines()[0]
+    names = {entry.name for entry in fields(METHODS[name])}
+    needs = {
+        "network": "needs the network that is trained",
+        "guide": "needs a network, better a trained one",
+        "levels": "needs a network, whose features are mixed",
+        "attention": "needs a ViT, whose attention weighs the labels",
+    }
+    return "; ".join([ABOUT[name], *(text for part, text in needs.items() if part in names)])
 
 
 def _title(recipe: MixingConfig) -> str:
-    """The method and what is not its default."""
-    usual = MethodConfig(method=recipe.method)
+    """The method, and what it has other than by default here."""
+    from pretrain.mixing.schedule import METHODS
+
+    usual = MethodConfig(method=recipe.method, partner="other")
+    names = {entry.name for entry in fields(METHODS[recipe.method])} | {"args"}
     given = {entry.name: getattr(recipe, entry.name) for entry in fields(MethodConfig)}
-    given = {name: value for name, value in given.items() if value != getattr(usual, name)}
+    given = {
+        name: value
+        for name, value in given.items()
+        if name in names and value != getattr(usual, name)
+    }
     given |= given.pop("args", {})
     words = (f"{name} {value}".replace("'", "") for name, value in given.items())
     return ", ".join([recipe.method, *words])

@@ -18,6 +18,7 @@ from pretrain.spec import BackboneSpec
 from tests.conftest import ROOT
 from tests.mixing_options import table
 from tests.tools.test_tools import fails
+from tools.show_mixing import ABOUT
 
 GUIDE = (ROOT / "docs" / "mixing.md").read_text(encoding="utf-8")
 LOOKING = [
@@ -54,6 +55,7 @@ def test_a_gallery_of_every_method(capsys, tmp_path, monkeypatch, worlds):
     assert f"note: left out without --backbone: {', '.join(LOOKING)}\n" in said.err
     for method in METHODS.keys() - LOOKING:
         assert f"\n{method}\n" in f"\n{said.out}"
+        assert f"  {method}\n" in said.err  # progress
         draws = f"\n{method}\n  mean lam 0" in said.out
         assert draws == (method not in WITHOUT_PARTNERS), method
 
@@ -62,10 +64,10 @@ def test_variants_of_the_methods_that_have_them(capsys, tmp_path, monkeypatch, w
     monkeypatch.chdir(tmp_path)
     run("--images", worlds["classification"] / "train" / "star", "--count", 5, "--size", 24,
         "--method", "cutmix", "fmix", "--granularity", "half", "--probability", 0.4,
-        "--partner", "other", "--args.label", "one_hot", "--args.decay_power=5",
+        "--partner", "any", "--args.label", "one_hot", "--args.decay_power=5",
         "--out", "half.png")  # fmt: skip
     said = capsys.readouterr().out
-    shared = "probability 0.4, granularity half, partner other"
+    shared = "probability 0.4, granularity half, partner any"
     assert f"cutmix, {shared}, label one_hot\n" in said
     assert f"fmix, {shared}, decay_power 5\n" in said
     assert 56 < float(said.split("fmix")[1].split("draws, ")[1].split(" %")[0]) < 64
@@ -77,11 +79,13 @@ def test_methods_that_look_through_a_network(backbone, capsys, tmp_path, monkeyp
     monkeypatch.setattr("pretrain.gallery.draw_gallery", lambda rows, classes, path: None)
     monkeypatch.setattr("pretrain.gallery._ROUNDS", 1)
     backbone.save(Path("backbone.pth"))
-    run("--images", worlds["classification"] / "train", "--count", 3, "--args.at", "[layer2]",
+    run("--images", worlds["classification"] / "train", "--count", 3,
         "--backbone", "backbone.pth", "--method", *sorted({*LOOKING} - {"transmix"}))  # fmt: skip
     said = capsys.readouterr()
     for method in ("manifold_mixup", "feature_cutmix"):
-        assert re.search(f"{method}, at .*: level layer2, drawn as pixels of its 8 x 8 c", said.out)
+        assert re.search(f"{method}: level layer[12], drawn as pixels of its ", said.out)
+    for method in ("puzzlemix", "snapmix"):
+        assert f"{method}: looks through a classifier that is new and untrained\n" in said.out
     assert "a new, untrained one" in said.err
 
 
@@ -133,8 +137,12 @@ def test_a_network_that_takes_no_images_of_this_size():
 def test_every_method_is_listed(capsys):
     run("--list")
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == [*get_args(Method)]
-    assert all(len(line.split()) > 3 for line in lines)
+    assert [line.split()[0] for line in lines] == [*ABOUT]
+    assert {*ABOUT} == {*get_args(Method)}
+    for line in lines:
+        name, about = line.split(maxsplit=1)
+        assert about.split("; ")[0] == ABOUT[name]
+        assert ("; needs a" in line or "; needs the" in line) == (name in LOOKING)
 
 
 @pytest.mark.parametrize(
@@ -180,6 +188,26 @@ def test_options_that_all_methods_share_have_one_default():
                 assert entry.default == getattr(flat, entry.name), f"{name}: {entry.name}"
 
 
-def test_the_guide_has_every_method():
-    described = re.findall(r"^\| `(\w+)` \|", GUIDE, re.M)
-    assert sorted({*described} & {*METHODS}) == sorted(METHODS.keys() - {"none"})
+def test_the_guide_says_what_the_list_says():
+    said = dict(re.findall(r"^\| `(\w+)` \| ([^|]+) \|.* \|.* \|.* \|$", GUIDE, re.M))
+    rows = [(name, text) for name, text in said.items() if name in ABOUT]
+    assert rows == [(name, text) for name, text in ABOUT.items() if name != "none"]
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 8 worker processes")
+@pytest.mark.parametrize("block", re.findall(r"```python\n(.*?)```", GUIDE, re.S))
+def test_python_of_the_guide_runs_as_it_stands(block):
+    torch.manual_seed(0)
+    images, labels = torch.rand(4, 3, 32, 32), torch.arange(4)
+    names = {"images": images, "labels": labels, "loader": [(images, labels)] * 2}
+    names["data"] = [(image, label) for image, label in zip(images, labels, strict=True)]
+    names["model"] = timm.create_model("test_resnet", num_classes=1000)
+    exec(block, names)
+    if "loss" in names:
+        assert names["loss"].isfinite()
+        return
+    if "mixed_loader" in names:
+        loader = names["mixed_loader"]
+        names["mixed_images"], names["targets"] = loader.collate_fn(names["data"])
+    assert not torch.equal(names["mixed_images"], images)
+    torch.testing.assert_close(names["targets"].sum(1), torch.ones(4))
