@@ -206,7 +206,7 @@ def check_purity(case: Case, full: bool) -> None:
     for mix in [case.make(size, granularity=g) for g in GRANULARITIES[:: 1 if full else 3]]:
         images, labels = textured(7, size), torch.arange(7)
         kept, before = images.clone(), (torch.get_rng_state(), np.random.get_state()[1].copy())
-        results = [mix(images, labels, 7, seeded(seed)) for seed in (3, 3, 4, 5, 6)]
+        results = [mix(images, labels, 7, seeded(seed)) for seed in (3, 3, *range(4, 12))]
         assert torch.equal(torch.get_rng_state(), before[0])
         assert (np.random.get_state()[1] == before[1]).all()
         assert torch.equal(images, kept)
