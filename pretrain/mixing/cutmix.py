@@ -46,6 +46,7 @@ from pretrain.mixing.boxes import (
 )
 from pretrain.mixing.mixed import (
     Mixed,
+    MixPairs,
     PairedMix,
     Read,
     blend_labels,
@@ -111,11 +112,16 @@ class CutMix(PairedMix):
         read: Read | None = None,
     ) -> Mixed:
         """See Mix."""
-        rng = numpy_generator(generator)
-        pairs = self.draw_pairs(len(images), rng)
-        boxes = pairs.spread(self.draw_boxes(pairs.lam, images.shape[-2], images.shape[-1], rng), 0)
+        pairs, boxes = self.draw(images, generator)
         partner = torch.from_numpy(pairs.partner)
         return paste(images, labels, num_classes, boxes, partner, self.label, read)
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> tuple[MixPairs, np.ndarray]:
+        """Who is mixed with whom in a batch, and the boxes (M, 4) that are pasted."""
+        rng = numpy_generator(generator)
+        pairs = self.draw_pairs(len(images), rng)
+        drawn = self.draw_boxes(pairs.lam, images.shape[-2], images.shape[-1], rng)
+        return pairs, pairs.spread(drawn, 0)
 
     def draw_boxes(
         self, lam: np.ndarray, height: int, width: int, rng: np.random.Generator

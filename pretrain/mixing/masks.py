@@ -20,6 +20,7 @@ from pretrain.mixing.mixed import (
     mix_rows,
     to_device,
 )
+from pretrain.mixing.mixup import blend
 
 
 def mix_by_masks(
@@ -88,8 +89,7 @@ def _spread(mask: np.ndarray, image: np.ndarray) -> np.ndarray:
 def _mix(own: Tensor, other: Tensor, mask: Tensor) -> Tensor:
     """Paste or blend `other` by a mask that broadcasts to it."""
     if mask.dtype != torch.bool:
-        blended = torch.lerp(own.float(), other.float(), mask.expand_as(own))
-        return (blended if own.is_floating_point() else blended.round_()).to(own.dtype)
+        return blend(other, own, mask.expand_as(own))
     if own.dtype == torch.uint8 and by_slices(own):  # `where` takes three times as long on a CPU
         return own ^ ((own ^ other) & mask.to(torch.uint8).neg())
     return torch.where(mask, other, own)

@@ -5,6 +5,7 @@ Of several methods one is drawn for each batch, as timm's Mixup and CutMix.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cache
 from types import MappingProxyType, NoneType
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -231,7 +232,7 @@ def _own_arguments(options: MethodConfig, method: Any, own: set[str]) -> dict[st
             f"mixing.args has {', '.join(unknown)}; the arguments of {options.method} are "
             f"{', '.join(sorted(own)) or 'none'}{instead}"
         )
-    hints, arguments = get_type_hints(method), {}
+    hints, arguments = _hints(method), {}
     for name, value in options.args.items():
         arguments[name] = tuple(value) if isinstance(value, list) else value
         if not _fits(arguments[name], hints[name]):
@@ -254,6 +255,9 @@ def _in_words(hint: Any) -> str:
         return " or ".join(map(_in_words, inner))
     words = {float: "a number", int: "a whole number", bool: "true or false", str: "a name"}
     return words.get(hint, "null")
+
+
+_hints = cache(get_type_hints)  # a method is built for each step
 
 
 def _fits(value: Any, hint: Any) -> bool:

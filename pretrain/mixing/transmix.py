@@ -29,7 +29,6 @@ from pretrain.mixing.mixed import (
     Mixed,
     Read,
     blend_labels,
-    numpy_generator,
     to_device,
     warn_of_plain_pass,
 )
@@ -113,12 +112,9 @@ class TransMix(CutMix):
         read: Read | None = None,
     ) -> Mixed:
         """See Mix."""
-        rng = numpy_generator(generator)
-        pairs = self.draw_pairs(len(images), rng)
-        boxes = pairs.spread(self.draw_boxes(pairs.lam, images.shape[-2], images.shape[-1], rng), 0)
-        mixed = paste(
-            images, labels, num_classes, boxes, torch.from_numpy(pairs.partner), read=read
-        )
+        pairs, boxes = self.draw(images, generator)
+        partner = torch.from_numpy(pairs.partner)
+        mixed = paste(images, labels, num_classes, boxes, partner, read=read)
         if not pairs.mixed.any():
             return mixed
         weight = self.attention_weight
