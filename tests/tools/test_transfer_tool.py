@@ -42,10 +42,10 @@ run = Run(Path(options.out))
 run.refuse_finished()
 run.start(config, "f00d")
 threads = os.environ["OMP_NUM_THREADS"]
-print(f"started in {{os.environ.get('CUDA_VISIBLE_DEVICES')}} {{threads}}", flush=True)
 if config.get("fails"):
     sys.exit("error: it cannot be\\n")
 try:
+    print(f"started in {{os.environ.get('CUDA_VISIBLE_DEVICES')}} {{threads}}", flush=True)
     for epoch in range(len(run.read_log()), config["epochs"]):
         time.sleep(config["sleep"])
         run.log({{"epoch": epoch + 1}})
@@ -243,11 +243,16 @@ def test_a_forked_job_is_what_python_would_run(tmp_path):
 
 
 def test_where_the_grid_itself_fails_its_jobs_are_stopped(tools, tmp_path, monkeypatch):
-    def full(statuses, out, about):
+    long = {"epochs": 2000, "sleep": 0.05}
+    out, jobs = tmp_path / "out", [job(0, fails=True), job(1, **long), job(2, **long)]
+
+    def full(statuses, _, about):
+        """The first job has failed; the next one may still be importing, deaf to a signal."""
+        log = out / jobs[1].log
+        while not log.exists() or "started" not in log.read_text():
+            time.sleep(0.01)
         raise UsageError("no room")
 
-    long = {"epochs": 200, "sleep": 0.05}
-    out, jobs = tmp_path / "out", [job(0, fails=True), job(1, **long), job(2, **long)]
     monkeypatch.setattr(grid_run.grid, "write_grid", full)
     with pytest.raises(UsageError, match="no room"):
         run_all(jobs, out, tools, slots=2)
