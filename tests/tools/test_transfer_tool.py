@@ -42,10 +42,10 @@ run = Run(Path(options.out))
 run.refuse_finished()
 run.start(config, "f00d")
 threads = os.environ["OMP_NUM_THREADS"]
-if config.get("fails"):
-    sys.exit("error: it cannot be\\n")
 try:
     print(f"started in {{os.environ.get('CUDA_VISIBLE_DEVICES')}} {{threads}}", flush=True)
+    if config.get("fails"):
+        sys.exit("error: it cannot be\\n")
     for epoch in range(len(run.read_log()), config["epochs"]):
         time.sleep(config["sleep"])
         run.log({{"epoch": epoch + 1}})
