@@ -1,7 +1,15 @@
-"""Score a backbone's own classifier: top-1, top-5, loss, and every class.
+"""Score a backbone's own classifier: top-1, top-5, loss, and every class; or what it is worth beyond.
 
 python tools/evaluate.py --backbone RUN/backbone.pth --data DIR
 python tools/evaluate.py --backbone F --data imagenet --preprocess tensor --batch-size 256
+python tools/evaluate.py --backbone F --suite robustness --data DIR
+python tools/evaluate.py --backbone F --suite ood,calibration --data ood=DIR calibration=DIR
+                         --ood.foreign '[DIR, DIR]'
+
+Suites: robustness (attacks, occlusion, samples in between, corruptions), ood (images of no known
+class), localisation (boxes from activation maps), imagenet-variants, calibration, omnibenchmark.
+They leave one result for tools/report.py; a run that was stopped goes on by the same command.
+docs/evaluation.md says what each measures.
 
 Images go through the backbone's own preprocessing: resized by PIL, as published figures are, or as
 tensors, which is faster and differs by up to two of 255 levels in a pixel.
@@ -11,18 +19,21 @@ import csv
 import io
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.config import Precision
-from pretrain.errors import check_ranges
+from pretrain.errors import UsageError, check_ranges
 from pretrain.files import write_text
-from pretrain.run import Result, Run, environment
+from pretrain.run import Result, Run, environment, plain
 from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, run_main
+from transfer import task
+from transfer.evaluation import suites
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -30,7 +41,16 @@ def main(argv: list[str] | None = None) -> None:
     parser = Parser(__doc__)
     add = parser.add_argument
     add("--backbone", required=True, help="A backbone file, a finished run, a checkpoint.")
-    add("--data", type=Path, required=True, help="Its validation images.")
+    add("--suite", metavar="A[,B]", help=f"Of {', '.join(suites.names())}.")
+    add(
+        "--data",
+        nargs="+",
+        required=True,
+        metavar="[SUITE=]DIR",
+        help="Its validation images; of each suite: "
+        + "; ".join(f"{suite.name}: {suite.data}" for suite in suites.SUITES)
+        + ".",
+    )
     add("--split", help="Folder in DATA; without it val, test, or DATA itself.")
     add("--val-labels", help="Labels of a split without class folders.")
     add(
@@ -46,9 +66,100 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, help="The result (default: runs/evaluate-...).")
     add("--precision", choices=get_args(Precision), default="32-true")
     add("--device", choices=["auto", "cpu", "cuda", "mps"], default="auto")
+    for suite in suites.SUITES:
+        parser.add_class_arguments(task.load(suite.config), suite.section, fail_untyped=True)
     add_overrides(parser)
     options = parser.parse(argv)
     check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
+    if options.suite is None:
+        score(options)
+    else:
+        run_suites(options, parser)
+
+
+def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, Path]:
+    """The folder of each suite, from SUITE=DIR or, where it is the only one, DIR.
+
+    Raises:
+        UsageError: a suite without data, data without suite, or a folder that is not there.
+    """
+    found = dict[str, Path]()
+    for text in given:
+        name, equals, folder = text.partition("=")
+        if not equals or name not in suites.names():
+            if len(wanted) > 1 or len(given) > 1:
+                raise UsageError(
+                    f"--data {text}: several suites want SUITE=DIR each: "
+                    f"{' '.join(f'{one}=DIR' for one in wanted)}."
+                )
+            name, folder = wanted[0], text
+        if name not in wanted:
+            raise UsageError(f"--data {text}: --suite does not name {name}; add it, or leave it.")
+        if name in found:
+            raise UsageError(f"--data names {name} twice: {found[name]} and {folder}.")
+        if not folder or not Path(folder).exists():
+            raise UsageError(f"--data {text}: there is no folder {folder or '(empty)'}.")
+        found[name] = Path(folder)
+    if missing := [name for name in wanted if name not in found]:
+        raise UsageError(f"--data: {missing[0]} has none; give {missing[0]}=DIR.")
+    return found
+
+
+def run_suites(options: Any, parser: Parser) -> None:
+    """Measure the suites that are asked for; print the headline of each."""
+    wanted = options.suite.split(",")
+    for name in wanted:
+        suites.by_name(name, "--suite: ")
+    if len(set(wanted)) < len(wanted):
+        raise UsageError(f"--suite is {options.suite}; each suite may stand once.")
+    roots = data_of(options.data, wanted)
+    made = parser.instantiate(options)
+    of_suite = {name: made[suites.by_name(name).section] for name in wanted}
+
+    from pretrain.training import make_fabric
+    from transfer.evaluation.images import Labels
+    from transfer.evaluation.run import Wanted, evaluate_suites
+    from transfer.evaluation.session import Session
+
+    backbone = load(options.backbone, overrides(options), trust=options.trust)
+    fabric = make_fabric(options.device, options.precision)
+    parts = ["evaluate", backbone.fingerprint(), *wanted, options.preprocess]
+    run = Run(options.out or Path("runs", "-".join(parts)))
+    labels = Labels(
+        split=options.split, val_labels=options.val_labels, class_order=options.class_order
+    )
+    shared = ("preprocess", "precision", "split", "val_labels", "class_order", "max_corrupt")
+    config = {
+        "name": "evaluate",
+        **{key: options[key] for key in shared},
+        **{name: {"data": str(roots[name]), **plain(of_suite[name])} for name in wanted},
+    }
+    session = Session(
+        fabric=fabric,
+        folder=run.folder,
+        by_pil=options.preprocess == "pil",
+        batch_size=options.batch_size,
+        workers=options.workers,
+        max_corrupt=options.max_corrupt,
+    )
+    asked = {name: Wanted(roots[name], of_suite[name]) for name in wanted}
+    result = evaluate_suites(backbone, asked, run, session, config, labels)
+    print(f"\n{backbone.name} ({backbone.fingerprint()}), {result.seconds / 60:.1f} min")
+    for name, metrics in result.metrics.items():
+        print(f"\n{suites.by_name(name).title} ({result.data[name]['name']})")
+        for metric in suites.by_name(name).metrics:
+            if metric.key in metrics:
+                print(f"  {metric.title:<36} {metric.factor * metrics[metric.key]:8.2f}")
+    print(f"""
+  all      {run.folder}/result.json
+Beside another backbone? Run this for it too, then: python tools/report.py {run.folder.parent}""")
+
+
+def score(options: Any) -> None:
+    """Top-1, top-5, loss and every class."""
+    if len(options.data) > 1:
+        raise UsageError(f"--data names {len(options.data)} folders; without --suite give one.")
+    options.data = Path(options.data[0])
 
     from pretrain.backbone_evaluation import evaluate_backbone
     from pretrain.training import make_fabric
@@ -58,7 +169,9 @@ def main(argv: list[str] | None = None) -> None:
     parts = ["evaluate", backbone.fingerprint(), options.data.name, options.split]
     name = "-".join(filter(None, [*parts, options.preprocess, options.class_order]))
     run = Run(options.out or Path("runs", name))
-    config = {"name": "evaluate", **json.loads(json.dumps(vars(options), default=str))}
+    sections = {"suite", *(suite.section for suite in suites.SUITES)}
+    given = {key: value for key, value in vars(options).items() if key not in sections}
+    config = {"name": "evaluate", **json.loads(json.dumps(given, default=str))}
     run.refuse(config)
     evaluation = evaluate_backbone(
         backbone,
@@ -125,4 +238,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run_main(main)
+    run_main(main, again="the same command")

@@ -1,0 +1,141 @@
+"""The suites, written once: the tool, the report and the documentation read them here.
+
+No torch at import: what needs it is named as "module:name", and `task.load` imports it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pretrain.errors import UsageError
+from transfer.task import Metric, Picture
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """One group of measurements on a backbone's own classifier, or on its features."""
+
+    name: str
+    """As --suite and the results call it."""
+    title: str
+    """Of its part of the report."""
+    module: str
+    """With `open_data(backbone, root, options) -> SuiteData`, which reads no pixels but finds every
+    mistake of a user, and `evaluate(backbone, data, options, session) -> metrics`: plain values by
+    key, in the units of the field (percent for accuracies)."""
+    config: str
+    """The dataclass of its options, "module:name"."""
+    data: str
+    """What its DIR holds, for --help."""
+    metrics: tuple[Metric, ...]
+    """What the report shows of `evaluate`'s values; the first is the headline."""
+    pictures: tuple[Picture, ...] = ()
+    """Which it leaves in RUN/pictures."""
+
+    @property
+    def section(self) -> str:
+        """Its options on the command line: --SECTION.FIELD."""
+        return self.name.replace("-", "_")
+
+
+SUITES: tuple[Suite, ...] = (
+    Suite(
+        name="robustness",
+        title="Robustness: attacks, occlusion, samples in between, corruptions",
+        module="transfer.evaluation.robustness",
+        config="transfer.evaluation.config:RobustnessConfig",
+        data="labelled images, as --data without --suite",
+        metrics=(
+            Metric("clean_top1", "clean %"),
+            Metric("fgsm_pixels_top1", "FGSM, pixels %"),
+            Metric("fgsm_normalised_top1", "FGSM, normalised %"),
+            Metric("pgd_top1", "PGD-10 %"),
+            Metric("occlusion_centre", "centre occlusion, mean %", main=False),
+            Metric("occlusion_boundary", "boundary occlusion, mean %", main=False),
+            Metric("between_mixup", "between, Mixup: neither %", main=False),
+            Metric("between_cutmix", "between, CutMix: neither %", main=False),
+            Metric("corruptions_top1", "corruptions, mean %"),
+        ),
+    ),
+    Suite(
+        name="ood",
+        title="Out-of-distribution detection",
+        module="transfer.evaluation.ood",
+        config="transfer.evaluation.config:OodConfig",
+        data="labelled images that the classifier knows; foreign sets by --ood.foreign",
+        metrics=(
+            Metric("tnr", "TNR at TPR 95"),
+            Metric("auroc", "AUROC"),
+            Metric("detection_accuracy", "detection accuracy"),
+            Metric("tnr_without_noise", "TNR, no noise sets"),
+            Metric("auroc_without_noise", "AUROC, no noise sets"),
+            Metric("detection_accuracy_without_noise", "detection accuracy, no noise sets"),
+        ),
+    ),
+    Suite(
+        name="localisation",
+        title="Weakly supervised localisation",
+        module="transfer.evaluation.localisation",
+        config="transfer.evaluation.config:LocalisationConfig",
+        data="images with a box: CUB-200-2011, ImageNet with its annotations, a Pascal VOC tree",
+        metrics=(
+            Metric("cam_top1_loc", "CAM, top-1 loc %"),
+            Metric("cam_gt_known_loc", "CAM, GT-known loc %"),
+            Metric("cam_max_box_acc", "CAM, MaxBoxAcc %"),
+            Metric("grad_cam_top1_loc", "Grad-CAM, top-1 loc %", main=False),
+            Metric("grad_cam_gt_known_loc", "Grad-CAM, GT-known loc %", main=False),
+            Metric("grad_cam_max_box_acc", "Grad-CAM, MaxBoxAcc %", main=False),
+        ),
+    ),
+    Suite(
+        name="imagenet-variants",
+        title="Variants of ImageNet",
+        module="transfer.evaluation.imagenet_variants",
+        config="transfer.evaluation.config:VariantsConfig",
+        data="a folder of the sets: imagenet-a, imagenet-o, imagenet-r, imagenetv2-..., sketch, val",
+        metrics=(Metric("imagenet_a_top1", "ImageNet-A %"),),
+    ),
+    Suite(
+        name="calibration",
+        title="Calibration",
+        module="transfer.evaluation.calibration",
+        config="transfer.evaluation.config:CalibrationConfig",
+        data="labelled images, as --data without --suite",
+        metrics=(
+            Metric("ece", "ECE %"),
+            Metric("ece_scaled", "ECE %, temperature"),
+            Metric("temperature", "temperature"),
+        ),
+    ),
+    Suite(
+        name="omnibenchmark",
+        title="OmniBenchmark: linear probes over realms",
+        module="transfer.evaluation.omnibenchmark",
+        config="transfer.evaluation.config:OmniConfig",
+        data="a folder of realms, each with train, val and test of class folders",
+        metrics=(Metric("mean_top1", "mean of realms %"),),
+    ),
+)
+
+
+def names() -> list[str]:
+    """Of the suites, in the order of the report."""
+    return [suite.name for suite in SUITES]
+
+
+def by_name(name: str, where: str = "") -> Suite:
+    """A suite.
+
+    Raises:
+        UsageError: there is no such suite; the message begins with `where`.
+    """
+    for suite in SUITES:
+        if suite.name == name:
+            return suite
+    raise UsageError(f"{where}there is no suite {name!r}; there are {', '.join(names())}.")
+
+
+def headline(name: str, metrics: Mapping[str, Any]) -> str:
+    """The first metrics of a suite that were measured, as a line says them."""
+    shown = [metric for metric in by_name(name).metrics if metric.key in metrics]
+    return ", ".join(f"{one.title} {one.factor * metrics[one.key]:.2f}" for one in shown[:4])
