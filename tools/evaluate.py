@@ -1,4 +1,4 @@
-"""Score a backbone's own classifier: top-1, top-5, loss, and every class; or what it is worth beyond.
+"""Score a backbone's own classifier: top-1, top-5, loss, every class; or its worth beyond them.
 
 python tools/evaluate.py --backbone RUN/backbone.pth --data DIR
 python tools/evaluate.py --backbone F --data imagenet --preprocess tensor --batch-size 256

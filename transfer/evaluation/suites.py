@@ -92,7 +92,7 @@ SUITES: tuple[Suite, ...] = (
         title="Variants of ImageNet",
         module="transfer.evaluation.imagenet_variants",
         config="transfer.evaluation.config:VariantsConfig",
-        data="a folder of the sets: imagenet-a, imagenet-o, imagenet-r, imagenetv2-..., sketch, val",
+        data="a folder of the sets: imagenet-a, -o, -r, imagenetv2-..., sketch, val",
         metrics=(Metric("imagenet_a_top1", "ImageNet-A %"),),
     ),
     Suite(
