@@ -107,11 +107,12 @@ def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, Path]:
 
 def run_suites(options: Any, parser: Parser) -> None:
     """Measure the suites that are asked for; print the headline of each."""
-    wanted = options.suite.split(",")
-    for name in wanted:
+    asked = options.suite.split(",")
+    for name in asked:
         suites.by_name(name, "--suite: ")
-    if len(set(wanted)) < len(wanted):
+    if len(set(asked)) < len(asked):
         raise UsageError(f"--suite is {options.suite}; each suite may stand once.")
+    wanted = [name for name in suites.names() if name in asked]
     roots = data_of(options.data, wanted)
     made = parser.instantiate(options)
     of_suite = {name: made[suites.by_name(name).section] for name in wanted}
@@ -125,6 +126,7 @@ def run_suites(options: Any, parser: Parser) -> None:
     fabric = make_fabric(options.device, options.precision)
     parts = ["evaluate", backbone.fingerprint(), *wanted, options.preprocess]
     run = Run(options.out or Path("runs", "-".join(parts)))
+    run.refuse_finished()
     labels = Labels(
         split=options.split, val_labels=options.val_labels, class_order=options.class_order
     )
@@ -132,6 +134,7 @@ def run_suites(options: Any, parser: Parser) -> None:
     config = {
         "name": "evaluate",
         **{key: options[key] for key in shared},
+        "loader": {"batch_size": options.batch_size, "workers": options.workers},
         **{name: {"data": str(roots[name]), **plain(of_suite[name])} for name in wanted},
     }
     session = Session(
@@ -142,8 +145,8 @@ def run_suites(options: Any, parser: Parser) -> None:
         workers=options.workers,
         max_corrupt=options.max_corrupt,
     )
-    asked = {name: Wanted(roots[name], of_suite[name]) for name in wanted}
-    result = evaluate_suites(backbone, asked, run, session, config, labels)
+    measured = {name: Wanted(roots[name], of_suite[name]) for name in wanted}
+    result = evaluate_suites(backbone, measured, run, session, config, labels)
     print(f"\n{backbone.name} ({backbone.fingerprint()}), {result.seconds / 60:.1f} min")
     for name, metrics in result.metrics.items():
         print(f"\n{suites.by_name(name).title} ({result.data[name]['name']})")
