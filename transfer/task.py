@@ -26,6 +26,9 @@ class Metric:
     """Also in the short tables: Markdown and LaTeX."""
     always: bool = False
     """Has a column, and is 'not measured', even where no run of the setting holds it."""
+    decimals: int = 1
+    less: bool = False
+    """Less is better."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,23 @@ from transfer.task import Metric, Picture
 
 
 @dataclass(frozen=True, kw_only=True)
-class Suite:
-    """One group of measurements on a backbone's own classifier, or on its features."""
+class Block:
+    """One group of measurements on a backbone, a part of the report."""
 
     name: str
-    """As --suite and the results call it."""
+    """As the results call it."""
     title: str
-    """Of its part of the report."""
+    """Of its part of the report; what stands before a colon is its name in the menu."""
+    metrics: tuple[Metric, ...]
+    """What the report shows of the values; the first is the headline."""
+    pictures: tuple[Picture, ...] = ()
+    """Which it leaves in RUN/pictures."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite(Block):
+    """What --suite measures on a backbone's own classifier, or on its features."""
+
     module: str
     """With `open_data(backbone, root, options) -> SuiteData`, which reads no pixels but finds every
     mistake of a user, and `evaluate(backbone, data, options, session) -> metrics`: plain values by
@@ -27,10 +37,8 @@ class Suite:
     """The dataclass of its options, "module:name"."""
     data: str
     """What its DIR holds, for --help."""
-    metrics: tuple[Metric, ...]
-    """What the report shows of `evaluate`'s values; the first is the headline."""
-    pictures: tuple[Picture, ...] = ()
-    """Which it leaves in RUN/pictures."""
+    paths: tuple[str, ...] = ()
+    """Options that name files or folders: their last names make a setting of the report."""
 
     @property
     def section(self) -> str:
@@ -116,6 +124,22 @@ SUITES: tuple[Suite, ...] = (
         metrics=(Metric("mean_top1", "mean of realms %"),),
     ),
 )
+
+ACCURACY = Block(
+    name="evaluate",
+    title="Accuracy of the backbone's own classifier",
+    metrics=(
+        Metric("top1", "top-1 %", decimals=2),
+        Metric("top5", "top-5 %", decimals=2),
+        Metric("val_loss", "loss", decimals=3, less=True),
+    ),
+)
+"""What tools/evaluate.py measures without --suite."""
+
+
+def blocks() -> dict[str, Block]:
+    """Of the report, by name, in its order."""
+    return {one.name: one for one in (ACCURACY, *SUITES)}
 
 
 def names() -> list[str]:
