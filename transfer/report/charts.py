@@ -51,7 +51,8 @@ def forests(table: Table) -> list[Chart]:
             if of == column and one.half_width is not None
         ]
         if column.metric.main and compared:
-            charts.append(_forest(column, compared, f"forest-{len(charts)}"))
+            name = f"forest-{column.number}-{len(charts)}"
+            charts.append(_forest(column, compared, name))
     return charts
 
 
@@ -62,7 +63,7 @@ def _forest(
     reach = max(_NARROWEST, *(1.08 * (abs(one.mean) + half) for *_, one, half in compared))
     often = Counter(short for short, *_ in compared)
     left, right, row_height = 12, svg.WIDTH - 12, 46
-    bottom = 8 + row_height * len(compared)
+    bottom, decimals = 8 + row_height * len(compared), column.metric.decimals
     x_of = svg.scale((-reach, reach), (left, right))
     body, texts = [], []
     for tick in svg.ticks(-reach, reach):
@@ -71,7 +72,7 @@ def _forest(
         body.append(svg.text(x_of(tick), bottom + 14, label, "tick", "middle"))
     for number, (short, label, one, half) in enumerate(compared):
         y = 22 + row_height * number
-        value = f"{one.mean:+.1f} ± {half:.1f}, n={one.n}, {p_text(one)}"
+        value = f"{one.mean:+.{decimals}f} ± {half:.{decimals}f}, n={one.n}, {p_text(one)}"
         low, high = x_of(one.mean - half), x_of(one.mean + half)
         is_clear = one.n >= FEWEST and abs(one.mean) > half
         body += [
@@ -83,6 +84,7 @@ def _forest(
         ]
         texts.append(f"{label}: {value}")
     head = f"{column.head} {column.setting.task}, {column.setting.recipe}"
+    head += " (less is better)" if column.metric.less else ""
     title = f"Differences in {column.metric.title}"
     chart = svg.picture(bottom + 22, title, f"{'; '.join(texts)}.", body, name)
     return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in compared)]))
@@ -93,7 +95,7 @@ def curves(table: Table, log: Log) -> Iterator[Chart]:
 
     `log` takes a line for each log.jsonl of which something is left out.
     """
-    for number, setting in enumerate(table.settings, 1):
+    for number, setting in table.numbered:
         if (curve := task.by_name(setting.task).curve) is None:
             continue
         lines: list[tuple[Row, Points]] = []

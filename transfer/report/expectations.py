@@ -20,8 +20,8 @@ from msgspec import Meta, Struct, structs
 
 from pretrain.errors import UsageError
 from pretrain.reading import Number, check, read_yaml
-from transfer import task
 from transfer.report.flat import cell_facts
+from transfer.report.results import kind
 from transfer.report.table import Table
 
 _CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "recipe_hash")
@@ -93,7 +93,7 @@ def _parse_row(row: dict[str, Any], tolerance: float | None, where: str) -> Expe
         raise UsageError(f"{where}: unknown {unknown}; allowed are {allowed}.")
     given = {} if tolerance is None else {"tolerance": tolerance}
     expected: Expected = check(given | row, Expected, where)
-    known = [metric.key for metric in task.by_name(expected.task, f"{where}: ").metrics]
+    known = [metric.key for metric in kind(expected.task, f"{where}: ").metrics]
     if expected.metric not in known:
         raise UsageError(f"{where}: metric {expected.metric!r}; known are {', '.join(known)}.")
     return expected
@@ -106,9 +106,12 @@ def compare(expected: list[Expected], table: Table) -> list[Outcome]:
         UsageError: a row fits several numbers, so that it says nothing about any.
     """
     # (what tells it from the others, value, n) of every number in the table
-    numbers = [(cell_facts(*key), cell.mean, cell.n) for key, cell in table.cells.items() if cell.n]
-    for (row, other, column), between in table.differences.items():
-        numbers.append((cell_facts(row, column, other), between.mean, between.n))
+    numbers = []
+    for part in table.tables:
+        cells = part.cells.items()
+        numbers += [(cell_facts(*key), cell.mean, cell.n) for key, cell in cells if cell.n]
+        for (row, other, column), between in part.differences.items():
+            numbers.append((cell_facts(row, column, other), between.mean, between.n))
     return [_compare(one, numbers) for one in expected]
 
 

@@ -41,12 +41,14 @@ def runs_csv(run_set: RunSet) -> str:
 
 def cells_csv(table: Table) -> str:
     """One line per row and column, and per difference: what the pages show, unrounded."""
-    keys = product(table.rows, table.columns)
-    lines = [cell_facts(*key) | _cell(table.cells[key]) for key in keys]
-    for (row, other), column in product(table.comparisons, table.columns):
-        between = table.differences.get((row, other, column))
-        values = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
-        lines.append(cell_facts(row, column, other) | values)
+    lines = []
+    for one in table.tables:
+        keys = product(one.rows, one.columns)
+        lines += [cell_facts(*key) | _cell(one.cells[key]) for key in keys]
+        for (row, other), column in product(one.comparisons, one.columns):
+            between = one.differences.get((row, other, column))
+            values = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
+            lines.append(cell_facts(row, column, other) | values)
     return _csv(lines)
 
 

@@ -1,11 +1,11 @@
 """The table in LaTeX: one table environment for each setting and one for the paper's."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from pretrain.errors import printable
-from transfer.report import paper
+from transfer.report import paper, published
 from transfer.report.table import Cell, Table
 from transfer.report.words import (
     CELLS,
@@ -33,18 +33,30 @@ _MINUS = re.compile(r"(?<![\w-])-(?=\d)")
 
 def to_latex(table: Table) -> str:
     """Tables to be read in by a document that uses booktabs and graphicx."""
-    made, notes = ["% needs \\usepackage{booktabs,graphicx}"], table.notes
-    for number, setting in enumerate(table.settings, 1):
+    made = ["% needs \\usepackage{booktabs,graphicx}"]
+    for part in table.tables:
+        made += _settings(part)
+        if part is table:
+            titles, *parts = paper.short_table()
+            caption = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
+            made.append(_table(titles, parts, caption, "transfer-paper"))
+        for one in published.beside(part):
+            titles, *parts = one.short_table()
+            made.append(_table(titles, parts, one.caption, f"transfer-paper-{one.suite}"))
+    return "\n".join(made)
+
+
+def _settings(table: Table) -> Iterator[str]:
+    """A table for each setting."""
+    notes = table.notes
+    for number, setting in table.numbered:
         columns = (column for column in table.columns if column.setting == setting)
         of_setting = replace(table, columns=tuple(columns))
         titles, *parts = short_table(of_setting, _cell, _difference)
         rule = rules(of_setting, could_find=False) if of_setting.differences else CELLS
         caption = " ".join([f"[{number}] {setting.title}.", rule, *(f"{note}." for note in notes)])
-        made.append(_table(titles, parts, caption, f"transfer-{number}"))
+        yield _table(titles, parts, caption, f"transfer-{number}")
         notes = ()  # once
-    titles, *parts = paper.short_table()
-    caption = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
-    return "\n".join([*made, _table(titles, parts, caption, "transfer-paper")])
 
 
 def _table(heads: list[str], parts: Iterable[list[list[str]]], caption: str, label: str) -> str:
@@ -71,15 +83,15 @@ def _row(cells: Iterable[str]) -> str:
     return ("{}" if _OPTION.match(text) else "") + text + r" \\"
 
 
-def _cell(cell: Cell) -> str:
-    return mean_text(cell) if cell.n else cell_text(cell)
+def _cell(cell: Cell, decimals: int) -> str:
+    return mean_text(cell, decimals) if cell.n else cell_text(cell)
 
 
-def _difference(one: Difference | None) -> str:
+def _difference(one: Difference | None, decimals: int) -> str:
     """Without n, which stands in the cells, and without what could be found."""
     if one is None or one.half_width is None:
-        return difference_text(one)
-    return f"{one.mean:+.1f} ± {one.half_width:.1f} ({p_text(one)})"
+        return difference_text(one, decimals)
+    return f"{one.mean:+.{decimals}f} ± {one.half_width:.{decimals}f} ({p_text(one)})"
 
 
 def _escape(text: str) -> str:

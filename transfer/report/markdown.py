@@ -7,7 +7,8 @@ from pathlib import Path
 from pretrain.errors import UsageError, printable
 from pretrain.files import atomic
 from pretrain.reading import read_text
-from transfer.report import paper
+from transfer.evaluation import suites
+from transfer.report import paper, published
 from transfer.report.results import RunSet
 from transfer.report.table import Table
 from transfer.report.words import (
@@ -25,13 +26,23 @@ _SPECIAL = re.compile(r"[\\|`*~\[\]<>&$]|(?<!\w)_|_(?!\w)|^[#+-]|(?<=^\d)[.)]")
 
 def to_markdown(table: Table, run_set: RunSet) -> str:
     """The table, what its columns are, what is missing, and the paper's values."""
-    titles, rows, pairs = short_table(table)
-    rows, pairs = ([[escape(name), *cells] for name, *cells in part] for part in (rows, pairs))
-    said = "  \n".join(map(escape, (*run_set.about, *verdicts(table))))
-    ours = [_table(titles, rows, pairs), _legend(table, run_set), rules(table)]
-    ours = [said, *ours] if said else ours
-    head = f"The paper's own values ({paper.SOURCE}). {paper.SCALE}"
-    return "\n\n".join([*ours, head, _table(*paper.short_table())]) + "\n"
+    blocks, blocks_of = list[str](), suites.blocks()
+    for part in table.tables:
+        titles, rows, pairs = short_table(part)
+        rows, pairs = ([[escape(name), *cells] for name, *cells in side] for side in (rows, pairs))
+        about = () if blocks else run_set.about
+        said = "  \n".join(map(escape, (*about, *verdicts(part))))
+        legend = _legend(part, run_set if part is table else RunSet(()))
+        heading = [] if part is table else [f"**{blocks_of[part.settings[0].task].title}**"]
+        ours = [*heading, said, _table(titles, rows, pairs), legend]
+        ours += [] if blocks else [rules(part)]
+        blocks += filter(None, ours)
+        if part is table:
+            blocks.append(f"The paper's own values ({paper.SOURCE}). {paper.SCALE}")
+            blocks.append(_table(*paper.short_table()))
+        for one in published.beside(part):
+            blocks += [one.caption, _table(*one.short_table())]
+    return "\n\n".join(blocks) + "\n"
 
 
 def find_tables(text: str, name: str) -> list[tuple[str, slice]]:
@@ -86,13 +97,13 @@ def _table(titles: list[str], rows: list[list[str]], pairs: list[list[str]]) -> 
 
 
 def _legend(table: Table, run_set: RunSet) -> str:
-    lines = [f"[{number}] {escape(one.title)}" for number, one in enumerate(table.settings, 1)]
+    lines = [f"[{number}] {escape(one.title)}" for number, one in table.numbered]
     pairs: dict[str, list[str]] = {}
     for row, one, other, between in table.between_engines():
         if one.metric.main:
             detail = f" ({table.detail(row)})" if table.detail(row) else ""
             head = f"[{one.number}] - [{other.number}], {escape(row.method + detail)}"
-            text = f"{one.metric.title} *{difference_text(between)}*"
+            text = f"{one.metric.title} *{difference_text(between, one.metric.decimals)}*"
             pairs.setdefault(head, []).append(text)
     lines += [f"{head}: {', '.join(texts)}" for head, texts in pairs.items()]
     lines += [escape(line) for line in (*unfinished_lines(run_set), *table.notes)]

@@ -33,7 +33,7 @@
   for (const table of all("table")) {
     const heads = all("thead th", table).filter((head) => head.querySelector(".sort"));
     heads.forEach((head, index) => head.querySelector(".sort").addEventListener("click", () => {
-      const falling = index > 0 && table.id === "table-summary";  // the best first
+      const falling = index > 0 && table.closest(".means") && !("less" in head.dataset);  // the best first
       const [first, second] = falling ? ["descending", "ascending"] : ["ascending", "descending"];
       const next = head.getAttribute("aria-sort") === first ? second : first;
       heads.forEach((other) => other.setAttribute("aria-sort", other === head ? next : "none"));
@@ -50,15 +50,14 @@
   const apply = () => {
     const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const one of all("[data-task], [data-words]")) {
-      const ofTask = !task.value || [undefined, task.value].includes(one.dataset.task);
+      const ofTask = !task.value || (one.dataset.task?.split(" ").includes(task.value) ?? true);
       one.hidden = !ofTask || !words.every((word) => one.dataset.words?.includes(word) ?? true);
     }
-    const rows = all("#table-summary tbody tr, #table-runs tbody tr");
-    const seen = rows.filter((row) => !row.hidden);
-    const share = (id) => [seen, rows]
-      .map((list) => list.filter((row) => row.closest("table").id === id).length).join(" of ");
+    // a backbone stands in several tables, and a run of several suites in several rows
+    const count = (rows) => new Set(rows.map((row) => row.cells[0].textContent)).size;
+    const share = (rows) => `${count(rows.filter((row) => !row.closest("[hidden]")))} of ${count(rows)}`;
     shown.textContent = words.length || task.value
-      ? `${share("table-summary")} backbones, ${share("table-runs")} runs` : "";
+      ? `${share(all(".means tbody tr"))} backbones, ${share(all("#table-runs tbody tr"))} runs` : "";
   };
   filter.addEventListener("input", apply);
   task.addEventListener("change", apply);

@@ -15,7 +15,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pretrain.errors import printable
 from transfer import task
-from transfer.report import paper, provenance, words
+from transfer.evaluation import suites
+from transfer.report import paper, provenance, published, words
 from transfer.report.charts import curves, forests
 from transfer.report.pictures import compare_examples, thumbnails
 from transfer.report.results import LONGEST, Log, RunSet
@@ -48,7 +49,16 @@ def to_html(
         left_out.append(printable(line, LONGEST))
         log(left_out[-1])
 
-    galleries = list(_galleries(table, leave_out))
+    has_tasks = table in table.tables
+    galleries = list(_galleries(table, leave_out)) if has_tasks else []
+    tasks_sections = {
+        "summary": "Summary",
+        "differences": "Differences",
+        "paper": "In the shape of the paper's table",
+        "curves": "Learning curves",
+        **{gallery["about"].section: gallery["about"].title for gallery in galleries},
+    }
+    blocks = list(_blocks(table, leave_out))
     learning_curves = list(curves(table, leave_out))
     environment = Environment(
         loader=FileSystemLoader(_HERE),
@@ -64,26 +74,31 @@ def to_html(
         policy="default-src 'none'; img-src data:; base-uri 'none'; form-action 'none'; "
         f"style-src {_hash(style)}; script-src {_hash(script)}",
         sections={
-            "summary": "Summary",
-            "differences": "Differences",
-            "paper": "In the shape of the paper's table",
-            "curves": "Learning curves",
-            **{gallery["about"].section: gallery["about"].title for gallery in galleries},
+            **(tasks_sections if has_tasks else {}),
+            **{block["section"]: block["title"] for block in blocks},
             "left-out": "Missing and left out",
             "appendix": "Appendix: every run",
         },
         table=table,
         run_set=run_set,
-        anchors={run.folder: f"run-{number}" for number, run in enumerate(run_set.runs, 1)},
+        has_tasks=has_tasks,
+        blocks=blocks,
+        anchors={
+            (run.folder, run.result.task): f"run-{number}"
+            for number, run in enumerate(run_set.runs, 1)
+        },
+        # an evaluation of several suites is one run
+        results={run.folder: run.result for run in run_set.runs}.values(),
+        tasks=list(dict.fromkeys(one.task for part in table.tables for one in part.settings)),
         today=f"{datetime.now(UTC):%Y-%m-%d}",
-        summary_heads=[(one.metric.title, one.setting.task) for one in table.columns],
         paper_columns=_paper_columns(table),
-        forests=forests(table),
+        forests=forests,
+        heads=_heads,
         curves=learning_curves,
         galleries=galleries,
         left_out={
             "Jobs of the grid without a result": words.unfinished_lines(run_set),
-            "Runs in no cell": table.notes,
+            "Runs in no cell": [note for part in table.tables for note in part.notes],
             "Files left out": left_out,
         },
         fewest=FEWEST,
@@ -125,6 +140,25 @@ def _galleries(table: Table, log: Log) -> Iterator[dict[str, Any]]:
                 if (compared := compare_examples(table, setting, about, _MOST_EXAMPLES, log))
             }
             yield dict(task=one.name, about=about, missing=about.missing, examples=examples)
+
+
+def _heads(table: Table) -> list[tuple[str, str, bool]]:
+    """(title, task, whether less is better) of each column of numbers."""
+    return [(one.metric.title, one.setting.task, one.metric.less) for one in table.columns]
+
+
+def _blocks(table: Table, log: Log) -> Iterator[dict[str, Any]]:
+    """The sections of the suites."""
+    for name, part in table.suites.items():
+        block = suites.blocks()[name]
+        pictures = [(one, *thumbnails(part, name, one, _MOST_BYTES, log)) for one in block.pictures]
+        yield {
+            "section": f"suite-{name}",
+            "title": block.title,
+            "table": part,
+            "published": published.beside(part),
+            "pictures": [shown for shown in pictures if shown[1]],
+        }
 
 
 def _hash(text: str) -> str:

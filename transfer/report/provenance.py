@@ -7,8 +7,7 @@ from typing import Any
 import yaml
 
 from pretrain.run import CHANGEABLE
-from transfer import task
-from transfer.report.results import FinishedRun
+from transfer.report.results import FinishedRun, kind
 from transfer.report.table import Column, short_hash
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
@@ -56,7 +55,7 @@ def headline(run: FinishedRun) -> str:
     metrics = run.result.metrics
     texts = [
         f"{metric.title} {metric.factor * metrics[metric.key]:.2f}"
-        for metric in task.by_name(run.result.task).metrics
+        for metric in kind(run.result.task).metrics
         if metric.main and metric.key in metrics
     ]
     if metrics.get("best_epoch") is not None:

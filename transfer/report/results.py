@@ -7,7 +7,7 @@ locked or link to itself. Each such thing is one line, and the rest is read.
 import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -15,10 +15,13 @@ from pretrain.errors import UsageError, printable
 from pretrain.reading import Integer, Number, check, read_json
 from pretrain.run import BackboneFacts, Result, rename_backbone_keys
 from transfer import task
+from transfer.evaluation import suites
 from transfer.grid import GRID_FORMAT
 
 # folders of a run that hold no other run, and may hold much
-_NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
+_NOT_ENTERED = frozenset({"checkpoints", "parts", "pictures", ".git", "__pycache__"})
+# what an evaluation's configuration says of how everything in it was measured
+_OF_EVALUATION = ("data", "preprocess", "precision", "split", "class_order")
 
 
 class _Job(TypedDict):
@@ -40,7 +43,7 @@ Seed = int | None
 
 @dataclass(frozen=True)
 class FinishedRun:
-    """A run with a result."""
+    """A run with a result, or one suite of an evaluation, as if it were a run of its own."""
 
     result: Result
     folder: str = "."
@@ -98,7 +101,8 @@ def read_runs(folder: Path) -> RunSet:
         file = _join(parent, name)
         try:
             if name == "result.json":
-                runs.append(FinishedRun(_read_result(folder, file), parent, folder / parent))
+                for result in _read_results(folder, file, complaints):
+                    runs.append(FinishedRun(result, parent, folder / parent))
             else:
                 content = read_json(folder / file, file)
                 planned += _read_jobs(content, parent, complaints)
@@ -152,11 +156,52 @@ def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
                 complaints.append(f"{_join(here, entry.name)}: {error.strerror}")
 
 
-def _read_result(folder: Path, file: str) -> Result:
-    result = Result.read(folder / file, file)
-    for metric in task.by_name(result.task, f"{file}: ").metrics:
+def kind(name: str, where: str = "") -> task.Task | suites.Block:
+    """What results are called by `Result.task`: a task, pretraining, or a block of an evaluation.
+
+    Raises:
+        UsageError: there is none of that name; the message begins with `where`.
+    """
+    return suites.blocks().get(name) or task.by_name(name, where)
+
+
+def _read_results(folder: Path, file: str, complaints: list[str]) -> Iterator[Result]:
+    """The result of a run; of an evaluation one for each suite that can be read."""
+    whole = Result.read(folder / file, file)
+    if whole.task != suites.ACCURACY.name:
+        yield _checked(whole, file)
+    elif "top1" in whole.metrics:  # without --suite
+        config = _shared_options(whole) | {"name": whole.task}
+        yield _checked(replace(whole, config=config), file)
+    elif not whole.metrics:
+        raise UsageError(f"{file}: holds nothing that was measured")
+    else:
+        for name in whole.metrics:
+            try:
+                suites.by_name(name, f"{file}: ")
+                yield _checked(_of_suite(whole, name, f"{file}: {name}"), f"{file}: {name}")
+            except UsageError as error:
+                complaints.append(str(error))
+
+
+def _of_suite(whole: Result, name: str, where: str) -> Result:
+    """What an evaluation says of one suite."""
+    parts = {
+        part: check(getattr(whole, part).get(name), dict, f"{where}: {part}")
+        for part in ("metrics", "data", "config")
+    }
+    parts["config"] = _shared_options(whole) | parts["config"] | {"name": name}
+    return Result.parse(vars(whole) | parts | {"task": name}, where)
+
+
+def _shared_options(whole: Result) -> dict[str, Any]:
+    return {key: whole.config[key] for key in _OF_EVALUATION if key in whole.config}
+
+
+def _checked(result: Result, where: str) -> Result:
+    for metric in kind(result.task, f"{where}: ").metrics:
         if metric.key in result.metrics:
-            check(result.metrics[metric.key], Number, f"{file}: metrics.{metric.key}")
+            check(result.metrics[metric.key], Number, f"{where}: metrics.{metric.key}")
     return result
 
 

@@ -11,21 +11,24 @@ import hashlib
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import astuple, dataclass, fields, replace
+from dataclasses import astuple, dataclass, field, fields, replace
 from functools import cache, cached_property
 from itertools import combinations, permutations
+from pathlib import PurePath
 from statistics import fmean, stdev
 from typing import Any
 
-from pretrain.run import CHANGEABLE, Result
+from pretrain.run import CHANGEABLE, Result, plain
 from transfer import task
-from transfer.report.results import FinishedRun, RunSet, Seed, UnfinishedRun
+from transfer.evaluation import suites
+from transfer.report.results import FinishedRun, RunSet, Seed, UnfinishedRun, kind
 from transfer.statistics import Difference, paired_difference
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
 _NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "mixing", "name", "meteor"}
 _NOT_A_SETTING |= {*CHANGEABLE, "scratch", "workers"}  # the last two: names of before
 _NOT_A_SETTING |= {"rotation"}  # of the method, as mixing is
+_NOT_A_SETTING |= {"parts"}  # of a suite: what is measured
 _PLAIN = ("none", "baseline")
 RANDOM = "from scratch"
 """The method of a network with random weights, as results have it."""
@@ -47,7 +50,8 @@ class Setting:
     def title(self) -> str:
         """As a legend says it."""
         engine = f", engine {self.engine}" if self.engine else ""
-        return f"{self.task}: recipe {self.recipe}, data {self.data}{engine}"
+        recipe = self.recipe if self.task in suites.blocks() else f"recipe {self.recipe}"
+        return f"{self.task}: {recipe}, data {self.data}{engine}"
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """Everything that the pages show, in their order."""
+    """Everything that the pages show of the tasks, or of one suite, in their order."""
 
     rows: tuple[Row, ...]
     settings: tuple[Setting, ...]
@@ -128,6 +132,10 @@ class Table:
     cells: dict[tuple[Row, Column], Cell]
     runs: dict[Setting, tuple[FinishedRun, ...]]
     notes: tuple[str, ...] = ()
+    first: int = 1
+    """Number of the first setting."""
+    suites: dict[str, "Table"] = field(default_factory=dict)
+    """Of each block of evaluations that a run holds."""
     """One line for each seed that is in no cell, since several backbones have it."""
 
     def name(self, row: Row) -> str:
@@ -143,6 +151,17 @@ class Table:
         text = f"{row.recipe}, {row.epochs} epochs on {row.dataset}"
         alike = [one for one in same if replace(one, recipe_hash=row.recipe_hash) == row]
         return f"{text}, recipe hash {row.recipe_hash or 'unknown'}" if len(alike) > 1 else text
+
+    @property
+    def tables(self) -> tuple["Table", ...]:
+        """This one, if it holds anything or nothing else does, and those of the suites."""
+        own = (self,) if self.rows or not self.suites else ()
+        return (*own, *self.suites.values())
+
+    @property
+    def numbered(self) -> list[tuple[int, Setting]]:
+        """The settings with their numbers."""
+        return list(enumerate(self.settings, self.first))
 
     @cached_property
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
@@ -197,7 +216,19 @@ def difference(cell: Cell, other: Cell) -> Difference | None:
 
 
 def tabulate(run_set: RunSet) -> Table:
-    """Rows, columns and cells of what was read."""
+    """Rows, columns and cells of what was read: of the tasks, and of each suite."""
+    blocks = suites.blocks()
+    of_tasks = tuple(run for run in run_set.runs if run.result.task not in blocks)
+    table = _tabulate(RunSet(of_tasks, run_set.unfinished), 1)
+    parts, first = dict[str, Table](), 1 + len(table.settings)
+    for name in blocks:
+        if runs := tuple(run for run in run_set.runs if run.result.task == name):
+            parts[name] = _tabulate(RunSet(runs), first)
+            first += len(parts[name].settings)
+    return replace(table, suites=parts)
+
+
+def _tabulate(run_set: RunSet, first: int) -> Table:
     runs: dict[tuple[Row, Setting], list[FinishedRun]] = defaultdict(list)
     setting_of_folder: dict[str, Setting] = {}
     for run, setting in zip(run_set.runs, settings_of(run_set.runs), strict=True):
@@ -217,12 +248,13 @@ def tabulate(run_set: RunSet) -> Table:
             lost[row_of(job.backbone), setting].append(job)
 
     rows = sorted({row for row, _ in (*runs, *lost)}, key=_row_order)
+    order = ["pretrain", *task.names(), *suites.blocks()]
     every_setting = {setting for _, setting in (*runs, *lost)}
-    settings = sorted(every_setting, key=lambda one: (task.position(one.task), *astuple(one)))
+    settings = sorted(every_setting, key=lambda one: (order.index(one.task), *astuple(one)))
     runs_of = {one: tuple(run for row in rows for run in runs[row, one]) for one in settings}
     columns = [
         Column(number, setting, metric)
-        for number, setting in enumerate(settings, 1)
+        for number, setting in enumerate(settings, first)
         for metric in _metrics_of(setting.task, runs_of[setting])
     ]
     cells = {
@@ -237,7 +269,7 @@ def tabulate(run_set: RunSet) -> Table:
         for (row, setting), group in runs.items()
         for seed, ambiguous in _ambiguous(group).items()
     ]
-    return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes))
+    return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes), first)
 
 
 def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: task.Metric) -> Cell:
@@ -265,7 +297,7 @@ def _ambiguous(runs: Sequence[FinishedRun]) -> dict[Seed, list[FinishedRun]]:
 
 def _metrics_of(name: str, runs: Sequence[FinishedRun]) -> list[task.Metric]:
     """Those that a run holds, and those that every run of the task should."""
-    metrics = task.by_name(name).metrics
+    metrics = kind(name).metrics
     measured = {key for run in runs for key in run.result.metrics}
     return [one for one in metrics if one.always or one.key in measured] or list(metrics[:1])
 
@@ -310,7 +342,37 @@ def _setting_by_name(result: Result) -> Setting:
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
         rest.setdefault("score_every", 1.0)  # results of before have no such field
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
+    if block := suites.blocks().get(result.task):
+        rest, recipe = _options(block, rest)
     return Setting(result.task, recipe, data, engine, short_hash([rest, sizes]))
+
+
+def _options(block: suites.Block, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
+    """All options of a suite that make a setting, and in words those that are not the default.
+
+    Options that a result of before lacks are the default; folders count by their last name.
+    """
+    defaults: dict[str, Any] = {"preprocess": "pil", "precision": "32-true"}
+    defaults |= {"split": None, "class_order": None}
+    if isinstance(block, suites.Suite):
+        defaults |= plain(task.load(block.config)())
+        given = {key: _last_names(value, key in block.paths) for key, value in given.items()}
+    defaults = {key: value for key, value in defaults.items() if key not in _NOT_A_SETTING}
+    unusual = {key: value for key, value in given.items() if value != defaults.get(key)}
+    words = ", ".join(f"{key} {_in_words(value)}" for key, value in unusual.items())
+    return defaults | given, words or "default options"
+
+
+def _last_names(value: Any, is_path: bool) -> Any:
+    if isinstance(value, list):
+        return [_last_names(one, is_path) for one in value]
+    return PurePath(value).name if is_path and isinstance(value, str) else value
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, list):
+        return " ".join(map(_in_words, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def short_hash(value: Any) -> str:

@@ -57,7 +57,7 @@ def verdicts(table: Table) -> list[str]:
         }
         tested = {column: one for column, one in found.items() if one.p is not None}
         shown = [
-            f"{column.setting.task} {column.metric.title} {one.mean:+.1f} ± {one.half_width:.1f}"
+            f"{column.setting.task} {column.metric.title} {_interval(one, column.metric.decimals)}"
             for column, one in tested.items()
             if one.half_width is not None and abs(one.mean) > one.half_width
         ]
@@ -90,17 +90,17 @@ def p_text(one: Difference) -> str:
     return "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
 
 
-def mean_text(cell: Cell) -> str:
+def mean_text(cell: Cell, decimals: int = 1) -> str:
     """Mean, deviation where there is one, n where it is above one."""
     if cell.deviation is None:
-        return f"{cell.mean:.1f}" if cell.n else NOT_MEASURED
-    return f"{cell.mean:.1f} ± {cell.deviation:.1f} (n={cell.n})"
+        return f"{cell.mean:.{decimals}f}" if cell.n else NOT_MEASURED
+    return f"{cell.mean:.{decimals}f} ± {cell.deviation:.{decimals}f} (n={cell.n})"
 
 
-def cell_text(cell: Cell) -> str:
+def cell_text(cell: Cell, decimals: int = 1) -> str:
     """The mean, and what is missing."""
-    lost = lost_text(cell)
-    return f"{mean_text(cell)}; {lost}" if lost and cell.n else lost or mean_text(cell)
+    lost, mean = lost_text(cell), mean_text(cell, decimals)
+    return f"{mean}; {lost}" if lost and cell.n else lost or mean
 
 
 def lost_text(cell: Cell) -> str:
@@ -113,28 +113,37 @@ def lost_text(cell: Cell) -> str:
     )
 
 
-def difference_text(one: Difference | None) -> str:
+def _interval(one: Difference, decimals: int) -> str:
+    return f"{one.mean:+.{decimals}f} ± {one.half_width:.{decimals}f}"
+
+
+def difference_text(one: Difference | None, decimals: int = 1) -> str:
     """Mean, interval, n, test and the smallest difference that could be found."""
     if one is None:
         return NO_PAIR
     if one.half_width is None:
-        return f"{one.mean:+.1f}"
-    return (
-        f"{one.mean:+.1f} ± {one.half_width:.1f} (n={one.n}, {p_text(one)}, could find "
-        f"{one.detectable:.1f})"
-    )
+        return f"{one.mean:+.{decimals}f}"
+    found = f"{one.detectable:.{decimals}f}"
+    return f"{_interval(one, decimals)} (n={one.n}, {p_text(one)}, could find {found})"
 
 
 def short_table(
     table: Table,
-    cell: Callable[[Cell], str] = cell_text,
-    difference: Callable[[Difference | None], str] = difference_text,
+    cell: Callable[[Cell, int], str] = cell_text,
+    difference: Callable[[Difference | None, int], str] = difference_text,
 ) -> tuple[list[str], list[list[str]], list[list[str]]]:
     """Titles, [row, cell, ...] and [comparison, difference, ...] of the main metrics."""
     columns = [column for column in table.columns if column.metric.main]
-    rows = [[table.name(row), *(cell(table.cells[row, c]) for c in columns)] for row in table.rows]
+    rows = [
+        [table.name(row), *(cell(table.cells[row, c], c.metric.decimals) for c in columns)]
+        for row in table.rows
+    ]
+    found = table.differences
     pairs = [
-        [table.label(*pair), *(difference(table.differences.get((*pair, c))) for c in columns)]
+        [
+            table.label(*pair),
+            *(difference(found.get((*pair, c)), c.metric.decimals) for c in columns),
+        ]
         for pair in table.comparisons
     ]
     return [column.head for column in columns], rows, pairs
