@@ -4,7 +4,7 @@ python tools/evaluate.py --backbone RUN/backbone.pth --data DIR
 python tools/evaluate.py --backbone F --data imagenet --preprocess tensor --batch-size 256
 python tools/evaluate.py --backbone F --suite robustness --data DIR
 python tools/evaluate.py --backbone F --suite ood,calibration --data ood=DIR calibration=DIR
-                         --ood.foreign '[DIR, DIR]'
+                         --ood.foreign DIR DIR
 
 Suites: robustness (attacks, occlusion, samples in between, corruptions), ood (images of no known
 class), localisation (boxes from activation maps), imagenet-variants, calibration, omnibenchmark.

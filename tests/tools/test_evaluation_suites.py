@@ -15,8 +15,10 @@ from tests.forked import start
 from tests.tools.test_pretraining_tools import run
 from tests.tools.test_tools import fails
 from tools.evaluate import data_of
+from tools.support.command import Parser
 from transfer import task
 from transfer.evaluation import suites
+from transfer.evaluation.config import OodConfig
 
 
 @pytest.mark.parametrize(
@@ -56,6 +58,23 @@ def test_data_of_no_suite(given, wanted, said, tmp_path, monkeypatch):
     assert said in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        (["a"], ["a"]),
+        (["a,b", "c d"], ["a,b", "c d"]),
+        (["[a, b]"], ["a", "b"]),
+        (["a", "--ood.foreign", "b"], ["b"]),
+        ([], []),
+    ],
+)
+def test_folders_as_words(words, found):
+    parser = Parser()
+    parser.add_class_arguments(OodConfig, "ood", fail_untyped=True)
+    given = ["--ood.foreign", *words] if words else []
+    assert parser.parse(given).ood.foreign == found
+
+
 def test_every_suite_has_what_the_tool_and_the_report_read():
     assert len({suite.section for suite in suites.SUITES}) == len(suites.SUITES)
     for suite in suites.SUITES:
@@ -88,7 +107,7 @@ def arguments(backbone_file: Path, worlds: dict[str, Path], out: str) -> list[ob
     data = worlds["classification"]
     return ["--backbone", backbone_file, "--device", "cpu", "--workers", 0, "--batch-size", 8,
             "--class-order", "alphabetical", "--suite", "calibration,robustness",
-            "--robustness.parts", "[attacks,occlusion,between]",
+            "--robustness.parts", "attacks", "occlusion", "between",
             "--data", f"robustness={data}", f"calibration={data}", "--out", out]  # fmt: skip
 
 

@@ -4,6 +4,7 @@ No torch here or in the configurations: `--help` answers at once.
 """
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from io import TextIOWrapper
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin
 
@@ -168,7 +169,7 @@ class Parser(ArgumentParser):
             for flag, action in self._option_string_actions.items()
             if get_origin(getattr(action, "_typehint", None)) is dict
         }
-        for word in sys.argv[1:] if argv is None else argv:
+        for word in self._with_lists(sys.argv[1:] if argv is None else argv):
             if "\0" in word:
                 raise UsageError(f"{word!r} holds a NUL character, which no path or name has.")
             name = word[2:].partition("=")[0]
@@ -222,6 +223,20 @@ class Parser(ArgumentParser):
             if any("\0" in text for text in texts):
                 raise UsageError(f"{name} holds a NUL character, which no path or name has.")
         return options
+
+    def _with_lists(self, words: Sequence[str]) -> list[str]:
+        """`--name A B`, where the option is a list of texts, as jsonargparse wants it: [A, B]."""
+        joined = list[str]()
+        rest = list(words)
+        while rest:
+            joined.append(rest.pop(0))
+            hint = getattr(self._option_string_actions.get(joined[-1]), "_typehint", None)
+            if get_origin(hint) is list and get_args(hint) == (str,):
+                values = list(takewhile(lambda word: not word.startswith("--"), rest))
+                if values and not (len(values) == 1 and values[0].startswith("[")):
+                    joined.append(json.dumps(values))
+                    del rest[: len(values)]
+        return joined
 
     def _plainly(self, message: str) -> str:
         """What jsonargparse says, but of a wrong name with the right ones, the nearest first."""
