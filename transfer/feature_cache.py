@@ -103,19 +103,22 @@ class Features:
         """The features of images by their index, float32, in memory of their own."""
         return torch.from_numpy(self.rows[self.row_of[images]].astype(np.float32, copy=False))
 
-    def check_corrupt(self, max_corrupt: int, verbose: bool) -> None:
+    def check_corrupt(
+        self, max_corrupt: int, verbose: bool, option: str = "--dataset.max_corrupt"
+    ) -> None:
         """Raise UsageError where more than `max_corrupt` images cannot be read.
 
         Args:
-            max_corrupt: dataset.max_corrupt.
+            max_corrupt: how many may be left out.
             verbose: log which are left out.
+            option: how a user says how many.
         """
         count = len(self.corrupt)
         if count > max_corrupt:
             raise UsageError(
                 f"{count:,} of {len(self.row_of):,} images cannot be read. The first: "
                 f"{next(iter(self.corrupt.values()))} The features of the others are kept; "
-                f"--dataset.max_corrupt {count} goes on without these."
+                f"{option} {count} goes on without these."
             )
         for message in self.corrupt.values() if verbose else ():
             log(f"left out ({count} of at most {max_corrupt}): {message}")

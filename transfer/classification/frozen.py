@@ -77,7 +77,10 @@ class FrozenFeatures:
 
 
 def encode(
-    setup: ClassificationSetup, config: ClassificationConfig, fabric: Fabric
+    setup: ClassificationSetup,
+    config: ClassificationConfig,
+    fabric: Fabric,
+    max_corrupt_option: str = "--dataset.max_corrupt",
 ) -> FrozenFeatures:
     """Encode what is not in the cache.
 
@@ -88,7 +91,9 @@ def encode(
     cache = FeatureCache(Path(config.cache), setup.backbone, "pooled")
     with fabric.rank_zero_first():  # the others find everything there
         features = cache.features(data.paths, fabric, workers=config.loader.workers)
-    features.check_corrupt(config.dataset.max_corrupt, verbose=fabric.is_global_zero)
+    features.check_corrupt(
+        config.dataset.max_corrupt, verbose=fabric.is_global_zero, option=max_corrupt_option
+    )
     readable = features.row_of >= 0
     first = next(iter(features.corrupt.values()), "")
     if not readable[data.choose].any():

@@ -50,8 +50,15 @@ class ClassificationSetup:
         }
 
 
-def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSetup:
+def build(
+    backbone: Backbone, config: ClassificationConfig, data: ClassificationData | None = None
+) -> ClassificationSetup:
     """List the images and look at the backbone; every mistake a user can make shows here.
+
+    Args:
+        backbone: what is measured.
+        config: the recipe, with the folder of the images.
+        data: the images, where they are no class folders and are listed already.
 
     Raises:
         UsageError: what cannot be used, and why.
@@ -60,7 +67,7 @@ def build(backbone: Backbone, config: ClassificationConfig) -> ClassificationSet
         raise UsageError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
     check_optimizer(config.optimizer)
     options, ks = config.dataset, list(config.knn.ks)
-    data = open_image_folders(Path(config.data), options)
+    data = data or open_image_folders(Path(config.data), options)
     if "full" in config.modes and len(data.train) < config.batch_size:
         raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
