@@ -1,18 +1,30 @@
 """The options of the suites: --SUITE.FIELD on the command line of tools/evaluate.py."""
 
 from dataclasses import dataclass, field
+from typing import Literal
+
+RobustnessPart = Literal["attacks", "occlusion", "between", "corruptions"]
 
 
 @dataclass(frozen=True)
 class RobustnessConfig:
     """Attacks, occlusion, samples in between, corruptions."""
 
-    parts: list[str] = field(
+    parts: list[RobustnessPart] = field(
         default_factory=lambda: ["attacks", "occlusion", "between", "corruptions"]
     )
     """What is measured."""
     eps: float = 8 / 255
-    """FGSM and PGD: the largest change of a value, of pixels in [0, 1] and of normalised ones."""
+    """Attacks: the largest change of a value, of pixels in [0, 1] and of normalised ones."""
+    pgd_steps: int = 10
+    pgd_step_size: float = 2 / 255
+    """Of pixels in [0, 1]."""
+    sizes: int = 14
+    """Sizes of the hole from 0 to the whole image, but for 0: at 224 pixels every 16."""
+    fill: Literal["mean", "black"] = "mean"
+    """What is occluded: zeros of the normalised image, the mean colour, or of its pixels."""
+    seed: int = 0
+    """Of PGD's start, of the pairs in between, and of the corruptions' noise."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +32,12 @@ class OodConfig:
     """Detection of images of no known class."""
 
     foreign: list[str] = field(default_factory=list)
-    """Folders of foreign images, at any depth."""
+    """Folders of foreign images, at any depth, or CIFAR's pickles (test images): DIR, called as the
+    folder is, or NAME=DIR."""
+    noise: int | None = None
+    """Images of uniform and as many of Gaussian noise; None: as many as known ones; 0: no noise."""
+    seed: int = 0
+    """Of the noise."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +58,18 @@ class CalibrationConfig:
     """Confidence against accuracy."""
 
     bins: int = 15
-    """Of equal width."""
+    """Of equal width, and of equally many images."""
+    held_out: float = 0.2
+    """Share of the images that the temperature is fitted on, 5,000 at most, and nothing else."""
 
 
 @dataclass(frozen=True)
 class OmniConfig:
-    """Linear probes over a list of folders."""
+    """Linear probes on frozen features, one for each folder of a list."""
 
-    seed: int = 0
-    """Of what is drawn."""
+    penalties: tuple[float, ...] = (1e-5, 1e-4, 3e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """lam of the authors' code, on the norm of the weights; one is chosen for each realm."""
+    image_size: int | None = None
+    """Side of the network's input in pixels; null takes the size the backbone was trained at."""
+    cache: str = "runs/features"
+    """Folder of the features, shared by runs."""

@@ -1,0 +1,275 @@
+"""Robustness of a classifier: attacks, occlusion, samples in between, corruptions.
+
+Four parts, the CutMix paper's section 4.4 and ImageNet-C's corruptions:
+
+    attacks      FGSM and PGD by the classifier's own gradient
+    occlusion    zeros in a hole at the centre, or all but it; from no hole to the whole image
+    between      two images blended (Mixup), or one in a hole at the centre of the other (CutMix):
+                 how often the answer is the label of neither
+    corruptions  15, each of 5 severities
+
+Every image is decoded once for a part (for a corruption); all variants of a batch are made of it on
+the device, one after another in the same memory. Nothing but counts outlives a batch.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pretrain.backbone import Backbone
+from pretrain.data import Images
+from pretrain.errors import UsageError, check_ranges
+from pretrain.spec import BackboneSpec
+from pretrain.training import generator
+from transfer.evaluation.attacks import fgsm, input_gradient, pgd, uniform_start
+from transfer.evaluation.config import RobustnessConfig
+from transfer.evaluation.images import LabelledImages, Labels, open_labelled
+from transfer.evaluation.session import Session, normalise, to_unit
+
+BLENDS = tuple(step / 10 for step in range(11))
+"""Mixup's weights of the first image."""
+Hole: TypeAlias = tuple[slice, slice]
+"""Rows and columns."""
+
+
+def open_data(
+    backbone: Backbone, root: Path, options: RobustnessConfig, labels: Labels
+) -> LabelledImages:
+    """The labelled images.
+
+    Raises:
+        UsageError: see open_labelled; an option outside its range; one class and nothing between.
+    """
+    check_ranges(
+        "--robustness.", options, eps="(0, 1]", pgd_steps="[1, 1000]", pgd_step_size="(0, 1]",
+        sizes="[1, 1000]", seed=">= 0",
+    )  # fmt: skip
+    if not options.parts:
+        raise UsageError("--robustness.parts is empty; leave it off to measure all parts.")
+    data = open_labelled(backbone, root, labels)
+    if "between" in options.parts and len(np.unique(data.images.labels)) < 2:
+        raise UsageError(
+            f"{root} has images of one class, and the part between needs two. Leave it out: "
+            "--robustness.parts '[attacks, occlusion, corruptions]'."
+        )
+    return data
+
+
+def evaluate(
+    backbone: Backbone, data: LabelledImages, options: RobustnessConfig, session: Session
+) -> dict[str, Any]:
+    """Measure the parts that are asked for; `_Measurement` says the values of each."""
+    network = session.network(backbone)
+    measurement = _Measurement(network, backbone.spec, data.images, options, session)
+    metrics = dict[str, Any]()
+    for part in ("attacks", "occlusion", "between"):
+        if part in options.parts:
+            metrics |= session.part(part, getattr(measurement, part))
+    return metrics
+
+
+def centre_holes(height: int, width: int, sizes: int) -> list[Hole]:
+    """Holes about the centre with sides 0, 1/sizes, ... 1 of the image's, rounded to pixels."""
+    holes = []
+    for number in range(sizes + 1):
+        sides = [round(whole * number / sizes) for whole in (height, width)]
+        starts = [(whole - side) // 2 for whole, side in zip((height, width), sides, strict=True)]
+        rows, columns = (slice(a, a + b) for a, b in zip(starts, sides, strict=True))
+        holes.append((rows, columns))
+    return holes
+
+
+def pasted(background: Tensor, image: Tensor, holes: Sequence[Hole]) -> Iterator[Tensor]:
+    """`background` with `image` in each of the holes, which grow: one tensor, changed in place."""
+    view = background.clone(memory_format=torch.channels_last)
+    for rows, columns in holes:
+        view[..., rows, columns] = image[..., rows, columns]
+        yield view
+
+
+def consecutive(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
+    """Batches in which each row has its neighbour, the last row of all the first.
+
+    A batch begins with the last row of the one before; after all comes the last row with the first.
+    So n rows make n pairs (row, next row), whatever the size of the batches.
+    """
+    first: list[Tensor] = []
+    last: list[Tensor] = []
+    for batch in batches:
+        if first:
+            yield tuple(map(torch.cat, zip(last, batch, strict=True)))
+        else:
+            first = [rows[:1].clone() for rows in batch]
+            yield batch
+        last = [rows[-1:].clone() for rows in batch]
+    if first:
+        yield tuple(map(torch.cat, zip(last, first, strict=True)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Measurement:
+    """The parts; each reads all images."""
+
+    network: nn.Module
+    spec: BackboneSpec
+    images: Images
+    options: RobustnessConfig
+    session: Session
+
+    def attacks(self) -> dict[str, Any]:
+        """Top-1 as it is and under attack; of the images that were right, the percent led astray.
+
+        FGSM changes pixels in [0, 1] by eps, clamped to that range; or normalised values by eps,
+        once without a clamp (the likely reading of the paper, which states neither) and once with.
+        All three share one gradient. PGD changes pixels.
+
+        In float32 whatever the precision of the run: gradients of half precision lose signs.
+        """
+        names = ("clean", "fgsm_pixels", "fgsm_normalised", "fgsm_normalised_clamped", "pgd")
+        options, eps = self.options, self.options.eps
+        std = torch.tensor(self.spec.std, device=self.session.device)[:, None, None]
+
+        def classify(pixels: Tensor) -> Tensor:
+            logits: Tensor = self.network(normalise(pixels, self.spec))
+            return logits
+
+        totals, count = torch.zeros(2, len(names), device=self.session.device).long(), 0
+        for batch, labels, numbers in self._batches("attacks"):
+            pixels = to_unit(batch)
+            start = uniform_start(options.seed, numbers.tolist(), pixels, eps)
+            logits, gradient = input_gradient(classify, pixels, labels)
+            attacks = (
+                partial(fgsm, pixels, gradient, eps),
+                partial(fgsm, pixels, gradient, eps * std, clamp=False),
+                partial(fgsm, pixels, gradient, eps * std),
+                partial(pgd, classify, pixels, labels, start, eps=eps,
+                        step_size=options.pgd_step_size, steps=options.pgd_steps),
+            )  # fmt: skip
+            hits = [logits.argmax(1) == labels]
+            for attack in attacks:
+                attacked = attack()
+                with torch.inference_mode():
+                    hits.append(classify(attacked).argmax(1) == labels)
+            right = torch.stack(hits)
+            totals += torch.stack([right.sum(1), (right[0] & ~right).sum(1)])
+            count += len(labels)
+        top1, astray = _percent(totals[0], count), _percent(totals[1], max(1, int(totals[0, 0])))
+        values = {f"{name}_top1": value for name, value in zip(names, top1, strict=True)}
+        rates = zip(names[1:], astray[1:], strict=True)
+        return values | {f"{name}_success": value for name, value in rates}
+
+    def occlusion(self) -> dict[str, Any]:
+        """Top-1 by the side of a hole, zeros inside or outside it, and the mean of each curve.
+
+        A hole as large as the image leaves nothing of it, or all.
+        """
+        holes = self._holes
+        zero = torch.zeros(3, 1, 1, device=self.session.device)
+        if self.options.fill == "black":
+            zero = normalise(zero, self.spec)
+
+        def views(batch: Tensor, _: Tensor) -> Iterator[Tensor]:
+            image = normalise(to_unit(batch), self.spec)
+            blank = zero.expand_as(image)
+            yield from pasted(image, blank, holes)
+            yield from pasted(blank, image, holes[1:-1])
+
+        top1 = self._top1("occlusion", views)
+        centre, rest = top1[: len(holes)], top1[len(holes) :]
+        boundary = [centre[-1], *rest, centre[0]]
+        return {
+            "occlusion_centre": mean(centre),
+            "occlusion_boundary": mean(boundary),
+            "occlusion_sides": _heights(holes),
+            "occlusion_centre_top1": centre,
+            "occlusion_boundary_top1": boundary,
+        }
+
+    def between(self) -> dict[str, Any]:
+        """Percent of pairs for which the answer is the label of neither image; the curves' means.
+
+        By Mixup's weight of the first image, and by the side of CutMix's hole at the centre of the
+        first, which shows the second. A pair is an image and the next one in a permutation by the
+        seed; between two images of one class there is nothing, and such pairs are left out.
+        """
+        holes, blends = self._holes, BLENDS[1:-1]
+
+        def views(first: Tensor, second: Tensor) -> Iterator[Tensor]:
+            yield from (torch.lerp(second, first, weight) for weight in blends)
+            yield from pasted(first, second, holes[1:-1])
+
+        totals = torch.zeros(3 + len(blends) + len(holes[1:-1]), device=self.session.device).long()
+        for batch, labels, answers in consecutive(self._answered()):
+            if len(batch) == 1:  # the first batch of all
+                continue
+            with torch.inference_mode(), self.session.fabric.autocast():
+                image = normalise(to_unit(batch), self.spec)
+                mixed = [self.network(view).argmax(1) for view in views(image[:-1], image[1:])]
+                given = torch.stack([answers[:-1], answers[1:], *mixed])
+                is_pair = labels[:-1] != labels[1:]
+                missed = (given != labels[:-1]) & (given != labels[1:]) & is_pair
+                totals += torch.cat([missed.sum(1), is_pair.sum()[None]])
+        pairs = int(totals[-1])
+        first, second, *rest = _percent(totals[:-1], pairs)
+        mixup = [second, *rest[: len(blends)], first]
+        cutmix = [first, *rest[len(blends) :], second]
+        return {
+            "between_mixup": mean(mixup),
+            "between_cutmix": mean(cutmix),
+            "between_pairs": pairs,
+            "between_mixup_weights": BLENDS,
+            "between_mixup_neither": mixup,
+            "between_cutmix_sides": _heights(holes),
+            "between_cutmix_neither": cutmix,
+        }
+
+    @property
+    def _holes(self) -> list[Hole]:
+        _, height, width = self.spec.input_size
+        return centre_holes(height, width, self.options.sizes)
+
+    def _batches(
+        self, title: str, order: np.ndarray | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """uint8 images and their labels on the device, and their numbers on the CPU."""
+        labels = torch.from_numpy(self.images.labels)
+        for batch, numbers in self.session.batches(self.images, self.spec, title, order):
+            yield batch, self.session.fabric.to_device(labels[numbers]), numbers
+
+    def _answered(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Images in the order of the pairs, labels, and what the network answers."""
+        draw = generator(self.options.seed, "order")
+        order = torch.randperm(len(self.images), generator=draw).numpy()
+        for batch, labels, _ in self._batches("between", order):
+            with torch.inference_mode(), self.session.fabric.autocast():
+                answers = self.network(normalise(to_unit(batch), self.spec)).argmax(1)
+            yield batch, labels, answers
+
+    def _top1(self, title: str, views: Callable[[Tensor, Tensor], Iterator[Tensor]]) -> list[float]:
+        """Top-1 on each view that (uint8 images, their numbers) give: normalised images."""
+        totals, count = torch.zeros(1, device=self.session.device).long(), 0
+        for batch, labels, numbers in self._batches(title):
+            with torch.inference_mode(), self.session.fabric.autocast():
+                hits = [
+                    (self.network(view).argmax(1) == labels).sum() for view in views(batch, numbers)
+                ]
+                totals = totals + torch.stack(hits)
+            count += len(labels)
+        return _percent(totals, count)
+
+
+def _heights(holes: Sequence[Hole]) -> list[int]:
+    return [rows.stop - rows.start for rows, _ in holes]
+
+
+def _percent(counts: Tensor, whole: int) -> list[float]:
+    if not whole:
+        raise UsageError("none of the images can be read, or no two of different classes.")
+    return [100 * count / whole for count in counts.tolist()]
