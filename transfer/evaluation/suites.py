@@ -79,6 +79,20 @@ SUITES: tuple[Suite, ...] = (
             Metric("auroc_without_noise", "AUROC, no noise sets"),
             Metric("detection_accuracy_without_noise", "detection accuracy, no noise sets"),
         ),
+            Metric("max_logit_auroc_without_noise", "AUROC of max logit, no noise", main=False),
+            Metric("energy_auroc_without_noise", "AUROC of energy, no noise", main=False),
+        ),
+        pictures=(
+            Picture(
+                "ood.png",
+                section="ood",
+                title="Known and foreign images",
+                lead="How sure the classifier is of known images and of foreign ones, and what "
+                "share of each a threshold takes for known.",
+                alt="Histograms of the largest softmax, and ROC curves, of each foreign set: "
+                "{recipe}, {method}, seed {seed}",
+                width=760,
+            ),
     ),
     Suite(
         name="localisation",
@@ -126,6 +140,24 @@ SUITES: tuple[Suite, ...] = (
 )
 
 ACCURACY = Block(
+            Metric("adaptive_ece", "adaptive ECE %", main=False),
+            Metric("mce", "MCE %", main=False),
+            Metric("classwise_ece", "classwise ECE %", main=False),
+            Metric("nll", "NLL, nats", main=False),
+            Metric("nll_scaled", "NLL, temperature", main=False),
+            Metric("brier", "Brier score", main=False),
+        ),
+        pictures=(
+            Picture(
+                "reliability.png",
+                section="reliability",
+                title="Reliability",
+                lead="How often the classifier is right where it is so sure, before and after its "
+                "temperature; below, how many images that is.",
+                alt="Accuracy over confidence, with gaps and counts: {recipe}, {method}, "
+                "seed {seed}",
+                width=700,
+            ),
     name="evaluate",
     title="Accuracy of the backbone's own classifier",
     metrics=(
