@@ -12,9 +12,13 @@ import pytest
 from PIL import Image
 
 from tests.transfer.test_report import result
+from tests.transfer.test_report_suites import evaluation
 from tools.report import main
 
 NASTY = '<script>window.broken = 1</script><img src=x onerror="window.broken = 2">"\'&'
+GALLERIES = {"Learning curves", "Confusion", "Precision and recall", "Captions side by side",
+             "What pretraining saw"}  # fmt: skip
+ALWAYS = ["Missing and left out", "Appendix"]
 SCORES = {
     "Bleu_1": 0.6, "Bleu_2": 0.5, "Bleu_3": 0.4, "Bleu_4": 0.3, "ROUGE_L": 0.5, "CIDEr": 0.8,
     "val_CIDEr_last": 0.7, "val_CIDEr_best": 0.75, "best_epoch": 2,
@@ -297,6 +301,45 @@ def test_nothing_is_wider_than_a_phone(tab):
     assert tab.evaluate("document.querySelector('.scroll').scrollWidth") > 390
     tab.set_viewport_size({"width": 1400, "height": 900})
     assert tab.complaints == []
+
+
+def test_the_blocks_of_suites(browser, tmp_path):
+    """In a browser of its own theme: sorted, filtered, readable, no wider than a phone."""
+    for method, gain in (("none", 0), ("cutmix", 5)):
+        for seed in range(3):
+            run = evaluation(method, seed, gain)
+            run.metrics["calibration"]["ece"] += seed + gain
+            write_run(tmp_path / "runs" / f"{method}-{seed}", run)
+            write_run(
+                tmp_path / "runs" / f"pre{method}-{seed}", result("pretrain", method, seed, 9)
+            )
+    main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
+    tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
+    complaints: list[str] = []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.goto((tmp_path / "out" / "report.html").as_uri())
+    tab.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+    assert tab.evaluate("document.documentElement.scrollWidth") == 390
+    assert tab.evaluate(CONTRAST) == []
+    assert tab.locator("nav a", has_text="Robustness").inner_text() == "Robustness"
+    assert tab.locator("#suite-robustness svg.chart").count() == 3
+    ece = tab.locator("#table-calibration thead tr:nth-child(2) th").first
+    ece.locator("button").click()  # of which less is better
+    assert ece.get_attribute("aria-sort") == "ascending"
+    assert heads(tab, "table-calibration") == ["net, none", "net, cutmix"]
+    tab.locator("#task").select_option("robustness")
+    seen = tab.locator("main > section:visible h2").all_inner_texts()
+    assert [one.split(":")[0] for one in seen if one not in GALLERIES] == ["Robustness", *ALWAYS]
+    assert tab.locator("#table-runs tbody tr:visible").count() == 6
+    assert tab.locator("#shown").inner_text() == "2 of 2 backbones, 6 of 12 runs"
+    tab.locator("#table-robustness a.value").first.click()
+    tab.wait_for_function("location.hash.startsWith('#run-')")
+    assert "robustness" in tab.locator("#table-runs tr:target").inner_text()
+    names = tab.evaluate("[...document.querySelectorAll('[id]')].map((one) => one.id)")
+    assert len(names) == len(set(names))
+    assert complaints == []
+    tab.close()
 
 
 def test_the_page_as_text(page_file):

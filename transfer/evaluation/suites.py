@@ -38,7 +38,7 @@ class Suite(Block):
     data: str
     """What its DIR holds, for --help."""
     paths: tuple[str, ...] = ()
-    """Options that name files or folders: their last names make a setting of the report."""
+    """Options that name files or folders: they make a setting of the report by name."""
 
     @property
     def section(self) -> str:
@@ -71,6 +71,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.ood",
         config="transfer.evaluation.config:OodConfig",
         data="labelled images that the classifier knows; foreign sets by --ood.foreign",
+        paths=("foreign",),
         metrics=(
             Metric("tnr", "TNR at TPR 95"),
             Metric("auroc", "AUROC"),
@@ -78,7 +79,6 @@ SUITES: tuple[Suite, ...] = (
             Metric("tnr_without_noise", "TNR, no noise sets"),
             Metric("auroc_without_noise", "AUROC, no noise sets"),
             Metric("detection_accuracy_without_noise", "detection accuracy, no noise sets"),
-        ),
             Metric("max_logit_auroc_without_noise", "AUROC of max logit, no noise", main=False),
             Metric("energy_auroc_without_noise", "AUROC of energy, no noise", main=False),
         ),
@@ -93,6 +93,7 @@ SUITES: tuple[Suite, ...] = (
                 "{recipe}, {method}, seed {seed}",
                 width=760,
             ),
+        ),
     ),
     Suite(
         name="localisation",
@@ -114,8 +115,20 @@ SUITES: tuple[Suite, ...] = (
         title="Variants of ImageNet",
         module="transfer.evaluation.imagenet_variants",
         config="transfer.evaluation.config:VariantsConfig",
-        data="a folder of the sets: imagenet-a, -o, -r, imagenetv2-..., sketch, val",
-        metrics=(Metric("imagenet_a_top1", "ImageNet-A %"),),
+        data="a folder each: imagenet-a, -o, -r, imagenetv2-*, sketch, val; or any of synsets",
+        metrics=(
+            Metric("imagenet_a_top1", "ImageNet-A %"),
+            Metric("imagenet_o_aupr", "ImageNet-O, AUPR %"),
+            Metric("imagenet_r_top1", "ImageNet-R %"),
+            Metric("imagenet_v2_matched_frequency_top1", "ImageNet-V2 %"),
+            Metric("imagenet_v2_threshold07_top1", "V2, threshold 0.7 %", main=False),
+            Metric("imagenet_v2_top_images_top1", "V2, top images %", main=False),
+            Metric("imagenet_v2_top1", "V2, one of three %", main=False),
+            Metric("sketch_top1", "ImageNet-Sketch %"),
+            Metric("real_top1", "ReaL %"),
+            Metric("val_top1", "ImageNet val %"),
+            Metric("others_top1", "other folders, mean %"),
+        ),
     ),
     Suite(
         name="calibration",
@@ -124,28 +137,15 @@ SUITES: tuple[Suite, ...] = (
         config="transfer.evaluation.config:CalibrationConfig",
         data="labelled images, as --data without --suite",
         metrics=(
-            Metric("ece", "ECE %"),
-            Metric("ece_scaled", "ECE %, temperature"),
-            Metric("temperature", "temperature"),
-        ),
-    ),
-    Suite(
-        name="omnibenchmark",
-        title="OmniBenchmark: linear probes over realms",
-        module="transfer.evaluation.omnibenchmark",
-        config="transfer.evaluation.config:OmniConfig",
-        data="a folder of realms, each with train, val and test of class folders",
-        metrics=(Metric("mean_top1", "mean of realms %"),),
-    ),
-)
-
-ACCURACY = Block(
-            Metric("adaptive_ece", "adaptive ECE %", main=False),
-            Metric("mce", "MCE %", main=False),
-            Metric("classwise_ece", "classwise ECE %", main=False),
-            Metric("nll", "NLL, nats", main=False),
-            Metric("nll_scaled", "NLL, temperature", main=False),
-            Metric("brier", "Brier score", main=False),
+            Metric("ece", "ECE %", decimals=2, less=True),
+            Metric("ece_scaled", "ECE %, with temperature", decimals=2, less=True),
+            Metric("temperature", "temperature", decimals=2, main=False),
+            Metric("adaptive_ece", "adaptive ECE %", decimals=2, less=True, main=False),
+            Metric("mce", "MCE %", decimals=2, less=True, main=False),
+            Metric("classwise_ece", "classwise ECE %", decimals=2, less=True, main=False),
+            Metric("nll", "NLL, nats", decimals=3, less=True, main=False),
+            Metric("nll_scaled", "NLL, with temperature", decimals=3, less=True, main=False),
+            Metric("brier", "Brier score", decimals=3, less=True, main=False),
         ),
         pictures=(
             Picture(
@@ -154,12 +154,27 @@ ACCURACY = Block(
                 title="Reliability",
                 lead="How often the classifier is right where it is so sure, before and after its "
                 "temperature; below, how many images that is.",
-                alt="Accuracy over confidence, with gaps and counts: {recipe}, {method}, "
-                "seed {seed}",
+                alt="Accuracy over confidence, with gaps and counts: {method}",
                 width=700,
             ),
+        ),
+    ),
+    Suite(
+        name="omnibenchmark",
+        title="OmniBenchmark: linear probes over realms",
+        module="transfer.evaluation.omnibenchmark",
+        config="transfer.evaluation.config:OmniConfig",
+        data="a folder of realms, each with train, val and test of class folders",
+        metrics=(
+            Metric("mean_top1", "mean of realms %"),
+            Metric("mean_per_class", "mean of realms and classes %", main=False),
+        ),
+    ),
+)
+
+ACCURACY = Block(
     name="evaluate",
-    title="Accuracy of the backbone's own classifier",
+    title="Accuracy: the backbone's own classifier",
     metrics=(
         Metric("top1", "top-1 %", decimals=2),
         Metric("top5", "top-5 %", decimals=2),

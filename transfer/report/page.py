@@ -8,10 +8,11 @@ import base64
 import hashlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from pretrain.errors import printable
 from transfer import task
@@ -60,14 +61,7 @@ def to_html(
     }
     blocks = list(_blocks(table, leave_out))
     learning_curves = list(curves(table, leave_out))
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    page = environment.get_template("page.html").render(
+    page = _template().render(
         title=title,
         style=style,
         script=script,
@@ -107,6 +101,18 @@ def to_html(
         words=words,
     )
     return "\n".join(map(printable, page.split("\n")))
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(_HERE),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template("page.html")
 
 
 def _paper_columns(table: Table) -> list[tuple[tuple[str, str], Column | None]]:

@@ -117,9 +117,12 @@ def compare_examples(
 
 
 def _smallest_seeds(runs: Sequence[FinishedRun], file: str) -> dict[Row, FinishedRun]:
-    """Of each row the run of the smallest seed that has left a file."""
+    """Of each row the run of the smallest seed that has left a file.
+
+    Evaluations, which have none, go by the seed of the pretraining.
+    """
     chosen: dict[Row, FinishedRun] = {}
-    for run in sorted(runs, key=lambda run: run.result.seed):
+    for run in sorted(runs, key=lambda run: (run.result.seed, run.seed is None, run.seed or 0)):
         if run.path is not None and os.path.lexists(run.path / file):
             chosen.setdefault(row_of(run.result.backbone), run)
     return chosen

@@ -30,7 +30,7 @@ class Published:
     @property
     def caption(self) -> str:
         """Above the table."""
-        return f"Published values ({self.source}). {self.note}"
+        return f"Published, at full scale ({self.source}). {self.note}"
 
     def text(self, method: str, number: int) -> str:
         """With the source's decimals."""

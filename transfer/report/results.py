@@ -162,7 +162,10 @@ def kind(name: str, where: str = "") -> task.Task | suites.Block:
     Raises:
         UsageError: there is none of that name; the message begins with `where`.
     """
-    return suites.blocks().get(name) or task.by_name(name, where)
+    known = {one.name: one for one in (task.PRETRAIN, *task.TASKS)} | suites.blocks()
+    if name not in known:
+        raise UsageError(f"{where}there is no task {name!r}; there are {', '.join(known)}.")
+    return known[name]
 
 
 def _read_results(folder: Path, file: str, complaints: list[str]) -> Iterator[Result]:

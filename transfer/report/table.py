@@ -350,23 +350,27 @@ def _setting_by_name(result: Result) -> Setting:
 def _options(block: suites.Block, given: dict[str, Any]) -> tuple[dict[str, Any], str]:
     """All options of a suite that make a setting, and in words those that are not the default.
 
-    Options that a result of before lacks are the default; folders count by their last name.
+    Options that a result of before lacks are the default; folders count by their names.
     """
     defaults: dict[str, Any] = {"preprocess": "pil", "precision": "32-true"}
     defaults |= {"split": None, "class_order": None}
     if isinstance(block, suites.Suite):
         defaults |= plain(task.load(block.config)())
-        given = {key: _last_names(value, key in block.paths) for key, value in given.items()}
+        given |= {key: _names(given[key]) for key in block.paths if key in given}
     defaults = {key: value for key, value in defaults.items() if key not in _NOT_A_SETTING}
     unusual = {key: value for key, value in given.items() if value != defaults.get(key)}
     words = ", ".join(f"{key} {_in_words(value)}" for key, value in unusual.items())
     return defaults | given, words or "default options"
 
 
-def _last_names(value: Any, is_path: bool) -> Any:
+def _names(value: Any) -> Any:
+    """Of a folder its last name, or what stands before the equals sign of NAME=DIR."""
     if isinstance(value, list):
-        return [_last_names(one, is_path) for one in value]
-    return PurePath(value).name if is_path and isinstance(value, str) else value
+        return [_names(one) for one in value]
+    if not isinstance(value, str):
+        return value
+    name, equals, _ = value.partition("=")
+    return name if equals and "/" not in name else PurePath(value).name
 
 
 def _in_words(value: Any) -> str:
