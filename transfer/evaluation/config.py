@@ -24,7 +24,10 @@ class RobustnessConfig:
     fill: Literal["mean", "black"] = "mean"
     """What is occluded: zeros of the normalised image, the mean colour, or of its pixels."""
     seed: int = 0
-    """Of PGD's start, of the pairs in between, and of the corruptions' noise."""
+    """Of PGD's start, of the pairs in between, and of the corruptions."""
+    frost: str | None = None
+    """A folder with ImageNet-C's photographs of frost; without it those of imagecorruptions, where
+    that is installed; else this corruption is left out."""
 
 
 @dataclass(frozen=True)

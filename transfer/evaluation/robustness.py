@@ -6,14 +6,14 @@ Four parts, the CutMix paper's section 4.4 and ImageNet-C's corruptions:
     occlusion    zeros in a hole at the centre, or all but it; from no hole to the whole image
     between      two images blended (Mixup), or one in a hole at the centre of the other (CutMix):
                  how often the answer is the label of neither
-    corruptions  15, each of 5 severities
+    corruptions  15, each of 5 severities (transfer/evaluation/corruptions)
 
 Every image is decoded once for a part (for a corruption); all variants of a batch are made of it on
 the device, one after another in the same memory. Nothing but counts outlives a batch.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
@@ -21,20 +21,35 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from timm.data.imagenet_info import ImageNetInfo
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.data import Images
+from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError, check_ranges
 from pretrain.spec import BackboneSpec
 from pretrain.training import generator
 from transfer.evaluation.attacks import fgsm, input_gradient, pgd, uniform_start
 from transfer.evaluation.config import RobustnessConfig
+from transfer.evaluation.corruptions import (
+    NAMES,
+    SEVERITIES,
+    corrupt,
+    find_frost,
+    read_frost,
+)  # fmt: skip
 from transfer.evaluation.images import LabelledImages, Labels, open_labelled
 from transfer.evaluation.session import Session, normalise, to_unit
 
 BLENDS = tuple(step / 10 for step in range(11))
 """Mixup's weights of the first image."""
+ALEXNET_ERRORS = (
+    88.6428, 89.4468, 92.2640, 81.9880, 82.6268, 78.5948, 79.8360, 86.6816, 82.6572, 81.9324,
+    56.4592, 85.3204, 64.6056, 71.7840, 60.6500,
+)  # fmt: skip
+"""Percent, of each corruption in the order of `NAMES`, mean over its severities: what mCE divides
+by (github.com/google-research/augmix, imagenet.py, from github.com/hendrycks/robustness)."""
 Hole: TypeAlias = tuple[slice, slice]
 """Rows and columns."""
 
@@ -59,7 +74,16 @@ def open_data(
             f"{root} has images of one class, and the part between needs two. Leave it out: "
             "--robustness.parts '[attacks, occlusion, corruptions]'."
         )
-    return data
+    if "corruptions" not in options.parts:
+        return data
+    images, frost = data.images, find_frost(options.frost)
+    if not frost:
+        note = "frost is left out of the corruptions: its photographs are not installed, and "
+        note += "--robustness.frost names no folder with them."
+        images = replace(images, notes=(*images.notes, note))
+    roots = (root, *{path.parent for path in frost})
+    files = DataFiles(roots, images.paths, (*images.annotations, *frost))
+    return replace(data, images=images, files=files)
 
 
 def evaluate(
@@ -72,6 +96,8 @@ def evaluate(
     for part in ("attacks", "occlusion", "between"):
         if part in options.parts:
             metrics |= session.part(part, getattr(measurement, part))
+    if "corruptions" in options.parts:
+        metrics |= _summary(measurement.corruptions(), _is_imagenet(backbone, data.images))
     return metrics
 
 
@@ -209,9 +235,9 @@ class _Measurement:
         for batch, labels, answers in consecutive(self._answered()):
             if len(batch) == 1:  # the first batch of all
                 continue
-            with torch.inference_mode(), self.session.fabric.autocast():
+            with torch.inference_mode():
                 image = normalise(to_unit(batch), self.spec)
-                mixed = [self.network(view).argmax(1) for view in views(image[:-1], image[1:])]
+                mixed = map(self._answer, views(image[:-1], image[1:]))
                 given = torch.stack([answers[:-1], answers[1:], *mixed])
                 is_pair = labels[:-1] != labels[1:]
                 missed = (given != labels[:-1]) & (given != labels[1:]) & is_pair
@@ -229,6 +255,25 @@ class _Measurement:
             "between_cutmix_sides": _heights(holes),
             "between_cutmix_neither": cutmix,
         }
+
+    def corruptions(self) -> dict[str, list[float]]:
+        """Top-1 of each corruption by severity; each a part of its own. Frost where it can be."""
+        options, (_, height, width) = self.options, self.spec.input_size
+        frost = read_frost(find_frost(options.frost), height, width)
+
+        def views(name: str, batch: Tensor, numbers: Tensor) -> Iterator[Tensor]:
+            for severity in SEVERITIES:
+                made = corrupt(name, severity, batch, options.seed, numbers.tolist(), frost)
+                yield normalise(to_unit(made), self.spec)
+
+        def measure(name: str) -> dict[str, list[float]]:
+            return {name: self._top1(name, partial(views, name))}
+
+        top1 = dict[str, list[float]]()
+        for name in NAMES:
+            if name != "frost" or frost:
+                top1 |= self.session.part(f"corruption_{name}", partial(measure, name))
+        return top1
 
     @property
     def _holes(self) -> list[Hole]:
@@ -248,21 +293,48 @@ class _Measurement:
         draw = generator(self.options.seed, "order")
         order = torch.randperm(len(self.images), generator=draw).numpy()
         for batch, labels, _ in self._batches("between", order):
-            with torch.inference_mode(), self.session.fabric.autocast():
-                answers = self.network(normalise(to_unit(batch), self.spec)).argmax(1)
+            with torch.inference_mode():
+                answers = self._answer(normalise(to_unit(batch), self.spec))
             yield batch, labels, answers
+
+    def _answer(self, image: Tensor) -> Tensor:
+        """The network's answers (B,) on normalised images, which are made in float32."""
+        with self.session.fabric.autocast():
+            answers: Tensor = self.network(image).argmax(1)
+        return answers
 
     def _top1(self, title: str, views: Callable[[Tensor, Tensor], Iterator[Tensor]]) -> list[float]:
         """Top-1 on each view that (uint8 images, their numbers) give: normalised images."""
         totals, count = torch.zeros(1, device=self.session.device).long(), 0
         for batch, labels, numbers in self._batches(title):
-            with torch.inference_mode(), self.session.fabric.autocast():
-                hits = [
-                    (self.network(view).argmax(1) == labels).sum() for view in views(batch, numbers)
-                ]
-                totals = totals + torch.stack(hits)
+            with torch.inference_mode():
+                answers = map(self._answer, views(batch, numbers))
+                totals = totals + torch.stack([(answer == labels).sum() for answer in answers])
             count += len(labels)
         return _percent(totals, count)
+
+
+def _is_imagenet(backbone: Backbone, images: Images) -> bool:
+    """Whether these are images of all of ImageNet's classes, and the outputs too."""
+    outputs = list(backbone.output_names) == ImageNetInfo().label_names()
+    return outputs and len(np.unique(images.labels)) == len(backbone.output_names)
+
+
+def _summary(top1: dict[str, list[float]], is_imagenet: bool) -> dict[str, Any]:
+    """Means over corruptions and severities.
+
+    mCE, the mean of the errors in percent of AlexNet's on the same corruption, is given where those
+    are defined: of all 15, on images of all of ImageNet's classes.
+    """
+    errors = {name: 100 - mean(values) for name, values in top1.items()}
+    without = 100 - mean(error for name, error in errors.items() if name != "frost")
+    values: dict[str, Any] = {"corruptions": top1, "corruptions_without_frost_top1": without}
+    if len(errors) == len(NAMES):
+        values["corruptions_top1"] = 100 - mean(errors.values())
+        if is_imagenet:
+            alexnet = dict(zip(NAMES, ALEXNET_ERRORS, strict=True))
+            values["corruptions_mce"] = mean(100 * errors[name] / alexnet[name] for name in NAMES)
+    return values
 
 
 def _heights(holes: Sequence[Hole]) -> list[int]:
