@@ -1,8 +1,9 @@
 """What runs and grids leave, with one thing wrong: no traceback, no hang, each file named or used.
 
-Mutated are result.json, grid.json, config.yaml, backbone.txt, log.jsonl, captions.json, pictures,
-detections and expected numbers: their values, their text, or what lies in their place. A file that
-is left out is named in one line, and one that is whole is not.
+Mutated are result.json (of tasks and of evaluations), grid.json, config.yaml, backbone.txt,
+log.jsonl, captions.json, pictures, detections and expected numbers: their values, their text, or
+what lies in their place. A file that is left out is named in one line, and one that is whole is
+not.
 """
 
 import io
@@ -24,6 +25,7 @@ from pretrain.errors import UsageError
 from pretrain.run import Run
 from tests.mutations import as_yaml, draws, mutate, mutate_text, put, time_limit
 from tests.transfer.test_report import result
+from tests.transfer.test_report_suites import evaluation
 from transfer import task
 from transfer.detection.average_precision import evaluate
 from transfer.detection.detections_file import read_detections
@@ -33,8 +35,8 @@ from transfer.report import read_runs, render_files, tabulate
 from transfer.report.expectations import compare, read_expected
 from transfer.report.results import FinishedRun, RunSet
 
-CASES = {"result": 500, "grid": 250, "log": 350, "captions": 250, "picture": 100, "run": 300,
-         "detections": 300, "expected": 150}  # fmt: skip
+CASES = {"result": 500, "evaluation": 250, "grid": 250, "log": 350, "captions": 250,
+         "picture": 100, "run": 300, "detections": 300, "expected": 150}  # fmt: skip
 BATCH = 20  # files in one folder of runs
 
 
@@ -91,13 +93,14 @@ def make_run(root: Path, kind: str, number: int, draw: random.Random) -> tuple[s
     task = "captioning" if kind == "captions" else "pretrain"
     folder = root / f"{kind}{number}"
     facts = asdict(result(task, "none", 0, 0.5, name=f"{kind}{number}"))
-    name = {"result": "result.json", "grid": "grid.json", "log": "log.jsonl",
-            "captions": "captions.json", "picture": "pictures/mixed_batch.png"}[kind]  # fmt: skip
+    facts = asdict(evaluation("none", 0)) if kind == "evaluation" else facts
+    name = {"grid": "grid.json", "log": "log.jsonl", "captions": "captions.json",
+            "picture": "pictures/mixed_batch.png"}.get(kind, "result.json")  # fmt: skip
     is_bad = None
     if kind == "grid":
         jobs = [job(facts, name) for name in "ab"]
         data = mutate({"format": GRID_FORMAT, "jobs": jobs}, json.dumps, draw)
-    elif kind == "result":
+    elif kind in ("result", "evaluation"):
         data = mutate(facts, json.dumps, draw)
     elif kind == "log":
         data = mutate(LOG, lines, draw)
@@ -123,7 +126,7 @@ def job(facts: dict, folder: str) -> dict:
 
 
 def test_a_report_names_or_shows_each_file(tmp_path, full):
-    kinds = ("result", "grid", "log", "captions", "picture")
+    kinds = ("result", "evaluation", "grid", "log", "captions", "picture")
     cases = [
         (kind, n, draw) for kind in kinds for n, draw in enumerate(draws(kind, CASES[kind], full))
     ]
@@ -153,6 +156,8 @@ def test_a_report_names_or_shows_each_file(tmp_path, full):
                 check_grid(root / name)
             elif kind == "result":
                 assert (name in runs) != (file in named), (start, file)
+            elif kind == "evaluation":  # one of its suites may be left out
+                assert name in runs or file in named, (start, file)
             else:
                 assert name in runs, (start, file)
             if kind == "picture":

@@ -1,15 +1,16 @@
 """The transfer table: result files to one table, as Markdown, a web page, CSV and LaTeX.
 
     results     reading a folder of runs
-    table       rows, columns, replicates
+    table       rows, columns, replicates: of the tasks, and of each suite of tools/evaluate.py
     paper       the paper's own table
+    published   what the paper and others have published of what the suites measure
     words       cells, differences and rules in words
     markdown, latex, flat (CSV)
     page        HTML (page.html, page.css, page.js), from charts (svg), pictures, provenance
     expectations   numbers that a table should hold
 
-Which numbers, curves, pictures and examples are shown, transfer/task.py says. No torch: it reads
-what runs have written.
+Which numbers, curves, pictures and examples are shown, transfer/task.py says, and of suites
+transfer/evaluation/suites.py. No torch: it reads what runs have written.
 """
 
 import os

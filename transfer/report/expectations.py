@@ -9,7 +9,8 @@
 percent). With `against` it is the paired difference to that method. `n`, where given, must be the
 number of pretrainings (of pairs). `arch`, `recipe`, `data`, `engine` choose where several rows or
 columns fit: `recipe` and `data` of the column, as the legend of the table names them; `pretraining`
-is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart.
+is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart. `task` may be a
+suite of tools/evaluate.py too, whose `recipe` is what the legend says of its options.
 """
 
 from dataclasses import dataclass
