@@ -40,6 +40,7 @@ from transfer.evaluation.corruptions import (
     read_frost,
 )  # fmt: skip
 from transfer.evaluation.images import LabelledImages, Labels, open_labelled
+from transfer.evaluation.robustness_pictures import AttackedImage, draw_attacks, draw_curves
 from transfer.evaluation.session import Session, normalise, to_unit
 
 BLENDS = tuple(step / 10 for step in range(11))
@@ -50,6 +51,8 @@ ALEXNET_ERRORS = (
 )  # fmt: skip
 """Percent, of each corruption in the order of `NAMES`, mean over its severities: what mCE divides
 by (github.com/google-research/augmix, imagenet.py, from github.com/hendrycks/robustness)."""
+EXAMPLES = 5
+"""Of attacked images, taken at equal distances."""
 Hole: TypeAlias = tuple[slice, slice]
 """Rows and columns."""
 
@@ -90,14 +93,23 @@ def evaluate(
     backbone: Backbone, data: LabelledImages, options: RobustnessConfig, session: Session
 ) -> dict[str, Any]:
     """Measure the parts that are asked for; `_Measurement` says the values of each."""
-    network = session.network(backbone)
-    measurement = _Measurement(network, backbone.spec, data.images, options, session)
+    measurement = _Measurement(
+        network=session.network(backbone),
+        spec=backbone.spec,
+        classes=_class_names(backbone),
+        images=data.images,
+        options=options,
+        session=session,
+    )
     metrics = dict[str, Any]()
     for part in ("attacks", "occlusion", "between"):
         if part in options.parts:
             metrics |= session.part(part, getattr(measurement, part))
     if "corruptions" in options.parts:
-        metrics |= _summary(measurement.corruptions(), _is_imagenet(backbone, data.images))
+        seen = len(np.unique(data.images.labels))
+        is_imagenet = _knows_imagenet(backbone) and seen == backbone.spec.num_classes
+        metrics |= _summary(measurement.corruptions(), is_imagenet)
+    draw_curves(metrics, session.picture("robustness.png"))
     return metrics
 
 
@@ -145,6 +157,7 @@ class _Measurement:
 
     network: nn.Module
     spec: BackboneSpec
+    classes: Sequence[str]
     images: Images
     options: RobustnessConfig
     session: Session
@@ -161,6 +174,8 @@ class _Measurement:
         names = ("clean", "fgsm_pixels", "fgsm_normalised", "fgsm_normalised_clamped", "pgd")
         options, eps = self.options, self.options.eps
         std = torch.tensor(self.spec.std, device=self.session.device)[:, None, None]
+        chosen = range(0, len(self.images), max(1, len(self.images) // EXAMPLES))[:EXAMPLES]
+        examples: list[AttackedImage] = []
 
         def classify(pixels: Tensor) -> Tensor:
             logits: Tensor = self.network(normalise(pixels, self.spec))
@@ -178,14 +193,22 @@ class _Measurement:
                 partial(pgd, classify, pixels, labels, start, eps=eps,
                         step_size=options.pgd_step_size, steps=options.pgd_steps),
             )  # fmt: skip
-            hits = [logits.argmax(1) == labels]
+            answers = [logits.argmax(1)]
+            rows = [row for row, number in enumerate(numbers.tolist()) if number in chosen]
+            shown = [pixels[rows].cpu()]
             for attack in attacks:
                 attacked = attack()
                 with torch.inference_mode():
-                    hits.append(classify(attacked).argmax(1) == labels)
-            right = torch.stack(hits)
+                    answers.append(classify(attacked).argmax(1))
+                shown.append(attacked[rows].cpu())
+            table = torch.stack(answers)
+            right = table == labels
             totals += torch.stack([right.sum(1), (right[0] & ~right).sum(1)])
             count += len(labels)
+            for place, row in enumerate(rows):
+                images = [images[place] for images in shown]
+                examples.append(AttackedImage(int(labels[row]), images, table[:, row].tolist()))
+        draw_attacks(examples, names, self.classes, self.session.picture("attacks.png"))
         top1, astray = _percent(totals[0], count), _percent(totals[1], max(1, int(totals[0, 0])))
         values = {f"{name}_top1": value for name, value in zip(names, top1, strict=True)}
         rates = zip(names[1:], astray[1:], strict=True)
@@ -314,10 +337,15 @@ class _Measurement:
         return _percent(totals, count)
 
 
-def _is_imagenet(backbone: Backbone, images: Images) -> bool:
-    """Whether these are images of all of ImageNet's classes, and the outputs too."""
-    outputs = list(backbone.output_names) == ImageNetInfo().label_names()
-    return outputs and len(np.unique(images.labels)) == len(backbone.output_names)
+def _knows_imagenet(backbone: Backbone) -> bool:
+    return list(backbone.output_names) == ImageNetInfo().label_names()
+
+
+def _class_names(backbone: Backbone) -> Sequence[str]:
+    """Of the outputs, in words where they are ImageNet's synsets; their numbers without names."""
+    if _knows_imagenet(backbone):
+        return [ImageNetInfo().index_to_description(n) for n in range(len(backbone.output_names))]
+    return backbone.output_names or list(map(str, range(backbone.spec.num_classes)))
 
 
 def _summary(top1: dict[str, list[float]], is_imagenet: bool) -> dict[str, Any]:

@@ -63,6 +63,33 @@ SUITES: tuple[Suite, ...] = (
             Metric("between_mixup", "between, Mixup: neither %", main=False),
             Metric("between_cutmix", "between, CutMix: neither %", main=False),
             Metric("corruptions_top1", "corruptions, mean %"),
+            Metric("corruptions_without_frost_top1", "corruptions but frost, mean %", main=False),
+            Metric("corruptions_mce", "corruptions, mCE %", main=False),
+        ),
+        paths=("frost",),
+        pictures=(
+            Picture(
+                "robustness.png",
+                section="robustness",
+                title="Occlusion, samples in between, corruptions",
+                lead="Top-1 by the side of a hole of zeros and of what such a hole leaves, how "
+                "often the answer to two mixed images is the label of neither, and top-1 by the "
+                "severity of the corruptions.",
+                alt="Curves of top-1 over the side of a hole, of answers that are neither label "
+                "over the share of the second image, of top-1 over severity: {recipe}, {method}, "
+                "seed {seed}",
+                width=760,
+            ),
+            Picture(
+                "attacks.png",
+                section="attacks",
+                title="Images under attack",
+                lead="Images at equal distances in the data; what FGSM and PGD add to them, ten "
+                "times, and the images that come of it, with the classifier's answers.",
+                alt="Images, what attacks add, attacked images, with the answers: {recipe}, "
+                "{method}, seed {seed}",
+                width=640,
+            ),
         ),
     ),
     Suite(
@@ -105,9 +132,24 @@ SUITES: tuple[Suite, ...] = (
             Metric("cam_top1_loc", "CAM, top-1 loc %"),
             Metric("cam_gt_known_loc", "CAM, GT-known loc %"),
             Metric("cam_max_box_acc", "CAM, MaxBoxAcc %"),
+            Metric("cam_max_box_acc_v2", "CAM, MaxBoxAccV2 %", main=False),
             Metric("grad_cam_top1_loc", "Grad-CAM, top-1 loc %", main=False),
             Metric("grad_cam_gt_known_loc", "Grad-CAM, GT-known loc %", main=False),
             Metric("grad_cam_max_box_acc", "Grad-CAM, MaxBoxAcc %", main=False),
+            Metric("grad_cam_max_box_acc_v2", "Grad-CAM, MaxBoxAccV2 %", main=False),
+            Metric("top1", "top-1 %", main=False),
+        ),
+        pictures=(
+            Picture(
+                "localisation.png",
+                section="localisation",
+                title="Where the class is seen",
+                lead="Images drawn by a seed, whatever their score: true boxes in white, the box "
+                "of the map of the true class in green where the overlap (IoU) is at least 0.5, "
+                "otherwise in red.",
+                alt="Images with activation maps and boxes: {recipe}, {method}, seed {seed}",
+                width=900,
+            ),
         ),
     ),
     Suite(
