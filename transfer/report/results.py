@@ -19,7 +19,7 @@ from transfer.evaluation import suites
 from transfer.grid import GRID_FORMAT
 
 # folders of a run that hold no other run, and may hold much
-_NOT_ENTERED = frozenset({"checkpoints", "parts", "pictures", ".git", "__pycache__"})
+_NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
 # what an evaluation's configuration says of how everything in it was measured
 _OF_EVALUATION = ("data", "preprocess", "precision", "split", "class_order")
 

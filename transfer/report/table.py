@@ -28,7 +28,7 @@ from transfer.statistics import Difference, paired_difference
 _NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "mixing", "name", "meteor"}
 _NOT_A_SETTING |= {*CHANGEABLE, "scratch", "workers"}  # the last two: names of before
 _NOT_A_SETTING |= {"rotation"}  # of the method, as mixing is
-_NOT_A_SETTING |= {"parts"}  # of a suite: what is measured
+_NOT_A_SETTING |= {"parts", "methods"}  # of a suite: what is measured
 _PLAIN = ("none", "baseline")
 RANDOM = "from scratch"
 """The method of a network with random weights, as results have it."""
@@ -132,11 +132,11 @@ class Table:
     cells: dict[tuple[Row, Column], Cell]
     runs: dict[Setting, tuple[FinishedRun, ...]]
     notes: tuple[str, ...] = ()
+    """One line for each seed that is in no cell, since several backbones have it."""
     first: int = 1
     """Number of the first setting."""
     suites: dict[str, "Table"] = field(default_factory=dict)
-    """Of each block of evaluations that a run holds."""
-    """One line for each seed that is in no cell, since several backbones have it."""
+    """Of each block of evaluations that a run holds, by name."""
 
     def name(self, row: Row) -> str:
         """As short as it can be told apart from the other rows."""
