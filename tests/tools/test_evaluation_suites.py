@@ -5,11 +5,13 @@ import os
 import shutil
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
-from subprocess import DEVNULL
 
 import pytest
+from matplotlib.figure import Figure
 
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from tests.forked import start
 from tests.tools.test_pretraining_tools import run
@@ -19,6 +21,7 @@ from tools.support.command import Parser
 from transfer import task
 from transfer.evaluation import suites
 from transfer.evaluation.config import OodConfig
+from transfer.evaluation.session import Session
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,20 @@ def test_mistakes(backbone_file, worlds, tmp_path, capsys, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def arguments(backbone_file: Path, worlds: dict[str, Path], out: str) -> list[object]:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> Path:
+    spec = BackboneSpec(arch="test_resnet", input_size=(3, 32, 32), num_classes=10)
+    path = tmp_path_factory.mktemp("tiny") / "tiny.pth"
+    Backbone.of(spec.create(10, seed=3), spec, Provenance(seed=3)).save(path)
+    return path
+
+
+def arguments(tiny: Path, worlds: dict[str, Path], out: str) -> list[object]:
     data = worlds["classification"]
-    return ["--backbone", backbone_file, "--device", "cpu", "--workers", 0, "--batch-size", 8,
-            "--class-order", "alphabetical", "--suite", "calibration,robustness",
-            "--robustness.parts", "attacks", "occlusion", "between",
-            "--data", f"robustness={data}", f"calibration={data}", "--out", out]  # fmt: skip
+    return ["--backbone", tiny, "--device", "cpu", "--workers", 0, "--batch-size", 8,
+            "--class-order", "alphabetical", "--suite", "calibration,ood,robustness",
+            "--robustness.parts", "attacks", "occlusion", "between", "--out", out,
+            "--data", f"robustness={data}", f"calibration={data}", f"ood={data}"]  # fmt: skip
 
 
 def measured(folder: Path) -> dict:
@@ -116,35 +127,45 @@ def measured(folder: Path) -> dict:
     return {key: result[key] for key in ("metric", "metrics", "data", "config", "backbone")}
 
 
-def test_a_run_that_is_killed_again_and_again(backbone_file, worlds, tmp_path, monkeypatch):
-    """After each new part, by SIGKILL: the last one continues to the same values."""
+def test_a_run_that_stops_after_each_part(tiny, worlds, tmp_path, monkeypatch):
+    """It continues to the same values, and computes no part twice."""
     monkeypatch.chdir(tmp_path)
-    run("evaluate", *arguments(backbone_file, worlds, "whole"))
+    monkeypatch.setattr(Figure, "savefig", lambda _, path, **__: Path(path).touch())
+    run("evaluate", *arguments(tiny, worlds, "whole"))
     whole = measured(Path("whole"))
     assert whole["metric"].startswith("robustness.")  # the order of the suites, not of the words
-    assert list(whole["metrics"]) == ["robustness", "calibration"]
+    assert list(whole["metrics"]) == ["robustness", "ood", "calibration"]
 
-    words, kills = arguments(backbone_file, worlds, "killed"), 0
-    parts = len(list(Path("whole/parts").rglob("*.*")))
-    while not Path("killed/result.json").exists():
-        before = len(list(Path("killed").glob("parts/*/[!.]*")))
-        process = start("evaluate", *words, stdout=DEVNULL, stderr=DEVNULL)
-        while process.poll() is None:
-            if len(list(Path("killed").glob("parts/*/[!.]*"))) > before:
-                os.kill(process.pid, signal.SIGKILL)
-                process.wait()
-                kills += 1
-                break
-            time.sleep(0.002)
-        assert kills <= parts
-    assert kills >= min(3, parts)
-    assert measured(Path("killed")) == whole
+    computed: list[str] = []
+
+    def stopping(method):
+        def keep(session, name, compute):
+            def once():
+                if len(computed) > before:
+                    raise KeyboardInterrupt
+                computed.append(f"{session.suite}/{name}")
+                return compute()
+
+            return method(session, name, once)
+
+        return keep
+
+    monkeypatch.setattr(Session, "part", stopping(Session.part))
+    monkeypatch.setattr(Session, "tensors", stopping(Session.tensors))
+    while not Path("stopped/result.json").exists():
+        before = len(computed)
+        with suppress(KeyboardInterrupt):
+            run("evaluate", *arguments(tiny, worlds, "stopped"))
+        assert len(computed) == before + 1
+    kept = Path("whole/parts").rglob("*.*")
+    assert sorted(computed) == sorted(f"{one.parent.name}/{one.stem}" for one in kept)
+    assert measured(Path("stopped")) == whole
 
 
-def test_what_may_not_change_under_a_run(backbone_file, worlds, tmp_path, capsys, monkeypatch):
+def test_what_may_not_change_under_a_run(tiny, worlds, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copytree(worlds["classification"], "data")
-    words = ["--backbone", backbone_file, "--device", "cpu", "--workers", 0, "--out", "run",
+    words = ["--backbone", tiny, "--device", "cpu", "--workers", 0, "--out", "run",
              "--class-order", "alphabetical", "--suite", "calibration", "--data"]  # fmt: skip
     run("evaluate", *words, "data")
     capsys.readouterr()
@@ -160,11 +181,11 @@ def test_what_may_not_change_under_a_run(backbone_file, worlds, tmp_path, capsys
     fails("evaluate", *words, "data", capsys=capsys, said="the data has changed")
 
 
-def test_an_interrupt_says_how_to_go_on(backbone_file, worlds, tmp_path, monkeypatch):
+def test_an_interrupt_says_how_to_go_on(tiny, worlds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open("err.txt", "w") as err:
         process = start(
-            "evaluate", *arguments(backbone_file, worlds, "out"), stdout=err, stderr=err
+            "evaluate", *arguments(tiny, worlds, "out"), stdout=err, stderr=err
         )
         while process.poll() is None and not list(Path("out").glob("parts/*/[!.]*")):
             time.sleep(0.002)

@@ -14,7 +14,7 @@ from difflib import get_close_matches
 from io import TextIOWrapper
 from itertools import pairwise, takewhile
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
 from jsonargparse import (
@@ -231,7 +231,8 @@ class Parser(ArgumentParser):
         while rest:
             joined.append(rest.pop(0))
             hint = getattr(self._option_string_actions.get(joined[-1]), "_typehint", None)
-            if get_origin(hint) is list and get_args(hint) == (str,):
+            element = get_args(hint)[0] if get_origin(hint) is list else None
+            if element is str or get_origin(element) is Literal:
                 values = list(takewhile(lambda word: not word.startswith("--"), rest))
                 if values and not (len(values) == 1 and values[0].startswith("[")):
                     joined.append(json.dumps(values))
