@@ -66,7 +66,7 @@ def open_data(
         UsageError: see open_labelled; an option outside its range; one class and nothing between.
     """
     check_ranges(
-        "--robustness.", options, eps="(0, 1]", pgd_steps="[1, 1000]", pgd_step_size="(0, 1]",
+        "--robustness", options, eps="(0, 1]", pgd_steps="[1, 1000]", pgd_step_size="(0, 1]",
         sizes="[1, 1000]", seed=">= 0",
     )  # fmt: skip
     if not options.parts:

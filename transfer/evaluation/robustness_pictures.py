@@ -13,8 +13,8 @@ from transfer.evaluation.corruptions import NAMES, SEVERITIES
 
 KINDS = {"noise": NAMES[:3], "blur": NAMES[3:7], "weather": NAMES[7:11], "digital": NAMES[11:]}
 """ImageNet-C's."""
-_COLOURS = ("#b4451f", "#1d6fa5", "#2f7d4f", "#7a4a9e")
-_GREY = "#5d6269"
+COLOURS = ("#b4451f", "#1d6fa5", "#2f7d4f", "#7a4a9e")
+GREY = "#5d6269"
 LOUDER = 10
 """Times what an attack adds, so that it is seen."""
 
@@ -53,9 +53,9 @@ def draw_curves(metrics: dict[str, Any], path: Path) -> None:
 
 def _draw_occlusion(axes: Any, metrics: dict[str, Any]) -> None:
     sides = metrics["occlusion_sides"]
-    axes.plot(sides, metrics["occlusion_centre_top1"], ".-", c=_COLOURS[0], label="inside: centre")
+    axes.plot(sides, metrics["occlusion_centre_top1"], ".-", c=COLOURS[0], label="inside: centre")
     axes.plot(
-        sides, metrics["occlusion_boundary_top1"], ".-", c=_COLOURS[1], label="outside: boundary"
+        sides, metrics["occlusion_boundary_top1"], ".-", c=COLOURS[1], label="outside: boundary"
     )
     axes.set_title("top-1 %, zeros in or round a hole", fontsize=10)
     axes.set_xlabel("side of the hole, pixels")
@@ -65,18 +65,18 @@ def _draw_between(axes: Any, metrics: dict[str, Any]) -> None:
     sides = metrics["between_cutmix_sides"]
     shares = [side / sides[-1] for side in sides]
     weights = [1 - weight for weight in metrics["between_mixup_weights"]]
-    axes.plot(weights, metrics["between_mixup_neither"], ".-", c=_COLOURS[2], label="Mixup: weight")
-    axes.plot(shares, metrics["between_cutmix_neither"], ".-", c=_COLOURS[3], label="CutMix: side")
+    axes.plot(weights, metrics["between_mixup_neither"], ".-", c=COLOURS[2], label="Mixup: weight")
+    axes.plot(shares, metrics["between_cutmix_neither"], ".-", c=COLOURS[3], label="CutMix: side")
     axes.set_title("neither label, % of the pairs", fontsize=10)
     axes.set_xlabel("of the second image")
 
 
 def _draw_corruptions(axes: Any, metrics: dict[str, Any]) -> None:
     curves = metrics["corruptions"]
-    for colour, (kind, names) in zip(_COLOURS, KINDS.items(), strict=True):
-        axes.plot(SEVERITIES, _means([curves[name] for name in names if name in curves]), ".-",
-                  c=colour, lw=1, label=kind)  # fmt: skip
-    axes.plot(SEVERITIES, _means([*curves.values()]), c=_GREY, lw=2.5, label="all")
+    for colour, (kind, names) in zip(COLOURS, KINDS.items(), strict=True):
+        if of_kind := [curves[name] for name in names if name in curves]:
+            axes.plot(SEVERITIES, _means(of_kind), ".-", c=colour, lw=1, label=kind)
+    axes.plot(SEVERITIES, _means([*curves.values()]), c=GREY, lw=2.5, label="all")
     axes.set_title("top-1 %, corruptions", fontsize=10)
     axes.set_xlabel("severity")
     axes.set_xticks(SEVERITIES)
