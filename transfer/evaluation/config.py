@@ -47,8 +47,20 @@ class OodConfig:
 class LocalisationConfig:
     """Boxes from class activation maps."""
 
+    methods: list[Literal["cam", "grad-cam"]] = field(default_factory=lambda: ["cam", "grad-cam"])
+    """Of the maps; cam needs a mean over the last feature map and one linear layer behind it."""
     threshold: float = 0.15
-    """Of the map's maximum: what is above belongs to the object."""
+    """Of the map's maximum: what is as high or higher belongs to the object."""
+    last_stage: Literal["stride", "dilated", "own"] = "stride"
+    """The last convolutions that halve the resolution no longer do: stride, as in the paper, for
+    networks that were trained on with it; dilated: what follows keeps its reach, for those that
+    were not; own: the network as it is."""
+    geometry: Literal["crop", "whole"] = "crop"
+    """What the network sees: the backbone's own crop, or the whole image without its aspect."""
+    first_pixel: Literal[0, 1] = 1
+    """Pascal VOC: the number of an image's first pixel, as in detection's --dataset.first_pixel."""
+    seed: int = 0
+    """Of the images of the picture."""
 
 
 @dataclass(frozen=True)
