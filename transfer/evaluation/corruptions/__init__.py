@@ -26,9 +26,18 @@ from transfer.evaluation.corruptions import blur, digital, noise, weather
 from transfer.evaluation.corruptions.constants import constant_set, constants
 from transfer.evaluation.corruptions.weather import find_frost, read_frost
 
-__all__ = ["NAMES", "SEVERITIES", "constant_set", "corrupt", "find_frost", "read_frost"]
+__all__ = [
+    "FUNCTIONS",
+    "NAMES",
+    "SEVERITIES",
+    "constant_set",
+    "constants",
+    "corrupt",
+    "find_frost",
+    "read_frost",
+]
 
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "gaussian_noise": noise.gaussian_noise,
     "shot_noise": noise.shot_noise,
     "impulse_noise": noise.impulse_noise,
@@ -45,6 +54,7 @@ _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "pixelate": digital.pixelate,
     "jpeg_compression": digital.jpeg_compression,
 }
+"""Of images, of what was drawn for them, and of the constants of a severity."""
 _DRAWS: dict[str, Callable[..., tuple]] = {
     "gaussian_noise": noise.draw_normal,
     "shot_noise": noise.draw_16_bits,
@@ -55,7 +65,7 @@ _DRAWS: dict[str, Callable[..., tuple]] = {
     "fog": weather.draw_fog,
     "elastic_transform": digital.draw_elastic,
 }
-NAMES = tuple(_FUNCTIONS)
+NAMES = tuple(FUNCTIONS)
 """In the paper's order."""
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -109,7 +119,8 @@ def _corrupt(
         elif name in _DRAWS:
             drawn.append(_DRAWS[name](rng, height, width, *given))
     draws = [_stack(values, images.device) for values in zip(*drawn, strict=True)]
-    return _FUNCTIONS[name](images, *draws, *given)
+    with torch.autocast(images.device.type, enabled=False):
+        return FUNCTIONS[name](images, *draws, *given)
 
 
 def _stack(values: tuple, device: torch.device) -> Tensor | tuple:

@@ -51,7 +51,7 @@ def glass_blur(images: Tensor, source: Tensor, sigma: float, reach: int, rounds:
 
 def motion_blur(images: Tensor, angles: Sequence[float], radius: int, sigma: float) -> Tensor:
     """Average along lines of `angles` (B, degrees), by the weights of half a Gaussian."""
-    return along_line(images.float(), angles, radius, sigma).round_().clamp_(0, 255).to(torch.uint8)
+    return truncate(along_line(images.float(), angles, radius, sigma))
 
 
 def zoom_blur(images: Tensor, stop: float, step: float) -> Tensor:

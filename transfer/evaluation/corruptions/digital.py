@@ -118,9 +118,10 @@ def _jpeg(image: Tensor, quality: int) -> Tensor:
 
 @lru_cache(16)
 def _box(side: int, scale: float, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pillow's box filter of an axis as a matrix, and for each pixel the one that it shows."""
+    """Pillow's box filter of an axis as a matrix, and which of its pixels each pixel shows."""
     small = max(1, int(side * scale))
     identity = Image.fromarray(np.eye(side, dtype=np.float32))
-    matrix = np.asarray(identity.resize((side, small), Image.Resampling.BOX))
-    index = ((torch.arange(side) + 0.5) * (small / side)).long()
-    return torch.from_numpy(matrix.copy()).to(device), index.to(device)
+    matrix = np.array(identity.resize((side, small), Image.Resampling.BOX))
+    numbers = Image.fromarray(np.arange(small, dtype=np.float32)[None])
+    index = np.array(numbers.resize((side, 1), Image.Resampling.BOX))[0]
+    return torch.from_numpy(matrix).to(device), torch.from_numpy(index).long().to(device)

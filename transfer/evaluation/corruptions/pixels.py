@@ -13,7 +13,7 @@ def truncate(pixels: Tensor) -> Tensor:
 
     A value that float32 leaves a hair below a whole level counts as that level.
     """
-    return pixels.add(1e-3).clamp_(0, 255).to(torch.uint8)
+    return pixels.add(2e-4).clamp_(0, 255).to(torch.uint8)
 
 
 def gaussian_filter(images: Tensor, sigma: float, mode: str, truncate: float) -> Tensor:
@@ -32,6 +32,7 @@ def gaussian_filter(images: Tensor, sigma: float, mode: str, truncate: float) ->
 def _gaussian_matrix(
     side: int, sigma: float, mode: str, truncate: float, device: torch.device
 ) -> Tensor:
-    identity = np.eye(side)
-    filtered = gaussian_filter1d(identity, sigma, axis=0, mode=mode, truncate=truncate)
-    return torch.from_numpy(filtered if sigma > 0 else identity).float().to(device)
+    matrix = np.eye(side)
+    if sigma:
+        matrix = gaussian_filter1d(matrix, sigma, axis=0, mode=mode, truncate=truncate)
+    return torch.from_numpy(matrix).float().to(device)

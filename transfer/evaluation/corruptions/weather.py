@@ -53,7 +53,7 @@ def snow(
     """
     flakes = zoom_in((mean + deviation * noise)[:, None], zoom)
     flakes = truncate(torch.where(flakes < threshold, 0, 255 * flakes))
-    streaks = along_line(flakes.float(), angles, radius, sigma).round_()
+    streaks = truncate(along_line(flakes.float(), angles, radius, sigma)).float()
     pixels = images.float()
     red, green, blue = pixels.split(1, 1)
     grey = 0.299 * red + 0.587 * green + 0.114 * blue
@@ -117,6 +117,11 @@ def plasma(draws: Tensor, decay: float) -> Tensor:
     return grid / grid.amax((1, 2), keepdim=True)
 
 
+def cloud_size(height: int, width: int) -> int:
+    """The next power of two."""
+    return 1 << (max(height, width) - 1).bit_length()
+
+
 def find_frost(folder: str | None, option: str = "--robustness.frost") -> list[Path]:
     """The photographs of a folder, or without one of an installed imagecorruptions, if it is.
 
@@ -148,11 +153,12 @@ def read_frost(paths: Sequence[Path], height: int, width: int) -> tuple[Tensor, 
     for path in paths:
         with Image.open(path) as file:
             pixels = torch.from_numpy(np.array(file.convert("RGB"))).permute(2, 0, 1)
-        needed = max((height + 1) / pixels.shape[1], (width + 1) / pixels.shape[2])
+        needed = max((height + 1.5) / pixels.shape[1], (width + 1.5) / pixels.shape[2])
         if (factor := max(scale, needed)) != 1:
-            size = [round(side * factor) for side in pixels.shape[1:]]
-            pixels = functional.interpolate(pixels[None].float(), size, mode="bilinear")[0]
-            pixels = pixels.round().to(torch.uint8)
+            resized = functional.interpolate(
+                pixels[None].float(), scale_factor=factor, mode="bilinear"
+            )
+            pixels = resized[0].round().to(torch.uint8)
         read.append(pixels)
     return tuple(read)
 
@@ -163,8 +169,8 @@ def draw_snow(rng: Generator, height: int, width: int, *constants: float) -> tup
 
 
 def draw_fog(rng: Generator, height: int, width: int, *constants: float) -> tuple[np.ndarray]:
-    """Draws of a cloud of the next power of two."""
-    size = 1 << (max(height, width) - 1).bit_length()
+    """Draws of an image's cloud."""
+    size = cloud_size(height, width)
     return (rng.random(size * size - 1, np.float32),)
 
 
