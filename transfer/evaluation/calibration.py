@@ -52,9 +52,9 @@ def open_data(
         UsageError: see `open_labelled`; a classifier of one output, or a single image.
     """
     check_ranges("--calibration", options, bins="[1, 1000]", held_out="(0, 1)")
+    if backbone.spec.num_classes == 1:
+        raise UsageError("the classifier has one output: its softmax is 1 for whatever it sees.")
     data = open_labelled(backbone, root, labels)
-    if backbone.spec.num_classes < 2:
-        raise UsageError("the classifier has one output: it says 100 % whatever it sees.")
     if len(data.images) < 2:
         raise UsageError(
             f"{root} has one image; one to fit the temperature on and one to score are the least."

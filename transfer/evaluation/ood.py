@@ -77,9 +77,9 @@ def open_data(backbone: Backbone, root: Path, options: OodConfig, labels: Labels
             that is not there, empty, called as another, or the known one.
     """
     check_ranges("--ood", options, noise="[0, 10000000]", seed=">= 0")
-    known = open_labelled(backbone, root, labels)
-    if backbone.spec.num_classes < 2:
+    if backbone.spec.num_classes == 1:
         raise UsageError("the classifier has one output: its softmax is 1 for whatever it sees.")
+    known = open_labelled(backbone, root, labels)
     count = len(known.images) if options.noise is None else options.noise
     size = backbone.spec.input_size[1:]
     noise = {kind: NoiseImages(kind, count, *size, options.seed) for kind in NOISE if count}
