@@ -79,9 +79,16 @@ def classification(
 
 
 def detection(
-    root: Path, *, train: int, val: int, size: int, seed: int = 0, **knobs: float
+    root: Path,
+    *,
+    train: int,
+    val: int,
+    size: int,
+    seed: int = 0,
+    most_objects: int = 5,
+    **knobs: float,
 ) -> Path:
-    """A Pascal VOC tree with one to five objects an image; tiny ones are marked difficult.
+    """A Pascal VOC tree with one object an image, or up to five; tiny ones are marked difficult.
 
     A box is that of the visible part of an object, as VOC's; of all of it where none is visible.
 
@@ -91,6 +98,7 @@ def detection(
         val: number of images.
         size: side of an image in pixels.
         seed: another one is other images.
+        most_objects: of an image; 1 for localisation by a classifier.
         knobs: fields of `Difficulty`; the radius is 0.06 to 0.26.
 
     Raises:
@@ -98,6 +106,7 @@ def detection(
     """
     usual = Difficulty(smallest=0.06, largest=0.26)
     difficulty, suffix = _with_knobs(usual, knobs, size)
+    suffix += "" if most_objects == 5 else f"-objects{most_objects}"
     splits = {"train": train, "val": val}
 
     def fill(tree: Path, samples: _Samples) -> None:
@@ -106,7 +115,7 @@ def detection(
             ids = "".join(f"{split}_{number:06d}\n" for number in range(count))
             write_text(tree / f"ImageSets/Main/{split}.txt", ids)
         for split, number, rng in samples:
-            shapes = rng.choice(_NAMES, int(rng.integers(1, 6))).tolist()
+            shapes = rng.choice(_NAMES, int(rng.integers(1, most_objects + 1))).tolist()
             scene, image, boxes = _draw(rng, shapes, size, difficulty)
             image_id = f"{split}_{number:06d}"
             _save(image, tree / "JPEGImages" / f"{image_id}.jpg")
