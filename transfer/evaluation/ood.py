@@ -90,7 +90,7 @@ def open_data(backbone: Backbone, root: Path, options: OodConfig, labels: Labels
         if name in foreign or name in (KNOWN, *NOISE):
             raise UsageError(
                 f"--ood.foreign: {folder} is called {name!r}, as another set is. Give it a name of "
-                f"its own: --ood.foreign '[..., NAME={folder}]'."
+                f"its own: --ood.foreign NAME={folder}."
             )
         images = open_foreign(folder)
         files = content_files(images)
@@ -106,9 +106,9 @@ def open_data(backbone: Backbone, root: Path, options: OodConfig, labels: Labels
         folders.append(folder)
         notes += images.notes
     if not foreign and not noise:
-        raise UsageError("there are no foreign images: give --ood.foreign '[DIR, DIR]'.")
+        raise UsageError("there are no foreign images: give --ood.foreign DIR DIR.")
     if not foreign:
-        notes.append("nothing but noise is foreign here: --ood.foreign '[DIR, DIR]' adds images")
+        notes.append("nothing but noise is foreign here: --ood.foreign DIR DIR adds images")
     if len(known.images) < 20:
         notes.append(f"{len(known.images)} known images: TPR 95 is that of all; 20 are the fewest")
     sets = [known.images, *foreign.values()]
