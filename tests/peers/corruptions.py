@@ -1,13 +1,14 @@
 """The 15 corruptions of ImageNet-C beside the authors' scripts and imagecorruptions: same draws.
 
     python tests/peers/corruptions.py --photos DIR [--environments DIR] [--scripts DIR]
+        [--fixture FILE]
 
 imagecorruptions is installed from PyPI into an environment of its own; with --scripts, the
 ImageNet-C/create_c of a checkout of github.com/hendrycks/robustness, the authors' three scripts run
 there too, which needs ImageMagick's library for Wand. Each call's NumPy is seeded, and the same
 numbers are drawn here and handed to our functions. Prints a Markdown table: over all severities the
 largest difference in levels, and the share of the values that differ and that differ by more than
-one; and milliseconds an image of 224 pixels.
+one; and milliseconds an image of 224 pixels. --fixture writes what the tests read instead.
 """
 
 import argparse
@@ -19,15 +20,14 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from corruption_calls import NAMES, seed_of
-from environments import make_environment
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
 import torch
 from PIL import Image
 from scipy import stats
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from tests.peers.corruption_calls import NAMES, seed_of
+from tests.peers.environments import make_environment
 from transfer.evaluation import corruptions
 from transfer.evaluation.corruptions import blur, weather
 from transfer.evaluation.corruptions.constants import CONSTANTS, SIDES, ConstantSet
@@ -43,6 +43,22 @@ REQUIREMENTS = (
 )
 ALONE = ("imagecorruptions==1.1.2",)
 JPEG = (".jpg", ".jpeg")
+# of the fixture; imagecorruptions has another elastic transform, and other sizes in snow and frost
+SETS: tuple[ConstantSet, ...] = ("cifar-10-c", "imagenet-c")
+SIZES = ((32, 32), (44, 40))
+WITHOUT = (("frost",), ("frost", "snow", "elastic_transform"))
+ROWS = 6
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """A picture of slopes, edges, black, white and noise, uint8 (H, W, 3)."""
+    y, x = np.mgrid[:height, :width]
+    rng = np.random.RandomState(0)
+    slopes = np.stack([8 * y, 255 - 6 * x, 4 * (x + y)], -1)
+    made = slopes + rng.randint(-20, 20, slopes.shape)
+    made[height // 8 : height // 3, width // 4 : width // 2] = 0
+    made[height // 3 : height // 2, width // 2 :] = 255
+    return np.clip(made, 0, 255).astype(np.uint8)
 
 
 def ours(name: str, constants: tuple, image: np.ndarray, seed: int, frost: Path) -> np.ndarray:
@@ -125,6 +141,29 @@ def milliseconds(name: str, images: np.ndarray, frost: Path) -> float:
     return 1000 * seconds / (5 * 32)
 
 
+def call(python: Path, source: str, images: np.ndarray, folder: Path) -> dict[str, np.ndarray]:
+    """What corruption_calls.py makes of images."""
+    given, out = folder / "in.npz", folder / "out.npz"
+    np.savez(given, images=images)
+    script = Path(__file__).with_name("corruption_calls.py")
+    command = [python, "-W", "ignore", script, source, given, out]
+    subprocess.run(command, check=True, stdout=sys.stderr)
+    with np.load(out) as file:
+        return dict(file)
+
+
+def write_fixture(python: Path, scripts: Path, folder: Path, path: Path) -> None:
+    """The first rows at severity 5: by the script for 32 pixels, and by imagecorruptions."""
+    sources = (str(scripts / "make_cifar_c.py"), "imagecorruptions")
+    kept = {}
+    for of, size, source, without in zip(SETS, SIZES, sources, WITHOUT, strict=True):
+        made = call(python, source, picture(*size)[None], folder)
+        for name in NAMES:
+            if name not in without:
+                kept[f"{of} {name}"] = made[f"{name}-5"][0, :ROWS]
+    np.savez_compressed(path, **kept)
+
+
 def square(path: Path) -> np.ndarray:
     """The middle of a photo, (224, 224, 3)."""
     photo = Image.open(path).convert("RGB")
@@ -137,19 +176,23 @@ def square(path: Path) -> np.ndarray:
 def main() -> None:
     """Install, run theirs, compare."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--photos", type=Path, required=True, help="JPEG files, at any depth.")
+    parser.add_argument("--photos", type=Path, default=Path(), help="JPEG files, at any depth.")
     parser.add_argument("--number", type=int, default=3, help="Of photos.")
     parser.add_argument("--environments", type=Path)
     parser.add_argument("--scripts", type=Path)
+    parser.add_argument("--fixture", type=Path)
     options = parser.parse_args()
-    paths = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in JPEG)
-    photos = np.stack([square(path) for path in paths[:: len(paths) // options.number]])
-    photos = photos[: options.number]
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         python = make_environment(
             (options.environments or work) / "imagecorruptions", REQUIREMENTS, alone=ALONE
         )
+        if options.fixture:
+            write_fixture(python, options.scripts.resolve(), work, options.fixture)
+            return
+        paths = sorted(path for path in options.photos.rglob("*") if path.suffix.lower() in JPEG)
+        chosen = paths[:: len(paths) // options.number][: options.number]
+        photos = np.stack([square(path) for path in chosen])
         (packaged,) = python.parents[1].glob("lib/python*/site-packages/imagecorruptions/frost")
         cases: list[tuple[str, str, ConstantSet, np.ndarray]] = [
             ("imagecorruptions, 224 x 224", "imagecorruptions", "imagenet-c", photos),
@@ -165,16 +208,11 @@ def main() -> None:
                 )
             ]
         columns, results = [], []
-        for number, (title, source, of, images) in enumerate(cases):
+        for title, source, of, images in cases:
             side = SIDES[of] if source.endswith(".py") else None
             images = np.ascontiguousarray(images[:, :side, :side])
-            given, out = work / f"in{number}.npz", work / f"out{number}.npz"
-            np.savez(given, images=images)
-            script = Path(__file__).with_name("corruption_calls.py")
-            command = [python, "-W", "ignore", script, source, given, out]
-            subprocess.run(command, check=True, stdout=sys.stderr)
             columns.append(title)
-            results.append((of, images, dict(np.load(out))))
+            results.append((of, images, call(python, source, images, work)))
         print(f"| corruption | {' | '.join(columns)} | ms | imagecorruptions, ms | ratio |")
         print(f"|---|{'---|' * len(columns)}---|---|---|")
         for name in NAMES:

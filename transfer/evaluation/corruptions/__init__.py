@@ -55,7 +55,7 @@ FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "jpeg_compression": digital.jpeg_compression,
 }
 """Of images, of what was drawn for them, and of the constants of a severity."""
-_DRAWS: dict[str, Callable[..., tuple]] = {
+DRAWS: dict[str, Callable[..., tuple]] = {
     "gaussian_noise": noise.draw_normal,
     "shot_noise": noise.draw_16_bits,
     "impulse_noise": noise.draw_16_bits,
@@ -65,6 +65,7 @@ _DRAWS: dict[str, Callable[..., tuple]] = {
     "fog": weather.draw_fog,
     "elastic_transform": digital.draw_elastic,
 }
+"""Of a NumPy generator, height, width and the constants: what is drawn for an image."""
 NAMES = tuple(FUNCTIONS)
 """In the paper's order."""
 SEVERITIES = (1, 2, 3, 4, 5)
@@ -89,18 +90,19 @@ def corrupt(
         frost: photographs from `read_frost`, which the corruption frost needs.
 
     Returns:
-        uint8 (B, 3, H, W) on the device of the images.
+        uint8 (B, 3, H, W) on the device of the images. On the CPU they are made one by one, which
+        is faster (they stay in the cache) and gives the same bits for any batch size.
     """
     if images.device.type == "cpu":
         made = [
-            _corrupt(name, severity, image[None], seed, [number], frost)
+            corrupt_batch(name, severity, image[None], seed, [number], frost)
             for image, number in zip(images, numbers, strict=True)
         ]
         return torch.cat(made)
-    return _corrupt(name, severity, images, seed, numbers, frost)
+    return corrupt_batch(name, severity, images, seed, numbers, frost)
 
 
-def _corrupt(
+def corrupt_batch(
     name: str,
     severity: int,
     images: Tensor,
@@ -108,6 +110,7 @@ def _corrupt(
     numbers: Sequence[int],
     frost: Sequence[Tensor],
 ) -> Tensor:
+    """As `corrupt`, all images at once, as it has it where they are not on the CPU."""
     height, width = images.shape[2:]
     given = constants(name, severity, height, width)
     place = NAMES.index(name), severity
@@ -116,8 +119,8 @@ def _corrupt(
         rng = np.random.default_rng(derive(seed, "pixels", number, *place))
         if name == "frost":
             drawn.append(weather.draw_frost(rng, height, width, frost))
-        elif name in _DRAWS:
-            drawn.append(_DRAWS[name](rng, height, width, *given))
+        elif name in DRAWS:
+            drawn.append(DRAWS[name](rng, height, width, *given))
     draws = [_stack(values, images.device) for values in zip(*drawn, strict=True)]
     with torch.autocast(images.device.type, enabled=False):
         return FUNCTIONS[name](images, *draws, *given)
