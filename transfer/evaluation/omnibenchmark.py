@@ -117,28 +117,34 @@ def open_lists(realm: Path, folder: Path) -> ClassificationData:
     """The images that lists name, one `PATH NUMBER` a line, paths being relative to the realm.
 
     Raises:
-        UsageError: a line of another form.
+        UsageError: a line of another form, or fewer than two classes.
     """
-    splits, paths, numbers, lists = dict[str, Indices](), list[str](), list[int](), list[Path]()
-    for split in ("train", "val", "test"):
-        file = folder / f"{split}.txt"
-        if not file.is_file():
-            continue
-        lists.append(file)
-        start = len(paths)
-        for count, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
-            name, _, number = line.strip().rpartition(" ")
+    splits, paths, numbers = dict[str, Indices](), list[str](), list[int]()
+    lists, notes = list[Path](), list[str]()
+    for file in (folder / f"{split}.txt" for split in ("train", "val", "test")):
+        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        listed = [line.strip().rpartition(" ")[::2] for line in lines]
+        for count, (name, number) in enumerate(listed, 1):
             if not name or not number.isdecimal():
-                raise UsageError(f"{file}, line {count}: {line[:60]!r} is no path and number.")
-            paths.append(str(realm / name))
-            numbers.append(int(number))
-        splits[split] = np.arange(start, len(paths))
+                raise UsageError(
+                    f"{file}, line {count}: {lines[count - 1][:60]!r} is no path and number."
+                )
+        if file.stem == "test" and len({number for _, number in listed}) == 1:
+            notes.append(
+                f"{file} is left out: it has one class for all images, as the lists of the "
+                "challenge, whose labels are hidden"
+            )
+        elif listed:
+            lists.append(file)
+            splits[file.stem] = np.arange(len(paths), len(paths) + len(listed))
+            paths += [str(realm / name) for name, _ in listed]
+            numbers += [int(number) for _, number in listed]
     classes, labels = np.unique(numbers, return_inverse=True)
     if len(classes) < 2:
         raise UsageError(f"{folder}: the lists name fewer than two classes; give two or more.")
     keys = [f"{number}/{Path(path).name}" for number, path in zip(numbers, paths, strict=True)]
     names = [str(number) for number in classes]
-    files = Files(realm, names, splits, paths, labels.tolist(), keys, lists, ())
+    files = Files(realm, names, splits, paths, labels.tolist(), keys, lists, notes)
     return divide(files, DatasetConfig().val_fraction)
 
 

@@ -135,6 +135,11 @@ def test_the_authors_lists_give_what_folders_give(backbone, realms, features, tm
         for n, data in enumerate((by_lists, by_folders))
     ]
     assert found[0] == found[1]
+    test = folder / "test.txt"
+    test.write_text("".join(f"{line.split()[0]} 0\n" for line in test.read_text().splitlines()))
+    hidden = open_data(backbone, realm.parent, features, LABELS)  # as the authors publish it
+    assert hidden.setups["shapes"].data.scored_name == "val"
+    assert f"{test} is left out: it has one class for all" in " ".join(hidden.notes)
 
 
 def test_mistakes(backbone, tmp_path, features):
