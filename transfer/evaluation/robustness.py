@@ -344,7 +344,7 @@ def _knows_imagenet(backbone: Backbone) -> bool:
 def _class_names(backbone: Backbone) -> Sequence[str]:
     """Of the outputs, in words where they are ImageNet's synsets; their numbers without names."""
     if _knows_imagenet(backbone):
-        return [ImageNetInfo().index_to_description(n) for n in range(len(backbone.output_names))]
+        return ImageNetInfo().label_descriptions()
     return backbone.output_names or list(map(str, range(backbone.spec.num_classes)))
 
 
