@@ -17,6 +17,7 @@ from pretrain.errors import UsageError
 from pretrain.spec import BackboneSpec
 from pretrain.training import make_fabric
 from tests.conftest import FIXTURES
+from transfer.evaluation import imagenet_sets
 from transfer.evaluation.config import VariantsConfig
 from transfer.evaluation.imagenet_variants import average_precision, evaluate, open_data
 from transfer.evaluation.images import Labels
@@ -227,10 +228,8 @@ def test_severities_are_no_classes(draw, tmp_path):
 
 
 def test_more_images_than_published_are_another_set(draw, tmp_path, monkeypatch):
-    from transfer.evaluation import imagenet_variants as module
-
-    a = module.PUBLISHED["imagenet_a"]
-    monkeypatch.setitem(module.PUBLISHED, "imagenet_a", a._replace(images=199))
+    a = imagenet_sets.PUBLISHED["imagenet_a"]
+    monkeypatch.setitem(imagenet_sets.PUBLISHED, "imagenet_a", a._replace(images=199))
     draw("a", [f"{synset}/x.JPEG" for synset in A])
     metrics, data = score(Given(), tmp_path)
     assert [*metrics["folders"]] == ["a"]
