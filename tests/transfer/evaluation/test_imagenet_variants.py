@@ -168,14 +168,21 @@ def test_val_without_class_folders_takes_its_labels_from_a_file(draw, tmp_path):
 
 def test_sketch_is_known_by_its_files_and_v2_by_its_name(draw, tmp_path):
     draw(".pool", [f"{n}/sketch_0.JPEG" for n in range(16)])
-    draw(".other", [f"{n}/x.JPEG" for n in range(16)])
-    (tmp_path / "deep").mkdir()
-    for name, pool in (("deep/er", ".pool"), ("imagenet_matched_frequency", ".other")):
-        link_classes(tmp_path / name, SYNSETS, tmp_path / pool)
-    data = open_data(backbone_of(Given()), tmp_path, OPTIONS, LABELS)
-    keys = {place: found.key for place, found in data.sets.items()}
-    assert keys["deep/er"] == "sketch"
-    assert keys["imagenet_matched_frequency"] == "imagenet_v2_matched_frequency"
+    folder, other = tmp_path / "deep" / "er", tmp_path / "imagenet_matched_frequency"
+    folder.parent.mkdir()
+    link_classes(folder, SYNSETS, tmp_path / ".pool")
+
+    def key():
+        (found,) = open_data(backbone_of(Given()), tmp_path, OPTIONS, LABELS).sets.items()
+        return found[0], found[1].key
+
+    assert key() == ("deep/er", "sketch")
+    folder.rename(other)
+    for path in (tmp_path / ".pool").glob("*/*"):
+        path.rename(path.with_name("x.JPEG"))
+    assert key() == (other.name, "imagenet_v2_matched_frequency")
+    other.rename(folder)
+    assert key() == ("deep/er", None)
 
 
 def test_other_folders_are_scored_by_their_synsets(draw, tmp_path):
