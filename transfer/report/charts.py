@@ -60,7 +60,8 @@ def _forest(
     column: Column, compared: Sequence[tuple[str, str, Difference, float]], name: str
 ) -> Chart:
     """From (short label, full label, difference, half of its interval) of each comparison."""
-    reach = max(_NARROWEST, *(1.08 * (abs(one.mean) + half) for *_, one, half in compared))
+    reaches = [1.08 * (abs(one.mean) + half) for *_, one, half in compared]
+    reach = max(10.0**-column.metric.decimals, *reaches)
     often = Counter(short for short, *_ in compared)
     left, right, row_height = 12, svg.WIDTH - 12, 46
     bottom, decimals = 8 + row_height * len(compared), column.metric.decimals

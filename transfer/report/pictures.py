@@ -11,6 +11,7 @@ from PIL import Image
 from pretrain.errors import UsageError, first_line
 from pretrain.reading import read_bytes, read_json
 from transfer import task
+from transfer.evaluation import suites
 from transfer.report.results import FinishedRun, Log
 from transfer.report.table import Row, Setting, Table, row_of
 
@@ -65,7 +66,8 @@ def thumbnails(
     ]
     for index, run in enumerate(chosen):
         result, recipe = run.result, run.result.config.get("name", "?")
-        alt = picture.alt.format(method=result.backbone["name"], recipe=recipe, seed=result.seed)
+        seed = run.seed if name in suites.blocks() else result.seed
+        alt = picture.alt.format(method=result.backbone["name"], recipe=recipe, seed=seed)
         caption = f"{result.backbone['name']}, {recipe} ({run.folder})"
         file = f"pictures/{picture.file}"
         if thumbnail := _shrink(run, file, picture.width, log, alt, caption):
