@@ -139,7 +139,7 @@ class Session:
             max_corrupt_option="--max-corrupt",
             pin_memory=self.device.type == "cuda",
         )
-        with bar(title, len(images), "images") as advance:
+        with bar(title, loader.batches.count, "images") as advance:
             for batch, numbers in loader.epoch(0):
                 yield self.fabric.to_device(batch), numbers
                 advance(len(numbers))
