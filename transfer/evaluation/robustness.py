@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,29 +32,17 @@ from pretrain.spec import BackboneSpec
 from pretrain.training import generator
 from transfer.evaluation.attacks import fgsm, input_gradient, pgd, uniform_start
 from transfer.evaluation.config import RobustnessConfig
-from transfer.evaluation.corruptions import (
-    NAMES,
-    SEVERITIES,
-    corrupt,
-    find_frost,
-    read_frost,
-)  # fmt: skip
+from transfer.evaluation.corruption_scores import corruption_scores
+from transfer.evaluation.corruptions import NAMES, SEVERITIES, corrupt, find_frost, read_frost
+from transfer.evaluation.holes import Hole, centre_holes, heights, pasted
 from transfer.evaluation.images import LabelledImages, Labels, open_labelled
 from transfer.evaluation.robustness_pictures import AttackedImage, draw_attacks, draw_curves
 from transfer.evaluation.session import Session, normalise, to_unit
 
 BLENDS = tuple(step / 10 for step in range(11))
 """Mixup's weights of the first image."""
-ALEXNET_ERRORS = (
-    88.6428, 89.4468, 92.2640, 81.9880, 82.6268, 78.5948, 79.8360, 86.6816, 82.6572, 81.9324,
-    56.4592, 85.3204, 64.6056, 71.7840, 60.6500,
-)  # fmt: skip
-"""Percent, of each corruption in the order of `NAMES`, mean over its severities: what mCE divides
-by (github.com/google-research/augmix, imagenet.py, from github.com/hendrycks/robustness)."""
 EXAMPLES = 5
 """Of attacked images, taken at equal distances."""
-Hole: TypeAlias = tuple[slice, slice]
-"""Rows and columns."""
 
 
 def open_data(
@@ -108,28 +96,9 @@ def evaluate(
     if "corruptions" in options.parts:
         seen = len(np.unique(data.images.labels))
         is_imagenet = _knows_imagenet(backbone) and seen == backbone.spec.num_classes
-        metrics |= _summary(measurement.corruptions(), is_imagenet)
+        metrics |= corruption_scores(measurement.corruptions(), is_imagenet)
     draw_curves(metrics, session.picture("robustness.png"))
     return metrics
-
-
-def centre_holes(height: int, width: int, sizes: int) -> list[Hole]:
-    """Holes about the centre with sides 0, 1/sizes, ... 1 of the image's, rounded to pixels."""
-    holes = []
-    for number in range(sizes + 1):
-        sides = [round(whole * number / sizes) for whole in (height, width)]
-        starts = [(whole - side) // 2 for whole, side in zip((height, width), sides, strict=True)]
-        rows, columns = (slice(a, a + b) for a, b in zip(starts, sides, strict=True))
-        holes.append((rows, columns))
-    return holes
-
-
-def pasted(background: Tensor, image: Tensor, holes: Sequence[Hole]) -> Iterator[Tensor]:
-    """`background` with `image` in each of the holes, which grow: one tensor, changed in place."""
-    view = background.clone(memory_format=torch.channels_last)
-    for rows, columns in holes:
-        view[..., rows, columns] = image[..., rows, columns]
-        yield view
 
 
 def consecutive(batches: Iterable[tuple[Tensor, ...]]) -> Iterator[tuple[Tensor, ...]]:
@@ -208,8 +177,9 @@ class _Measurement:
             for place, row in enumerate(rows):
                 images = [images[place] for images in shown]
                 examples.append(AttackedImage(int(labels[row]), images, table[:, row].tolist()))
-        draw_attacks(examples, names, self.classes, self.session.picture("attacks.png"))
         top1, astray = _percent(totals[0], count), _percent(totals[1], max(1, int(totals[0, 0])))
+        if examples:
+            draw_attacks(examples, names, self.classes, self.session.picture("attacks.png"))
         values = {f"{name}_top1": value for name, value in zip(names, top1, strict=True)}
         rates = zip(names[1:], astray[1:], strict=True)
         return values | {f"{name}_success": value for name, value in rates}
@@ -236,7 +206,7 @@ class _Measurement:
         return {
             "occlusion_centre": mean(centre),
             "occlusion_boundary": mean(boundary),
-            "occlusion_sides": _heights(holes),
+            "occlusion_sides": heights(holes),
             "occlusion_centre_top1": centre,
             "occlusion_boundary_top1": boundary,
         }
@@ -275,7 +245,7 @@ class _Measurement:
             "between_pairs": pairs,
             "between_mixup_weights": BLENDS,
             "between_mixup_neither": mixup,
-            "between_cutmix_sides": _heights(holes),
+            "between_cutmix_sides": heights(holes),
             "between_cutmix_neither": cutmix,
         }
 
@@ -346,27 +316,6 @@ def _class_names(backbone: Backbone) -> Sequence[str]:
     if _knows_imagenet(backbone):
         return ImageNetInfo().label_descriptions()
     return backbone.output_names or list(map(str, range(backbone.spec.num_classes)))
-
-
-def _summary(top1: dict[str, list[float]], is_imagenet: bool) -> dict[str, Any]:
-    """Means over corruptions and severities.
-
-    mCE, the mean of the errors in percent of AlexNet's on the same corruption, is given where those
-    are defined: of all 15, on images of all of ImageNet's classes.
-    """
-    errors = {name: 100 - mean(values) for name, values in top1.items()}
-    without = 100 - mean(error for name, error in errors.items() if name != "frost")
-    values: dict[str, Any] = {"corruptions": top1, "corruptions_without_frost_top1": without}
-    if len(errors) == len(NAMES):
-        values["corruptions_top1"] = 100 - mean(errors.values())
-        if is_imagenet:
-            alexnet = dict(zip(NAMES, ALEXNET_ERRORS, strict=True))
-            values["corruptions_mce"] = mean(100 * errors[name] / alexnet[name] for name in NAMES)
-    return values
-
-
-def _heights(holes: Sequence[Hole]) -> list[int]:
-    return [rows.stop - rows.start for rows, _ in holes]
 
 
 def _percent(counts: Tensor, whole: int) -> list[float]:

@@ -75,6 +75,7 @@ def test_start_is_a_function_of_seed_and_number():
     assert start.shape == like.shape
     assert start.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(uniform_start(5, [2], like[:1], EPS)[0], start[1])
+    assert not torch.equal(start[0], start[1])
     assert not torch.equal(uniform_start(6, [2], like[:1], EPS)[0], start[1])
     assert start.abs().max() <= EPS
     # uniform: mean 0 and deviation eps / sqrt(3), here to four standard errors

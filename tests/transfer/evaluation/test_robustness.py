@@ -14,9 +14,11 @@ from pretrain.spec import BackboneSpec
 from pretrain.training import generator, make_fabric
 from transfer.evaluation.attacks import uniform_start
 from transfer.evaluation.config import RobustnessConfig
+from transfer.evaluation.corruption_scores import ALEXNET_ERRORS, corruption_scores
 from transfer.evaluation.corruptions import NAMES, corrupt
+from transfer.evaluation.holes import centre_holes
 from transfer.evaluation.images import Labels
-from transfer.evaluation.robustness import ALEXNET_ERRORS, centre_holes, evaluate, open_data
+from transfer.evaluation.robustness import evaluate, open_data
 from transfer.evaluation.robustness_pictures import draw_curves
 from transfer.evaluation.session import Session
 
@@ -181,7 +183,8 @@ def test_between(measure, network):
 
 def test_corruptions(measure, network, monkeypatch):
     names = ("gaussian_noise", "contrast")
-    monkeypatch.setattr("transfer.evaluation.robustness.NAMES", names)
+    for module in ("robustness", "corruption_scores"):
+        monkeypatch.setattr(f"transfer.evaluation.{module}.NAMES", names)
     metrics, data, _ = measure(replace(OPTIONS, parts=["corruptions"], seed=4))
     pixels, labels = read(data)
     for name in names:
@@ -191,11 +194,17 @@ def test_corruptions(measure, network, monkeypatch):
     everything = [*metrics["corruptions"].values()]
     assert metrics["corruptions_top1"] == pytest.approx(np.mean(everything))
     assert "corruptions_mce" not in metrics  # these are not ImageNet's classes
-    assert len(ALEXNET_ERRORS) == len(NAMES) == 15
+
+
+def test_mce_is_relative_to_alexnet():
+    half = {name: [100 - error / 2] * 5 for name, error in zip(NAMES, ALEXNET_ERRORS, strict=True)}
+    assert corruption_scores(half, is_imagenet=True)["corruptions_mce"] == pytest.approx(50)
+    assert "corruptions_mce" not in corruption_scores(half, is_imagenet=False)
 
 
 def test_without_photographs_of_frost_it_is_left_out(measure, monkeypatch):
-    monkeypatch.setattr("transfer.evaluation.robustness.NAMES", ("frost", "contrast"))
+    for module in ("robustness", "corruption_scores"):
+        monkeypatch.setattr(f"transfer.evaluation.{module}.NAMES", ("frost", "contrast"))
     monkeypatch.setattr("transfer.evaluation.robustness.find_frost", lambda folder: [])
     metrics, data, _ = measure(replace(OPTIONS, parts=["corruptions"]))
     assert list(metrics["corruptions"]) == ["contrast"]
