@@ -314,7 +314,7 @@ def _knows_imagenet(backbone: Backbone) -> bool:
 def _class_names(backbone: Backbone) -> Sequence[str]:
     """Of the outputs, in words where they are ImageNet's synsets; their numbers without names."""
     if _knows_imagenet(backbone):
-        return ImageNetInfo().label_descriptions()
+        return list(ImageNetInfo().label_descriptions())
     return backbone.output_names or list(map(str, range(backbone.spec.num_classes)))
 
 

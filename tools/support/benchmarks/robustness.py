@@ -15,8 +15,9 @@ that other programs do not count.
 
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
         raise UsageError("--images, --batch-size, --rounds and --threads must be at least 1")
     print(heading("robustness", argv, options.threads) + "\n")
     with tempfile.TemporaryDirectory() as folder:
-        rows = _time_parts(options, Path(folder))
+        rows = list(_time_parts(options, Path(folder)))
     head = ["part", "forward", "forward and backward", "seconds of these", "of the part", "ratio"]
     print(table(head, rows) + "\n")
     code = f"import sys; from {__name__} import run_all; run_all(*sys.argv[1:])"
@@ -79,7 +80,7 @@ def passes(part: str, options: RobustnessConfig) -> tuple[int, int]:
     }[part]
 
 
-def _time_parts(options: Any, folder: Path) -> list[list[str]]:
+def _time_parts(options: Any, folder: Path) -> Iterator[list[str]]:
     """A row of the table for each part, and one for all."""
     import torch
 
@@ -122,19 +123,19 @@ def _time_parts(options: Any, folder: Path) -> list[list[str]]:
         wait(options.device)
         return clock() - started
 
-    rows, totals, runs = [], [0.0, 0.0], count()
+    totals, runs = [0.0, 0.0], count()
+    forward()
+    backward()  # the first of all is slower
     for part in options.parts:
-        once, twice = passes(part, config)
         best = [float("inf")] * 3
-        forward(), backward()  # the first of all is slower
         for _ in range(options.rounds):
-            sides = [forward, backward, lambda part=part: run(part), forward, backward]
-            one, both, whole, again, both_again = map(seconds, sides)
-            best = list(map(min, best, (min(one, again), min(both, both_again), whole)))
+            sides: list[Callable[[], None]] = [forward, backward, partial(run, part)]
+            best = list(map(min, best, map(seconds, sides)))
+        once, twice = passes(part, config)
         plain = (once * best[0] + twice * best[1]) * len(data.images) / len(batch)
         totals = [totals[0] + plain, totals[1] + best[2]]
-        rows.append([part, f"{once}", f"{twice}", *_figures(plain, best[2])])
-    return [*rows, ["all", "", "", *_figures(*totals)]]
+        yield [part, f"{once}", f"{twice}", *_figures(plain, best[2])]
+    yield ["all", "", "", *_figures(*totals)]
 
 
 def _figures(plain: float, suite: float) -> list[str]:
