@@ -68,7 +68,7 @@ def _draw_between(axes: Any, metrics: dict[str, Any]) -> None:
     axes.plot(weights, metrics["between_mixup_neither"], ".-", c=COLOURS[2], label="Mixup: weight")
     axes.plot(shares, metrics["between_cutmix_neither"], ".-", c=COLOURS[3], label="CutMix: side")
     axes.set_title("neither label, % of the pairs", fontsize=10)
-    axes.set_xlabel("of the second image")
+    axes.set_xlabel("weight or side of the second image")
 
 
 def _draw_corruptions(axes: Any, metrics: dict[str, Any]) -> None:
@@ -97,13 +97,15 @@ def draw_attacks(
         classes: names of the classifier's outputs.
         path: of the PNG.
     """
-    places = [attacks.index(name) for name in ("fgsm_pixels", "pgd")]
+    shown = {"FGSM": attacks.index("fgsm_pixels"), "PGD": attacks.index("pgd")}
     figure = Figure(figsize=(1.75 * len(images), 2.05 * 5), layout="constrained")
     for column, one in zip(figure.subplots(5, len(images), squeeze=False).T, images, strict=True):
         _show(column[0], one.versions[0], _answer(one, 0, classes))
-        for upper, lower, place in zip(column[1::2], column[2::2], places, strict=True):
+        for upper, lower, (name, place) in zip(
+            column[1::2], column[2::2], shown.items(), strict=True
+        ):
             added = one.versions[place] - one.versions[0]
-            _show(upper, 0.5 + LOUDER * added, f"{attacks[place]}, added x {LOUDER}")
+            _show(upper, 0.5 + LOUDER * added, f"{name}, added x {LOUDER}")
             _show(lower, one.versions[place], _answer(one, place, classes))
     save_figure(figure, path)
 
