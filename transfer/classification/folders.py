@@ -6,10 +6,8 @@ the same for every seed, wherever the data lies, and for what is there when imag
 """
 
 import os
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,48 +109,21 @@ def open_image_folders(root: Path, config: DatasetConfig) -> ClassificationData:
         notes += listed.notes()
         annotations += listed.annotations
 
-    files = Files(root, classes, splits, paths, labels, keys, annotations, notes)
-    return divide(files, config.val_fraction)
-
-
-class Files(NamedTuple):
-    """Labelled images as they are listed."""
-
-    root: Path
-    classes: Sequence[str]
-    splits: Mapping[str, Indices]
-    """By name: train first, then val and test, as far as they are there."""
-    paths: Sequence[str]
-    """Of all images, below the root."""
-    labels: Sequence[int]
-    keys: Sequence[str]
-    """By which images are held out: CLASS/NAME."""
-    annotations: Sequence[Path]
-    notes: Sequence[str]
-
-
-def divide(files: Files, val_fraction: float) -> ClassificationData:
-    """Say what is trained on, chosen by and scored: see open_image_folders.
-
-    Raises:
-        UsageError: there are no splits, and too few images to hold any out.
-    """
-    root, classes, splits, paths, labels, keys, annotations, notes = files
     below = len(os.path.join(root, ""))
     train, *others = splits.values()
     scored_name = [*splits][-1]
     if not others:
-        train, held_out = hold_out(keys, labels, train, val_fraction, "val")
+        train, held_out = hold_out(keys, labels, train, config.val_fraction, "val")
         others, scored_name = [held_out], "held out"
         if not len(held_out):
             raise UsageError(f"{root}: no class has two images, so none can be held out.")
     fit, choose, chosen_on = train, others[0], "val"
     if len(others) == 1:
-        fit, choose = hold_out(keys, labels, train, val_fraction, "choose")
+        fit, choose = hold_out(keys, labels, train, config.val_fraction, "choose")
         chosen_on = "held out of train"
     return ClassificationData(
         name=root.resolve().name,
-        classes=tuple(classes),
+        classes=classes,
         paths=tuple(map(Path, paths)),
         names=tuple(path[below:] for path in paths),
         labels=np.array(labels, np.int64),

@@ -28,15 +28,10 @@ from pretrain.backbone import Backbone
 from pretrain.config import LoaderConfig
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError, check_ranges
+from pretrain.held_out import hold_out
 from pretrain.images import class_folders
 from transfer.classification.config import ClassificationConfig, DatasetConfig, LinearConfig
-from transfer.classification.folders import (
-    ClassificationData,
-    Files,
-    Indices,
-    divide,
-    open_image_folders,
-)
+from transfer.classification.folders import ClassificationData, Indices, open_image_folders
 from transfer.classification.frozen import encode, linear_probe
 from transfer.classification.setup import ClassificationSetup, build
 from transfer.evaluation.config import OmniConfig
@@ -117,7 +112,7 @@ def open_lists(realm: Path, folder: Path) -> ClassificationData:
     """The images that lists name, one `PATH NUMBER` a line, paths being relative to the realm.
 
     Raises:
-        UsageError: a line of another form, or fewer than two classes.
+        UsageError: a line of another form, fewer than two classes, or only one of the lists.
     """
     splits, paths, numbers = dict[str, Indices](), list[str](), list[int]()
     lists, notes = list[Path](), list[str]()
@@ -137,15 +132,37 @@ def open_lists(realm: Path, folder: Path) -> ClassificationData:
         elif listed:
             lists.append(file)
             splits[file.stem] = np.arange(len(paths), len(paths) + len(listed))
-            paths += [str(realm / name) for name, _ in listed]
+            paths += [name for name, _ in listed]
             numbers += [int(number) for _, number in listed]
-    classes, labels = np.unique(numbers, return_inverse=True)
-    if len(classes) < 2:
-        raise UsageError(f"{folder}: the lists name fewer than two classes; give two or more.")
-    keys = [f"{number}/{Path(path).name}" for number, path in zip(numbers, paths, strict=True)]
-    names = [str(number) for number in classes]
-    files = Files(realm, names, splits, paths, labels.tolist(), keys, lists, notes)
-    return divide(files, DatasetConfig().val_fraction)
+    names, labels = np.unique(numbers, return_inverse=True)
+    if len(names) < 2 or len(splits) < 2 or "train" not in splits:
+        raise UsageError(
+            f"{folder}: the lists that can be used ({', '.join(splits) or 'none'}) name "
+            f"{len(names)} of the two classes at least; train.txt is needed, and val.txt or "
+            "test.txt with labels."
+        )
+    train, *others = splits.values()
+    fit, choose, chosen_on = train, others[0], "val"
+    if len(others) == 1:
+        keys = [f"{number}/{Path(path).name}" for number, path in zip(numbers, paths, strict=True)]
+        fit, choose = hold_out(keys, numbers, train, DatasetConfig().val_fraction, "choose")
+        chosen_on = "held out of train"
+    return ClassificationData(
+        name=realm.name,
+        classes=tuple(map(str, names)),
+        paths=tuple(realm / path for path in paths),
+        names=tuple(paths),
+        labels=labels,
+        train=train,
+        fit=fit,
+        choose=choose,
+        val=others[0],
+        scored=others[-1],
+        scored_name=[*splits][-1],
+        chosen_on=chosen_on,
+        notes=tuple(notes),
+        annotations=tuple(lists),
+    )
 
 
 def _lists(realm: Path) -> Path | None:

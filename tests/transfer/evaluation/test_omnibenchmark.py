@@ -156,4 +156,4 @@ def test_mistakes(backbone, tmp_path, features):
     lines.write_text("a.jpg 0\nb.jpg\n")
     assert f"{lines}, line 2: 'b.jpg' is no path and number" in message()
     lines.write_text("a.jpg 0\nb.jpg 0\n")
-    assert "fewer than two classes" in message()
+    assert "(train) name 1 of the two classes at least" in message()
