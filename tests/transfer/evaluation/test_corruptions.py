@@ -116,6 +116,23 @@ def test_constants_are_of_the_nearest_size():
         assert {len(values) for values in table.values()} == {5}, of
 
 
+def test_flat_images_stay_flat():
+    """Cutting off loses nothing to float32."""
+    levels = torch.arange(0, 256, 15, dtype=torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 20, 21)
+    moves = torch.arange(20 * 21).flip(0).expand(len(levels), -1)
+    for made in (
+        blur.defocus_blur(levels, 3, 0.1),
+        blur.glass_blur(levels, moves, 1.5, 4, 2),
+        blur.motion_blur(levels, [30.0] * len(levels), 20, 15),
+        blur.zoom_blur(levels, 1.31, 0.03),
+        digital.contrast(levels, 0.3),
+        digital.pixelate(levels, 0.3),
+    ):
+        assert torch.equal(made, levels)
+    brighter = digital.brightness(levels, 0.2)
+    assert torch.equal(brighter, (levels.int() + 51).clamp(max=255).to(torch.uint8))
+
+
 @pytest.mark.parametrize("photons", [3, 60])
 def test_shot_noise_is_poisson(photons):
     """Over all draws: the probability of each count, to a step of the draws."""
