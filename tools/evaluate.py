@@ -105,6 +105,18 @@ def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, Path]:
     return found
 
 
+def refuse_unused(options: Any, parser: Parser, wanted: Sequence[str]) -> None:
+    """Raise UsageError for an option that a suite does not know, rather than leave it unread."""
+    for name in wanted:
+        for key in suites.by_name(name).unused:
+            if options[key] != parser.get_default(key):
+                flag = f"--{key.replace('_', '-')}"
+                raise UsageError(
+                    f"{flag} is {options[key]}, but {name} does not know it. Leave it off, or run "
+                    f"{name} by itself."
+                )
+
+
 def run_suites(options: Any, parser: Parser) -> None:
     """Measure the suites that are asked for; print the headline of each."""
     asked = options.suite.split(",")
@@ -114,6 +126,7 @@ def run_suites(options: Any, parser: Parser) -> None:
         raise UsageError(f"--suite is {options.suite}; each suite may stand once.")
     wanted = [name for name in suites.names() if name in asked]
     roots = data_of(options.data, wanted)
+    refuse_unused(options, parser, wanted)
     made = parser.instantiate(options)
     of_suite = {name: made[suites.by_name(name).section] for name in wanted}
 

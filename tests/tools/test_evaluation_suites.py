@@ -98,6 +98,10 @@ def test_mistakes(backbone_file, worlds, tmp_path, capsys, monkeypatch):
         (["--suite", "", "--data", data], "there is no suite ''"),
         (["--suite", "calibration", "--data", "nowhere"], "there is no folder nowhere"),
         (["--suite", "calibration", "--data", worlds["detection"]], "no images"),
+        (
+            ["--suite", "omnibenchmark", "--data", data, "--split", "val"],
+            "--split is val, but omnibenchmark does not know it",
+        ),
         (["--data", data, data], "--data names 2 folders; without --suite give one"),
         (["--suite", "calibration", "--data", data, "--calibration.bins", "0"], "calibration.bins"),
         (["--suite", "calibration", "--data", data, "--calibration.bin", "3"], "calibration.bins"),
@@ -184,9 +188,7 @@ def test_what_may_not_change_under_a_run(tiny, worlds, tmp_path, capsys, monkeyp
 def test_an_interrupt_says_how_to_go_on(tiny, worlds, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open("err.txt", "w") as err:
-        process = start(
-            "evaluate", *arguments(tiny, worlds, "out"), stdout=err, stderr=err
-        )
+        process = start("evaluate", *arguments(tiny, worlds, "out"), stdout=err, stderr=err)
         while process.poll() is None and not list(Path("out").glob("parts/*/[!.]*")):
             time.sleep(0.002)
         os.kill(process.pid, signal.SIGINT)

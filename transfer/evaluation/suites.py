@@ -39,6 +39,8 @@ class Suite(Block):
     """What its DIR holds, for --help."""
     paths: tuple[str, ...] = ()
     """Options that name files or folders: they make a setting of the report by name."""
+    unused: tuple[str, ...] = ()
+    """Of the tool's own options, those that mean nothing here."""
 
     @property
     def section(self) -> str:
@@ -128,6 +130,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.localisation",
         config="transfer.evaluation.config:LocalisationConfig",
         data="images with a box: CUB-200-2011, ImageNet with its annotations, a Pascal VOC tree",
+        unused=("val_labels",),
         metrics=(
             Metric("cam_top1_loc", "CAM, top-1 loc %"),
             Metric("cam_gt_known_loc", "CAM, GT-known loc %"),
@@ -158,6 +161,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.imagenet_variants",
         config="transfer.evaluation.config:VariantsConfig",
         data="a folder each: imagenet-a, -o, -r, imagenetv2-*, sketch, val; or any of synsets",
+        unused=("split", "class_order"),
         metrics=(
             Metric("imagenet_a_top1", "ImageNet-A %"),
             Metric("imagenet_o_aupr", "ImageNet-O, AUPR %"),
@@ -207,6 +211,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.omnibenchmark",
         config="transfer.evaluation.config:OmniConfig",
         data="a folder of realms, each with train, val and test of class folders",
+        unused=("split", "val_labels", "class_order", "preprocess", "precision"),
         metrics=(
             Metric("mean_top1", "mean of realms %"),
             Metric("mean_per_class", "mean of realms and classes %", main=False),
