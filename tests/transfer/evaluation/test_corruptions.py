@@ -129,6 +129,7 @@ def test_flat_images_stay_flat():
         digital.pixelate(levels, 0.3),
     ):
         assert torch.equal(made, levels)
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(-1, 3, -1, -1)
     brighter = digital.brightness(levels, 0.2)
     assert torch.equal(brighter, (levels.int() + 51).clamp(max=255).to(torch.uint8))
 
