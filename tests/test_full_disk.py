@@ -69,6 +69,8 @@ NEW = {
     "--to copy",
     "evaluate": "evaluate --backbone {backbone} --data {classification} --workers 0 --device cpu "
     "--out out",
+    "suites": "evaluate --backbone {backbone} --suite calibration,ood --workers 0 --device cpu "
+    "--data calibration={classification} ood={classification} --out out",
     "voc": "prepare_data voc --data data --val-fraction 0.3",
     "yolo": "prepare_data yolo --data data",
     "imagenet": "prepare_data imagenet --check data --repair --sample 0",
