@@ -134,15 +134,14 @@ def contours_differ(maps: list[np.ndarray]) -> int:
     """At how many thresholds the largest box, or the set of boxes, is not OpenCV's."""
     import cv2
 
-    from transfer.evaluation.map_boxes import contour_boxes, largest_boxes
+    from transfer.evaluation.map_boxes import find_boxes
 
     wrong = 0
     for one in maps:
         pixels = (one * 255).astype(np.uint8)
         cuts = np.arange(0, 255, 5)
         levels = np.searchsorted(cuts, pixels, side="left")
-        largest = largest_boxes(levels, len(cuts))
-        of_cut, boxes = contour_boxes(levels, len(cuts))
+        largest, boxes, of_cut = find_boxes(levels, len(cuts))
         for number, cut in enumerate(cuts.tolist()):
             binary = cv2.threshold(pixels, cut, 255, cv2.THRESH_BINARY)[1]
             contours = cv2.findContours(binary, cv2.RETR_TREE, cv2.CHAIN_APPROX_SIMPLE)[0]

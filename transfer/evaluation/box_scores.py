@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from transfer.evaluation.map_boxes import contour_boxes, largest_boxes
+from transfer.evaluation.map_boxes import find_boxes
 
 IOU = 0.5
 """A box is right from here on, as in ADL's and wsolevaluation's code; the paper says above it."""
@@ -57,7 +57,7 @@ def map_box(scores: np.ndarray, threshold: float) -> np.ndarray:
     Zeros where nothing of the map is above 0.
     """
     inside = (scores >= threshold * scores.max()) & (scores > 0)
-    return largest_boxes(inside.astype(np.int64), 1)[0]
+    return find_boxes(inside.astype(np.int64), 1).largest[0]
 
 
 def box_accuracy(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -81,12 +81,10 @@ def box_accuracy(scores: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
         boxes = np.concatenate([boxes[:, :2], np.minimum(boxes[:, 2:], last) + 1], axis=1)
         return overlaps(boxes, truth).max(1, initial=0)
 
-    largest = overlap(largest_boxes(levels, len(cuts)))
-    best = np.zeros(len(cuts))
-    of_cut, boxes = contour_boxes(levels, len(cuts))
-    np.maximum.at(best, of_cut, overlap(boxes))
-    # where there is no contour, the box 0, 0, 0, 0 stands for it
-    best = np.maximum(best, np.where(np.isin(np.arange(len(cuts)), of_cut), 0, largest))
+    found = find_boxes(levels, len(cuts))
+    largest = overlap(found.largest)
+    best = largest.copy()  # where there is no contour, the box 0, 0, 0, 0 stands for it
+    np.maximum.at(best, found.threshold, overlap(found.boxes))
     return largest[place], best[place]
 
 

@@ -51,12 +51,14 @@ class LocalisationConfig:
     """Of the maps; cam needs a mean over the last feature map and one linear layer behind it."""
     threshold: float = 0.15
     """Of the map's maximum: what is as high or higher belongs to the object."""
-    last_stage: Literal["stride", "dilated", "own"] = "stride"
-    """The last convolutions that halve the resolution no longer do: stride, as in the paper, for
-    networks that were trained on with it; dilated: what follows keeps its reach, for those that
-    were not; own: the network as it is."""
+    last_stage: Literal["dilated", "stride", "own"] = "dilated"
+    """The last convolutions that halve the resolution no longer do. dilated: what follows keeps its
+    reach, and the classifier its accuracy; stride: nothing else changes, as the paper's networks
+    are built and trained on; own: the network as it is."""
     geometry: Literal["crop", "whole"] = "crop"
     """What the network sees: the backbone's own crop, or the whole image without its aspect."""
+    size: int | None = None
+    """Side of what it sees in pixels; None: that of its training. Larger ones give finer maps."""
     first_pixel: Literal[0, 1] = 1
     """Pascal VOC: the number of an image's first pixel, as in detection's --dataset.first_pixel."""
     seed: int = 0

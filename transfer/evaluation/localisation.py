@@ -54,13 +54,19 @@ def open_data(
     Raises:
         UsageError: see `open_boxed`; a network that has no such maps; methods that there are not.
     """
-    check_ranges("--localisation", options, threshold="(0, 1]", seed=">= 0")
+    check_ranges("--localisation", options, threshold="(0, 1]", seed=">= 0", size="[8, 4096]")
     if not options.methods:
         raise UsageError(f"--localisation.methods is empty; there are {', '.join(METHODS)}.")
     data = open_boxed(root, backbone, labels, options.first_pixel)
-    _, size, note = _prepare(backbone, options)
+    _, size, note = _prepare(_resized(backbone, options.size), options)
     notes = (*data.images.notes, f"activation maps have {size[0]} x {size[1]} positions{note}")
     return replace(data, images=replace(data.images, notes=notes))
+
+
+def _resized(backbone: Backbone, size: int | None) -> Backbone:
+    """The backbone, seeing images of another size."""
+    shape = backbone.spec.input_size if size is None else (3, size, size)
+    return replace(backbone, spec=replace(backbone.spec, input_size=shape))
 
 
 def _prepare(
@@ -86,6 +92,7 @@ def evaluate(
     `box_acc`, at all of `box_scores.THRESHOLDS`. Also top1; images, and how many of them have no
     object in the crop (`outside`); `map`, the positions of a map before it is enlarged.
     """
+    backbone = _resized(backbone, options.size)
     network, size, _ = _prepare(backbone, options)
     network = session.place(network)
     geometry = _geometry(backbone.spec, options.geometry)

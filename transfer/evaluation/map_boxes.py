@@ -4,7 +4,7 @@ A map (H, W) is given as levels: how many of T ascending thresholds each pixel e
 foreground at threshold t is `levels > t`. All thresholds are taken together: a run of foreground
 begins at every threshold that lies between a pixel and a higher one on its right, and runs of
 neighbouring rows that touch are one region. A call of scipy.ndimage.label for each threshold gives
-the same regions in eight times the time.
+the same regions in three to four times the time.
 
 Regions are 8-connected, as OpenCV's contours are. Their size is what their outline through the
 centres of pixels encloses, holes included, as cv2.contourArea gives it and as the codes of weakly
@@ -45,33 +45,32 @@ class Regions(NamedTuple):
     """Of each run, its number."""
 
 
-def largest_boxes(levels: np.ndarray, thresholds: int) -> np.ndarray:
-    """The box of the largest region at each threshold (T, 4); zeros where there is none.
+class Boxes(NamedTuple):
+    """What `find_boxes` finds."""
 
-    Of several that are as large, the one that begins last in reading order: OpenCV's first contour.
-    """
-    regions = find_regions(levels, thresholds)
+    largest: np.ndarray
+    """(T, 4) that of the largest region at each threshold; zeros where there is none. Of several
+    that are as large, the one that begins last in reading order: OpenCV's first contour."""
+    boxes: np.ndarray
+    """(B, 4) those of all contours: of regions, and of their holes, whose contours run through the
+    pixels round them, as with cv2.RETR_TREE."""
+    threshold: np.ndarray
+    """(B,) the number of each one's threshold."""
+
+
+def find_boxes(levels: np.ndarray, thresholds: int) -> Boxes:
+    """The boxes of a map (H, W) of levels from 0 to `thresholds`."""
+    regions = outer = find_regions(levels, thresholds)
+    boxes, threshold = regions.boxes, regions.threshold
     if regions.holes:
-        regions = find_regions(_fill(levels, thresholds), thresholds)
-    boxes = np.zeros((thresholds, 4), dtype=np.int64)
-    order = np.lexsort((regions.area, regions.threshold))  # of each threshold the last one stays
-    boxes[regions.threshold[order]] = regions.boxes[order]
-    return boxes
-
-
-def contour_boxes(levels: np.ndarray, thresholds: int) -> tuple[np.ndarray, np.ndarray]:
-    """The threshold (B,) and the box (B, 4) of each contour: of regions, and of their holes.
-
-    The contour of a hole runs through the pixels round it, as with cv2.RETR_TREE.
-    """
-    regions = find_regions(levels, thresholds)
-    if not regions.holes:
-        return regions.threshold, regions.boxes
-    holes, inside = _find_holes(levels, thresholds)
-    return (
-        np.concatenate([regions.threshold, holes.threshold[inside]]),
-        np.concatenate([regions.boxes, holes.boxes[inside] + np.array([-1, -1, 1, 1])]),
-    )
+        holes, inside = _find_holes(levels, thresholds)
+        outer = find_regions(_fill(levels, holes, inside, thresholds), thresholds)
+        boxes = np.concatenate([boxes, holes.boxes[inside] + np.array([-1, -1, 1, 1])])
+        threshold = np.concatenate([threshold, holes.threshold[inside]])
+    largest = np.zeros((thresholds, 4), dtype=np.int64)
+    order = np.lexsort((outer.area, outer.threshold))  # of each threshold the last one stays
+    largest[outer.threshold[order]] = outer.boxes[order]
+    return Boxes(largest, boxes, threshold)
 
 
 def find_regions(levels: np.ndarray, thresholds: int, connectivity: int = 8) -> Regions:
@@ -144,9 +143,8 @@ def _find_holes(levels: np.ndarray, thresholds: int) -> tuple[Regions, np.ndarra
     return background._replace(threshold=thresholds - 1 - background.threshold), inside
 
 
-def _fill(levels: np.ndarray, thresholds: int) -> np.ndarray:
+def _fill(levels: np.ndarray, holes: Regions, inside: np.ndarray, thresholds: int) -> np.ndarray:
     """The levels with the holes of every threshold filled."""
-    holes, inside = _find_holes(levels, thresholds)
     keep = inside[holes.region]
     of_run, row, left, right = (values[keep] for values in holes.runs)
     number = right - left

@@ -37,7 +37,7 @@ from transfer.evaluation.box_scores import map_box, overlaps
 from transfer.evaluation.boxed_images import open_boxed
 from transfer.evaluation.config import LocalisationConfig
 from transfer.evaluation.images import Labels
-from transfer.evaluation.map_boxes import contour_boxes, find_regions, largest_boxes
+from transfer.evaluation.map_boxes import find_boxes, find_regions
 from transfer.evaluation.session import Session
 
 SHAPES = sorted(synthetic.SHAPES)
@@ -151,13 +151,13 @@ def test_largest_region_by_its_outline():
     rows = ["#####...####", "#...#...####", "#.#.#...####", "#...#.......", "#####......."]
     levels = np.array([[int(letter == "#") for letter in row] for row in rows])
     # the ring has fewer pixels than half of the block, but encloses more
-    assert largest_boxes(levels, 1).tolist() == [[0, 0, 5, 5]]
-    of, boxes = contour_boxes(levels, 1)
+    largest, boxes, of = find_boxes(levels, 1)
+    assert largest.tolist() == [[0, 0, 5, 5]]
     # of the ring, what is in it, the block, and the ring's hole
     wanted = [[0, 0, 5, 5], [0, 0, 5, 5], [2, 2, 3, 3], [8, 0, 12, 3]]
     assert sorted(boxes.tolist()) == wanted
     assert of.tolist() == [0] * 4
-    assert largest_boxes(np.zeros((3, 3), int), 2).tolist() == [[0] * 4] * 2
+    assert find_boxes(np.zeros((3, 3), int), 2).largest.tolist() == [[0] * 4] * 2
 
 
 @pytest.mark.parametrize("every", [False, True])
