@@ -208,7 +208,7 @@ def draw_maps(shown: Sequence[_Shown], threshold: float, path: Path) -> None:
             axes.set_title(f"{method}, IoU {iou:.2f}", fontsize=8)
             _draw_boxes(axes, truth, "white")
             _draw_boxes(axes, box, "lime" if iou >= IOU else "red")
-    save_figure(figure, path)
+    save_figure(figure, path, dpi=80)
 
 
 def _draw_boxes(axes: Any, boxes: np.ndarray, colour: str) -> None:
