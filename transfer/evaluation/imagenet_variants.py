@@ -32,7 +32,8 @@ from transfer.evaluation.imagenet_sets import (
     images_inside,
 )
 from transfer.evaluation.images import Labels
-from transfer.evaluation.session import Session, normalise, to_unit
+from transfer.evaluation.logits import logits
+from transfer.evaluation.session import Session
 
 
 def open_data(backbone: Backbone, root: Path, options: VariantsConfig, labels: Labels) -> Variants:
@@ -54,14 +55,15 @@ def evaluate(
     network, metrics = session.network(backbone), dict[str, Any]()
     others = dict[str, dict[str, float]]()
     of_key = {found.key: found for found in data.sets.values()}
-    for place, found in data.sets.items():
+    for number, (place, found) in enumerate(data.sets.items()):
         last = backbone.spec, f"scoring {place}", session
         if found.key == "imagenet_o":
             compute = partial(score_anomalies, network, found, of_key["val"], *last)
         else:
             real = real_labels(found.images, data.output_of) if found.key == "val" else None
             compute = partial(score_classes, network, found, real, *last)
-        scores = session.part(quote(place, safe=""), compute)
+        # cut, since a letter of a name can come to nine
+        scores = session.part(f"{number}-{quote(place, safe='')[:60]}", compute)
         if found.key is None:
             others[place] = scores
         else:
@@ -81,8 +83,8 @@ def real_labels(images: ImageFiles, output_of: dict[str, int]) -> np.ndarray:
     by_name = RealLabelsImagenet(range(50_000)).real_labels
     names = [os.path.splitext(os.path.basename(path))[0] for path in images.paths]
     rows = [
-        [output_of[synset] for n in by_name[f"{name}.JPEG"] if (synset := synsets[n]) in output_of]
-        for name in names
+        [output_of[synset] for n in known if (synset := synsets[n]) in output_of]
+        for known in (by_name.get(f"{name}.JPEG", []) for name in names)
     ]
     table = np.full((len(rows), max(1, *map(len, rows))), -1)
     for row, outputs in zip(table, rows, strict=True):
@@ -118,23 +120,22 @@ def score_classes(
     labels = torch.from_numpy(found.images.labels).to(device)
     table = torch.from_numpy(real).to(device) if has_real else labels.new_full((len(labels), 1), -1)
     counts = torch.zeros(7, dtype=torch.int64, device=device)
-    for batch, numbers in session.batches(found.images, spec, title):
-        with session.fabric.autocast():
-            logits = network(normalise(to_unit(batch), spec)).float()
-        best = competing[logits[:, competing].topk(min(5, len(competing))).indices]
+    for outputs, numbers in logits(network, found.images, spec, session, title):
+        outputs = outputs.to(device, torch.float32)
+        best = competing[outputs[:, competing].topk(min(5, len(competing))).indices]
         numbers = numbers.to(device)
         own, sets = labels[numbers, None], table[numbers]
         right, real_right = best == own, (best[:, :, None] == sets[:, None]).any(2)
-        columns = [own >= 0, right[:, :1], right, logits.argmax(1, keepdim=True) == own]
+        columns = [own >= 0, right[:, :1], right, outputs.argmax(1, keepdim=True) == own]
         columns += [sets >= 0, real_right[:, :1], real_right]
         counts += torch.stack([column.any(1) for column in columns]).sum(1)
     images, top1, top5, top1_all, real_images, real_top1, real_top5 = counts.tolist()
-    scores = {"top1": 100 * top1 / max(images, 1), "top5": 100 * top5 / max(images, 1)}
+    scores = {"top1": 100 * top1 / images, "top5": 100 * top5 / images}
     if len(competing) < spec.num_classes:
-        scores["top1_all"] = 100 * top1_all / max(images, 1)
-    if has_real:
-        scores["real_top1"] = 100 * real_top1 / max(real_images, 1)
-        scores["real_top5"] = 100 * real_top5 / max(real_images, 1)
+        scores["top1_all"] = 100 * top1_all / images
+    if real_images:
+        scores["real_top1"] = 100 * real_top1 / real_images
+        scores["real_top5"] = 100 * real_top5 / real_images
         scores["real_images"] = real_images
     return scores | {"images": images}
 
@@ -159,10 +160,8 @@ def score_anomalies(
 
     def scores(images: ImageFiles, order: np.ndarray | None) -> np.ndarray:
         found = list[Tensor]()
-        for batch, _ in session.batches(images, spec, title, order):
-            with session.fabric.autocast():
-                logits = network(normalise(to_unit(batch), spec)).float()
-            found.append(-functional.softmax(logits[:, competing], 1).amax(1))
+        for outputs, _ in logits(network, images, spec, session, title, order):
+            found.append(-functional.softmax(outputs[:, competing.to(outputs.device)], 1).amax(1))
         return torch.cat(found).cpu().numpy()
 
     anomalies, normal = scores(out.images, None), scores(val.images, images_inside(out, val))

@@ -229,6 +229,34 @@ def test_what_cannot_be_scored(draw, tmp_path):
     assert "they are 2 without names." in message(backbone_of(Given(2), ()))
 
 
+def test_images_that_cannot_be_read(draw, tmp_path):
+    draw("x", [f"{synset}/x.JPEG" for synset in SYNSETS[:2]])
+    for path in tmp_path.rglob("*.JPEG"):
+        path.write_text("no image")
+    backbone = backbone_of(Given())
+    data = open_data(backbone, tmp_path, OPTIONS, LABELS)
+    session = replace(session_in(tmp_path / ".run"), max_corrupt=2)
+    with pytest.raises(UsageError, match="scoring x: none of the images can be read"):
+        evaluate(backbone, data, OPTIONS, session)
+
+
+def test_validation_images_without_labels_of_real(draw, tmp_path):
+    names = ["ILSVRC2012_val_00000000.JPEG", "ILSVRC2012_val_00050001.JPEG"]
+    draw("val", [f"{SYNSETS[0]}/{name}" for name in names])
+    metrics, _ = score(Given(), tmp_path)
+    assert metrics["val_images"] == 2
+    assert not any(key.startswith("real_") for key in metrics)
+
+
+def test_names_too_long_for_those_of_parts(draw, tmp_path):
+    places = ["\N{CJK UNIFIED IDEOGRAPH-4E2D}" * 60 + end for end in "ab"]
+    numbers = [draw(place, [f"{SYNSETS[0]}/x.JPEG"]) for place in places]
+    network = Given()
+    network.table[numbers[0], 0] += 9
+    metrics, _ = score(network, tmp_path)
+    assert [folder["top1_all"] for folder in metrics["folders"].values()] == [100, 0]
+
+
 def test_severities_are_no_classes(draw, tmp_path):
     draw("fog", [f"{level}/{synset}/x.JPEG" for level in (1, 2) for synset in SYNSETS[:3]])
     assert [*score(Given(), tmp_path)[0]["folders"]] == ["fog/1", "fog/2"]
