@@ -18,6 +18,7 @@ publish, REALM/{train,val,test}.txt or REALM/annotations/v2/*.txt with lines `PA
 features, choice and solution are those of `transfer.classification`.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,9 +81,11 @@ def open_data(backbone: Backbone, root: Path, options: OmniConfig, labels: Label
         UsageError: no realm, or one that cannot be probed.
     """
     check_ranges("--omnibenchmark", options, image_size="[8, 8192]")
-    if not options.penalties or not min(options.penalties) > 0:
+    shares = [lam / _PARTS for lam in options.penalties]
+    if not shares or not all(0 < share < math.inf for share in shares):
         raise UsageError(
-            f"--omnibenchmark.penalties is {list(options.penalties)}; give one or more, all above 0"
+            f"--omnibenchmark.penalties is {list(options.penalties)}; give one or more numbers, "
+            "all above 0."
         )
     is_realm = (root / "train").is_dir() or _lists(root) is not None
     realms = [root] if is_realm else [root / name for name in class_folders(root)]
@@ -90,7 +93,8 @@ def open_data(backbone: Backbone, root: Path, options: OmniConfig, labels: Label
         raise UsageError(f"{root} has no folders. Expected {root}/REALM/train/CLASS/*.jpg.")
     setups, notes = dict[str, ClassificationSetup](), list[str]()
     for realm in realms:
-        config, name = _config(options, realm), realm.resolve().name
+        # a link has a name of its own: two may lead to folders of the same
+        config, name = _config(options, realm), (realm.resolve() if is_realm else realm).name
         lists = _lists(realm)
         data = (
             open_image_folders(realm, config.dataset) if lists is None else open_lists(realm, lists)

@@ -142,6 +142,16 @@ def test_the_authors_lists_give_what_folders_give(backbone, realms, features, tm
     assert f"{test} is left out: it has one class for all" in " ".join(hidden.notes)
 
 
+def test_links_to_folders_of_one_name(backbone, realms, tmp_path, features):
+    (tmp_path / "linked").mkdir()
+    for name in ("shapes", "again"):
+        (tmp_path / name).mkdir()
+        (realms / name).rename(tmp_path / name / "images")
+        (tmp_path / "linked" / name).symlink_to(tmp_path / name / "images")
+    data = open_data(backbone, tmp_path / "linked", features, LABELS)
+    assert [*data.setups] == ["again", "shapes"]
+
+
 def test_mistakes(backbone, tmp_path, features):
     def message(options=features):
         with pytest.raises(UsageError) as error:
@@ -150,6 +160,8 @@ def test_mistakes(backbone, tmp_path, features):
 
     assert f"Expected {tmp_path}/REALM/train/CLASS/*.jpg" in message()
     assert "penalties is [0.1, 0.0]" in message(replace(features, penalties=(0.1, 0.0)))
+    for number in (float("nan"), float("inf"), 5e-324):
+        assert "all above 0" in message(replace(features, penalties=(0.1, number)))
     assert "image_size is 4" in message(replace(features, image_size=4))
     (tmp_path / "bird").mkdir()
     lines = tmp_path / "bird" / "train.txt"
