@@ -88,7 +88,7 @@ def evaluate(
         temperatures["_scaled"] = metrics["temperature"] = temperature
     else:
         metrics["no_temperature"] = (
-            "all images held out are right, and the lower the better"
+            "no image held out has an output above that of its label"
             if temperature == 0
             else "the classifier is not better than chance on the images held out"
         )
