@@ -6,9 +6,11 @@ import shutil
 import signal
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
@@ -88,7 +90,7 @@ def test_every_suite_has_what_the_tool_and_the_report_read():
         assert len(set(keys)) == len(keys) > 0
 
 
-def test_mistakes(backbone_file, worlds, tmp_path, capsys, monkeypatch):
+def test_mistakes(backbone, backbone_file, worlds, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = worlds["classification"]
     words = ["--backbone", backbone_file, "--device", "cpu"]
@@ -107,7 +109,13 @@ def test_mistakes(backbone_file, worlds, tmp_path, capsys, monkeypatch):
         (["--suite", "calibration", "--data", data, "--calibration.bin", "3"], "calibration.bins"),
     ):
         fails("evaluate", *words, *more, capsys=capsys, said=said)
-    assert list(tmp_path.iterdir()) == []
+    broken = replace(backbone, weights={**backbone.weights})
+    broken.weights["fc.bias"] = torch.full_like(broken.weights["fc.bias"], torch.nan)
+    broken.save(tmp_path / "nan.pth")
+    fails("evaluate", "--backbone", "nan.pth", "--suite", "robustness", "--data", data,
+          "--class-order", "alphabetical", capsys=capsys,
+          said="weights of the backbone are infinite or nan: fc.bias")  # fmt: skip
+    assert [path.name for path in tmp_path.iterdir()] == ["nan.pth"]
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 from pretrain.backbone import Backbone
 from pretrain.data_digest import Digest
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.progress import log
 from pretrain.run import Result, Run, environment
 from transfer.evaluation import suites
@@ -55,6 +55,11 @@ def evaluate_suites(
             "without torchrun; several suites can run beside each other, each with its own --out."
         )
     started = time.monotonic()
+    if bad := [name for name, value in backbone.weights.items() if not value.isfinite().all()]:
+        raise UsageError(
+            f"weights of the backbone are infinite or nan: {shorten(bad)}. Nothing can be measured "
+            "with it; give a file from before its training diverged."
+        )
     modules = {name: import_module(suites.by_name(name).module) for name in wanted}
     data = {
         name: modules[name].open_data(backbone, one.root, one.options, labels)
