@@ -114,6 +114,8 @@ def evaluate(
             images += len(numbers)
             right += sum(is_right)
             outside += sum(not len(truth[number]) for number in numbers.tolist())
+        if not images:
+            raise UsageError("localisation: none of the images can be read.")
         metrics = {"images": images, "top1": 100 * right / images, "outside": outside}
         for method, count in counts.items():
             values = count.percent(images)
@@ -135,7 +137,8 @@ def evaluate(
             is_right = names[place] == data.images.classes[int(labels[number])]
             image = batch[place].permute(1, 2, 0).cpu().numpy()
             shown.append((image, of_image, truth[number], names[place], is_right))
-    draw_maps(shown, options.threshold, session.picture("localisation.png"))
+    if shown:
+        draw_maps(shown, options.threshold, session.picture("localisation.png"))
     return metrics | {"map": list(size)}
 
 

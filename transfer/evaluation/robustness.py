@@ -164,12 +164,13 @@ class _Measurement:
             )  # fmt: skip
             answers = [logits.argmax(1)]
             rows = [row for row, number in enumerate(numbers.tolist()) if number in chosen]
-            shown = [pixels[rows].cpu()]
+            shown = [pixels[rows].cpu()] if rows else []
             for attack in attacks:
                 attacked = attack()
                 with torch.inference_mode():
                     answers.append(classify(attacked).argmax(1))
-                shown.append(attacked[rows].cpu())
+                if rows:  # a copy to the CPU waits for the device
+                    shown.append(attacked[rows].cpu())
             table = torch.stack(answers)
             right = table == labels
             totals += torch.stack([right.sum(1), (right[0] & ~right).sum(1)])

@@ -59,7 +59,7 @@ SUITES: tuple[Suite, ...] = (
             Metric("clean_top1", "clean %"),
             Metric("fgsm_pixels_top1", "FGSM, pixels %"),
             Metric("fgsm_normalised_top1", "FGSM, normalised %"),
-            Metric("pgd_top1", "PGD-10 %"),
+            Metric("pgd_top1", "PGD %"),
             Metric("occlusion_centre", "centre occlusion, mean %", main=False),
             Metric("occlusion_boundary", "boundary occlusion, mean %", main=False),
             Metric("between_mixup", "between, Mixup: neither %", less=True, main=False),

@@ -19,12 +19,13 @@ from transfer.evaluation.corruptions import NAMES, corrupt
 from transfer.evaluation.holes import centre_holes
 from transfer.evaluation.images import Labels
 from transfer.evaluation.robustness import evaluate, open_data
-from transfer.evaluation.robustness_pictures import draw_curves
+from transfer.evaluation.robustness_pictures import draw_attacks, draw_curves
 from transfer.evaluation.session import Session
 
 SIZE, CLASSES, COUNT = 28, 3, 11
 SPEC = BackboneSpec(arch="resnet10t", input_size=(3, SIZE, SIZE), crop_pct=1.0, num_classes=CLASSES)
 MEAN, STD = (np.array(values, np.float32)[:, None, None] for values in (SPEC.mean, SPEC.std))
+NAMED = ("clean", "fgsm_pixels", "fgsm_normalised", "fgsm_normalised_clamped", "pgd")
 OPTIONS = RobustnessConfig(eps=0.009, pgd_steps=3, pgd_step_size=0.002)
 
 
@@ -94,6 +95,11 @@ def percent(hits):
 
 def test_attacks(measure, network, monkeypatch):
     monkeypatch.setattr("transfer.evaluation.robustness.EXAMPLES", 1)  # drawing takes its time
+    examples = []
+    monkeypatch.setattr(
+        "transfer.evaluation.robustness.draw_attacks",
+        lambda shown, *given: (examples.extend(shown), draw_attacks(shown, *given)),
+    )
     metrics, data, session = measure(replace(OPTIONS, parts=["attacks"]))
     pixels, labels = read(data)
     std, mean = torch.from_numpy(STD), torch.from_numpy(MEAN)
@@ -117,6 +123,11 @@ def test_attacks(measure, network, monkeypatch):
         versions = {"clean": image, "fgsm_pixels": (image + step(image, label, eps)).clamp(0, 1),
                     "fgsm_normalised": unclamped, "pgd": attacked,
                     "fgsm_normalised_clamped": unclamped.clamp(0, 1)}  # fmt: skip
+        if number == 0:
+            (example,) = examples
+            for ours, name in zip(example.versions, NAMED, strict=True):
+                torch.testing.assert_close(ours, versions[name], rtol=0, atol=1e-6)
+            assert not torch.equal(unclamped, unclamped.clamp(0, 1))
         for name, version in versions.items():
             answer = network(((version - mean) / std)[None]).argmax(1)
             hits.setdefault(name, []).append(bool(answer == label))
