@@ -22,7 +22,7 @@ from timm.layers.pool2d_same import AvgPool2dSame
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
 
 METHODS = ("cam", "grad-cam")
 
@@ -88,8 +88,14 @@ def check_maps(network: Any, size: tuple[int, int, int], methods: Sequence[str])
     """
     draw = torch.Generator().manual_seed(0)
     images = torch.randn((2, *size), generator=draw)
-    features = network.forward_features(images)
     name = type(network).__name__
+    try:
+        features = network.forward_features(images)
+    except (AssertionError, RuntimeError, ValueError) as error:  # of windows, of positions
+        raise UsageError(
+            f"a {name} takes no images of {size[1]} x {size[2]} pixels ({first_line(error)}). "
+            "Leave --localisation.size off, or give a multiple of the size of its training."
+        ) from error
     if features.ndim != 4 or features.shape[1] != network.num_features:
         raise UsageError(
             f"the last features of a {name} are of shape {tuple(features.shape[1:])}; activation "

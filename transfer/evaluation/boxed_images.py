@@ -14,7 +14,6 @@ error. Sizes and orientations come from the heads of the image files.
 """
 
 import csv
-import io
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -192,6 +191,8 @@ def _read_cub(root: Path, split: str) -> tuple[list[_Annotation], list[Path]]:
         raise UsageError(f"--split is {split}; CUB-200-2011 has train and test.")
     tables = [root / f"{name}.txt" for name in ("images", "bounding_boxes", "train_test_split")]
     paths, boxes, is_train = (_read_table(table) for table in tables)
+    for named, (table, held) in ((paths, (tables[2], is_train)), (is_train, (tables[0], paths))):
+        _refuse_missing([n for n in named if n not in held], len(named), "image number", table)
     numbers = [n for n in paths if is_train.get(n) == [str(int(split == "train"))]]
     _refuse_missing([n for n in numbers if n not in boxes], len(numbers), "image number", tables[1])
     found = []
@@ -256,7 +257,10 @@ def _read_imagenet(root: Path, split: str) -> tuple[list[_Annotation], list[Path
 
 def _read_kaggle(path: Path) -> dict[str, list[tuple[str, Box]]]:
     """Name -> objects, of lines ILSVRC2012_val_00048981,n03995372 85 1 499 272 n03995372 ..."""
-    rows = list(csv.reader(io.StringIO(read_text(path, largest=_LARGEST_TABLE))))[1:]
+    try:
+        rows = list(csv.reader(read_text(path, largest=_LARGEST_TABLE).splitlines()))[1:]
+    except csv.Error as error:
+        raise UsageError(f"{path} is no table that can be read: {error}.") from error
     found = dict[str, list[tuple[str, Box]]]()
     for number, row in enumerate(filter(None, rows), 2):
         words, where = row[-1].split(), f"{path}, line {number}"
@@ -288,7 +292,7 @@ def _annotations_in(folder: Path, first_pixel: int) -> Callable[[str, Path], _An
         except (ElementTree.ParseError, ValueError, LookupError) as error:
             raise UsageError(f"{path} is no XML that can be read: {error}.") from error
         sides = [root.findtext(f"size/{side}") or "" for side in ("width", "height")]
-        width, height = (int(side) if side.isdecimal() else 0 for side in sides)
+        width, height = (int(side) if side.isdecimal() and len(side) < 10 else 0 for side in sides)
         boxes = list(_objects(root, path, first_pixel))
         return _Annotation(image, boxes, path, (width, height) if width and height else None)
 
@@ -316,8 +320,15 @@ def _parse_box(texts: Sequence[str], where: str) -> Box:
 
 
 def _by_stem(folder: Path) -> dict[str, Path]:
-    """The images below a folder by their names without ending."""
-    return {path.stem: path for path in map(Path, list_images(folder)[0])}
+    """The images below a folder by their names without ending; UsageError where two share one."""
+    found = dict[str, Path]()
+    for path in map(Path, list_images(folder)[0]):
+        if (other := found.setdefault(path.stem, path)) != path:
+            raise UsageError(
+                f"{other} and {path} have one name, and boxes are found by it. Rename one of them "
+                "and its boxes, or take one away."
+            )
+    return found
 
 
 def _refuse_missing(missing: Sequence[str], count: int, kind: str, where: Path | str) -> None:

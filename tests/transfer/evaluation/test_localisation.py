@@ -128,6 +128,8 @@ def test_networks_without_maps(backbone):
     with pytest.raises(UsageError, match=r"--localisation.methods '\[grad-cam\]'"):
         check_maps(convnext, (3, 64, 64), METHODS)
     assert check_maps(convnext, (3, 64, 64), ["grad-cam"]) == (2, 2)
+    with pytest.raises(UsageError, match=r"takes no images of 96 x 96 .*--localisation.size"):
+        check_maps(timm.create_model("test_maxvit").eval(), (3, 96, 96), METHODS)
 
 
 # boxes
@@ -272,6 +274,31 @@ def test_imagenet(tmp_path, backbone, form):
     assert data.boxes[1].tolist() == [[4, 4, 9, 12], [2, 6, 37, 20]]
 
 
+def test_tables_that_cannot_be_read(tmp_path, backbone, shapes_backbone):
+    spec = replace(backbone.spec, num_classes=1000)
+    of_imagenet = replace(backbone, spec=spec, provenance=Provenance())
+    table = tmp_path / "LOC_val_solution.csv"
+    photo(tmp_path / "val/a.jpg")
+    table.write_bytes(b"ImageId,PredictionString\ra,n01440764 1 2 3 4\r")  # of an old Macintosh
+    assert open_boxed(tmp_path, of_imagenet, Labels()).boxes[0].tolist() == [[1, 2, 3, 4]]
+    table.write_text("ImageId,PredictionString\na," + "n01440764 1 2 3 4 " * 10_000)
+    with pytest.raises(UsageError, match=r"solution\.csv is no table that can be read"):
+        open_boxed(tmp_path, of_imagenet, Labels())
+    photo(tmp_path / "val/n01440764/a.jpg")
+    with pytest.raises(UsageError, match=r"val/a\.jpg and .*n01440764/a\.jpg have one name"):
+        open_boxed(tmp_path, of_imagenet, Labels())
+
+    for number in (1, 2):
+        photo(tmp_path / f"images/star/{number}.jpg")
+    lines = {"images": "1 star/1.jpg\n2 star/2.jpg\n", "train_test_split": "1 0\n2 0\n",
+             "bounding_boxes": "1 1 1 9 9\n2 1 1 9 9\n"}  # fmt: skip
+    for cut in lines:
+        for name, text in lines.items():
+            (tmp_path / f"{name}.txt").write_text(text[: len(text) // 2] if name == cut else text)
+        with pytest.raises(UsageError, match=f"1 of 2 have nothing in .*{cut}.txt: image number 2"):
+            open_boxed(tmp_path, shapes_backbone, Labels())
+
+
 def spoil(root: Path, what: str) -> None:
     if what == "class":
         xml(root / "Annotations/d.xml", [("dog", 2, 3, 40, 30)])
@@ -281,6 +308,12 @@ def spoil(root: Path, what: str) -> None:
         xml(root / "Annotations/d.xml", [("ring", "x", 3, 50, 30)])
     elif what == "xml":
         (root / "Annotations/d.xml").write_text("<annotation>")
+    elif what == "digits":
+        size = f"<size><width>{'9' * 5000}</width><height>30</height></size>"
+        text = (
+            (root / "Annotations/d.xml").read_text().replace("<annotation>", f"<annotation>{size}")
+        )
+        (root / "Annotations/d.xml").write_text(text.replace("ring", "dog"))
     elif what == "no xml":
         (root / "Annotations/d.xml").unlink()
     elif what == "image":
@@ -302,6 +335,7 @@ def spoil(root: Path, what: str) -> None:
         ("box", "d.xml: the box of a ring on d.jpg is 44, 2, 50, 30 .* 40 x 30"),
         ("number", "d.xml: the box of a ring: 'x 3 50 30' is no box"),
         ("xml", "d.xml is no XML"),
+        ("digits", "none of the classifier's 10: dog"),
         ("no xml", "1 of 4 have nothing in any XML file"),
         ("image", "d.jpg is no image"),
         ("no image", "1 of 4 have nothing in .*JPEGImages: image d"),
