@@ -111,7 +111,9 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save_figure(figure: Any, path: Path, dpi: int = 110) -> None:
-    """Write a matplotlib figure as PNG, whole or not at all."""
+    """Write a matplotlib figure as PNG, whole or not at all; a $ in a text is a dollar."""
+    for text in figure.findobj(lambda artist: hasattr(artist, "set_parse_math")):
+        text.set_parse_math(False)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=dpi)
 

@@ -15,7 +15,16 @@ from matplotlib.figure import Figure
 
 from pretrain import files, torch_file
 from pretrain.errors import UsageError
-from pretrain.files import append, atomic, draft_folder, holder, lock, publish, write_text
+from pretrain.files import (
+    append,
+    atomic,
+    draft_folder,
+    holder,
+    lock,
+    publish,
+    save_figure,
+    write_text,
+)
 from tests.conftest import ROOT, limited
 
 TENSORS = {"a": torch.arange(50_000.0)}
@@ -178,3 +187,12 @@ def test_the_lock_of_another_user(tmp_path):
         cwd=ROOT, capture_output=True, text=True,
     )  # fmt: skip
     assert "cannot be opened to lock it (Permission denied)" in done.stdout, done.stderr
+
+
+def test_a_dollar_in_a_figure_is_a_dollar(tmp_path):
+    figure = Figure(figsize=(1, 1))
+    figure.subplots().plot([0, 1], label=r"$\frac$")
+    figure.axes[0].set_title("a$ b$")
+    figure.axes[0].legend()
+    save_figure(figure, tmp_path / "a.png")
+    assert (tmp_path / "a.png").is_file()
