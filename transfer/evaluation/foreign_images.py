@@ -51,8 +51,14 @@ class NoiseImages:
 
 
 def name_and_folder(text: str) -> tuple[str, Path]:
-    """What DIR or NAME=DIR says; a set without a name is called as its folder is."""
+    """What DIR or NAME=DIR says; a set without a name is called as its folder is.
+
+    Raises:
+        UsageError: it names no folder.
+    """
     name, equals, folder = text.partition("=")
+    if not (folder if equals else name):
+        raise UsageError(f"--ood.foreign is {text!r}; it must be DIR or NAME=DIR.")
     if equals and name and not os.path.exists(text):
         return name, Path(folder)
     return Path(text).resolve().name, Path(text)

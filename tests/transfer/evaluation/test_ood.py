@@ -211,6 +211,8 @@ def test_mistakes(backbone, known, foreign, tmp_path):
     for options, said in (
         (OodConfig(noise=0), "there are no foreign images"),
         (OodConfig(noise=-1), "--ood.noise is -1"),
+        (OodConfig([""]), "--ood.foreign is ''"),
+        (OodConfig(["name="]), "--ood.foreign is 'name='"),
     ):
         with pytest.raises(UsageError, match=said):
             open_data(backbone, known, options, LABELS)
