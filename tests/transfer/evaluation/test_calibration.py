@@ -178,7 +178,8 @@ def test_values_of_a_run(backbone, worlds, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("pick", "said"), [("argmax", "no image held out has an output above"), ("argmin", "than chance")]
+    ("pick", "said"),
+    [("argmax", "no image held out has an output above"), ("argmin", "than chance")],
 )
 def test_no_temperature(pick, said, backbone, worlds, tmp_path, monkeypatch):
     monkeypatch.setattr("transfer.evaluation.calibration.draw_reliability", lambda *_: None)
