@@ -17,7 +17,8 @@ IOU = 0.5
 IOUS = (0.3, 0.5, 0.7)
 """MaxBoxAccV2's."""
 THRESHOLDS = np.arange(0, 1, 0.01)
-"""Shares of a map's maximum."""
+"""Shares of a map's maximum. The interval of 0.001 that wsolevaluation has by default comes to 255
+thresholds of 8 bits, in twice the time."""
 
 
 class BoxCounts:
