@@ -132,7 +132,7 @@ def run_suites(options: Any, parser: Parser) -> None:
 
     from pretrain.training import make_fabric
     from transfer.evaluation.images import Labels
-    from transfer.evaluation.run import Wanted, evaluate_suites
+    from transfer.evaluation.run import SuiteRequest, evaluate_suites
     from transfer.evaluation.session import Session
 
     backbone = load(options.backbone, overrides(options), trust=options.trust)
@@ -158,7 +158,7 @@ def run_suites(options: Any, parser: Parser) -> None:
         workers=options.workers,
         max_corrupt=options.max_corrupt,
     )
-    measured = {name: Wanted(roots[name], of_suite[name]) for name in wanted}
+    measured = {name: SuiteRequest(roots[name], of_suite[name]) for name in wanted}
     result = evaluate_suites(backbone, measured, run, session, config, labels)
     print(f"\n{backbone.name} ({backbone.fingerprint()}), {result.seconds / 60:.1f} min")
     for name, metrics in result.metrics.items():

@@ -19,7 +19,7 @@ from transfer.evaluation.session import Session
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SuiteRequest:
     """A suite that is asked for."""
 
     root: Path
@@ -30,7 +30,7 @@ class Wanted:
 
 def evaluate_suites(
     backbone: Backbone,
-    wanted: Mapping[str, Wanted],
+    wanted: Mapping[str, SuiteRequest],
     run: Run,
     session: Session,
     config: dict[str, Any],

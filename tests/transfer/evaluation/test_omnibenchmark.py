@@ -101,6 +101,7 @@ def test_what_is_minimised_is_what_the_authors_minimise(backbone, realms, featur
 def test_a_realm_that_is_kept_is_not_probed_again(
     backbone, realms, features, tmp_path, monkeypatch
 ):
+    features = replace(features, penalties=(1.0,))
     data = open_data(backbone, realms, features, LABELS)
     first = evaluate(backbone, data, features, session_in(tmp_path / "run"))
     (tmp_path / "run" / "parts" / "omnibenchmark" / "shapes.json").unlink()
@@ -114,6 +115,7 @@ def test_a_realm_that_is_kept_is_not_probed_again(
 
 
 def test_the_authors_lists_give_what_folders_give(backbone, realms, features, tmp_path):
+    features = replace(features, penalties=(1.0,))
     realm = tmp_path / "lists" / "shapes"
     folder = realm / "annotations" / "v2"
     folder.mkdir(parents=True)

@@ -18,7 +18,7 @@ from transfer.evaluation.config import OodConfig
 from transfer.evaluation.foreign_images import NoiseImages
 from transfer.evaluation.images import Labels
 from transfer.evaluation.logits import logits
-from transfer.evaluation.ood import SCORES, evaluate, open_data
+from transfer.evaluation.ood import SCORES, _score, evaluate, open_data
 from transfer.evaluation.ood_metrics import METRICS, detection_metrics
 from transfer.evaluation.session import Session, normalise, to_unit
 
@@ -109,6 +109,15 @@ def known(worlds):
 def foreign(worlds):
     """A folder with images in folders of folders."""
     return worlds["detection"]
+
+
+def test_what_the_classifier_is_surest_of_keeps_its_order():
+    outputs = torch.tensor([[0, 25, 0], [30, 0, 0]], dtype=torch.float64)
+    kept = _score(iter([(outputs[:1], torch.tensor([7])), (outputs[1:], torch.tensor([2]))]))
+    less, more = kept["max_softmax"].tolist()  # both are 1 in float32
+    assert 1 - less == pytest.approx(2 * np.exp(-25), rel=1e-4)
+    assert less < more < 1
+    assert (kept["predicted"].tolist(), kept["number"].tolist()) == ([1, 0], [7, 2])
 
 
 def test_values_of_a_run(backbone, known, foreign, tmp_path):
