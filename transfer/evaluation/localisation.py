@@ -194,7 +194,7 @@ def draw_maps(shown: Sequence[_Shown], threshold: float, path: Path) -> None:
     columns = 2 * panels
     rows = -(-len(shown) // 2)
     figure = Figure(figsize=(1.9 * columns, 2.2 * rows + 0.4), layout="constrained")
-    figure.suptitle("maps of the true class; true boxes white, found ones green (IoU 0.5) or red")
+    figure.suptitle("maps of the true class; true boxes white, found green (IoU >= 0.5) or red")
     grid = figure.subplots(rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()

@@ -110,7 +110,8 @@ def open_data(backbone: Backbone, root: Path, options: OodConfig, labels: Labels
     if not foreign:
         notes.append("nothing but noise is foreign here: --ood.foreign DIR DIR adds images")
     if len(known.images) < 20:
-        notes.append(f"{len(known.images)} known images: TPR 95 is that of all; 20 are the fewest")
+        count = len(known.images)
+        notes.append(f"{count} known images: TPR 95 keeps all of them; give 20 or more")
     sets = [known.images, *foreign.values()]
     paths = chain.from_iterable([*images.paths] for images in sets)
     annotations = [path for images in sets for path in images.annotations]
