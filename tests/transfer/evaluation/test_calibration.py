@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from pretrain.errors import UsageError
 from tests.transfer.evaluation.test_ood import LABELS, PEERS, session_in
-from transfer.evaluation.calibration import evaluate, open_data, split
+from transfer.evaluation.calibration import _score, evaluate, open_data, split
 from transfer.evaluation.calibration_metrics import (
     equal_mass,
     equal_width,
@@ -58,6 +58,12 @@ def test_bins_are_closed_above():
     for bins in (10, 15):  # b / B as it is written, for every b
         edges = np.array([b / bins for b in range(1, bins + 1)])
         assert reliability(edges, edges, equal_width(bins)).count.tolist() == [1] * bins
+
+
+def test_bins_of_each_class_are_closed_above():
+    batches = iter([(torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]))])
+    tables = _score(batches, torch.tensor([1]), {"": 1.0}, bins=2)
+    assert tables["classwise"].tolist() == [[0.5, 0], [-0.5, 0]]  # a softmax of 1/2, softmax - label
 
 
 def test_bins_of_equally_many_images():
