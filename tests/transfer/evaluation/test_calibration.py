@@ -63,7 +63,7 @@ def test_bins_are_closed_above():
 def test_bins_of_each_class_are_closed_above():
     batches = iter([(torch.zeros(1, 2, dtype=torch.float64), torch.tensor([0]))])
     tables = _score(batches, torch.tensor([1]), {"": 1.0}, bins=2)
-    assert tables["classwise"].tolist() == [[0.5, 0], [-0.5, 0]]  # a softmax of 1/2, softmax - label
+    assert tables["classwise"].tolist() == [[0.5, 0], [-0.5, 0]]  # softmax 1/2 - label
 
 
 def test_bins_of_equally_many_images():

@@ -223,6 +223,8 @@ def test_what_cannot_be_scored(draw, tmp_path):
     draw("o", [f"{synset}/x.JPEG" for synset in O])
     assert "ImageNet-O is left out" in message()
     draw("one", [f"{synset}/x.JPEG" for synset in R])
+    (found,) = open_data(backbone, tmp_path, OPTIONS, LABELS).sets.values()
+    assert (found.key, len(found.competing)) == ("imagenet_r", 200)
     draw("two", [f"{synset}/x.JPEG" for synset in R])
     assert "holds ImageNet-R twice: one and two" in message()
     assert "they are rose, tulip." in message(backbone_of(Given(2), ["rose", "tulip"]))

@@ -271,3 +271,10 @@ def test_one_class_has_nothing_between(measure, images, tmp_path):
         measure(OPTIONS, root=tmp_path / "one")
     metrics, *_ = measure(replace(OPTIONS, parts=["occlusion"]), root=tmp_path / "one")
     assert "between_mixup" not in metrics
+
+
+def test_mean_without_frost():
+    top1 = {name: [100.0 * (name == "frost")] * 5 for name in NAMES}
+    scores = corruption_scores(top1, is_imagenet=False)
+    assert scores["corruptions_without_frost_top1"] == 0
+    assert scores["corruptions_top1"] == pytest.approx(100 / 15)
