@@ -30,9 +30,9 @@ class Suite(Block):
     """What --suite measures on a backbone's own classifier, or on its features."""
 
     module: str
-    """With `open_data(backbone, root, options) -> SuiteData`, which reads no pixels but finds every
-    mistake of a user, and `evaluate(backbone, data, options, session) -> metrics`: plain values by
-    key, in the units of the field (percent for accuracies)."""
+    """With `open_data(backbone, root, options, labels) -> SuiteData`, which reads no pixels but
+    finds every mistake of a user, and `evaluate(backbone, data, options, session) -> metrics`:
+    plain values by key, in the units of the field (percent for accuracies)."""
     config: str
     """The dataclass of its options, "module:name"."""
     data: str
