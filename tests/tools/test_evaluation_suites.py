@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
 from matplotlib.figure import Figure
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
@@ -191,6 +192,18 @@ def test_what_may_not_change_under_a_run(tiny, worlds, tmp_path, capsys, monkeyp
     Path("moved").rename("data")
     next(Path("data").rglob("val/*/*.*")).unlink()
     fails("evaluate", *words, "data", capsys=capsys, said="the data has changed")
+
+
+@pytest.mark.parametrize("content", [b"", b"[1]", b"PK", None])
+def test_a_damaged_part(content, tmp_path):
+    session = Session(fabric=Fabric(accelerator="cpu"), folder=tmp_path, suite="ood")
+    for keep, name in ((session.part, "a.json"), (session.tensors, "a.pth")):
+        path = tmp_path / "parts/ood" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir() if content is None else path.write_bytes(content)
+        with pytest.raises(UsageError) as error:
+            keep("a", dict)
+        assert f"{path}, a finished part of this run, cannot be read. Remove it" in str(error.value)
 
 
 def test_an_interrupt_says_how_to_go_on(tiny, worlds, tmp_path, monkeypatch):

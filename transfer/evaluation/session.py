@@ -21,6 +21,7 @@ from pretrain import torch_file
 from pretrain.backbone import Backbone
 from pretrain.data import collate
 from pretrain.data_digest import DataFiles
+from pretrain.errors import UsageError
 from pretrain.files import write_text
 from pretrain.progress import bar
 from pretrain.reading import check, read_json
@@ -76,7 +77,7 @@ class Session:
         """The plain values (JSON's) of a part: kept ones, or computed and kept."""
         path = self.folder / "parts" / self.suite / f"{name}.json"
         if os.path.lexists(path):
-            return check(read_json(path), dict, str(path))
+            return _kept(path, read_json)
         values = json.loads(json.dumps(compute()))
         write_text(path, json.dumps(values) + "\n")
         return values
@@ -85,7 +86,7 @@ class Session:
         """The tensors of a part, on the CPU: kept ones, or computed and kept."""
         path = self.folder / "parts" / self.suite / f"{name}.pth"
         if os.path.lexists(path):
-            return check(torch_file.read(path), dict, str(path))
+            return _kept(path, torch_file.read)
         values = {key: value.cpu() for key, value in compute().items()}
         torch_file.write(path, values)
         return values
@@ -143,6 +144,16 @@ class Session:
             for batch, numbers in loader.epoch(0):
                 yield self.fabric.to_device(batch), numbers
                 advance(len(numbers))
+
+
+def _kept(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+    try:
+        return check(read(path), dict, str(path))
+    except UsageError as error:
+        raise UsageError(
+            f"{path}, a finished part of this run, cannot be read. Remove it: the same command "
+            "computes it again."
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
