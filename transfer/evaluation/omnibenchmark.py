@@ -31,6 +31,7 @@ from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError, check_ranges
 from pretrain.held_out import hold_out
 from pretrain.images import class_folders
+from pretrain.reading import read_text
 from transfer.classification.config import ClassificationConfig, DatasetConfig, LinearConfig
 from transfer.classification.folders import ClassificationData, Indices, open_image_folders
 from transfer.classification.frozen import encode, linear_probe
@@ -121,10 +122,10 @@ def open_lists(realm: Path, folder: Path) -> ClassificationData:
     splits, paths, numbers = dict[str, Indices](), list[str](), list[int]()
     lists, notes = list[Path](), list[str]()
     for file in (folder / f"{split}.txt" for split in ("train", "val", "test")):
-        lines = file.read_text(encoding="utf-8").splitlines() if file.is_file() else []
+        lines = read_text(file, largest=2**28).splitlines() if file.is_file() else []
         listed = [line.strip().rpartition(" ")[::2] for line in lines]
         for count, (name, number) in enumerate(listed, 1):
-            if not name or not number.isdecimal():
+            if not name or not number.isdecimal() or len(number) > 9:
                 raise UsageError(
                     f"{file}, line {count}: {lines[count - 1][:60]!r} is no path and number."
                 )

@@ -169,5 +169,9 @@ def test_mistakes(backbone, tmp_path, features):
     lines = tmp_path / "bird" / "train.txt"
     lines.write_text("a.jpg 0\nb.jpg\n")
     assert f"{lines}, line 2: 'b.jpg' is no path and number" in message()
+    lines.write_text("a.jpg 0\nb.jpg " + "9" * 5000)
+    assert f"{lines}, line 2: 'b.jpg 999" in message()
+    lines.write_bytes(b"a.jpg 0\nb\xff.jpg 1\n")
+    assert f"{lines}: holds bytes that are no text" in message()
     lines.write_text("a.jpg 0\nb.jpg 0\n")
     assert "(train) name 1 of the two classes at least" in message()
