@@ -59,6 +59,8 @@ def open_data(
     )  # fmt: skip
     if not options.parts:
         raise UsageError("--robustness.parts is empty; leave it off to measure all parts.")
+    if backbone.spec.num_classes == 1:
+        raise UsageError("the classifier has one output: it is right about whatever it sees.")
     data = open_labelled(backbone, root, labels)
     if "between" in options.parts and len(np.unique(data.images.labels)) < 2:
         raise UsageError(

@@ -262,6 +262,12 @@ def test_mistakes(measure, changed, message):
         measure(replace(OPTIONS, **changed))
 
 
+def test_one_output_is_always_right(tmp_path):
+    one = SimpleNamespace(spec=replace(SPEC, num_classes=1))
+    with pytest.raises(UsageError, match="the classifier has one output"):
+        open_data(one, tmp_path, OPTIONS, Labels())
+
+
 def test_one_class_has_nothing_between(measure, images, tmp_path):
     for path in sorted((images / "val" / "0").iterdir()):
         target = tmp_path / "one" / "val" / "0" / path.name
