@@ -67,7 +67,8 @@ def evaluate_suites(
     }
     digests = {name: one.files.digest for name, one in data.items()}
     run.start(config, backbone.fingerprint(), _joined(digests))
-    earlier = sum(record["seconds"] for record in run.read_log() if "seconds" in record)
+    logged = [record.get("seconds") for record in run.read_log()]
+    earlier = sum(seconds for seconds in logged if isinstance(seconds, int | float))
     metrics = dict[str, dict[str, Any]]()
     for number, (name, one) in enumerate(wanted.items(), 1):
         for note in data[name].summary.get("notes", ()):

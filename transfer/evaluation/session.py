@@ -78,7 +78,7 @@ class Session:
         path = self.folder / "parts" / self.suite / f"{name}.json"
         if os.path.lexists(path):
             return _kept(path, read_json)
-        values = json.loads(json.dumps(compute()))
+        values: dict[str, Any] = json.loads(json.dumps(compute()))
         write_text(path, json.dumps(values) + "\n")
         return values
 
@@ -148,12 +148,13 @@ class Session:
 
 def _kept(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
     try:
-        return check(read(path), dict, str(path))
+        values: dict[str, Any] = check(read(path), dict, str(path))
     except UsageError as error:
         raise UsageError(
             f"{path}, a finished part of this run, cannot be read. Remove it: the same command "
             "computes it again."
         ) from error
+    return values
 
 
 @dataclass(frozen=True, eq=False)
