@@ -72,6 +72,7 @@ def main(argv: list[str] | None = None) -> None:
     options = parser.parse(argv)
     check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
     if options.suite is None:
+        refuse_unused(options, parser, ())
         score(options)
     else:
         run_suites(options, parser)
@@ -106,7 +107,7 @@ def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, Path]:
 
 
 def refuse_unused(options: Any, parser: Parser, wanted: Sequence[str]) -> None:
-    """Raise UsageError for an option that a suite does not know, rather than leave it unread."""
+    """Raise UsageError for an option that no suite reads, or that one would not."""
     for name in wanted:
         for key in suites.by_name(name).unused:
             if options[key] != parser.get_default(key):
@@ -115,6 +116,13 @@ def refuse_unused(options: Any, parser: Parser, wanted: Sequence[str]) -> None:
                     f"{flag} is {options[key]}, but {name} does not know it. Leave it off, or run "
                     f"{name} by itself."
                 )
+    for suite in suites.SUITES:
+        default = parser.get_defaults().get(suite.section)
+        if suite.name not in wanted and options.get(suite.section) != default:
+            raise UsageError(
+                f"options --{suite.section}.* are given, but --suite does not name {suite.name}. "
+                "Add it, or leave them off."
+            )
 
 
 def run_suites(options: Any, parser: Parser) -> None:
@@ -137,7 +145,8 @@ def run_suites(options: Any, parser: Parser) -> None:
 
     backbone = load(options.backbone, overrides(options), trust=options.trust)
     fabric = make_fabric(options.device, options.precision)
-    parts = ["evaluate", backbone.fingerprint(), *wanted, options.preprocess]
+    data = dict.fromkeys(root.resolve().name for root in roots.values())
+    parts = ["evaluate", backbone.fingerprint(), *wanted, *data, options.preprocess]
     run = Run(options.out or Path("runs", "-".join(parts)))
     run.refuse_finished()
     labels = Labels(
@@ -167,6 +176,7 @@ def run_suites(options: Any, parser: Parser) -> None:
             if metric.key in metrics:
                 print(f"  {metric.title:<36} {metric.factor * metrics[metric.key]:8.2f}")
     print(f"""
+  pictures {run.folder}/pictures
   all      {run.folder}/result.json
 Beside another backbone? Run this for it too, then: python tools/report.py {run.folder.parent}""")
 

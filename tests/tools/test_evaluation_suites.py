@@ -105,6 +105,11 @@ def test_mistakes(backbone, backbone_file, worlds, tmp_path, capsys, monkeypatch
             ["--suite", "omnibenchmark", "--data", data, "--split", "val"],
             "--split is val, but omnibenchmark does not know it",
         ),
+        (
+            ["--suite", "calibration", "--data", data, "--ood.noise", "3"],
+            "options --ood.* are given, but --suite does not name ood",
+        ),
+        (["--data", data, "--calibration.bins", "3"], "--suite does not name calibration"),
         (["--data", data, data], "--data names 2 folders; without --suite give one"),
         (["--suite", "calibration", "--data", data, "--calibration.bins", "0"], "calibration.bins"),
         (["--suite", "calibration", "--data", data, "--calibration.bin", "3"], "calibration.bins"),
@@ -189,6 +194,12 @@ def test_what_may_not_change_under_a_run(tiny, worlds, tmp_path, capsys, monkeyp
     run("evaluate", *words, "moved", "--batch-size", 4)  # the same data elsewhere
     capsys.readouterr()
     Path("run/result.json").unlink()
+    part = Path("run/parts/calibration/temperature.json")
+    content = json.loads(part.read_text())
+    part.write_text(json.dumps(content | {"run": "another"}))
+    fails("evaluate", *words, "moved", capsys=capsys, said="is a part of another run. Remove it")
+    part.write_text(json.dumps(content)[:-9])
+    fails("evaluate", *words, "moved", capsys=capsys, said="cannot be read. Remove it")
     Path("moved").rename("data")
     next(Path("data").rglob("val/*/*.*")).unlink()
     fails("evaluate", *words, "data", capsys=capsys, said="the data has changed")

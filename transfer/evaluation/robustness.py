@@ -90,6 +90,7 @@ def evaluate(
         images=data.images,
         options=options,
         session=session,
+        overflows=torch.zeros((), dtype=torch.int64, device=session.device),
     )
     metrics = dict[str, Any]()
     for part in ("attacks", "occlusion", "between"):
@@ -132,6 +133,8 @@ class _Measurement:
     images: Images
     options: RobustnessConfig
     session: Session
+    overflows: Tensor
+    """How many rows of outputs so far are no numbers: half precision may overflow."""
 
     def attacks(self) -> dict[str, Any]:
         """Top-1 as it is and under attack; of the images that were right, the percent led astray.
@@ -185,7 +188,8 @@ class _Measurement:
             draw_attacks(examples, names, self.classes, self.session.picture("attacks.png"))
         values = {f"{name}_top1": value for name, value in zip(names, top1, strict=True)}
         rates = zip(names[1:], astray[1:], strict=True)
-        return values | {f"{name}_success": value for name, value in rates}
+        values |= {f"{name}_success": value for name, value in rates}
+        return {"images": count, **values}
 
     def occlusion(self) -> dict[str, Any]:
         """Top-1 by the side of a hole, zeros inside or outside it, and the mean of each curve.
@@ -283,6 +287,11 @@ class _Measurement:
         labels = torch.from_numpy(self.images.labels)
         for batch, numbers in self.session.batches(self.images, self.spec, title, order):
             yield batch, self.session.fabric.to_device(labels[numbers]), numbers
+        if lost := int(self.overflows):
+            raise UsageError(
+                f"{lost} outputs of the network are nan or infinite in this precision. Give "
+                "--precision 32-true, or bf16-mixed, which has its range."
+            )
 
     def _answered(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Images in the order of the pairs, labels, and what the network answers."""
@@ -296,8 +305,9 @@ class _Measurement:
     def _answer(self, image: Tensor) -> Tensor:
         """The network's answers (B,) on normalised images, which are made in float32."""
         with self.session.fabric.autocast():
-            answers: Tensor = self.network(image).argmax(1)
-        return answers
+            logits: Tensor = self.network(image)
+        self.overflows.add_((~logits.isfinite()).any(1).sum())
+        return logits.argmax(1)
 
     def _top1(self, title: str, views: Callable[[Tensor, Tensor], Iterator[Tensor]]) -> list[float]:
         """Top-1 on each view that (uint8 images, their numbers) give: normalised images."""

@@ -1,9 +1,10 @@
 """One run of several suites: every mistake of a user first, then part by part, one result."""
 
 import hashlib
+import json
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pretrain.backbone import Backbone
 from pretrain.data_digest import Digest
 from pretrain.errors import UsageError, shorten
 from pretrain.progress import log
-from pretrain.run import Result, Run, environment
+from pretrain.run import CHANGEABLE, Result, Run, environment
 from transfer.evaluation import suites
 from transfer.evaluation.images import Labels
 from transfer.evaluation.session import Session
@@ -66,7 +67,9 @@ def evaluate_suites(
         for name, one in wanted.items()
     }
     digests = {name: one.files.digest for name, one in data.items()}
-    run.start(config, backbone.fingerprint(), _joined(digests))
+    digest = _joined(digests)
+    run.start(config, backbone.fingerprint(), digest)
+    session = replace(session, key=_key(config, backbone.fingerprint(), digest["digest"]))
     logged = [record.get("seconds") for record in run.read_log()]
     earlier = sum(seconds for seconds in logged if isinstance(seconds, int | float))
     metrics = dict[str, dict[str, Any]]()
@@ -95,6 +98,17 @@ def evaluate_suites(
     )
     run.finish(result)
     return result
+
+
+def _key(config: Mapping[str, Any], *facts: str) -> str:
+    """Of a run: 16 hexadecimal digits over what its values depend on, wherever the data lies."""
+
+    def without_place(section: Any) -> Any:
+        is_suite = isinstance(section, dict)
+        return {key: section[key] for key in section.keys() - {"data"}} if is_suite else section
+
+    fixed = {key: without_place(one) for key, one in config.items() if key not in CHANGEABLE}
+    return hashlib.sha256(json.dumps([fixed, *facts], sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _joined(digests: Mapping[str, Digest]) -> Digest:

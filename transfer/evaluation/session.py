@@ -1,15 +1,18 @@
 """What a suite is given: the device, how images are loaded, and what is kept of finished parts.
 
 N images, K outputs of the classifier. A part is what a killed run need not compute again: its plain
-values lie in RUN/parts/SUITE/NAME.json, its tensors in RUN/parts/SUITE/NAME.pth.
+values lie in RUN/parts/SUITE/NAME.json, its tensors in RUN/parts/SUITE/NAME.pth, each with the key
+of the run that it is of.
 """
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypedDict
+from urllib.parse import unquote
 
 import numpy as np
 import torch
@@ -23,7 +26,7 @@ from pretrain.data import collate
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.files import write_text
-from pretrain.progress import bar
+from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
 from pretrain.spec import BackboneSpec, evaluation_crop
 from pretrain.training import Loader
@@ -50,6 +53,11 @@ class SuiteData(Protocol):
         """What the result says of the data: its name, sizes as integers, notes as a list."""
 
 
+class _Part(TypedDict):
+    run: str
+    values: dict[str, Any]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Session:
     """Of one run, and of one suite in it."""
@@ -57,6 +65,8 @@ class Session:
     fabric: Fabric
     folder: Path
     """RUN."""
+    key: str = ""
+    """Over backbone, data and options: a part that was copied from another run is refused."""
     suite: str = ""
     by_pil: bool = True
     """Images are resized by PIL, as published figures are; otherwise as tensors."""
@@ -77,18 +87,39 @@ class Session:
         """The plain values (JSON's) of a part: kept ones, or computed and kept."""
         path = self.folder / "parts" / self.suite / f"{name}.json"
         if os.path.lexists(path):
-            return _kept(path, read_json)
+            return self._kept(path, read_json)
         values: dict[str, Any] = json.loads(json.dumps(compute()))
-        write_text(path, json.dumps(values) + "\n")
+        write_text(path, json.dumps({"run": self.key, "values": values}) + "\n")
         return values
 
     def tensors(self, name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
         """The tensors of a part, on the CPU: kept ones, or computed and kept."""
         path = self.folder / "parts" / self.suite / f"{name}.pth"
         if os.path.lexists(path):
-            return _kept(path, torch_file.read)
-        values = {key: value.cpu() for key, value in compute().items()}
-        torch_file.write(path, values)
+            return self._kept(path, torch_file.read)
+        values = {key: value.cpu() for key, value in self._timed(name, compute).items()}
+        torch_file.write(path, {"run": self.key, "values": values})
+        return values
+
+    def _kept(self, path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
+        try:
+            part: _Part = check(read(path), _Part, str(path))
+        except UsageError as error:
+            raise UsageError(
+                f"{path}, a finished part of this run, cannot be read. Remove it: the same command "
+                "computes it again."
+            ) from error
+        if part["run"] != self.key:
+            raise UsageError(
+                f"{path} is a part of another run. Remove it: the same command computes it anew."
+            )
+        return part["values"]
+
+    def _timed(self, name: str, compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """A part that is computed, with a line when it is done."""
+        started = time.monotonic()
+        values = compute()
+        log(f"{self.suite}: {unquote(name)} ({time.monotonic() - started:.0f} s)")
         return values
 
     def picture(self, name: str) -> Path:
@@ -144,17 +175,6 @@ class Session:
             for batch, numbers in loader.epoch(0):
                 yield self.fabric.to_device(batch), numbers
                 advance(len(numbers))
-
-
-def _kept(path: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
-    try:
-        values: dict[str, Any] = check(read(path), dict, str(path))
-    except UsageError as error:
-        raise UsageError(
-            f"{path}, a finished part of this run, cannot be read. Remove it: the same command "
-            "computes it again."
-        ) from error
-    return values
 
 
 @dataclass(frozen=True, eq=False)

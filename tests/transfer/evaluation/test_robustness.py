@@ -262,6 +262,15 @@ def test_mistakes(measure, changed, message):
         measure(replace(OPTIONS, **changed))
 
 
+@pytest.mark.parametrize("part", ["occlusion", "between"])
+def test_outputs_that_are_no_numbers(measure, network, part):
+    """As half precision may have them: an answer would be counted, and mean nothing."""
+    handle = network.register_forward_hook(lambda _, __, output: output / output.clamp(max=0))
+    with pytest.raises(UsageError, match="are nan or infinite in this precision"):
+        measure(replace(OPTIONS, parts=[part]))
+    handle.remove()
+
+
 def test_one_output_is_always_right(tmp_path):
     one = SimpleNamespace(spec=replace(SPEC, num_classes=1))
     with pytest.raises(UsageError, match="the classifier has one output"):
