@@ -217,13 +217,16 @@ def test_a_damaged_part(content, tmp_path):
         assert f"{path}, a finished part of this run, cannot be read. Remove it" in str(error.value)
 
 
-def test_an_interrupt_says_how_to_go_on(tiny, worlds, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    with open("err.txt", "w") as err:
-        process = start("evaluate", *arguments(tiny, worlds, "out"), stdout=err, stderr=err)
-        while process.poll() is None and not list(Path("out").glob("parts/*/[!.]*")):
-            time.sleep(0.002)
+def test_an_interrupt_says_how_to_go_on(tiny, worlds, tmp_path):
+    words = ["--backbone", tiny, "--device", "cpu", "--workers", 0, "--class-order", "alphabetical",
+             "--suite", "robustness", "--robustness.pgd_steps", 1000, "--out", "out",
+             "--data", worlds["classification"]]  # fmt: skip
+    err, begun = tmp_path / "err.txt", tmp_path / "out" / "config.yaml"
+    with err.open("w") as stream:
+        process = start("evaluate", *words, cwd=tmp_path, stdout=stream, stderr=stream)
+        while process.poll() is None and not begun.exists():
+            time.sleep(0.01)
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 130
-    assert Path("err.txt").read_text().splitlines()[-1] == "interrupted; the same command goes on"
-    assert not Path("out/result.json").exists()
+    assert err.read_text().splitlines()[-1] == "interrupted; the same command goes on"
+    assert not (tmp_path / "out" / "result.json").exists()
