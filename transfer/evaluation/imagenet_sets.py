@@ -96,8 +96,8 @@ class Variants:
     def summary(self) -> dict[str, Any]:
         """What the result says of the data."""
         sizes = {place: len(found.images) for place, found in self.sets.items()}
-        total = {"images": sum(sizes.values()), "sets": len(sizes)}
-        return {"name": self.name, **total, "images_of": sizes, "notes": list(self.notes)}
+        total = sum(sizes.values())
+        return {"name": self.name, "images": total, "images_of": sizes, "notes": list(self.notes)}
 
 
 def find_variants(backbone: Backbone, root: Path, labels: Labels) -> Variants:
