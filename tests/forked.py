@@ -158,6 +158,7 @@ def _serve(requests: socket.socket) -> list[str]:
         os._exit(0)
     os.close(told)
     command, folder, environment = json.loads(message)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored by what a shell puts behind
     os.setsid()
     os.chdir(folder)
     os.environ.clear()
