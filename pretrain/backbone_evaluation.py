@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -78,17 +78,13 @@ def evaluate_backbone(
         UsageError: a backbone without classifier, or data that do not fit it.
     """
     spec = backbone.spec
-    if not spec.num_classes:
-        raise UsageError(
-            "the backbone has no classifier of its own; it cannot be scored by itself."
-        )
+    require_classifier(backbone)
     images, matching = open_matched(root, split, labels, backbone, class_order)
     for note in images.notes if fabric.is_global_zero else ():
         log(f"note: {note}")
     crop = evaluation_crop(*spec.input_size[1:], spec.crop_pct, spec.interpolation)
-    steps = [v2.ToPILImage(), *crop, v2.PILToTensor()] if by_pil else crop
     loader = Loader(
-        Transformed(images, v2.Compose(steps)),
+        Transformed(images, resizing(crop, by_pil)),
         batch_size=batch_size,
         workers=workers,
         collate=collate,
@@ -104,6 +100,19 @@ def evaluate_backbone(
     scores = evaluate(networks, loader, pixels.normalised, fabric, spec.num_classes, "scoring")
     corrupt = len(loader.corrupt)
     return BackboneEvaluation(scores[""], images.classes, matching, images.notes, corrupt)
+
+
+def require_classifier(backbone: Backbone) -> None:
+    """Raise UsageError for a backbone without outputs."""
+    if not backbone.spec.num_classes:
+        raise UsageError(
+            "the backbone has no classifier of its own; it cannot be scored by itself."
+        )
+
+
+def resizing(geometry: Sequence[Any], by_pil: bool) -> v2.Compose:
+    """uint8 (3, H, W) to uint8 of one size: as published figures are made, or all in tensors."""
+    return v2.Compose([v2.ToPILImage(), *geometry, v2.PILToTensor()] if by_pil else geometry)
 
 
 def open_matched(

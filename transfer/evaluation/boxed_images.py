@@ -25,13 +25,13 @@ import numpy as np
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from pretrain.backbone_evaluation import order_classes
+from pretrain.backbone_evaluation import order_classes, require_classifier
 from pretrain.data.images import ImageFiles
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError, shorten
 from pretrain.images import decode, list_images, read_header
 from pretrain.reading import read_bytes, read_text
-from transfer.evaluation.images import Labels, require_classifier
+from transfer.evaluation.images import Labels
 
 Box = tuple[float, float, float, float]
 _LARGEST_TABLE = 256 * 2**20

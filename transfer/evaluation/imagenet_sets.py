@@ -27,12 +27,13 @@ import numpy as np
 from timm.data.imagenet_info import ImageNetInfo
 
 from pretrain.backbone import Backbone
+from pretrain.backbone_evaluation import require_classifier
 from pretrain.data import folders
 from pretrain.data.images import ImageFiles
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError, shorten
 from pretrain.images import class_folders
-from transfer.evaluation.images import Labels, require_classifier
+from transfer.evaluation.images import Labels
 
 _SYNSET, _VAL = re.compile(r"n\d{8}"), re.compile(r"ILSVRC2012_val_(\d{8})\.\w+")
 _O_SYNSETS = "39f8e64e8f89efad"

@@ -10,10 +10,9 @@ from typing import Any
 import numpy as np
 
 from pretrain.backbone import Backbone
-from pretrain.backbone_evaluation import ClassOrder, open_matched
+from pretrain.backbone_evaluation import ClassOrder, open_matched, require_classifier
 from pretrain.data import Images
 from pretrain.data_digest import DataFiles
-from pretrain.errors import UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,11 +59,3 @@ def open_labelled(backbone: Backbone, root: Path, labels: Labels) -> LabelledIma
     )
     files = DataFiles((root,), images.paths, images.annotations)
     return LabelledImages(images, matching, files, root.resolve().name)
-
-
-def require_classifier(backbone: Backbone) -> None:
-    """Raise UsageError for a backbone without outputs."""
-    if not backbone.spec.num_classes:
-        raise UsageError(
-            "the backbone has no classifier of its own; it cannot be scored by itself."
-        )

@@ -25,6 +25,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.backbone import Backbone
+from pretrain.backbone_evaluation import resizing
 from pretrain.errors import UsageError, check_ranges
 from pretrain.files import save_figure
 from pretrain.spec import BackboneSpec, evaluation_crop
@@ -96,8 +97,7 @@ def evaluate(
     network, size, _ = _prepare(backbone, options)
     network = session.place(network)
     geometry = _geometry(backbone.spec, options.geometry)
-    steps = [v2.ToPILImage(), *geometry, v2.PILToTensor()] if session.by_pil else geometry
-    transform = v2.Compose(steps)
+    transform = resizing(geometry, session.by_pil)
     truth = [_carry(boxes, wh, geometry) for boxes, wh in zip(data.boxes, data.sizes, strict=True)]
     labels = torch.from_numpy(data.images.labels)
 

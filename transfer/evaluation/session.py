@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
-from torchvision.transforms import v2
 
 from pretrain import torch_file
 from pretrain.backbone import Backbone
+from pretrain.backbone_evaluation import resizing
 from pretrain.data import collate
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
@@ -159,9 +159,7 @@ class Session:
         if transform is None:
             _, height, width = spec.input_size
             crop = evaluation_crop(height, width, spec.crop_pct, spec.interpolation)
-            transform = v2.Compose(
-                [v2.ToPILImage(), *crop, v2.PILToTensor()] if self.by_pil else crop
-            )
+            transform = resizing(crop, self.by_pil)
         loader = Loader(
             _Numbered(images, transform, np.arange(len(images)) if order is None else order),
             batch_size=self.batch_size,
