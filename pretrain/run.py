@@ -37,11 +37,31 @@ from pretrain.reading import Integer, Number, check, read_bytes, read_json, read
 RESULT_FORMAT = "result/2"
 # keys of Result.backbone in result/1 that were renamed
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
-# fields of `dataset` that runs and results of before lack, and what they did
+# fields that runs and results of before lack, and what they did
+_ADDED_TO_PRETRAINING = {
+    "score_every": 1.0,
+    "rotation": {"weight": 0.0, "angles": "all"},
+    "mixing": {"args": {}, "decoupled": 0.0},
+}
 _ADDED: dict[str, dict[str, Any]] = {
-    "detection": {"similar_names": "refuse", "first_pixel": 1, "exif": "auto",
-                  "no_annotation": "refuse"},
-    "captioning": {"images": None, "tokenizer": "ptb"},
+    "detection": {
+        "dataset": {"similar_names": "refuse", "first_pixel": 1, "exif": "auto",
+                    "no_annotation": "refuse", "square": None, "photometric": 0.0,
+                    "zoom_out": 0.0, "iou_crop": 0.0},
+        "detector": {"kind": "faster_rcnn", "head_convs": 4, "layout": "levels",
+                     "box_scales": []},
+        "mixing": {"mosaic": 0.0, "mixup": 0.0, "cutmix": 0.0, "copy_paste": 0.0,
+                   "mixup_alpha": 1.5, "cutmix_alpha": 1.0, "min_visible": 0.25,
+                   "off_epoch": None},
+    },
+    "captioning": {
+        "dataset": {"images": None, "tokenizer": "ptb"},
+        "model": {"num_layers": 6, "encoder_layers": 3, "num_heads": 8, "ffn_size": 2048},
+        "decoding": {"groups": 1, "diversity": 0.5},
+        "start": None,
+        "objective": "cross_entropy",
+        "self_critical": {"samples": 5, "baseline": "mean"},
+    },
 }  # fmt: skip
 # may change when a run is resumed: no bit depends on them (on accumulate only through the size of a
 # micro-batch, and the run says what that changes)
@@ -157,9 +177,7 @@ class Result:
                 f"{RESULT_FORMAT!r})"
             )
         check(content, _ResultFile, name)
-        if isinstance(dataset := content["config"].get("dataset"), dict):
-            for key, value in _ADDED.get(content["task"], {}).items():
-                dataset.setdefault(key, value)
+        _add_missing(content["config"], _ADDED.get(content["task"], {}))
         return Result(**{key: content[key] for key in _ResultFile.__annotations__})
 
 
@@ -331,13 +349,11 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
     A field that files of before lack is taken as what they did.
     """
     if isinstance(left, dict) and isinstance(right, dict):
-        added = {key: value for section in _ADDED.values() for key, value in section.items()}
-        added |= {"score_every": 1.0, "args": {}, "decoupled": 0.0}  # of pretraining
-        added["rotation"] = {"weight": 0.0, "angles": "all"}
         lines = []
         for key in sorted({*left, *right}, key=str):
-            there, here = (side.get(key, added.get(key)) for side in (left, right))
-            lines += differences(there, here, f"{name}.{key}" if name else key)
+            place = f"{name}.{key}" if name else key
+            there, here = (side[key] if key in side else _added(place) for side in (left, right))
+            lines += differences(there, here, place)
         return lines
     both = [side for side in (left, right) if isinstance(side, list) and side]
     if len(both) == 2 and len(left) == len(right) and isinstance(left[0], dict):  # mixing.others
@@ -345,6 +361,28 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
         found = (differences(*pair, f"{name}.{index}") for index, pair in enumerate(pairs))
         return [line for lines in found for line in lines]
     return [] if left == right else [f"{name}: {left!r} there, {right!r} here"]
+
+
+def _added(place: str) -> Any:
+    """What files that lack the field of a configuration did, whichever task they are of."""
+    found: Any = None
+    for inside in (_ADDED_TO_PRETRAINING, *_ADDED.values()):
+        value: Any = inside
+        for key in place.split("."):
+            if key != "others" and not key.isdigit():  # mixing.others, each as mixing itself
+                value = value.get(key) if isinstance(value, dict) else None
+        if value is not None:
+            found = {**found, **value} if isinstance(found, dict) else value
+    return found
+
+
+def _add_missing(config: dict[str, Any], added: dict[str, Any]) -> None:
+    """Fill in, in place, what a file of before lacks."""
+    for key, value in added.items():
+        if isinstance(value, dict) and isinstance(config.setdefault(key, {}), dict):
+            _add_missing(config[key], value)
+        elif not isinstance(value, dict):
+            config.setdefault(key, value)
 
 
 def other_run(held: Any, wanted: Any, same_data: bool = False) -> list[str]:

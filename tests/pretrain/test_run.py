@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,7 +16,16 @@ from pretrain.backbone import recipe_hash
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError
 from pretrain.files import atomic, write_text
-from pretrain.run import Result, Run, differences, environment, other_run, peak_resident_mib, plain
+from pretrain.run import (
+    _ADDED,
+    Result,
+    Run,
+    differences,
+    environment,
+    other_run,
+    peak_resident_mib,
+    plain,
+)
 from tests.conftest import ROOT
 
 RESULT = Result(
@@ -220,18 +230,23 @@ def test_a_pretraining_of_before_scored_after_each_epoch():
     assert other_run(before, {**today, "score_every": 5}) == ["score_every: 1.0 there, 5 here"]
 
 
+FIRST_ADDED = {"detection": ("dataset", "exif"), "captioning": ("dataset", "images")}
+
+
 @pytest.mark.parametrize("task", ["detection", "captioning"])
 def test_a_field_that_files_of_before_lack_is_what_they_did(task):
     """Neither a run that is resumed nor a result in a table is another one for it."""
     from transfer import task as tasks
 
     today = plain(tasks.load(tasks.by_name(task).config)())
-    before = {**today, "dataset": dict(today["dataset"])}
-    added = {"detection": ("exif", "first_pixel", "no_annotation", "similar_names")}
-    for key in added.get(task, ("images", "tokenizer")):
-        del before["dataset"][key]
+    before, section, field = deepcopy(today), *FIRST_ADDED[task]
+    for name, value in _ADDED[task].items():
+        for key in value if isinstance(value, dict) else ():
+            del before[name][key]
+        if not before[name] or not isinstance(value, dict):
+            del before[name]
     assert other_run(before, today) == []
-    changed = {**today, "dataset": {**today["dataset"], next(iter(added.get(task, ["images"]))): 7}}
+    changed = {**today, section: {**today[section], field: 7}}
     assert len(other_run(before, changed)) == 1
     content = {**asdict(RESULT), "task": task, "config": before}
     assert Result.parse(content).config == today
@@ -239,8 +254,8 @@ def test_a_field_that_files_of_before_lack_is_what_they_did(task):
 
 def test_methods_of_a_list_are_compared_field_by_field():
     before, now = {"method": "mixup"}, {"method": "mixup", "args": {}}
-    assert differences({"others": [before]}, {"others": [now]}) == []
+    assert differences({"mixing": {"others": [before]}}, {"mixing": {"others": [now]}}) == []
     other = {"method": "fmix", "args": {}}
-    found = differences({"others": [before]}, {"others": [other]})
-    assert found == ["others.0.method: 'mixup' there, 'fmix' here"]
+    found = differences({"mixing": {"others": [before]}}, {"mixing": {"others": [other]}})
+    assert found == ["mixing.others.0.method: 'mixup' there, 'fmix' here"]
     assert differences({"others": [before]}, {"others": []})

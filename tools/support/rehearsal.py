@@ -108,7 +108,7 @@ def _detection(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehear
     return Rehearsal(
         config=measured,
         loader=loader,
-        train_step=partial(train_step, state, fabric),
+        train_step=partial(train_step, state, setup.losses, fabric),
         trained=total * config.batch_size,
         scored=_scorings(setup, config, total, epochs) * len(setup.data.test),
     )

@@ -48,13 +48,14 @@ class DatasetConfig:
 class ModelConfig:
     """The decoder."""
 
-    kind: Literal["nic", "attention"] = "nic"
+    kind: Literal["nic", "attention", "transformer"] = "nic"
     """nic: Show and Tell (Vinyals et al., CVPR 2015), one feature an image; attention: Show, Attend
-    and Tell (Xu et al., ICML 2015), soft attention over the encoder's last map."""
+    and Tell (Xu et al., ICML 2015), soft attention over the encoder's last map; transformer:
+    Vaswani et al., NeurIPS 2017, on the same map."""
     embed_size: int = 512
-    """Width of the word and image embedding."""
+    """Width of the word and image embedding (nic, attention)."""
     hidden_size: int = 512
-    """Width of the LSTM."""
+    """Width of the LSTM; of the whole transformer."""
     attention_size: int = 512
     """Width in which positions and state are compared (attention)."""
     dropout: float = 0.0
@@ -62,12 +63,26 @@ class ModelConfig:
     coverage: float = 1.0
     """Weight of the penalty for positions attended to too much or too little over a caption
     (attention; equation 14 there)."""
+    num_layers: int = 6
+    """Of the decoder (transformer)."""
+    encoder_layers: int = 3
+    """Layers of self-attention over the image's positions before the decoder (transformer)."""
+    num_heads: int = 8
+    """Of each attention (transformer); hidden_size is a multiple of it."""
+    ffn_size: int = 2048
+    """Width between the two linear layers of a block (transformer)."""
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
-        sizes = dict.fromkeys(("embed_size", "hidden_size", "attention_size"), "[1, 65536]")
-        check_ranges("model", self, **sizes)
+        names = ("embed_size", "hidden_size", "attention_size", "ffn_size")
+        check_ranges("model", self, **dict.fromkeys(names, "[1, 65536]"), num_heads="[1, 1024]")
         check_ranges("model", self, coverage=">= 0", dropout="[0, 1)")
+        check_ranges("model", self, num_layers="[1, 128]", encoder_layers="[0, 128]")
+        if self.kind == "transformer" and self.hidden_size % self.num_heads:
+            raise UsageError(
+                f"model.hidden_size is {self.hidden_size}; it must be a multiple of the "
+                f"{self.num_heads} of model.num_heads"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,11 +112,43 @@ class DecodingConfig:
     """Power of the length by which a caption's log-probability is divided; 0 compares sums."""
     block_ngrams: int = 0
     """No n-gram of this size is repeated within a caption; 0 allows all."""
+    groups: int = 1
+    """The beam is cut into so many groups that keep apart (diverse beam search, Vijayakumar et al.,
+    AAAI 2018); 1 is the plain search."""
+    diversity: float = 0.5
+    """Taken from a word's log-probability for each earlier group that has the word at this place
+    (groups above 1)."""
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""
         check_ranges("decoding", self, beam="[1, 1000]", max_length="[1, 1000]")
         check_ranges("decoding", self, block_ngrams=">= 0", length_normalisation=">= 0")
+        check_ranges("decoding", self, groups=">= 1", diversity=">= 0")
+        if self.beam % self.groups:
+            raise UsageError(
+                f"decoding.beam is {self.beam}; it must be a multiple of the {self.groups} of "
+                "decoding.groups"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfCriticalConfig:
+    """Training on rewards (Rennie et al., CVPR 2017): objective self_critical."""
+
+    samples: int = 5
+    """Captions drawn of each image; batch_size counts captions and is a multiple of it."""
+    baseline: Literal["mean", "greedy"] = "mean"
+    """What a reward is compared with: mean, of the other samples of the image (Luo, arXiv
+    2003.09971); greedy, the caption that takes the likeliest word each time, as in the paper."""
+
+    def __post_init__(self) -> None:
+        """Refuse a mean of nothing."""
+        check_ranges("self_critical", self, samples="[1, 1000]")
+        if self.baseline == "mean" and self.samples < 2:
+            raise UsageError(
+                "self_critical.samples is 1; baseline mean wants at least 2. Give more, or "
+                "--self_critical.baseline greedy"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +171,13 @@ class CaptioningConfig(TrainerConfig):
         )
     )
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
+    start: str | None = None
+    """A finished captioning run, or its captioner.pth, whose weights and words this run begins
+    with; its model, image size, tokenizer and vocabulary are taken over."""
+    objective: Literal["cross_entropy", "self_critical"] = "cross_entropy"
+    """What is minimised: the negative log-likelihood of the captions, or minus the CIDEr-D of what
+    is generated, which wants a start."""
+    self_critical: SelfCriticalConfig = field(default_factory=SelfCriticalConfig)
     loader: LoaderConfig = field(default_factory=lambda: LoaderConfig(workers=1))
     epochs: int | None = 20
     patience: int | None = None
@@ -139,6 +193,17 @@ class CaptioningConfig(TrainerConfig):
         """Refuse counts below one and contradictions."""
         super().__post_init__()
         check_ranges("", self, batch_size=">= 2", patience=">= 1")
+        if self.objective == "self_critical":
+            if self.start is None:
+                raise UsageError(
+                    "objective self_critical wants a captioner to begin with: train one with "
+                    "cross_entropy, and give its run by --start RUN"
+                )
+            if self.batch_size % self.self_critical.samples:
+                raise UsageError(
+                    f"batch_size is {self.batch_size}; it must be a multiple of the "
+                    f"{self.self_critical.samples} of self_critical.samples"
+                )
         start = self.encoder.from_epoch
         if start is not None and self.epochs is not None and start >= self.epochs:
             raise UsageError(

@@ -8,15 +8,13 @@ own before the first step.
 N images, C channels, H height, W width.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models import group_parameters
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
@@ -24,6 +22,7 @@ from transfer.detection.config import DetectorConfig
 from transfer.parity import TOLERANCE, compare, features, level_names, normalize, raw_image
 
 STRIDES = (4, 8, 16, 32)
+"""Of the levels that a feature pyramid reads."""
 Levels = Mapping[str, Tensor]
 
 
@@ -44,26 +43,36 @@ class FrozenBatchNormModule(nn.Module):
 
 
 class DetectorBackbone(FrozenBatchNormModule):
-    """The levels that a detector reads: a feature pyramid, or with head c4 the one at stride 16."""
+    """The levels that a detector reads, as they are or through a pyramid."""
 
-    def __init__(self, backbone: Backbone, config: DetectorConfig) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: DetectorConfig,
+        strides: Sequence[int],
+        pyramid: Callable[[list[int]], nn.Module] | None = None,
+    ) -> None:
+        """Freeze and verify the body.
+
+        Args:
+            backbone: whose levels.
+            config: what of it is frozen.
+            strides: of the levels.
+            pyramid: from the channels of the levels to what makes others of them: a dictionary of
+                tensors to a dictionary of tensors.
+        """
         super().__init__(config.batch_norm)
-        is_pyramid = config.head == "fpn"
-        channels, indices = levels_of(backbone, STRIDES if is_pyramid else (16,))
+        self.level_channels, indices = levels_of(backbone, tuple(strides))
         body = backbone.feature_network(indices)
         if config.batch_norm == "sync":
             body = convert_sync_batchnorm(body)
         freeze_parameters(body, config.freeze, self.frozen_norm)
         verify_body(body, backbone, indices)
         self.body = body
-        self.fpn: nn.Module = nn.Identity()
-        if is_pyramid:
-            self.fpn = FeaturePyramidNetwork(channels, config.fpn_channels, LastLevelMaxPool())
-        self.strides = (*STRIDES, 64) if is_pyramid else (16,)
-        self.out_channels = config.fpn_channels if is_pyramid else channels[0]
+        self.fpn: nn.Module = pyramid(self.level_channels) if pyramid else nn.Identity()
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """(N, 3, H, W) to (N, C, H/stride, W/stride): "0" alone, or "0" to "3" and "pool"."""
+        """(N, 3, H, W) to (N, C, H/stride, W/stride) by "0", "1", ..., and the pyramid's own."""
         return self.fpn({str(number): level for number, level in enumerate(self.body(images))})
 
 

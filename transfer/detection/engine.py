@@ -1,7 +1,7 @@
 """Detection transfer, from a backbone to its average precision. Reads top to bottom."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -26,7 +26,6 @@ from pretrain.training import (
 from transfer.detection.average_precision import VocScores
 from transfer.detection.average_precision import evaluate as score
 from transfer.detection.config import DetectionConfig
-from transfer.detection.faster_rcnn import LOSSES
 from transfer.detection.inference import DetectorFile, detect, scoring_loader
 from transfer.detection.pictures import draw_all
 from transfer.detection.setup import DetectionSetup, build, resolved, setup_training
@@ -63,8 +62,9 @@ def finetune(
     start_run()
     for note in (f"engine {config.engine}", *setup.data.notes) if fabric.is_global_zero else ():
         log(f"note: {note}")
+    names = setup.losses
     loop = TrainLoop(
-        run, fabric, state, loader, config, num_metrics=len(LOSSES), stop_after=stop_after
+        run, fabric, state, loader, config, num_metrics=len(names), stop_after=stop_after
     )
     loop.resume()
     score_every = config.steps(len(loader), config.score_every)
@@ -85,13 +85,13 @@ def finetune(
             state.model.train()
             for step, micro_batches in loop.steps(epoch):
                 state.lr_scheduler.step_update(step)
-                loop.finish_step(train_step(state, fabric, step, micro_batches))
+                loop.finish_step(train_step(state, names, fabric, step, micro_batches))
                 loop.checkpoint()
             losses = loop.means()
             record: dict[str, Any] = {
                 "lr": state.lr,
                 "loss": sum(losses),
-                **dict(zip(LOSSES, losses, strict=True)),
+                **dict(zip(names, losses, strict=True)),
                 "images_per_second": round(loop.speed, 2),
             }
             if loop.is_due(score_every):
@@ -119,16 +119,20 @@ def finetune(
 
 
 def train_step(
-    state: TrainState, fabric: Fabric, step: int, micro_batches: Iterable[MicroBatch]
+    state: TrainState,
+    names: Sequence[str],
+    fabric: Fabric,
+    step: int,
+    micro_batches: Iterable[MicroBatch],
 ) -> Tensor:
     """One optimizer step from its micro-batches.
 
-    Returns (4,): the losses in the order of LOSSES, each summed over the micro-batches.
+    Returns (len(names),): the detector's losses, each summed over the micro-batches.
     """
 
     def loss_function(batch: MicroBatch) -> tuple[Tensor, Tensor]:
         losses = state.model(*batch.data)
-        stacked = torch.stack([losses[name] for name in LOSSES])
+        stacked = torch.stack([losses[name] for name in names])
         return stacked.sum(), stacked
 
     return optimizer_step(state, fabric, micro_batches, loss_function, step)
@@ -157,7 +161,7 @@ def _finish(
     write_text(run.folder / "detections.json", json.dumps(detections))
     detector.save(run.folder / "detector.pth")
     seconds = round(loop.seconds, 1)
-    draw_all(setup.data.test, detections, run, LOSSES)
+    draw_all(setup.data.test, detections, run, setup.losses)
     history = run.read_log()
     scored = [record for record in history if "AP50" in record]
     # where no class has an object to find there is no mean, and so no metric

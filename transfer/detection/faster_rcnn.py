@@ -20,16 +20,17 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import roi_align
+from torchvision.ops import FeaturePyramidNetwork, roi_align
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.errors import UsageError
 from transfer.detection.body import STRIDES, DetectorBackbone, Res5Head
 from transfer.detection.config import DetectorConfig
+from transfer.detection.padding import PaddedBatch
 
 Tensors = dict[str, Tensor]
-LOSSES = ("loss_classifier", "loss_box_reg", "loss_objectness", "loss_rpn_box_reg")
-_DIVISOR = 32  # images are padded to multiples of it
+_PYRAMID = 32  # images are padded to multiples of it
 
 
 class FasterRCNN(nn.Module):
@@ -39,16 +40,12 @@ class FasterRCNN(nn.Module):
     (K, 4), "labels" (K,) from 1, "scores" (K,)}, in pixels of the images as given.
     """
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(
         self, backbone: DetectorBackbone, rpn: "RPN", roi_heads: "BoxHead", spec: BackboneSpec
     ) -> None:
         super().__init__()
         self.backbone, self.rpn, self.roi_heads = backbone, rpn, roi_heads
-        for name, values in (("mean", spec.mean), ("std", spec.std)):
-            self.register_buffer(name, torch.tensor(values)[:, None, None] * 255, persistent=False)
+        self.pad = PaddedBatch(spec, _PYRAMID)
 
     def forward(
         self, images: list[Tensor], targets: list[Tensors] | None = None
@@ -62,15 +59,6 @@ class FasterRCNN(nn.Module):
         proposals, rpn_losses = self.rpn(batch, features, targets)
         detections, losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
         return {**rpn_losses, **losses} if self.training else detections
-
-    def pad(self, images: list[Tensor]) -> ImageList:
-        """Normalised by the backbone's mean and std, zeros to the right and below."""
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = (-(-max(side) // _DIVISOR) * _DIVISOR for side in zip(*sizes, strict=True))
-        batch = self.mean.new_zeros((len(images), 3, height, width))
-        for padded, image in zip(batch, images, strict=True):
-            padded[:, : image.shape[-2], : image.shape[-1]] = (image - self.mean) / self.std
-        return ImageList(batch, sizes)
 
 
 class Anchors(AnchorGenerator):
@@ -212,8 +200,17 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
     """
     if config.head == "dc5":
         raise UsageError("detector.head dc5 is detectron2's alone; with torchvision: fpn or c4.")
-    body = DetectorBackbone(backbone, config)
+    strides: tuple[int, ...] = (*STRIDES, 64) if config.head == "fpn" else (16,)
     if config.head == "fpn":
+        body = DetectorBackbone(
+            backbone,
+            config,
+            STRIDES,
+            lambda channels: FeaturePyramidNetwork(
+                channels, config.fpn_channels, LastLevelMaxPool()
+            ),
+        )
+        channels = config.fpn_channels
         sizes: list[Sequence[float]] = [(size,) for size in config.anchor_sizes]
         pooler = RoIPooler([str(k) for k in range(len(STRIDES))], STRIDES, 7)
         head: Any = TwoMLPHead(config.fpn_channels * 7**2, config.head_channels)
@@ -222,15 +219,17 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int)
             nn.init.zeros_(layer.bias)
         head_channels = config.head_channels
     else:
+        body = DetectorBackbone(backbone, config, strides)
+        (channels,) = body.level_channels
         sizes = [config.anchor_sizes]
-        pooler = RoIPooler(["0"], body.strides, 14)
+        pooler = RoIPooler(["0"], strides, 14)
         head = Res5Head(backbone, config)
         head_channels = head.out_channels
-    anchors = Anchors(sizes, body.strides)
+    anchors = Anchors(sizes, strides)
     before = {"training": config.proposals_before_nms, "testing": config.test_proposals_before_nms}
     rpn = RPN(
         anchors,
-        Float32RPNHead(body.out_channels, anchors.num_anchors_per_location()[0]),
+        Float32RPNHead(channels, anchors.num_anchors_per_location()[0]),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=256,

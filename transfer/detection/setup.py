@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,15 @@ from pretrain.training import (
     seed_ambient,
     train_batching,
 )
-from transfer.detection.config import DetectionConfig, DetectorConfig
+from transfer.detection.config import (
+    DETECTRON2_KINDS,
+    LOSSES,
+    DetectionConfig,
+    DetectorConfig,
+    Kind,
+)
 from transfer.detection.data import DetectionData, open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, collate
-from transfer.detection.faster_rcnn import build_detector
 
 
 @dataclass(frozen=True)
@@ -34,10 +40,16 @@ class DetectionSetup:
 
     backbone: Backbone
     """As given, or its architecture with random weights."""
+    kind: Kind
     data: DetectionData
     model: nn.Module
     steps_per_epoch: int
     files: DataFiles
+
+    @property
+    def losses(self) -> tuple[str, ...]:
+        """Names of what the detector returns in training, in order."""
+        return LOSSES[self.kind]
 
     @property
     def num_parameters(self) -> int:
@@ -63,7 +75,8 @@ def resolved(config: DetectionConfig) -> DetectionConfig:
     """The configuration with the library named that will train; UsageError where it is missing."""
     installed = find_spec("detectron2") is not None
     if config.engine == "auto":
-        return replace(config, engine="detectron2" if installed else "torchvision")
+        has_both = installed and config.detector.kind in DETECTRON2_KINDS
+        return replace(config, engine="detectron2" if has_both else "torchvision")
     if config.engine == "detectron2" and not installed:
         raise UsageError(
             "engine is detectron2, which is not installed here (its guide: "
@@ -96,18 +109,27 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     images = [record.path for record in (*data.train.images, *data.test.images)]
     annotations = {*data.train.sources, *data.test.sources}
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
-    return DetectionSetup(backbone, data, model, len(data.train) // config.batch_size, files)
+    return DetectionSetup(
+        backbone, detector.kind, data, model, len(data.train) // config.batch_size, files
+    )
 
 
 def build_model(
     backbone: Backbone, detector: DetectorConfig, num_classes: int, engine: str
 ) -> nn.Module:
-    """The detector of one library or the other; both take and give the same."""
-    if engine == "torchvision":
-        return build_detector(backbone, detector, num_classes)
-    from transfer.detection.detectron2_model import build_detector as build_theirs
+    """The detector of one library or the other; all take and give the same.
 
-    return build_theirs(backbone, detector, num_classes)
+    N images. In training: uint8 RGB images and targets {"boxes" (K, 4), "labels" (K,) from 1} to
+    {loss: scalar}, by the names of LOSSES. In evaluation: images to a list of {"boxes", "labels",
+    "scores"}, in pixels of the images as given.
+    """
+    if engine == "detectron2":
+        from transfer.detection.detectron2_model import build_detector
+
+        return build_detector(backbone, detector, num_classes)
+    module = import_module(f"transfer.detection.{detector.kind}")
+    network: nn.Module = module.build_detector(backbone, detector, num_classes)
+    return network
 
 
 def unfrozen(detector: DetectorConfig) -> DetectorConfig:

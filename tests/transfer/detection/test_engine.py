@@ -22,11 +22,11 @@ from pretrain.run import Result, Run
 from pretrain.training import make_fabric, make_optimizer
 from transfer.detection import engine
 from transfer.detection.average_precision import evaluate
-from transfer.detection.body import STRIDES, DetectorBackbone, verify_body
-from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig
+from transfer.detection.body import STRIDES, verify_body
+from transfer.detection.config import LOSSES, DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, flip
-from transfer.detection.faster_rcnn import LOSSES, Anchors, RoIPooler, build_detector
+from transfer.detection.faster_rcnn import Anchors, RoIPooler, build_detector
 from transfer.detection.inference import detect, load_detector, scoring_loader
 from transfer.detection.records import Record
 from transfer.detection.setup import build
@@ -144,8 +144,12 @@ def test_batches_are_of_one_shape_and_every_image_comes_once():
 # ---------------------------------------------------------------------------------------- detector
 
 
+def pyramid_of(backbone: Backbone, config: DetectorConfig) -> nn.Module:
+    return build_detector(backbone, config, 2).backbone
+
+
 def test_the_body_is_the_backbone(backbone):
-    body = DetectorBackbone(backbone, SMALL).train()
+    body = pyramid_of(backbone, SMALL).train()
     images = torch.randn(2, 3, 64, 96)
     wanted = backbone.features(images)[1:]
     for found, level, stride in zip(body.body(images), wanted, STRIDES, strict=True):
@@ -158,7 +162,7 @@ def test_frozen_norms_keep_their_fused_activations(arch):
     """timm's BatchNormAct2d carries the activation; a converter to FrozenBatchNorm2d drops it."""
     spec = BackboneSpec(arch=arch, num_classes=3)
     held = Backbone.of(spec.create(3, 0), spec, Provenance())
-    body = DetectorBackbone(held, SMALL).train()
+    body = pyramid_of(held, SMALL).train()
     images = torch.randn(1, 3, 64, 64)
     for found, level in zip(body.body(images), held.features(images)[-4:], strict=True):
         torch.testing.assert_close(found, level)
@@ -211,13 +215,13 @@ def test_frozen_means_that_nothing_moves(backbone, head):
 
 
 def test_trained_norms_move(backbone):
-    body = DetectorBackbone(backbone, replace(SMALL, batch_norm="trained", freeze=0)).train()
+    body = pyramid_of(backbone, replace(SMALL, batch_norm="trained", freeze=0)).train()
     body(torch.randn(2, 3, 64, 64))
     assert not torch.equal(body.body.model.bn1.running_mean, backbone.weights["bn1.running_mean"])
 
 
 def test_sync_norms_are_the_backbone_and_learn(backbone):
-    body = DetectorBackbone(backbone, replace(SMALL, batch_norm="sync", freeze=0))
+    body = pyramid_of(backbone, replace(SMALL, batch_norm="sync", freeze=0))
     assert any(isinstance(module, nn.SyncBatchNorm) for module in body.modules())
 
 
@@ -278,7 +282,7 @@ def test_the_paper_protocol_takes_a_step(worlds):
     image = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
     target = {"boxes": torch.tensor([[5.0, 8, 40, 60]]), "labels": torch.tensor([2])}
     losses = detector([image], [target])
-    assert set(losses) == set(LOSSES)
+    assert set(losses) == set(LOSSES["faster_rcnn"])
     sum(losses.values()).backward()
     assert all(bool(torch.isfinite(value)) for value in losses.values())
     (found,) = detector.eval()([image])

@@ -84,7 +84,7 @@ def _backbone(options: Any) -> Any:
 def _ours(images: list[Any], targets: list[Any], options: Any, engine: Any) -> Callable[[], None]:
     """The step of engine.py."""
     from pretrain.training import MicroBatch, make_fabric, make_train_state
-    from transfer.detection.config import DetectionConfig, DetectorConfig
+    from transfer.detection.config import LOSSES, DetectionConfig, DetectorConfig
     from transfer.detection.engine import train_step
     from transfer.detection.setup import build_model
 
@@ -100,7 +100,7 @@ def _ours(images: list[Any], targets: list[Any], options: Any, engine: Any) -> C
 
     def step() -> None:
         batch = MicroBatch(0, fabric.to_device((images, targets)), last=True)
-        train_step(state, fabric, 0, [batch])
+        train_step(state, LOSSES[detector.kind], fabric, 0, [batch])
         wait(options.device)
 
     return step
