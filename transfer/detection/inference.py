@@ -84,9 +84,9 @@ def load_detector(path: Path) -> Detector:
         detector = DetectorConfig(**_fields(config["detector"]))
         detector = unfrozen(detector) if config["random_init"] else detector
         backbone = Backbone.of(spec.create(spec.num_classes, 0), spec, Provenance())
-        model = build_model(backbone, detector, len(classes), config["engine"])
-        load_strict(model, content["state_dict"])
         dataset = DatasetConfig(**_fields(config["dataset"]))
+        model = build_model(backbone, detector, len(classes), config["engine"], dataset.square)
+        load_strict(model, content["state_dict"])
         return Detector(model=model.eval(), classes=classes, dataset=dataset)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is damaged: {error!r}.") from error

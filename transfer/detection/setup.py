@@ -105,7 +105,9 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
         backbone = Backbone.of(network, spec, Provenance(seed=config.seed, source="from scratch"))
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
-        model = build_model(backbone, detector, len(data.train.classes), config.engine)
+        model = build_model(
+            backbone, detector, len(data.train.classes), config.engine, config.dataset.square
+        )
     images = [record.path for record in (*data.train.images, *data.test.images)]
     annotations = {*data.train.sources, *data.test.sources}
     files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
@@ -115,10 +117,15 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
 
 
 def build_model(
-    backbone: Backbone, detector: DetectorConfig, num_classes: int, engine: str
+    backbone: Backbone,
+    detector: DetectorConfig,
+    num_classes: int,
+    engine: str,
+    square: int | None = None,
 ) -> nn.Module:
     """The detector of one library or the other; all take and give the same.
 
+    `square` is the side of all images, which ssd wants to know; the other kinds take any.
     N images. In training: uint8 RGB images and targets {"boxes" (K, 4), "labels" (K,) from 1} to
     {loss: scalar}, by the names of LOSSES. In evaluation: images to a list of {"boxes", "labels",
     "scores"}, in pixels of the images as given.
@@ -128,7 +135,8 @@ def build_model(
 
         return build_detector(backbone, detector, num_classes)
     module = import_module(f"transfer.detection.{detector.kind}")
-    network: nn.Module = module.build_detector(backbone, detector, num_classes)
+    sides = (square,) if detector.kind == "ssd" else ()
+    network: nn.Module = module.build_detector(backbone, detector, num_classes, *sides)
     return network
 
 
