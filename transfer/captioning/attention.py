@@ -52,6 +52,10 @@ class Attention(nn.Module):
             attention.append(weights)
         return DecoderOutput(self.classify(torch.cat(outputs, dim=1)), torch.cat(attention, dim=1))
 
+    def attention_weights(self, features: Tensor, words: Tensor) -> Tensor:
+        """(B, T, P), rows summing to 1, for features (B, P, F) and words (B, T)."""
+        return self(features, words).attention  # type: ignore[no-any-return]
+
     def recalibrate_batch_norm(self, batches: Iterable[Tensor]) -> None:
         """There is no batch norm here."""
 

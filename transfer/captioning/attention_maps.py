@@ -28,7 +28,7 @@ def attention_maps(
     captions: Mapping[Id, str],
     batches: Iterable[Tensor],
 ) -> dict[Id, list[AttentionMap]]:
-    """A map for each word of each caption; none where the decoder has no attention.
+    """A map for each word of each caption; none where the decoder has no `attention_weights`.
 
     Args:
         captioner: its vocabulary and preprocessing.
@@ -37,7 +37,7 @@ def attention_maps(
         captions: of these images.
         batches: their features, in order.
     """
-    if captioner.model.kind != "attention":
+    if not hasattr(decoder, "attention_weights"):
         return {}
     # without the normalisation: what the network saw of an image
     geometry = v2.Compose(captioner.backbone.preprocess().transforms[:-2])
@@ -46,12 +46,14 @@ def attention_maps(
     for image, features in zip(images, torch.cat(list(batches)), strict=True):
         words = captioner.vocabulary.split(captions[image.image_id])
         numbers = [*(captioner.vocabulary.numbers[word] for word in words), END]
-        output = decoder(features[None], torch.tensor([numbers], device=features.device))
+        weights = decoder.attention_weights(
+            features[None], torch.tensor([numbers], device=features.device)
+        )
         pixels = geometry(decode(image.path)).permute(1, 2, 0).numpy()
         view = _encode(Image.fromarray(pixels).resize((_SIDE, _SIDE)), "JPEG")
         maps[image.image_id] = [
-            AttentionMap(word, view, _draw_map(weights, height / width))
-            for word, weights in zip(words, output.attention[0].cpu().numpy(), strict=False)
+            AttentionMap(word, view, _draw_map(row, height / width))
+            for word, row in zip(words, weights[0].cpu().numpy(), strict=False)
         ]
     return maps
 

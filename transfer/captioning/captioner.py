@@ -22,12 +22,17 @@ from pretrain.errors import UsageError
 from transfer.captioning.attention import Attention
 from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.nic import Nic
+from transfer.captioning.transformer import Transformer
 from transfer.captioning.vocabulary import Vocabulary
 from transfer.feature_cache import Encoder, FeatureKind
 
 FORMAT = "captioner/2"
 _FORMATS = ("captioner/1", FORMAT)
-_DECODERS: dict[str, type[Nic] | type[Attention]] = {"nic": Nic, "attention": Attention}
+_DECODERS: dict[str, type[Nic | Attention | Transformer]] = {
+    "nic": Nic,
+    "attention": Attention,
+    "transformer": Transformer,
+}
 
 
 def feature_kind(config: ModelConfig) -> FeatureKind:

@@ -59,7 +59,8 @@ class ModelConfig:
     attention_size: int = 512
     """Width in which positions and state are compared (attention)."""
     dropout: float = 0.0
-    """Of the input words, and of what the next word is predicted from."""
+    """Of the input words, and of what the next word is predicted from (nic, attention); of the
+    input of each stack, and of what each block adds (transformer)."""
     coverage: float = 1.0
     """Weight of the penalty for positions attended to too much or too little over a caption
     (attention; equation 14 there)."""

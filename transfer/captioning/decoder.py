@@ -1,6 +1,7 @@
 """What a captioner's decoder is: the seam for others.
 
-Any module with these methods can be trained by `engine`, searched by `beam_search` and shown by
+Any module with these methods can be trained by `engine` and searched by `beam_search`; one that has
+`attention_weights(features, words)` too, (B, T, P) as in DecoderOutput, is shown by
 `attention_maps`. Training goes through `forward`. Decoding goes through `init_state` and `step`,
 with K continuations of each of N images side by side; a memory is what they share of an image, a
 state what each has of its own, so a search reorders states and never copies memories.
