@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence, Sized
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -127,16 +128,20 @@ class _Seeded(Dataset):
     A user's mistake (a corrupt image) travels as a value, so that its message survives the worker.
     """
 
-    def __init__(self, samples: Samples, seed: int) -> None:
-        self.samples = samples
+    def __init__(self, at_epoch: Callable[[int], Samples], seed: int) -> None:
+        self.at_epoch = at_epoch
         self.seed = seed
 
     def __getitem__(self, key: tuple[int, int]) -> Any:
         seed_ambient(derive(self.seed, "sample", *key))
         try:
-            return self.samples[key[1]]
+            return self.at_epoch(key[0])[key[1]]
         except UsageError as error:
             return _Corrupt(key[1], str(error))
+
+
+def _same(samples: Samples, epoch: int) -> Samples:
+    return samples
 
 
 class _Corrupt:
@@ -246,6 +251,7 @@ class Loader(BatchSource):
         workers: int,
         prefetch: int = 2,
         collate: Callable[[list[Any]], Any] = default_collate,
+        at_epoch: Callable[[int], Samples] | None = None,
         max_corrupt: int = 0,
         max_corrupt_option: str = "--dataset.max_corrupt",
         pin_memory: bool | None = None,
@@ -259,6 +265,8 @@ class Loader(BatchSource):
             workers: processes that read; 0 reads in this one.
             prefetch: batches that each of the workers reads ahead.
             collate: list of samples -> batch.
+            at_epoch: epoch (from 0) -> the data set in that epoch, of as many samples; None where
+                it is always `samples`.
             max_corrupt: samples that may raise UsageError and are then named and left out.
             max_corrupt_option: how a user allows for more, for the message.
             pin_memory: for a GPU; None pins where there is one.
@@ -272,7 +280,7 @@ class Loader(BatchSource):
         pinned = torch.cuda.is_available() if pin_memory is None else pin_memory
         self._is_shared = workers > 0 and not pinned
         self._loader: DataLoader = DataLoader(
-            _Seeded(samples, self.batches.seed),
+            _Seeded(at_epoch or partial(_same, samples), self.batches.seed),
             batch_sampler=self.batches,
             num_workers=workers,
             collate_fn=_Collate(collate, fill=self.batches.shuffle),

@@ -24,6 +24,7 @@ from transfer.detection.coco_file import (
 from transfer.detection.coco_layout import ImageFinder, split_file
 from transfer.detection.config import DatasetConfig
 from transfer.detection.headers import read_headers
+from transfer.detection.masks import is_segmentation
 from transfer.detection.records import (
     DataIssue,
     Record,
@@ -50,17 +51,19 @@ def read_coco(
     *,
     images: bool = True,
     check: bool = True,
+    masks: bool = False,
 ) -> Records:
     """Read a split. Arguments and errors are those of `voc.read_voc`.
 
-    Without `classes`, all categories of the file, by number.
+    Without `classes`, all categories of the file, by number. With `masks` objects have their
+    segmentations, as they are written.
     """
     config = config or DatasetConfig()
     file = read_instance_file(split_file(root, split))
     names = list(file.categories.values())
     classes, label_of, joined = label_names(names, classes)
     issues = [*file.issues, *_similar_names(file, joined, config)]
-    objects = _read_objects(file, label_of, issues)
+    objects = _read_objects(file, label_of, issues, masks)
     finder = ImageFinder(root, split, file.path)
     paths = _find_images(file, finder, issues)
     header_of: dict[int | str, ImageHeader | None] = {}
@@ -118,7 +121,7 @@ def _similar_names(
 
 
 def _read_objects(
-    file: InstanceFile, label_of: Mapping[str, int], issues: list[DataIssue]
+    file: InstanceFile, label_of: Mapping[str, int], issues: list[DataIssue], masks: bool
 ) -> _Objects:
     """The objects of each image; what is wrong is added to `issues`."""
     objects: dict[int | str, list[WrittenObject]] = {image: [] for image in file.images}
@@ -142,7 +145,12 @@ def _read_objects(
                 difficult = any(read_flag(entry[key]) for key in _DIFFICULT if key in entry)
                 x, y, width, height = box
                 corners, label = (x, y, x + width, y + height), label_of[name]
-                one = WrittenObject(where, entry["bbox"], corners, label, difficult, crowd)
+                fault, segmentation = None, entry.get("segmentation") if masks else None
+                if masks and not crowd and not is_segmentation(segmentation):
+                    fault, segmentation = "object without a mask", None
+                one = WrittenObject(
+                    *(where, entry["bbox"], corners, label, difficult, crowd, fault, segmentation)
+                )
                 objects[image].append(one)
                 continue
             except ValueError as error:

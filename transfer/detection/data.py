@@ -25,8 +25,13 @@ class DetectionData:
     """For the log: classes, issues, what was left out."""
 
 
-def open_data(root: Path, config: DatasetConfig) -> DetectionData:
+def open_data(root: Path, config: DatasetConfig, masks: bool = False) -> DetectionData:
     """Read the splits that the configuration names, or those that are usual.
+
+    Args:
+        root: the tree.
+        config: the splits, and the rules.
+        masks: read the segmentations of the training split too, where the layout has them.
 
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
@@ -37,7 +42,8 @@ def open_data(root: Path, config: DatasetConfig) -> DetectionData:
     kind = "instances" if is_coco else "voc"
     draw = f"python tools/prepare_data.py {kind} --data {root} --val-fraction 0.2"
     train_split, test_split = choose_splits(names, config.train, config.test, draw)
-    listed = read(root, train_split, config.classes or None, config, check=False)
+    asked = {"masks": True} if masks and is_coco else {}
+    listed = read(root, train_split, config.classes or None, config, check=False, **asked)
     test = read(root, test_split, listed.classes, config, check=False)
     # of both at once: what is done about all of them is done in one go
     raise_for_issues((*listed.issues, *test.issues), f"{root}", config)

@@ -1,18 +1,29 @@
-"""Records as samples for a detector: decoded, resized, flipped, boxes along with the pixels."""
+"""Records as samples for a detector: decoded, augmented, resized, flipped, mixed.
+
+All draws come from torch's ambient generator, in this order: whether the image is mixed and how;
+the image's size, augmentation (see `augmentation`) and flip; its partners, each followed by its
+size, augmentation and flip; the mixture (see `mixing`).
+"""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from pretrain.errors import UsageError
 from pretrain.images import decode
 from pretrain.training import generator
-from transfer.detection.config import DatasetConfig
+from transfer.detection.augmentation import augment
+from transfer.detection.config import DatasetConfig, MixingConfig
+from transfer.detection.masks import rasterize
+from transfer.detection.mixing import PARTNERS, Method, draw_method, mix
 from transfer.detection.records import Record
+from transfer.detection.sample import Sample
+
+_MOST_DRAWS = 100  # of partners, where hardly one can be used
 
 
 @dataclass(frozen=True)
@@ -20,33 +31,101 @@ class DetectionDataset:
     """A sample is (image uint8 RGB (3, H, W), target).
 
     The target holds "boxes" (K, 4) and "labels" (K,) from 1, "index" of the record, and "scale"
-    (2,): how much wider and taller the image is than on disk.
+    (2,): how much wider and taller the image was made; in scoring, than it is on disk. In training
+    K may be 0: mixing may leave no object of which enough is seen.
     """
 
     records: Sequence[Record]
     config: DatasetConfig
     train: bool
-    """Draw the size and the flip from torch's ambient generator."""
+    """Draw sizes, flips, augmentation and mixing from torch's ambient generator."""
+    mixing: MixingConfig = field(default_factory=MixingConfig)
 
     def __len__(self) -> int:
         return len(self.records)
 
+    def at_epoch(self, epoch: int) -> "DetectionDataset":
+        """The data set of an epoch: without mixing from `mixing.off_epoch` on."""
+        off = self.mixing.off_epoch
+        return self if off is None or epoch < off else replace(self, mixing=MixingConfig())
+
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
+        method = draw_method(self.mixing, torch.default_generator) if self.train else None
+        sample, scale = self.read(index, masks=method == "copy_paste")
+        if method is not None:
+            sample = self._mixed(method, index, sample)
+        target = {"boxes": sample.boxes, "labels": sample.labels}
+        return sample.image, {**target, "scale": scale, "index": torch.tensor(index)}
+
+    def read(self, index: int, masks: bool = False) -> tuple[Sample, Tensor]:
+        """An image as it is without mixing, if asked with masks, and its scale (2,)."""
         record, config = self.records[index], self.config
         short_side, sides = config.short_side, config.train_short_sides
         if self.train and sides:
             short_side = sides[int(torch.randint(len(sides), ()))]
         image = decode(record.path, record.apply_exif)
-        height, width = image.shape[1:]
+        boxes, labels = torch.from_numpy(record.boxes).float(), torch.from_numpy(record.labels) + 1
+        sample = Sample(image, boxes, labels)
+        if masks:
+            given = record.segmentations or [None] * len(labels)
+            sample = replace(sample, masks=rasterize(given, *sample.size))
+        if self.train:
+            sample = augment(sample, config)
+        height, width = sample.size
         size = output_shape(height, width, short_side, config.long_side)
+        if config.square is not None:
+            size = config.square, config.square
         scale = torch.tensor([size[1] / width, size[0] / height])
-        image = resize(image, size)
-        boxes = torch.from_numpy(record.boxes).float() * scale.repeat(2)
+        sample = sample.resize(size)
         if self.train and torch.rand(()) < config.flip:
-            image, boxes = flip(image, boxes)
-        labels = torch.from_numpy(record.labels) + 1
-        target = {"boxes": boxes, "labels": labels, "scale": scale, "index": torch.tensor(index)}
-        return image, target
+            sample = sample.flip()
+        return sample, scale
+
+    def _mixed(self, method: Method, index: int, own: Sample) -> Sample:
+        """With partners drawn uniformly from the other images.
+
+        One that cannot be read or used is drawn anew; a broken file is named when it is drawn
+        itself. Where 100 draws are not enough the image stays as it is.
+        """
+        others = self._with_masks if method == "copy_paste" else range(len(self.records))
+        partners: list[Sample] = []
+        for _ in range(_MOST_DRAWS):
+            other = others[int(torch.randint(len(others), ()))]
+            if other == index:
+                continue
+            try:
+                partners.append(self.read(other, masks=method == "copy_paste")[0])
+            except UsageError:
+                continue
+            if len(partners) == PARTNERS[method]:
+                mixture = mix(method, own, partners, self.mixing, torch.default_generator)
+                if mixture is not None:
+                    return mixture.keep(self.mixing.min_visible)
+                partners.clear()
+        return own
+
+    @cached_property
+    def _with_masks(self) -> list[int]:
+        """The images that Copy-Paste takes objects from."""
+        return [index for index, record in enumerate(self.records) if any(record.segmentations)]
+
+
+def check_mixing(records: Sequence[Record], config: MixingConfig) -> None:
+    """Raise UsageError where training images have no partners to be mixed with."""
+    asked = [name for name, chance in config.chances.items() if chance]
+    if asked and len(records) < 2:
+        raise UsageError(
+            f"mixing.{asked[0]} needs a second training image, and there is {len(records)}: leave "
+            "it out"
+        )
+    with_masks = sum(any(record.segmentations) for record in records)
+    if "copy_paste" in asked and with_masks < 2:
+        raise UsageError(
+            f"mixing.copy_paste needs masks, and {with_masks or 'none'} of {len(records):,} "
+            "training images has one. MS-COCO's instance files have them (segmentation), Pascal "
+            "VOC's have not: give such a tree, or --mixing.copy_paste 0; --mixing.cutmix needs "
+            "boxes alone"
+        )
 
 
 def output_shape(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:
@@ -61,22 +140,6 @@ def output_shape(height: int, width: int, short_side: int, long_side: int) -> tu
         shrink = long_side / max(tall, wide)
         tall, wide = tall * shrink, wide * shrink
     return max(1, int(tall + 0.5)), max(1, int(wide + 0.5))
-
-
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """A uint8 image (3, H, W) by PIL's bilinear filter, as detectron2 does, to (3, *size)."""
-    if tuple(image.shape[1:]) == size:
-        return image
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    resized = np.asarray(picture.resize((size[1], size[0]), Image.Resampling.BILINEAR))
-    return torch.from_numpy(resized.transpose(2, 0, 1).copy())
-
-
-def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Mirror an image (..., H, W) and its boxes (K, 4) left to right."""
-    width = image.shape[-1]
-    left, top, right, bottom = boxes.unbind(1)
-    return image.flip(-1), torch.stack([width - right, top, width - left, bottom], dim=1)
 
 
 def collate(samples: list[Any]) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

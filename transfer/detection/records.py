@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from itertools import compress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ RULES = {
     "resized after labelling": "refused",
     "image without an annotation": "no object, as asked",
     "category without objects": "left out",
+    "object without a mask": "never pasted; its box stands for it",
     "image by its last name": "taken",
 }
 # what to do about the refused ones; {0} stands for what options begin with, {1} for how many
@@ -106,6 +108,9 @@ class Record:
     """(K,) bool: trained on, but neither hit nor miss in Pascal VOC's scores."""
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """(K,) bool: MS-COCO's regions of many objects. Never trained on; scored as difficult."""
+    segmentations: tuple[Any, ...] = ()
+    """As MS-COCO writes them (see `masks`), None of an object without or where they were not asked
+    for; () is K times None."""
 
 
 class WrittenObject(NamedTuple):
@@ -122,6 +127,7 @@ class WrittenObject(NamedTuple):
     crowd: bool = False
     fault: str | None = None
     """The kind of issue that is known of it already."""
+    segmentation: Any = None
 
 
 # the object, or None for the image; kind and text of an issue
@@ -160,7 +166,9 @@ class Records:
             keep = ~record.crowd if difficult else ~record.crowd & ~record.difficult
             if keep.any():
                 names = ("boxes", "labels", "difficult", "crowd")
-                images.append(replace(record, **{n: getattr(record, n)[keep] for n in names}))
+                chosen = {n: getattr(record, n)[keep] for n in names}
+                segmentations = tuple(compress(record.segmentations, keep))
+                images.append(replace(record, **chosen, segmentations=segmentations))
         return replace(self, images=tuple(images))
 
 
@@ -253,6 +261,7 @@ def make_record(
         labels=np.array([one.label for one, _ in kept], np.int64),
         difficult=np.array([one.difficult for one, _ in kept], bool),
         crowd=np.array([one.crowd for one, _ in kept], bool),
+        segmentations=tuple(one.segmentation for one, _ in kept),
     ), faults
 
 

@@ -31,7 +31,12 @@ from transfer.detection.config import (
     Kind,
 )
 from transfer.detection.data import DetectionData, open_data
-from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, collate
+from transfer.detection.dataset import (
+    DetectionDataset,
+    aspect_ratio_order,
+    check_mixing,
+    collate,
+)
 
 
 @dataclass(frozen=True)
@@ -91,7 +96,8 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     config = resolved(config)
     if config.data is None:
         raise UsageError("no data: give --data DIR with a Pascal VOC tree")
-    data = open_data(Path(config.data), config.dataset)
+    data = open_data(Path(config.data), config.dataset, masks=config.mixing.copy_paste > 0)
+    check_mixing(data.train.images, config.mixing)
     if len(data.train) < config.batch_size:
         raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
@@ -155,8 +161,10 @@ def setup_training(
     """
     images = setup.data.train.images
     order = partial(aspect_ratio_order, images, config.batch_size, config.seed)
+    samples = DetectionDataset(images, config.dataset, train=True, mixing=config.mixing)
     loader = Loader(
-        DetectionDataset(images, config.dataset, train=True),
+        samples,
+        at_epoch=samples.at_epoch,
         collate=collate,
         **vars(config.loader),
         max_corrupt=config.dataset.max_corrupt,

@@ -1,6 +1,7 @@
 """Both engines are the same detector: equal weights give equal losses and equal detections."""
 
 from dataclasses import replace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -8,11 +9,17 @@ import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
+from pretrain.training import make_fabric
 from transfer.detection.config import LOSSES, DatasetConfig, DetectorConfig
-from transfer.detection.dataset import output_shape, resize
+from transfer.detection.dataset import output_shape
 from transfer.detection.faster_rcnn import build_detector
+from transfer.detection.loss_normalizer import update_loss_normalizers
+from transfer.detection.sample import resize
+from transfer.detection.setup import build_model
 
 pytest.importorskip("detectron2", reason="detectron2 is not installed")
+
+from detectron2.utils.events import EventStorage
 
 from transfer.detection import detectron2_model
 
@@ -38,6 +45,24 @@ NAMES = {
 }
 
 
+RETINANET = DetectorConfig(
+    kind="retinanet", fpn_channels=16, head_convs=2, anchor_sizes=(12, 24, 48, 96, 192)
+)
+RETINANET_NAMES = {
+    **{
+        f"head.{ours}_head.conv.{k}.0.": f"head.{theirs}_subnet.{2 * k}."
+        for ours, theirs in (("classification", "cls"), ("regression", "bbox"))
+        for k in range(4)
+    },
+    "head.classification_head.cls_logits.": "head.cls_score.",
+    "head.regression_head.bbox_reg.": "head.bbox_pred.",
+    "backbone.fpn.extra_blocks.": "backbone.top_block.",
+    "normalizer.": "normalizer.",
+    **{f"backbone.fpn.inner_blocks.{k}.0.": f"backbone.fpn_lateral{k + 3}." for k in range(3)},
+    **{f"backbone.fpn.layer_blocks.{k}.0.": f"backbone.fpn_output{k + 3}." for k in range(3)},
+}
+
+
 def make(arch: str) -> Backbone:
     spec = BackboneSpec(arch=arch, num_classes=3, mean=(0.4, 0.5, 0.6), std=(0.2, 0.25, 0.3))
     model = spec.create(3, 0)
@@ -50,14 +75,45 @@ def make(arch: str) -> Backbone:
     return Backbone.of(model, spec, Provenance())
 
 
+def rename(ours: torch.nn.Module, theirs: torch.nn.Module, names: dict[str, str]) -> set[str]:
+    """Give detectron2's parts the weights of ours; returns what it was given."""
+    own, given = theirs.model.state_dict(), set()
+    for name, tensor in ours.state_dict().items():
+        prefix = next((p for p in names if name.startswith(p)), None)
+        if prefix is not None:
+            given.add(name.replace(prefix, names[prefix]))
+            own[name.replace(prefix, names[prefix])].copy_(tensor)
+    return given
+
+
+def sample(*sizes: tuple[int, int]) -> tuple[list, list]:
+    """Images of these sizes: with two objects, with one, and with none."""
+    draw = torch.Generator().manual_seed(1)
+    images = [torch.randint(0, 256, (3, *s), generator=draw, dtype=torch.uint8) for s in sizes]
+    held = [[5.0, 8, 40, 60], [30, 20, 70, 66]], [[10.5, 8, 100, 50]], []
+    return images, [
+        {"boxes": torch.tensor(held[k]).reshape(-1, 4), "labels": torch.tensor(labels).long()}
+        for k, labels in enumerate(([1, 4], [2], [])[: len(sizes)])
+    ]
+
+
+def assert_same_detections(found: list, wanted: list) -> None:
+    for one, other in zip(found, wanted, strict=True):
+        assert len(one["boxes"]) > 5
+        assert one["labels"].tolist() == other["labels"].tolist()
+        torch.testing.assert_close(one["scores"], other["scores"], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one["boxes"], other["boxes"], atol=1e-2, rtol=1e-4)
+
+
+def free(model: torch.nn.Module) -> int:
+    """Weights that learn."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
 def carry(ours: torch.nn.Module, theirs: torch.nn.Module) -> None:
     """Give detectron2's heads the weights of ours."""
-    own = theirs.model.state_dict()
-    for name, tensor in ours.state_dict().items():
-        prefix = next((p for p in NAMES if name.startswith(p)), None)
-        if prefix is not None:
-            own[name.replace(prefix, NAMES[prefix])].copy_(tensor)
-    held = ours.state_dict()
+    rename(ours, theirs, NAMES)
+    own, held = theirs.model.state_dict(), ours.state_dict()
     for part in ("weight", "bias"):
         scores = held[f"roi_heads.box_predictor.cls_score.{part}"]
         own[f"roi_heads.box_predictor.cls_score.{part}"].copy_(scores.roll(-1, 0))
@@ -83,22 +139,8 @@ def test_equal_weights_are_the_same_detector(arch, head, beta):
         for layer in (ours.roi_heads.box_predictor.bbox_pred, ours.rpn.head.bbox_pred):
             layer.weight.normal_(0, 0.02)
     carry(ours, theirs)
-    draw = torch.Generator().manual_seed(1)
-    sizes = ((96, 75), (70, 121))
-    images = [torch.randint(0, 256, (3, *s), generator=draw, dtype=torch.uint8) for s in sizes]
-    held = [[5.0, 8, 40, 60], [30, 20, 70, 66]], [[10.5, 8, 100, 50]]
-    targets = [
-        {"boxes": torch.tensor(boxes), "labels": torch.tensor(labels)}
-        for boxes, labels in zip(held, ([1, 4], [2]), strict=True)
-    ]
-
-    # ---- detections
-    found, wanted = ours.eval()(images), theirs.eval()(images)
-    for one, other in zip(found, wanted, strict=True):
-        assert len(one["boxes"]) > 5
-        assert one["labels"].tolist() == other["labels"].tolist()
-        torch.testing.assert_close(one["scores"], other["scores"], atol=1e-5, rtol=1e-4)
-        torch.testing.assert_close(one["boxes"], other["boxes"], atol=1e-2, rtol=1e-4)
+    images, targets = sample((96, 75), (70, 121))
+    assert_same_detections(ours.eval()(images), theirs.eval()(images))
 
     # ---- losses, every anchor and region sampled in both
     ours.rpn.fg_bg_sampler.batch_size_per_image = 10**6
@@ -110,11 +152,45 @@ def test_equal_weights_are_the_same_detector(arch, head, beta):
         assert found[name].item() > 0
 
     # ---- as many weights learn, and as many stay
-    def free(model) -> int:
-        return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
     predictor = ours.roi_heads.box_predictor.bbox_pred
     assert free(ours) - free(theirs) == 4 * (predictor.in_features + 1)  # the background's box
+
+
+@pytest.mark.parametrize(("arch", "beta"), [("resnet18", 0.0), ("resnet10t", 0.1)])
+def test_equal_weights_are_the_same_retinanet(arch, beta):
+    """For three steps, so that what the losses are divided by moves too."""
+    from detectron2.modeling.meta_arch import RetinaNet
+
+    config, backbone = replace(RETINANET, smooth_l1_beta=beta), make(arch)
+    torch.manual_seed(0)
+    ours, theirs = (
+        build_model(backbone, config, 4, name) for name in ("torchvision", "detectron2")
+    )
+    with torch.no_grad():
+        ours.head.classification_head.cls_logits.weight.normal_(0, 0.3)
+        ours.head.classification_head.cls_logits.bias.fill_(-1)
+        ours.head.regression_head.bbox_reg.weight.normal_(0, 0.1)
+    given = rename(ours, theirs, RETINANET_NAMES)
+    assert {name for name in theirs.model.state_dict() if "bottom_up" not in name} == given
+    assert free(ours) == free(theirs)
+    images, targets = sample((96, 75), (70, 121), (64, 64))
+    assert_same_detections(ours.eval()(images), theirs.eval()(images))
+    inputs = detectron2_model.training_inputs(images, targets)
+    for _ in range(3):
+        found, wanted = ours.train()(images, targets), theirs.train()(images, targets)
+        assert set(found) == set(wanted) == set(LOSSES["retinanet"])
+        with (
+            EventStorage(0),
+            patch.object(type(theirs.model), "_ema_update", RetinaNet._ema_update),
+        ):
+            by_attribute = theirs.model(inputs)  # as detectron2 itself divides
+        for name, wrapped in (("loss_classifier", "loss_cls"), ("loss_box_reg", "loss_box_reg")):
+            torch.testing.assert_close(found[name], wanted[name], atol=1e-7, rtol=2e-4)
+            torch.testing.assert_close(wanted[name], by_attribute[wrapped], atol=1e-7, rtol=1e-6)
+            assert found[name].item() > 0
+        for model in (ours, theirs):
+            update_loss_normalizers(model, make_fabric("cpu"))
+    assert ours.normalizer.average == theirs.model.normalizer.average != 100
 
 
 def test_heads_that_detectron2_would_build_from_other_blocks_are_refused():
@@ -151,12 +227,12 @@ def test_images_are_resized_as_detectron2_does():
     assert np.array_equal(ours.numpy().transpose(1, 2, 0), resizing.apply_image(image))
 
 
-def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path):
+@pytest.mark.parametrize("detector", [replace(SMALL, rois=16), RETINANET], ids=lambda d: d.kind)
+def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path, detector):
     """The loop, its sampler and its seeds are ours: to the bit."""
     from pretrain.config import LoaderConfig
     from pretrain.errors import Stopped
     from pretrain.run import Run
-    from pretrain.training import make_fabric
     from transfer.detection.config import DetectionConfig
     from transfer.detection.engine import finetune
     from transfer.detection.inference import load_detector
@@ -166,7 +242,7 @@ def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path):
         engine="detectron2",
         data=str(worlds["detection"]),
         dataset=DatasetConfig(short_side=64, long_side=128),
-        detector=replace(SMALL, rois=16),
+        detector=detector,
         optimizer=replace(DetectionConfig().optimizer, lr=1e-3, clip_norm=10),
         epochs=2,
         batch_size=4,
