@@ -2,8 +2,10 @@
 
 torchvision's own SSD takes VGG-16. There is no published layout for other networks; the two here:
 
-- `levels`: the backbone's levels at strides 8, 16 and 32, then extra blocks down to one position.
-  300 pixels: maps of 38, 19, 10, 5, 3, 1; 8,732 default boxes.
+- `levels`: the backbone's levels at strides 8, 16 and 32, each through a BatchNorm of its own, then
+  extra blocks down to one position. 300 pixels: maps of 38, 19, 10, 5, 3, 1; 8,732 default boxes.
+  The BatchNorm does what the L2 norm of its first level does in the paper: backbones differ in
+  scale (EfficientNet's levels are ten times a ResNet's), and the head is drawn for one.
 - `stride8`: NVIDIA's DeepLearningExamples (SSD300 v1.1): a ResNet without its last stage, the one
   before at stride 8, then extra blocks. The same maps and default boxes.
 
@@ -47,6 +49,7 @@ class SSD(ssd.SSD):
     def __init__(
         self,
         backbone: DetectorBackbone,
+        norms: nn.ModuleList,
         extra: nn.ModuleList,
         head: ssd.SSDHead,
         generator: DefaultBoxGenerator,
@@ -54,9 +57,9 @@ class SSD(ssd.SSD):
         side: int,
         spec: BackboneSpec,
     ) -> None:
-        """`sizes`: of the levels, for images of `side` x `side` pixels."""
+        """`norms` of the backbone's levels; `sizes` of all, for images of `side` x `side`."""
         super().__init__(backbone, generator, (side, side), 0, head=head)
-        self.extra, self.side = extra, side
+        self.norms, self.extra, self.side = norms, extra, side
         self.pad = PaddedBatch(spec, 1)
         image = ImageList(torch.empty(1, 3, side, side), [(side, side)])
         boxes = generator(image, [torch.empty(1, 1, size, size) for size in sizes])[0]
@@ -76,7 +79,8 @@ class SSD(ssd.SSD):
                 f"Resize it, or give --dataset.square {self.side}."
             )
         batch = self.pad(images)
-        levels = list(self.backbone(batch.tensors).values())
+        own = self.backbone(batch.tensors).values()
+        levels = [norm(level) for norm, level in zip(self.norms, own, strict=True)]
         for block in self.extra:
             levels.append(block(levels[-1]))
         outputs = {name: output.float() for name, output in self.head(levels).items()}
@@ -99,9 +103,10 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int,
     strides, wide = ((8, 16, 32), 1) if config.layout == "levels" else ((16,), 2)
     body = DetectorBackbone(backbone, config, strides)
     steps: list[float] = [8, 16, 32]
+    norms = nn.ModuleList(nn.BatchNorm2d(channels) for channels in body.level_channels)
     if config.layout == "stride8":
         keep_stride_8(body, backbone)
-        steps = [8]
+        steps, norms = [8], nn.ModuleList([nn.Identity()])
     channels, sizes = list(body.level_channels), level_sizes(body, side)
 
     # ---- extra blocks, each about half as large as what is before it
@@ -115,7 +120,7 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int,
         sizes.append(size)
         channels.append(width)
     if config.batch_norm == "sync":
-        extra = convert_sync_batchnorm(extra)
+        norms, extra = convert_sync_batchnorm(norms), convert_sync_batchnorm(extra)
 
     # ---- default boxes, and the head that classifies and moves them
     count = len(sizes)
@@ -129,7 +134,7 @@ def build_detector(backbone: Backbone, config: DetectorConfig, num_classes: int,
     ratios = [[2], *[[2, 3]] * (count - 3), [2], [2]]
     generator = DefaultBoxGenerator(ratios, scales=list(scales), steps=steps)
     head = ssd.SSDHead(channels, generator.num_anchors_per_location(), num_classes + 1)
-    return SSD(body, extra, head, generator, sizes, side, backbone.spec)
+    return SSD(body, norms, extra, head, generator, sizes, side, backbone.spec)
 
 
 def pascal_voc_scales(levels: int) -> list[float]:
