@@ -3,21 +3,24 @@
 import pytest
 import torch
 
-from tools.support.benchmarks._naive_beam import one_by_one
+from tools.support.benchmarks._naive_beam import group_by_group, one_by_one
 from transfer.captioning.attention import Attention
-from transfer.captioning.beam_search import _extend, beam_search
+from transfer.captioning.beam_search import beam_search
 from transfer.captioning.config import DecodingConfig, ModelConfig
+from transfer.captioning.continuations import extend
 from transfer.captioning.decoder import DecoderOutput, caption_loss
 from transfer.captioning.nic import Nic
 from transfer.captioning.sampling import sample
+from transfer.captioning.transformer import Transformer
 from transfer.captioning.vocabulary import END, PAD, START, UNKNOWN
 
 
 def decoder(kind, num_words, seed):
     """Random, in double precision, opinionated enough that beams differ from greedy."""
     torch.manual_seed(seed)
-    made = kind(7, num_words, ModelConfig(embed_size=8, hidden_size=9, attention_size=5))
-    made = made.double().eval()
+    config = ModelConfig(embed_size=8, hidden_size=9, attention_size=5,
+                         num_heads=3, ffn_size=8, num_layers=2, encoder_layers=1)  # fmt: skip
+    made = kind(7, num_words, config).double().eval()
     for parameter in made.parameters():
         if parameter.ndim > 1:
             parameter.data.mul_(6)
@@ -74,21 +77,49 @@ def test_of_equal_continuations_the_first_is_taken(num_words, width, power, ngra
             assert float(value) == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize(
+    ("kind", "num_words"), [(Nic, 300), (Transformer, 8), (Table, 8), (Table, 150)]
+)
+@pytest.mark.parametrize(("width", "groups"), [(6, 3), (4, 4)])
+@pytest.mark.parametrize(("power", "ngrams", "diversity"), [(0.0, 0, 0.5), (0.7, 2, 1.5)])
+def test_diverse_search_equals_a_naive_one(
+    kind, num_words, width, groups, power, ngrams, diversity
+):
+    if kind is Table:  # a diversity of 1.5 keeps its ties
+        draw = torch.Generator().manual_seed(width)
+        features = torch.randint(0, 3, (4, num_words, num_words), generator=draw).double() * 3
+        features[..., END] += 3
+        made = Table()
+    else:
+        made, features = decoder(kind, num_words, seed=groups)
+    options = {"length_normalisation": power, "block_ngrams": ngrams}
+    options |= {"groups": groups, "diversity": diversity}
+    found = search(made, features[:3], width, 5, **options)
+    assert found.groups.shape[1] == groups
+    with torch.inference_mode():
+        for rows, values, feature in zip(found.groups, found.group_scores, features, strict=False):
+            expected = group_by_group(made, feature, width, 5, **options)
+            assert [[w for w in row if w != PAD] for row in rows.tolist()] == [
+                words for words, _ in expected
+            ]
+            assert values.tolist() == pytest.approx([score for _, score in expected], abs=1e-9)
+
+
 def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
     made, features = decoder(Nic, 150, seed=5)
     one, many = (search(made, features, width, 8) for width in (1, 20))
-    assert torch.equal(one.words, sample(made, features, 8, temperature=0.0)[0][:, 0])
+    assert torch.equal(one.words, sample(made, features, 8)[0][:, 0])
     assert (many.scores >= one.scores).all()
     assert (many.scores > one.scores).any()
 
 
 @pytest.mark.parametrize("num_words", [70, 128, 199, 700])
-def test_the_extend_are_the_extend(num_words):
+def test_the_best_continuations_are_topk_s(num_words):
     logs = torch.randn(5, 3, num_words).log_softmax(-1)
     logs[2, 1, num_words - 1] = logs[3, 2, num_words // 64 * 64 - 1] = 0.5  # ends of the blocks
     logs[4, 0, min(num_words - 1, num_words // 64 * 64)] = 0.5
     scores = -torch.rand(5, 3)
-    values, parents, words = _extend(logs, scores, 6)
+    values, parents, words = extend(logs, scores, 6)
     expected, positions = (logs + scores[..., None]).flatten(1).topk(6, dim=1)
     assert torch.equal(values, expected)
     assert torch.equal(parents * num_words + words, positions)
@@ -105,7 +136,7 @@ def test_equal_continuations_stand_in_the_order_of_their_words(num_words):
             positions = torch.randperm(4 * num_words, generator=draw)[:equal]
             logs.flatten(1)[:, positions] = 0.5
             expected, order = logs.flatten(1).sort(dim=1, descending=True, stable=True)
-            values, parents, words = _extend(logs, scores, 6)
+            values, parents, words = extend(logs, scores, 6)
             assert torch.equal(values, expected[:, :6])
             assert torch.equal(parents * num_words + words, order[:, :6])
 
@@ -121,8 +152,8 @@ def test_an_image_does_not_depend_on_its_neighbours():
 @pytest.mark.parametrize(("kind", "temperature"), [(Nic, 1.0), (Nic, 2.5), (Attention, 1.0)])
 def test_samples_follow_the_distribution(kind, temperature):
     made, features = decoder(kind, 11, seed=2)
-    draw = torch.Generator().manual_seed(0)
-    words, logs = sample(made, features[:1], 1, draw, num_samples=20000, temperature=temperature)
+    draws = torch.rand(1, 20000, 1, generator=torch.Generator().manual_seed(0))
+    words, logs = sample(made, features[:1], 1, draws, temperature=temperature)
     memory, state = made.init_state(features[:1])
     logits, _ = made.step(torch.tensor([[START]]), memory, state)
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf
@@ -132,13 +163,16 @@ def test_samples_follow_the_distribution(kind, temperature):
     torch.testing.assert_close(logs[0, :, 0], expected.log().float()[words[0, :, 0]])
 
 
-def test_samples_repeat_with_the_generator_and_end_with_end():
-    made, features = decoder(Nic, 50, seed=3)
-    one, two = (
-        sample(made, features, 8, torch.Generator().manual_seed(1), num_samples=4)[0]
-        for _ in range(2)
-    )
-    assert torch.equal(one, two)
+@pytest.mark.parametrize("kind", [Nic, Attention])
+def test_samples_depend_on_their_own_draws_and_end_with_end(kind):
+    """Neither on the other samples, nor on the other images."""
+    made, features = decoder(kind, 50, seed=3)
+    draws = torch.rand(7, 4, 8, generator=torch.Generator().manual_seed(1))
+    one = sample(made, features, 8, draws)[0]
+    for image, number in ((0, 0), (4, 2), (6, 3)):
+        alone = sample(made, features[[image]], 8, draws[[image], number, None])[0][0, 0]
+        assert torch.equal(alone, one[image, number, : len(alone)])
+        assert not one[image, number, len(alone) :].any()
     behind = one.roll(1, -1)
     behind[..., 0] = START
     ended = (behind == END) | (behind == PAD)
@@ -148,7 +182,8 @@ def test_samples_repeat_with_the_generator_and_end_with_end():
 @pytest.mark.parametrize("kind", [Nic, Attention])
 def test_the_log_probabilities_of_samples_are_those_of_teacher_forcing(kind):
     made, features = decoder(kind, 50, seed=3)
-    words, logs = sample(made, features, 8, torch.Generator().manual_seed(1), num_samples=4)
+    draws = torch.rand(7, 4, 8, generator=torch.Generator().manual_seed(1))
+    words, logs = sample(made, features, 8, draws)
     assert (words == PAD).any()
     logits = made(features.repeat_interleave(4, 0), words.flatten(0, 1)).logits
     logits[..., [PAD, START, UNKNOWN]] = -torch.inf

@@ -1,9 +1,9 @@
-"""From features to captions: beam search, all images at once.
+"""From features to captions: beam search, all images at once, in groups where diversity is wanted.
 
 Any decoder with `init_state` and `step` (see `decoder`), any device. PAD, START and UNKNOWN are
 never generated: their probability goes to the other words.
 
-N images, K continuations of an image, L words at most, V vocabulary.
+N images, G groups, W hypotheses of a group, K = G * W of an image, L words at most, V vocabulary.
 """
 
 from collections.abc import Iterable
@@ -13,15 +13,18 @@ import torch
 from torch import Tensor
 
 from transfer.captioning.config import DecodingConfig
-from transfer.captioning.decoder import Decoder
+from transfer.captioning.continuations import extend_groups, mask_repeats
+from transfer.captioning.decoder import FeaturesT, StepDecoder
 from transfer.captioning.vocabulary import END, NOT_GENERATED, PAD, START, Vocabulary
 
 _MAX_HYPOTHESES = 1000  # searched together
-_BLOCK_WORDS = 64  # words of a block whose best is compared first
 
 
 def generate_captions(
-    decoder: Decoder, batches: Iterable[Tensor], vocabulary: Vocabulary, config: DecodingConfig
+    decoder: StepDecoder[FeaturesT],
+    batches: Iterable[FeaturesT],
+    vocabulary: Vocabulary,
+    config: DecodingConfig,
 ) -> list[str]:
     """The caption of each image, from batches of features (N, ...) in order.
 
@@ -31,10 +34,20 @@ def generate_captions(
         vocabulary: the decoder's.
         config: how to search.
     """
-    captions: list[str] = []
+    return [captions[0] for captions in generate_groups(decoder, batches, vocabulary, config)]
+
+
+def generate_groups(
+    decoder: StepDecoder[FeaturesT],
+    batches: Iterable[FeaturesT],
+    vocabulary: Vocabulary,
+    config: DecodingConfig,
+) -> list[list[str]]:
+    """Like `generate_captions`, but the best caption of each group, likeliest first."""
+    captions = []
     for features in batches:
-        words = beam_search(decoder, features, config).words
-        captions += map(vocabulary.decode, words.tolist())
+        found = beam_search(decoder, features, config).groups.tolist()
+        captions += [list(map(vocabulary.decode, groups)) for groups in found]
     return captions
 
 
@@ -44,16 +57,31 @@ def images_at_once(width: int) -> int:
 
 
 class BeamSearchOutput(NamedTuple):
-    """The best caption of each image."""
+    """The best caption of each group of each image, likeliest first.
 
-    words: Tensor
-    """(N, at most L); PAD behind END. A caption without END was cut at L words."""
-    scores: Tensor
-    """(N,) log-probability, divided by length ** config.length_normalisation."""
+    A caption that was cut at L words stands behind those that have ended.
+    """
+
+    groups: Tensor
+    """(N, G, at most L) words; PAD behind END. A caption without END was cut at L words."""
+    group_scores: Tensor
+    """(N, G) log-probability, divided by length ** config.length_normalisation."""
+
+    @property
+    def words(self) -> Tensor:
+        """(N, at most L): the best caption of each image."""
+        return self.groups[:, 0]
+
+    @property
+    def scores(self) -> Tensor:
+        """(N,): of these."""
+        return self.group_scores[:, 0]
 
 
 @torch.inference_mode()
-def beam_search(decoder: Decoder, features: Tensor, config: DecodingConfig) -> BeamSearchOutput:
+def beam_search(
+    decoder: StepDecoder[FeaturesT], features: FeaturesT, config: DecodingConfig
+) -> BeamSearchOutput:
     """The best caption that a beam of K = `config.beam` hypotheses finds for each image.
 
     Of all continuations by one word the 2 K best are compared. Those among the first K that end
@@ -63,112 +91,81 @@ def beam_search(decoder: Decoder, features: Tensor, config: DecodingConfig) -> B
     done as soon as no hypothesis could still become better than its best caption, which is exact: a
     log-probability only falls with further words.
 
+    With `config.groups` above 1 this is diverse beam search (Vijayakumar et al., AAAI 2018, arXiv
+    1610.02424, with Hamming diversity). Each group searches by itself with K / G hypotheses, but
+    at each place `config.diversity` times the number of hypotheses of earlier groups that go on
+    with a word at this place is taken from its log-probability. As in the authors' code, in
+    ruotianluo's and in transformers', what has been taken stays in the sums by which a group
+    compares its own; between groups, and in the scores returned, it is left out. As in
+    transformers, END is never counted, since a caption leaves the beam. There a group that is done
+    counts as so many hypotheses that go on with the padding; here it goes on to the last word of
+    the image, as if every search ran to the greatest length.
+
     Args:
         decoder: in evaluation mode.
-        features: (N, ...).
+        features: (N, ...), or a tuple of such.
         config: width, length, how captions of different lengths are compared, what may repeat.
     """
-    count, device = len(features), features.device
-    width, max_length, power = config.beam, config.max_length, config.length_normalisation
+    first = features if isinstance(features, Tensor) else features[0]
+    count, device, groups = len(first), first.device, config.groups
+    width, max_length, power = config.beam // groups, config.max_length, config.length_normalisation
     memory, state = decoder.init_state(features)
-    state = tuple(part.expand(count, width, *part.shape[2:]) for part in state)
-    words = torch.full((count, width), START, device=device)
-    history = torch.full((count, width, max_length), PAD, device=device)
-    scores = features.new_full((count, width), -torch.inf)
-    scores[:, 0] = 0.0  # at first there is one hypothesis
+    state = tuple(part.expand(count, config.beam, *part.shape[2:]) for part in state)
+    first_of_group = torch.arange(0, config.beam, width, device=device)[:, None]
+    words = torch.full((count, groups, width), START, device=device)
+    history = torch.full((count, groups, width, max_length), PAD, device=device)
+    scores = first.new_full((count, groups, width), -torch.inf)
+    scores[..., 0] = 0.0  # at first there is one hypothesis
+    sums = scores.clone()  # of log-probabilities, from which nothing is taken
     active = torch.arange(count, device=device)  # images that are not done
-    best_words, best_scores = history[:, 0].clone(), features.new_full((count,), -torch.inf)
+    best_words, best_scores = history[:, :, 0].clone(), first.new_full((count, groups), -torch.inf)
+    best_sums = best_scores.clone()
     for length in range(1, max_length + 1):
-        logits, state = decoder.step(words, memory, state)
+        logits, state = decoder.step(words.flatten(1), memory, state)
         logits[..., NOT_GENERATED] = -torch.inf
         if 0 < config.block_ngrams < length:
-            _mask_repeats(logits, history[..., : length - 1], config.block_ngrams)
-        log_probs = torch.log_softmax(logits, dim=-1)
-        values, parents, words = _extend(log_probs, scores, 2 * width)
+            so_far = history.flatten(1, 2)[..., : length - 1]
+            mask_repeats(logits, so_far, config.block_ngrams)
+        log_probs = torch.log_softmax(logits, dim=-1).unflatten(1, (groups, width))
+        values, parents, words = extend_groups(log_probs, scores, config.diversity)
+        chosen = log_probs.flatten(2).gather(2, parents * logits.shape[-1] + words)
+        sums = sums.gather(2, parents) + chosen
         is_end = words == END
 
-        # ---- captions: the best of those that end among the first K
-        ended = values.masked_fill(~is_end, -torch.inf)[:, :width] / length**power
-        value, position = ended.max(dim=1)
-        better = (value > best_scores[active]).nonzero()[:, 0]
-        captions = history[better, parents[better, position[better]]]
+        # ---- captions: the best of those that end among the first of the group
+        ended = values.masked_fill(~is_end, -torch.inf)[..., :width] / length**power
+        value, position = ended.max(dim=2)
+        image, group = (value > best_scores[active]).nonzero(as_tuple=True)
+        position = position[image, group]
+        captions = history[image, group, parents[image, group, position]]
         captions[:, length - 1] = END
-        best_words[active[better]], best_scores[active[better]] = captions, value[better]
+        best_words[active[image], group] = captions
+        best_scores[active[image], group] = value[image, group]
+        best_sums[active[image], group] = sums[image, group, position] / length**power
 
-        # ---- hypotheses: the first K that do not end, in order
-        order = is_end.long().argsort(dim=1, stable=True)[:, :width]
-        scores = values.masked_fill(is_end, -torch.inf).gather(1, order)
-        parents, words = parents.gather(1, order), words.gather(1, order)
-        history = history.gather(1, parents[..., None].expand_as(history))
+        # ---- hypotheses: the first that do not end, in order
+        order = is_end.long().argsort(dim=2, stable=True)[..., :width]
+        scores = values.masked_fill(is_end, -torch.inf).gather(2, order)
+        parents, words, sums = (part.gather(2, order) for part in (parents, words, sums))
+        history = history.gather(2, parents[..., None].expand_as(history))
         history[..., length - 1] = words
 
         # ---- images that are done leave
-        reach = scores[:, 0] / max_length**power
-        going = (reach > best_scores[active]).nonzero()[:, 0]
+        reach = scores[..., 0] / max_length**power
+        going = (reach > best_scores[active]).any(1).nonzero()[:, 0]
+        parents = (parents + first_of_group).flatten(1)
         state = tuple(part[going[:, None], parents[going]] for part in state)
         if len(going) < len(active):
-            active, words, scores = active[going], words[going], scores[going]
+            active, words, scores, sums = active[going], words[going], scores[going], sums[going]
             history, memory = history[going], tuple(part[going] for part in memory)
         if not len(active):
             break
-    unended = best_scores[active].isneginf()
-    best_words[active[unended]] = history[unended, 0]
-    best_scores[active[unended]] = scores[unended, 0] / max_length**power
-    longest = int((best_words != PAD).any(0).sum())
-    return BeamSearchOutput(best_words[:, : max(1, longest)], best_scores)
-
-
-def _extend(log_probs: Tensor, scores: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The `count` best of all continuations: score, hypothesis, word, each (N, count), best first.
-
-    Of equal ones the earlier hypothesis comes first, then the smaller word, on every device. The
-    best words lie in the blocks of words whose best are the best, so one pass finds the best of
-    each block, and only as many blocks as words are asked for are searched.
-
-    Args:
-        log_probs: (N, K, V).
-        scores: (N, K) of the hypotheses.
-        count: at most K * V.
-    """
-    images, width, num_words = log_probs.shape
-    everything = torch.arange(width * num_words, device=scores.device).expand(images, -1)
-
-    def values_at(positions: Tensor) -> Tensor:  # among K * V
-        return log_probs.flatten(1).gather(1, positions) + scores.gather(1, positions // num_words)
-
-    more = min(count + 1, width * num_words)  # one more shows whether the last is one of equals
-    num_blocks = num_words // _BLOCK_WORDS
-    positions = everything
-    if width * num_blocks > more:
-        # word w lies in block w % num_blocks; those that are left over are all compared
-        in_blocks = num_blocks * _BLOCK_WORDS
-        blocks = log_probs[..., :in_blocks].unflatten(-1, (_BLOCK_WORDS, num_blocks))
-        block = (blocks.amax(-2) + scores[..., None]).flatten(1).topk(more, dim=1).indices
-        first = block // num_blocks * num_words + block % num_blocks
-        offsets = torch.arange(0, in_blocks, num_blocks, device=scores.device)
-        rest = everything.view(images, width, num_words)[..., in_blocks:].flatten(1)
-        positions = torch.cat([(first[..., None] + offsets).flatten(1), rest], dim=1)
-    values, order = values_at(positions).topk(more, dim=1)
-    last = values[:, count:]
-    if ((values[:, count - 1 : -1] == last) & last.isfinite()).any():
-        positions = everything  # which of the equal ones topk takes is left to chance
-    else:
-        positions = positions.gather(1, order).sort(dim=1).values
-    values, order = values_at(positions).sort(dim=1, descending=True, stable=True)
-    positions = positions.gather(1, order[:, :count])
-    return values[:, :count], positions // num_words, positions % num_words
-
-
-def _mask_repeats(logits: Tensor, history: Tensor, size: int) -> None:
-    """Forbid, in place, each word that would end an n-gram that the hypothesis has already.
-
-    Args:
-        logits: (N, K, V).
-        history: (N, K, words so far).
-        size: n, at most as many as the words so far.
-    """
-    ngrams = history.unfold(-1, size, 1)  # (N, K, windows, n)
-    last = history[..., history.shape[-1] - size + 1 :][..., None, :]
-    repeats = (ngrams[..., : size - 1] == last).all(-1)
-    # a word that is allowed is sent to PAD, which is never generated anyway
-    logits.scatter_(-1, torch.where(repeats, ngrams[..., -1], PAD), -torch.inf)
+    is_cut = best_scores.isneginf()
+    image, group = is_cut[active].nonzero(as_tuple=True)
+    best_words[active[image], group] = history[image, group, 0]
+    best_sums[active[image], group] = sums[image, group, 0] / max_length**power
+    order = best_sums.argsort(dim=1, descending=True, stable=True)
+    order = order.gather(1, is_cut.gather(1, order).long().argsort(dim=1, stable=True))
+    best_words = best_words.gather(1, order[..., None].expand_as(best_words))
+    longest = int((best_words != PAD).any(0).any(0).sum())
+    return BeamSearchOutput(best_words[..., : max(1, longest)], best_sums.gather(1, order))

@@ -117,8 +117,8 @@ class DecodingConfig:
     """The beam is cut into so many groups that keep apart (diverse beam search, Vijayakumar et al.,
     AAAI 2018); 1 is the plain search."""
     diversity: float = 0.5
-    """Taken from a word's log-probability for each earlier group that has the word at this place
-    (groups above 1)."""
+    """Taken from a word's log-probability for each hypothesis of an earlier group that has the word
+    at this place (groups above 1)."""
 
     def __post_init__(self) -> None:
         """Refuse widths below one."""

@@ -10,7 +10,7 @@ B captions, N images, K continuations, T words, V vocabulary, P positions of the
 """
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch.nn import functional
 from transfer.captioning.vocabulary import PAD
 
 Tensors = tuple[Tensor, ...]
+FeaturesT = TypeVar("FeaturesT", Tensor, Tensors)
+"""Features of images (N, ...): of one encoder, or one for each captioner of an ensemble."""
+_FeaturesT_contra = TypeVar("_FeaturesT_contra", contravariant=True)
 
 
 class DecoderOutput(NamedTuple):
@@ -30,7 +33,19 @@ class DecoderOutput(NamedTuple):
     """(B, T, P), rows summing to 1: the weights of the positions for word t."""
 
 
-class Decoder(Protocol):
+class StepDecoder(Protocol[_FeaturesT_contra]):
+    """What a search needs."""
+
+    def init_state(self, features: _FeaturesT_contra) -> tuple[Tensors, Tensors]:
+        """(memory, state) of images: tensors (N, ...) and (N, 1, ...)."""
+        ...
+
+    def step(self, words: Tensor, memory: Tensors, state: Tensors) -> tuple[Tensor, Tensors]:
+        """One word (N, K) further, START the first time: logits (N, K, V), states (N, K, ...)."""
+        ...
+
+
+class Decoder(StepDecoder[Tensor], Protocol):
     """See the head of this file."""
 
     def __call__(self, features: Tensor, words: Tensor) -> DecoderOutput:
@@ -42,14 +57,6 @@ class Decoder(Protocol):
 
         In batches (N, ...), read only if asked for.
         """
-        ...
-
-    def init_state(self, features: Tensor) -> tuple[Tensors, Tensors]:
-        """(memory, state) of images: tensors (N, ...) and (N, 1, ...)."""
-        ...
-
-    def step(self, words: Tensor, memory: Tensors, state: Tensors) -> tuple[Tensor, Tensors]:
-        """One word (N, K) further, START the first time: logits (N, K, V), states (N, K, ...)."""
         ...
 
 

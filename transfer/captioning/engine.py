@@ -186,7 +186,7 @@ def evaluate(
     encoder = network.encoder if trains_encoder else None
     decoder.recalibrate_batch_norm(data.batches(data.batch_norm, 100, encoder))
     batches = data.batches(data.val, 100, encoder)
-    decoding = replace(setup.config.decoding, beam=1)
+    decoding = replace(setup.config.decoding, beam=1, groups=1)
     captions = generate_captions(decoder, batches, setup.vocabulary, decoding)
     return references.score(data.val.by_id(captions))
 

@@ -9,13 +9,7 @@ from transfer.captioning.vocabulary import END, NOT_GENERATED, START
 
 
 def one_by_one(
-    decoder: Any,
-    feature: Tensor,
-    width: int,
-    max_length: int,
-    *,
-    length_normalisation: float = 0.0,
-    block_ngrams: int = 0,
+    decoder: Any, feature: Tensor, width: int, max_length: int, **options: Any
 ) -> tuple[list[int], float]:
     """The caption of one image, every hypothesis stepped by itself, in plain Python.
 
@@ -26,42 +20,75 @@ def one_by_one(
         feature: of the image, without a first dimension of images.
         width: of the beam.
         max_length: most words, END counted.
-        length_normalisation: see beam_search.
-        block_ngrams: see beam_search.
+        options: see group_by_group.
 
     Returns:
         The words, END among them, and their score.
     """
+    return group_by_group(decoder, feature, width, max_length, **options)[0]
+
+
+def group_by_group(
+    decoder: Any,
+    feature: Tensor,
+    width: int,
+    max_length: int,
+    *,
+    groups: int = 1,
+    diversity: float = 0.5,
+    length_normalisation: float = 0.0,
+    block_ngrams: int = 0,
+) -> list[tuple[list[int], float]]:
+    """What `one_by_one` gives, of each group of a diverse beam search; options: see beam_search."""
     memory, state = decoder.init_state(feature[None])
-    hypotheses: list[tuple[float, list[int], Any]] = [(0.0, [], state)]
-    ended: list[tuple[float, list[int]]] = []
+    # a hypothesis: the sum that its group compares, the log-probability, words, state
+    beams = [[(0.0, 0.0, list[int](), state)] for _ in range(groups)]
+    ended: list[list[tuple[float, float, list[int]]]] = [[] for _ in range(groups)]
+    size = width // groups
     for length in range(1, max_length + 1):
-        candidates = []
-        for score, words, state in hypotheses:
-            last = torch.tensor([[words[-1] if words else START]])
-            logits, new_state = decoder.step(last, memory, state)
-            row = logits[0, 0]
-            row[NOT_GENERATED] = -torch.inf
-            if block_ngrams and len(words) >= block_ngrams:
-                for start in range(len(words) - block_ngrams + 1):
-                    ngram = words[start : start + block_ngrams]
-                    if ngram[:-1] == words[len(words) - block_ngrams + 1 :]:
-                        row[ngram[-1]] = -torch.inf
-            values, order = torch.log_softmax(row, dim=-1).sort(descending=True, stable=True)
-            best = zip(values[: 2 * width].tolist(), order[: 2 * width].tolist(), strict=True)
-            candidates += [(score + value, [*words, word], new_state) for value, word in best]
-        candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: 2 * width]
-        ended += [
-            (score / length**length_normalisation, words)
-            for score, words, _ in candidates[:width]
-            if words[-1] == END
-        ]
-        hypotheses = [candidate for candidate in candidates if candidate[1][-1] != END][:width]
-    if not ended:
-        score, words, _ = hypotheses[0]
-        return words, score / max_length**length_normalisation
-    score, words = max(ended, key=lambda caption: caption[0])
-    return words, score
+        counts: dict[int, int] = {}  # of words that earlier groups have at this place
+        for group in range(groups):
+            candidates = []
+            for score, likelihood, words, state in beams[group]:
+                last = torch.tensor([[words[-1] if words else START]])
+                logits, new_state = decoder.step(last, memory, state)
+                row = logits[0, 0]
+                row[NOT_GENERATED] = -torch.inf
+                if block_ngrams and len(words) >= block_ngrams:
+                    for start in range(len(words) - block_ngrams + 1):
+                        ngram = words[start : start + block_ngrams]
+                        if ngram[:-1] == words[len(words) - block_ngrams + 1 :]:
+                            row[ngram[-1]] = -torch.inf
+                log_probs = torch.log_softmax(row, dim=-1)
+                left = log_probs.clone()
+                for word, count in counts.items():
+                    left[word] -= diversity * count
+                values, order = left.sort(descending=True, stable=True)
+                best = zip(values[: 2 * size].tolist(), order[: 2 * size].tolist(), strict=True)
+                candidates += [
+                    (score + value, likelihood + float(log_probs[word]), [*words, word], new_state)
+                    for value, word in best
+                ]
+            candidates = sorted(candidates, key=lambda candidate: -candidate[0])[: 2 * size]
+            ended[group] += [
+                (score / length**length_normalisation, total / length**length_normalisation, words)
+                for score, total, words, _ in candidates[:size]
+                if words[-1] == END
+            ]
+            beams[group] = [one for one in candidates if one[2][-1] != END][:size]
+            for score, _, words, _ in beams[group]:
+                if score > -torch.inf:
+                    counts[words[-1]] = counts.get(words[-1], 0) + 1
+    best_of_groups = []
+    for beam, captions in zip(beams, ended, strict=True):
+        if captions:
+            _, total, words = max(captions, key=lambda caption: caption[0])
+        else:
+            _, total, words, _ = beam[0]
+            total /= max_length**length_normalisation
+        best_of_groups.append((not captions, -total, words))
+    best_of_groups.sort(key=lambda caption: caption[:2])
+    return [(words, -cost) for _, cost, words in best_of_groups]
 
 
 def image_by_image(decoder: Any, feature: Tensor, width: int, max_length: int) -> list[int]:
