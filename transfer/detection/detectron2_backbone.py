@@ -38,7 +38,8 @@ def configure(cfg: CfgNode, name: str, *, pyramid: bool = True) -> None:
     Args:
         cfg: detectron2's, changed in place; heads, schedule and data stay as they are.
         name: a path or name for `transfer.hub.resolve`.
-        pyramid: with a feature pyramid (p2 to p6) and what reads it.
+        pyramid: with a feature pyramid (p2 to p6) and what reads it; a RetinaNet's (p3 to p7) is
+            that of its own configuration.
     """
     register()
     spec = hub.resolve(name).spec
@@ -47,7 +48,7 @@ def configure(cfg: CfgNode, name: str, *, pyramid: bool = True) -> None:
     cfg.MODEL.PIXEL_MEAN, cfg.MODEL.PIXEL_STD = to_pixels(spec.mean), to_pixels(spec.std)
     cfg.INPUT.FORMAT = "RGB"
     cfg.MODEL.BACKBONE.NAME = PYRAMID if pyramid else PLAIN
-    if pyramid:
+    if pyramid and cfg.MODEL.META_ARCHITECTURE != "RetinaNet":
         settings = deepcopy(HEAD_CONFIG["fpn"])
         settings["RPN"] = {"IN_FEATURES": settings["RPN"]["IN_FEATURES"]}  # not its numbers
         del settings["ANCHOR_GENERATOR"]["ASPECT_RATIOS"]

@@ -1,4 +1,4 @@
-"""detectron2's Faster R-CNN under the interface of ours: the same pixels in, the same boxes out.
+"""detectron2's Faster R-CNN and RetinaNet behind the interface of ours: same pixels, same boxes.
 
 ResNet-18 to 152, ResNeXt and Wide ResNet become detectron2's own networks, under its own names, so
 that its tools open the trained weights; timm's other architectures stand in its pyramid as they
@@ -10,8 +10,16 @@ from typing import Any
 
 import torch
 from detectron2.config import CfgNode, get_cfg
-from detectron2.modeling import build_backbone, build_proposal_generator, build_roi_heads
-from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling import (
+    build_anchor_generator,
+    build_backbone,
+    build_proposal_generator,
+    build_roi_heads,
+)
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch import GeneralizedRCNN, RetinaNet
+from detectron2.modeling.meta_arch.retinanet import RetinaNetHead
 from detectron2.structures import Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
@@ -22,6 +30,8 @@ from pretrain.errors import UsageError
 from transfer.detection.body import sample_image, verify_levels
 from transfer.detection.config import DetectorConfig
 from transfer.detection.detectron2_timm import TimmBackbone, build_pyramid
+from transfer.detection.loss_normalizer import LossNormalizer
+from transfer.detection.retinanet import octave_sizes
 from transfer.detectron2_resnet import (
     HEAD_CONFIG,
     dilated_res5,
@@ -32,7 +42,7 @@ from transfer.detectron2_resnet import (
 )
 from transfer.parity import features
 
-# detectron2's names of the losses, and torchvision's
+# detectron2's names of the losses, and ours
 _LOSSES = {
     "loss_cls": "loss_classifier",
     "loss_box_reg": "loss_box_reg",
@@ -43,9 +53,9 @@ _NORMS = {"frozen": "FrozenBN", "trained": "BN", "sync": "SyncBN"}
 
 
 class Detectron2Detector(nn.Module):
-    """A detectron2 model called as `faster_rcnn.FasterRCNN` is."""
+    """A detectron2 model called as `setup.build_model` says."""
 
-    def __init__(self, model: GeneralizedRCNN) -> None:
+    def __init__(self, model: GeneralizedRCNN | RetinaNet) -> None:
         super().__init__()
         self.model = model
 
@@ -54,7 +64,7 @@ class Detectron2Detector(nn.Module):
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
         """Images: N uint8 RGB (3, H, W). See `FasterRCNN.forward`."""
         if not self.training:
-            outputs = self.model.inference([{"image": image} for image in images])
+            outputs = self.model([{"image": image} for image in images])
             return [
                 {"boxes": f.pred_boxes.tensor, "labels": f.pred_classes + 1, "scores": f.scores}
                 for f in (output["instances"] for output in outputs)
@@ -62,7 +72,19 @@ class Detectron2Detector(nn.Module):
         assert targets is not None
         with EventStorage(0):  # the heads write statistics to it, and stop where there is none
             losses = self.model(training_inputs(images, targets))
-        return {ours: losses[theirs] for theirs, ours in _LOSSES.items()}
+        return {ours: losses[theirs] for theirs, ours in _LOSSES.items() if theirs in losses}
+
+
+class ResumableRetinaNet(RetinaNet):
+    """detectron2's, what its losses are divided by kept in the checkpoint."""
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.normalizer = LossNormalizer()
+
+    def _ema_update(self, name: str, value: float, *_: Any) -> Tensor:
+        """In the place of an attribute; see `LossNormalizer`."""
+        return self.normalizer(torch.as_tensor(value, device=self.device))
 
 
 def training_inputs(images: list[Tensor], targets: list[dict[str, Tensor]]) -> list[dict[str, Any]]:
@@ -97,10 +119,10 @@ def build_detector(
         )
     else:
         body = build_pyramid(cfg, TimmBackbone(backbone, config.freeze, config.batch_norm))
-    model = GeneralizedRCNN(
-        backbone=body,
-        proposal_generator=build_proposal_generator(cfg, body.output_shape()),
-        roi_heads=build_roi_heads(cfg, body.output_shape()),
+    make = _retinanet if config.kind == "retinanet" else _faster_rcnn
+    model = make(
+        cfg,
+        body,
         pixel_mean=cfg.MODEL.PIXEL_MEAN,
         pixel_std=cfg.MODEL.PIXEL_STD,
         input_format="RGB",
@@ -109,6 +131,34 @@ def build_detector(
         _load_backbone(model, backbone, config)
     _verify(model, backbone, config)
     return Detectron2Detector(model)
+
+
+def _faster_rcnn(cfg: CfgNode, body: Any, **pixels: Any) -> GeneralizedRCNN:
+    return GeneralizedRCNN(
+        backbone=body,
+        proposal_generator=build_proposal_generator(cfg, body.output_shape()),
+        roi_heads=build_roi_heads(cfg, body.output_shape()),
+        **pixels,
+    )
+
+
+def _retinanet(cfg: CfgNode, body: Any, **pixels: Any) -> RetinaNet:
+    """As its `from_config` does, on a body that is built already."""
+    options = cfg.MODEL.RETINANET
+    levels = [body.output_shape()[name] for name in options.IN_FEATURES]
+    return ResumableRetinaNet(
+        backbone=body,
+        head=RetinaNetHead(cfg, levels),
+        head_in_features=options.IN_FEATURES,
+        anchor_generator=build_anchor_generator(cfg, levels),
+        box2box_transform=Box2BoxTransform(weights=options.BBOX_REG_WEIGHTS),
+        anchor_matcher=Matcher(
+            options.IOU_THRESHOLDS, options.IOU_LABELS, allow_low_quality_matches=True
+        ),
+        num_classes=options.NUM_CLASSES,
+        smooth_l1_beta=options.SMOOTH_L1_LOSS_BETA,
+        **pixels,
+    )
 
 
 def configuration(backbone: Backbone, config: DetectorConfig, num_classes: int) -> CfgNode:
@@ -124,6 +174,14 @@ def configuration(backbone: Backbone, config: DetectorConfig, num_classes: int) 
     model.FPN.OUT_CHANNELS = config.fpn_channels
     sizes = [float(size) for size in config.anchor_sizes]
     model.ANCHOR_GENERATOR.SIZES = [[s] for s in sizes] if config.head == "fpn" else [sizes]
+    if config.kind == "retinanet":
+        model.META_ARCHITECTURE = "RetinaNet"
+        model.BACKBONE.NAME = "build_retinanet_resnet_fpn_backbone"
+        model.RESNETS.OUT_FEATURES = model.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+        model.ANCHOR_GENERATOR.SIZES = octave_sizes(config)
+        model.RETINANET.NUM_CLASSES = num_classes
+        model.RETINANET.NUM_CONVS = config.head_convs
+        model.RETINANET.SMOOTH_L1_LOSS_BETA = config.smooth_l1_beta
     rpn, heads = model.RPN, model.ROI_HEADS
     rpn.PRE_NMS_TOPK_TRAIN = config.proposals_before_nms
     rpn.POST_NMS_TOPK_TRAIN = config.proposals

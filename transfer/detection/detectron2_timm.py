@@ -11,7 +11,7 @@ import timm
 from detectron2.config import CfgNode
 from detectron2.modeling import FPN
 from detectron2.modeling import Backbone as Detectron2Backbone
-from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor
 
 from pretrain.backbone import Backbone
@@ -22,6 +22,8 @@ NAMES = ("res2", "res3", "res4", "res5")
 
 class TimmBackbone(FrozenBatchNormModule, Detectron2Backbone):
     """The levels at strides 4 to 32 as `res2` to `res5`, its first parts and norms frozen."""
+
+    _out_feature_channels: dict[str, int]
 
     def __init__(self, backbone: Backbone, freeze_at: int, batch_norm: str) -> None:
         super().__init__(batch_norm)
@@ -55,11 +57,16 @@ def for_any_size(backbone: Backbone) -> Backbone:
 
 def build_pyramid(cfg: CfgNode, body: TimmBackbone) -> FPN:
     """detectron2's pyramid on the levels, as the configuration describes it."""
+    width = cfg.MODEL.FPN.OUT_CHANNELS
+    if cfg.MODEL.META_ARCHITECTURE == "RetinaNet":
+        last = LastLevelP6P7(body._out_feature_channels["res5"], width)
+    else:
+        last = LastLevelMaxPool()
     return FPN(
         bottom_up=body,
-        in_features=list(NAMES),
-        out_channels=cfg.MODEL.FPN.OUT_CHANNELS,
+        in_features=list(cfg.MODEL.FPN.IN_FEATURES),
+        out_channels=width,
         norm=cfg.MODEL.FPN.NORM,
-        top_block=LastLevelMaxPool(),
+        top_block=last,
         fuse_type=cfg.MODEL.FPN.FUSE_TYPE,
     )

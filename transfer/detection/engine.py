@@ -27,6 +27,7 @@ from transfer.detection.average_precision import VocScores
 from transfer.detection.average_precision import evaluate as score
 from transfer.detection.config import DetectionConfig
 from transfer.detection.inference import DetectorFile, detect, scoring_loader
+from transfer.detection.loss_normalizer import update_loss_normalizers
 from transfer.detection.pictures import draw_all
 from transfer.detection.setup import DetectionSetup, build, resolved, setup_training
 
@@ -135,7 +136,9 @@ def train_step(
         stacked = torch.stack([losses[name] for name in names])
         return stacked.sum(), stacked
 
-    return optimizer_step(state, fabric, micro_batches, loss_function, step)
+    losses = optimizer_step(state, fabric, micro_batches, loss_function, step)
+    update_loss_normalizers(state.network, fabric)
+    return losses
 
 
 def evaluate(

@@ -15,9 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, roi_align
@@ -25,6 +23,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.errors import UsageError
+from transfer.detection.anchors import Anchors
 from transfer.detection.body import STRIDES, DetectorBackbone, Res5Head
 from transfer.detection.config import DetectorConfig
 from transfer.detection.padding import PaddedBatch
@@ -59,28 +58,6 @@ class FasterRCNN(nn.Module):
         proposals, rpn_losses = self.rpn(batch, features, targets)
         detections, losses = self.roi_heads(features, proposals, batch.image_sizes, targets)
         return {**rpn_losses, **losses} if self.training else detections
-
-
-class Anchors(AnchorGenerator):
-    """Boxes of each size and of ratios 1:2, 1:1, 2:1 at every position of every level."""
-
-    def __init__(self, sizes: Sequence[Sequence[float]], strides: Sequence[int]) -> None:
-        super().__init__(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
-        self.strides = strides
-
-    def generate_anchors(
-        self, scales: Sequence[float], aspect_ratios: Sequence[float], *_: Any
-    ) -> Tensor:
-        """(A, 4) boxes round the origin, not rounded."""
-        shapes = [(math.sqrt(s**2 / ratio), ratio) for s in scales for ratio in aspect_ratios]
-        return torch.tensor([[-w / 2, -r * w / 2, w / 2, r * w / 2] for w, r in shapes])
-
-    def forward(self, images: ImageList, levels: list[Tensor]) -> list[Tensor]:
-        """The same (sum of H * W * A, 4) for each image."""
-        self.set_cell_anchors(torch.float32, levels[0].device)
-        shapes = [level.shape[-2:] for level in levels]
-        anchors = torch.cat(self.grid_anchors(shapes, [(s, s) for s in self.strides]))
-        return [anchors] * len(images.image_sizes)
 
 
 class RoIPooler(nn.Module):

@@ -21,14 +21,16 @@ from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric, make_optimizer
 from transfer.detection import engine
+from transfer.detection.anchors import Anchors
 from transfer.detection.average_precision import evaluate
 from transfer.detection.body import STRIDES, verify_body
 from transfer.detection.config import LOSSES, DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.data import open_data
-from transfer.detection.dataset import DetectionDataset, aspect_ratio_order, flip
-from transfer.detection.faster_rcnn import Anchors, RoIPooler, build_detector
+from transfer.detection.dataset import DetectionDataset, aspect_ratio_order
+from transfer.detection.faster_rcnn import RoIPooler, build_detector
 from transfer.detection.inference import detect, load_detector, scoring_loader
 from transfer.detection.records import Record
+from transfer.detection.sample import flip
 from transfer.detection.setup import build
 from transfer.detection.voc import read_voc
 
