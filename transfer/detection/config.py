@@ -71,6 +71,11 @@ class DatasetConfig:
         if not all(1 <= side <= 16384 for side in self.train_short_sides):
             drawn = list(self.train_short_sides)
             raise UsageError(f"dataset.train_short_sides is {drawn}; all must lie in [1, 16384]")
+        if self.square is not None and self.train_short_sides:
+            raise UsageError(
+                "dataset.square gives images one size, and dataset.train_short_sides draws it: "
+                "leave one of them out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from pretrain.training import generator
 from transfer.detection.augmentation import augment
 from transfer.detection.config import DatasetConfig, MixingConfig
 from transfer.detection.masks import rasterize
-from transfer.detection.mixing import PARTNERS, Method, draw_method, mix
+from transfer.detection.mixing import PARTNERS, Method, Mixture, draw_method, mix
 from transfer.detection.records import Record
 from transfer.detection.sample import Sample
 
@@ -52,8 +52,9 @@ class DetectionDataset:
     def __getitem__(self, index: int) -> tuple[Tensor, dict[str, Tensor]]:
         method = draw_method(self.mixing, torch.default_generator) if self.train else None
         sample, scale = self.read(index, masks=method == "copy_paste")
-        if method is not None:
-            sample = self._mixed(method, index, sample)
+        mixture = None if method is None else self.mix(method, index, sample)
+        if mixture is not None:
+            sample = mixture.keep(self.mixing.min_visible)
         target = {"boxes": sample.boxes, "labels": sample.labels}
         return sample.image, {**target, "scale": scale, "index": torch.tensor(index)}
 
@@ -81,11 +82,11 @@ class DetectionDataset:
             sample = sample.flip()
         return sample, scale
 
-    def _mixed(self, method: Method, index: int, own: Sample) -> Sample:
-        """With partners drawn uniformly from the other images.
+    def mix(self, method: Method, index: int, own: Sample) -> Mixture | None:
+        """Image `index`, as read, with partners drawn uniformly from the other images.
 
         One that cannot be read or used is drawn anew; a broken file is named when it is drawn
-        itself. Where 100 draws are not enough the image stays as it is.
+        itself. None where 100 draws are not enough: the image stays as it is.
         """
         others = self._with_masks if method == "copy_paste" else range(len(self.records))
         partners: list[Sample] = []
@@ -100,9 +101,9 @@ class DetectionDataset:
             if len(partners) == PARTNERS[method]:
                 mixture = mix(method, own, partners, self.mixing, torch.default_generator)
                 if mixture is not None:
-                    return mixture.keep(self.mixing.min_visible)
+                    return mixture
                 partners.clear()
-        return own
+        return None
 
     @cached_property
     def _with_masks(self) -> list[int]:
