@@ -13,11 +13,10 @@ images, the own first, and in each in their own order.
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from pretrain.mixing.boxes import paper_boxes
-from pretrain.mixing.mixed import numpy_generator
 from transfer.detection.config import MixingConfig
 from transfer.detection.sample import Sample
 
@@ -106,7 +105,7 @@ def mixup(own: Sample, other: Sample, alpha: float, draws: Generator) -> Mixture
     from Beta(alpha, alpha). All objects of both count in full, as in ultralytics; GluonCV weighs
     their losses.
     """
-    lam = numpy_generator(draws).beta(alpha, alpha)
+    lam = _numpy_generator(draws).beta(alpha, alpha)
     height, width = (max(sides) for sides in zip(own.size, other.size, strict=True))
     canvas = torch.zeros(3, height, width)
     for sample, weight in ((own, lam), (other, 1 - lam)):
@@ -123,11 +122,7 @@ def cutmix(own: Sample, other: Sample, alpha: float, draws: Generator) -> Mixtur
     without a pixel is drawn again, so that each image is mixed.
     """
     height, width = (min(sides) for sides in zip(own.size, other.size, strict=True))
-    rng = numpy_generator(draws)
-    top = left = bottom = right = 0
-    while top == bottom or left == right:
-        lam = rng.beta(alpha, alpha, 1)
-        top, left, bottom, right = paper_boxes(lam, height, width, rng)[0].tolist()
+    top, left, bottom, right = draw_rectangle(height, width, alpha, _numpy_generator(draws))
     image = own.image.clone()
     image[:, top:bottom, left:right] = other.image[:, top:bottom, left:right]
     around, share = seen_around(own.boxes, (top, left, bottom, right))
@@ -135,6 +130,25 @@ def cutmix(own: Sample, other: Sample, alpha: float, draws: Generator) -> Mixtur
     labels = torch.cat([own.labels, other.labels])
     sample = Sample(image, torch.cat([around, inside]), labels)
     return Mixture(sample, torch.cat([share, other_share]))
+
+
+def draw_rectangle(
+    height: int, width: int, alpha: float, rng: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, bottom, right of CutMix's rectangle, with a pixel at least.
+
+    Edges are rounded to the nearest pixel, as `box: paper` of CutMix in pretraining does.
+    """
+    size = np.array([height, width])
+    while True:
+        side = np.sqrt(1 - rng.beta(alpha, alpha))
+        centre = rng.random(2)
+        low, high = (
+            np.rint(np.clip(centre + half, 0, 1) * size).astype(int)
+            for half in (-side / 2, side / 2)
+        )
+        if (low < high).all():
+            return int(low[0]), int(low[1]), int(high[0]), int(high[1])
 
 
 def copy_paste(own: Sample, other: Sample, min_visible: float, draws: Generator) -> Mixture | None:
@@ -216,6 +230,11 @@ def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     row, column = torch.arange(size[0]), torch.arange(size[1])
     rows, columns = (row + 1 > top) & (row < bottom), (column + 1 > left) & (column < right)
     return rows[:, :, None] & columns[:, None]
+
+
+def _numpy_generator(draws: Generator) -> np.random.Generator:
+    """One that continues `draws`: torch's Beta takes no generator."""
+    return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=draws)))
 
 
 def _area(boxes: Tensor) -> Tensor:
