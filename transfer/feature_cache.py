@@ -129,7 +129,7 @@ class ImageDataset:
     """(index, normalised image) of image files, or (label, normalised image) where there are."""
 
     paths: Sequence[Path]
-    transform: Callable[[Tensor], Tensor]
+    transform: Callable[[Tensor], Any]
     labels: NDArray[np.int64] | None = None
     keep_corrupt: bool = False
     """A file that cannot be read is (index, why) and not a UsageError; see collate_readable."""

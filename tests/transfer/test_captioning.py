@@ -59,7 +59,15 @@ def config(tree: Path, cache: Path, **changes) -> CaptioningConfig:
         meteor="off",
         cache=str(cache),
         dataset=DatasetConfig(min_count=1),
-        model=ModelConfig(embed_size=16, hidden_size=24, attention_size=8, dropout=0.1),
+        model=ModelConfig(
+            embed_size=16,
+            hidden_size=24,
+            attention_size=8,
+            dropout=0.1,
+            num_layers=2,
+            encoder_layers=1,
+            ffn_size=32,
+        ),
     )
     return replace(tiny, **changes)
 
@@ -123,14 +131,16 @@ def test_the_captioner_alone_says_the_same(first, worlds):
     """From pixels through the saved file, beside the run's cached features."""
     _, folder = first
     paths = [image.path for image in read_coco(worlds["captions"], "val2017")]
-    said, corrupt = caption_files(Captioner.load(folder), paths, make_fabric("cpu"))
+    said, corrupt = caption_files([Captioner.load(folder)], paths, make_fabric("cpu"))
     rows = json.loads((folder / "captions.json").read_text())
-    assert list(said.values()) == [row["caption"] for row in rows]
+    assert list(said.values()) == [[row["caption"]] for row in rows]
     assert not corrupt
 
 
-@pytest.mark.parametrize("kind", ["nic", "attention"])
-@pytest.mark.parametrize("start", [None, 1])
+@pytest.mark.parametrize(
+    ("kind", "start"),
+    [("nic", None), ("nic", 1), ("attention", None), ("attention", 1), ("transformer", None)],
+)
 def test_stopped_and_resumed_equals_uninterrupted(kind, start, worlds, backbone, cache, tmp_path):
     options = config(worlds["captions"], cache, encoder=EncoderConfig(from_epoch=start, lr=1e-3))
     options = replace(options, model=replace(options.model, kind=kind))
@@ -178,11 +188,11 @@ def test_a_trained_encoder_goes_with_the_captioner(worlds, backbone, cache, tmp_
             assert torch.equal(tensor, last[f"network.{name}"])
     paths = [image.path for image in read_coco(worlds["captions"], "val2017")]
     fabric = make_fabric("cpu")
-    said, _ = caption_files(captioner, paths, fabric)
+    said, _ = caption_files([captioner], paths, fabric)
     rows = json.loads((tmp_path / "captions.json").read_text())
-    assert list(said.values()) == [row["caption"] for row in rows]
+    assert list(said.values()) == [[row["caption"]] for row in rows]
     frozen = replace(captioner, backbone=backbone)
-    assert said != caption_files(frozen, paths, fabric)[0]
+    assert said != caption_files([frozen], paths, fabric)[0]
 
 
 @pytest.mark.parametrize("clip", [None, 1e-3])
@@ -404,12 +414,16 @@ def test_captions_without_spaces(chinese, backbone, cache, tmp_path, capsys):
     captioner = Captioner.load(tmp_path)
     assert captioner.vocabulary.tokenizer == "characters"
     assert all(len(word) == 1 for word in captioner.vocabulary.words[4:])
-    again, _ = caption_files(captioner, [image.path for image in images], make_fabric("cpu"))
-    assert list(again.values()) == list(said.values())
+    again, _ = caption_files([captioner], [image.path for image in images], make_fabric("cpu"))
+    assert [text for (text,) in again.values()] == list(said.values())
     record = Run(tmp_path).read_log()[0]  # of each epoch too, with a beam of 1
     greedy = replace(captioner, decoding=DecodingConfig(beam=1))
-    again, _ = caption_files(greedy, [image.path for image in images], make_fabric("cpu"))
-    own = score(wanted, dict(zip(wanted, again.values(), strict=True)), tokenizer="characters")
+    again, _ = caption_files([greedy], [image.path for image in images], make_fabric("cpu"))
+    own = score(
+        wanted,
+        dict(zip(wanted, [text for (text,) in again.values()], strict=True)),
+        tokenizer="characters",
+    )
     assert record["val_CIDEr"] == own.corpus["CIDEr"]
 
 
@@ -493,7 +507,7 @@ def test_photos_are_captioned_as_they_are_displayed(first, tmp_path):
     for apply_exif in (False, True):
         images = ImageDataset(paths, captioner.backbone.preprocess(), apply_exif=apply_exif)
         features[apply_exif] = [images[n][1] for n in range(3)]
-        said, _ = caption_files(captioner, paths, make_fabric("cpu"), apply_exif=apply_exif)
+        said, _ = caption_files([captioner], paths, make_fabric("cpu"), apply_exif=apply_exif)
         assert said[0] == said[2 if apply_exif else 1]
     for apply_exif, (tagged, plain, turned) in features.items():
         assert torch.equal(tagged, turned if apply_exif else plain)

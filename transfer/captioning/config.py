@@ -123,7 +123,7 @@ class DecodingConfig:
     def __post_init__(self) -> None:
         """Refuse widths below one."""
         check_ranges("decoding", self, beam="[1, 1000]", max_length="[1, 1000]")
-        check_ranges("decoding", self, block_ngrams=">= 0", length_normalisation=">= 0")
+        check_ranges("decoding", self, block_ngrams=">= 0", length_normalisation="[0, 10]")
         check_ranges("decoding", self, groups=">= 1", diversity=">= 0")
         if self.beam % self.groups:
             raise UsageError(

@@ -46,6 +46,8 @@ class Figure:
     """Of the caption; some are shown."""
     maps: Sequence[AttentionMap] = ()
     """One for each word."""
+    others: Sequence[str] = ()
+    """Further captions."""
 
 
 def sections(scores: Scores[Id], count: int = 8) -> dict[str, list[Id]]:
