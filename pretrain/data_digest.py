@@ -41,8 +41,10 @@ class Digest(TypedDict, total=False):
 
     annotations: FileSet
     images: FileSet
+    start: FileSet
+    """Of the weights that the run began with, where they are no backbone: no data, in no number."""
     digest: str
-    """Over both: 16 hexadecimal digits, as all of them."""
+    """Over annotations and images: 16 hexadecimal digits, as all of them."""
     digest_bytes: str
     """Over all bytes of the images, where they were asked for."""
 
@@ -58,6 +60,8 @@ class DataFiles:
     annotations: Sequence[str | Path] = ()
     by: Literal["sample", "bytes"] = "sample"
     """How much of the images counts."""
+    start: Path | None = None
+    """A file of weights that the run begins with."""
 
     @cached_property
     def digest(self) -> Digest:
@@ -72,6 +76,9 @@ class DataFiles:
         parts = _file_set(annotations), _file_set(sampled)
         number = _hash(f"{value}" for part in parts for value in part)
         digest = Digest(annotations=parts[0], images=parts[1], digest=number)
+        if self.start is not None:
+            (content,) = hash_files({os.path.abspath(self.start): self.start}, memories[0]).values()
+            digest["start"] = _file_set({"start": content})
         if self.by == "bytes":
             digest["digest_bytes"] = _file_set(images).content
         _forget(folder, but=memories)
@@ -126,7 +133,7 @@ def is_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
 def describe_changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """What differs between two digests, in words; what only one of them has counts as equal."""
     both, lines = before.keys() & now.keys(), list[str]()
-    for kind in sorted(both & {"annotations", "images"}):
+    for kind in sorted(both & {"annotations", "images", "start"}):
         old, new = FileSet(*before[kind]), FileSet(*now[kind])
         if old.files != new.files:
             lines.append(f"{kind}: {old.files:,} files then, {new.files:,} now")

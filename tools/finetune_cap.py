@@ -37,7 +37,7 @@ def describe(setup: Any, config: Any) -> str:
         f"{num_captions:,} captions, {len(data.val):,} validation and {len(data.test):,} test "
         f"images; unknown words (seen fewer than {config.dataset.min_count} times): {train:.1%} in "
         f"the training and {val:.1%} in the validation captions; "
-        f"{steps_in_words(num_captions // config.batch_size, config)}"
+        f"{steps_in_words(setup.steps_per_epoch, config)}"
     )
 
 

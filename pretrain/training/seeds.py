@@ -3,6 +3,7 @@
     order of the samples        (seed, epoch)
     augmentation of a sample    (seed, epoch, index)
     flips, colours, mixing      (seed, step, micro-batch of the step)
+    captions sampled            (seed, step), a row an image of the step
     dropout, RPN sampling, ...  (seed, step, micro-batch): libraries draw from ambient generators
 
 So any number of loader workers gives the same bits, as does any way to spread the micro-batches of
@@ -16,7 +17,7 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels", "rotation"]
+Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels", "rotation", "captions"]
 _PURPOSES = get_args(Purpose)  # the place in the list is part of each seed: add at the end
 
 

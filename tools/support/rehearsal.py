@@ -116,27 +116,33 @@ def _detection(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehear
 
 def _captioning(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehearsal:
     """The decoder on features of zeros, which cost as much; the encoder on a few images."""
+    from transfer.captioning import self_critical
     from transfer.captioning.captioner import feature_kind
     from transfer.captioning.engine import train_step
     from transfer.captioning.setup import setup_training
     from transfer.feature_cache import Encoder, Features
 
-    data, kind = setup.data, feature_kind(config.model)
+    data, config = setup.data, setup.config
+    kind = feature_kind(config.model)
     paths = [image.path for image in (*data.train, *data.val, *data.test)]
     shape = Encoder(setup.backbone, kind).feature_shape(setup.backbone)
     rows, row_of = np.zeros((1, *shape), np.float32), np.zeros(len(paths), np.int64)
-    state, batches = setup_training(setup, measured, fabric, Features(rows, row_of, {}))
+    state, batches = setup_training(setup, config, fabric, Features(rows, row_of, {}))
     state.model.train()
-    captions = len(setup.words)
-    total, epochs = _length(captions, config, fabric)
+    function = train_step
+    if batches.rewards is not None:
+        self_critical.use_policy(state.model)
+        function = partial(self_critical.train_step, references=batches.rewards)
+    total = config.steps(len(batches.train))
+    epochs = -(-total // len(batches.train))
     once = _seconds_to_encode(setup.backbone, kind, paths, fabric)
     if (start := config.encoder.from_epoch) is not None:  # forward and backward
-        once *= 1 + 3 * max(0, epochs - start) * captions / len(paths)
+        once *= 1 + 3 * max(0, epochs - start) * batches.train.batches.count / len(paths)
     scored = epochs * len(data.val) + config.decoding.beam * len(data.test or data.val)
     return Rehearsal(
-        config=measured,
+        config=config,
         loader=batches.train,
-        train_step=lambda step, parts: train_step(state, measured, fabric, step, parts, False),
+        train_step=lambda step, parts: function(state, config, fabric, step, parts, False),
         trained=total * config.batch_size,
         scored=scored,
         seconds=once,

@@ -1,7 +1,7 @@
 """Captioning transfer, from a backbone to the scores of its captions. Reads top to bottom."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -25,7 +25,9 @@ from pretrain.training import (
     optimizer_step,
     save_epoch,
 )
+from transfer.captioning import self_critical
 from transfer.captioning.attention_maps import attention_maps
+from transfer.captioning.batches import CaptioningData
 from transfer.captioning.beam_search import generate_captions, images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig
@@ -36,13 +38,9 @@ from transfer.captioning.page import TYPICAL, sections, write_page
 from transfer.captioning.scores import References, Scores
 from transfer.captioning.scores.meteor import Meteor, why_not
 from transfer.captioning.scores.notes import caption_notes
-from transfer.captioning.setup import (
-    TOKENIZER,
-    CaptioningData,
-    CaptioningSetup,
-    build,
-    setup_training,
-)
+from transfer.captioning.setup import TOKENIZER, CaptioningSetup, build, setup_training
+
+_AT_START = "val_CIDEr_start"
 
 
 def finetune(
@@ -72,6 +70,7 @@ def finetune(
     """
     # ---- set up
     setup = build(backbone, config)
+    config = setup.config
     start_run = admit(fabric, run, plain(config), backbone.fingerprint(), setup.files)
     words = run.folder / "vocabulary.json"
     if words.exists() and read_json(words) != list(setup.vocabulary.words):
@@ -86,21 +85,30 @@ def finetune(
     if fabric.is_global_zero:
         write_text(words, json.dumps(setup.vocabulary.words))
     fabric.barrier()
+    step_function: Callable[..., Tensor] = train_step
+    names: tuple[str, ...] = ("loss", "likelihood")
+    if data.rewards is not None:
+        step_function = partial(self_critical.train_step, references=data.rewards)
+        names = self_critical.METRICS
     loop = TrainLoop(
         run,
         fabric,
         state,
         data.train,
         config,
-        num_metrics=2,
+        num_metrics=len(names),
         stop_after=stop_after,
         extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
     )
-    loop.resume()
     references = References(
         data.val.by_id([image.captions for image in data.val.images]),
         tokenizer=config.dataset.tokenizer,
     )
+    at_start = {}
+    with fabric.rank_zero_first():
+        if config.start is not None and fabric.is_global_zero:
+            at_start = {_AT_START: _score_start(run, state, data, setup, references)}
+    loop.resume()
 
     # ---- train
     with loop.running(f"captioner from {backbone.name}", "captions"):
@@ -111,18 +119,15 @@ def finetune(
             start = config.encoder.from_epoch
             trains_encoder = start is not None and epoch >= start
             state.model.train()
+            if data.rewards is not None:
+                self_critical.use_policy(state.model)
             for step, micro_batches in loop.steps(epoch):
                 state.lr_scheduler.step_update(step)
-                metrics = train_step(state, config, fabric, step, micro_batches, trains_encoder)
+                metrics = step_function(state, config, fabric, step, micro_batches, trains_encoder)
                 loop.finish_step(metrics)
                 loop.checkpoint()
-            loss, likelihood = loop.means()
-            record = {
-                "loss": loss,
-                "likelihood": likelihood,
-                "lr": state.lr,
-                "captions_per_second": round(loop.speed, 1),
-            }
+            record = dict(zip(names, loop.means(), strict=True)) | at_start
+            record |= {"lr": state.lr, "captions_per_second": round(loop.speed, 1)}
             with fabric.rank_zero_first():  # the others wait for however long that takes
                 if fabric.is_global_zero:
                     scores = evaluate(state, data, setup, references, trains_encoder)
@@ -132,8 +137,11 @@ def finetune(
                     # the best is what is scored in the end, so it is kept in any case
                     options = replace(config.checkpoints, best=True)
                     save_epoch(run, options, epoch + 1, is_best, make)
+                    learned = f"loss {record['loss']:.3f}"
+                    if "reward" in record:
+                        learned = f"reward {100 * record['reward']:.1f}"
                     log(
-                        f"epoch {epoch + 1}/{loop.num_epochs}  loss {loss:.3f}  BLEU-4 "
+                        f"epoch {epoch + 1}/{loop.num_epochs}  {learned}  BLEU-4 "
                         f"{100 * record['val_Bleu_4']:.1f}  CIDEr "
                         f"{100 * record['val_CIDEr']:.1f}  {loop.speed:.0f} captions/s"
                     )
@@ -184,11 +192,28 @@ def evaluate(
     network: Any = state.averaged
     decoder = network.decoder.eval()
     encoder = network.encoder if trains_encoder else None
-    decoder.recalibrate_batch_norm(data.batches(data.batch_norm, 100, encoder))
+    if data.rewards is None:  # or else it has been trained as it is
+        decoder.recalibrate_batch_norm(data.batches(data.batch_norm, 100, encoder))
     batches = data.batches(data.val, 100, encoder)
     decoding = replace(setup.config.decoding, beam=1, groups=1)
     captions = generate_captions(decoder, batches, setup.vocabulary, decoding)
     return references.score(data.val.by_id(captions))
+
+
+def _score_start(
+    run: Run,
+    state: TrainState,
+    data: CaptioningData,
+    setup: CaptioningSetup,
+    references: References[Id],
+) -> float:
+    """CIDEr on `val` of what a run begins with, before it is resumed; logged with each epoch."""
+    for record in run.read_log():
+        if _AT_START in record:
+            return float(record[_AT_START])
+    value = evaluate(state, data, setup, references, trains_encoder=False).corpus["CIDEr"]
+    log(f"{setup.config.start}: CIDEr {100 * value:.1f}")
+    return value
 
 
 def _is_stale(run: Run, patience: int | None) -> bool:
@@ -267,6 +292,7 @@ def _finish(
             "best_epoch": best["epoch"],
             "epochs": last["epoch"],
             "loss": last["loss"],
+            **{name: last[name] for name in (*self_critical.METRICS, _AT_START) if name in last},
             # one caption for all images is the classic failure
             "different_captions": len(set(captions.values())),
             "images_left_out": len(data.features.corrupt),

@@ -16,49 +16,52 @@ def sample(
     decoder: Decoder,
     features: Tensor,
     max_length: int,
-    generator: torch.Generator | None = None,
+    draws: Tensor | None = None,
     *,
-    num_samples: int = 1,
     temperature: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
-    """Captions drawn from the decoder's distribution.
+    """Captions drawn from the decoder's distribution, or its likeliest word each time.
 
-    `decoder(features, words)` gives the same log-probabilities with
-    gradients in one pass (at temperature 1, but for the words that are never generated).
+    `decoder(features, words)` gives the same log-probabilities with gradients in one pass (at
+    temperature 1, but for the words that are never generated).
 
     Args:
         decoder: in evaluation mode.
         features: (N, ...).
         max_length: L, END counted.
-        generator: on the CPU, so that every device draws the same.
-        num_samples: K captions of each image.
-        temperature: divides the logits; 0 takes the likeliest word each time.
+        draws: (N, K, L) in [0, 1), such as `torch.rand(N, K, L, generator=generator)`: at each word
+            the vocabulary's probabilities stand side by side, and the draw says where. Equal draws
+            give equal words on every device and in every batch, but for rounding. None takes the
+            likeliest word each time, K = 1.
+        temperature: divides the logits, where there are draws.
 
     Returns:
         Words (N, K, at most L), PAD behind END, and the log-probability of each (0 at PAD).
     """
     memory, state = decoder.init_state(features)
-    shape = (len(features), num_samples)
+    shape = (len(features), 1 if draws is None else draws.shape[1])
     state = tuple(part.expand(*shape, *part.shape[2:]) for part in state)
+    places = None if draws is None else draws.to(features.device, torch.float64)
     words = torch.full(shape, START, device=features.device)
     ended = torch.zeros_like(words, dtype=torch.bool)
     all_words, all_log_probs = [], []
-    for _ in range(max_length):
+    for step in range(max_length):
         logits, state = decoder.step(words, memory, state)
         logits[..., NOT_GENERATED] = -torch.inf
-        log_probs = torch.log_softmax(logits.float() / (temperature or 1.0), dim=-1)
-        if temperature:
-            draw = torch.rand(*shape, 1, generator=generator, dtype=torch.float64)
-            total = log_probs.double().exp().cumsum(-1)
-            index = torch.searchsorted(total, draw.to(total.device) * total[..., -1:], right=True)
-            words = index[..., 0].clamp(max=logits.shape[-1] - 1)
-        else:
+        if places is None:
+            probabilities = logits.float().softmax(-1)
             words = logits.argmax(-1)
+        else:
+            probabilities = (logits.float() / temperature).softmax(-1)
+            ends = probabilities.cumsum(-1, dtype=torch.float64)
+            place = places[..., step, None] * ends[..., -1:]
+            words = torch.searchsorted(ends, place, right=True)[..., 0]
+            words = words.clamp(max=logits.shape[-1] - 1)
+        log_probs = probabilities.gather(-1, words[..., None])[..., 0].log()
         words = words.masked_fill(ended, PAD)
-        log_probs = log_probs.gather(-1, words[..., None])[..., 0].masked_fill(ended, 0.0)
         all_words.append(words)
-        all_log_probs.append(log_probs)
-        ended |= words == END
+        all_log_probs.append(log_probs.masked_fill(ended, 0.0))
+        ended = ended | (words == END)
         if ended.all():
             break
     return torch.stack(all_words, dim=-1), torch.stack(all_log_probs, dim=-1)

@@ -3,16 +3,15 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import compress
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from lightning_fabric import Fabric
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
+from pretrain.audit import load_strict
 from pretrain.backbone import Backbone
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
@@ -24,13 +23,22 @@ from pretrain.training import (
     derive,
     make_train_state,
     seed_ambient,
-    train_batching,
 )
-from transfer.captioning.batches import CaptionBatches, collate
+from transfer.captioning import start
+from transfer.captioning.batches import (
+    CaptionBatches,
+    CaptioningData,
+    Split,
+    collate,
+    step_batching,
+    take_images,
+    take_words,
+)
 from transfer.captioning.captioner import build_decoder, feature_kind
 from transfer.captioning.config import CaptioningConfig
-from transfer.captioning.dataset import CaptionDataset, CaptionedImage, Id, open_captions
+from transfer.captioning.dataset import CaptionDataset, CaptionedImage, open_captions
 from transfer.captioning.scores.notes import caption_notes
+from transfer.captioning.self_critical import reward_references
 from transfer.captioning.vocabulary import (
     Ints,
     TokenizedCaptions,
@@ -43,7 +51,6 @@ from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset
 TOKENIZER = "--dataset.tokenizer"
 _BATCH_NORM_IMAGES = 5000
 _MANY = 0.25  # of the training captions, where cutting them is no matter of a few long ones
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -51,9 +58,10 @@ class CaptioningSetup:
     """Data and network, before anything is on a device."""
 
     config: CaptioningConfig
+    """With what is taken over from the start."""
     data: CaptionDataset
     backbone: Backbone
-    """With the input size of this run."""
+    """With the input size of this run, and the weights of the start."""
     vocabulary: Vocabulary
     words: Ints
     """(S, T) of the training captions."""
@@ -62,6 +70,8 @@ class CaptioningSetup:
     decoder: Any
     """A decoder.Decoder, an nn.Module."""
     files: DataFiles
+    steps_per_epoch: int
+    """In one process."""
     notes: tuple[str, ...]
     """What is odd about the captions, for log and result."""
 
@@ -87,87 +97,38 @@ class CaptioningNetwork(nn.Module):
         self.decoder, self.encoder = decoder, encoder
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images to caption."""
-
-    images: tuple[CaptionedImage, ...]
-    indices: Ints
-    """Of the images, among all of the run."""
-
-    def by_id(self, values: Sequence[T]) -> dict[Id, T]:
-        """What belongs to each image, by its id."""
-        ids = [image.image_id for image in self.images]
-        return dict(zip(ids, values, strict=True))
-
-    def take(self, kept: Sequence[bool] | NDArray[np.bool_]) -> "Split":
-        """The images that have a true value."""
-        return Split(tuple(compress(self.images, kept)), self.indices[np.array(kept, bool)])
-
-
-@dataclass(frozen=True)
-class CaptioningData:
-    """Batches to train on, and what is captioned."""
-
-    train: CaptionBatches
-    features: Features
-    """Of all images: train, val, test."""
-    batch_norm: Split
-    """Some of the training images, for `Decoder.recalibrate_batch_norm`."""
-    val: Split
-    test: Split
-    backbone: Backbone
-    """For its preprocessing."""
-    device: torch.device
-    workers: int
-    """Loader processes."""
-
-    def batches(self, split: Split, size: int, encoder: nn.Module | None) -> Iterator[Tensor]:
-        """The features of a split in its order, `size` images at once, on the device.
-
-        Args:
-            split: the images.
-            size: of a batch.
-            encoder: on the device, where it was trained; None takes the cached features.
-        """
-        if encoder is None:
-            for first in range(0, len(split.indices), size):
-                yield self.features.select(split.indices[first : first + size]).to(self.device)
-            return
-        images = ImageDataset([image.path for image in split.images], self.backbone.preprocess())
-        loader = Loader(images, batch_size=size, seed=0, workers=self.workers, shuffle=False)
-        for _, batch in loader.epoch(0):
-            with torch.inference_mode():  # not over the yield: it would reach into the caller
-                encoded = encoder(batch.to(self.device)).float()
-            yield encoded
-
-
 def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     """Read the data and build the decoder; every mistake a user can make shows here.
 
     Raises:
         UsageError: what cannot be used, and why.
     """
+    check_optimizer(config.optimizer)
+    begun = weights = None
+    if config.start is not None:
+        begun, weights = start.load(config.start), start.file_of(config.start)
+        start.check_backbone(config.start, begun, backbone)
+        backbone, config = begun.backbone, start.take_over(config, begun)
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder of images with captions")
-    check_optimizer(config.optimizer)
     data = open_captions(Path(config.data), config.dataset)
     backbone = with_image_size(backbone, config.dataset.image_size)
     tokenizer = config.dataset.tokenizer
     captions = tokenize_captions(_texts(data.train), tokenizer)
-    vocabulary = build_vocabulary(captions, config.dataset.min_count, tokenizer)
+    if begun is None:
+        vocabulary = build_vocabulary(captions, config.dataset.min_count, tokenizer)
+    else:
+        vocabulary = begun.vocabulary
     counts = [len(image.captions) for image in data.train]
-    BatchSampler(  # refuses what a dry run shall show
-        sum(counts),
-        batch_size=config.batch_size,
-        shuffle=True,
-        drop_last=True,
-        accumulate=config.accumulate,
-    )
+    samples = sum(counts) if config.objective == "cross_entropy" else len(counts)
+    # refuses what a dry run shall show
+    batches = BatchSampler(samples, **step_batching(config, len(counts)))
     width = Encoder(backbone, feature_kind(config.model)).feature_shape(backbone)[-1]
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         decoder = build_decoder(width, len(vocabulary), config.model)
+    if begun is not None:
+        load_strict(decoder, begun.weights)
     roots = tuple(map(Path, filter(None, (config.data, config.dataset.images))))
     images = [image.path for image in (*data.train, *data.val, *data.test)]
     return CaptioningSetup(
@@ -178,7 +139,8 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         vocabulary.encode(captions, config.dataset.max_words),
         np.repeat(np.arange(len(counts)), counts),
         decoder,
-        DataFiles(roots, images, data.files, config.digest),
+        DataFiles(roots, images, data.files, config.digest, weights),
+        batches.steps,
         (*data.notes, *_notes(data, captions, config)),
     )
 
@@ -224,7 +186,8 @@ def setup_training(
         UsageError: too many corrupt images, or the batch cannot be cut so. Features are kept.
     """
     data = setup.data
-    batching = train_batching(config, fabric)
+    place = {"rank": fabric.global_rank, "ranks": fabric.world_size}
+    batching = step_batching(config, len(data.train), **place)
     BatchSampler(len(setup.words), **batching)  # refuses before anything is encoded
     paths = [image.path for image in (*data.train, *data.val, *data.test)]
     if features is None:
@@ -235,7 +198,13 @@ def setup_training(
     readable = features.row_of >= 0
     kept = readable[setup.image_of]
     words, image_of = setup.words[kept], setup.image_of[kept]
-    batches = BatchSampler(len(words), **batching)
+    take: Any = partial(take_words, words)
+    rewards = None
+    if config.objective == "self_critical":
+        rewards = reward_references(words, image_of)
+        image_of = np.unique(image_of)
+        take = partial(take_images, image_of)
+    batches = BatchSampler(len(image_of), **batching)
     parts, encoder, pixels = [setup.decoder], None, None
     if config.encoder.from_epoch is not None:
         encoder = Encoder(setup.backbone, feature_kind(config.model)).requires_grad_(True)
@@ -243,7 +212,7 @@ def setup_training(
         pixels = Loader(
             ImageDataset([paths[image] for image in image_of], setup.backbone.preprocess()),
             **vars(config.loader),
-            collate=partial(collate, words),
+            collate=partial(collate, take),
             **batching,
         )
     state = make_train_state(
@@ -261,7 +230,7 @@ def setup_training(
         return Split(tuple(images), indices).take(readable[indices])
 
     train = CaptionBatches(
-        features, image_of, words, batches, pixels, config.encoder.from_epoch or 0
+        features, image_of, take, batches, pixels, config.encoder.from_epoch or 0
     )
     val, test = len(data.train), len(data.train) + len(data.val)
     return state, CaptioningData(
@@ -270,6 +239,7 @@ def setup_training(
         batch_norm=split(data.train[:_BATCH_NORM_IMAGES], 0),
         val=split(data.val, val),
         test=split(data.test, test),
+        rewards=rewards,
         backbone=setup.backbone,
         device=fabric.device,
         workers=config.loader.workers,

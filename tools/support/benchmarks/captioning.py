@@ -127,7 +127,7 @@ def _epoch(name: str, embed: int, hidden: int, options: Any) -> list[str]:
 
     from pretrain.backbone import Backbone, BackboneSpec, Provenance
     from pretrain.training import BatchSampler, make_fabric
-    from transfer.captioning.batches import CaptionBatches, trim_padding
+    from transfer.captioning.batches import CaptionBatches, take_words
     from transfer.captioning.config import CaptioningConfig, DatasetConfig, ModelConfig
     from transfer.captioning.decoder import caption_loss
     from transfer.captioning.setup import build
@@ -159,13 +159,14 @@ def _epoch(name: str, embed: int, hidden: int, options: Any) -> list[str]:
         optimizer.zero_grad()
 
     def from_features(features: Features) -> None:
-        for batch in CaptionBatches(features, image_of, words, batches).epoch(0):
+        take = partial(take_words, words)
+        for batch in CaptionBatches(features, image_of, take, batches).epoch(0):
             step(*batch)
 
     def each_caption() -> None:
         for keys in batches:
             part = np.array([index for _, index in keys])
-            step(encode(image_of[part]), trim_padding(words[part]))
+            step(encode(image_of[part]), take_words(words, part))
 
     def each_image() -> None:
         indices = np.arange(len(paths))
