@@ -9,6 +9,7 @@ from transfer.captioning.beam_search import beam_search
 from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.continuations import extend
 from transfer.captioning.decoder import DecoderOutput, caption_loss
+from transfer.captioning.ensemble import Ensemble
 from transfer.captioning.nic import Nic
 from transfer.captioning.sampling import sample
 from transfer.captioning.transformer import Transformer
@@ -103,6 +104,49 @@ def test_diverse_search_equals_a_naive_one(
                 words for words, _ in expected
             ]
             assert values.tolist() == pytest.approx([score for _, score in expected], abs=1e-9)
+
+
+class PlainEnsemble:
+    """The mean of the probabilities of decoders, for one image, written down once more."""
+
+    def __init__(self, decoders, features):
+        self.decoders, self.features = decoders, features
+
+    def init_state(self, _):
+        started = [d.init_state(f[None]) for d, f in zip(self.decoders, self.features, strict=True)]
+        self.memories = [memory for memory, _ in started]
+        return None, [state for _, state in started]
+
+    def step(self, words, _, states):
+        steps = [
+            decoder.step(words, memory, state)
+            for decoder, memory, state in zip(self.decoders, self.memories, states, strict=True)
+        ]
+        mean = sum(logits.softmax(-1) for logits, _ in steps) / len(steps)
+        return mean.log(), [state for _, state in steps]
+
+
+@pytest.mark.parametrize("options", [{}, {"groups": 2, "diversity": 1.0}])
+def test_an_ensemble_is_a_plain_loop_over_its_members(options):
+    made = [decoder(kind, 50, seed) for seed, kind in enumerate((Nic, Transformer, Attention))]
+    made = [(member, features[:4]) for member, features in made]
+    members, features = zip(*made, strict=True)
+    found = search(Ensemble(members), features, 4, 6, **options)
+    with torch.inference_mode():
+        for row, value, *own in zip(found.words, found.scores, *features, strict=True):
+            loop = PlainEnsemble(members, own)
+            words, expected = one_by_one(loop, torch.empty(0), 4, 6, **options)
+            assert [word for word in row.tolist() if word != PAD] == words
+            assert abs(float(value) - expected) < 1e-9
+    apart = [search(member, own, 4, 6, **options) for member, own in made]
+    assert not any(torch.equal(found.words, one.words) for one in apart)
+    for (member, own), one in zip(made, apart, strict=True):
+        alone = search(Ensemble([member]), (own,), 4, 6, **options)
+        assert torch.equal(alone.groups, one.groups)
+        assert torch.equal(alone.group_scores, one.group_scores)
+        twice = search(Ensemble([member] * 2), (own, own), 4, 6, **options)
+        assert torch.equal(twice.groups, one.groups)
+        torch.testing.assert_close(twice.group_scores, one.group_scores)
 
 
 def test_a_wider_beam_finds_likelier_captions_and_one_is_greedy():
