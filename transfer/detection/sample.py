@@ -37,8 +37,7 @@ class Sample:
         scale = torch.tensor([size[1] / self.size[1], size[0] / self.size[0]])
         boxes, masks = self.boxes * scale.repeat(2), self.masks
         if masks is not None and self.size != size:
-            pixels = masks[None].to(torch.uint8)
-            masks = functional.interpolate(pixels, size, mode="nearest-exact")[0].bool()
+            masks = _resize_masks(masks, size)
         return Sample(resize(self.image, size), boxes, self.labels, masks)
 
     def flip(self) -> "Sample":
@@ -62,3 +61,9 @@ def flip(image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
     width = image.shape[-1]
     left, top, right, bottom = boxes.unbind(1)
     return image.flip(-1), torch.stack([width - right, top, width - left, bottom], dim=1)
+
+
+def _resize_masks(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    if not len(masks):  # which interpolation refuses
+        return masks.new_zeros(0, *size)
+    return functional.interpolate(masks[None].byte(), size, mode="nearest-exact")[0].bool()
