@@ -1,4 +1,6 @@
-"""Fine-tune Faster R-CNN from a backbone on a Pascal VOC or MS-COCO tree, and score it.
+"""Fine-tune a detector from a backbone on a Pascal VOC or MS-COCO tree, and score it.
+
+It is Faster R-CNN, or SSD, RetinaNet, FCOS: --detector.kind, or a recipe of that kind.
 
 python tools/finetune_det.py --backbone FILE               synthetic shapes, 5 minutes on a CPU
 python tools/finetune_det.py --backbone FILE --data DIR    a Pascal VOC tree
@@ -13,9 +15,10 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.run import Result, Run
+from pretrain.run import Result, Run, plain
 from tools.support.command import run_main
 from tools.support.training import run_task, steps_in_words
+from transfer.detection.config import detector_name
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -28,9 +31,10 @@ def describe(setup: Any, config: Any) -> str:
     train, test = setup.data.train, setup.data.test
     notes = "".join(f"# note: {note}\n" for note in setup.data.notes)
     return (
-        f"{notes}# Faster R-CNN on {setup.backbone.name}: {setup.num_parameters / 1e6:.2f} M "
-        f"parameters; {len(train):,} training and {len(test):,} scored images, classes "
-        f"{', '.join(train.classes)}; {steps_in_words(setup.steps_per_epoch, config)}"
+        f"{notes}# {detector_name(plain(config))} on {setup.backbone.name}: "
+        f"{setup.num_parameters / 1e6:.2f} M parameters; {len(train):,} training and {len(test):,} "
+        f"scored images, classes {', '.join(train.classes)}; "
+        f"{steps_in_words(setup.steps_per_epoch, config)}"
     )
 
 
@@ -48,7 +52,7 @@ def summarize(result: Result, run: Run) -> str:
     if not metrics["classes_in_mean"]:
         classes += "\n  no mean: no class has an object to find that is not difficult"
     return f"""
-Faster R-CNN ({result.config["engine"]}) from {result.backbone["name"]} \
+{detector_name(result.config)} ({result.config["engine"]}) from {result.backbone["name"]} \
 ({result.backbone["fingerprint"]})
 on {result.data["name"]} ({result.data["train"]:,} images, {metrics["epochs"]} epochs, \
 {result.seconds / 60:.1f} min)

@@ -123,6 +123,9 @@ class Task:
     curve: Metric | None
     """Its key is that of a record of log.jsonl: drawn over the epochs."""
     demo: DemoData
+    network: str | None = None
+    """config -> what people call the network, "module:name", where a task has several kinds: they
+    never share a column."""
     resolve: str | None = None
     """config -> config with what the machine decides filled in, such as the library that trains."""
     pictures: tuple[Picture, ...] = ()
@@ -222,6 +225,7 @@ TASKS: tuple[Task, ...] = (
         config="transfer.detection.config:DetectionConfig",
         build="transfer.detection.setup:build",
         finetune="transfer.detection.engine:finetune",
+        network="transfer.detection.config:detector_name",
         resolve="transfer.detection.setup:resolved",
         metrics=(
             Metric("AP50", "AP50", always=True),
@@ -256,6 +260,7 @@ TASKS: tuple[Task, ...] = (
         config="transfer.captioning.config:CaptioningConfig",
         build="transfer.captioning.setup:build",
         finetune="transfer.captioning.engine:finetune",
+        resolve="transfer.captioning.start:resolved",
         metrics=(
             Metric("Bleu_1", "BLEU-1", 100, main=False),
             Metric("Bleu_2", "BLEU-2", 100, main=False),

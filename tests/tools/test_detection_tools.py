@@ -46,8 +46,13 @@ def test_a_run_in_slots_of_time_ends_as_any_other(trained):
         assert (trained / "pictures" / f"{name}.png").stat().st_size > 5000
 
 
-def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path):
-    words = ["--backbone", backbone_file, "--data", worlds["detection"], *SMALL]
+@pytest.mark.parametrize("kind", ["faster_rcnn", "retinanet"])
+def test_two_processes_take_the_steps_of_one(worlds, backbone_file, tmp_path, full, kind):
+    if kind != "faster_rcnn" and not full:
+        pytest.skip("half a minute; --full")
+    retinanet = ["--config", ROOT / "configs" / "detection" / "retinanet_small.yaml"]
+    small = [*retinanet, *SMALL[2:]] if kind == "retinanet" else SMALL
+    words = ["--backbone", backbone_file, "--data", worlds["detection"], *small]
     with open(tmp_path / "said", "w+") as said:
         options = {"cwd": tmp_path, "stdout": said, "stderr": said}
         for ranks in (

@@ -22,6 +22,7 @@ from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.examples import write_examples
 from transfer.grid import write_grid
 from transfer.report import (
+    page,
     paper,
     read_runs,
     render_files,
@@ -393,10 +394,12 @@ def test_cells_of_a_grid_that_are_not_done_stand_in_the_table():
 def test_the_paper_s_values_are_the_paper_s():
     """Table 10, and the differences that its text claims: +0.9 for top-1 over Mixup's 77.4 ..."""
     by_title = {column.title: column for column in paper.COLUMNS}
-    top1, ap, cider = (by_title[key] for key in ("top-1 %, best", "AP50 (Faster R-CNN)", "CIDEr"))
+    titles = "top-1 %, best", "AP50 (SSD)", "AP50 (Faster R-CNN)", "CIDEr"
+    top1, ssd, ap, cider = (by_title[key] for key in titles)
     assert paper.text("cutmix", top1) == "78.60"  # 21.40 % error
     assert paper.gain("cutmix", top1) == 2.28
     assert (paper.gain("mixup", ap), paper.gain("cutmix", ap)) == (-1.7, 1.1)
+    assert [paper.text(method, ssd) for method in paper.PRINTED] == ["76.7", "76.6", "76.8", "77.6"]
     assert (paper.value("none", cider), paper.gain("cutmix", cider)) == (71.2, 6.4)
     assert {len(row) for row in paper.PRINTED.values()} == {len(paper.COLUMNS)}
     text = results_to_markdown([result("pretrain", "none", 0, 1.0)])
@@ -404,6 +407,64 @@ def test_the_paper_s_values_are_the_paper_s():
     assert "Full scale" in theirs
     assert "76.32" in theirs
     assert "76.32" not in ours
+
+
+def detections(kind: str | None, seed: int, value: float, method: str = "none") -> Result:
+    """A run as it is read from its file; None: of before there were kinds."""
+    detector = {"rois": 32} if kind is None else {"rois": 32, "kind": kind}
+    found = result("detection", method, seed, value, engine="torchvision", detector=detector)
+    return Result.parse(json.loads(json.dumps(asdict(found))))
+
+
+def test_detectors_of_two_kinds_never_look_alike(tmp_path):
+    """Of one recipe's name and one data set; a run of before is a Faster R-CNN."""
+    runs = [
+        detections(kind, seed, value + seed + (method == "cutmix"), method)
+        for kind, value in ((None, 60.0), ("faster_rcnn", 62.0), ("ssd", 50.0), ("fcos", 40.0))
+        for method in ("none", "cutmix")
+        for seed in (0, 1, 2)
+    ]
+    table, found = tabulate(run_set(*runs)), run_set(*runs)
+    assert {setting.network for setting in table.settings} == {"Faster R-CNN", "SSD", "FCOS"}
+    means = {column.title: table.cells[table.rows[0], column].mean for column in table.columns}
+    # seeds that were fine-tuned twice, before and after there were kinds, are one value
+    assert means["AP50 (Faster R-CNN)"] == 62.0
+    assert (means["AP50 (SSD)"], means["AP50 (FCOS)"]) == (51.0, 41.0)
+    text = to_markdown(table, found)
+    assert text.count("AP50 (SSD) [") == 1
+    assert "detection: SSD, recipe r, data d" in text
+    assert "detection AP50 (SSD) +1.0" not in text  # the pairs do not vary
+    for kind in ("Faster R-CNN", "SSD", "FCOS"):
+        assert re.search(rf"AP50 \({kind}\) \[\d\]", render_files(table, found)["report.tex"])
+        assert any(f" detection, {kind}, r" in chart.caption for chart in forests(table))
+    rows = csv.DictReader(io.StringIO(render_files(table, found)["cells.csv"]))
+    assert {row["network"] for row in rows} == {"Faster R-CNN", "SSD", "FCOS"}
+
+    # the paper's two columns, each beside its own
+    columns = page._paper_columns(table)
+    beside = {title: column and column.setting.network for (title, _), column in columns}
+    assert list(beside.items())[1:3] == [
+        ("AP50 (SSD) [3]", "SSD"),
+        ("AP50 (Faster R-CNN) [2]", "Faster R-CNN"),
+    ]
+    only = tabulate(run_set(*runs[:6]))
+    assert [title for (title, _), _ in page._paper_columns(only)][1:3] == [
+        "AP50 (SSD)",
+        "AP50 (Faster R-CNN) [1]",
+    ]
+
+    # expected numbers choose by it
+    (tmp_path / "e.yaml").write_text(
+        "tolerance: 0.1\nrows:\n"
+        "- {task: detection, method: none, metric: AP50, value: 51, network: SSD}\n"
+    )
+    assert all(one.holds for one in compare(read_expected(tmp_path / "e.yaml"), table))
+
+
+@pytest.mark.parametrize("detector", [None, 3, [], {"kind": 3}, {"kind": []}, {"kind": "yolo"}])
+def test_a_detector_of_no_known_kind_has_no_name(detector):
+    run = replace(result("detection", "none", 0, 1.0), config={"name": "r", "detector": detector})
+    assert lines([run])["backbone"] == ["AP50 [1]", "AP [1]"]
 
 
 def test_a_dot_is_filled_where_three_pairs_exclude_zero():
@@ -431,7 +492,7 @@ def test_names_cannot_break_a_table():
     tex = texts["report.tex"]
     assert r"50 \% \& \$x\$ \#1 \{\textbackslash{}input\}" in tex
     assert r"net, a\textbar{}b*\_ \textless{}script\textgreater{} & 1.0 & 1.0 \\" in tex
-    assert "mixup - none & +1.1 & $-$1.7 & " in tex
+    assert "mixup - none & +1.1 & $-$0.1 & $-$1.7 & " in tex
     unescaped = re.sub(r"\\[&%$#_{}]", "", re.sub(r"(?m)^%.*$", "", tex))
     assert not re.search(r"[%#]", unescaped)
     assert unescaped.count("{") == unescaped.count("}")

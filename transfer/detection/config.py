@@ -1,8 +1,9 @@
 """The configuration of a detection run. No torch at import: `--help` is instant."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
-from typing import Literal
+from typing import Any, Literal
 
 from pretrain.config import Duration, LoaderConfig, OptimizerConfig, TrainerConfig, parse_duration
 from pretrain.errors import UsageError, check_ranges
@@ -137,6 +138,13 @@ LOSSES: dict[Kind, tuple[str, ...]] = {
     "ssd": ("loss_classifier", "loss_box_reg"),
 }
 """What each kind of detector returns in training."""
+# as people call them
+_NAMES: dict[Kind, str] = {
+    "faster_rcnn": "Faster R-CNN",
+    "retinanet": "RetinaNet",
+    "fcos": "FCOS",
+    "ssd": "SSD",
+}
 _EVERY_KIND = {"kind", "freeze", "batch_norm"}
 # what each kind of detector reads beside these
 _READ = {
@@ -192,7 +200,8 @@ class DetectorConfig:
     """faster_rcnn: regions sampled for the box head, an image; a quarter of them on objects."""
     smooth_l1_beta: float = 0.0
     """faster_rcnn, retinanet: where the loss of boxes turns from square to linear. faster_rcnn: 0
-    in detectron2, 1/9 in torchvision; retinanet: 0.1 and 0."""
+    in detectron2, 1/9 in torchvision; retinanet: 0 in torchvision and in detectron2's recipes, 0.1
+    in its defaults."""
     layout: Literal["levels", "stride8"] = "levels"
     """ssd: levels: the backbone's levels at strides 8, 16 and 32, then further layers; stride8: the
     last stage is left out and the one before works at stride 8, as in NVIDIA's examples (ResNets
@@ -270,3 +279,10 @@ class DetectionConfig(TrainerConfig):
             raise UsageError(
                 "detector.kind ssd wants images of one size: give --dataset.square 300"
             )
+
+
+def detector_name(config: Mapping[str, Any]) -> str:
+    """What people call the detector of a configuration as a result holds it; empty if unknown."""
+    detector = config.get("detector")
+    kind = detector.get("kind") if isinstance(detector, dict) else None
+    return next((name for known, name in _NAMES.items() if known == kind), "")

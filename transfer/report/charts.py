@@ -84,9 +84,9 @@ def _forest(
             svg.text(right, y, value, "value", "end"),
         ]
         texts.append(f"{label}: {value}")
-    head = f"{column.head} {column.setting.task}, {column.setting.recipe}"
+    head = f"{column.head} {column.setting.task}, {column.setting.label}"
     head += " (less is better)" if column.metric.less else ""
-    title = f"Differences in {column.metric.title}"
+    title = f"Differences in {column.title}"
     chart = svg.picture(bottom + 22, title, f"{'; '.join(texts)}.", body, name)
     return Chart(column.setting.task, head, chart, " ".join([head, *(one[1] for one in compared)]))
 
@@ -107,7 +107,7 @@ def curves(table: Table, log: Log) -> Iterator[Chart]:
                 taken[row] += 1
                 lines.append((row, points))
         if any(len(points) > 1 for _, points in lines):
-            head = f"{curve.title} [{number}] {setting.task}, {setting.recipe}"
+            head = f"{curve.title} [{number}] {setting.task}, {setting.label}"
             drawing = _draw_curves(table, lines, f"{curve.title} over epochs", f"curve-{number}")
             yield Chart(setting.task, head, drawing, " ".join([head, *map(table.name, taken)]))
 

@@ -7,10 +7,11 @@
 
 `metric` is the key in result.json, `value` the number as the table shows it (many scores are in
 percent). With `against` it is the paired difference to that method. `n`, where given, must be the
-number of pretrainings (of pairs). `arch`, `recipe`, `data`, `engine` choose where several rows or
-columns fit: `recipe` and `data` of the column, as the legend of the table names them; `pretraining`
-is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart. `task` may be a
-suite of tools/evaluate.py too, whose `recipe` is what the legend says of its options.
+number of pretrainings (of pairs). `arch`, `recipe`, `data`, `engine`, `network` choose where
+several rows or columns fit: the last four are of the column, as the legend of the table names them;
+`pretraining` is the recipe of the backbone, `recipe_hash` the digest that tells its rows apart.
+`task` may be a suite of tools/evaluate.py too, whose `recipe` is what the legend says of its
+options.
 """
 
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from transfer.report.flat import cell_facts
 from transfer.report.results import kind
 from transfer.report.table import Table
 
-_CHOOSING = ("arch", "recipe", "data", "engine", "pretraining", "recipe_hash")
+_CHOOSING = ("arch", "recipe", "data", "engine", "network", "pretraining", "recipe_hash")
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
 
 
@@ -43,6 +44,7 @@ class Expected(Struct, frozen=True, kw_only=True):
     recipe: str | None = None
     data: str | None = None
     engine: str | None = None
+    network: str | None = None
     pretraining: str | None = None
     recipe_hash: str | None = None
 

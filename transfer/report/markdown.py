@@ -103,7 +103,7 @@ def _legend(table: Table, run_set: RunSet) -> str:
         if one.metric.main:
             detail = f" ({table.detail(row)})" if table.detail(row) else ""
             head = f"[{one.number}] - [{other.number}], {escape(row.method + detail)}"
-            text = f"{one.metric.title} *{difference_text(between, one.metric.decimals)}*"
+            text = f"{one.title} *{difference_text(between, one.metric.decimals)}*"
             pairs.setdefault(head, []).append(text)
     lines += [f"{head}: {', '.join(texts)}" for head, texts in pairs.items()]
     lines += [escape(line) for line in (*unfinished_lines(run_set), *table.notes)]

@@ -119,8 +119,12 @@ def _paper_columns(table: Table) -> list[tuple[tuple[str, str], Column | None]]:
     """((title, task), column) of our metrics in the paper's order; None where we have no column."""
     columns: list[tuple[tuple[str, str], Column | None]] = []
     for theirs in paper.COLUMNS:
-        key = theirs.task, theirs.key
-        ours = [one for one in table.columns if (one.setting.task, one.metric.key) == key]
+        key = theirs.task, theirs.network, theirs.key
+        ours = [
+            one
+            for one in table.columns
+            if (one.setting.task, one.setting.network, one.metric.key) == key
+        ]
         columns += [((one.head, theirs.task), one) for one in ours]
         columns += [] if ours else [((theirs.title, theirs.task), None)]
     return columns
@@ -140,7 +144,7 @@ def _galleries(table: Table, log: Log) -> Iterator[dict[str, Any]]:
             yield dict(task=one.name, about=picture, missing=missing, pictures=shown, more=more)
         if about := one.examples:
             examples = {
-                f"[{number}] {setting.recipe}, {setting.data}": compared
+                f"[{number}] {setting.label}, {setting.data}": compared
                 for number, setting in enumerate(table.settings, 1)
                 if setting.task == one.name
                 if (compared := compare_examples(table, setting, about, _MOST_EXAMPLES, log))

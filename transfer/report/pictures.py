@@ -59,13 +59,14 @@ def thumbnails(
     """
     shown: list[Thumbnail] = []
     chosen = [
-        run
+        (setting.network, run)
         for setting, runs in table.runs.items()
         if setting.task == name
         for run in _smallest_seeds(runs, f"pictures/{picture.file}").values()
     ]
-    for index, run in enumerate(chosen):
-        result, recipe = run.result, run.result.config.get("name", "?")
+    for index, (network, run) in enumerate(chosen):
+        result = run.result
+        recipe = ", ".join(filter(None, (network, str(result.config.get("name", "?")))))
         seed = run.seed if name in suites.blocks() else result.seed
         alt = picture.alt.format(method=result.backbone["name"], recipe=recipe, seed=seed)
         caption = f"{result.backbone['name']}, {recipe} ({run.folder})"

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from pretrain.run import CHANGEABLE
-from transfer.report.results import FinishedRun, kind
+from transfer.report.results import FinishedRun, kind, network_of
 from transfer.report.table import Column, short_hash
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
@@ -51,8 +51,8 @@ def appendix(run: FinishedRun) -> list[tuple[str, Any]]:
 
 
 def headline(run: FinishedRun) -> str:
-    """The short metrics of a run, and its best epoch."""
-    metrics = run.result.metrics
+    """Network and short metrics of a run, and its best epoch."""
+    metrics, network = run.result.metrics, network_of(run.result)
     texts = [
         f"{metric.title} {metric.factor * metrics[metric.key]:.2f}"
         for metric in kind(run.result.task).metrics
@@ -60,7 +60,7 @@ def headline(run: FinishedRun) -> str:
     ]
     if metrics.get("best_epoch") is not None:
         texts.append(f"best epoch {metrics['best_epoch']}")
-    return "; ".join(texts)
+    return "; ".join(filter(None, [network, *texts]))
 
 
 def commit(run: FinishedRun) -> str:

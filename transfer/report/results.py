@@ -168,6 +168,12 @@ def kind(name: str, where: str = "") -> task.Task | suites.Block:
     return known[name]
 
 
+def network_of(result: Result) -> str:
+    """What people call the network of a task that has several kinds; otherwise nothing."""
+    reference = getattr(kind(result.task), "network", None)
+    return str(task.load(reference)(result.config)) if reference else ""
+
+
 def _read_results(folder: Path, file: str, complaints: list[str]) -> Iterator[Result]:
     """The result of a run; of an evaluation one for each suite that can be read."""
     whole = Result.read(folder / file, file)

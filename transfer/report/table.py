@@ -21,7 +21,14 @@ from typing import Any
 from pretrain.run import CHANGEABLE, Result, plain
 from transfer import task
 from transfer.evaluation import suites
-from transfer.report.results import FinishedRun, RunSet, Seed, UnfinishedRun, kind
+from transfer.report.results import (
+    FinishedRun,
+    RunSet,
+    Seed,
+    UnfinishedRun,
+    kind,
+    network_of,
+)
 from transfer.statistics import Difference, paired_difference
 
 # what does not make it another setting; `mixing` of a pretraining is what the rows compare
@@ -43,14 +50,22 @@ class Setting:
     data: str
     engine: str
     """The library that trained; empty where there is but one."""
+    network: str
+    """What people call it, such as SSD; empty where a task has but one kind."""
     digest: str
     """Over the configuration, without engine, seed, paths and what the rows compare."""
+
+    @property
+    def label(self) -> str:
+        """Network and recipe."""
+        return ", ".join(filter(None, (self.network, self.recipe)))
 
     @property
     def title(self) -> str:
         """As a legend says it."""
         engine = f", engine {self.engine}" if self.engine else ""
         recipe = self.recipe if self.task in suites.blocks() else f"recipe {self.recipe}"
+        recipe = ", ".join(filter(None, (self.network, recipe)))
         return f"{self.task}: {recipe}, data {self.data}{engine}"
 
 
@@ -92,9 +107,15 @@ class Column:
     metric: task.Metric
 
     @property
+    def title(self) -> str:
+        """Metric, and network where a task has several kinds."""
+        network = self.setting.network
+        return f"{self.metric.title} ({network})" if network else self.metric.title
+
+    @property
     def head(self) -> str:
         """Title and number of the setting."""
-        return f"{self.metric.title} [{self.number}]"
+        return f"{self.title} [{self.number}]"
 
 
 @dataclass(frozen=True)
@@ -243,7 +264,7 @@ def _tabulate(run_set: RunSet, first: int) -> Table:
     for job in run_set.unfinished:
         # the settings of the finished runs beside it; one of its own where there are none
         for setting in settings_beside(job.siblings) or {
-            Setting(job.task, "unknown", "no run finished", "", "")
+            Setting(job.task, "unknown", "no run finished", "", "", "")
         }:
             lost[row_of(job.backbone), setting].append(job)
 
@@ -344,7 +365,8 @@ def _setting_by_name(result: Result) -> Setting:
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
     if block := suites.blocks().get(result.task):
         rest, recipe = _options(block, rest)
-    return Setting(result.task, recipe, data, engine, short_hash([rest, sizes]))
+    digest = short_hash([rest, sizes])
+    return Setting(result.task, recipe, data, engine, network_of(result), digest)
 
 
 def _options(block: suites.Block, given: dict[str, Any]) -> tuple[dict[str, Any], str]:

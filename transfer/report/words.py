@@ -57,7 +57,7 @@ def verdicts(table: Table) -> list[str]:
         }
         tested = {column: one for column, one in found.items() if one.p is not None}
         shown = [
-            f"{column.setting.task} {column.metric.title} {_interval(one, column.metric.decimals)}"
+            f"{column.setting.task} {column.title} {_interval(one, column.metric.decimals)}"
             for column, one in tested.items()
             if one.half_width is not None and abs(one.mean) > one.half_width
         ]

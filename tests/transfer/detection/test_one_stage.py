@@ -12,12 +12,12 @@ from pretrain.errors import Stopped, UsageError
 from pretrain.run import Run
 from pretrain.training import make_fabric
 from tests.transfer.detection.test_engine import config, weights
-from transfer.detection import engine, fcos, retinanet
+from tools import finetune_det
+from transfer.detection import engine, fcos, retinanet, setup
 from transfer.detection.anchors import Anchors
 from transfer.detection.config import LOSSES, DetectorConfig
 from transfer.detection.loss_normalizer import LossNormalizer
 from transfer.detection.one_stage import LEVEL_STRIDES, build_body
-from transfer.detection.setup import build_model
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 SMALL = {
@@ -32,7 +32,7 @@ KINDS = list(SMALL)
 def make(backbone, kind: str, **changes) -> nn.Module:
     """With heads that find something, and boxes that move."""
     torch.manual_seed(0)
-    detector = build_model(backbone, replace(SMALL[kind], **changes), 4, "torchvision")
+    detector = setup.build_model(backbone, replace(SMALL[kind], **changes), 4, "torchvision")
     with torch.no_grad():
         for module in detector.head.modules():
             if isinstance(module, nn.Conv2d):
@@ -173,7 +173,7 @@ def test_images_without_objects(backbone, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_few_steps_lower_the_loss(backbone, kind):
     torch.manual_seed(0)
-    detector = build_model(backbone, SMALL[kind], 4, "torchvision").train()
+    detector = setup.build_model(backbone, SMALL[kind], 4, "torchvision").train()
     images, targets = sample((64, 64))
     adam = torch.optim.Adam((p for p in detector.parameters() if p.requires_grad), lr=1e-3)
     losses = []
@@ -228,7 +228,9 @@ def test_heads_are_as_deep_as_asked_for(backbone):
             head = make(backbone, kind, head_convs=depth).head
             for part in (head.classification_head, head.regression_head):
                 assert len(part.conv) == per_layer * depth
-    deep = build_model(backbone, replace(SMALL["retinanet"], head_convs=6), 4, "torchvision").head
+    deep = setup.build_model(
+        backbone, replace(SMALL["retinanet"], head_convs=6), 4, "torchvision"
+    ).head
     drawn = [layer[0].weight.std().item() for layer in deep.regression_head.conv]
     assert drawn == pytest.approx([0.01] * 6, rel=0.1)
 
@@ -274,6 +276,10 @@ def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path, ki
     assert all(torch.equal(tensor, parts[name]) for name, tensor in whole.items())
     log = Run(tmp_path / "parts").read_log()
     assert set(LOSSES[kind]) < set(log[-1])
-    assert result.config["detector"]["kind"] == kind
+    name = {"retinanet": "RetinaNet", "fcos": "FCOS"}[kind]
+    said = finetune_det.summarize(result, Run(tmp_path / "parts"))
+    assert said.startswith(f"\n{name} (torchvision) from resnet10t")
+    shown = finetune_det.describe(setup.build(backbone, options), options)
+    assert f"\n# {name} on resnet10t" in shown
     if kind == "retinanet":
         assert 0 < whole["normalizer.average"] != 100
