@@ -151,6 +151,8 @@ def parse(
         recipe = ["--config", str(choice.path), *choice.words]
     chosen = parser.parse([*recipe, *words])
     config: Any = build_config(kind, parser, chosen)
+    if task.resolve and getattr(config, "start", None):  # which decides more than what was given
+        config = tasks.load(task.resolve)(config)
     run = _run_folder(task.name, config, chosen.out, resumed)
     run.refuse_finished()
     if chosen.stop_after is not None and chosen.stop_after < 1:
