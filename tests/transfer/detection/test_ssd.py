@@ -16,6 +16,7 @@ from pretrain.config import LoaderConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Run
 from pretrain.training import make_fabric
+from tools.support.benchmarks import detectors
 from transfer.detection.config import LOSSES, DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.engine import finetune
 from transfer.detection.inference import load_detector
@@ -110,8 +111,10 @@ def test_detections_are_torchvisions(pair):
 # ---------------------------------------------------------------------------------------- layouts
 
 
-@pytest.mark.parametrize("layout", ["levels", "stride8"])
-def test_default_boxes_of_300_pixels_are_the_papers(backbone, layout):
+@pytest.mark.parametrize(
+    ("layout", "widths"), [("levels", [512, 256, 256]), ("stride8", [512, 512, 256, 256, 256])]
+)
+def test_default_boxes_of_300_pixels_are_the_papers(backbone, layout, widths):
     """torchvision's for SSD300, but for the scales: it has MS-COCO's."""
     detector = build_detector(backbone, replace(TRAINED, layout=layout), 20, 300)
     generator = DefaultBoxGenerator(
@@ -122,6 +125,7 @@ def test_default_boxes_of_300_pixels_are_the_papers(backbone, layout):
     maps = [torch.empty(1, 1, size, size) for size in (38, 19, 10, 5, 3, 1)]
     (wanted,) = generator(ImageList(torch.empty(1, 3, 300, 300), [(300, 300)]), maps)
     assert len(wanted) == 8732
+    assert [block[3].out_channels for block in detector.extra] == widths
     torch.testing.assert_close(detector.default_boxes, wanted)
 
 
@@ -215,3 +219,11 @@ def test_stopped_and_resumed_equals_uninterrupted(worlds, backbone, tmp_path, no
         assert torch.equal(tensor, parts.state_dict()[name]), name
     start = backbone.weights["layer1.0.conv1.weight"]
     assert not torch.equal(whole.state_dict()["backbone.body.model.layer1.0.conv1.weight"], start)
+
+
+def test_the_benchmark_runs_both_sides(worlds, capsys):
+    detectors.main(["--data", str(worlds["detection"]), "--kind", "ssd", "--size", "64",
+                    "--rounds", "1", "--parts", "step"])  # fmt: skip
+    said = capsys.readouterr().out
+    assert "| ours |" in said
+    assert "| torchvision's SSD |" in said
