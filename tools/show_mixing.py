@@ -16,10 +16,9 @@ are blue, of others orange; below one that is not wholly seen stands its share; 
 dashed and red. --dataset.iou_crop 1, and so on, shows augmentation too.
 """
 
-import random
 import sys
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
@@ -30,6 +29,7 @@ from pretrain.config import Method, MethodConfig, MixingConfig
 from pretrain.errors import UsageError, check_ranges
 from pretrain.progress import log
 from tools.support.backbone_options import add_overrides, load, overrides
+from tools.support.box_gallery import ABOUT_BOXES, show_boxes
 from tools.support.command import SYNTHETIC, Parser, run_main
 from transfer.detection.config import DatasetConfig as DetectionData
 from transfer.detection.config import MixingConfig as BoxMixing
@@ -61,14 +61,6 @@ ABOUT = {
     "feature_cutmix": "CutMix of the features of a level, another for each batch",
 }
 """What a batch becomes, in the order in which methods are listed and drawn."""
-ABOUT_BOXES = {
-    "mosaic": "four images around a drawn point, each at half its size",
-    "mixup": "a weighted mean with another image, and the objects of both",
-    "cutmix": "a rectangle of another image at its own place, with the objects in it",
-    "copy_paste": "some objects of another image, cut out by their masks",
-}
-"""The same with --task detection."""
-_MOST_PAIRS = 8
 _OF_DETECTION = ("data", "dataset", "mixing")
 
 
@@ -97,7 +89,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--backbone", help="A backbone file or name, for the methods that need a network.")
     add_overrides(parser)
     chances = {*BoxMixing().chances, "off_epoch"}
-    parser.add_class_arguments(DetectionData, "dataset")
+    parser.add_class_arguments(DetectionData, "dataset", skip={"short_side", "long_side"})
     parser.add_class_arguments(BoxMixing, "mixing", skip=chances)
     options = parser.parse(argv)
     check_ranges("--", options, count="[1, 1024]", size="[8, 8192]", seed=">= 0")
@@ -105,7 +97,7 @@ def main(argv: list[str] | None = None) -> None:
         raise UsageError(f"--out is {options.out}; the picture is a .png")
     _check_task(parser, options, methods)
     if options.task == "detection":
-        _show_boxes(parser, options)
+        show_boxes(parser.instantiate(options))
         return
     if options.list:
         print("\n".join(f"{name:17} {_about(name)}" for name in methods))
@@ -150,50 +142,13 @@ def _check_task(parser: Parser, options: Any, methods: Sequence[str]) -> None:
         if method not in known:
             raise UsageError(f"--method {method} is not of {options.task}: {', '.join(known)}")
     of_all = ("task", "method", "list", "count", "size", "seed", "out", *_OF_DETECTION)
-    defaults = parser.get_defaults()
-    names = set(defaults.keys()) - {*of_all} if is_detection else _OF_DETECTION
-    for name in sorted(names):
-        if options[name] != defaults[name]:
+    for name, default in parser.get_defaults().items():
+        section = name.partition(".")[0]
+        is_other = section not in of_all if is_detection else section in _OF_DETECTION
+        if is_other and options[name] != default:
             task = "classification" if is_detection else "detection"
             text = f"--{name} is of --task {task}, and the task is {options.task}: leave it out"
             raise UsageError(text + (", or give --data" if name == "images" else ""))
-
-
-def _show_boxes(parser: Parser, options: Any) -> None:
-    """Mixing for detectors."""
-    if options.list:
-        print("\n".join(f"{name:17} {about}" for name, about in ABOUT_BOXES.items()))
-        return
-    from pretrain import synthetic
-    from transfer.detection.data import open_data
-    from transfer.detection.dataset import DetectionDataset, check_mixing
-    from transfer.detection.gallery import count_objects, draw_gallery, make_pairs
-
-    made: Any = parser.instantiate(options)
-    side = options.size or 240
-    dataset = replace(made.dataset, short_side=side, long_side=min(2 * side, 16384))
-    root = options.data or synthetic.detection(SYNTHETIC, train=60, val=20, size=128)
-    records = open_data(root, dataset, masks=True).train.images
-    samples = DetectionDataset(records, dataset, train=True, mixing=made.mixing)
-    count, rows = min(options.count, len(records), _MOST_PAIRS), {}
-    shown = random.Random(options.seed).sample(range(len(records)), count)
-    methods: Any = options.method or ABOUT_BOXES
-    for method in methods:
-        try:
-            check_mixing(records, replace(made.mixing, **{method: 1.0}))
-            rows[method] = make_pairs(samples, method, shown, options.seed)
-        except UsageError as error:
-            if options.method:
-                raise
-            log(f"note: left out: {method}: {error}")
-    least = made.mixing.min_visible
-    if not rows:
-        raise UsageError(f"{root}: no method can be drawn; the notes above say why.")
-    draw_gallery(rows, least, options.out)
-    for method, pairs in rows.items():
-        whole, cut, dropped = count_objects(pairs, least)
-        print(f"{method}: {whole} objects whole, {cut} cut, {dropped} dropped (under {least:g})")
-    print(f"\nthe gallery is {options.out}")
 
 
 def _recipes(options: Any, methods: Sequence[Method]) -> list[MixingConfig]:

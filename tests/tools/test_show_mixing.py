@@ -19,6 +19,7 @@ from tests.conftest import ROOT
 from tests.mixing_options import table
 from tests.tools.test_tools import fails
 from tools.show_mixing import ABOUT
+from transfer.detection.config import MixingConfig as BoxMixing
 
 GUIDE = (ROOT / "docs" / "mixing.md").read_text(encoding="utf-8")
 LOOKING = [
@@ -170,6 +171,80 @@ def test_mistakes_with_the_gallery(words, said, capsys, tmp_path, monkeypatch, w
     words = [world if word == "WORLD" else word for word in words]
     fails("show_mixing", *words, capsys=capsys, said=said)
     assert list(tmp_path.iterdir()) == []
+
+
+# ---- detectors
+
+
+def test_a_gallery_of_mixing_for_detectors(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    run("--task", "detection", "--data", worlds["detection"], "--count", 2, "--size", 48)
+    said = capsys.readouterr()
+    assert re.search(
+        r"^mosaic: \d+ objects whole, \d+ cut, \d+ dropped \(under 0\.25\)$", said.out, re.M
+    )
+    assert re.search(r"^mixup: \d+ objects whole, 0 cut, 0 dropped", said.out, re.M)
+    assert "note: left out: copy_paste: mixing.copy_paste needs masks, and none of 10" in said.err
+    assert Path("mixing.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+def test_what_the_gallery_for_detectors_counts_and_draws(tmp_path, monkeypatch):
+    from matplotlib.patches import Rectangle
+
+    from transfer.detection import gallery
+    from transfer.detection.mixing import Mixture
+    from transfer.detection.sample import Sample
+
+    boxes = torch.tensor([[0.0, 0, 4, 4], [1, 1, 5, 5], [2, 2, 6, 6], [3, 3, 3, 3]])
+    one = Sample(torch.zeros(3, 8, 8, dtype=torch.uint8), boxes, torch.ones(4, dtype=torch.int64))
+    mixture = Mixture(one, torch.tensor([1.0, 0.6, 0.2, 0.0]))
+    pairs = [(one.select(torch.tensor([0])), mixture)]
+    assert gallery.count_objects(pairs, 0.25) == (1, 1, 2)
+    figures = []
+    monkeypatch.setattr(gallery, "save_figure", lambda figure, path: figures.append(figure))
+    gallery.draw_gallery({"cutmix": pairs}, 0.25, tmp_path / "x.png")
+    drawn = [
+        (patch.get_xy(), patch.get_linestyle())
+        for axes in figures[0].axes
+        for patch in axes.patches
+        if isinstance(patch, Rectangle)
+    ]
+    assert [(place, style == "-") for place, style in drawn] == [
+        ((0, 0), True), ((0, 0), True), ((1, 1), True), ((2, 2), False)
+    ]  # fmt: skip
+    assert [text.get_text() for text in figures[0].axes[1].texts] == ["60 %", "20 %"]
+
+
+def test_methods_for_detectors_are_listed(capsys):
+    run("--task", "detection", "--list")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [*BoxMixing().chances]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "fmix"], "--method fmix is not of detection: mosaic, mixup, cutmix, copy_p"),
+        (["--method", "copy_paste", "--data", "WORLD"], "needs masks, and none of 10 training"),
+        (["--images", "."], "is detection: leave it out, or give --data"),
+        (["--alpha", "2"], "--alpha is of --task classification, and the task is detection"),
+        (["--data", "nowhere"], "there is no folder nowhere"),
+        (["--mixing.min_visible", "0"], "mixing.min_visible is 0"),
+        (["--task", "classification", "--data", "."], "--data is of --task detection, and"),
+        (["--task", "classification", "--method", "copy_paste"], "copy_paste is not of classif"),
+        (
+            ["--task", "classification", "--mixing.cutmix_alpha", "3"],
+            "--mixing.cutmix_alpha is of --task detection",
+        ),
+    ],
+)
+def test_mistakes_with_the_gallery_for_detectors(
+    words, said, capsys, tmp_path, monkeypatch, worlds
+):
+    monkeypatch.chdir(tmp_path)
+    words = [worlds["detection"] if word == "WORLD" else word for word in words]
+    task = [] if "--task" in words else ["--task", "detection"]
+    fails("show_mixing", *task, *words, capsys=capsys, said=said)
 
 
 # ---- docs/mixing.md
