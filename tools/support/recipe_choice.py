@@ -24,12 +24,58 @@ _LOOKED_AT = 64  # images, for their size
 _SYNSET = re.compile(r"n\d{8}")
 _MANY = 100_000  # images from which on a ResNet-50 is trained
 _CACHE = 4 * 2**30  # bytes of decoded images that may stay in memory
-_DETECTOR_GIB = 2  # of a GPU, for an image of 800 x 1333 pixels in training
 _VOC_SPLITS = ("VOC2007/trainval+VOC2012/trainval", "VOC2007/test")
 _PAPER_SPLITS = ("train2014", "val2014")  # of its captions
 # detectron2's recipes: images, and images seen
 _VOC, _COCO = (16_551, 18_000 * 16), (117_266, 90_000 * 16)
 _POWER = math.log(_COCO[1] / _VOC[1]) / math.log(_COCO[0] / _VOC[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _DetectorRecipe:
+    """Of a kind of detector."""
+
+    name: str
+    source: str
+    fitted: str
+    """What it is called once it is fitted to other data."""
+    seen: int = _VOC[1]
+    """Images in its training on Pascal VOC 07+12."""
+    batch: int = 16
+    lr: float
+    decays: tuple[float, ...] = (2 / 3, 8 / 9)
+    """Parts of the training after which the learning rate falls."""
+    gib: float = 2
+    """Of a GPU, for an image in training."""
+
+
+_DETECTORS = {
+    "faster_rcnn": _DetectorRecipe(
+        name="voc0712_detectron2_fpn",
+        source="detectron2's FPN recipe",
+        fitted="detectron2_fpn_fitted",
+        lr=0.02,
+    ),
+    "ssd": _DetectorRecipe(
+        name="voc0712_paper_ssd300",
+        source="the paper's SSD300 recipe",
+        fitted="ssd300_fitted",
+        seen=120_000 * 32,
+        batch=32,
+        lr=0.001,
+        decays=(2 / 3, 5 / 6),
+        gib=0.25,
+    ),
+    **{
+        kind: _DetectorRecipe(
+            name="coco_detectron2_retinanet",
+            source="detectron2's RetinaNet recipe",
+            fitted=f"{kind}_fitted",
+            lr=0.01,
+        )
+        for kind in ("retinanet", "fcos")
+    },
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,24 +223,27 @@ def _classification(data: DataSummary, machine: Machine, given: Mapping[str, Any
 
 def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
     images, changes = data.num_images, dict[str, Any]()
-    reasons = [f"{data.layout}, {images:,} images, detectron2's FPN recipe"]
-    batch = given.get("batch_size", 16)
-    if data.splits != _VOC_SPLITS or {"epochs", "duration", "batch_size"} & given.keys():
-        batch = given.get("batch_size") or _batch(16, 1, images, machine)
-        seen = _VOC[1] * (images / _VOC[0]) ** _POWER
+    kind = given.get("detector.kind", "faster_rcnn")
+    recipe = _DETECTORS.get(kind, _DETECTORS["faster_rcnn"])  # the configuration refuses others
+    reasons = [f"{data.layout}, {images:,} images, {recipe.source}"]
+    batch = given.get("batch_size", recipe.batch)
+    fits = data.splits == _VOC_SPLITS and recipe.name.startswith("voc0712")
+    if not fits or {"epochs", "duration", "batch_size"} & given.keys():
+        batch = given.get("batch_size") or _batch(recipe.batch, 1, images, machine)
+        seen = recipe.seen * (images / _VOC[0]) ** _POWER
         changes |= {"epochs": max(1, round(seen / images)), "batch_size": batch}
-        rate = _rate(given.get("optimizer.lr", 0.02), batch, 16)
+        rate = _rate(given.get("optimizer.lr", recipe.lr), batch, recipe.batch)
         reasons += [_in_words(changes, given, images), rate]
         changes |= {
-            "name": "detectron2_fpn_fitted",
+            "name": recipe.fitted,
             "dataset.train": data.splits[0],
             "dataset.test": data.splits[1],
             "optimizer.warmup": _part(changes, given, min(0.1, 1600 / seen)),
-            "optimizer.milestones": [_part(changes, given, part) for part in (2 / 3, 8 / 9)],
+            "optimizer.milestones": [_part(changes, given, part) for part in recipe.decays],
         }
-    own, fit = max(1, batch // machine.processes), max(2, machine.gpu_gib // _DETECTOR_GIB)
+    own, fit = max(1, batch // machine.processes), max(2, int(machine.gpu_gib / recipe.gib))
     changes["accumulate"] = next(n for n in range(1, own + 1) if own % n == 0 and own <= fit * n)
-    return "voc0712_detectron2_fpn", changes, reasons
+    return recipe.name, changes, reasons
 
 
 def _captioning(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
