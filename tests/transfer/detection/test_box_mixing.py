@@ -27,6 +27,7 @@ from transfer.detection.mixing import (
     mixup,
     mosaic,
     seen_around,
+    seen_of_masks,
 )
 from transfer.detection.records import Record
 from transfer.detection.sample import Sample
@@ -227,6 +228,14 @@ def test_a_box_stays_as_it_is_where_a_corner_alone_is_covered():
     assert torch.equal(boxes, own.boxes)
     assert float(share) == 1 - 3.5 * 3 / (6 * 5.75)
     assert seen_around(own.boxes, (4, 0, 8, 8))[0].tolist() == [[0.5, 1.25, 6.5, 4]]
+
+
+def test_a_box_of_which_all_is_seen_stays_although_its_mask_has_another():
+    own = sample(0, 9, 14)
+    boxes = own.boxes + 0.25
+    found, share = seen_of_masks(boxes, own.masks, own.masks)
+    assert torch.equal(found, boxes)
+    assert share.tolist() == [1, 1, 1]
 
 
 def test_an_image_may_end_up_without_objects():
