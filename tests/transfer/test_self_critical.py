@@ -11,10 +11,12 @@ import torch
 
 from pretrain.config import LoaderConfig
 from pretrain.errors import Stopped, UsageError
-from pretrain.run import Run
+from pretrain.images import decode
+from pretrain.run import Result, Run
 from pretrain.training import MicroBatch, generator, make_fabric, make_train_state
 from tests.transfer.test_captioning import same
 from transfer.captioning import engine, self_critical, setup, start
+from transfer.captioning.beam_search import generate_captions
 from transfer.captioning.captioner import Captioner, build_decoder, feature_kind
 from transfer.captioning.config import (
     CaptioningConfig,
@@ -24,7 +26,9 @@ from transfer.captioning.config import (
     ModelConfig,
     SelfCriticalConfig,
 )
+from transfer.captioning.dataset import read_coco
 from transfer.captioning.sampling import sample
+from transfer.captioning.scores import score
 from transfer.captioning.setup import CaptioningNetwork
 from transfer.captioning.vocabulary import END, NOT_GENERATED, PAD, SPECIAL, UNKNOWN, Vocabulary
 from transfer.feature_cache import Encoder, with_image_size
@@ -101,7 +105,7 @@ class Table:
 
 
 def test_the_expected_gradient_is_that_of_the_expected_reward():
-    """All captions of three words, up to length 3; the step draws 24,000 of them."""
+    """All captions of three words, up to length 3; the step draws 12,000 of them."""
     words = (END, 4, 5)
     captions = [
         caption
@@ -122,13 +126,13 @@ def test_the_expected_gradient_is_that_of_the_expected_reward():
     expected = -sum(one.exp() * value for one, value in zip(logs, values, strict=True))
     wanted = torch.autograd.grad(expected, list(decoder.parameters()), allow_unused=True)
     for baseline, samples in (("mean", 2), ("greedy", 1)):
-        config = rewarded(24_000, samples, 3, self_critical={"baseline": baseline})
-        repeated = features[:1].expand(24_000 // samples, -1)
+        config = rewarded(12_000, samples, 3, self_critical={"baseline": baseline})
+        repeated = features[:1].expand(12_000 // samples, -1)
         found, metrics = step(config, decoder, repeated, Table(lambda _, text: table[text]))
-        assert float(metrics[1]) == pytest.approx(-float(expected.detach()), abs=0.03)
+        assert float(metrics[1]) == pytest.approx(-float(expected.detach()), abs=0.04)
         for gradient, right in zip(found, wanted, strict=True):
             right = torch.zeros_like(gradient) if right is None else right
-            assert float((gradient - right).abs().max()) < 0.025
+            assert float((gradient - right).abs().max()) < 0.04
     assert max(float(one.abs().max()) for one in wanted if one is not None) > 0.2
 
 
@@ -309,11 +313,11 @@ def captioner(backbone, kind, seed=0, **sizes):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("encoder", [None, 1])
+@pytest.mark.parametrize("encoder", [None, 0, 1])
 def test_stopped_and_resumed_equals_uninterrupted(
     kind, encoder, worlds, small, cache, tmp_path, full
 ):
-    if not full and (kind, encoder) != ("transformer", None):
+    if not full and (kind, encoder) != ("transformer", 0):
         pytest.skip("with --full")
     captioner(small, kind).save(tmp_path / "start.pth")
     options = config(
@@ -323,10 +327,11 @@ def test_stopped_and_resumed_equals_uninterrupted(
         objective="self_critical",
         encoder=EncoderConfig(from_epoch=encoder, lr=1e-3),
         self_critical=SelfCriticalConfig(samples=2, baseline="greedy"),
+        epochs=2 if full else 1,
     )
     whole = engine.finetune(small, options, Run(tmp_path / "whole"), FABRIC)
     for place in (1, 3) if full else (1,):
-        with pytest.raises(Stopped, match=f"step {place} of 4"):
+        with pytest.raises(Stopped, match=f"step {place} of "):
             engine.finetune(small, options, Run(tmp_path / "cut"), FABRIC, stop_after=place)
     cut = engine.finetune(small, options, Run(tmp_path / "cut"), FABRIC)
     assert same(tmp_path / "whole", tmp_path / "cut")
@@ -365,62 +370,64 @@ def test_an_image_is_encoded_once_and_its_encoder_learns(worlds, small, cache, t
     assert not any("running" in name for name in moved)
 
 
-@pytest.mark.parametrize("objective", ["cross_entropy", "self_critical"])
-def test_what_a_start_decides(objective, worlds, small, cache, tmp_path):
-    """Weights, words, model, image size and encoder; options at their default are filled in."""
-    weights = {name: value + 0.01 if "conv1" in name else value
-               for name, value in small.weights.items()}  # fmt: skip
-    seen = replace(with_image_size(small, 48), weights=weights)
-    begun = captioner(seen, "nic", embed_size=16)
+def test_what_a_start_decides(worlds, small, cache, tmp_path):
+    """Weights, words, model, image size and tokenizer; options at their default are filled in."""
+    begun = captioner(small, "nic", embed_size=16)
     begun.save(tmp_path / "captioner.pth")
-    options = config(worlds["captions"], cache, start=str(tmp_path), objective=objective)
-    with pytest.raises(UsageError, match=rf"--backbone is .* \({small.fingerprint()}\), but"):
-        setup.build(small, options)
-    made = setup.build(seen, options)
+    options = config(worlds["captions"], cache, start=str(tmp_path))
+    made = setup.build(with_image_size(small, 64), options)
     assert made.config.model == begun.model
-    assert made.config.dataset.image_size == 48
+    assert made.config.dataset.image_size == 32
     assert made.vocabulary.words == WORDS
-    assert made.backbone.fingerprint() == seen.fingerprint()
+    assert made.backbone.fingerprint() == small.fingerprint()
     assert start.resolved(options) == made.config == start.resolved(made.config)
     for name, value in made.decoder.state_dict().items():
         assert torch.equal(value, begun.weights[name])
     others = replace(options, model=ModelConfig(hidden_size=13))
     said = r"model.hidden_size 13, there 12.*--model.hidden_size 12"
     with pytest.raises(UsageError, match=said):
-        setup.build(seen, others)
+        start.take_over(others, begun)
     others = replace(options, dataset=DatasetConfig(tokenizer="characters", image_size=64))
-    with pytest.raises(UsageError, match=r"size 64, there 48; dataset.tokenizer 'characters'"):
-        setup.build(seen, others)
+    with pytest.raises(UsageError, match=r"size 64, there 32; dataset.tokenizer 'characters'"):
+        start.take_over(others, begun)
 
 
 def test_a_start_whose_encoder_was_trained(worlds, small, cache, tmp_path):
     """Its run knows the backbone that it was trained from; going on takes the trained one."""
-    encoder = EncoderConfig(from_epoch=0, lr=1e-2)
-    tiny = config(worlds["captions"], cache, epochs=1, dataset=DatasetConfig(min_count=2),
-                  model=model("nic"), encoder=encoder)  # fmt: skip
-    result = engine.finetune(small, tiny, Run(tmp_path / "first"), FABRIC)
+    weights = {name: value + 0.01 if "conv1" in name else value
+               for name, value in small.weights.items()}  # fmt: skip
+    begun = captioner(replace(small, weights=weights), "nic")
+    begun.save(tmp_path / "first/captioner.pth")
     options = config(
         worlds["captions"], cache, start=str(tmp_path / "first"), objective="self_critical",
-        epochs=1,
+        epochs=1, decoding=DecodingConfig(beam=1, max_length=4),
     )  # fmt: skip
+    with pytest.raises(UsageError, match=rf"--backbone is .* \({small.fingerprint()}\), but"):
+        setup.build(small, options)
+    facts = {"task": "captioning", "metric": "CIDEr", "metrics": {}, "data": {"name": ""}}
+    facts |= {"seed": 0, "config": {}, "seconds": 0, "environment": {}}
+    Run(tmp_path / "first").finish(Result(**facts, backbone=small.describe()))
     with pytest.raises(Stopped):
         engine.finetune(small, options, Run(tmp_path / "run"), FABRIC, stop_after=1)
-    held = Captioner.load(tmp_path / "first")
-    assert held.backbone.fingerprint() != small.fingerprint()
     kept = (tmp_path / "first/captioner.pth").read_bytes()
-    captioner(held.backbone, "nic").save(tmp_path / "first/captioner.pth")
+    captioner(begun.backbone, "nic", seed=1).save(tmp_path / "first/captioner.pth")
     with pytest.raises(UsageError, match=r"data has changed .* \(start: files of the same names"):
         engine.finetune(small, options, Run(tmp_path / "run"), FABRIC)
     (tmp_path / "first/captioner.pth").write_bytes(kept)
-    second = engine.finetune(small, options, Run(tmp_path / "run"), FABRIC)
-    assert second.metrics["val_CIDEr_start"] == result.metrics["CIDEr"]
-    assert second.backbone["fingerprint"] == small.fingerprint()
-    assert second.data["digest"] == result.data["digest"]
-    again = Captioner.load(tmp_path / "run")
-    assert again.backbone.fingerprint() == held.backbone.fingerprint()
-    assert again.vocabulary == held.vocabulary
-    third = replace(options, start=str(tmp_path / "run"))
-    setup.build(small, third)
+    result = engine.finetune(small, options, Run(tmp_path / "run"), FABRIC)
+    images = read_coco(worlds["captions"], "val2017")
+    encoder, decoder = begun.build()
+    see = begun.backbone.preprocess()
+    with torch.inference_mode():
+        features = encoder(torch.stack([see(decode(image.path)) for image in images]))
+    said = generate_captions(decoder, [features], begun.vocabulary, options.decoding)
+    wanted = score({n: one.captions for n, one in enumerate(images)}, dict(enumerate(said)))
+    assert result.metrics["val_CIDEr_start"] == pytest.approx(wanted.corpus["CIDEr"])
+    assert result.backbone["fingerprint"] == small.fingerprint()
+    held = Captioner.load(tmp_path / "run")
+    assert held.backbone.fingerprint() == begun.backbone.fingerprint()
+    assert held.vocabulary == begun.vocabulary
+    setup.build(small, replace(options, start=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize(
