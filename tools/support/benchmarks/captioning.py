@@ -1,6 +1,7 @@
 """Speed of captioning: beam search, epochs from kept features, words.
 
-python tools/bench.py captioning [--parts search,epochs,words] [--data DIR] [--captions FILE]
+python tools/bench.py captioning [--parts search,epochs,words,cache,step,rewards]
+    [--data DIR] [--captions FILE]
 
 search    all images at once, beside one image after another: every hypothesis by itself (the tests'
           reference), and the hypotheses of an image as one batch. Decoders have drawn weights and a
@@ -9,6 +10,12 @@ epochs    an epoch of training from kept features, beside one that encodes the i
           in its batch, as is usual, and one that encodes each image once before the first batch;
           images and captions of DIR, a ResNet-50 at 224 pixels, batches of 20 captions
 words     tokenising, vocabulary and numbers of the captions in FILE
+cache     the Transformer's search (hidden size 512, 6 layers, 10,000 words, 20 generated), beside
+          the same of the same decoder that runs over all words before at each step
+step      forward, loss and backward of the Transformer, beside nn.Transformer's modules of the same
+          size; peak memory of a process of each
+rewards   a step of self-critical training beside one of cross-entropy on as many captions, the same
+          ones: 5 samples of each image, 10,000 words, captions of 5,000 images to compare with
 
 With one thread, times are of the processor, so that other programs count little.
 """
@@ -42,7 +49,10 @@ def main(argv: list[str]) -> None:
     options = parser.parse_args(argv)
     check_ranges("--", options, images=">= 1", rounds=">= 1", threads="[1, 1024]")
     parts = options.parts.split(",")
-    known = {"search": _search, "epochs": _epochs, "words": _words}
+    known = {
+        "search": _search, "epochs": _epochs, "words": _words, "cache": _cache, "step": _step,
+        "rewards": _rewards,
+    }  # fmt: skip
     if unknown := set(parts) - set(known):
         raise UsageError(f"--parts: there is no {', '.join(unknown)}; there are {tuple(known)}.")
     for part, option in (("epochs", "data DIR"), ("words", "captions FILE")):
@@ -181,6 +191,24 @@ def _epoch(name: str, embed: int, hidden: int, options: Any) -> list[str]:
     label = f"{name}, {len(words)} captions of {len(paths)} images"
     ratios = [f"{value / seconds[-1]:.1f}" for value in seconds[:-1]]
     return [label, *(f"{value:.2f}" for value in seconds), *ratios]
+
+
+def _cache(options: Any) -> tuple[list[str], list[list[str]]]:
+    from tools.support.benchmarks._transformer_parts import search_with_cache
+
+    return search_with_cache(options, _seconds)
+
+
+def _step(options: Any) -> tuple[list[str], list[list[str]]]:
+    from tools.support.benchmarks._transformer_parts import training_step
+
+    return training_step(options, _seconds)
+
+
+def _rewards(options: Any) -> tuple[list[str], list[list[str]]]:
+    from tools.support.benchmarks._reward_parts import HEAD, rewards
+
+    return HEAD, rewards(partial(_seconds, options), options.images)
 
 
 def _words(options: Any) -> tuple[list[str], list[list[str]]]:
