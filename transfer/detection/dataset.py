@@ -5,6 +5,7 @@ the image's size, augmentation (see `augmentation`) and flip; its partners, each
 size, augmentation and flip; the mixture (see `mixing`).
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -68,8 +69,9 @@ class DetectionDataset:
         boxes, labels = torch.from_numpy(record.boxes).float(), torch.from_numpy(record.labels) + 1
         sample = Sample(image, boxes, labels)
         if masks:
-            given = record.segmentations or [None] * len(labels)
-            sample = replace(sample, masks=rasterize(given, *sample.size))
+            written = record.segmentations or [None] * len(labels)
+            segmentations = [None if text is None else json.loads(text) for text in written]
+            sample = replace(sample, masks=rasterize(segmentations, *sample.size))
         if self.train:
             sample = augment(sample, config)
         height, width = sample.size

@@ -1,8 +1,8 @@
 """MS-COCO's segmentations as masks.
 
 A segmentation is a list of polygons [x, y, x, y, ...], or runs (RLE) down the columns, {"size":
-[height, width], "counts": numbers, or their compressed text}. It stays as it is in the file until
-its pixels are asked for; pycocotools draws them.
+[height, width], "counts": numbers, or their compressed text}. Until its pixels are asked for it is
+kept as it stands in the file; pycocotools draws them.
 """
 
 import math

@@ -108,9 +108,9 @@ class Record:
     """(K,) bool: trained on, but neither hit nor miss in Pascal VOC's scores."""
     crowd: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
     """(K,) bool: MS-COCO's regions of many objects. Never trained on; scored as difficult."""
-    segmentations: tuple[Any, ...] = ()
-    """As MS-COCO writes them (see `masks`), None of an object without or where they were not asked
-    for; () is K times None."""
+    segmentations: tuple[str | None, ...] = ()
+    """JSON, as MS-COCO writes it (see `masks`); None of an object without, or where none was asked
+    for. () is None of each."""
 
 
 class WrittenObject(NamedTuple):
@@ -127,7 +127,7 @@ class WrittenObject(NamedTuple):
     crowd: bool = False
     fault: str | None = None
     """The kind of issue that is known of it already."""
-    segmentation: Any = None
+    segmentation: str | None = None
 
 
 # the object, or None for the image; kind and text of an issue
