@@ -44,6 +44,10 @@ def describe(setup: Any, config: Any) -> str:
 def summarize(result: Result, run: Run, num_examples: int = 3) -> str:
     """The scores, a few captions, and where everything lies."""
     metrics, split = result.metrics, result.metrics["scored"]
+    begun = ""
+    if "val_CIDEr_start" in metrics:
+        one, two = 100 * metrics["val_CIDEr_start"], 100 * metrics["val_CIDEr_best"]
+        begun = f"\n           CIDEr on val, beam 1: {one:.1f} at the start, {two:.1f} at best"
     meteor = f"METEOR {100 * metrics['METEOR']:.1f}   " if "METEOR" in metrics else ""
     rows = json.loads((run.folder / "captions.json").read_text(encoding="utf-8"))
     examples = "\n".join(
@@ -57,7 +61,7 @@ def summarize(result: Result, run: Run, num_examples: int = 3) -> str:
   BLEU-1 {100 * metrics["Bleu_1"]:.1f}   BLEU-4 {100 * metrics["Bleu_4"]:.1f}   {meteor}\
 ROUGE-L {100 * metrics["ROUGE_L"]:.1f}   CIDEr {100 * metrics["CIDEr"]:.1f}
            of epoch {metrics["best_epoch"]}, on {result.data[split]:,} {split} images, \
-{metrics["different_captions"]} different captions
+{metrics["different_captions"]} different captions{begun}
 {examples}
   page     {run.folder}/captions.html
   all      {run.folder}/result.json, captions.json, captioner.pth
