@@ -9,6 +9,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -114,7 +115,7 @@ class DetectionDataset:
 
 
 def check_mixing(records: Sequence[Record], config: MixingConfig) -> None:
-    """Raise UsageError where training images have no partners to be mixed with."""
+    """Raise UsageError where training images have no partners, or masks cannot be drawn."""
     asked = [name for name, chance in config.chances.items() if chance]
     if asked and len(records) < 2:
         raise UsageError(
@@ -129,6 +130,8 @@ def check_mixing(records: Sequence[Record], config: MixingConfig) -> None:
             "VOC's have not: give such a tree, or --mixing.copy_paste 0; --mixing.cutmix needs "
             "boxes alone"
         )
+    if "copy_paste" in asked and find_spec("pycocotools") is None:
+        raise UsageError("mixing.copy_paste needs pycocotools: pip install pycocotools")
 
 
 def output_shape(height: int, width: int, short_side: int, long_side: int) -> tuple[int, int]:

@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.errors import UsageError
-
 _FARTHEST = 2**16  # pixels; each of an outline costs time, wherever it lies
 
 
@@ -32,9 +30,6 @@ def rasterize(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
 
     All false where there is none, where its runs are of another size or do not fill it, and where
     a compressed text is not the one that pycocotools writes of the same pixels.
-
-    Raises:
-        UsageError: pycocotools is not installed.
     """
     masks = torch.zeros(len(segmentations), height, width, dtype=torch.bool)
     for mask, segmentation in zip(masks, segmentations, strict=True):
@@ -54,11 +49,8 @@ def _is_polygon(value: Any) -> bool:
 
 
 def _pixels(segmentation: Any, height: int, width: int) -> np.ndarray | None:
-    try:
-        from pycocotools import mask as coco
-    except ImportError as error:
-        text = "masks of MS-COCO need pycocotools: pip install pycocotools."
-        raise UsageError(text) from error
+    from pycocotools import mask as coco  # not every installation has it: see `check_mixing`
+
     if isinstance(segmentation, list):
         polygons = [polygon for polygon in segmentation if _is_polygon(polygon)]
         runs = coco.merge(coco.frPyObjects(polygons, height, width))

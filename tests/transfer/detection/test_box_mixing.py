@@ -296,6 +296,13 @@ def test_what_is_asked_for_is_what_happens(method, records):
         assert abs(shares - 1 / len(usable)).max() < 4 * (0.25 / mixed) ** 0.5
 
 
+@pytest.mark.parametrize("method", METHODS[1:])
+def test_an_image_is_not_its_own_partner(method, records):
+    samples = dataset(records[:2], **{method: 1.0}, mixup_alpha=8)
+    torch.manual_seed(0)
+    assert not any((samples[0][0] == COLOURS[0]).all() for _ in range(30))
+
+
 def test_methods_are_drawn_by_their_chances():
     config = MixingConfig(mosaic=0.1, mixup=0.2, cutmix=0.3, copy_paste=0.4)
     draw = draws(0)
@@ -334,7 +341,7 @@ def test_the_same_bits_for_any_workers_from_any_step_and_none_mixed_from_off_epo
     assert same(batches(mixing, 1), batches(plain, 1))
 
 
-def test_a_second_image_is_needed_and_masks(records, worlds, backbone):
+def test_a_second_image_is_needed_and_masks(records, worlds, backbone, monkeypatch):
     with pytest.raises(UsageError, match=r"mixing\.mixup needs a second training image"):
         check_mixing(records[:1], MixingConfig(mixup=1.0))
     with pytest.raises(UsageError, match=r"and 1 of 5 training.*mixing\.copy_paste 0"):
@@ -344,6 +351,10 @@ def test_a_second_image_is_needed_and_masks(records, worlds, backbone):
     config = DetectionConfig(data=str(worlds["detection"]), mixing=MixingConfig(copy_paste=0.5))
     with pytest.raises(UsageError, match=r"needs masks, and none of 10 .*Pascal VOC's have not"):
         build(backbone, config)
+    monkeypatch.setattr("transfer.detection.dataset.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match="copy_paste needs pycocotools: pip install"):
+        check_mixing(records, MixingConfig(copy_paste=0.5))
+    check_mixing(records, MixingConfig(cutmix=0.5))
 
 
 def test_where_hardly_a_partner_can_be_read_an_image_stays_as_it_is(records):
