@@ -193,6 +193,22 @@ def test_equal_weights_are_the_same_retinanet(arch, beta):
     assert ours.normalizer.average == theirs.model.normalizer.average != 100
 
 
+def test_a_retinanet_of_detectron2_s_own_takes_other_backbones(backbone_file):
+    from detectron2.config import get_cfg
+    from detectron2.modeling import build_backbone
+
+    from transfer.detection import detectron2_backbone
+
+    cfg = get_cfg()
+    cfg.MODEL.META_ARCHITECTURE = "RetinaNet"
+    cfg.MODEL.FPN.IN_FEATURES = ["res3", "res4", "res5"]
+    detectron2_backbone.configure(cfg, str(backbone_file))
+    levels = build_backbone(cfg).output_shape()
+    assert {name: level.stride for name, level in levels.items()} == {
+        f"p{k}": 2**k for k in range(3, 8)
+    }
+
+
 def test_heads_that_detectron2_would_build_from_other_blocks_are_refused():
     for arch in ("resnet18", "resnet34"):
         with pytest.raises(UsageError, match="basic blocks"):
