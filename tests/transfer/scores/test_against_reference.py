@@ -98,7 +98,10 @@ def test_every_character_of_the_basic_plane():
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_scores_of_random_subsets(seed, captions, meteor):
+def test_scores_of_random_subsets(seed, captions, meteor, full):
+    """Whole with --full: METEOR's jar takes ten seconds to start; test_meteor has started it."""
+    if not FRESH and not full:
+        pytest.skip("run with --full")
     draw = random.Random(seed)
     ids = draw.sample(sorted(captions), 120)
     pool = [text for texts in captions.values() for text in texts]
