@@ -67,7 +67,11 @@ def result(task: str, method: str, seed: int, value: float, **config) -> Result:
         seed=seed,
         seconds=1.0,
         environment={},
-        config={"name": "r", "epochs": 3, "seed": seed, "mixing": {"method": method}, **config},
+        config={
+            **{"name": "r", "epochs": 3, "seed": seed},
+            **({"mixing": {"method": method}} if task == "pretrain" else {}),
+            **config,
+        },
     )
 
 
@@ -271,6 +275,26 @@ def test_other_recipes_and_data_stand_in_other_columns():
     table = lines([small, full, other])
     assert len(table["backbone"]) == 6
     assert sorted(table["net, none"]) == ["50.0", "50.0", "50.0", "50.0", "70.0", "70.0"]
+
+
+def test_runs_with_and_without_mixing_of_boxes_stand_in_other_columns():
+    runs = [
+        result("detection", "none", 0, value, mixing={"cutmix": chance})
+        for chance, value in ((0.0, 60.0), (0.5, 70.0))
+    ]
+    assert sorted(set(lines(runs)["net, none"])) == ["60.0", "70.0"]
+
+
+def test_captioners_with_starts_of_their_own_are_compared():
+    """Each goes on from one that was trained from its backbone; without a start is another."""
+    runs = [
+        result("captioning", method, 0, value, start=f"runs/xe-{method}")
+        for method, value in (("none", 0.2), ("cutmix", 0.5))
+    ]
+    assert lines(runs)["*cutmix - none*"][0].startswith("*+30.0")
+    assert len(set(map(digest, run_set(*runs).runs))) == 1
+    apart = lines([*runs, result("captioning", "none", 1, 0.1, start=None)])
+    assert len(apart["net, none"]) == 2 * len(lines(runs)["net, none"])
 
 
 def test_data_of_one_name_and_other_content_stands_in_other_columns():

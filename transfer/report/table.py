@@ -31,11 +31,11 @@ from transfer.report.results import (
 )
 from transfer.statistics import Difference, paired_difference
 
-# what does not make it another setting; `mixing` of a pretraining is what the rows compare
-_NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "mixing", "name", "meteor"}
+# what does not make it another setting
+_NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "name", "meteor"}
 _NOT_A_SETTING |= {*CHANGEABLE, "scratch", "workers"}  # the last two: names of before
-_NOT_A_SETTING |= {"rotation"}  # of the method, as mixing is
 _NOT_A_SETTING |= {"parts", "methods"}  # of a suite: what is measured
+_OF_A_METHOD = ("mixing", "rotation")  # of a pretraining: what the rows compare
 _PLAIN = ("none", "baseline")
 RANDOM = "from scratch"
 """The method of a network with random weights, as results have it."""
@@ -361,8 +361,11 @@ def _setting_by_name(result: Result) -> Setting:
         data += f" ({', '.join(f'{value:,} {key}' for key, value in sizes.items())})"
     recipe, engine = str(config.get("name", "?")), str(config.get("engine", ""))
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
+        rest = {key: value for key, value in rest.items() if key not in _OF_A_METHOD}
         rest.setdefault("score_every", 1.0)  # results of before have no such field
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
+    if rest.get("start"):
+        rest["start"] = "given"  # each backbone has one of its own
     if block := suites.blocks().get(result.task):
         rest, recipe = _options(block, rest)
     digest = short_hash([rest, sizes])
