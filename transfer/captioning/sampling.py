@@ -41,7 +41,9 @@ def sample(
     memory, state = decoder.init_state(features)
     shape = (len(features), 1 if draws is None else draws.shape[1])
     state = tuple(part.expand(*shape, *part.shape[2:]) for part in state)
-    places = None if draws is None else draws.to(features.device, torch.float64)
+    # Apple's GPUs have no float64
+    exact = torch.float32 if features.device.type == "mps" else torch.float64
+    places = None if draws is None else draws.to(features.device, exact)
     words = torch.full(shape, START, device=features.device)
     ended = torch.zeros_like(words, dtype=torch.bool)
     all_words, all_log_probs = [], []
@@ -53,7 +55,7 @@ def sample(
             words = logits.argmax(-1)
         else:
             probabilities = (logits.float() / temperature).softmax(-1)
-            ends = probabilities.cumsum(-1, dtype=torch.float64)
+            ends = probabilities.cumsum(-1, dtype=exact)
             place = places[..., step, None] * ends[..., -1:]
             words = torch.searchsorted(ends, place, right=True)[..., 0]
             words = words.clamp(max=logits.shape[-1] - 1)
