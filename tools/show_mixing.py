@@ -82,7 +82,8 @@ def main(argv: list[str] | None = None) -> None:
     add("--list", action="store_true", help="Say what each does, and draw nothing.")
     parser.add_class_arguments(MethodConfig, skip={"method", "weight"})
     parser.set_defaults(partner="other")
-    add("--count", type=int, default=8, help="Images in the batch; up to 16 are drawn.")
+    count = "Images in the batch, of which up to 16 are drawn (default: 8; for boxes 4, at most 8)."
+    add("--count", type=int, help=count)
     add("--size", type=int, help="Their side in pixels (default: 160, or the network's own).")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("mixing.png"), help="The picture.")
@@ -93,6 +94,8 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_class_arguments(BoxMixing, "mixing", skip=chances)
     options = parser.parse(argv)
     check_ranges("--", options, count="[1, 1024]", size="[8, 8192]", seed=">= 0")
+    if options.count is None:
+        options.count = 4 if options.task == "detection" else 8
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
     _check_task(parser, options, methods)

@@ -20,8 +20,9 @@ from pretrain.training import make_fabric
 from tests.conftest import ROOT
 from tests.tools.test_tools import inside
 from tools.support.command import Parser, build_config, load_config
-from tools.support.recipe_choice import DataSummary, Machine, choose
+from tools.support.recipe_choice import DataSummary, Machine, choose, choose_demo
 from transfer import task as tasks
+from transfer.captioning.config import ModelConfig as CaptionerModel
 
 CPU, GPU, GPUS = Machine(), Machine(device="cuda", cores=16, gpu_gib=24), Machine(
     device="cuda", cores=4, gpu_gib=16, processes=3)  # fmt: skip
@@ -106,7 +107,8 @@ CASES = [
     ("detection", objects(16_551, VOC), GPU, {"detector.kind": "ssd"},
      "detection/voc0712_paper_ssd300", {"accumulate": 1}),
     ("detection", objects(296), CPU, {"detector.kind": "ssd"}, "detection/voc0712_paper_ssd300",
-     {"epochs": 475, "batch_size": 16, "optimizer.lr": 0.001, "name": "ssd300_fitted"}),
+     {"epochs": 475, "batch_size": 16, "optimizer.lr": 0.001, "name": "ssd300_fitted",
+      "accumulate": 1}),  # its BatchNorms are trained: no micro-batches of two images
     *(("detection", objects(16_551, VOC), GPU, {"detector.kind": kind},
        "detection/coco_detectron2_retinanet",
        {"epochs": 17, "batch_size": 16, "optimizer.lr": 0.01, "name": f"{kind}_fitted",
@@ -119,6 +121,16 @@ CASES = [
      {"name": "paper_nic", "dataset.train": "train2014", "epochs": 100, "decoding.beam": 20}),
     ("captioning", captions(), CPU, {"epochs": 2}, "captioning/paper_nic",
      {"name": "nic", "dataset.train": None, "dataset.val": None, "epochs": 2, "batch_size": 20}),
+    ("captioning", captions(("train2014", "val2014")), CPU,
+     {"model.kind": "transformer", "epochs": 5}, "captioning/transformer_karpathy",
+     {"name": "transformer", "dataset.layout": "auto", "model.encoder_layers": 6, "epochs": 5,
+      "optimizer.warmup": "0.6 epochs", "precision": "32-true"}),
+    # a start decides the model; what a recipe for other data says of it is none of the user's words
+    ("captioning", captions(), GPU, {"start": "runs/x"}, "captioning/paper_nic",
+     {"start": "runs/x", "model": CaptionerModel(), "dataset.image_size": None}),
+    ("captioning", captions(), GPU, {"start": "runs/x", "objective": "self_critical"},
+     "captioning/show_and_tell_karpathy_scst",
+     {"name": "nic_scst", "start": "runs/x", "optimizer.lr": 5e-5, "dataset.layout": "auto"}),
 ]  # fmt: skip
 
 
@@ -150,6 +162,38 @@ def test_the_rule(name, data, machine, given, recipe, values):
     if "name" not in choice.changes:  # the published recipe, as it stands
         assert choice.changes.keys() <= {"loader.workers", "accumulate"}
     assert str(choice).startswith(f"recipe configs/{recipe}.yaml")
+
+
+@pytest.mark.parametrize(
+    ("task", "given", "recipe"),
+    [
+        ("pretrain", {"model.arch": "resnet10t"}, "demo"),
+        ("detection", {"epochs": 1}, "demo"),
+        *(("detection", {"detector.kind": k}, f"{k}_small") for k in ("retinanet", "fcos", "ssd")),
+        ("captioning", {"model.kind": "attention"}, "demo"),
+        ("captioning", {"model.kind": "transformer", "epochs": 2}, "transformer_small"),
+    ],
+)
+def test_the_kind_chooses_the_recipe_of_the_shapes(task, given, recipe):
+    choice = choose_demo(task, given)
+    assert choice.recipe == f"{task}/{recipe}"
+    words = [word for key, value in given.items() for word in (f"--{key}", str(value))]
+    parse(task, ["--config", str(choice.path), *choice.words, *words])  # which it fits
+
+
+def test_on_the_shapes_too_a_start_decides_its_model(tmp_path):
+    given = {"start": str(tmp_path), "objective": "self_critical"}
+    config = parse(
+        "captioning",
+        ["--config", str(choose_demo("captioning", given).path)]
+        + choose_demo("captioning", given).words
+        + [f"--{key}={value}" for key, value in given.items()],
+    )
+    assert config.model == CaptionerModel()
+    assert (config.name, config.dataset.image_size) == ("demo_scst", None)
+    (tmp_path / "config.yaml").write_text("model: {kind: transformer}")
+    choice = choose("captioning", captions(), CPU, given)
+    assert choice.recipe == "captioning/transformer_karpathy_scst"
 
 
 def test_what_is_said_is_what_was_given():

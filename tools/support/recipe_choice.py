@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +19,7 @@ from pretrain.config import Duration, parse_duration
 from pretrain.errors import UsageError
 from pretrain.reading import read_yaml
 from tools.support.command import ROOT
+from transfer.captioning.config import ModelConfig
 
 _LOOKED_AT = 64  # images, for their size
 _SYNSET = re.compile(r"n\d{8}")
@@ -29,6 +30,20 @@ _PAPER_SPLITS = ("train2014", "val2014")  # of its captions
 # detectron2's recipes: images, and images seen
 _VOC, _COCO = (16_551, 18_000 * 16), (117_266, 90_000 * 16)
 _POWER = math.log(_COCO[1] / _VOC[1]) / math.log(_COCO[0] / _VOC[0])
+_CPU_GIB = 4  # for the images of a micro-batch
+_KINDS = {"detection": "detector.kind", "captioning": "model.kind"}
+# of the synthetic shapes; other kinds take demo
+_DEMOS = {
+    "retinanet": "retinanet_small",
+    "fcos": "fcos_small",
+    "ssd": "ssd_small",
+    "transformer": "transformer_small",
+}
+_CAPTIONERS = {
+    "nic": ("paper_nic", "the paper's NIC"),
+    "attention": ("attention_karpathy", "Show, Attend and Tell"),
+    "transformer": ("transformer_karpathy", "a Transformer"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +173,19 @@ def choose(
     return Choice(f"{task}/{name}", left, tuple(reasons))
 
 
+def choose_demo(task: str, given: Mapping[str, Any]) -> Choice:
+    """The recipe for the synthetic shapes: demo, or that of the kind of network; see `choose`."""
+    kind = given.get(_KINDS.get(task, ""))
+    recipe, changes = _DEMOS.get(str(kind), "demo"), dict[str, Any]()
+    if recipe == "transformer_small":  # whose lengths are those of a few dozen images
+        changes |= {"epochs": 10, "batch_size": 50, "decoding.max_length": 24}
+    if "start" in given:
+        recipe, changes = "demo", _start_decides()
+        if given.get("objective") == "self_critical":
+            changes |= {"name": "demo_scst", "optimizer.lr": 1e-4}
+    return Choice(f"{task}/{recipe}", {k: v for k, v in changes.items() if k not in given}, ())
+
+
 _Rule = tuple[str, dict[str, Any], list[str]]  # recipe, changes, reasons
 
 
@@ -241,17 +269,46 @@ def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) ->
             "optimizer.warmup": _part(changes, given, min(0.1, 1600 / seen)),
             "optimizer.milestones": [_part(changes, given, part) for part in recipe.decays],
         }
-    own, fit = max(1, batch // machine.processes), max(2, int(machine.gpu_gib / recipe.gib))
+    own = max(1, batch // machine.processes)
+    fit = max(2, int((machine.gpu_gib or _CPU_GIB) / recipe.gib))
     changes["accumulate"] = next(n for n in range(1, own + 1) if own % n == 0 and own <= fit * n)
     return recipe.name, changes, reasons
 
 
 def _captioning(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
-    changes = {"name": "nic", "dataset.train": None, "dataset.val": None}
+    kind = given.get("model.kind") or _kind_of(given.get("start"))
+    recipe, network = _CAPTIONERS.get(kind, _CAPTIONERS["nic"])  # the configuration refuses others
     size = given.get("dataset.image_size", 224)
-    why = f"the paper's NIC on a frozen encoder, {size} pixels"
-    reasons = [f"captions of {data.num_images:,} images, {why}"]
-    return "paper_nic", {} if data.splits == _PAPER_SPLITS else changes, reasons
+    why = f"{network} on a frozen encoder, {size} pixels"
+    changes = {"name": kind, "dataset.train": None, "dataset.val": None, "dataset.layout": "auto"}
+    if "start" in given:
+        changes |= _start_decides()
+        why = f"{network} that goes on from {given['start']}"
+        if given.get("objective") == "self_critical":
+            recipe = f"{'show_and_tell' if kind == 'nic' else kind}_karpathy_scst"
+            changes["name"] = f"{kind}_scst"
+            why = f"{network} from {given['start']}, on rewards"
+    elif kind == "nic" and data.splits == _PAPER_SPLITS:
+        changes = {}
+    if machine.device == "cpu" and changes:
+        changes["precision"] = "32-true"
+    if recipe == "transformer_karpathy":
+        changes["optimizer.warmup"] = _part({"epochs": 15}, given, 0.12)
+    return recipe, changes, [f"captions of {data.num_images:,} images, {why}"]
+
+
+def _start_decides() -> dict[str, Any]:
+    """What is left to the captioner that a run begins with, at its default."""
+    model = {f"model.{name}": value for name, value in asdict(ModelConfig()).items()}
+    return {**model, "dataset.image_size": None}
+
+
+def _kind_of(start: str | None) -> str:
+    """Of the captioner that a run begins with, as far as its folder says it."""
+    recipe = Path(start or "", "config.yaml")
+    written = read_yaml(recipe) if start and recipe.is_file() else {}
+    kind = written["model"].get("kind") if isinstance(written.get("model"), dict) else None
+    return kind if kind in _CAPTIONERS else "nic"
 
 
 _RULES = {

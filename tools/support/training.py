@@ -23,7 +23,7 @@ from tools.support.command import (
     show_config,
     value_of,
 )
-from tools.support.recipe_choice import Choice, choose_for
+from tools.support.recipe_choice import Choice, choose_demo, choose_for
 from transfer import task as tasks
 from transfer.task import Task
 
@@ -147,8 +147,9 @@ def parse(
             raise UsageError(
                 f"--resume {resumed}: there is no run in that folder (no config.yaml)."
             )
-    elif recipe and (choice := _choose(task, parser, words)):
-        recipe = ["--config", str(choice.path), *choice.words]
+    elif recipe:
+        usual, choice = _choose(task, parser, words)
+        recipe = ["--config", str(usual.path), *usual.words]
     chosen = parser.parse([*recipe, *words])
     config: Any = build_config(kind, parser, chosen)
     if task.resolve and getattr(config, "start", None):  # which decides more than what was given
@@ -168,21 +169,21 @@ def parse(
     )
 
 
-def _choose(task: Task, parser: Parser, words: Sequence[str]) -> Choice | None:
-    """A recipe for the data of a command line, which is said; None where it names no data."""
+def _choose(task: Task, parser: Parser, words: Sequence[str]) -> tuple[Choice, Choice | None]:
+    """The recipe of a command line without one; again, and said, where it is of the user's data."""
     options = parser.parse(words)
-    if options.data is None:
-        return None
     given = {
         name: options[name]
         for word in words
         if word.startswith("--") and (name := word[2:].partition("=")[0]) in options
     }
+    if options.data is None:
+        return choose_demo(task.name, given), None
     section = parser.instantiate(options).dataset
     choice = choose_for(task.name, Path(options.data), section, options.device, given)
     if os.environ.get("RANK", "0") == "0":
         log(f"note: {choice}; --config FILE takes another")
-    return choice
+    return choice, choice
 
 
 def allow_time(
