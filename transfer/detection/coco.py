@@ -25,7 +25,7 @@ from transfer.detection.coco_file import (
 from transfer.detection.coco_layout import ImageFinder, split_file
 from transfer.detection.config import DatasetConfig
 from transfer.detection.headers import read_headers
-from transfer.detection.masks import is_segmentation
+from transfer.detection.masks import is_segmentation, may_belong
 from transfer.detection.records import (
     DataIssue,
     Record,
@@ -147,7 +147,8 @@ def _read_objects(
                 x, y, width, height = box
                 corners, label = (x, y, x + width, y + height), label_of[name]
                 given, fault, segmentation = entry.get("segmentation"), None, None
-                if masks and is_segmentation(given):
+                size = file.images[image].size
+                if masks and is_segmentation(given) and may_belong(given, box, size):
                     segmentation = json.dumps(given)  # a fourth of the memory of its numbers
                 elif masks and not crowd:
                     fault = "object without a mask"

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
+from math import inf
 from typing import Any, Literal
 
 from pretrain.config import Duration, LoaderConfig, OptimizerConfig, TrainerConfig, parse_duration
@@ -222,13 +223,13 @@ class DetectorConfig:
         check_ranges("detector", self, **dict.fromkeys(counts, "[1, 65536]"), smooth_l1_beta=">= 0")
         check_ranges("detector", self, head_convs="[1, 64]")
         sides = list(self.anchor_sizes)
-        if not sides or min(sides) <= 0:
+        if not sides or not all(0 < side < inf for side in sides):
             raise UsageError(f"detector.anchor_sizes is {sides}; all must be above 0")
         if self.has_pyramid and len(sides) != 5:
             name = "head fpn" if self.kind == "faster_rcnn" else self.kind
             raise UsageError(f"detector.anchor_sizes is {sides}; with {name} it must have five")
         scales = self.box_scales
-        if any(small >= large for small, large in pairwise(scales)) or min(scales, default=1) <= 0:
+        if not all(small < large for small, large in pairwise((0, *scales, inf))):
             raise UsageError(f"detector.box_scales is {list(scales)}; they must rise from above 0")
         for entry in fields(self):
             read = entry.name in _EVERY_KIND | _READ[self.kind]

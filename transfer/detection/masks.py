@@ -25,6 +25,23 @@ def is_segmentation(value: Any) -> bool:
     return isinstance(value, list) and any(map(_is_polygon, value))
 
 
+def may_belong(segmentation: Any, box: Sequence[float], size: tuple[int, int]) -> bool:
+    """Whether a segmentation can be that of an object: the mask of another is an empty one.
+
+    Args:
+        segmentation: with the form of one.
+        box: x, y, width, height.
+        size: width and height of the image; 0 where unknown.
+    """
+    if isinstance(segmentation, dict):
+        return 0 in size or segmentation.get("size") == [size[1], size[0]]
+    x, y, width, height = box
+    polygons = filter(_is_polygon, segmentation)
+    corners = np.concatenate([np.array(one, float).reshape(-1, 2) for one in polygons])
+    reaches = (corners.max(0) > (x, y)) & (corners.min(0) < (x + width, y + height))
+    return bool(reaches.all())
+
+
 def rasterize(segmentations: Sequence[Any], height: int, width: int) -> Tensor:
     """Masks (K, H, W), bool, of K segmentations of one image.
 

@@ -17,7 +17,7 @@ from transfer.detection.coco import read_coco
 from transfer.detection.config import DatasetConfig, DetectionConfig, MixingConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, check_mixing, collate
-from transfer.detection.masks import rasterize
+from transfer.detection.masks import may_belong, rasterize
 from transfer.detection.mixing import (
     Mixture,
     copy_paste,
@@ -401,6 +401,18 @@ def test_polygons_and_runs_are_those_of_pycocotools_and_pillow():
 ])  # fmt: skip
 def test_what_is_no_mask_is_an_empty_one(segmentation):
     assert not rasterize([segmentation], 8, 8).any()
+
+
+@pytest.mark.parametrize(("segmentation", "may"), [
+    ([[2, 2, 6, 2, 6, 6, 2, 6]], True),
+    ([[0.2, 0.2, 0.6, 0.2, 0.6, 0.6]], False),  # in shares of the image
+    ([[20, 2, 60, 2, 60, 6], [1, 2, 3, 4]], False),  # of an image that was resized later
+    ({"size": [8, 9], "counts": [72]}, True),
+    ({"size": [9, 8], "counts": [72]}, False),
+])  # fmt: skip
+def test_the_mask_of_another_object_or_size_is_none(segmentation, may):
+    assert may_belong(segmentation, (1, 1, 5, 5), (9, 8)) == may
+    assert may_belong(segmentation, (1, 1, 5, 5), (0, 0)) == (may or "size" in segmentation)
 
 
 @pytest.fixture
