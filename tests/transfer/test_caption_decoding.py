@@ -207,6 +207,22 @@ def test_samples_follow_the_distribution(kind, temperature):
     torch.testing.assert_close(logs[0, :, 0], expected.log().float()[words[0, :, 0]])
 
 
+def test_samples_are_drawn_by_sums_of_integers(monkeypatch):
+    """CUDA has none of floats where --deterministic is on, and Apple's GPUs have no float64."""
+    summed, cumsum = [], torch.Tensor.cumsum
+
+    def spy(values, *args, **kwargs):
+        summed.append(values.dtype)
+        return cumsum(values, *args, **kwargs)
+
+    monkeypatch.setattr(torch.Tensor, "cumsum", spy)
+    made, features = decoder(Nic, 11, seed=2)
+    # the first and the last draw there is
+    words, _ = sample(made, features[:1], 1, torch.tensor([0.0, 1 - 2**-24])[None, :, None])
+    assert set(summed) == {torch.int64}
+    assert words.flatten().tolist() == [END, 10]
+
+
 @pytest.mark.parametrize("kind", [Nic, Attention])
 def test_samples_depend_on_their_own_draws_and_end_with_end(kind):
     """Neither on the other samples, nor on the other images."""

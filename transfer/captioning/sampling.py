@@ -30,9 +30,9 @@ def sample(
         features: (N, ...).
         max_length: L, END counted.
         draws: (N, K, L) in [0, 1), such as `torch.rand(N, K, L, generator=generator)`: at each word
-            the vocabulary's probabilities stand side by side, and the draw says where. Equal draws
-            give equal words on every device and in every batch, but for rounding. None takes the
-            likeliest word each time, K = 1.
+            the vocabulary's probabilities stand side by side, and the draw says where (its first 24
+            bits count). Equal draws give equal words on every device and in every batch, but for
+            rounding. None takes the likeliest word each time, K = 1.
         temperature: divides the logits, where there are draws.
 
     Returns:
@@ -41,9 +41,7 @@ def sample(
     memory, state = decoder.init_state(features)
     shape = (len(features), 1 if draws is None else draws.shape[1])
     state = tuple(part.expand(*shape, *part.shape[2:]) for part in state)
-    # Apple's GPUs have no float64
-    exact = torch.float32 if features.device.type == "mps" else torch.float64
-    places = None if draws is None else draws.to(features.device, exact)
+    places = None if draws is None else (draws.to(features.device) * 2**24).long()
     words = torch.full(shape, START, device=features.device)
     ended = torch.zeros_like(words, dtype=torch.bool)
     all_words, all_log_probs = [], []
@@ -55,10 +53,12 @@ def sample(
             words = logits.argmax(-1)
         else:
             probabilities = (logits.float() / temperature).softmax(-1)
-            ends = probabilities.cumsum(-1, dtype=exact)
-            place = places[..., step, None] * ends[..., -1:]
+            # of integers: exact in any order, and on each device there is (Apple's GPUs have no
+            # float64, and CUDA adds up floats in a row only where --deterministic is off)
+            ends = (probabilities * 2**38).long().cumsum(-1)
+            place = places[..., step, None] * ends[..., -1:] >> 24
             words = torch.searchsorted(ends, place, right=True)[..., 0]
-            words = words.clamp(max=logits.shape[-1] - 1)
+            words = words.clamp(max=logits.shape[-1] - 1)  # where training has diverged
         log_probs = probabilities.gather(-1, words[..., None])[..., 0].log()
         words = words.masked_fill(ended, PAD)
         all_words.append(words)
