@@ -119,9 +119,10 @@ def _decoding(own: "DecodingConfig", options: Namespace) -> "DecodingConfig":
     }
     beam, groups = given.get("beam", own.beam), given.get("groups", own.groups)
     if beam % groups:
+        width = min(math.ceil(beam / groups), 1000 // groups)
         raise UsageError(
             f"the beam is {beam} and its groups are {groups}; it must be a multiple of them, such "
-            f"as --beam {groups * math.ceil(beam / groups)}"
+            f"as --beam {groups * width}"
         )
     for name in ("diversity", "all"):
         if groups == 1 and getattr(options, name):

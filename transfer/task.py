@@ -125,7 +125,7 @@ class Task:
     demo: DemoData
     network: str | None = None
     """config -> what people call the network, "module:name", where a task has several kinds: they
-    never share a column."""
+    never share a column, and those with a name are none of the paper's that have none."""
     resolve: str | None = None
     """config -> config with what the machine decides filled in, such as the library that trains."""
     pictures: tuple[Picture, ...] = ()
@@ -260,6 +260,7 @@ TASKS: tuple[Task, ...] = (
         config="transfer.captioning.config:CaptioningConfig",
         build="transfer.captioning.setup:build",
         finetune="transfer.captioning.engine:finetune",
+        network="transfer.captioning.config:captioner_name",
         resolve="transfer.captioning.start:resolved",
         metrics=(
             Metric("Bleu_1", "BLEU-1", 100, main=False),

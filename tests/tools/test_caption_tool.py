@@ -156,6 +156,8 @@ def test_the_search_is_the_captioner_s_but_for_what_is_given(run, backbone, monk
     for words, said in {
         "--beam 4": "the beam is 4 and its groups are 3; it must be a multiple of them, such as "
         "--beam 6",
+        "--beam 900 --groups 700": "the beam is 900 and its groups are 700; it must be a multiple "
+        "of them, such as --beam 700",
         "--groups 1 --all": "--all wants groups; give them, such as --beam 6 --groups 3",
         "--groups 1 --diversity 1": "--diversity wants groups; give them, such as --beam 6 "
         "--groups 3",

@@ -491,6 +491,21 @@ def test_a_detector_of_no_known_kind_has_no_name(detector):
     assert lines([run])["backbone"] == ["AP50 [1]", "AP [1]"]
 
 
+def test_a_captioner_that_is_not_the_paper_s_never_stands_beside_it():
+    runs = [
+        result("captioning", "none", 0, 0.5, model={"kind": kind}, objective=objective)
+        for kind in ("nic", "attention", "transformer")
+        for objective in ("cross_entropy", "self_critical")
+    ]
+    table = tabulate(run_set(result("captioning", "none", 0, 0.4), *runs))
+    assert {setting.network for setting in table.settings} == {
+        "", "NIC, self-critical", "Attention", "Attention, self-critical", "Transformer",
+        "Transformer, self-critical",
+    }  # fmt: skip
+    beside = [column for (_, name), column in page._paper_columns(table) if name == "captioning"]
+    assert {column.setting.network for column in beside if column} == {""}
+
+
 def test_a_dot_is_filled_where_three_pairs_exclude_zero():
     runs = [
         result("pretrain", method, seed, value + seed + 0.01 * seed * (method == "none"))

@@ -1,7 +1,8 @@
 """The configuration of a captioning run. No torch at import: `--help` is instant."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from pretrain.config import LoaderConfig, OptimizerConfig, TrainerConfig
 from pretrain.errors import UsageError, check_ranges
@@ -211,3 +212,15 @@ class CaptioningConfig(TrainerConfig):
                 f"encoder.from_epoch is {start}, but the run ends after {self.epochs} epochs. Give "
                 "a smaller one, or null for a frozen encoder."
             )
+
+
+def captioner_name(config: Mapping[str, Any]) -> str:
+    """What people call the captioner of a configuration as a result holds it.
+
+    Empty for NIC trained by cross-entropy, which is the paper's.
+    """
+    model, rewarded = config.get("model"), config.get("objective") == "self_critical"
+    kind = model.get("kind") if isinstance(model, dict) else None
+    names = {"attention": "Attention", "transformer": "Transformer"}
+    name = names.get(str(kind), "NIC" if rewarded else "")
+    return f"{name}, self-critical" if rewarded else name

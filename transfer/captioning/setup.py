@@ -50,7 +50,7 @@ from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset
 
 TOKENIZER = "--dataset.tokenizer"
 _BATCH_NORM_IMAGES = 5000
-_MANY = 0.25  # of the training captions, where cutting them is no matter of a few long ones
+_MANY = 0.25  # of the training captions, or of their words: no matter of a few
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,13 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     else:
         vocabulary = begun.vocabulary
     counts = [len(image.captions) for image in data.train]
-    samples = sum(counts) if config.objective == "cross_entropy" else len(counts)
+    is_rewarded = config.objective == "self_critical"
+    if is_rewarded and len(counts) < 2:
+        raise UsageError(
+            "objective self_critical wants two training images or more, and there is one: words "
+            "that all images share are worth nothing in CIDEr. Use --objective cross_entropy."
+        )
+    samples = len(counts) if is_rewarded else sum(counts)
     # refuses what a dry run shall show
     batches = BatchSampler(samples, **step_batching(config, len(counts)))
     width = Encoder(backbone, feature_kind(config.model)).feature_shape(backbone)[-1]
@@ -141,7 +147,7 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         decoder,
         DataFiles(roots, images, data.files, config.digest, weights),
         batches.steps,
-        (*data.notes, *_notes(data, captions, config)),
+        (*data.notes, *_notes(data, captions, config, vocabulary)),
     )
 
 
@@ -150,7 +156,10 @@ def _texts(images: Sequence[CaptionedImage]) -> list[str]:
 
 
 def _notes(
-    data: CaptionDataset, captions: TokenizedCaptions, config: CaptioningConfig
+    data: CaptionDataset,
+    captions: TokenizedCaptions,
+    config: CaptioningConfig,
+    vocabulary: Vocabulary,
 ) -> Iterator[str]:
     """What the run says of its captions, of which `captions` are those of training."""
     tokenizer = config.dataset.tokenizer
@@ -163,6 +172,12 @@ def _notes(
         yield (
             f"{share:.0%} of the training captions have more than {longest} words, and such are "
             "cut or never generated: --dataset.max_words and --decoding.max_length allow more"
+        )
+    unknown = vocabulary.unknown_share(captions)
+    if config.start is not None and unknown > _MANY:
+        yield (
+            f"{unknown:.0%} of the words of the training captions are not in the vocabulary of "
+            f"{config.start}, and count as one unknown word"
         )
     if config.meteor == "auto" and tokenizer != "ptb":
         yield f"METEOR is left out: it is for English, and the tokenizer is {tokenizer}"
