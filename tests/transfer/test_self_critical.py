@@ -1,6 +1,8 @@
 """Training on rewards, beside REINFORCE written out; going on from a captioner."""
 
+import json
 import math
+import shutil
 from collections import Counter
 from dataclasses import replace
 from itertools import product
@@ -443,3 +445,24 @@ def test_batches_that_cannot_be(batch_size, accumulate, said, worlds, small, cac
     )  # fmt: skip
     with pytest.raises(UsageError, match=said):
         setup.build(small, options)
+
+
+def test_captions_that_teach_little(worlds, small, cache, tmp_path):
+    """One image alone gives no reward; of other words than the start's hardly any is known."""
+    captioner(small, "nic").save(tmp_path / "start.pth")
+    tree = shutil.copytree(worlds["captions"], tmp_path / "tree")
+    file = tree / "annotations/captions_train2017.json"
+    content = json.loads(file.read_text())
+    options = config(tree, cache, start=str(tmp_path / "start.pth"), objective="self_critical")
+    for text, share in (("a red ring on the square", None), ("a Ring im Kreis", "50%")):
+        others = [{**one, "caption": text} for one in content["annotations"]]
+        file.write_text(json.dumps(content | {"annotations": others}))
+        notes = [note for note in setup.build(small, options).notes if "vocabulary" in note]
+        assert [note.split()[0] for note in notes] == ([share] if share else [])
+    first = content["images"][0]["id"]
+    captions = [one for one in others if one["image_id"] == first]
+    file.write_text(
+        json.dumps(content | {"annotations": captions, "images": content["images"][:1]})
+    )
+    with pytest.raises(UsageError, match="wants two training images or more, and there is one"):
+        setup.build(small, replace(options, batch_size=2))
