@@ -8,12 +8,13 @@ python tools/show_mixing.py --images DIR --backbone runs/x     also those that n
 
 No image meets itself here, unless --partner any says so; in training one may.
 
-python tools/show_mixing.py --task detection                   the four for boxes, on shapes
+python tools/show_mixing.py --task detection                   mixing of boxes, on shapes
 python tools/show_mixing.py --task detection --data DIR --method cutmix --mixing.min_visible 0.5
 
 draws images of a training split beside what mixing makes of them: of the image's own objects boxes
 are blue, of others orange; below one that is not wholly seen stands its share; dropped ones are
-dashed and red. --dataset.iou_crop 1, and so on, shows augmentation too.
+dashed and red. --dataset.iou_crop 1, and so on, shows augmentation too. copy_paste is drawn where
+the data has masks.
 """
 
 import sys

@@ -19,7 +19,16 @@ def resolved(config: CaptioningConfig) -> CaptioningConfig:
 
 
 def load(start: str) -> Captioner:
-    """The captioner of a finished run, or of a file."""
+    """The captioner of a finished run, or of a file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    if not Path(start).exists():
+        raise UsageError(
+            f"start is {start}, and there is no such run. Train it first, by a recipe of "
+            "cross-entropy with that --out, or name another: --start RUN"
+        )
     return Captioner.load(Path(start))
 
 

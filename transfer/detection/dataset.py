@@ -127,7 +127,7 @@ def check_mixing(records: Sequence[Record], config: MixingConfig) -> None:
         raise UsageError(
             f"mixing.copy_paste needs masks, and {with_masks or 'none'} of {len(records):,} "
             "training images has one. MS-COCO's instance files have them (segmentation), Pascal "
-            "VOC's have not: give such a tree, or --mixing.copy_paste 0; --mixing.cutmix needs "
+            "VOC's have not: give such a tree, or leave mixing.copy_paste at 0; cutmix needs "
             "boxes alone"
         )
     if "copy_paste" in asked and find_spec("pycocotools") is None:

@@ -172,6 +172,7 @@ def test_cutmix_by_counting_pixels():
             after = np.zeros((9, 14), bool)
             after[:, :8] = before[:9]
             assert_seen(found, place, before, after & pasted)
+        assert found.sample.labels.tolist() == [*own.labels, *other.labels]
         share = found.visible[:3].numpy()
         counts += [(share == 0).sum(), ((share > 0) & (share < 1)).sum(), (share == 1).sum()]
         kept = found.keep(0.25)
@@ -344,7 +345,7 @@ def test_the_same_bits_for_any_workers_from_any_step_and_none_mixed_from_off_epo
 def test_a_second_image_is_needed_and_masks(records, worlds, backbone, monkeypatch):
     with pytest.raises(UsageError, match=r"mixing\.mixup needs a second training image"):
         check_mixing(records[:1], MixingConfig(mixup=1.0))
-    with pytest.raises(UsageError, match=r"and 1 of 5 training.*mixing\.copy_paste 0"):
+    with pytest.raises(UsageError, match=r"and 1 of 5 training.*mixing\.copy_paste at 0"):
         check_mixing(records[5:], MixingConfig(copy_paste=0.5))
     check_mixing(records, MixingConfig(copy_paste=0.5, mosaic=0.5))
     check_mixing(records[:1], MixingConfig())
