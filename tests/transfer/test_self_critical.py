@@ -394,6 +394,11 @@ def test_what_a_start_decides(worlds, small, cache, tmp_path):
         start.take_over(others, begun)
 
 
+def test_a_start_that_is_not_there():
+    with pytest.raises(UsageError, match=r"no such run.*--start RUN"):
+        start.load("runs/nowhere")
+
+
 def test_a_start_whose_encoder_was_trained(worlds, small, cache, tmp_path):
     """Its run knows the backbone that it was trained from; going on takes the trained one."""
     weights = {name: value + 0.01 if "conv1" in name else value
