@@ -178,7 +178,7 @@ def choose_demo(task: str, given: Mapping[str, Any]) -> Choice:
     kind = given.get(_KINDS.get(task, ""))
     recipe, changes = _DEMOS.get(str(kind), "demo"), dict[str, Any]()
     if recipe == "transformer_small":  # whose lengths are those of a few dozen images
-        changes |= {"epochs": 10, "batch_size": 50, "decoding.max_length": 24}
+        changes |= {"epochs": 4, "batch_size": 50, "decoding.max_length": 24}
     if "start" in given:
         recipe, changes = "demo", _start_decides()
         if given.get("objective") == "self_critical":
