@@ -77,6 +77,8 @@ def pair(backbone):
 @pytest.mark.parametrize("chosen", [[0, 1, 2, 3], [1], [2, 1]])
 def test_losses_and_gradients_are_torchvisions(pair, chosen):
     ours, theirs = pair
+    for layer in ours.head.classification_head.module_list:  # those with an object are the worst
+        layer.bias.data.view(-1, CLASSES + 1)[:, 0] += 3
     images, targets = ([of[k] for k in chosen] for of in images_and_targets())
     floats = [image / 255 for image in images]
     found, wanted = ours.train()(images, targets), theirs.train()(floats, targets)
