@@ -261,6 +261,13 @@ def test_rewards_count_the_end_and_the_unknown_word():
         references, [0, 0], perfect)).all()  # fmt: skip
 
 
+def test_cudnn_has_gradients_of_what_was_sampled():
+    """It keeps what they need of an LSTM in training mode alone; nothing else is in it."""
+    decoder = build_decoder(5, 9, model("nic", dropout=0.5)).train()
+    self_critical.use_policy(decoder)
+    assert [name for name, one in decoder.named_modules() if one.training] == ["lstm"]
+
+
 def test_the_mean_of_the_others():
     found = self_critical.mean_of_others(torch.tensor([[1.0, 2.0, 6.0], [0.0, 0.0, 3.0]]))
     assert found.tolist() == [[4.0, 3.5, 1.5], [1.5, 1.5, 0.0]]

@@ -3,7 +3,8 @@
 detectron2's `DenseDetector._ema_update`: 0.9 of the average and 0.1 of the number in this
 micro-batch; the average begins at 100. There it is an attribute of each process that no checkpoint
 keeps. Here it is a buffer, and it moves once a step, by the mean over the micro-batches of all
-processes: a run goes on to the same bits, on any division of its batch up to rounding.
+processes: a run goes on to the same bits, and on another number of processes to the same but for
+rounding, as long as its micro-batches have the same size.
 """
 
 import torch

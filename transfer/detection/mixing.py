@@ -16,6 +16,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torchvision.ops import box_area
 
 from transfer.detection.config import MixingConfig
 from transfer.detection.sample import Sample
@@ -186,7 +187,7 @@ def seen_inside(boxes: Tensor, rectangle: tuple[int, int, int, int]) -> tuple[Te
     top, left, bottom, right = rectangle
     low, high = torch.tensor([left, top]), torch.tensor([right, bottom])
     cut = torch.cat([boxes[:, :2].clamp(low, high), boxes[:, 2:].clamp(low, high)], dim=1)
-    return cut, _area(cut) / _area(boxes)
+    return cut, box_area(cut.double()) / box_area(boxes.double())
 
 
 def seen_around(boxes: Tensor, rectangle: tuple[int, int, int, int]) -> tuple[Tensor, Tensor]:
@@ -235,8 +236,3 @@ def box_masks(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def _numpy_generator(draws: Generator) -> np.random.Generator:
     """One that continues `draws`: torch's Beta takes no generator."""
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=draws)))
-
-
-def _area(boxes: Tensor) -> Tensor:
-    width, height = (boxes[:, 2:] - boxes[:, :2]).double().unbind(1)
-    return width * height
