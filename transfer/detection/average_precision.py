@@ -179,7 +179,10 @@ def _describe_invalid(
                 f"of the ground truth (such as {next(iter(image_of), 'none')!r})."
             )
         if not known_name:
-            return f"{start} names class {name!r}; there are {', '.join(label_of)}."
+            return (
+                f"{start} names class {name!r}; there are {', '.join(label_of)}. If a detector has "
+                "more classes than the split, name all of them: --classes."
+            )
     raise AssertionError("every entry is a detection")
 
 

@@ -105,7 +105,7 @@ def levels_of(backbone: Backbone, strides: tuple[int, ...]) -> tuple[list[int], 
     if not set(strides) <= set(by_stride):
         raise UsageError(
             f"{backbone.spec.arch} has feature levels of stride {list(by_stride)}; the detector "
-            f"needs {list(strides)}."
+            f"needs {list(strides)}. Take a backbone that has them, such as resnet18."
         )
     levels = [by_stride[stride] for stride in strides]
     return [level.channels for level in levels], [level.index for level in levels]

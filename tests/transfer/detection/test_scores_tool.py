@@ -211,7 +211,7 @@ def test_perfect_detections_score_a_hundred(worlds, tmp_path, capsys):
         ({"--results": "object.json"}, "is no results list"),
         ({"--results": "truth.json"}, "is an annotation file"),
         ({"--results": "far.json"}, "names image 'x', which is not among the 6 images"),
-        ({"--results": "class.json"}, "names class 'kat'; there are"),
+        ({"--results": "class.json"}, "more classes than the split, name all of them: --classes"),
         ({"--classes": "cat"}, "unknown class"),
     ],
 )
