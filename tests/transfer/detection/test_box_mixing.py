@@ -258,7 +258,7 @@ COLOURS = tuple(range(20, 200, 18))  # of ten images, each of one
 
 @pytest.fixture
 def records(monkeypatch) -> list[Record]:
-    """Ten images of one colour each; number 3 is broken, 0 to 4 have a mask, 5 one of another size."""
+    """Ten images of one colour each; 3 is broken, 0 to 4 have a mask, 5 one of another size."""
 
     def decode(path: Path, _: bool) -> torch.Tensor:
         if path.name == "3":
@@ -301,6 +301,12 @@ def test_what_is_asked_for_is_what_happens(method, records):
 @pytest.mark.parametrize("method", METHODS[1:])
 def test_an_image_is_not_its_own_partner(method, records):
     samples = dataset(records[:2], **{method: 1.0}, mixup_alpha=8)
+    torch.manual_seed(0)
+    assert not any((samples[0][0] == COLOURS[0]).all() for _ in range(30))
+
+
+def test_a_partner_with_nothing_to_paste_is_drawn_again(records):
+    samples = dataset([records[k] for k in (0, 1, 5)], copy_paste=1.0)
     torch.manual_seed(0)
     assert not any((samples[0][0] == COLOURS[0]).all() for _ in range(30))
 
