@@ -33,7 +33,7 @@ from transfer.captioning.sampling import sample
 from transfer.captioning.scores import score
 from transfer.captioning.setup import CaptioningNetwork
 from transfer.captioning.vocabulary import END, NOT_GENERATED, PAD, SPECIAL, UNKNOWN, Vocabulary
-from transfer.feature_cache import Encoder, with_image_size
+from transfer.feature_cache import Encoder, Features, with_image_size
 
 KINDS = ("nic", "attention", "transformer")
 FABRIC = make_fabric("cpu")
@@ -377,6 +377,20 @@ def test_an_image_is_encoded_once_and_its_encoder_learns(worlds, small, cache, t
     }  # fmt: skip
     assert any(name.startswith("encoder.") and "conv" in name for name in moved)
     assert not any("running" in name for name in moved)
+
+
+def test_images_that_cannot_be_read_move_no_numbers(worlds, small, cache, tmp_path):
+    captioner(small, "nic").save(tmp_path / "start.pth")
+    start_file = str(tmp_path / "start.pth")
+    options = config(worlds["captions"], cache, start=start_file, objective="self_critical")
+    made = setup.build(small, options)
+    shape = Encoder(small, "pooled").feature_shape(small)
+    count = sum(len(images) for images in (made.data.train, made.data.val, made.data.test))
+    row_of = np.zeros(count, np.int64)
+    row_of[1] = -1
+    features = Features(np.zeros((1, *shape), np.float32), row_of, {})
+    _, data = setup.setup_training(made, made.config, FABRIC, features)
+    assert data.train.take(np.array([0, 1, 2])) == [0, 2, 3]
 
 
 def test_what_a_start_decides(worlds, small, cache, tmp_path):
