@@ -58,7 +58,7 @@ _ADDED: dict[str, dict[str, Any]] = {
         "dataset": {"images": None, "tokenizer": "ptb"},
         "model": {"num_layers": 6, "encoder_layers": 3, "num_heads": 8, "ffn_size": 2048},
         "decoding": {"groups": 1, "diversity": 0.5},
-        "start": None,
+        "start_from": None,
         "objective": "cross_entropy",
         "self_critical": {"samples": 5, "baseline": "mean"},
     },

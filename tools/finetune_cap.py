@@ -4,7 +4,7 @@ python tools/finetune_cap.py --backbone FILE               synthetic shapes, 3 m
 python tools/finetune_cap.py --backbone FILE --data DIR    MS-COCO, Karpathy's split, Flickr8k, or a
                                                            folder of images with captions.json
 python tools/finetune_cap.py --backbone FILE --config configs/captioning/X.yaml
-python tools/finetune_cap.py --backbone FILE --start RUN --objective self_critical
+python tools/finetune_cap.py --backbone FILE --start_from RUN --objective self_critical
                                --optimizer.lr 5e-5         from that run on CIDEr-D as the reward
 torchrun --nproc_per_node 8 tools/finetune_cap.py ...      on 8 GPUs
 """

@@ -126,11 +126,11 @@ CASES = [
      {"name": "transformer", "dataset.layout": "auto", "model.encoder_layers": 6, "epochs": 5,
       "optimizer.warmup": "0.6 epochs", "precision": "32-true"}),
     # a start decides the model; what a recipe for other data says of it is none of the user's words
-    ("captioning", captions(), GPU, {"start": "runs/x"}, "captioning/paper_nic",
-     {"start": "runs/x", "model": CaptionerModel(), "dataset.image_size": None}),
-    ("captioning", captions(), GPU, {"start": "runs/x", "objective": "self_critical"},
+    ("captioning", captions(), GPU, {"start_from": "runs/x"}, "captioning/paper_nic",
+     {"start_from": "runs/x", "model": CaptionerModel(), "dataset.image_size": None}),
+    ("captioning", captions(), GPU, {"start_from": "runs/x", "objective": "self_critical"},
      "captioning/show_and_tell_karpathy_scst",
-     {"name": "nic_scst", "start": "runs/x", "optimizer.lr": 5e-5, "dataset.layout": "auto"}),
+     {"name": "nic_scst", "start_from": "runs/x", "optimizer.lr": 5e-5, "dataset.layout": "auto"}),
 ]  # fmt: skip
 
 
@@ -182,7 +182,7 @@ def test_the_kind_chooses_the_recipe_of_the_shapes(task, given, recipe):
 
 
 def test_on_the_shapes_too_a_start_decides_its_model(tmp_path):
-    given = {"start": str(tmp_path), "objective": "self_critical"}
+    given = {"start_from": str(tmp_path), "objective": "self_critical"}
     config = parse(
         "captioning",
         ["--config", str(choose_demo("captioning", given).path)]

@@ -288,12 +288,12 @@ def test_runs_with_and_without_mixing_of_boxes_stand_in_other_columns():
 def test_captioners_with_starts_of_their_own_are_compared():
     """Each goes on from one that was trained from its backbone; without a start is another."""
     runs = [
-        result("captioning", method, 0, value, start=f"runs/xe-{method}")
+        result("captioning", method, 0, value, start_from=f"runs/xe-{method}")
         for method, value in (("none", 0.2), ("cutmix", 0.5))
     ]
     assert lines(runs)["*cutmix - none*"][0].startswith("*+30.0")
     assert len(set(map(digest, run_set(*runs).runs))) == 1
-    apart = lines([*runs, result("captioning", "none", 1, 0.1, start=None)])
+    apart = lines([*runs, result("captioning", "none", 1, 0.1, start_from=None)])
     assert len(apart["net, none"]) == 2 * len(lines(runs)["net, none"])
 
 

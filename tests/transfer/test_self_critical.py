@@ -49,7 +49,7 @@ def rewarded(batch_size, samples, length=5, **changes):
     """A configuration of the steps alone."""
     options = SelfCriticalConfig(samples=samples, **changes.pop("self_critical", {}))
     return CaptioningConfig(
-        start="somewhere",
+        start_from="somewhere",
         objective="self_critical",
         batch_size=batch_size,
         self_critical=options,
@@ -177,7 +177,7 @@ def test_a_step_is_reinforce_written_out(kind, baseline):
     of_samples = [value for row in rewards for value in row[:3]]
     unended = np.mean([END not in caption for row in texts for caption in row[:3]])
     assert metrics.tolist() == pytest.approx(
-        [float(loss), np.mean(of_samples), np.mean(baselines), unended], abs=1e-5
+        [float(loss.detach()), np.mean(of_samples), np.mean(baselines), unended], abs=1e-5
     )
     parts, sums = step(config, decoder, features, Table(reward), parts=2)
     torch.testing.assert_close(sums / 2, metrics)
@@ -332,7 +332,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     options = config(
         worlds["captions"],
         cache,
-        start=str(tmp_path / "start.pth"),
+        start_from=str(tmp_path / "start.pth"),
         objective="self_critical",
         encoder=EncoderConfig(from_epoch=encoder, lr=1e-3),
         self_critical=SelfCriticalConfig(samples=2, baseline="greedy"),
@@ -355,8 +355,8 @@ def test_an_image_is_encoded_once_and_its_encoder_learns(worlds, small, cache, t
     captioner(small, "attention").save(tmp_path / "start.pth")
     encoder = EncoderConfig(from_epoch=0, lr=1e-3)
     options = config(
-        worlds["captions"], cache, start=str(tmp_path / "start.pth"), objective="self_critical",
-        encoder=encoder,
+        worlds["captions"], cache, start_from=str(tmp_path / "start.pth"),
+        objective="self_critical", encoder=encoder,
     )  # fmt: skip
     made = setup.build(small, options)
     state, data = setup.setup_training(made, made.config, FABRIC)
@@ -382,7 +382,7 @@ def test_an_image_is_encoded_once_and_its_encoder_learns(worlds, small, cache, t
 def test_images_that_cannot_be_read_move_no_numbers(worlds, small, cache, tmp_path):
     captioner(small, "nic").save(tmp_path / "start.pth")
     start_file = str(tmp_path / "start.pth")
-    options = config(worlds["captions"], cache, start=start_file, objective="self_critical")
+    options = config(worlds["captions"], cache, start_from=start_file, objective="self_critical")
     made = setup.build(small, options)
     shape = Encoder(small, "pooled").feature_shape(small)
     count = sum(len(images) for images in (made.data.train, made.data.val, made.data.test))
@@ -397,7 +397,7 @@ def test_what_a_start_decides(worlds, small, cache, tmp_path):
     """Weights, words, model, image size and tokenizer; options at their default are filled in."""
     begun = captioner(small, "nic", embed_size=16)
     begun.save(tmp_path / "captioner.pth")
-    options = config(worlds["captions"], cache, start=str(tmp_path))
+    options = config(worlds["captions"], cache, start_from=str(tmp_path))
     made = setup.build(with_image_size(small, 64), options)
     assert made.config.model == begun.model
     assert made.config.dataset.image_size == 32
@@ -416,7 +416,7 @@ def test_what_a_start_decides(worlds, small, cache, tmp_path):
 
 
 def test_a_start_that_is_not_there():
-    with pytest.raises(UsageError, match=r"no such run.*--start RUN"):
+    with pytest.raises(UsageError, match=r"no such run.*--start_from RUN"):
         start.load("runs/nowhere")
 
 
@@ -427,7 +427,7 @@ def test_a_start_whose_encoder_was_trained(worlds, small, cache, tmp_path):
     begun = captioner(replace(small, weights=weights), "nic")
     begun.save(tmp_path / "first/captioner.pth")
     options = config(
-        worlds["captions"], cache, start=str(tmp_path / "first"), objective="self_critical",
+        worlds["captions"], cache, start_from=str(tmp_path / "first"), objective="self_critical",
         epochs=1, decoding=DecodingConfig(beam=1, max_length=4),
     )  # fmt: skip
     with pytest.raises(UsageError, match=rf"--backbone is .* \({small.fingerprint()}\), but"):
@@ -455,7 +455,7 @@ def test_a_start_whose_encoder_was_trained(worlds, small, cache, tmp_path):
     held = Captioner.load(tmp_path / "run")
     assert held.backbone.fingerprint() == begun.backbone.fingerprint()
     assert held.vocabulary == begun.vocabulary
-    setup.build(small, replace(options, start=str(tmp_path / "run")))
+    setup.build(small, replace(options, start_from=str(tmp_path / "run")))
 
 
 @pytest.mark.parametrize(
@@ -466,8 +466,8 @@ def test_a_start_whose_encoder_was_trained(worlds, small, cache, tmp_path):
 def test_batches_that_cannot_be(batch_size, accumulate, said, worlds, small, cache, tmp_path):
     captioner(small, "nic").save(tmp_path / "start.pth")
     options = config(
-        worlds["captions"], cache, start=str(tmp_path / "start.pth"), objective="self_critical",
-        batch_size=batch_size, accumulate=accumulate,
+        worlds["captions"], cache, start_from=str(tmp_path / "start.pth"),
+        objective="self_critical", batch_size=batch_size, accumulate=accumulate,
     )  # fmt: skip
     with pytest.raises(UsageError, match=said):
         setup.build(small, options)
@@ -479,7 +479,7 @@ def test_captions_that_teach_little(worlds, small, cache, tmp_path):
     tree = shutil.copytree(worlds["captions"], tmp_path / "tree")
     file = tree / "annotations/captions_train2017.json"
     content = json.loads(file.read_text())
-    options = config(tree, cache, start=str(tmp_path / "start.pth"), objective="self_critical")
+    options = config(tree, cache, start_from=str(tmp_path / "start.pth"), objective="self_critical")
     for text, share in (("a red ring on the square", None), ("a Ring im Kreis", "50%")):
         others = [{**one, "caption": text} for one in content["annotations"]]
         file.write_text(json.dumps(content | {"annotations": others}))

@@ -179,7 +179,7 @@ def choose_demo(task: str, given: Mapping[str, Any]) -> Choice:
     recipe, changes = _DEMOS.get(str(kind), "demo"), dict[str, Any]()
     if recipe == "transformer_small":  # whose lengths are those of a few dozen images
         changes |= {"epochs": 4, "batch_size": 50, "decoding.max_length": 24}
-    if "start" in given:
+    if "start_from" in given:
         recipe, changes = "demo", _start_decides()
         if given.get("objective") == "self_critical":
             changes |= {"name": "demo_scst", "optimizer.lr": 1e-4}
@@ -276,18 +276,18 @@ def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) ->
 
 
 def _captioning(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
-    kind = given.get("model.kind") or _kind_of(given.get("start"))
+    kind = given.get("model.kind") or _kind_of(given.get("start_from"))
     recipe, network = _CAPTIONERS.get(kind, _CAPTIONERS["nic"])  # the configuration refuses others
     size = given.get("dataset.image_size", 224)
     why = f"{network} on a frozen encoder, {size} pixels"
     changes = {"name": kind, "dataset.train": None, "dataset.val": None, "dataset.layout": "auto"}
-    if "start" in given:
+    if "start_from" in given:
         changes |= _start_decides()
-        why = f"{network} that goes on from {given['start']}"
+        why = f"{network} that goes on from {given['start_from']}"
         if given.get("objective") == "self_critical":
             recipe = f"{'show_and_tell' if kind == 'nic' else kind}_karpathy_scst"
             changes["name"] = f"{kind}_scst"
-            why = f"{network} from {given['start']}, on rewards"
+            why = f"{network} from {given['start_from']}, on rewards"
     elif kind == "nic" and data.splits == _PAPER_SPLITS:
         changes = {}
     if machine.device == "cpu" and changes:

@@ -173,7 +173,7 @@ class CaptioningConfig(TrainerConfig):
         )
     )
     decoding: DecodingConfig = field(default_factory=DecodingConfig)
-    start: str | None = None
+    start_from: str | None = None
     """A finished captioning run, or its captioner.pth, whose weights and words this run begins
     with; its model, image size, tokenizer and vocabulary are taken over."""
     objective: Literal["cross_entropy", "self_critical"] = "cross_entropy"
@@ -196,10 +196,10 @@ class CaptioningConfig(TrainerConfig):
         super().__post_init__()
         check_ranges("", self, batch_size=">= 2", patience=">= 1")
         if self.objective == "self_critical":
-            if self.start is None:
+            if self.start_from is None:
                 raise UsageError(
                     "objective self_critical wants a captioner to begin with: train one with "
-                    "cross_entropy, and give its run by --start RUN"
+                    "cross_entropy, and give its run by --start_from RUN"
                 )
             if self.batch_size % self.self_critical.samples:
                 raise UsageError(

@@ -106,7 +106,7 @@ def finetune(
     )
     at_start = {}
     with fabric.rank_zero_first():
-        if config.start is not None and fabric.is_global_zero:
+        if config.start_from is not None and fabric.is_global_zero:
             at_start = {_AT_START: _score_start(run, state, data, setup, references)}
     loop.resume()
 
@@ -212,7 +212,7 @@ def _score_start(
         if _AT_START in record:
             return float(record[_AT_START])
     value = evaluate(state, data, setup, references, trains_encoder=False).corpus["CIDEr"]
-    log(f"{setup.config.start}: CIDEr {100 * value:.1f}")
+    log(f"{setup.config.start_from}: CIDEr {100 * value:.1f}")
     return value
 
 

@@ -105,9 +105,9 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     """
     check_optimizer(config.optimizer)
     begun = weights = None
-    if config.start is not None:
-        begun, weights = start.load(config.start), start.file_of(config.start)
-        start.check_backbone(config.start, begun, backbone)
+    if config.start_from is not None:
+        begun, weights = start.load(config.start_from), start.file_of(config.start_from)
+        start.check_backbone(config.start_from, begun, backbone)
         backbone, config = begun.backbone, start.take_over(config, begun)
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder of images with captions")
@@ -174,10 +174,10 @@ def _notes(
             "cut or never generated: --dataset.max_words and --decoding.max_length allow more"
         )
     unknown = vocabulary.unknown_share(captions)
-    if config.start is not None and unknown > _MANY:
+    if config.start_from is not None and unknown > _MANY:
         yield (
             f"{unknown:.0%} of the words of the training captions are not in the vocabulary of "
-            f"{config.start}, and count as one unknown word"
+            f"{config.start_from}, and count as one unknown word"
         )
     if config.meteor == "auto" and tokenizer != "ptb":
         yield f"METEOR is left out: it is for English, and the tokenizer is {tokenizer}"

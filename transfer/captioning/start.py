@@ -15,7 +15,7 @@ from transfer.feature_cache import with_image_size
 
 def resolved(config: CaptioningConfig) -> CaptioningConfig:
     """The configuration as it is with its start, if it has one; see `take_over`."""
-    return config if config.start is None else take_over(config, load(config.start))
+    return config if config.start_from is None else take_over(config, load(config.start_from))
 
 
 def load(start: str) -> Captioner:
@@ -26,8 +26,8 @@ def load(start: str) -> Captioner:
     """
     if not Path(start).exists():
         raise UsageError(
-            f"start is {start}, and there is no such run. Train it first, by a recipe of "
-            "cross-entropy with that --out, or name another: --start RUN"
+            f"start_from is {start}, and there is no such run. Train it first, by a recipe of "
+            "cross-entropy with that --out, or name another: --start_from RUN"
         )
     return Captioner.load(Path(start))
 
@@ -59,8 +59,8 @@ def take_over(config: CaptioningConfig, captioner: Captioner) -> CaptioningConfi
         pairs = "; ".join(f"{name} {one!r}, there {two!r}" for name, (one, two) in others.items())
         words = " ".join(f"--{name} {two}" for name, (_, two) in others.items())
         raise UsageError(
-            f"the start {config.start} is another captioner (here {pairs}). Leave these options "
-            f"out, or give {words}"
+            f"the start {config.start_from} is another captioner (here {pairs}). Leave these "
+            f"options out, or give {words}"
         )
     dataset = {
         name.partition(".")[2]: value for name, value in held.items() if name.startswith("dataset.")

@@ -11,7 +11,7 @@ from transfer.report.results import FinishedRun, kind, network_of
 from transfer.report.table import Column, short_hash
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
-_OF_A_RUN = ("seed", "data", "backbone", "start", "workers", *CHANGEABLE)
+_OF_A_RUN = ("seed", "data", "backbone", "start_from", "workers", *CHANGEABLE)
 
 
 def digest(run: FinishedRun) -> str:

@@ -364,8 +364,8 @@ def _setting_by_name(result: Result) -> Setting:
         rest = {key: value for key, value in rest.items() if key not in _OF_A_METHOD}
         rest.setdefault("score_every", 1.0)  # results of before have no such field
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
-    if rest.get("start"):
-        rest["start"] = "given"  # each backbone has one of its own
+    if rest.get("start_from"):
+        rest["start_from"] = "given"  # each backbone has one of its own
     if block := suites.blocks().get(result.task):
         rest, recipe = _options(block, rest)
     digest = short_hash([rest, sizes])

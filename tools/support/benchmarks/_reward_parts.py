@@ -37,7 +37,7 @@ def _row(kind: Any, seconds: Seconds, images: int) -> list[str]:
         model=ModelConfig(kind=kind),
         decoding=DecodingConfig(max_length=_LENGTH),
         objective="self_critical",
-        start="drawn",
+        start_from="drawn",
         self_critical=SelfCriticalConfig(samples=_SAMPLES),
         batch_size=images * _SAMPLES,
     )
