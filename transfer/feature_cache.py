@@ -27,6 +27,7 @@ import torch
 from lightning_fabric import Fabric
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import default_collate
 
 from pretrain.backbone import Backbone
 from pretrain.cache import hash_files, read_object
@@ -151,11 +152,11 @@ class ImageDataset:
 
 def collate_readable(
     samples: list[tuple[int, Any]],
-) -> tuple[list[int], Tensor | None, dict[int, str]]:
-    """Indices and images (N, 3, H, W) of what can be read, and why the rest cannot."""
-    images = {index: image for index, image in samples if isinstance(image, Tensor)}
+) -> tuple[list[int], Any, dict[int, str]]:
+    """Indices, images (N, 3, H, W), or a dictionary of such, and why the rest cannot be read."""
+    images = {index: image for index, image in samples if not isinstance(image, str)}
     corrupt = {index: why for index, why in samples if isinstance(why, str)}
-    return list(images), torch.stack([*images.values()]) if images else None, corrupt
+    return list(images), default_collate([*images.values()]) if images else None, corrupt
 
 
 class FeatureCache:

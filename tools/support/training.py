@@ -152,9 +152,7 @@ def parse(
         recipe = ["--config", str(usual.path), *usual.words]
     chosen = parser.parse([*recipe, *words])
     config: Any = build_config(kind, parser, chosen)
-    if task.resolve and getattr(
-        config, "start_from", None
-    ):  # which decides more than what was given
+    if task.resolve and getattr(config, "start_from", None):  # decides more than what was given
         config = tasks.load(task.resolve)(config)
     run = _run_folder(task.name, config, chosen.out, resumed)
     run.refuse_finished()

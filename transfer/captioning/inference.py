@@ -7,7 +7,6 @@ from pathlib import Path
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
-from torch.utils.data import default_collate
 
 from pretrain.errors import UsageError
 from pretrain.images import SUFFIXES, describe_others, list_images
@@ -16,7 +15,7 @@ from pretrain.training import Loader
 from transfer.captioning.beam_search import generate_groups, images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.ensemble import Ensemble
-from transfer.feature_cache import ImageDataset
+from transfer.feature_cache import ImageDataset, collate_readable
 
 _MAX_IMAGES = 50
 
@@ -77,14 +76,14 @@ def caption_files(
         ImageDataset(paths, partial(_views, transforms), keep_corrupt=True, apply_exif=apply_exif),
         batch_size=min(_MAX_IMAGES, images_at_once(first.decoding.beam)),
         workers=workers,
-        collate=_collate,
+        collate=collate_readable,
     )
     captions: dict[int, list[str]] = {}
     corrupt: dict[int, str] = {}
     with bar("captioning", len(paths), "images") as advance:
         for numbers, views, messages in loader.epoch(0):
             corrupt |= messages
-            if numbers:
+            if views is not None:
                 images = {name: view.to(fabric.device) for name, view in views.items()}
                 found = {key: encode(images[key[0]]).float() for key, encode in encoders.items()}
                 features = tuple(found[key] for key in keys)
@@ -99,13 +98,3 @@ def _views(
 ) -> dict[str, Tensor]:
     """What each backbone sees of an image."""
     return {name: transform(image) for name, transform in transforms.items()}
-
-
-def _collate(
-    samples: list[tuple[int, dict[str, Tensor] | str]],
-) -> tuple[list[int], dict[str, Tensor], dict[int, str]]:
-    """Numbers and images (N, 3, H, W) of what can be read, and why the rest cannot."""
-    readable = {number: views for number, views in samples if not isinstance(views, str)}
-    corrupt = {number: why for number, why in samples if isinstance(why, str)}
-    views = default_collate([*readable.values()]) if readable else {}
-    return list(readable), views, corrupt
