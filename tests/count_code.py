@@ -23,6 +23,7 @@ ENGINES = {
     "detection": "transfer.detection.engine",
     "captioning": "transfer.captioning.engine",
     "classification": "transfer.classification.engine",
+    "segmentation": "transfer.segmentation.engine",
 }
 PACKAGES = ("pretrain", "transfer", "tools")
 OTHER = (".js", ".html", ".jinja")

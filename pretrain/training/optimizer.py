@@ -1,7 +1,6 @@
 """Optimizers and learning rates of every trainer, by timm; durations become optimizer steps."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ from pretrain.errors import UsageError
 
 _CURVES: dict[str, Callable[..., Scheduler]] = {
     "cosine": CosineLRScheduler,
-    "poly": partial(PolyLRScheduler, power=1.0),
+    "poly": PolyLRScheduler,
     "tanh": TanhLRScheduler,
 }
 _WITH_FUSED_STEP = ("sgd", "momentum", "adam", "adamw")
@@ -105,6 +104,7 @@ def make_lr_scheduler(
     config: OptimizerConfig,
     num_steps: int,
     steps: Callable[[Duration], int],
+    power: float = 1.0,
 ) -> Scheduler:
     """Make timm's schedule in steps: `.step_update(step)` before each step.
 
@@ -113,6 +113,7 @@ def make_lr_scheduler(
         config: kind, milestones, warm-up.
         num_steps: of the whole run, the warm-up included.
         steps: turns a duration into steps.
+        power: of poly (timm's own default is 0.5).
     """
     warmup, peak = steps(config.warmup), optimizer.param_groups[0]["lr"]
     shared: dict[str, Any] = {
@@ -122,6 +123,8 @@ def make_lr_scheduler(
         "t_in_epochs": False,
     }
     if curve := _CURVES.get(config.schedule):
+        if config.schedule == "poly":
+            shared["power"] = power
         return curve(optimizer, t_initial=num_steps, lr_min=config.min_lr, **shared)
     milestones = config.milestones if config.schedule == "step" else ()
     # timm applies a milestone one step early, by its own convention

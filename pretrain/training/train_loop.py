@@ -99,6 +99,7 @@ def make_train_state(
     lr_of: Callable[[str], float | None] = lambda name: None,
     parts: Sequence[nn.Module] = (),
     compiled: Sequence[nn.Module] = (),
+    power: float = 1.0,
 ) -> TrainState:
     """Optimizer, schedule, average and what Fabric wraps.
 
@@ -111,6 +112,7 @@ def make_train_state(
         parts: of the network, wrapped each by itself where it is not called as one; the first is
             the state's `model`.
         compiled: parts that torch.compile takes, if not the whole network.
+        power: of the schedule poly.
     """
     options, steps = config.optimizer, partial(config.steps, steps_per_epoch)
     # on a GPU torch takes its fastest by itself; a scaler and clipping would not go with this
@@ -125,7 +127,7 @@ def make_train_state(
         network=network,
         model=model,
         optimizer=wrapped,
-        lr_scheduler=make_lr_scheduler(wrapped, options, steps(), steps),
+        lr_scheduler=make_lr_scheduler(wrapped, options, steps(), steps, power),
         ema=None if options.ema is None else ModelEmaV3(network, options.ema, use_warmup=True),
         clip_norm=options.clip_norm,
         accumulate=config.accumulate,

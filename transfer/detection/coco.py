@@ -14,6 +14,7 @@ import numpy as np
 
 from pretrain.errors import UsageError
 from pretrain.images import ImageHeader
+from transfer.coco_masks import is_segmentation, may_belong
 from transfer.detection.coco_file import (
     InstanceFile,
     check_box_form,
@@ -25,7 +26,6 @@ from transfer.detection.coco_file import (
 from transfer.detection.coco_layout import ImageFinder, split_file
 from transfer.detection.config import DatasetConfig
 from transfer.detection.headers import read_headers
-from transfer.detection.masks import is_segmentation, may_belong
 from transfer.detection.records import (
     DataIssue,
     Record,

@@ -18,9 +18,9 @@ from torch import Tensor
 from pretrain.errors import UsageError
 from pretrain.images import decode
 from pretrain.training import generator
+from transfer.coco_masks import rasterize
 from transfer.detection.augmentation import augment
 from transfer.detection.config import DatasetConfig, MixingConfig
-from transfer.detection.masks import rasterize
 from transfer.detection.mixing import PARTNERS, Method, Mixture, draw_method, mix
 from transfer.detection.records import Record
 from transfer.detection.sample import Sample

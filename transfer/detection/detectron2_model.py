@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pretrain.audit import load_strict
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from transfer.detection.body import sample_image, verify_levels
+from transfer.body import sample_image, verify_levels
 from transfer.detection.config import DetectorConfig
 from transfer.detection.detectron2_timm import TimmBackbone, build_pyramid
 from transfer.detection.loss_normalizer import LossNormalizer

@@ -15,7 +15,8 @@ from detectron2.modeling.backbone.fpn import LastLevelMaxPool, LastLevelP6P7
 from torch import Tensor
 
 from pretrain.backbone import Backbone
-from transfer.detection.body import STRIDES, FrozenBatchNormModule, freeze_parameters, levels_of
+from transfer.body import FrozenBatchNormModule, freeze_parameters, levels_of
+from transfer.detection.body import STRIDES
 
 NAMES = ("res2", "res3", "res4", "res5")
 

@@ -13,11 +13,11 @@ from pycocotools import mask as coco
 from pretrain.errors import UsageError
 from pretrain.mixing.boxes import paper_boxes
 from pretrain.training import Loader
+from transfer.coco_masks import may_belong, rasterize
 from transfer.detection.coco import read_coco
 from transfer.detection.config import DatasetConfig, DetectionConfig, MixingConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, check_mixing, collate
-from transfer.detection.masks import may_belong, rasterize
 from transfer.detection.mixing import (
     Mixture,
     copy_paste,

@@ -20,10 +20,11 @@ from pretrain.config import LoaderConfig, OptimizerConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric, make_optimizer
+from transfer.body import verify_body
 from transfer.detection import engine
 from transfer.detection.anchors import Anchors
 from transfer.detection.average_precision import evaluate
-from transfer.detection.body import STRIDES, verify_body
+from transfer.detection.body import STRIDES
 from transfer.detection.config import LOSSES, DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.data import open_data
 from transfer.detection.dataset import DetectionDataset, aspect_ratio_order

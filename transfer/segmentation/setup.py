@@ -1,0 +1,125 @@
+"""What a configuration comes to before the first step: records, network, loader, optimiser."""
+
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from pretrain.backbone import Backbone, Provenance
+from pretrain.data_digest import DataFiles
+from pretrain.errors import UsageError
+from pretrain.training import (
+    Loader,
+    TrainState,
+    check_optimizer,
+    derive,
+    make_train_state,
+    refuse_single_values,
+    seed_ambient,
+    train_batching,
+)
+from transfer.segmentation.config import SegmentationConfig, SegmenterConfig
+from transfer.segmentation.data import open_data
+from transfer.segmentation.dataset import SegmentationDataset
+from transfer.segmentation.records import SegmentationData
+
+
+@dataclass(frozen=True)
+class SegmentationSetup:
+    """What can be known without a device."""
+
+    backbone: Backbone
+    """As given, or its architecture with random weights."""
+    data: SegmentationData
+    model: nn.Module
+    files: DataFiles
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the network."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+    @property
+    def data_summary(self) -> dict[str, Any]:
+        """What the result says of the data."""
+        data = self.data
+        return {
+            "name": data.name,
+            "train": len(data.train),
+            "val": len(data.val),
+            "classes": len(data.classes),
+            "splits": list(data.splits),
+            "notes": list(data.notes),
+            **self.files.summary,
+        }
+
+
+def build(backbone: Backbone, config: SegmentationConfig) -> SegmentationSetup:
+    """Read the tree and build the network; every mistake a user can make shows here."""
+    if config.data is None:
+        raise UsageError("no data: give --data DIR with images and masks")
+    data = open_data(Path(config.data), config.dataset)
+    if len(data.train) < config.batch_size:
+        raise UsageError(
+            f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
+            "images. Give a smaller batch_size."
+        )
+    check_optimizer(config.optimizer)
+    segmenter = config.segmenter
+    if config.random_init:
+        spec, segmenter = backbone.spec, unfrozen(segmenter)
+        network = spec.create(spec.num_classes, derive(config.seed, "weights"))
+        backbone = Backbone.of(network, spec, Provenance(seed=config.seed, source="from scratch"))
+    with torch.random.fork_rng(devices=[]):
+        seed_ambient(derive(config.seed, "weights"))
+        model = build_model(backbone, segmenter, len(data.classes))
+    files = DataFiles((Path(config.data),), data.paths, data.annotations, config.digest)
+    return SegmentationSetup(backbone, data, model, files)
+
+
+def build_model(backbone: Backbone, segmenter: SegmenterConfig, num_classes: int) -> nn.Module:
+    """The network, by the kind of the configuration.
+
+    N images of one size, uint8 RGB (N, 3, H, W), or float32 (N, 1, H, W) that need no normalising,
+    to {"out": logits (N, K, H, W)}, and in training "aux" of the same shape where `aux_weight` is
+    above 0. What belongs to the second head is named `aux_classifier.`.
+    """
+    module = import_module(f"transfer.segmentation.{segmenter.kind}")
+    network: nn.Module = module.build_segmenter(backbone, segmenter, num_classes)
+    return network
+
+
+def unfrozen(segmenter: SegmenterConfig) -> SegmenterConfig:
+    """What random weights need: all of them trained, BatchNorm too."""
+    norm = "trained" if segmenter.batch_norm == "frozen" else segmenter.batch_norm
+    return replace(segmenter, freeze=0, batch_norm=norm)
+
+
+def setup_training(
+    setup: SegmentationSetup, config: SegmentationConfig, fabric: Fabric
+) -> tuple[TrainState, Loader]:
+    """The network on its device, and batches of training crops."""
+    loader = Loader(
+        SegmentationDataset(setup.data.train, config.dataset, train=True),
+        **vars(config.loader),
+        max_corrupt=config.dataset.max_corrupt,
+        **train_batching(config, fabric),
+    )
+    refuse_single_values(setup.model, config.dataset.crop_size, config, fabric)
+    # the values of a pixel side by side: faster, and the same bits wherever it is done
+    setup.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    optimizer = config.optimizer
+    aux_lr = 10 * optimizer.lr if optimizer.aux_lr is None else optimizer.aux_lr
+    state = make_train_state(
+        setup.model,
+        config,
+        fabric,
+        steps_per_epoch=len(loader),
+        lr_of=lambda name: aux_lr if name.startswith("aux_classifier.") else None,
+        power=optimizer.power,
+    )
+    return state, loader
