@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -144,8 +145,19 @@ def segment(
             advance(len(images) * fabric.world_size)
 
 
+@torch.inference_mode()
+def predict(model: nn.Module, record: Record, dataset: DatasetConfig, fabric: Fabric) -> np.ndarray:
+    """A record as a label map uint8 (H, W) of the size of its mask; UsageError if unreadable."""
+    image, mask, _ = SegmentationDataset([record], dataset, train=False)[0]
+    model.eval()
+    with fabric.autocast():
+        logits = model(fabric.to_device(image[None]))["out"][0].float()
+    label_map = to_label_map(logits, (mask.shape[0], mask.shape[1]))
+    return np.asarray(label_map.cpu().numpy())
+
+
 def to_label_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (K, h, w) as a label map uint8 of `size`."""
+    """Logits (K, h, w) as a label map uint8 of `size`: enlarged bilinearly, the largest taken."""
     if tuple(logits.shape[1:]) != size:
         logits = functional.interpolate(logits[None], size, mode="bilinear")[0]
     return logits.argmax(0).to(torch.uint8)

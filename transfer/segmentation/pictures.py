@@ -1,12 +1,28 @@
 """Pictures of a segmentation run: image, truth, prediction, errors; the learning curve."""
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 from lightning_fabric import Fabric
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from torch import nn
 
+from pretrain.errors import UsageError
+from pretrain.files import save_figure
 from pretrain.run import Run
-from transfer.segmentation.config import SegmentationConfig
+from transfer.segmentation.config import VOID, DatasetConfig, SegmentationConfig
+from transfer.segmentation.inference import predict
+from transfer.segmentation.label_maps import colour_map
+from transfer.segmentation.records import Record
 from transfer.segmentation.scores import SegmentationScores
 from transfer.segmentation.setup import SegmentationSetup
+
+_MOST_NAMED = 24
+_WRONG = (230, 25, 75)
 
 
 def draw_all(
@@ -18,4 +34,135 @@ def draw_all(
     scores: SegmentationScores,
 ) -> None:
     """Every picture of a finished run."""
-    raise NotImplementedError
+    chosen = choose_records(setup.data.val)
+    label_maps = [_label_map(model, record, config.dataset, fabric) for record in chosen]
+    shown = [(r, m) for r, m in zip(chosen, label_maps, strict=True) if m is not None]
+    draw_segmentations(shown, setup.data.classes, run.picture("segmentations.png"))
+    draw_classes(scores, run.picture("classes.png"))
+    draw_curve(run.read_log(), run.picture("curve.png"))
+
+
+def _label_map(
+    model: nn.Module, record: Record, dataset: DatasetConfig, fabric: Fabric
+) -> np.ndarray | None:
+    """uint8 (H, W); None where the record cannot be read."""
+    try:
+        return predict(model, record, dataset, fabric)
+    except UsageError:
+        return None
+
+
+def choose_records(records: Sequence[Record], count: int = 8) -> list[Record]:
+    """Some records, spread evenly; of volumes two slices each, at a third and two thirds."""
+    slices: dict[str, list[Record]] = {}
+    for record in records:
+        slices.setdefault(record.case, []).append(record)
+    if list(slices) == [""]:
+        return _spread(records, count)
+    third = (1 / 3, 2 / 3)
+    volumes = _spread(list(slices.values()), count // 2)
+    return [of[int(len(of) * share)] for of in volumes for share in third if len(of) > share]
+
+
+def _spread(items: Sequence[Any], count: int) -> list[Any]:
+    count = min(count, len(items))
+    return [items[number * len(items) // count] for number in range(count)]
+
+
+def draw_segmentations(
+    shown: Sequence[tuple[Record, np.ndarray]], classes: Sequence[str], path: Path
+) -> None:
+    """Image, truth, prediction and errors of records, with their label maps uint8 (H, W)."""
+    rows = max(1, -(-len(shown) // 2))
+    figure = Figure(figsize=(12, 1.75 * rows + 0.9), layout="constrained")
+    grid = figure.subplots(rows, 8, squeeze=False)
+    for axes in grid.flat:
+        axes.set_axis_off()
+    present: set[int] = set()
+    for (record, label_map), line in zip(shown, grid.reshape(-1, 4), strict=False):
+        image, truth = to_rgb(record), record.read_mask().numpy()
+        present |= set(np.unique(truth).tolist()) | set(np.unique(label_map).tolist())
+        aspect = record.spacing[0] / record.spacing[1] if record.spacing else 1.0
+        panels = (
+            image,
+            colour_map()[truth],
+            colour_map()[label_map],
+            _errors(image, label_map, truth),
+        )
+        for axes, panel in zip(line, panels, strict=True):
+            axes.imshow(panel, aspect=aspect, interpolation="nearest")
+        line[0].set_title(record.image_id[-36:], fontsize=6)
+    for axes, name in zip(grid[0], ("truth", "prediction", "errors") * 2, strict=False):
+        axes.set_title(name, fontsize=7)
+    figure.legend(
+        handles=_legend(classes, present), loc="outside lower center", ncols=8, fontsize=7
+    )
+    save_figure(figure, path)
+
+
+def to_rgb(record: Record) -> np.ndarray:
+    """uint8 (H, W, 3) to look at; of a slice the range without its lowest and highest percent."""
+    image = record.read_image().numpy()
+    if image.dtype == np.uint8:
+        return np.ascontiguousarray(image.transpose(1, 2, 0))
+    low, high = np.percentile(image, (1, 99))
+    grey = np.clip((image[0] - low) / max(high - low, 1e-6), 0, 1) * 255
+    return np.repeat(grey.astype(np.uint8)[:, :, None], 3, axis=2)
+
+
+def _errors(image: np.ndarray, label_map: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The image in pale grey, wrong pixels red, void ones in their colour."""
+    panel = (np.repeat(image.mean(2, keepdims=True), 3, axis=2) / 2 + 127).astype(np.uint8)
+    panel[label_map != truth] = _WRONG
+    panel[truth == VOID] = colour_map()[VOID]
+    return panel
+
+
+def _legend(classes: Sequence[str], present: set[int]) -> list[Patch]:
+    """A patch for each class that is seen, and for void."""
+    colours = colour_map() / 255
+    seen = [number for number in range(len(classes)) if number in present]
+    patches = [Patch(fc=colours[k], ec="grey", label=classes[k][:24]) for k in seen[:_MOST_NAMED]]
+    if len(seen) > _MOST_NAMED:
+        patches.append(Patch(fc="none", label=f"and {len(seen) - _MOST_NAMED} more"))
+    if VOID in present:
+        patches.append(Patch(fc=colours[VOID], ec="grey", label="void"))
+    return [*patches, Patch(fc=np.array(_WRONG) / 255, label="wrong")]
+
+
+def draw_classes(scores: SegmentationScores, path: Path) -> None:
+    """IoU and Dice of each class as bars; none of a class that does not occur."""
+    names = list(scores.iou)
+    figure = Figure(figsize=(6.2, 1.2 + 0.24 * len(names)), layout="constrained")
+    axes = figure.subplots()
+    places = np.arange(len(names))
+    for shift, (label, values) in enumerate((("IoU", scores.iou), ("Dice", scores.dice))):
+        widths = [values.get(name) or 0.0 for name in names]
+        axes.barh(places + 0.4 * shift - 0.2, widths, 0.38, label=label)
+    axes.set_yticks(places, [name[:30] for name in names], fontsize=7)
+    axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="percent")
+    axes.grid(axis="x", alpha=0.3)
+    axes.legend(fontsize=8)
+    save_figure(figure, path)
+
+
+def draw_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """The loss over the epochs, and mIoU and Dice where they were measured."""
+    figure = Figure(figsize=(6.2, 3.6), layout="constrained")
+    axes: Axes = figure.subplots()
+    axes.plot([r["epoch"] for r in history], [r["loss"] for r in history], ".-", label="loss")
+    axes.set(xlabel="epoch", ylabel="training loss")
+    axes.set_ylim(bottom=0)
+    axes.grid(alpha=0.3)
+    right = axes.twinx()
+    for name, style in (("mIoU", "k.--"), ("Dice", "k.:")):
+        scores = {record["epoch"]: record[name] for record in history if name in record}
+        if len(scores) > 1:
+            right.plot(list(scores), list(scores.values()), style, label=name)
+    if right.lines:
+        right.set(ylabel="percent", ylim=(0, 100))
+        right.legend(fontsize=8, loc="lower right")
+    else:
+        right.set_axis_off()
+    axes.legend(fontsize=8, loc="upper right")
+    save_figure(figure, path)

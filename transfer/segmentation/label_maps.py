@@ -1,0 +1,32 @@
+"""Label maps as files and as colours: palette PNG, as Pascal VOC has them."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from pretrain.files import atomic
+
+
+def colour_map() -> np.ndarray:
+    """Pascal VOC's colours of the values 0 to 255: uint8 (256, 3).
+
+    The devkit's VOClabelcolormap: the bits of the value, three at a time, become the highest bits
+    of red, green and blue. 0 is black, 255 (void) a pale yellow.
+    """
+    values = np.arange(256)
+    colours = np.zeros((256, 3), np.uint8)
+    for bit in range(8):
+        for channel in range(3):
+            colours[:, channel] |= ((values >> (3 * bit + channel) & 1) << (7 - bit)).astype(
+                np.uint8
+            )
+    return colours
+
+
+def write_label_map(path: Path, label_map: np.ndarray) -> None:
+    """Write uint8 (H, W) as a palette PNG whose indices are the values, whole or not at all."""
+    image = Image.fromarray(np.ascontiguousarray(label_map))
+    image.putpalette(colour_map().tobytes())
+    with atomic(path) as temporary:
+        image.save(temporary, format="PNG", optimize=True)
