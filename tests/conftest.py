@@ -82,6 +82,7 @@ def worlds(tmp_path_factory) -> dict[str, Path]:
         "classification": synthetic.classification(root, train=60, val=20, size=32),
         "detection": synthetic.detection(root, train=10, val=6, size=64),
         "captions": synthetic.captions(root, train=12, val=6, size=48),
+        "segmentation": synthetic.segmentation(root, train=12, val=6, size=64),
     }
 
 

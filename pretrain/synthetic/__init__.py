@@ -6,6 +6,6 @@ hard they are is `Difficulty`: size, noise, and how much of each object is hidde
 """
 
 from pretrain.synthetic.scene import SHAPES
-from pretrain.synthetic.trees import Difficulty, captions, classification, detection
+from pretrain.synthetic.trees import Difficulty, captions, classification, detection, segmentation
 
-__all__ = ["SHAPES", "Difficulty", "captions", "classification", "detection"]
+__all__ = ["SHAPES", "Difficulty", "captions", "classification", "detection", "segmentation"]

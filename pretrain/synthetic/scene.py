@@ -130,7 +130,7 @@ def make_scene(
 
 def draw_scene(
     scene: Scene, size: int, *, noise: float = 6.0, occlusion: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Draw a scene. `noise` and `occlusion` change nothing but what they are about.
 
     Args:
@@ -142,22 +142,26 @@ def draw_scene(
     Returns:
         image (size, size, 3) uint8 RGB; boxes (objects, 4) int64 left, top, right, bottom in
         pixels, 0-based, half-open, tight around the visible pixels. An object of which nothing is
-        visible keeps the box of all of it.
+        visible keeps the box of all of it. owners (size, size) int64: which object's visible part
+        covers more than half of a pixel, the later one's of two; -1 where none does.
     """
     rng, side = np.random.default_rng(scene.clutter), np.random.default_rng([scene.clutter, 1])
     image = _background(rng, size)
-    boxes = []
-    for item in scene.objects:
+    boxes, owners = [], np.full((size, size), -1)
+    for number, item in enumerate(scene.objects):
         mask, corner = _mask(item, size)
         paint = _paint(item, size, mask.shape, corner, rng)
         visible = _hide(mask, item.radius * size, occlusion, side) if occlusion else mask
         image.paste(Image.fromarray(paint), corner, Image.fromarray(visible))
+        window = tuple(slice(at, at + n) for at, n in zip(corner[::-1], mask.shape, strict=True))
+        owners[window][visible > 127] = number
         seen = (visible > 127, visible > 0, mask > 127, mask > 0)
         box = Image.fromarray(next(pixels for pixels in seen if pixels.any())).getbbox()
         assert box
         boxes.append(np.add(box, corner * 2))
     grey = rng.normal(0, noise, (size, size, 1))
-    return np.clip(np.asarray(image) + grey, 0, 255).astype(np.uint8), np.array(boxes)
+    drawn = np.clip(np.asarray(image) + grey, 0, 255).astype(np.uint8)
+    return drawn, np.array(boxes), owners
 
 
 def _mask(item: SceneObject, size: int) -> tuple[np.ndarray, tuple[int, int]]:

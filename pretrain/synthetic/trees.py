@@ -1,4 +1,4 @@
-"""Synthetic shapes on disk: an image folder, a Pascal VOC tree, an MS-COCO captions tree.
+"""Synthetic shapes on disk: image folders, with masks or without, Pascal VOC and MS-COCO trees.
 
 A tree is drawn beside its final name and renamed, so it is complete or absent; a tree that exists
 is used as it is. The name says what it holds.
@@ -71,7 +71,7 @@ def classification(
     def fill(tree: Path, samples: _Samples) -> None:
         for split, number, rng in samples:
             shape = _NAMES[number % len(_NAMES)]
-            _, image, _ = _draw(rng, [shape], size, difficulty)
+            _, image, *_ = _draw(rng, [shape], size, difficulty)
             _save(image, tree / split / shape / f"{number:06d}.jpg")
 
     name = f"classification{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
@@ -116,7 +116,7 @@ def detection(
             write_text(tree / f"ImageSets/Main/{split}.txt", ids)
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, most_objects + 1))).tolist()
-            scene, image, boxes = _draw(rng, shapes, size, difficulty)
+            scene, image, boxes, _ = _draw(rng, shapes, size, difficulty)
             image_id = f"{split}_{number:06d}"
             _save(image, tree / "JPEGImages" / f"{image_id}.jpg")
             annotation = _voc_annotation(image_id, size, scene, boxes, difficulty.occlusion)
@@ -150,7 +150,7 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0, **kn
         annotations: dict[str, list[Any]] = {split: [] for split in splits}
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 3)), replace=False).tolist()
-            scene, picture, _ = _draw(rng, shapes, size, difficulty)
+            scene, picture, *_ = _draw(rng, shapes, size, difficulty)
             image_id = number + 1 + 1_000_000 * (split == "val")
             file_name = f"{image_id:012d}.jpg"
             _save(picture, tree / f"{split}2017" / file_name)
@@ -166,6 +166,41 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0, **kn
             write_text(path, json.dumps({**content, "annotations": annotations[split]}))
 
     return _draw_tree(root / name, splits, [seed, 2], fill)
+
+
+def segmentation(
+    root: Path, *, train: int, val: int, size: int, seed: int = 0, **knobs: float
+) -> Path:
+    """Images and masks, TREE/{images,masks}/{train,val}, one to four objects an image.
+
+    A mask is a PNG with Pascal VOC's colours; 0 is the background, and the class of a pixel that
+    of the object whose visible part covers more than half of it. classes.txt names the classes.
+
+    Args:
+        root: the tree's parent.
+        train: number of images.
+        val: number of images.
+        size: side of an image in pixels.
+        seed: another one is other images.
+        knobs: fields of `Difficulty`; the radius is 0.14 to 0.32.
+
+    Raises:
+        UsageError: a knob is out of its range.
+    """
+    usual = Difficulty(smallest=0.14, largest=0.32)
+    difficulty, suffix = _with_knobs(usual, knobs, size)
+
+    def fill(tree: Path, samples: _Samples) -> None:
+        write_text(tree / "classes.txt", "".join(f"{name}\n" for name in ("background", *_NAMES)))
+        for split, number, rng in samples:
+            shapes = rng.choice(_NAMES, int(rng.integers(1, 5))).tolist()
+            scene, image, _, owners = _draw(rng, shapes, size, difficulty)
+            classes = [0, *(1 + _NAMES.index(item.shape) for item in scene.objects)]
+            _save(image, tree / f"images/{split}/{number:06d}.jpg")
+            _save_mask(np.array(classes)[owners + 1], tree / f"masks/{split}/{number:06d}.png")
+
+    name = f"masks{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
+    return _draw_tree(root / name, {"train": train, "val": val}, [seed, 3], fill)
 
 
 def _with_knobs(usual: Difficulty, knobs: dict[str, float], size: int) -> tuple[Difficulty, str]:
@@ -185,8 +220,8 @@ def _in_words(difficulty: Difficulty) -> dict[str, str]:
 
 def _draw(
     rng: np.random.Generator, shapes: list[str], size: int, difficulty: Difficulty
-) -> tuple[Scene, np.ndarray, np.ndarray]:
-    """A scene of these shapes, its picture and boxes."""
+) -> tuple[Scene, np.ndarray, np.ndarray, np.ndarray]:
+    """A scene of these shapes, and what `draw_scene` draws of it."""
     scene = make_scene(
         rng,
         shapes=shapes,
@@ -194,8 +229,8 @@ def _draw(
         largest=difficulty.largest,
         truncation=difficulty.truncation,
     )
-    image, boxes = draw_scene(scene, size, noise=difficulty.noise, occlusion=difficulty.occlusion)
-    return scene, image, boxes
+    drawn = draw_scene(scene, size, noise=difficulty.noise, occlusion=difficulty.occlusion)
+    return scene, *drawn
 
 
 def _draw_tree(
@@ -231,8 +266,25 @@ def _draw_tree(
 
 
 def _save(image: np.ndarray, path: Path) -> None:
+    _write(Image.fromarray(image), path, format="jpeg", quality=92)
+
+
+def _save_mask(mask: np.ndarray, path: Path) -> None:
+    picture = Image.fromarray(mask.astype(np.uint8))
+    picture.putpalette(_voc_colours())
+    _write(picture, path, format="png")
+
+
+def _voc_colours() -> bytes:
+    """Pascal VOC's palette (VOClabelcolormap.m): a number's bits go to red, green, blue in turn."""
+    bits = np.arange(256)[:, None] >> np.arange(9) & 1
+    colours = (bits.reshape(256, 3, 3) * [[128], [64], [32]]).sum(1)
+    return colours.astype(np.uint8).tobytes()
+
+
+def _write(picture: Image.Image, path: Path, **options: Any) -> None:
     content = io.BytesIO()  # Pillow takes a short write into a file on a full disk for a whole one
-    Image.fromarray(image).save(content, "jpeg", quality=92)
+    picture.save(content, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.getvalue())
 

@@ -31,6 +31,9 @@ MAKERS = {
     ),
     "detection": lambda root, seed: synthetic.detection(root, train=4, val=2, size=48, seed=seed),
     "captions": lambda root, seed: synthetic.captions(root, train=4, val=2, size=48, seed=seed),
+    "segmentation": lambda root, seed: synthetic.segmentation(
+        root, train=4, val=2, size=48, seed=seed
+    ),
 }
 
 
@@ -106,13 +109,52 @@ def test_boxes_are_tight_around_what_was_drawn():
     for number in range(30):
         rng = np.random.default_rng(number)
         scene = make_scene(rng, shapes=["star", "ring", "arrow"], smallest=0.1, largest=0.2)
-        image, boxes = draw_scene(scene, 64)
+        image, boxes, _ = draw_scene(scene, 64)
         assert image.shape == (64, 64, 3)
         for item, (left, top, right, bottom) in zip(scene.objects, boxes, strict=True):
             mask = covered(item, 64) > 127
             assert mask[top:bottom, left:right].sum() == mask.sum()
             for edge in (mask[top], mask[bottom - 1], mask[:, left], mask[:, right - 1]):
                 assert edge.any()
+
+
+def test_masks_are_of_what_is_visible(tmp_path):
+    """Of whole objects the pixels that they cover by more than half; of hidden ones a part."""
+    made = {"train": 6, "val": 1, "size": 64}
+    whole = synthetic.segmentation(tmp_path, **made)
+    part = synthetic.segmentation(tmp_path, **made, occlusion=0.5)
+    none = synthetic.segmentation(tmp_path, **made, occlusion=1)
+    names = (whole / "classes.txt").read_text().split()
+    assert names == ["background", *sorted(synthetic.SHAPES)]
+    shares = []
+    for number in range(6):
+        paths = [tree / f"masks/train/{number:06d}.png" for tree in (whole, part, none)]
+        pictures = [Image.open(path) for path in paths]
+        assert pictures[0].getpalette()[3 * 15 : 3 * 16] == [192, 128, 128]  # VOC's person
+        masks = [np.asarray(picture) for picture in pictures]
+        rng = np.random.default_rng(np.random.SeedSequence([0, 3, 0, number]))
+        shapes = rng.choice(names[1:], int(rng.integers(1, 5))).tolist()
+        expected = np.zeros((64, 64), np.uint8)
+        for item in make_scene(rng, shapes=shapes, smallest=0.14, largest=0.32).objects:
+            expected[covered(item, 64) > 127] = names.index(item.shape)
+        assert np.array_equal(masks[0], expected)
+        assert np.array_equal(masks[1][masks[1] > 0], masks[0][masks[1] > 0])
+        shares.append((masks[1] > 0).sum() / (masks[0] > 0).sum())
+        assert not masks[2].any()
+    assert np.mean(shares) == pytest.approx(0.5, abs=0.03)
+
+
+def test_voc_palette(tmp_path):
+    """Against the loop of VOClabelcolormap.m, bit by bit."""
+    tree = synthetic.segmentation(tmp_path, train=1, val=1, size=32)
+    palette = Image.open(tree / "masks/val/000000.png").getpalette()
+    for number in range(256):
+        colour, left = [0, 0, 0], number
+        for shift in range(7, -1, -1):
+            for channel in range(3):
+                colour[channel] |= (left >> channel & 1) << shift
+            left >>= 3
+        assert palette[3 * number : 3 * number + 3] == colour
 
 
 def test_objects_do_not_cover_each_other():
@@ -176,20 +218,21 @@ def test_sizes_are_an_argument_and_part_of_the_name(tmp_path):
 
 # -------------------------------------------------------------------------------------- difficulty
 
-DRAWN = {  # of the pixels before JPEG, whose encoders differ, and of every other file
+DRAWN = {  # of the pixels before JPEG and PNG, whose encoders differ, and of every other file
     "classification": "14fef0610219ac8335865de5990b86740069cbada31e8784b2d493854b27b096",
     "detection": "ca8a070b9b36a18dcdd100aa8d6bd5fe402f34d89dbde9a3f26087ff6d1aafb7",
     "captions": "df94d477fb39aac0b9b0f34bb6ed766c005ae5689244e29dc47467855e0751d2",
+    "segmentation": "99fea92ecb4267eea0e888bfa58c03e4e7423ae29ec31c9478c51a1b8b806a94",
 }
 
 
 @pytest.mark.parametrize("kind", MAKERS)
 def test_default_trees_stay_what_they_were(kind, tmp_path, monkeypatch):
-    def save(image: np.ndarray, path: Path) -> None:
+    def write(picture: Image.Image, path: Path, **_) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(image.tobytes())
+        path.write_bytes(picture.tobytes())
 
-    monkeypatch.setattr(synthetic.trees, "_save", save)
+    monkeypatch.setattr(synthetic.trees, "_write", write)
     assert digest(MAKERS[kind](tmp_path, 0)) == DRAWN[kind]
 
 
@@ -255,7 +298,7 @@ def test_a_box_is_that_of_what_is_visible(occlusion):
     off = []
     for number in range(20):
         scene = one(number, truncation=1)
-        image, (box,) = draw_scene(scene, 48, noise=0, occlusion=occlusion)
+        image, (box,), _ = draw_scene(scene, 48, noise=0, occlusion=occlusion)
         if occlusion == 1:  # nothing is: that of all of it
             image = draw_scene(scene, 48, noise=0)[0]
         rows, columns = np.nonzero((image != draw_scene(scene, 48, noise=0, occlusion=1)[0]).any(2))
@@ -296,7 +339,7 @@ def test_knobs_are_part_of_the_name(tmp_path):
     assert hard.name == "coco1-32px-1+1-radius0.11to0.2-noise20-occlusion0.35-truncation1-seed0"
 
 
-@pytest.mark.parametrize("kind", ["classification", "detection", "captions"])
+@pytest.mark.parametrize("kind", MAKERS)
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
