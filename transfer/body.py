@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from timm.models import group_parameters
+from timm.models._features import FeatureGetterNet
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from transfer.parity import TOLERANCE, compare, features, level_names, normalize, raw_image
+from transfer.parity import TOLERANCE, assemble, compare, normalize, raw_image
 
 Levels = Mapping[str, Tensor]
 
@@ -99,12 +100,17 @@ def verify_body(body: nn.Module, backbone: Backbone, indices: list[int]) -> None
         UsageError: a level differs by more than 1e-4 of its largest value.
     """
     image = sample_image(backbone)
-    names = {index: name for name, index in level_names(backbone).items()}
+    names = [f"{level.index} (stride {level.stride})" for level in backbone.spec.levels()]
     was_training = body.training
-    levels = dict(zip((names[index] for index in indices), body.eval()(image), strict=True))
+    of_body, expected = (
+        body.eval()(image),
+        FeatureGetterNet(assemble(backbone), tuple(indices))(image),
+    )
     body.train(was_training)
+    levels = {names[index]: level for index, level in zip(indices, of_body, strict=True)}
+    own = {names[index]: level for index, level in zip(indices, expected, strict=True)}
     where, remedy = "of the frozen network", "This architecture cannot be frozen so."
-    verify_levels(backbone, levels, features(backbone, image), where, remedy)
+    verify_levels(backbone, levels, own, where, remedy)
 
 
 def sample_image(backbone: Backbone) -> Tensor:
