@@ -173,18 +173,26 @@ def paste(
     lam = torch.from_numpy(label_weights(share, label).astype(np.float32))
     source, weight = to_device(partner, images.device), to_device(lam, images.device)
     targets = blend_labels(labels, num_classes, source, weight)
-    mixed = own = images[: len(boxes)]
-    if by_slices(images) and (read or (share < 1).any()):
+    return Mixed(paste_pixels(images, boxes, partner, read), targets, lam, partner)
+
+
+def paste_pixels(
+    images: Tensor, boxes: np.ndarray, partner: Tensor, read: Read | None = None
+) -> Tensor:
+    """The images (M, C, H, W) of `paste`; where nothing is pasted, those given."""
+    own, empty = images[: len(boxes)], (boxes[:, 2:] <= boxes[:, :2]).any(1).all()
+    if by_slices(images) and (read or not empty):
         paste_row = partial(_paste_box, boxes.tolist())
-        mixed = mix_rows(images, partner.tolist(), paste_row, read)
-    elif (share < 1).any():
-        if (boxes == boxes[:1]).all():  # one launch for one box
-            mixed = own.clone()
-            top, left, bottom, right = boxes[0].tolist()
-            mixed[:, :, top:bottom, left:right] = images[source, :, top:bottom, left:right]
-        else:
-            mixed = _paste_by_mask(images, boxes, source)
-    return Mixed(mixed, targets, lam, partner)
+        return mix_rows(images, partner.tolist(), paste_row, read)
+    if empty:
+        return own
+    source = to_device(partner, images.device)
+    if (boxes == boxes[:1]).all():  # one launch for one box
+        mixed = own.clone()
+        top, left, bottom, right = boxes[0].tolist()
+        mixed[:, :, top:bottom, left:right] = images[source, :, top:bottom, left:right]
+        return mixed
+    return _paste_by_mask(images, boxes, source)
 
 
 def _paste_box(boxes: list[list[int]], row: int, target: Any, own: Any, theirs: Any) -> None:

@@ -51,13 +51,8 @@ class Mosaic(PairedMix):
         self, images: Tensor, labels: Tensor, num_classes: int, generator: torch.Generator
     ) -> Mixed:
         """See Mix. Partners are others, and different, where there are four images."""
-        rng = numpy_generator(generator)
-        pairs = self.draw_pairs(len(images), rng)
-        size = np.array(images.shape[-2:])
-        drawn = rng.uniform(self.margin, 1 - self.margin, (len(pairs.lam), 2))
-        centre = np.rint(pairs.spread(drawn, 1) * size).astype(np.int64)
-        own = np.arange(len(centre))[:, None]
-        partner = several_partners(len(centre), len(images), 3, rng)
+        centre, partner = self.draw(images, generator)
+        own, size = np.arange(len(centre))[:, None], np.array(images.shape[-2:])
         (down, across), (rest_down, rest_across) = centre.T, (size - centre).T
         quarters = [down * across, down * rest_across, rest_down * across, rest_down * rest_across]
         share = np.stack(quarters, axis=1) / size.prod()
@@ -65,6 +60,15 @@ class Mosaic(PairedMix):
         lam = torch.from_numpy(share[:, 0].astype(np.float32))
         mixed = assemble(images, centre, partner)
         return Mixed(mixed, targets, lam, torch.from_numpy(partner))
+
+    def draw(self, images: Tensor, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Centres (M, 2), row and column, and partners (M, 3) of a batch, as `assemble` takes."""
+        rng = numpy_generator(generator)
+        pairs = self.draw_pairs(len(images), rng)
+        drawn = rng.uniform(self.margin, 1 - self.margin, (len(pairs.lam), 2))
+        size = np.array(images.shape[-2:])
+        centre = np.rint(pairs.spread(drawn, 1) * size).astype(np.int64)
+        return centre, several_partners(len(centre), len(images), 3, rng)
 
 
 def assemble(images: Tensor, centre: np.ndarray, partner: np.ndarray) -> Tensor:

@@ -1,6 +1,16 @@
-"""Boundary F of label maps (Csurka et al., BMVC 2013, section 3)."""
+"""Boundary F of label maps (Csurka et al., BMVC 2013, section 3).
+
+The boundary of a class: its pixels with one of another class above, below, left or right of them;
+the edge of the image is none. Precision is the share of the predicted boundary that lies within the
+tolerance of the true one, recall the reverse, F their harmonic mean, of each class in each image.
+"""
 
 import numpy as np
+import torch
+from scipy.ndimage import distance_transform_edt
+from scipy.spatial import cKDTree
+
+from transfer.segmentation.config import VOID
 
 
 class BoundaryF:
@@ -9,16 +19,59 @@ class BoundaryF:
     def __init__(self, num_classes: int, tolerance: float = 0.0075) -> None:
         """`tolerance`: share of the image's diagonal within which a boundary counts as found."""
         self.num_classes, self.tolerance = num_classes, tolerance
+        self._sums = np.zeros((2, num_classes))  # of F, and of images, by class
 
     def see(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Add an image: label maps (H, W) uint8."""
-        raise NotImplementedError
+        near = self.tolerance * float(np.hypot(*truth.shape))
+        void = truth == VOID
+        if void.all():
+            return
+        known = truth
+        if void.any():
+            distance, place = distance_transform_edt(void, return_indices=True)
+            known = truth[tuple(place)]
+        true_edge, edge = _edges(known), _edges(predicted)
+        if void.any():
+            true_edge &= distance < near
+        for label in range(self.num_classes):
+            true_points = np.argwhere(true_edge & (known == label))
+            points = np.argwhere(edge & (predicted == label))
+            found, right = _near(true_points, points, near), _near(points, true_points, near)
+            counted = right | ~void[tuple(points.T)]
+            if len(found) or counted.any():
+                precision = right.sum() / counted.sum() if counted.any() else 1.0
+                recall = found.mean() if len(found) else 1.0
+                both = precision + recall
+                self._sums[:, label] += (2 * precision * recall / both if both else 0.0), 1
 
     def share(self) -> None:
         """Add what other processes have seen."""
-        raise NotImplementedError
+        everywhere: list[np.ndarray] = [self._sums] * torch.distributed.get_world_size()
+        torch.distributed.all_gather_object(everywhere, self._sums)
+        self._sums = np.sum(everywhere, axis=0)
 
     @property
     def mean(self) -> float | None:
         """Percent; None where no class has a boundary."""
-        raise NotImplementedError
+        total, images = self._sums[:, self._sums[1] > 0]
+        return 100 * float((total / images).mean()) if len(images) else None
+
+
+def _edges(labels: np.ndarray) -> np.ndarray:
+    """Pixels (H, W) with one of another label above, below, left or right of them."""
+    edges = np.zeros(labels.shape, bool)
+    down, across = labels[1:] != labels[:-1], labels[:, 1:] != labels[:, :-1]
+    edges[1:] |= down
+    edges[:-1] |= down
+    edges[:, 1:] |= across
+    edges[:, :-1] |= across
+    return edges
+
+
+def _near(points: np.ndarray, others: np.ndarray, distance: float) -> np.ndarray:
+    """Which of `points` (P, 2) have one of `others` (Q, 2) nearer than `distance`."""
+    if not len(points) or not len(others):
+        return np.zeros(len(points), bool)
+    nearest = cKDTree(others).query(points, distance_upper_bound=distance)[0]
+    return np.isfinite(nearest)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from pretrain.mixing.cutmix import CutMix, paste_pixels
+from pretrain.mixing.mosaic import Mosaic, assemble
 from transfer.segmentation.config import MixingConfig
 
 
@@ -17,4 +19,19 @@ def mix(
         config: the chances.
         generator: the only source of randomness, on the CPU.
     """
-    raise NotImplementedError
+    point = float(torch.rand((), generator=generator, dtype=torch.float64))
+    if point < config.cutmix:
+        method = CutMix(alpha=config.alpha, granularity="sample", partner="other")
+        pairs, boxes = method.draw(images, generator)
+        partner = torch.from_numpy(pairs.partner)
+        mixed, mixed_masks = (
+            paste_pixels(one, boxes, partner) for one in (images, masks.unsqueeze(1))
+        )
+    elif point < config.cutmix + config.mosaic:
+        centre, partners = Mosaic(granularity="sample").draw(images, generator)
+        mixed, mixed_masks = (
+            assemble(one, centre, partners) for one in (images, masks.unsqueeze(1))
+        )
+    else:
+        return images, masks
+    return mixed, mixed_masks[:, 0]

@@ -7,6 +7,7 @@ a volume as the sum over its slices, of a data set as the sum over all. Void pix
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 
@@ -28,8 +29,20 @@ class SegmentationScores:
 
 
 def confusion_matrix(predicted: Tensor, truth: Tensor, num_classes: int) -> Tensor:
-    """(K, K) int64 of label maps of one shape, on their device; rows are the truth."""
-    raise NotImplementedError
+    """(K, K) int64 of label maps of one shape, on their device; rows are the truth.
+
+    Args:
+        predicted: classes, 0 to K - 1.
+        truth: the same; what is no class (VOID) counts nowhere.
+        num_classes: K.
+    """
+    cells = num_classes**2
+    places = torch.where(truth < num_classes, truth.long() * num_classes + predicted, cells)
+    # not bincount, which asks a GPU for the largest place
+    counts = torch.zeros(cells + 1, dtype=torch.int64, device=truth.device)
+    places = places.flatten()
+    counts.scatter_add_(0, places, torch.ones_like(places))
+    return counts[:cells].view(num_classes, num_classes)
 
 
 def evaluate(confusions: Tensor, classes: Sequence[str]) -> SegmentationScores:
@@ -39,4 +52,22 @@ def evaluate(confusions: Tensor, classes: Sequence[str]) -> SegmentationScores:
         confusions: (C, K, K): of each of C volumes; of images one, of all of them.
         classes: names of the K classes.
     """
-    raise NotImplementedError
+    hits = confusions.diagonal(dim1=1, dim2=2).double()
+    pixels = confusions.sum(1).double() + confusions.sum(2)  # of truth and of prediction
+    iou = 100 * hits.sum(0) / (pixels - hits).sum(0)  # NaN where a class does not occur
+    dice = (200 * hits / pixels).nanmean(0)
+    first = 1 if classes[0] == "background" else 0
+    accuracy = 100 * hits.sum() / confusions.sum()
+    return SegmentationScores(
+        mean_iou=_known(iou.nanmean()),
+        iou=dict(zip(classes, map(_known, iou), strict=True)),
+        mean_dice=_known(dice[first:].nanmean()),
+        dice=dict(zip(classes, map(_known, dice), strict=True)),
+        pixel_accuracy=_known(accuracy),
+        num_classes=int((~iou.isnan()).sum()),
+    )
+
+
+def _known(figure: Tensor) -> float | None:
+    """A figure, unless it is one of nothing."""
+    return None if figure.isnan() else float(figure)
