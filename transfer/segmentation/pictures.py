@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from lightning_fabric import Fabric
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.patches import Patch
+from PIL import Image
 from torch import nn
 
 from pretrain.errors import UsageError
@@ -21,7 +23,8 @@ from transfer.segmentation.records import Record
 from transfer.segmentation.scores import SegmentationScores
 from transfer.segmentation.setup import SegmentationSetup
 
-_MOST_NAMED = 24
+_MOST_NAMED = 37  # classes in a legend
+_LONGEST = 400  # pixels of a side that is shown
 _WRONG = (230, 25, 75)
 
 
@@ -73,31 +76,51 @@ def draw_segmentations(
     shown: Sequence[tuple[Record, np.ndarray]], classes: Sequence[str], path: Path
 ) -> None:
     """Image, truth, prediction and errors of records, with their label maps uint8 (H, W)."""
-    rows = max(1, -(-len(shown) // 2))
-    figure = Figure(figsize=(12, 1.75 * rows + 0.9), layout="constrained")
-    grid = figure.subplots(rows, 8, squeeze=False)
+    lines = [_panels(record, label_map) for record, label_map in shown]
+    pairs = [lines[place : place + 2] for place in range(0, len(lines), 2)] or [[]]
+    heights = [max((panels.height for panels in pair), default=1.0) for pair in pairs]
+    size = (12, 1.42 * sum(heights) + 0.25 * len(pairs) + 0.75)
+    figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.05, w_pad=0.02))
+    grid = figure.subplots(len(pairs), 8, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.set_axis_off()
-    present: set[int] = set()
-    for (record, label_map), line in zip(shown, grid.reshape(-1, 4), strict=False):
-        image, truth = to_rgb(record), record.read_mask().numpy()
-        present |= set(np.unique(truth).tolist()) | set(np.unique(label_map).tolist())
-        aspect = record.spacing[0] / record.spacing[1] if record.spacing else 1.0
-        panels = (
-            image,
-            colour_map()[truth],
-            colour_map()[label_map],
-            _errors(image, label_map, truth),
-        )
-        for axes, panel in zip(line, panels, strict=True):
-            axes.imshow(panel, aspect=aspect, interpolation="nearest")
-        line[0].set_title(record.image_id[-36:], fontsize=6)
-    for axes, name in zip(grid[0], ("truth", "prediction", "errors") * 2, strict=False):
-        axes.set_title(name, fontsize=7)
-    figure.legend(
-        handles=_legend(classes, present), loc="outside lower center", ncols=8, fontsize=7
-    )
+    for panels, axes in zip(lines, grid.reshape(-1, 4), strict=False):
+        for one, image, title in zip(axes, panels.images, panels.titles, strict=True):
+            one.imshow(image, aspect=panels.aspect, interpolation="nearest")
+            one.set_title(title, fontsize=6.5)
+    present = set[int]().union(*(panels.values for panels in lines))
+    handles = _legend(classes, present)
+    figure.legend(handles=handles, loc="outside lower center", ncols=8, fontsize=7)
     save_figure(figure, path)
+
+
+class _Panels(NamedTuple):
+    """What is shown of a record, small enough to be held."""
+
+    images: tuple[np.ndarray, ...]
+    titles: tuple[str, ...]
+    values: set[int]
+    aspect: float
+    """Height of a pixel over its width."""
+    height: float
+    """Of what is shown over its width, in bounds."""
+
+
+def _panels(record: Record, label_map: np.ndarray) -> _Panels:
+    image, truth = to_rgb(record), record.read_mask().numpy()
+    step = max(1, max(truth.shape) // _LONGEST)
+    image = np.asarray(Image.fromarray(image).reduce(step))
+    truth, label_map = truth[::step, ::step], label_map[::step, ::step]
+    aspect = record.spacing[0] / record.spacing[1] if record.spacing else 1.0
+    height = aspect * truth.shape[0] / truth.shape[1]
+    name = record.image_id if len(record.image_id) <= 26 else f"…{record.image_id[-25:]}"
+    return _Panels(
+        (image, colour_map()[truth], colour_map()[label_map], _errors(image, label_map, truth)),
+        (name, "truth", "prediction", "errors"),
+        {*np.unique(truth).tolist(), *np.unique(label_map).tolist()},
+        aspect,
+        min(max(height, 0.25), 1.4),
+    )
 
 
 def to_rgb(record: Record) -> np.ndarray:
@@ -122,27 +145,31 @@ def _legend(classes: Sequence[str], present: set[int]) -> list[Patch]:
     """A patch for each class that is seen, and for void."""
     colours = colour_map() / 255
     seen = [number for number in range(len(classes)) if number in present]
-    patches = [Patch(fc=colours[k], ec="grey", label=classes[k][:24]) for k in seen[:_MOST_NAMED]]
+    names = [name if len(name) <= 16 else f"{name[:15]}…" for name in classes]
+    patches = [Patch(fc=colours[k], ec="grey", label=names[k]) for k in seen[:_MOST_NAMED]]
     if len(seen) > _MOST_NAMED:
-        patches.append(Patch(fc="none", label=f"and {len(seen) - _MOST_NAMED} more"))
+        patches.append(Patch(fc="none", ec="none", label=f"and {len(seen) - _MOST_NAMED} more"))
     if VOID in present:
         patches.append(Patch(fc=colours[VOID], ec="grey", label="void"))
     return [*patches, Patch(fc=np.array(_WRONG) / 255, label="wrong")]
 
 
 def draw_classes(scores: SegmentationScores, path: Path) -> None:
-    """IoU and Dice of each class as bars; none of a class that does not occur."""
-    names = list(scores.iou)
+    """IoU and Dice of each class as bars, and which classes do not occur."""
+    names, places = list(scores.iou), np.arange(len(scores.iou))
     figure = Figure(figsize=(6.2, 1.2 + 0.24 * len(names)), layout="constrained")
     axes = figure.subplots()
-    places = np.arange(len(names))
-    for shift, (label, values) in enumerate((("IoU", scores.iou), ("Dice", scores.dice))):
-        widths = [values.get(name) or 0.0 for name in names]
-        axes.barh(places + 0.4 * shift - 0.2, widths, 0.38, label=label)
-    axes.set_yticks(places, [name[:30] for name in names], fontsize=7)
+    measures = (("IoU", scores.iou, scores.mean_iou), ("Dice", scores.dice, scores.mean_dice))
+    for shift, (label, by_class, mean) in zip((-0.2, 0.2), measures, strict=True):
+        label += "" if mean is None else f", mean {mean:.1f}"
+        axes.barh(places + shift, [by_class.get(name) or 0.0 for name in names], 0.38, label=label)
+    for place, name in enumerate(names):
+        if scores.iou[name] is None:
+            axes.text(1, place, "does not occur", fontsize=6, va="center", color="grey")
+    axes.set_yticks(places, [n if len(n) <= 30 else f"{n[:29]}…" for n in names], fontsize=7)
     axes.set(xlim=(0, 100), ylim=(len(names) - 0.4, -0.6), xlabel="percent")
     axes.grid(axis="x", alpha=0.3)
-    axes.legend(fontsize=8)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8)
     save_figure(figure, path)
 
 
