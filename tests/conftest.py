@@ -116,6 +116,6 @@ def backbone_file(backbone, tmp_path_factory) -> Path:
 def no_pictures(monkeypatch):
     """Runs without their pictures, which take longer than such a training."""
     for name in ("pretrain.engine.draw_curves", "pretrain.engine.draw_mixed_batch",
-                 "transfer.detection.engine.draw_all",
+                 "transfer.detection.engine.draw_all", "transfer.segmentation.engine.draw_all",
                  "transfer.classification.engine.draw_confusion"):  # fmt: skip
         monkeypatch.setattr(name, lambda *_: None)

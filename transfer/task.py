@@ -255,6 +255,43 @@ TASKS: tuple[Task, ...] = (
         ),
     ),
     Task(
+        name="segmentation",
+        tool="finetune_seg.py",
+        config="transfer.segmentation.config:SegmentationConfig",
+        build="transfer.segmentation.setup:build",
+        finetune="transfer.segmentation.engine:finetune",
+        network="transfer.segmentation.config:segmenter_name",
+        metrics=(
+            Metric("mIoU", "mIoU", always=True),
+            Metric("mIoU_best", "mIoU, best", main=False),
+            Metric("Dice", "Dice"),
+            Metric("Dice_3D", "3D Dice"),
+            Metric("boundary_F", "boundary F", main=False),
+        ),
+        curve=Metric("mIoU", "mIoU"),
+        demo=DemoData(
+            "pretrain.synthetic:segmentation",
+            tool={"train": 1000, "val": 300, "size": 128},
+            grids={
+                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 35),
+                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 35),
+                "quick": GridPart("quick", {"train": 100, "val": 40, "size": 64, **_LARGE}, 5),
+            },
+        ),
+        pictures=(
+            Picture(
+                "segmentations.png",
+                section="segmentations",
+                title="Segmentations",
+                lead="Images, their masks, and the label maps of the segmenter of the smallest "
+                "seed of each method.",
+                alt="Images, masks, label maps and their errors: {recipe} from {method}, "
+                "seed {seed}",
+                width=720,
+            ),
+        ),
+    ),
+    Task(
         name="captioning",
         tool="finetune_cap.py",
         config="transfer.captioning.config:CaptioningConfig",

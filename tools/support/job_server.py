@@ -24,7 +24,8 @@ from threading import Lock
 from typing import Any
 
 TRAINERS = tuple(
-    f"transfer.{name}.engine" for name in ("classification", "detection", "captioning")
+    f"transfer.{name}.engine"
+    for name in ("classification", "detection", "segmentation", "captioning")
 )
 
 

@@ -18,7 +18,8 @@ from pretrain.images import decode
 from pretrain.projection import Rehearsal
 from pretrain.training import BatchSampler, train_batching
 
-_SMALL = {"pretrain": 16, "classification": 16, "detection": 2}  # images of a step
+_SMALL = {"pretrain": 16, "classification": 16, "detection": 2, "segmentation": 4}
+# images of a step
 _ENCODED = 8  # images
 
 
@@ -26,7 +27,7 @@ def rehearse(task: str, setup: Any, config: Any, fabric: Fabric, small: bool = F
     """The steps of a run.
 
     Args:
-        task: pretrain, classification, detection or captioning.
+        task: pretrain, classification, detection, segmentation or captioning.
         setup: what its `build` made; its network is trained by the steps.
         config: of the run.
         fabric: device, precision and processes.
@@ -40,6 +41,7 @@ def rehearse(task: str, setup: Any, config: Any, fabric: Fabric, small: bool = F
         "pretrain": _pretraining,
         "classification": _classification,
         "detection": _detection,
+        "segmentation": _segmentation,
         "captioning": _captioning,
     }
     return rehearsals[task](setup, config, measured, fabric)
@@ -111,6 +113,23 @@ def _detection(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehear
         train_step=partial(train_step, state, setup.losses, fabric),
         trained=total * config.batch_size,
         scored=_scorings(setup, config, total, epochs) * len(setup.data.test),
+    )
+
+
+def _segmentation(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehearsal:
+    from transfer.segmentation.engine import train_step
+    from transfer.segmentation.setup import setup_training
+
+    total, epochs = _length(len(setup.data.train), config, fabric)
+    state, loader = setup_training(setup, measured, fabric)
+    state.model.train()
+    return Rehearsal(
+        config=measured,
+        loader=loader,
+        train_step=partial(train_step, state, measured, measured.mixing, fabric),
+        trained=total * config.batch_size,
+        scored=_scorings(setup, config, total, epochs) * len(setup.data.val),
+        samples="slices" if setup.data.volumes else "images",
     )
 
 

@@ -36,6 +36,7 @@ class SegmentationSetup:
     """As given, or its architecture with random weights."""
     data: SegmentationData
     model: nn.Module
+    steps_per_epoch: int
     files: DataFiles
 
     @property
@@ -78,7 +79,8 @@ def build(backbone: Backbone, config: SegmentationConfig) -> SegmentationSetup:
         seed_ambient(derive(config.seed, "weights"))
         model = build_model(backbone, segmenter, len(data.classes))
     files = DataFiles((Path(config.data),), data.paths, data.annotations, config.digest)
-    return SegmentationSetup(backbone, data, model, files)
+    steps_per_epoch = len(data.train) // config.batch_size
+    return SegmentationSetup(backbone, data, model, steps_per_epoch, files)
 
 
 def build_model(backbone: Backbone, segmenter: SegmenterConfig, num_classes: int) -> nn.Module:
