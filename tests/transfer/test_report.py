@@ -48,6 +48,7 @@ def result(task: str, method: str, seed: int, value: float, **config) -> Result:
         "detection": ("AP50", "AP"),
         "captioning": ("Bleu_4", "CIDEr"),
         "classification": ("linear_top1",),
+        "segmentation": ("mIoU", "Dice_3D"),
     }[task]
     return Result(
         task=task,
@@ -283,6 +284,68 @@ def test_runs_with_and_without_mixing_of_boxes_stand_in_other_columns():
         for chance, value in ((0.0, 60.0), (0.5, 70.0))
     ]
     assert sorted(set(lines(runs)["net, none"])) == ["60.0", "70.0"]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        ("mixing", {"cutmix": 0.0}, {"cutmix": 0.5}),
+        ("dataset", {"labels": "masks"}, {"labels": "scribbles"}),
+        ("dataset", {"fold": None, "folds": 5}, {"fold": 0, "folds": 5}),
+        ("dataset", {"fold": 0, "folds": 4}, {"fold": 0, "folds": 5}),
+        ("segmenter", {"kind": "fcn"}, {"kind": "unet"}),
+    ],
+    ids=str,
+)
+def test_segmenters_of_other_settings_stand_in_other_columns(setting):
+    section, *values = setting
+    runs = [
+        result("segmentation", "none", 0, score, **{section: value})
+        for score, value in zip((60.0, 70.0), values, strict=True)
+    ]
+    assert sorted(lines(runs)["net, none"]) == ["60.0", "60.0", "70.0", "70.0"]
+
+
+def folds(method: str, seed: int, values: dict[int, float]) -> list[Result]:
+    """Runs of a cross-validation, whose parts are of different sizes."""
+    return [
+        replace(
+            result("segmentation", method, seed, value, dataset={"fold": fold, "folds": 3}),
+            data={"name": "ACDC", "train": 70 - fold, "val": 30 + fold, "classes": 4},
+        )
+        for fold, value in values.items()
+    ]
+
+
+def test_folds_are_averaged_as_fine_tunings_of_one_backbone():
+    """Not a replicate: three folds of one pretraining are one value, and n counts pretrainings."""
+    runs = folds("none", 0, {0: 60, 1: 70, 2: 80}) + folds("none", 1, {0: 62, 1: 72, 2: 82})
+    assert lines(runs)["net, none"] == ["71.0 ± 1.4 (n=2)"] * 2
+    assert "data ACDC (4 classes), folds 0, 1, 2" in results_to_markdown(runs)
+    again = folds("none", 0, {0: 0})  # a second run of a fold counts within that fold
+    assert lines(folds("none", 0, {0: 60, 1: 70, 2: 80}) + again)["net, none"][0] == "60.0"
+    runs += folds("cutmix", 0, {2: 83, 0: 63, 1: 73}) + folds("cutmix", 1, {0: 64, 1: 74, 2: 84})
+    assert lines(runs)["*cutmix - none*"][0].startswith("*+2.5 ± ")
+
+
+def test_backbones_without_a_fold_that_others_have_are_in_no_cell():
+    """Easy folds alone would look better: 80 here, and 70 where all are."""
+    whole = folds("none", 0, {0: 60, 1: 70, 2: 80}) + folds("cutmix", 1, {0: 60, 1: 70, 2: 80})
+    part = folds("cutmix", 0, {2: 80})
+    table, text = lines(whole + part), results_to_markdown(whole + part)
+    assert table["net, none"][0] == table["net, cutmix"][0] == "70.0"
+    assert table["*cutmix - none*"][0] == "*no pair*"
+    why = "pretraining seed 0: without the folds that others have: 0, 1"
+    assert f"in no cell: segmentation from net, cutmix, {why}" in text
+    found = run_set(*whole, *part)
+    assert why in to_html(tabulate(found), found)
+    # where none has them, they are compared, and the column says by what
+    alike = folds("none", 0, {2: 78}) + part
+    assert lines(alike)["*cutmix - none*"][0] == "*+2.0*"
+    assert "data ACDC (4 classes), fold 2" in results_to_markdown(alike)
+    # a fold without the metric: nothing of its class was there
+    whole[0] = replace(whole[0], metrics={"mIoU": 60.0})
+    assert lines(whole)["net, none"] == ["70.0", "not measured"]
 
 
 def test_captioners_with_starts_of_their_own_are_compared():

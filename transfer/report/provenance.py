@@ -25,9 +25,10 @@ def source(run: FinishedRun, column: Column) -> tuple[str, str]:
     epoch = metrics.get("best_epoch")
     best = f" (best epoch {epoch})" if epoch is not None and "best" in metric.key else ""
     seed = "unknown" if run.seed is None else run.seed
+    fold = "" if run.fold is None else f", fold {run.fold}"
     device = run.result.environment.get("device") or "device unknown"
     return (
-        f"{metric.factor * metrics[metric.key]:.2f}{best}, pretraining seed {seed}",
+        f"{metric.factor * metrics[metric.key]:.2f}{best}, pretraining seed {seed}{fold}",
         f"config {digest(run)}, commit {commit(run)}, {duration(run.result.seconds)}, "
         f"{memory(run)}, {device}",
     )

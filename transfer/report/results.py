@@ -56,6 +56,11 @@ class FinishedRun:
         """Of its backbone's pretraining."""
         return self.result.backbone["seed"]
 
+    @property
+    def fold(self) -> int | None:
+        """Which part of a cross-validation it is."""
+        return fold_of(self.result)
+
 
 @dataclass(frozen=True)
 class UnfinishedRun:
@@ -172,6 +177,13 @@ def network_of(result: Result) -> str:
     """What people call the network of a task that has several kinds; otherwise nothing."""
     reference = getattr(kind(result.task), "network", None)
     return str(task.load(reference)(result.config)) if reference else ""
+
+
+def fold_of(result: Result) -> int | None:
+    """Which part of a cross-validation a run is; None where it is none."""
+    section = result.config.get("dataset")
+    fold = section.get("fold") if isinstance(section, dict) else None
+    return fold if isinstance(fold, int) else None
 
 
 def _read_results(folder: Path, file: str, complaints: list[str]) -> Iterator[Result]:

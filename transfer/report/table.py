@@ -3,8 +3,9 @@
 A row is what backbones have in common (architecture, mixing method, pretraining recipe and data); a
 column is a metric under one setting, so runs of different recipes, data or sizes never share one. A
 replicate is a pretraining seed: several fine-tunings from one seed are averaged into one value
-first, and n counts pretrainings. Backbones that differ though they say the same of themselves are
-in no cell; data that differs though it is called the same stands in columns of its own.
+first, and n counts pretrainings. So are the folds of a cross-validation: a backbone that lacks one
+that others have is in no cell. Nor are backbones that differ though they say the same of
+themselves; data that differs though it is called the same stands in columns of its own.
 """
 
 import hashlib
@@ -26,6 +27,7 @@ from transfer.report.results import (
     RunSet,
     Seed,
     UnfinishedRun,
+    fold_of,
     kind,
     network_of,
 )
@@ -153,7 +155,7 @@ class Table:
     cells: dict[tuple[Row, Column], Cell]
     runs: dict[Setting, tuple[FinishedRun, ...]]
     notes: tuple[str, ...] = ()
-    """One line for each seed that is in no cell, since several backbones have it."""
+    """One line for each seed that is in no cell: several backbones have it, or it lacks a fold."""
     first: int = 1
     """Number of the first setting."""
     suites: dict[str, "Table"] = field(default_factory=dict)
@@ -252,9 +254,11 @@ def tabulate(run_set: RunSet) -> Table:
 def _tabulate(run_set: RunSet, first: int) -> Table:
     runs: dict[tuple[Row, Setting], list[FinishedRun]] = defaultdict(list)
     setting_of_folder: dict[str, Setting] = {}
+    folds: dict[Setting, set[int | None]] = defaultdict(set)
     for run, setting in zip(run_set.runs, settings_of(run_set.runs), strict=True):
         setting_of_folder[run.folder] = setting
         runs[row_of(run.result.backbone), setting].append(run)
+        folds[setting].add(run.fold)
 
     @cache
     def settings_beside(siblings: frozenset[str]) -> set[Setting]:
@@ -273,47 +277,62 @@ def _tabulate(run_set: RunSet, first: int) -> Table:
     every_setting = {setting for _, setting in (*runs, *lost)}
     settings = sorted(every_setting, key=lambda one: (order.index(one.task), *astuple(one)))
     runs_of = {one: tuple(run for row in rows for run in runs[row, one]) for one in settings}
+    left_out = {
+        (row, setting): _left_out(runs[row, setting], folds[setting])
+        for setting in settings
+        for row in rows
+    }
     columns = [
         Column(number, setting, metric)
         for number, setting in enumerate(settings, first)
         for metric in _metrics_of(setting.task, runs_of[setting])
     ]
     cells = {
-        (row, column): _cell(runs[row, column.setting], lost[row, column.setting], column.metric)
+        (row, column): _cell(
+            [run for run in runs[row, setting] if run.seed not in left_out[row, setting]],
+            lost[row, setting],
+            column.metric,
+        )
         for column in columns
         for row in rows
+        if (setting := column.setting)
     }
     notes = [
         f"in no cell: {setting.task} from {row.title}, pretraining seed "
-        f"{'unknown' if seed is None else seed}: different backbones that nothing tells apart: "
-        + ", ".join(f"{run.folder} ({run.result.backbone['fingerprint']})" for run in ambiguous)
-        for (row, setting), group in runs.items()
-        for seed, ambiguous in _ambiguous(group).items()
+        f"{'unknown' if seed is None else seed}: {why}"
+        for (row, setting), seeds in left_out.items()
+        for seed, why in seeds.items()
     ]
     return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes), first)
 
 
 def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: task.Metric) -> Cell:
-    ambiguous, key = _ambiguous(runs), metric.key
-    measured = [run for run in runs if key in run.result.metrics and run.seed not in ambiguous]
-    scores: dict[Seed, list[float]] = defaultdict(list)
+    without = [run for run in runs if metric.key not in run.result.metrics]
+    fewer = {run.seed for run in without if run.fold is not None}  # of a mean over the folds
+    measured = [run for run in runs if metric.key in run.result.metrics and run.seed not in fewer]
+    scores: dict[Seed, dict[int | None, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in measured:
-        scores[run.seed].append(run.result.metrics[key])
+        scores[run.seed][run.fold].append(run.result.metrics[metric.key])
     seeds = sorted(scores, key=lambda seed: (seed is None, seed))
-    values = {seed: metric.factor * fmean(scores[seed]) for seed in seeds}
+    values = {seed: metric.factor * fmean(map(fmean, scores[seed].values())) for seed in seeds}
     return Cell(values, tuple(measured), tuple(lost))
 
 
-def _ambiguous(runs: Sequence[FinishedRun]) -> dict[Seed, list[FinishedRun]]:
-    """The runs of each pretraining seed that several backbones of a row have."""
+def _left_out(runs: Sequence[FinishedRun], folds: set[int | None]) -> dict[Seed, str]:
+    """Why pretraining seeds of a row are in no cell; `folds` are those that any row has."""
     by_seed: dict[Seed, list[FinishedRun]] = defaultdict(list)
     for run in runs:
         by_seed[run.seed].append(run)
-    return {
-        seed: group
-        for seed, group in by_seed.items()
-        if len({run.result.backbone["fingerprint"] for run in group}) > 1
-    }
+    reasons = dict[Seed, str]()
+    for seed, group in by_seed.items():
+        if lacking := folds - {run.fold for run in group}:
+            names = ", ".join(map(str, sorted(lacking, key=str)))
+            reasons[seed] = f"without the folds that others have: {names}"
+        if len({run.result.backbone["fingerprint"] for run in group}) > 1:
+            reasons[seed] = "different backbones that nothing tells apart: " + ", ".join(
+                f"{run.folder} ({run.result.backbone['fingerprint']})" for run in group
+            )
+    return reasons
 
 
 def _metrics_of(name: str, runs: Sequence[FinishedRun]) -> list[task.Metric]:
@@ -333,7 +352,7 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
     """The setting of each run.
 
     Where results of one setting say that their data differs in content, each content is a setting,
-    and so are those that do not say it.
+    and so are those that do not say it. The folds of a cross-validation are one, named by them all.
     """
     settings = [_setting_by_name(run.result) for run in runs]
     for key in ("digest", "digest_bytes"):
@@ -344,7 +363,16 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
             _with_content(setting, content) if contents_of[setting] > 1 else setting
             for setting, content in zip(settings, contents, strict=True)
         ]
-    return settings
+    folds: dict[Setting, set[int]] = defaultdict(set)
+    for run, setting in zip(runs, settings, strict=True):
+        if run.fold is not None:
+            folds[setting].add(run.fold)
+    named = {one: replace(one, data=f"{one.data}, {_in_folds(folds[one])}") for one in folds}
+    return [named.get(setting, setting) for setting in settings]
+
+
+def _in_folds(folds: set[int]) -> str:
+    return f"fold{'s' * (len(folds) > 1)} {', '.join(map(str, sorted(folds)))}"
 
 
 def _with_content(setting: Setting, content: str | None) -> Setting:
@@ -357,6 +385,9 @@ def _setting_by_name(result: Result) -> Setting:
     config, data = result.config, result.data["name"]
     rest = {key: value for key, value in config.items() if key not in _NOT_A_SETTING}
     sizes = {key: value for key, value in result.data.items() if isinstance(value, int)}
+    if fold_of(result) is not None:  # whose parts are of different sizes
+        rest["dataset"] = {**rest["dataset"], "fold": "each"}
+        sizes = {key: value for key, value in sizes.items() if key not in ("train", "val")}
     if sizes:
         data += f" ({', '.join(f'{value:,} {key}' for key, value in sizes.items())})"
     recipe, engine = str(config.get("name", "?")), str(config.get("engine", ""))
