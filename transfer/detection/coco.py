@@ -25,7 +25,6 @@ from transfer.detection.coco_file import (
 )
 from transfer.detection.coco_layout import ImageFinder, split_file
 from transfer.detection.config import DatasetConfig
-from transfer.detection.headers import read_headers
 from transfer.detection.records import (
     DataIssue,
     Record,
@@ -38,6 +37,7 @@ from transfer.detection.records import (
     read_flag,
     refuse_resized,
 )
+from transfer.image_headers import read_headers
 
 _DIFFICULT = ("difficult", "ignore")
 

@@ -25,7 +25,6 @@ from transfer.detection.annotations import (
     read_annotations,
 )
 from transfer.detection.config import DatasetConfig
-from transfer.detection.headers import read_headers
 from transfer.detection.records import (
     DataIssue,
     Record,
@@ -43,6 +42,7 @@ from transfer.detection.voc_layout import (
     split_source,
     without_ending,
 )
+from transfer.image_headers import read_headers
 
 
 class _Image(NamedTuple):

@@ -23,9 +23,9 @@ from pretrain.errors import UsageError, shorten
 from pretrain.files import draft
 from pretrain.images import list_images
 from pretrain.safe_pickle import require_file
-from transfer.detection.headers import read_headers
 from transfer.detection.records import list_first
 from transfer.detection.splits import refuse_others, write_new
+from transfer.image_headers import read_headers
 
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _TOLERANCE = 0.01  # beyond 0 and 1, by rounding; as other readers allow

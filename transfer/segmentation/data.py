@@ -1,15 +1,123 @@
 """From a folder to what is trained on and what is scored, whatever its layout."""
 
+import re
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+
+from pretrain.errors import UsageError
+from pretrain.held_out import HELD_OUT, hold_out
+from transfer.segmentation import folders, voc
+from transfer.segmentation.classes import find_classes
 from transfer.segmentation.config import DatasetConfig
+from transfer.segmentation.folders import Splits
+from transfer.segmentation.image_records import make_records
+from transfer.segmentation.listing import Listing, Pair, join
 from transfer.segmentation.records import SegmentationData
 
 
 def open_data(root: Path, config: DatasetConfig) -> SegmentationData:
     """Read the splits that the configuration names, or those that are usual.
 
+    Where no split is there to score, a fifth of the images is held out, by a hash of their names.
+
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
     """
-    raise NotImplementedError
+    if not root.is_dir():
+        raise UsageError(f"there is no folder {root}; a tree of images and masks is needed.")
+    layout = layout_of(root) if config.layout == "auto" else config.layout
+    if layout == "acdc":
+        volumes: SegmentationData = import_module("transfer.segmentation.acdc").open_acdc(
+            root, config
+        )
+        return volumes
+    find_splits = voc.find_splits if layout == "voc" else folders.find_splits
+    splits, notes = find_splits(root, config.masks), list[str]()
+    train_split, val_split = choose_splits([*splits], config.train, config.val)
+    listed = read_split(splits, train_split)
+    if val_split is not None:
+        scored = read_split(splits, val_split)
+    else:
+        listed, scored = hold_out_pairs(listed)
+        val_split = "held out"
+        notes.append(f"no split to score: {len(scored.pairs):,} images are held out of the others")
+    classes, coding, sources = find_classes(root, listed, config, notes)
+    train = make_records(listed, coding, config, train_split or "train", notes)
+    val = make_records(scored, coding, config, val_split, notes)
+    if both := len({one.path for one in train} & {one.path for one in val}):
+        notes.append(f"{both:,} images are both trained on and scored: the score says little")
+    records = (*train, *val)
+    files = (*listed.lists, *scored.lists, *sources, *(record.mask for record in records))
+    return SegmentationData(
+        name=root.resolve().name,
+        classes=classes,
+        train=train,
+        val=val,
+        splits=(train_split or "train", val_split),
+        volumes=False,
+        paths=tuple(dict.fromkeys(record.path for record in records)),
+        annotations=tuple(dict.fromkeys(files)),
+        notes=tuple(notes),
+    )
+
+
+def layout_of(root: Path) -> str:
+    """Acdc where there are patients with their Info.cfg, voc where there are its lists."""
+    if any(root.glob("patient*/Info.cfg")) or any(root.glob("training/patient*/Info.cfg")):
+        return "acdc"
+    return "voc" if voc.find_trees(root) else "folders"
+
+
+def choose_splits(
+    names: Sequence[str], train: str | None, val: str | None
+) -> tuple[str, str | None]:
+    """The splits to train and to score on, out of `names`; what is given stands.
+
+    Otherwise train, and val, or else test; None where there is nothing to score. Also by their
+    longer names (training, validation) and with a number (train2017).
+    """
+
+    def find(*patterns: str) -> str | None:
+        for pattern in patterns:
+            found = [name for name in names if re.fullmatch(rf"{pattern}[\d_-]*", name, re.I)]
+            if found:
+                return min(found)
+        return None
+
+    if train is None:
+        train = names[0] if len(names) == 1 else find("train", "training", "trainval")
+    if val is None:
+        val = find("val", "valid", "validation", "test", "testing")
+        val = None if val == train else val
+    if train is None or (val is None and len(names) > 1):
+        raise UsageError(
+            f"there are the splits {', '.join(names)}: say which to train on and which to score "
+            "on with --dataset.train and --dataset.val (several are joined by +)."
+        )
+    return train, val
+
+
+def read_split(splits: Splits, name: str) -> Listing:
+    """A split, or several joined by +."""
+    names = [name] if name in splits else name.split("+")
+    if missing := [one for one in names if one not in splits]:
+        there = ", ".join(one or "none, all images are in one folder" for one in splits)
+        raise UsageError(f"there is no split {missing[0]!r}; there are: {there}.")
+    return join([splits[one]() for one in names], names)
+
+
+def hold_out_pairs(listing: Listing) -> tuple[Listing, Listing]:
+    """A listing as (what stays, a fifth held out)."""
+    pairs = listing.pairs
+    if len(pairs) < 2:
+        raise UsageError(
+            f"{listing.masks} has {len(pairs)} masks, so none can be held out to be scored: give "
+            "two images at least."
+        )
+    names = [pair.image_id for pair in pairs]
+    sides = hold_out(names, np.zeros(len(pairs)), np.arange(len(pairs)), HELD_OUT, "val")
+    chosen: list[tuple[Pair, ...]] = [tuple(pairs[index] for index in side) for side in sides]
+    return listing._replace(pairs=chosen[0]), listing._replace(pairs=chosen[1])

@@ -11,7 +11,7 @@ from PIL import ExifTags, Image
 
 from pretrain.errors import UsageError
 from pretrain.images import decode
-from transfer.detection import headers
+from transfer import image_headers as headers
 from transfer.detection.coco import read_coco
 from transfer.detection.coco_average_precision import evaluate_coco
 from transfer.detection.coco_layout import list_splits

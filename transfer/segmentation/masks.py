@@ -1,0 +1,208 @@
+"""Image files and their masks: what the numbers of a mask mean, and one of them as a record.
+
+    palette (PNG, GIF, BMP)   the index into the palette; with colours known, see `Coding.colors`
+    grey of 8 and of 16 bits  the value; PNG of 2 and 4 bits too, whose values Pillow multiplies
+    black and white (1 bit)   0 and 1
+    three colours             their value where all three are equal, as in grey saved as RGB;
+                              otherwise the class of the colour, where the tree says it
+
+JPEG, WebP and AVIF change values to save space, so masks in them are refused.
+"""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from pretrain.errors import UsageError, first_line, shorten
+from pretrain.images import decode
+from transfer.segmentation.config import VOID
+
+Values = NDArray[Any]
+Color = tuple[int, int, int]
+
+_LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
+_LARGEST = 2**16  # one above the largest value of a mask
+
+
+@dataclass(frozen=True)
+class Coding:
+    """What the numbers, or the colours, of a mask mean."""
+
+    values: tuple[int, ...]
+    """Of each class."""
+    void: int | None = VOID
+    colors: tuple[tuple[Color, int], ...] = ()
+    """Colour and class, or VOID. They count in masks of three colours, and in palettes all of
+    whose used colours are among them."""
+
+
+def read_mask(path: Path, coding: Coding) -> Tensor:
+    """A mask as uint8 (H, W): classes from 0, and VOID.
+
+    Raises:
+        UsageError: missing, broken, lossy, or with a value or colour that no class has.
+    """
+    values, palette = _read(path)
+    if values.ndim == 3 and not coding.colors:
+        raise UsageError(
+            f"mask {path} is in colour, and nothing says the classes of its colours. Add a "
+            "labelmap.txt beside the folders of images and masks, with a line NAME:R,G,B:: for "
+            "each class in order, or write masks with a number for each pixel."
+        )
+    if values.ndim == 3 or (coding.colors and _has_colors(values, palette, coding.colors)):
+        colored = values if values.ndim == 3 else palette[values]
+        return _by_color(path, colored, coding.colors)
+    table, known = _table(coding)
+    if not known[values].all():
+        raise UsageError(f"mask {path} {_unknown(values, known, coding)}")
+    return torch.from_numpy(table[values])
+
+
+def count_values(path: Path) -> dict[int, int]:
+    """{value: number of pixels} of a mask; UsageError as `read_mask`."""
+    values, _ = _read(path)
+    if values.ndim == 3:
+        read_mask(path, Coding(()))  # which refuses it
+    values, counts = np.unique(values, return_counts=True)
+    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image file and its mask: a Record."""
+
+    image_id: str
+    path: Path
+    mask: Path
+    coding: Coding
+    apply_exif: bool = False
+    """Turn the image as its EXIF orientation says."""
+    case: str = ""
+    spacing: tuple[float, float] | None = None
+
+    def read_image(self) -> Tensor:
+        """See Record."""
+        return decode(self.path, self.apply_exif)
+
+    def read_mask(self) -> Tensor:
+        """See Record."""
+        return read_mask(self.mask, self.coding)
+
+
+def _read(path: Path) -> tuple[Values, Values]:
+    """Values (H, W), or colours (H, W, 3); and the palette (P, 3), empty where there is none."""
+    if not os.path.isfile(path):  # a pipe would block
+        raise UsageError(f"there is no mask {path}.")
+    none = np.zeros((0, 3), np.uint8)
+    try:
+        with Image.open(path) as image:
+            if image.format in _LOSSY:
+                raise UsageError(
+                    f"mask {path} is a {image.format}, which changes the values at every edge to "
+                    "save space: write masks as PNG from where they were drawn."
+                )
+            mode = image.mode
+            if mode == "P":
+                palette = np.array(image.getpalette("RGB"), np.uint8).reshape(-1, 3)
+                return np.asarray(image), palette
+            if mode == "1":
+                return np.asarray(image).astype(np.uint8), none
+            if mode == "L":
+                return np.asarray(image) // _gray_step(image, path), none
+            if mode == "I" or mode.startswith("I;16"):
+                values = np.asarray(image)
+                if values.min() < 0 or values.max() >= _LARGEST:
+                    raise UsageError(
+                        f"mask {path} has values from {values.min()} to {values.max()}; they must "
+                        f"lie between 0 and {_LARGEST - 1}."
+                    )
+                return values.astype(np.uint16), none
+            if mode in ("LA", "RGB", "RGBA"):
+                colors = np.asarray(image.convert("RGB"))
+                is_gray = (colors == colors[..., :1]).all()
+                return (colors[..., 0] if is_gray else colors), none
+    except UsageError:
+        raise
+    except Exception as error:  # of a broken file, whatever it is
+        raise UsageError(
+            f"mask {path} cannot be decoded ({first_line(error).rstrip('.')}). It may be cut "
+            "short, or no image. Replace it."
+        ) from error
+    raise UsageError(f"mask {path} has the mode {mode}; write it as PNG with a palette, or grey.")
+
+
+def _gray_step(image: Image.Image, path: Path) -> int:
+    """What Pillow multiplies the values of a grey PNG of 2 or 4 bits with, to span 0 to 255."""
+    if image.format != "PNG":
+        return 1
+    with open(path, "rb") as file:
+        bits = file.read(25)[24]
+    return {2: 85, 4: 17}.get(bits, 1)
+
+
+@cache
+def _table(coding: Coding) -> tuple[Values, Values]:
+    """Class of each value, and whether a value has one."""
+    table, known = np.zeros(_LARGEST, np.uint8), np.zeros(_LARGEST, bool)
+    for number, value in enumerate(coding.values):
+        table[value], known[value] = number, True
+    if coding.void is not None:
+        table[coding.void], known[coding.void] = VOID, True
+    return table, known
+
+
+def _unknown(values: Values, known: Values, coding: Coding) -> str:
+    """Which values have no class, and what can be done."""
+    found, counts = np.unique(values[~known[values]], return_counts=True)
+    listed = shorten(
+        [f"{v} ({n:,} pixels)" for v, n in zip(found.tolist(), counts.tolist(), strict=True)]
+    )
+    last = f"{coding.values[0]} to {coding.values[-1]}" if coding.values else "none"
+    void = "" if coding.void is None else f", and {coding.void} for void"
+    return (
+        f"has values that no class has: {listed}; the {len(coding.values)} classes have {last}"
+        f"{void}. Give all classes by --dataset.classes (and --dataset.values, where these are "
+        "not 0, 1, 2, ...), or the value of pixels without a class by --dataset.void."
+    )
+
+
+def _has_colors(values: Values, palette: Values, colors: Sequence[tuple[Color, int]]) -> bool:
+    """Whether all colours that a palette's image uses are known."""
+    used = np.unique(values)
+    if not len(palette) or used[-1] >= len(palette):
+        return False
+    known = {color for color, _ in colors}
+    return all(tuple(color) in known for color in palette[used].tolist())
+
+
+def _by_color(path: Path, colored: Values, colors: Sequence[tuple[Color, int]]) -> Tensor:
+    """Classes of colours (H, W, 3)."""
+    red, green, blue = (colored[..., channel].astype(np.int32) for channel in range(3))
+    codes = (red << 16) | (green << 8) | blue
+    numbers = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in colors])
+    order = np.argsort(numbers)
+    place = np.searchsorted(numbers[order], codes).clip(max=len(order) - 1)
+    wrong = numbers[order][place] != codes
+    if wrong.any():
+        found, counts = np.unique(codes[wrong], return_counts=True)
+        listed = shorten(
+            [
+                f"{v >> 16},{v >> 8 & 255},{v & 255} ({n:,} pixels)"
+                for v, n in zip(found.tolist(), counts.tolist(), strict=True)
+            ]
+        )
+        raise UsageError(
+            f"mask {path} has colours that labelmap.txt does not name: {listed}. Add a line "
+            "NAME:R,G,B:: for each; void:R,G,B:: for pixels without a class."
+        )
+    classes = np.array([number for _, number in colors], np.uint8)[order][place]
+    return torch.from_numpy(classes)
