@@ -97,18 +97,23 @@ def verify_body(body: nn.Module, backbone: Backbone, indices: list[int]) -> None
     """Compare the levels `indices` with the backbone's own, in evaluation mode.
 
     Raises:
-        UsageError: a level differs by more than 1e-4 of its largest value.
+        UsageError: a level differs by more than 1e-4 of its largest value, or the network takes
+            images of one size alone.
     """
     image = sample_image(backbone)
     names = [f"{level.index} (stride {level.stride})" for level in backbone.spec.levels()]
+    names = [names[index] for index in indices]
     was_training = body.training
-    of_body, expected = (
-        body.eval()(image),
-        FeatureGetterNet(assemble(backbone), tuple(indices))(image),
-    )
+    try:
+        levels = dict(zip(names, body.eval()(image), strict=True))
+    except AssertionError as error:
+        raise UsageError(
+            f"{backbone.spec.arch} takes no images of any size ({error}). Take a backbone that "
+            "does, such as resnet18."
+        ) from error
     body.train(was_training)
-    levels = {names[index]: level for index, level in zip(indices, of_body, strict=True)}
-    own = {names[index]: level for index, level in zip(indices, expected, strict=True)}
+    own_levels = FeatureGetterNet(assemble(backbone), tuple(indices))(image)
+    own = dict(zip(names, own_levels, strict=True))
     where, remedy = "of the frozen network", "This architecture cannot be frozen so."
     verify_levels(backbone, levels, own, where, remedy)
 

@@ -14,6 +14,7 @@ from torchvision.models.segmentation.fcn import FCNHead
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
+from pretrain.spec import create_outline
 from transfer.body import FrozenBatchNormModule, feature_body
 from transfer.segmentation.config import SegmenterConfig
 
@@ -117,7 +118,8 @@ def dilate(backbone: Backbone, output_stride: int) -> Backbone:
     if own_stride <= output_stride:
         return backbone
     dilated = replace(spec, model_args={**spec.model_args, "output_stride": output_stride})
-    try:
+    try:  # MobileNetV3 takes it for its levels alone
+        create_outline(dilated.arch, **dilated.model_args)
         built = dilated.levels()[-1].stride == output_stride
     except UsageError:
         built = False
