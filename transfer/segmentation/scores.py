@@ -2,6 +2,17 @@
 
 All but the boundaries comes from confusion matrices (K, K), int64, rows the truth: of an image, of
 a volume as the sum over its slices, of a data set as the sum over all. Void pixels count nowhere.
+
+IoU and Dice have no value for a class that is neither in truth nor in prediction, and it is left
+out of the means; one that is in only one of them has 0. Elsewhere such a class
+
+    makes the mean NaN    Pascal VOC's devkit (VOCevalseg.m)
+    is left out           torchmetrics 1.9
+    has Dice 0            ACDC's metrics_acdc.py, by medpy; scikit-learn, if not asked for NaN
+    has Dice 1            CycleMix's inference.py
+
+and in all of them the rest is the same, to the last digit (tests/peers/segmentation_scores.py). On
+VOC's val and ACDC every class occurs.
 """
 
 from collections.abc import Mapping, Sequence
