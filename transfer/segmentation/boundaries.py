@@ -1,8 +1,17 @@
 """Boundary F of label maps (Csurka et al., BMVC 2013, section 3).
 
 The boundary of a class: its pixels with one of another class above, below, left or right of them;
-the edge of the image is none. Precision is the share of the predicted boundary that lies within the
-tolerance of the true one, recall the reverse, F their harmonic mean, of each class in each image.
+the edge of the image is none. Precision is the share of the predicted boundary that is nearer to
+the true one than the tolerance, recall the reverse, F their harmonic mean, of each class in each
+image where truth or prediction has a boundary of it: 0 where only one of them has. MATLAB's
+bfscore is this measure with this tolerance; DAVIS' f_boundary widens it to whole pixels, has 1
+where there is no boundary in either, and knows one object.
+
+Void, which the paper does not mention: Pascal VOC's masks have a band of it around every object, so
+that no two classes touch. True boundaries are those of the mask in which each void pixel has the
+class of the nearest pixel that has one: they lie in the middle of a band. None is asked for in
+void farther from all that has a class than the tolerance. What is predicted in void can be right,
+not wrong.
 """
 
 import numpy as np
@@ -18,7 +27,7 @@ class BoundaryF:
 
     def __init__(self, num_classes: int, tolerance: float = 0.0075) -> None:
         """`tolerance`: share of the image's diagonal within which a boundary counts as found."""
-        self.num_classes, self.tolerance = num_classes, tolerance
+        self.tolerance = tolerance
         self._sums = np.zeros((2, num_classes))  # of F, and of images, by class
 
     def see(self, predicted: np.ndarray, truth: np.ndarray) -> None:
@@ -34,7 +43,7 @@ class BoundaryF:
         true_edge, edge = _edges(known), _edges(predicted)
         if void.any():
             true_edge &= distance < near
-        for label in range(self.num_classes):
+        for label in np.union1d(known[true_edge], predicted[edge]):
             true_points = np.argwhere(true_edge & (known == label))
             points = np.argwhere(edge & (predicted == label))
             found, right = _near(true_points, points, near), _near(points, true_points, near)
