@@ -12,11 +12,11 @@ from torch import nn
 from pretrain import torch_file
 from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
-from pretrain.errors import UsageError, shorten
-from pretrain.images import SUFFIXES, describe_others, list_images, read_header
-from pretrain.progress import bar, log
+from pretrain.errors import UsageError
+from pretrain.progress import bar
 from pretrain.run import plain
 from pretrain.training import Loader
+from transfer import image_files
 from transfer.detection.config import DatasetConfig, DetectionConfig, DetectorConfig
 from transfer.detection.dataset import DetectionDataset, collate
 from transfer.detection.records import Record
@@ -188,41 +188,14 @@ def _to_rows(
 
 
 def find_images(path: Path, exif: str = "apply") -> list[Record]:
-    """An image, or those of a folder and of folders in it, without objects.
-
-    An image's id is its path in the folder, without its ending. Hidden files are passed over; other
-    files, and what is no image, are logged.
-
-    Args:
-        path: of the image or the folder.
-        exif: apply turns photos as their EXIF orientation says; ignore leaves them as stored.
-
-    Raises:
-        UsageError: nothing there, or two files of one name but for the ending.
-    """
-    folder = path if path.is_dir() else path.parent
-    files, others = list_images(path) if path.is_dir() else ([str(path)], [])
-    for note in describe_others(folder, others):
-        log(f"note: {note}")
-    records: dict[str, Record] = {}
-    turned: list[str] = []
-    for file in map(Path, files):
-        name, header = file.relative_to(folder).with_suffix("").as_posix(), read_header(file)
-        if header is None:
-            log(f"left out: {file} is no image, or cut short")
-            continue
-        if name in records:
-            raise UsageError(f"{path} has two images called {name}; they would be one image_id.")
-        turned += [name] if header.orientation != 1 else []
-        is_turned = exif == "apply" and header.orientation != 1
-        width, height = header.displayed_size if is_turned else header.size
-        records[name] = Record(
-            image_id=name, path=file, width=width, height=height, apply_exif=is_turned
+    """Images without objects; see `image_files.find_images`."""
+    return [
+        Record(
+            image_id=image.name,
+            path=image.path,
+            width=image.width,
+            height=image.height,
+            apply_exif=image.apply_exif,
         )
-    if not records:
-        raise UsageError(f"{path} is no image and no folder with images ({', '.join(SUFFIXES)}).")
-    if turned:
-        how = "turned as it says" if exif == "apply" else "taken as stored"
-        names = shorten(turned, 2)
-        log(f"note: {len(turned):,} photos have an EXIF orientation and are {how}: {names}")
-    return list(records.values())
+        for image in image_files.find_images(path, exif)
+    ]

@@ -66,7 +66,8 @@ def finetune(
     loop = TrainLoop(run, fabric, state, loader, config, num_metrics=2, stop_after=stop_after)
     loop.resume()
     score_every = config.steps(len(loader), config.score_every)
-    segmenter = SegmenterFile(state.averaged, setup.backbone, config, setup.data.classes)
+    data = setup.data
+    segmenter = SegmenterFile(state.averaged, setup.backbone, config, data.classes, data.volumes)
     scored_images = scoring_loader(
         setup.data.val,
         config.dataset,

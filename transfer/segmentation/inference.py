@@ -24,6 +24,7 @@ from transfer.segmentation.records import Record
 from transfer.segmentation.setup import build_model, unfrozen
 
 FORMAT = "segmenter/1"
+_CLASSES_AT_ONCE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +34,8 @@ class Segmenter:
     model: nn.Module
     classes: tuple[str, ...]
     dataset: DatasetConfig
+    volumes: bool
+    """Trained on slices of volumes, not on images."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,7 @@ class SegmenterFile:
     backbone: Backbone
     config: SegmentationConfig
     classes: Sequence[str]
+    volumes: bool
 
     def save(self, path: Path) -> None:
         """Write it, complete or not at all."""
@@ -52,6 +56,7 @@ class SegmenterFile:
             "spec": plain(self.backbone.spec),
             "config": plain(self.config),
             "classes": list(self.classes),
+            "volumes": self.volumes,
             "state_dict": self.model.state_dict(),
         }
         torch_file.write(path, content)
@@ -81,7 +86,8 @@ def load_segmenter(path: Path) -> Segmenter:
         dataset = DatasetConfig(**_fields(config["dataset"]))
         model = build_model(backbone, segmenter, len(classes))
         load_strict(model, content["state_dict"])
-        return Segmenter(model=model.eval(), classes=classes, dataset=dataset)
+        volumes = bool(content["volumes"])
+        return Segmenter(model=model.eval(), classes=classes, dataset=dataset, volumes=volumes)
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file} is damaged: {error!r}.") from error
 
@@ -157,10 +163,24 @@ def predict(model: nn.Module, record: Record, dataset: DatasetConfig, fabric: Fa
 
 
 def to_label_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """Logits (K, h, w) as a label map uint8 of `size`: enlarged bilinearly, the largest taken."""
-    if tuple(logits.shape[1:]) != size:
-        logits = functional.interpolate(logits[None], size, mode="bilinear")[0]
-    return logits.argmax(0).to(torch.uint8)
+    """Logits (K, h, w) as a label map uint8 of `size`: enlarged bilinearly, the largest taken.
+
+    A few classes at a time: all of 150 classes at 4000 x 3000 pixels would take 7 GB. The result is
+    the same to the pixel; of equal logits the first class is taken.
+    """
+    if tuple(logits.shape[1:]) == size:
+        return logits.argmax(0).to(torch.uint8)
+    best = label_map = torch.empty(0)
+    # other kernels, of other bits, enlarge what is channels_last
+    for first, part in enumerate(logits.contiguous().split(_CLASSES_AT_ONCE)):
+        values, places = functional.interpolate(part[None], size, mode="bilinear")[0].max(0)
+        numbers = (places + first * _CLASSES_AT_ONCE).to(torch.uint8)
+        if first == 0:
+            best, label_map = values, numbers
+        else:
+            label_map = torch.where(values > best, numbers, label_map)
+            best = torch.maximum(values, best)
+    return label_map
 
 
 def _of_one_size(images: Sequence[Tensor]) -> list[list[int]]:
