@@ -331,8 +331,7 @@ def test_heads_by_processes_and_from_the_cache(tmp_path, cache, monkeypatch):
     one = headers.read_headers(paths)
     assert [head and head.orientation for head in one] == [1, 2, 3, 4, None, 6]
     monkeypatch.setattr("os.cpu_count", lambda: 2)
-    monkeypatch.setattr(headers, "_PARALLEL", 2)
-    monkeypatch.setattr(headers, "_CACHED", 2)
+    monkeypatch.setattr(headers, "_LEAST", 2)
     assert headers.read_headers(paths) == one
     monkeypatch.setattr(headers, "read_header", None)  # nothing is read again
     assert headers.read_headers(paths) == one
@@ -340,7 +339,7 @@ def test_heads_by_processes_and_from_the_cache(tmp_path, cache, monkeypatch):
     kept.write_text("[[")
     monkeypatch.undo()
     assert headers.read_headers(paths) == one
-    monkeypatch.setattr(headers, "_CACHED", 2)
+    monkeypatch.setattr(headers, "_LEAST", 2)
     assert headers.read_headers(paths) == one
     draw(tmp_path / "3.jpg", (7, 7))
     assert headers.read_headers(paths)[3] == ((7, 7), 1)
