@@ -1,4 +1,15 @@
-"""CutMix and Mosaic for images with masks: what is pasted brings its mask, to the pixel."""
+"""CutMix and Mosaic for images with masks: what is pasted brings its mask, to the pixel.
+
+    here                      a box for each image, of an area as the CutMix paper draws it; the
+                              partner is another image of the batch
+    CycleMix (CVPR 2022)      the same area, but one box for the batch, and an image may be its own
+    its code (mixup_box)      partner; box edges are rounded down
+    French et al. (BMVC       a box for each image, inside it, of half its area and any shape, the
+    2020, cutmix-semisup-seg) partner from another batch
+
+Nothing else is weighed: each pixel is trained on the class that it shows, and void stays void. At
+alpha 1 a partner has 0.321 of the pixels on average.
+"""
 
 import torch
 from torch import Tensor
@@ -20,18 +31,15 @@ def mix(
         generator: the only source of randomness, on the CPU.
     """
     point = float(torch.rand((), generator=generator, dtype=torch.float64))
+    layers = (images, masks.unsqueeze(1))
     if point < config.cutmix:
         method = CutMix(alpha=config.alpha, granularity="sample", partner="other")
         pairs, boxes = method.draw(images, generator)
         partner = torch.from_numpy(pairs.partner)
-        mixed, mixed_masks = (
-            paste_pixels(one, boxes, partner) for one in (images, masks.unsqueeze(1))
-        )
+        mixed, mixed_masks = (paste_pixels(layer, boxes, partner) for layer in layers)
     elif point < config.cutmix + config.mosaic:
-        centre, partners = Mosaic(granularity="sample").draw(images, generator)
-        mixed, mixed_masks = (
-            assemble(one, centre, partners) for one in (images, masks.unsqueeze(1))
-        )
+        centres, partners = Mosaic(granularity="sample").draw(images, generator)
+        mixed, mixed_masks = (assemble(layer, centres, partners) for layer in layers)
     else:
         return images, masks
     return mixed, mixed_masks[:, 0]
