@@ -15,10 +15,12 @@ from pretrain import torch_file
 from pretrain.audit import load_strict
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
+from pretrain.images import decode
 from pretrain.progress import bar
 from pretrain.run import plain
 from pretrain.training import Loader
-from transfer.segmentation.config import DatasetConfig, SegmentationConfig, SegmenterConfig
+from transfer.image_files import ImageFile
+from transfer.segmentation.config import VOID, DatasetConfig, SegmentationConfig, SegmenterConfig
 from transfer.segmentation.dataset import SegmentationDataset, collate_scored
 from transfer.segmentation.records import Record
 from transfer.segmentation.setup import build_model, unfrozen
@@ -95,6 +97,28 @@ def load_segmenter(path: Path) -> Segmenter:
 def _fields(section: dict[str, Any]) -> dict[str, Any]:
     """A section of a configuration as its dataclass takes it."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in section.items()}
+
+
+@dataclass(frozen=True)
+class UnlabelledImage:
+    """A Record of an image without a mask: all of it is void."""
+
+    file: ImageFile
+    case: str = ""
+    spacing: tuple[float, float] | None = None
+
+    @property
+    def image_id(self) -> str:
+        """Its path in the folder, without its ending."""
+        return self.file.name
+
+    def read_image(self) -> Tensor:
+        """See Record."""
+        return decode(self.file.path, self.file.apply_exif)
+
+    def read_mask(self) -> Tensor:
+        """See Record."""
+        return torch.full((self.file.height, self.file.width), VOID, dtype=torch.uint8)
 
 
 def scoring_loader(
