@@ -266,6 +266,7 @@ TASKS: tuple[Task, ...] = (
             Metric("mIoU_best", "mIoU, best", main=False),
             Metric("Dice", "Dice"),
             Metric("Dice_3D", "3D Dice"),
+            Metric("Dice_3D_best", "3D Dice, best", main=False),
             Metric("boundary_F", "boundary F", main=False),
         ),
         curve=Metric("mIoU", "mIoU"),

@@ -25,10 +25,10 @@ from transfer.segmentation.config import VOID
 class BoundaryF:
     """Collects the F of each class in each image; `mean` is over images, then over classes."""
 
-    def __init__(self, num_classes: int, tolerance: float = 0.0075) -> None:
+    def __init__(self, tolerance: float = 0.0075) -> None:
         """`tolerance`: share of the image's diagonal within which a boundary counts as found."""
         self.tolerance = tolerance
-        self._sums = np.zeros((2, num_classes))  # of F, and of images, by class
+        self._sums = np.zeros((2, VOID))  # of F, and of images, by class
 
     def see(self, predicted: np.ndarray, truth: np.ndarray) -> None:
         """Add an image: label maps (H, W) uint8."""

@@ -77,7 +77,8 @@ def finetune(
     )
 
     # ---- train
-    scores: SegmentationScores | None = None
+    headline = "Dice_3D" if setup.data.volumes else "mIoU"
+    evaluated: tuple[SegmentationScores, float | None] | None = None
     with loop.running(f"segmenter from {setup.backbone.name}"):
         for epoch in loop.epochs():
             state.model.train()
@@ -95,42 +96,44 @@ def finetune(
                 "images_per_second": round(loop.speed, 2),
             }
             if loop.is_due(score_every):
-                scores = evaluate(state, setup, scored_images, fabric)
-                named = {"mIoU": scores.mean_iou, "Dice": scores.mean_dice}
-                record |= {key: value for key, value in named.items() if value is not None}
+                is_last = epoch + 1 == loop.num_epochs
+                evaluated = evaluate(state, setup, scored_images, fabric, boundaries=is_last)
+                record |= _means(setup, evaluated[0])
             if fabric.is_global_zero:
-                is_best = "mIoU" in record and run.is_best("mIoU", record["mIoU"])
+                is_best = headline in record and run.is_best(headline, record[headline])
                 save_epoch(run, config.checkpoints, epoch + 1, is_best, lambda: segmenter)
-                mean = f"  mIoU {record['mIoU']:.1f}" if "mIoU" in record else ""
+                score = f"  {headline} {record[headline]:.1f}" if headline in record else ""
                 log(
-                    f"epoch {epoch + 1}/{loop.num_epochs}  loss {mean_loss:.3f}{mean}  "
+                    f"epoch {epoch + 1}/{loop.num_epochs}  loss {mean_loss:.3f}{score}  "
                     f"{loop.speed:.3g} images/s"
                 )
             loop.finish_epoch(record)
             loop.checkpoint()
 
     # ---- score, and leave the segmenter, the pictures and, last, the result
-    boundaries = BoundaryF(len(setup.data.classes))
-    scores = evaluate(state, setup, scored_images, fabric, boundaries)
+    if evaluated is None:  # stopped after the last epoch
+        evaluated = evaluate(state, setup, scored_images, fabric, boundaries=True)
+    scores, boundary_f = evaluated
     seconds = round(loop.seconds, 1)
     result = None
     if fabric.is_global_zero:
         segmenter.save(run.folder / "segmenter.pth")
         draw_all(state.averaged, setup, config, run, fabric, scores)
         history = run.read_log()
-        scored = [record for record in history if "mIoU" in record]
-        figures = _metrics(scores, setup.data.volumes, boundaries.mean)
+        figures = _metrics(setup, scores, boundary_f)
+        scored = [record for record in history if headline in record]
         if scored:
-            best = max(scored, key=lambda record: record["mIoU"])
-            figures |= {"mIoU_best": best["mIoU"], "best_epoch": best["epoch"]}
+            best = max(scored, key=lambda record: record[headline])
+            figures |= {f"{headline}_best": best[headline], "best_epoch": best["epoch"]}
         result = Result(
             task="segmentation",
-            metric="Dice_3D" if setup.data.volumes else "mIoU",
+            metric=headline,
             metrics={
                 **figures,
                 "scored_epochs": len(scored),
                 "epochs": history[-1]["epoch"],
                 "images_per_second": history[-1]["images_per_second"],
+                "images_left_out": len(loader.corrupt) + len(scored_images.corrupt),
             },
             backbone=setup.backbone.describe(),
             data=setup.data_summary,
@@ -194,40 +197,50 @@ def evaluate(
     setup: SegmentationSetup,
     loader: Loader,
     fabric: Fabric,
-    boundaries: BoundaryF | None = None,
-) -> SegmentationScores:
-    """Scores of the validation split, in every process; `boundaries` sees every label map too."""
+    *,
+    boundaries: bool,
+) -> tuple[SegmentationScores, float | None]:
+    """Scores of the validation split and, if asked for, its boundary F; in every process.
+
+    Images that cannot be read are left out, as far as `dataset.max_corrupt` allows: the scores are
+    those of the rest, of a volume those of its other slices.
+    """
     share_buffers(state.averaged, fabric)
     records, classes = setup.data.val, setup.data.classes
-    case_of = {case: place for place, case in enumerate(sorted({one.case for one in records}))}
-    confusions = torch.zeros(len(case_of), len(classes), len(classes), dtype=torch.int64)
-    confusions = fabric.to_device(confusions)
+    place_of = {case: place for place, case in enumerate(sorted({one.case for one in records}))}
+    confusions = torch.zeros(len(place_of), len(classes), len(classes), dtype=torch.int64)
+    confusions, outlines = fabric.to_device(confusions), BoundaryF()
 
     def see(index: int, label_map: Tensor, mask: Tensor) -> None:
-        place = case_of[records[index].case]
+        place = place_of[records[index].case]
         confusions[place] += confusion_matrix(label_map, mask, len(classes))
-        if boundaries is not None:
-            boundaries.see(label_map.cpu().numpy(), mask.cpu().numpy())
+        if boundaries:
+            outlines.see(label_map.cpu().numpy(), mask.cpu().numpy())
 
     segment(state.averaged, loader, fabric, see)
+    loader.share_corrupt()
     if fabric.world_size > 1:  # each record was seen by one process
         torch.distributed.all_reduce(confusions)
-        if boundaries is not None:
-            boundaries.share()
-    return score(confusions.cpu(), classes)
+        outlines.share()
+    return score(confusions.cpu(), classes), outlines.mean
 
 
-def _metrics(scores: SegmentationScores, volumes: bool, boundary_f: float | None) -> dict[str, Any]:
-    """What the result says; a mean that does not exist is no metric."""
-    dice = "Dice_3D" if volumes else "Dice"
-    means = {
-        "mIoU": scores.mean_iou,
-        dice: scores.mean_dice,
-        "boundary_F": boundary_f,
-        "pixel_accuracy": scores.pixel_accuracy,
-    }
+def _means(setup: SegmentationSetup, scores: SegmentationScores) -> dict[str, float]:
+    """By name; a mean that does not exist is none."""
+    dice = "Dice_3D" if setup.data.volumes else "Dice"
+    means = {"mIoU": scores.mean_iou, dice: scores.mean_dice}
+    return {name: value for name, value in means.items() if value is not None}
+
+
+def _metrics(
+    setup: SegmentationSetup, scores: SegmentationScores, boundary_f: float | None
+) -> dict[str, Any]:
+    """What the result says of the scores."""
+    dice = "Dice_3D" if setup.data.volumes else "Dice"
+    more = {"boundary_F": boundary_f, "pixel_accuracy": scores.pixel_accuracy}
     return {
-        **{key: value for key, value in means.items() if value is not None},
+        **_means(setup, scores),
+        **{name: value for name, value in more.items() if value is not None},
         "per_class_IoU": dict(scores.iou),
         f"per_class_{dice}": dict(scores.dice),
         "classes_in_mean": scores.num_classes,

@@ -182,7 +182,7 @@ def draw_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     right = axes.twinx()
-    for name, style in (("mIoU", "k.--"), ("Dice", "k.:")):
+    for name, style in (("mIoU", "k.--"), ("Dice", "k.:"), ("Dice_3D", "k.:")):
         scores = {record["epoch"]: record[name] for record in history if name in record}
         if len(scores) > 1:
             right.plot(list(scores), list(scores.values()), style, label=name)

@@ -49,8 +49,8 @@ def blobs(rng: np.random.Generator, size: tuple[int, int], num_classes: int) -> 
     return np.where(noise, rng.integers(num_classes, size=size), labels).astype(np.uint8)
 
 
-def score(pairs: list, num_classes: int, tolerance: float = 0.0075) -> float | None:
-    boundaries = BoundaryF(num_classes, tolerance)
+def score(pairs: list, tolerance: float = 0.0075) -> float | None:
+    boundaries = BoundaryF(tolerance)
     for predicted, truth in pairs:
         boundaries.see(predicted, truth)
     return boundaries.mean
@@ -63,7 +63,7 @@ def test_it_is_the_definition(tolerance):
         truths = [blobs(rng, size, 4) for _ in range(2)]
         pairs = [(np.roll(t, k, 1), t) for k, t in enumerate(truths)]
         pairs += [(blobs(rng, size, 3), truths[0]), (truths[0], np.zeros_like(truths[0]))]
-        found = score(pairs, 6, tolerance)
+        found = score(pairs, tolerance)
         assert found == pytest.approx(by_definition(pairs, 6, tolerance), abs=1e-9)
         assert 0 < found < 100
 
@@ -72,27 +72,27 @@ def test_a_boundary_at_the_distance_itself_is_not_found():
     """The paper's is d < theta: here 3 pixels, of a diagonal of 50."""
     truth, moved = np.zeros((30, 40), np.uint8), np.zeros((30, 40), np.uint8)
     truth[:, 20:], moved[:, 23:] = 1, 1
-    assert score([(moved, truth)], 2, 0.06) == 0
-    assert score([(moved, truth)], 2, 0.0601) == 100
+    assert score([(moved, truth)], 0.06) == 0
+    assert score([(moved, truth)], 0.0601) == 100
 
 
 def test_without_a_boundary_there_is_no_figure():
     """Edges of the image are none; a class that is missed or made up has 0."""
     plain, half = np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8)
     half[:, 4:] = 1
-    assert score([], 2) is None
-    assert score([(plain, plain)], 2) is None
-    assert score([(plain + 1, plain)], 2) is None
-    assert score([(half, plain)], 2) == score([(plain, half)], 2) == 0
-    assert score([(half, half), (plain, plain)], 2) == 100
-    assert score([(half, half), (half, plain)], 2) == 50
+    assert score([]) is None
+    assert score([(plain, plain)]) is None
+    assert score([(plain + 1, plain)]) is None
+    assert score([(half, plain)]) == score([(plain, half)]) == 0
+    assert score([(half, half), (plain, plain)]) == 100
+    assert score([(half, half), (half, plain)]) == 50
 
 
 def test_the_mean_is_over_images_then_over_classes():
     one, two = np.zeros((6, 8), np.uint8), np.zeros((6, 8), np.uint8)
     one[:, 4:], two[:3] = 1, 2
     pairs = [(one, one), (np.zeros_like(one), one), (two, two)]  # class 0: 1, 0, 1; 1: 1, 0; 2: 1
-    assert score(pairs, 3) == pytest.approx(100 * (2 / 3 + 1 / 2 + 1) / 3)
+    assert score(pairs) == pytest.approx(100 * (2 / 3 + 1 / 2 + 1) / 3)
 
 
 def banded(truth: np.ndarray, width: int) -> np.ndarray:
@@ -112,12 +112,12 @@ def test_the_contour_of_a_void_band_lies_in_its_middle():
     masked = banded(truth, 2)
     assert (masked[18:22, 40] == VOID).all()
     assert set(masked[[17, 22], 40]) == {0, 1}
-    assert score([(truth, masked)], 2, 0.03) == 100  # 3 pixels
+    assert score([(truth, masked)], 0.03) == 100  # 3 pixels
     moved = np.roll(truth, 12, 1)
-    wanted = score([(moved, truth)], 2, 0.03)
+    wanted = score([(moved, truth)], 0.03)
     assert wanted < 80
-    assert score([(moved, masked)], 2, 0.03) == pytest.approx(wanted, abs=5)
-    assert score([(np.zeros_like(truth), masked)], 2, 0.03) == 0
+    assert score([(moved, masked)], 0.03) == pytest.approx(wanted, abs=5)
+    assert score([(np.zeros_like(truth), masked)], 0.03) == 0
 
 
 def test_in_void_nothing_is_wrong():
@@ -128,9 +128,9 @@ def test_in_void_nothing_is_wrong():
     found[32:50, 40:70] = 2
     left_out = truth.copy()
     left_out[30:55, 35:75] = VOID
-    assert score([(found, left_out)], 3) == score([(truth, left_out)], 3) == 100
-    assert score([(found, truth)], 3) < 70
-    assert score([(found, np.full_like(truth, VOID))], 3) is None
+    assert score([(found, left_out)]) == score([(truth, left_out)]) == 100
+    assert score([(found, truth)]) < 70
+    assert score([(found, np.full_like(truth, VOID))]) is None
     outside = truth.copy()
     outside[2:4, 30:70] = 2  # as wrong as it would be without void
-    assert score([(outside, left_out)], 3) == score([(outside, truth)], 3) < 70
+    assert score([(outside, left_out)]) == score([(outside, truth)]) < 70
