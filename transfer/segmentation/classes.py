@@ -1,113 +1,163 @@
 """Which classes masks have: as given, as a file says, as Pascal VOC has them, or as found."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-from pretrain.errors import UsageError, shorten
+import numpy as np
+
+from pretrain.errors import UsageError
 from pretrain.progress import bar
+from transfer.file_scan import scan_files
 from transfer.segmentation import voc
-from transfer.segmentation.class_files import read_class_file
+from transfer.segmentation.class_files import ClassFile, read_class_file
 from transfer.segmentation.config import VOID, DatasetConfig
 from transfer.segmentation.listing import Listing
-from transfer.segmentation.masks import Coding, count_values
+from transfer.segmentation.masks import Coding, count_values, read_mask
 
-_SAMPLE = 100  # masks that are looked at where the classes are known
-_VOC_NAME = re.compile(r"(.*/)?20\d\d_\d{6}")
+_SAMPLE = 100  # masks that are read before training begins, where the classes are known
+_LEAST = 200  # a mask takes some milliseconds
 _VOC_FOLDER = re.compile(r"VOC20\d\d")
+_VOC_NAME = re.compile(r"(.*/)?20\d\d_\d{6}")
 
 
-def find_classes(
-    root: Path, listing: Listing, config: DatasetConfig, notes: list[str]
-) -> tuple[tuple[str, ...], Coding, tuple[Path, ...]]:
-    """Names of the classes, what stands for them in masks, and the file that says so.
+class Classes(NamedTuple):
+    """The classes of a tree."""
+
+    names: tuple[str, ...]
+    coding: Coding
+    source: str
+    """Whence they are, for the log."""
+    files: tuple[Path, ...] = ()
+    """What says so."""
+
+    @property
+    def note(self) -> str:
+        """For the log."""
+        return f"{len(self.names)} classes ({self.source}): {', '.join(self.names)}"
+
+
+def find_classes(root: Path, listing: Listing, config: DatasetConfig, is_voc: bool) -> Classes:
+    """The classes, checked by a sample of the masks; where nothing names them, by all.
 
     Args:
         root: the tree.
         listing: what is trained on.
         config: the classes, where they are given.
-        notes: whence the classes are is added.
+        is_voc: the tree has Pascal VOC's lists. Its 21 classes are taken where its folder is called
+            as there (VOC2012), or all images are (2007_000032), and no file names classes.
 
     Raises:
-        UsageError: the masks have one class alone, or more than can be.
+        UsageError: the masks have no second class, or values that are none.
     """
+    voids = () if config.void is None else (config.void,)
+    file = read_class_file(
+        list(dict.fromkeys((root, listing.masks.parent, listing.masks))), config.void
+    )
     masks = [pair.mask for pair in listing.pairs if pair.mask is not None]
-    void, sources = config.void, tuple[Path, ...]()
-    found = read_class_file(list(dict.fromkeys((root, listing.masks.parent, listing.masks))), void)
     if config.classes:
-        classes, how = config.classes, "as given"
-        coding = Coding(config.values or tuple(range(len(classes))), void)
-        if found is not None and set(classes) <= set(found.classes):
-            colors = [(color, n) for color, n in found.coding.colors if n != VOID]
-            named = {found.classes[n]: color for color, n in colors}
-            void_colors = [(color, n) for color, n in found.coding.colors if n == VOID]
-            own = [(named[name], n) for n, name in enumerate(classes) if name in named]
-            coding = Coding(coding.values, void, (*own, *void_colors))
-            sources = (found.path,)
-    elif found is not None:
-        classes, coding, how = found.classes, found.coding, f"of {found.path.name}"
-        sources = (found.path,)
-    elif is_voc(root, listing):
-        classes, coding = voc.CLASSES, Coding(tuple(range(len(voc.CLASSES))), void)
-        how = "Pascal VOC's, as images and folders are named as there"
+        values = config.values or tuple(range(len(config.classes)))
+        colors, files = _colors_of(config.classes, file)
+        found = Classes(config.classes, Coding(values, voids, colors), "as given", files)
+    elif file is not None:
+        found = Classes(file.classes, file.coding, f"of {file.path.name}", (file.path,))
+    elif is_voc and _is_named_as_voc(listing):
+        coding = Coding(tuple(range(len(voc.CLASSES))), voids)
+        found = Classes(voc.CLASSES, coding, "Pascal VOC's, as the tree is named as theirs")
     else:
-        counts = _count(masks, "reading masks for their classes")
-        values = tuple(sorted(value for value in counts if value != void))
-        if len(values) > VOID:
-            raise UsageError(
-                f"{listing.masks} has {len(values):,} different values, and at most {VOID} classes "
-                "are trained on. Are the values numbers of objects, or edges drawn softly? Give "
-                "masks with the number of a class for each pixel."
-            )
-        _refuse_binary(listing, counts, void)
-        classes, coding = tuple(map(str, values)), Coding(values, void)
-        how = "the values found in the training masks, as no file names them"
-    notes.append(f"{len(classes)} classes ({how}): {', '.join(classes)}")
-    if how[:3] != "the" and not coding.colors:
-        step = max(1, len(masks) // _SAMPLE)
-        counts = _count(masks[::step])
-        if len(counts) > 1 and not set(counts) - {0, void}:
-            counts = _count(masks, "reading masks")
-        _refuse_binary(listing, counts, void)
-    return classes, coding, sources
+        values = _values_in(masks, listing, voids)
+        source = "the values in the masks, as no file names them"
+        return Classes(tuple(map(str, values)), Coding(values, voids), source)
+    _check_sample(masks, found, config)
+    return found
 
 
-def is_voc(root: Path, listing: Listing) -> bool:
-    """Whether a tree is Pascal VOC's own: its folder is called VOC2012 or so, or all its images.
+def _colors_of(
+    classes: Sequence[str], file: ClassFile | None
+) -> tuple[tuple[tuple[tuple[int, int, int], int], ...], tuple[Path, ...]]:
+    """Colours that a file has for classes that are given, and this file; of all of them or none."""
+    if file is None or not {*classes} <= {*file.classes}:
+        return (), ()
+    number_of = {file.classes.index(name): number for number, name in enumerate(classes)}
+    number_of[VOID] = VOID
+    colors = file.coding.colors
+    return tuple((one, number_of[n]) for one, n in colors if n in number_of), (file.path,)
 
-    The images, too, must be called as there: 2007_000032.
-    """
-    named = _VOC_FOLDER.fullmatch(listing.masks.parent.name)
-    return bool(named) or all(_VOC_NAME.fullmatch(pair.image_id) for pair in listing.pairs)
+
+def _is_named_as_voc(listing: Listing) -> bool:
+    folder = listing.masks.parent.resolve().name
+    names = (pair.image_id for pair in listing.pairs)
+    return bool(_VOC_FOLDER.fullmatch(folder)) or all(map(_VOC_NAME.fullmatch, names))
 
 
-def _count(masks: list[Path], title: str = "") -> dict[int, int]:
-    """Pixels of each value, over masks; one that cannot be read is left to be named in reading."""
-    counts: dict[int, int] = {}
-    with bar(title, len(masks), "masks", shown=bool(title)) as advance:
-        for path in masks:
+def _values_in(masks: Sequence[Path], listing: Listing, voids: Sequence[int]) -> tuple[int, ...]:
+    """All values of masks but void."""
+    counts = scan_files(
+        [*map(str, masks)],
+        _count,
+        lambda row: {int(value): count for value, count in row.items()},
+        kind="mask_values",
+        least=_LEAST,
+        title="values of masks",
+    )
+    found = sorted({value for one in counts for value in one})
+    values = tuple(value for value in found if value not in voids)
+    if len(values) > VOID:
+        raise UsageError(
+            f"{listing.masks} has masks with {len(values):,} values, and {VOID} classes at most "
+            "are trained on. Are they numbers of objects, or do edges fade? Give masks with the "
+            "number of a class in each pixel."
+        )
+    if len(values) < 2:
+        _refuse(masks, (), voids, found)
+    return values
+
+
+def _count(path: str) -> dict[int, int]:
+    """Pixels of each value; none where the mask cannot be read, which is said when it is used."""
+    try:
+        return count_values(Path(path))
+    except UsageError:
+        return {}
+
+
+def _check_sample(masks: Sequence[Path], classes: Classes, config: DatasetConfig) -> None:
+    """Read some masks; and more, where these have no second class."""
+    first = masks[:: -(-len(masks) // _SAMPLE)]
+    others = [mask for mask in masks if mask not in {*first}]
+    seen, faults = np.zeros(VOID + 1, bool), list[UsageError]()
+    with bar("masks for a second class", len(masks), "files") as advance:
+        for number, mask in enumerate((*first, *others)):
+            if number >= len(first) and seen[:VOID].sum() > 1:
+                break
             try:
-                found = count_values(path)
-            except UsageError:
-                if path == masks[0]:
+                seen[read_mask(mask, classes.coding).numpy()] = True
+            except UsageError as error:
+                faults.append(error)
+                if len(faults) > config.max_corrupt:
                     raise
-                found = {}
-            for value, count in found.items():
-                counts[value] = counts.get(value, 0) + count
             advance(1)
-    return counts
+    if seen[:VOID].sum() < 2 and len(faults) < len(masks):
+        values = [classes.coding.values[number] for number in np.flatnonzero(seen[:VOID])]
+        voids = classes.coding.void if seen[VOID] else ()
+        _refuse(masks, classes.names, classes.coding.void, sorted({*values, *voids}))
 
 
-def _refuse_binary(listing: Listing, counts: dict[int, int], void: int | None) -> None:
-    """Raise where only one class, or none, occurs beside void."""
-    values = sorted(counts)
-    if void == 255 and values == [0, 255]:
+def _refuse(
+    masks: Sequence[Path], names: Sequence[str], voids: Sequence[int], found: Sequence[int]
+) -> None:
+    """Raise for masks with one class, or with none."""
+    folder = masks[0].parent if masks else "the tree"
+    if [*found] == [0, 255] and 255 in voids:
+        names = names if len(names) == 2 else ("background", "object")
         raise UsageError(
-            f"{listing.masks}: the masks hold 0 and 255 alone, and 255 is taken for void, pixels "
-            "without a class: there would be nothing to tell apart. Where 255 is an object give "
-            "--dataset.values 0 255 --dataset.void null --dataset.classes background object."
+            f"the masks in {folder} hold 0 and 255 alone, and 255 is void: pixels without a class. "
+            "Nothing would be left to tell apart. Where 255 is an object give --dataset.values 0 "
+            f"255 --dataset.void null --dataset.classes {' '.join(names)}."
         )
-    if len(set(values) - {void}) < 2:
-        raise UsageError(
-            f"{listing.masks}: the masks hold {shorten(list(map(str, values))) or 'no value'} "
-            "alone; two classes are needed to tell anything apart."
-        )
+    raise UsageError(
+        f"the masks in {folder} hold {' and '.join(map(str, found)) or 'nothing that can be read'}"
+        f"{' (void)' if [*found] == [*voids] else ''} alone; two classes are needed, to tell "
+        "anything apart. Are these the masks? --dataset.masks names their folder."
+    )

@@ -1,20 +1,24 @@
 """From a folder to what is trained on and what is scored, whatever its layout."""
 
+import os
 import re
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
+from pretrain.cache import hash_sample
 from pretrain.errors import UsageError
 from pretrain.held_out import HELD_OUT, hold_out
 from transfer.segmentation import folders, voc
+from transfer.segmentation.acdc import open_acdc
 from transfer.segmentation.classes import find_classes
 from transfer.segmentation.config import DatasetConfig
 from transfer.segmentation.folders import Splits
 from transfer.segmentation.image_records import make_records
 from transfer.segmentation.listing import Listing, Pair, join
+from transfer.segmentation.masks import ImageRecord
+from transfer.segmentation.patients import is_acdc
 from transfer.segmentation.records import SegmentationData
 
 
@@ -30,12 +34,9 @@ def open_data(root: Path, config: DatasetConfig) -> SegmentationData:
         raise UsageError(f"there is no folder {root}; a tree of images and masks is needed.")
     layout = layout_of(root) if config.layout == "auto" else config.layout
     if layout == "acdc":
-        volumes: SegmentationData = import_module("transfer.segmentation.acdc").open_acdc(
-            root, config
-        )
-        return volumes
+        return open_acdc(root, config)
     find_splits = voc.find_splits if layout == "voc" else folders.find_splits
-    splits, notes = find_splits(root, config.masks), list[str]()
+    splits, notes = find_splits(root, config), list[str]()
     train_split, val_split = choose_splits([*splits], config.train, config.val)
     listed = read_split(splits, train_split)
     if val_split is not None:
@@ -44,29 +45,33 @@ def open_data(root: Path, config: DatasetConfig) -> SegmentationData:
         listed, scored = hold_out_pairs(listed)
         val_split = "held out"
         notes.append(f"no split to score: {len(scored.pairs):,} images are held out of the others")
-    classes, coding, sources = find_classes(root, listed, config, notes)
-    train = make_records(listed, coding, config, train_split or "train", notes)
-    val = make_records(scored, coding, config, val_split, notes)
-    if both := len({one.path for one in train} & {one.path for one in val}):
-        notes.append(f"{both:,} images are both trained on and scored: the score says little")
+    classes = find_classes(root, listed, config, layout == "voc")
+    notes.append(classes.note)
+    train = make_records(listed, classes.coding, config, train_split or "train", notes)
+    val = make_records(scored, classes.coding, config, val_split, notes)
+    if shared := find_shared(train, val):
+        notes.append(
+            f"{len(shared):,} of {len(val):,} images are trained on too, the first is {shared[0]}: "
+            "scores on them say nothing of new images"
+        )
     records = (*train, *val)
-    files = (*listed.lists, *scored.lists, *sources, *(record.mask for record in records))
+    masks = (record.mask for record in records)
     return SegmentationData(
         name=root.resolve().name,
-        classes=classes,
+        classes=classes.names,
         train=train,
         val=val,
         splits=(train_split or "train", val_split),
         volumes=False,
         paths=tuple(dict.fromkeys(record.path for record in records)),
-        annotations=tuple(dict.fromkeys(files)),
+        annotations=tuple(dict.fromkeys((*listed.lists, *scored.lists, *classes.files, *masks))),
         notes=tuple(notes),
     )
 
 
 def layout_of(root: Path) -> str:
-    """Acdc where there are patients with their Info.cfg, voc where there are its lists."""
-    if any(root.glob("patient*/Info.cfg")) or any(root.glob("training/patient*/Info.cfg")):
+    """`acdc` where there are patients with their Info.cfg, `voc` where there are its lists."""
+    if is_acdc(root):
         return "acdc"
     return "voc" if voc.find_trees(root) else "folders"
 
@@ -121,3 +126,22 @@ def hold_out_pairs(listing: Listing) -> tuple[Listing, Listing]:
     sides = hold_out(names, np.zeros(len(pairs)), np.arange(len(pairs)), HELD_OUT, "val")
     chosen: list[tuple[Pair, ...]] = [tuple(pairs[index] for index in side) for side in sides]
     return listing._replace(pairs=chosen[0]), listing._replace(pairs=chosen[1])
+
+
+def find_shared(train: Sequence[ImageRecord], val: Sequence[ImageRecord]) -> list[Path]:
+    """Images that are scored and trained on, under this name or another.
+
+    Files of one size are compared by samples of their bytes, as in `pretrain.data_digest`.
+    """
+    sides = [
+        {record.path: os.path.getsize(record.path) for record in side} for side in (train, val)
+    ]
+    sizes = {*sides[0].values()} & {*sides[1].values()}
+    hashes: list[dict[Path, str]] = []
+    for side in sides:
+        hashes.append({})
+        for path in (path for path, size in side.items() if size in sizes):
+            with open(path, "rb", buffering=0) as file:
+                hashes[-1][path] = hash_sample(file)
+    trained = {*hashes[0].values()}
+    return [path for path, content in hashes[1].items() if content in trained]

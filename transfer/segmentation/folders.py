@@ -1,6 +1,7 @@
 """Folders of images and folders of masks: where they lie in a tree.
 
-    images/SPLIT    masks/SPLIT      ADE20K's too (training, validation)
+    images/SPLIT    masks/SPLIT      ADE20K's too (training, validation); masks of all splits may
+                                     lie in one folder
     SPLIT/images    SPLIT/masks
     SPLIT           masks/SPLIT      masks beside MS-COCO's folders of images
     SPLIT           SPLITannot       also SPLIT_masks, SPLIT_labels: CamVid's
@@ -12,13 +13,14 @@ Other names of `images` and `masks`, in any case: see below.
 
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from pathlib import Path
 
 from pretrain.data_hints import describe
 from pretrain.errors import UsageError, shorten
 from pretrain.images import class_folders, list_images
+from transfer.segmentation.config import DatasetConfig
 from transfer.segmentation.listing import Listing, match_folders
 
 _IMAGES = ("images", "image", "imgs", "img", "img_dir", "jpegimages")
@@ -31,46 +33,45 @@ Splits = Mapping[str, Callable[[], Listing]]
 """Name of a split: what lists it. The name "" where a tree has none."""
 
 
-def find_splits(root: Path, masks: str | None) -> Splits:
-    """The splits of a tree.
-
-    Args:
-        root: the tree.
-        masks: the folder of the masks in the tree, or in a split's; None looks for it.
+def find_splits(root: Path, config: DatasetConfig) -> Splits:
+    """The splits of a tree: folders of usual names, and of those that the configuration gives.
 
     Raises:
         UsageError: no folder of masks, or several.
     """
-    image_root, mask_root = _folder(root, _IMAGES), _mask_folder(root, masks)
+    given = {name for text in (config.train, config.val) if text for name in text.split("+")}
+    images, masks = _folder(root, _IMAGES), _mask_folder(root, config.masks)
     splits: dict[str, tuple[Path, Path]] = {}
-    here = _split_names(root)
-    if mask_root is not None:
-        inner = _split_names(mask_root)
-        base = root if image_root is None else image_root
-        splits = {name: (base / name, mask_root / name) for name in inner if (base / name).is_dir()}
-        if not splits and image_root is not None:
-            splits = {"": (image_root, mask_root)}
-    if not splits:
-        for name in here:
-            images = _folder(root / name, _IMAGES) or root / name
-            own = _mask_folder(root / name, masks)
-            beside = [root / f"{name}{end}" for end in _BESIDE if (root / f"{name}{end}").is_dir()]
-            if own is not None or beside:
-                splits[name] = (images, own or beside[0])
-            elif any("_mask." in path for path in list_images(root / name)[0]):
-                splits[name] = (root / name, root / name)
+    if masks is not None:
+        base = images or root
+        inner, here = _split_names(masks, given), _split_names(base, given)
+        splits = {name: (base / name, masks / name) for name in here if name in inner}
+        if not inner:  # masks of all splits in one folder
+            splits = {name: (base / name, masks) for name in here}
+        if not splits and images is not None:
+            splits = {"": (images, masks)}
+    for name in () if splits else _split_names(root, given):
+        folder = root / name
+        beside = [root / f"{name}{end}" for end in _BESIDE if (root / f"{name}{end}").is_dir()]
+        own = _mask_folder(folder, config.masks) or next(iter(beside), None)
+        if own is not None:
+            splits[name] = (_folder(folder, _IMAGES) or folder, own)
+        elif any("_mask." in path for path in list_images(folder)[0]):
+            splits[name] = (folder, folder)
     if not splits:
         content = shorten(sorted(name for name in os.listdir(root) if name[0] != "."), 6)
+        named = f" called {config.masks}" if config.masks else ""
         raise UsageError(
-            f"{root} has no images with masks; it holds {content or 'nothing'}. Expected images "
-            "and masks with folders train and val in both, or train and val with images and masks "
-            f"in both; --dataset.masks names another folder of masks.{describe(root)}"
+            f"{root} has no images with a folder of masks{named}; it holds {content or 'nothing'}. "
+            "Expected images and masks, with folders train and val in both, or train and val with "
+            f"images and masks in both; --dataset.masks names another folder.{describe(root)}"
         )
     return {name: partial(match_folders, *folders) for name, folders in splits.items()}
 
 
-def _split_names(folder: Path) -> list[str]:
-    return [name for name in class_folders(folder) if SPLIT.fullmatch(name)]
+def _split_names(folder: Path, given: Collection[str]) -> list[str]:
+    names = class_folders(folder)
+    return [name for name in names if name in given or SPLIT.fullmatch(name)]
 
 
 def _mask_folder(root: Path, given: str | None) -> Path | None:

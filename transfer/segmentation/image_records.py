@@ -1,5 +1,6 @@
 """Images and masks as records: each image with a mask of its size, and turned as the mask is."""
 
+from collections import Counter
 from collections.abc import Sequence
 
 from pretrain.errors import UsageError
@@ -31,7 +32,7 @@ def make_records(
     masks = [str(pair.mask) for pair in listing.pairs if pair.mask is not None]
     header_of = dict(zip(masks, read_headers(masks), strict=True))
     records, broken, unclear = list[ImageRecord](), list[str](), list[str]()
-    turned = 0
+    turned = Counter[bool]()
     for pair, header in zip(listing.pairs, headers, strict=True):
         mask_header = header_of.get(str(pair.mask))
         if pair.mask is None:
@@ -48,7 +49,8 @@ def make_records(
                 sizes = f"{_text(size)}, its mask {_text(mask_header.size)}"
                 broken.append(f"{pair.image}: the image is {sizes}")
             else:
-                turned += turn and header.orientation != 1
+                if header.orientation != 1:
+                    turned[turn] += 1
                 records.append(ImageRecord(pair.image_id, pair.image, pair.mask, coding, turn))
     if unclear:
         raise UsageError(
@@ -68,8 +70,9 @@ def make_records(
         raise UsageError(f"{split}: no image is left, all {len(broken):,} are broken.")
     if broken:
         notes.append(f"{split}: {len(broken):,} images left out, as asked:{_first(broken, 2)}")
-    if turned:
-        notes.append(f"{split}: {turned:,} photos are turned by their EXIF orientation")
+    for turn, count in turned.items():
+        how = "turned by" if turn else "taken as stored, in spite of"
+        notes.append(f"{split}: {count:,} photos are {how} their EXIF orientation")
     return tuple(records)
 
 

@@ -10,7 +10,8 @@ JPEG, WebP and AVIF change values to save space, so masks in them are refused.
 """
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -39,7 +40,8 @@ class Coding:
 
     values: tuple[int, ...]
     """Of each class."""
-    void: int | None = VOID
+    void: tuple[int, ...] = (VOID,)
+    """Of pixels without a class."""
     colors: tuple[tuple[Color, int], ...] = ()
     """Colour and class, or VOID. They count in masks of three colours, and in palettes all of
     whose used colours are among them."""
@@ -52,15 +54,12 @@ def read_mask(path: Path, coding: Coding) -> Tensor:
         UsageError: missing, broken, lossy, or with a value or colour that no class has.
     """
     values, palette = _read(path)
-    if values.ndim == 3 and not coding.colors:
-        raise UsageError(
-            f"mask {path} is in colour, and nothing says the classes of its colours. Add a "
-            "labelmap.txt beside the folders of images and masks, with a line NAME:R,G,B:: for "
-            "each class in order, or write masks with a number for each pixel."
-        )
-    if values.ndim == 3 or (coding.colors and _has_colors(values, palette, coding.colors)):
-        colored = values if values.ndim == 3 else palette[values]
-        return _by_color(path, colored, coding.colors)
+    if coding.colors:
+        if values.ndim == 2 and _has_colors(values, palette, coding.colors):
+            values = palette[values]
+        if values.ndim == 3:
+            return _by_color(path, values, coding.colors)
+    values = _one_channel(path, values)
     table, known = _table(coding)
     if not known[values].all():
         raise UsageError(f"mask {path} {_unknown(values, known, coding)}")
@@ -69,11 +68,8 @@ def read_mask(path: Path, coding: Coding) -> Tensor:
 
 def count_values(path: Path) -> dict[int, int]:
     """{value: number of pixels} of a mask; UsageError as `read_mask`."""
-    values, _ = _read(path)
-    if values.ndim == 3:
-        read_mask(path, Coding(()))  # which refuses it
-    values, counts = np.unique(values, return_counts=True)
-    return dict(zip(values.tolist(), counts.tolist(), strict=True))
+    counts = np.bincount(_one_channel(path, _read(path)[0]).ravel())
+    return {value: int(counts[value]) for value in np.flatnonzero(counts).tolist()}
 
 
 @dataclass(frozen=True)
@@ -127,9 +123,7 @@ def _read(path: Path) -> tuple[Values, Values]:
                     )
                 return values.astype(np.uint16), none
             if mode in ("LA", "RGB", "RGBA"):
-                colors = np.asarray(image.convert("RGB"))
-                is_gray = (colors == colors[..., :1]).all()
-                return (colors[..., 0] if is_gray else colors), none
+                return np.asarray(image.convert("RGB")), none
     except UsageError:
         raise
     except Exception as error:  # of a broken file, whatever it is
@@ -138,6 +132,17 @@ def _read(path: Path) -> tuple[Values, Values]:
             "short, or no image. Replace it."
         ) from error
     raise UsageError(f"mask {path} has the mode {mode}; write it as PNG with a palette, or grey.")
+
+
+def _one_channel(path: Path, values: Values) -> Values:
+    """Values (H, W) of what may have three equal ones."""
+    if values.ndim == 3 and not (values == values[..., :1]).all():
+        raise UsageError(
+            f"mask {path} is in colour, and nothing says the classes of its colours. Add a file "
+            "labelmap.txt beside the folder of masks, with a line NAME:R,G,B:: for each class in "
+            "their order, or write masks with a number for each pixel."
+        )
+    return values if values.ndim == 2 else values[..., 0]
 
 
 def _gray_step(image: Image.Image, path: Path) -> int:
@@ -155,54 +160,48 @@ def _table(coding: Coding) -> tuple[Values, Values]:
     table, known = np.zeros(_LARGEST, np.uint8), np.zeros(_LARGEST, bool)
     for number, value in enumerate(coding.values):
         table[value], known[value] = number, True
-    if coding.void is not None:
-        table[coding.void], known[coding.void] = VOID, True
+    for value in coding.void:
+        table[value], known[value] = VOID, True
     return table, known
 
 
 def _unknown(values: Values, known: Values, coding: Coding) -> str:
     """Which values have no class, and what can be done."""
-    found, counts = np.unique(values[~known[values]], return_counts=True)
-    listed = shorten(
-        [f"{v} ({n:,} pixels)" for v, n in zip(found.tolist(), counts.tolist(), strict=True)]
-    )
-    last = f"{coding.values[0]} to {coding.values[-1]}" if coding.values else "none"
-    void = "" if coding.void is None else f", and {coding.void} for void"
+    listed = _counted(map(str, values[~known[values]].tolist()))
+    first, last = coding.values[0], coding.values[-1]
+    is_range = coding.values == tuple(range(first, last + 1))
+    classes = f"{first} to {last}" if is_range else ", ".join(map(str, coding.values))
+    void = f", pixels without a class {' and '.join(map(str, coding.void))}" if coding.void else ""
     return (
-        f"has values that no class has: {listed}; the {len(coding.values)} classes have {last}"
-        f"{void}. Give all classes by --dataset.classes (and --dataset.values, where these are "
-        "not 0, 1, 2, ...), or the value of pixels without a class by --dataset.void."
+        f"has values that no class has: {listed}; the classes have {classes}{void}. Name every "
+        "class by --dataset.classes (and give --dataset.values where the masks' are not 0, 1, 2, "
+        "...), or give the value of pixels without a class by --dataset.void."
     )
 
 
 def _has_colors(values: Values, palette: Values, colors: Sequence[tuple[Color, int]]) -> bool:
-    """Whether all colours that a palette's image uses are known."""
-    used = np.unique(values)
-    if not len(palette) or used[-1] >= len(palette):
-        return False
+    """Whether all colours that a mask with a palette uses are known."""
+    used = np.flatnonzero(np.bincount(values.ravel()))
     known = {color for color, _ in colors}
-    return all(tuple(color) in known for color in palette[used].tolist())
+    return used[-1] < len(palette) and all(tuple(one) in known for one in palette[used].tolist())
 
 
 def _by_color(path: Path, colored: Values, colors: Sequence[tuple[Color, int]]) -> Tensor:
     """Classes of colours (H, W, 3)."""
-    red, green, blue = (colored[..., channel].astype(np.int32) for channel in range(3))
+    red, green, blue = np.moveaxis(colored.astype(np.int32), -1, 0)
     codes = (red << 16) | (green << 8) | blue
-    numbers = np.array([(r << 16) | (g << 8) | b for (r, g, b), _ in colors])
-    order = np.argsort(numbers)
-    place = np.searchsorted(numbers[order], codes).clip(max=len(order) - 1)
-    wrong = numbers[order][place] != codes
-    if wrong.any():
-        found, counts = np.unique(codes[wrong], return_counts=True)
-        listed = shorten(
-            [
-                f"{v >> 16},{v >> 8 & 255},{v & 255} ({n:,} pixels)"
-                for v, n in zip(found.tolist(), counts.tolist(), strict=True)
-            ]
-        )
+    known = np.array([(red << 16) | (green << 8) | blue for (red, green, blue), _ in colors])
+    order = np.argsort(known)
+    place = order[np.searchsorted(known[order], codes).clip(max=len(order) - 1)]
+    if (wrong := known[place] != codes).any():
+        listed = _counted(",".join(map(str, one)) for one in colored[wrong].tolist())
         raise UsageError(
             f"mask {path} has colours that labelmap.txt does not name: {listed}. Add a line "
             "NAME:R,G,B:: for each; void:R,G,B:: for pixels without a class."
         )
-    classes = np.array([number for _, number in colors], np.uint8)[order][place]
-    return torch.from_numpy(classes)
+    return torch.from_numpy(np.array([number for _, number in colors], np.uint8)[place])
+
+
+def _counted(texts: Iterable[str]) -> str:
+    """Each text once, with its number of pixels, the most frequent first."""
+    return shorten([f"{one} ({count:,} pixels)" for one, count in Counter(texts).most_common()])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES, class_folders
+from transfer.segmentation.config import DatasetConfig
 from transfer.segmentation.folders import Splits
 from transfer.segmentation.listing import Listing, Pair, index_images
 
@@ -25,22 +26,19 @@ CLASSES = (
 
 
 def find_trees(root: Path) -> Mapping[str, Path]:
-    """{"": root} where it is a tree, otherwise the trees in it (or in its VOCdevkit) by name."""
+    """{"": root} where it is a tree, otherwise those in it (or in its VOCdevkit) by name."""
     if _is_tree(root):
         return {"": root}
     root = root / "VOCdevkit" if (root / "VOCdevkit").is_dir() else root
-    return {name: root / name for name in class_folders(root) if _is_tree(root / name)}
+    trees = {name: root / name for name in class_folders(root) if _is_tree(root / name)}
+    return {"": next(iter(trees.values()))} if len(trees) == 1 else trees
 
 
-def find_splits(root: Path, masks: str | None) -> Splits:
-    """The splits of a tree, or of a folder of trees.
-
-    Args:
-        root: the folder.
-        masks: the folder of the masks; None takes SegmentationClass.
+def find_splits(root: Path, config: DatasetConfig) -> Splits:
+    """The splits of a tree, or of a folder of trees, by the names of their lists.
 
     Raises:
-        UsageError: no tree, or one without such a folder.
+        UsageError: no tree, or one without its folders.
     """
     trees = find_trees(root)
     if not trees:
@@ -50,16 +48,17 @@ def find_splits(root: Path, masks: str | None) -> Splits:
         )
     splits = {}
     for tree_name, tree in trees.items():
-        folder = tree / (masks or "SegmentationClass")
-        if not folder.is_dir():
-            others = [name for name in class_folders(tree) if name.startswith("Segmentation")]
-            raise UsageError(
-                f"{tree} has no folder {folder.name} of masks; it has "
-                f"{shorten(others) or 'none of such a name'}. Name one by --dataset.masks."
-            )
+        masks = tree / (config.masks or "SegmentationClass")
+        for folder in (tree / "JPEGImages", masks):
+            if not folder.is_dir():
+                raise UsageError(
+                    f"{tree} has no folder {folder.name}; it has {shorten(class_folders(tree), 9)}."
+                    " Images lie in JPEGImages, masks in SegmentationClass or the folder that "
+                    "--dataset.masks names."
+                )
         for path in sorted((tree / _LISTS).glob("*.txt")):
             name = f"{tree_name}/{path.stem}" if tree_name else path.stem
-            splits[name] = partial(_read_split, tree, path, folder)
+            splits[name] = partial(_read_split, tree, path, masks)
     return splits
 
 
