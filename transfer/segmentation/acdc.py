@@ -1,48 +1,34 @@
 """ACDC: short-axis cine MRI of 150 hearts, the frames of end-diastole and end-systole labelled.
 
-Bernard et al., IEEE TMI 2018. The tree is ROOT/{training,testing}/patientNNN/, or the same below
-ROOT/database: Info.cfg says which frames are ED and ES and the patient's group;
-patientNNN_frameNN.nii.gz is such a frame, patientNNN_frameNN_gt.nii.gz its labels, and
-patientNNN_4d.nii.gz holds all frames. Scribbles are those of Valvano et al. (IEEE TMI 2021):
-patientNNN_frameNN_scribble.nii.gz beside the frames, or all of them in ROOT/acdc_scribbles; 4 is a
-pixel without one.
+Bernard et al., IEEE TMI 2018; the tree is that of `patients`. Scribbles are those of Valvano et
+al. (IEEE TMI 2021): patientNNN_frameNN_scribble.nii.gz beside the frames, or all of them in
+ROOT/acdc_scribbles; 4 is a pixel without one.
+
+A volume is standardised as a whole, by the mean and the deviation of all its voxels, as CycleMix
+does (Zhang and Zhuang, CVPR 2022). Every slice is trained on and scored, also one without a label.
+Patients 074 and 076 of ACDC are one heart, segmented twice: where one is scored, the other is not
+trained on.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.errors import UsageError, shorten
-from pretrain.reading import read_text
 from transfer.segmentation.config import VOID, DatasetConfig
 from transfer.segmentation.nifti import check_labels, read_volume
+from transfer.segmentation.patients import Patient, find_file, read_patients, split_folds
 from transfer.segmentation.records import SegmentationData
 
 CLASSES = ("background", "RV", "MYO", "LV")
 _UNLABELLED = 4
 _SCRIBBLES = "acdc_scribbles"
-
-
-@dataclass(frozen=True)
-class Patient:
-    """What Info.cfg says, and the folder."""
-
-    folder: Path
-    group: str
-    """NOR, MINF, DCM, HCM or RV; "" where it is not given."""
-    frames: Mapping[str, int]
-    """ED and ES: numbers of the frames, from 1."""
-    num_frames: int | None
-
-    @property
-    def name(self) -> str:
-        """Of the folder: patientNNN."""
-        return self.folder.name
+Labels = Literal["masks", "scribbles"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +37,7 @@ class Frame:
 
     case: str
     voxels: np.ndarray
-    """(slices, rows, columns)."""
+    """(slices, rows, columns), as stored."""
     mean: float
     std: float
     spacing: tuple[float, float]
@@ -84,112 +70,57 @@ class SliceRecord:
 
     def read_image(self) -> Tensor:
         """float32 (1, H, W), standardised by mean and deviation of the whole volume."""
-        frame = self.frame
-        pixels = (frame.voxels[self.number].astype(np.float32) - frame.mean) / frame.std
-        return torch.from_numpy(pixels.astype(np.float32)[None])
+        pixels = torch.from_numpy(self.frame.voxels[self.number].astype(np.float32))
+        return pixels.sub_(self.frame.mean).div_(self.frame.std)[None]
 
     def read_mask(self) -> Tensor:
         """uint8 (H, W): classes and VOID."""
         return torch.from_numpy(self.frame.labels[self.number].copy())
 
 
-def is_acdc(root: Path) -> bool:
-    """Whether a folder holds ACDC's tree."""
-    return any(find_split(root, split) is not None for split in ("training", "testing"))
-
-
-def find_split(root: Path, split: str) -> Path | None:
-    """The folder of a split, where there is one with patients."""
-    for folder in (root / split, root / "database" / split):
-        if any(folder.glob("patient*/Info.cfg")):
-            return folder
-    return None
-
-
 def open_acdc(root: Path, config: DatasetConfig) -> SegmentationData:
-    """Read the volumes into memory.
+    """Read the volumes into memory, where forked workers share them.
 
-    Training: the patients of `training` (`config.train`) that are not of `config.fold`; scored are
-    those of the fold, or `testing` (`config.val`). The volumes are kept as they are stored, once
-    for all workers that are forked.
+    Trained on are the patients of `training` (`config.train`) that are not of `config.fold`;
+    scored are those of the fold, or of `testing` (`config.val`).
 
     Raises:
-        UsageError: no such tree, split or frame; a broken file; one that does not fit another.
+        UsageError: no such tree, split or file; a broken one; one that does not fit another.
     """
-    splits = config.train or "training", config.val or "testing"
-    train = read_patients(root, splits[0])
+    name = config.train or "training"
+    train, reader = read_patients(root, name), FrameReader(root, config)
     if config.fold is None:
-        val = read_patients(root, splits[1])
+        val_name = config.val or "testing"
+        val = read_patients(root, val_name)
     else:
-        parts = split_folds(train, config.folds)
-        val = parts[config.fold]
-        train = [one for number, part in enumerate(parts) if number != config.fold for one in part]
-        splits = splits[0], f"{splits[0]}, fold {config.fold + 1} of {config.folds}"
-    reader = _Reader(root, config)
-    train_frames = reader.read(train, config.labels)
-    val_frames = reader.read(val, "masks")
+        if config.val is not None:
+            raise UsageError("dataset.fold and dataset.val both say what is scored: give one")
+        val_name = f"{name}, fold {config.fold + 1} of {config.folds}"
+        val = split_folds(train, config.folds)[config.fold]
+        scored = {patient.name for patient in val}
+        train = [patient for patient in train if patient.name not in scored]
+    val_frames, train_frames = reader.read(val, "masks"), reader.read(train, config.labels)
     reader.check()
+    train_frames = _without(train_frames, val_frames, reader.notes)
+    if both := len({patient.name for patient in train} & {patient.name for patient in val}):
+        reader.notes.append(
+            f"{both:,} patients are both trained on and scored: the score says little"
+        )
     return SegmentationData(
         name="ACDC",
         classes=config.classes or CLASSES,
         train=_slices(train_frames),
         val=_slices(val_frames),
-        splits=splits,
+        splits=(name, val_name),
         volumes=True,
-        paths=tuple(reader.paths),
-        annotations=tuple(reader.annotations),
+        paths=tuple(dict.fromkeys(reader.paths)),
+        annotations=tuple(dict.fromkeys(reader.annotations)),
         notes=tuple(reader.notes),
     )
 
 
-def read_patients(root: Path, split: str) -> list[Patient]:
-    """The patients of a split, in the order of their names."""
-    folder = find_split(root, split)
-    if folder is None:
-        raise UsageError(f"{root}: has no {split}/patientNNN/Info.cfg, nor in database/")
-    return [read_patient(path.parent) for path in sorted(folder.glob("patient*/Info.cfg"))]
-
-
-def read_patient(folder: Path) -> Patient:
-    """What Info.cfg says."""
-    path = folder / "Info.cfg"
-    pairs = (line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
-    said = {key.strip(): value.strip() for key, value in pairs}
-
-    def number(key: str) -> int | None:
-        text = said.get(key)
-        if text is not None and not re.fullmatch("[0-9]{1,4}", text):
-            raise UsageError(f"{path}: {key} is {text!r:.40}; it must be a whole number")
-        return None if text is None else int(text)
-
-    frames = {phase: number(phase) for phase in ("ED", "ES")}
-    if missing := [phase for phase, frame in frames.items() if not frame]:
-        raise UsageError(f"{path}: does not say which frame is {' or '.join(missing)}")
-    given = {phase: frame for phase, frame in frames.items() if frame}
-    count = number("NbFrame")
-    if count is not None and max(given.values()) > count:
-        raise UsageError(f"{path}: ED and ES are {given}, but NbFrame is {count}")
-    if given["ED"] == given["ES"]:
-        raise UsageError(f"{path}: ED and ES are one frame, {given['ED']}")
-    return Patient(folder, said.get("Group", ""), given, count)
-
-
-def split_folds(patients: Sequence[Patient], folds: int) -> list[list[Patient]]:
-    """Patients dealt out to so many folds, group by group, in the order of their names.
-
-    The numbers of patients of a group differ by at most one between folds, and those of all
-    patients too. It is the same split for any seed and any phases.
-    """
-    if len(patients) < folds:
-        raise UsageError(
-            f"dataset.folds is {folds}, but there are only {len(patients)} patients to deal out"
-        )
-    ordered = sorted(patients, key=lambda patient: (patient.group, patient.name))
-    return [ordered[number::folds] for number in range(folds)]
-
-
-class _Reader:
-    """Reads frames, and collects what was read and what is wrong with it."""
+class FrameReader:
+    """Reads frames, and keeps what was read and what is wrong with it."""
 
     def __init__(self, root: Path, config: DatasetConfig) -> None:
         self.root, self.config = root, config
@@ -197,97 +128,105 @@ class _Reader:
         self.annotations: list[Path] = []
         self.errors: list[str] = []
         self.notes: list[str] = []
-        self.seen: dict[tuple[object, ...], str] = {}
 
-    def read(self, patients: Sequence[Patient], labels: str) -> list[Frame]:
+    def read(self, patients: Sequence[Patient], labels: Labels) -> list[Frame]:
+        """The frames of `config.phases`; one that cannot be used is in `errors`."""
         frames = []
         for patient in patients:
             self.annotations.append(patient.folder / "Info.cfg")
             for phase in self.config.phases:
                 try:
-                    frames.append(self._read(patient, patient.frames[phase], labels))
+                    frames.append(self.read_frame(patient, patient.frames[phase], labels))
                 except UsageError as error:
                     self.errors.append(str(error))
         return frames
 
     def check(self) -> None:
-        """Refuse more broken frames than are allowed."""
-        if len(self.errors) > self.config.max_corrupt:
+        """Refuse more unusable frames than are allowed; note those that are."""
+        if (count := len(self.errors)) > (most := self.config.max_corrupt):
             raise UsageError(
-                f"{len(self.errors)} frames cannot be used: {shorten(self.errors, 3)}. Repair "
-                f"them, or leave them out: --dataset.max_corrupt {len(self.errors)}"
+                f"{count} frames cannot be used, at most {most} may be: "
+                f"{'; '.join(self.errors[:3])}. Repair them, or leave them out: "
+                f"--dataset.max_corrupt {count}"
             )
         self.notes += [f"left out: {error}" for error in self.errors]
 
-    def _read(self, patient: Patient, number: int, labels: str) -> Frame:
+    def read_frame(self, patient: Patient, number: int, labels: Labels) -> Frame:
+        """A frame with its labels.
+
+        Raises:
+            UsageError: a file is missing or broken, or one does not fit the other.
+        """
         case = f"{patient.name}_frame{number:02d}"
-        path, frame = find_frame(patient, number)
-        image = read_volume(path, frame)
-        label_path = self._label_path(patient, case, labels)
-        given = read_volume(label_path)
+        path, place = patient.find_frame(number)
+        label_path = self._find_labels(patient, case, labels)
+        image, given = read_volume(path, place), read_volume(label_path)
         check_labels(image, given, label_path)
-        mean, std = float(image.voxels.mean(dtype=np.float64)), float(image.voxels.std(dtype=float))
-        if not (np.isfinite(mean) and np.isfinite(std) and std > 0):
-            raise UsageError(f"{path}: all of its voxels are alike, or one is no number")
-        key = (image.voxels.shape, mean, std)
-        if (other := self.seen.setdefault(key, case)) != case:
-            raise UsageError(f"{path}: holds the same volume as {other}")
+        mean, std = image.voxels.mean(dtype=np.float64), image.voxels.std(dtype=np.float64)
+        if not (np.isfinite(std) and std > 0):
+            raise UsageError(f"{path}: all its voxels are alike, or one is no number")
+        mapped = self._map(given.voxels, label_path, labels)
         self.paths.append(path)
         self.annotations.append(label_path)
-        mapped = self._map(given.voxels, label_path, labels)
-        return Frame(case, image.voxels, mean, std, image.spacing[1:], mapped)
+        return Frame(case, image.voxels, float(mean), float(std), image.spacing[1:], mapped)
 
-    def _label_path(self, patient: Patient, case: str, labels: str) -> Path:
+    def _find_labels(self, patient: Patient, case: str, labels: Labels) -> Path:
         if labels == "masks":
             return find_file(patient.folder / f"{case}_gt")
-        name = f"{case}_scribble"
-        folders = [self.root / (self.config.masks or _SCRIBBLES)]
-        folders = folders if self.config.masks else [patient.folder, *folders]
-        folders += [folders[-1] / patient.name]
-        for folder in folders:
-            for ending in (".nii.gz", ".nii"):
-                if (path := folder / f"{name}{ending}").is_file():
-                    return path
-        raise UsageError(f"{name}.nii.gz: is not in {' nor '.join(map(str, folders))}")
+        apart = self.root / (self.config.masks or _SCRIBBLES)
+        folders = [apart, apart / patient.name]
+        if self.config.masks is None:
+            folders.insert(0, patient.folder)
+        found = [find_file(folder / f"{case}_scribble") for folder in folders]
+        usable = next((path for path in found if path.is_file()), None)
+        if usable is None:
+            raise UsageError(
+                f"{found[0].name}: is not in {' nor '.join(map(str, folders))}; "
+                "--dataset.masks names the folder of the scribbles"
+            )
+        return usable
 
-    def _map(self, values: np.ndarray, path: Path, labels: str) -> np.ndarray:
-        """Classes and VOID of the file's values."""
+    def _map(self, values: np.ndarray, path: Path, labels: Labels) -> np.ndarray:
+        """Classes and VOID of the values in a file."""
         config = self.config
         of_classes = config.values or tuple(range(len(config.classes or CLASSES)))
-        without = {config.void} if config.void is not None else set()
-        if labels == "scribbles" and _UNLABELLED not in of_classes:
-            without.add(_UNLABELLED)
-        found, places = np.unique(values, return_inverse=True)
-        table = {float(value): number for number, value in enumerate(of_classes)}
-        table |= dict.fromkeys(map(float, without), VOID)
-        if unknown := [f"{value:g}" for value in found.tolist() if value not in table]:
+        without = set() if config.void is None else {config.void}
+        if labels == "scribbles":
+            without |= {_UNLABELLED} - set(of_classes)
+        table = np.full(2**16, -1, np.int16)
+        table[sorted(without)] = VOID
+        table[list(of_classes)] = np.arange(len(of_classes))
+        indices = values.clip(0, len(table) - 1).astype(np.uint16)
+        mapped = table[indices]
+        if (unknown := (mapped < 0) | (indices != values)).any():
+            found = [f"{value:g}" for value in np.unique(values[unknown]).tolist()]
             raise UsageError(
-                f"{path}: holds {shorten(unknown)}; the classes are {list(of_classes)}, and "
-                f"pixels without one {sorted(without)}. Give --dataset.void if that is another"
+                f"{path}: holds {shorten(found)}; the classes are {list(of_classes)}, and pixels "
+                f"without one {sorted(without)} (--dataset.void)"
             )
-        mapped = np.array([table[value] for value in found.tolist()], np.uint8)
-        return mapped[places].reshape(values.shape)
+        return mapped.astype(np.uint8)
 
 
-def find_file(stem: Path) -> Path:
-    """The file of this name with the ending .nii.gz, or else .nii."""
-    packed, plain = stem.with_name(f"{stem.name}.nii.gz"), stem.with_name(f"{stem.name}.nii")
-    return plain if plain.is_file() and not packed.is_file() else packed
+def same_volumes(frames: Sequence[Frame]) -> list[tuple[str, str]]:
+    """Cases that are one volume under two names, each with the first of them."""
+    first, pairs = dict[tuple[object, ...], str](), list[tuple[str, str]]()
+    for frame in frames:
+        # of other voxels mean and deviation are others too, in double precision
+        case = first.setdefault((frame.voxels.shape, frame.mean, frame.std), frame.case)
+        if case != frame.case:
+            pairs.append((case, frame.case))
+    return pairs
 
 
-def find_frame(patient: Patient, number: int) -> tuple[Path, int | None]:
-    """The file of a frame; without one that of all frames, and the number in it."""
-    path = find_file(patient.folder / f"{patient.name}_frame{number:02d}")
-    if path.is_file():
-        return path, None
-    over_time = find_file(patient.folder / f"{patient.name}_4d")
-    if over_time.is_file():
-        return over_time, number
-    others = sorted(one.name for one in patient.folder.glob("*_frame*") if "_gt" not in one.name)
-    raise UsageError(
-        f"{path}: there is no such file, and no {over_time.name}; Info.cfg names frame {number}, "
-        f"and there are {shorten(others) or 'none'}"
-    )
+def _without(train: list[Frame], val: list[Frame], notes: list[str]) -> list[Frame]:
+    """What is trained on without the volumes that are scored under another name."""
+    known, pairs = {frame.case for frame in val}, same_volumes([*val, *train])
+    leaked = {case: scored for scored, case in pairs if scored in known and case not in known}
+    notes += [
+        f"{case} is the same volume as {scored}, which is scored: it is not trained on"
+        for case, scored in leaked.items()
+    ]
+    return [frame for frame in train if frame.case not in leaked]
 
 
 def _slices(frames: Sequence[Frame]) -> list[SliceRecord]:
