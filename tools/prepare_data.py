@@ -14,6 +14,7 @@ python tools/prepare_data.py yolo --check DIR                 YOLO's data.yaml, 
 python tools/prepare_data.py voc --data DIR --val-fraction 0.2          lists of train and val drawn
 python tools/prepare_data.py instances --data DIR --val-fraction 0.2    two files from one
 python tools/prepare_data.py yolo --data DIR [--out NEW]                MS-COCO's files from YOLO's
+python tools/prepare_data.py instance-masks --data DIR [--out NEW]      masks of MS-COCO's objects
 
 A check ends with 0 where the data set is complete and with 1 where it is not. What is written never
 replaces a file with another content.
@@ -30,15 +31,17 @@ from pretrain.errors import UsageError, check_ranges
 from tools.support.command import Parser, run_main
 
 _CHECKED = Path("--check")  # --repair without a folder: that of --check
-_KINDS = ("imagenet", "cifar", "coco", "instances", "voc", "yolo")
+_KINDS = ("imagenet", "cifar", "coco", "instances", "voc", "yolo", "instance-masks")
 # what only some kinds have
 _ALLOWED = {
+    "check": tuple(kind for kind in _KINDS if kind != "instance-masks"),
     "repair": ("imagenet", "cifar"),
-    "data": ("instances", "voc", "yolo"),
+    "data": ("instances", "voc", "yolo", "instance-masks"),
     "val_fraction": ("instances", "voc"),
     "test_fraction": ("instances", "voc"),
     "no_annotation": ("voc",),
-    "out": ("yolo",),
+    "out": ("yolo", "instance-masks"),
+    "classes": ("instance-masks",),
 }
 
 
@@ -56,7 +59,9 @@ def main(argv: list[str] | None = None) -> None:
     add("--seed", type=int, default=0, help="Of the draw.")
     choices = ["refuse", "empty"]
     add("--no-annotation", choices=choices, default="refuse", help="voc: images without an XML.")
-    add("--out", type=Path, help="yolo: the new tree (default: beside the images).")
+    add("--out", type=Path, help="The new tree (default: beside the images).")
+    help_classes = "instance-masks: categories to keep; the others are background."
+    add("--classes", nargs="+", default=[], metavar="NAME", help=help_classes)
     options: Any = parser.parse(argv)
     check_ranges("--", options, sample=">= 0", seed=">= 0")
     check_ranges("--", options, val_fraction="[0, 1)", test_fraction="[0, 1)")
@@ -116,6 +121,10 @@ def _prepare(options: Any, root: Path) -> list[Any]:
         from transfer.detection.yolo import convert_yolo
 
         return convert_yolo(root, options.out)
+    if options.kind == "instance-masks":
+        from tools.support.instance_masks import write_masks
+
+        return write_masks(root, options.out, options.classes)
     if not options.val_fraction + options.test_fraction:
         raise UsageError("what is to be drawn? --val-fraction 0.2 makes train and val.")
     from transfer.detection.splits import split_instances, split_voc

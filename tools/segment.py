@@ -19,7 +19,7 @@ from typing import Any
 # this script's own folder comes first on the path; the packages lie one above
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from pretrain.errors import UsageError, check_ranges
+from pretrain.errors import UsageError, check_ranges, shorten
 from pretrain.files import write_text
 from tools.support.command import Parser, run_main
 
@@ -84,8 +84,10 @@ def main(argv: list[str] | None = None) -> None:
             zip(classes, colour_map().tolist(), shares, strict=False)
         )
     ]
-    write_text(options.out / "classes.json", json.dumps(rows, indent=1) + "\n")
-    found = ", ".join(f"{r['name']} {r['share']:.1%}" for r in rows if r["share"])
+    lines = ",\n ".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    write_text(options.out / "classes.json", f"[{lines}]\n")
+    largest = sorted(rows, key=lambda row: -row["share"])
+    found = shorten([f"{row['name']} {row['share']:.1%}" for row in largest if row["share"]], 5)
     print(
         f"{seen:,} images of {len(classes)} classes: {found}\n"
         f"  masks      {options.out}/masks/\n"

@@ -29,7 +29,7 @@ def write_label_map(path: Path, label_map: np.ndarray) -> None:
     image = Image.fromarray(np.ascontiguousarray(label_map))
     image.putpalette(colour_map().tobytes())
     with atomic(path) as temporary:
-        image.save(temporary, format="PNG", optimize=True)
+        image.save(temporary, format="PNG")
 
 
 def draw_overlay(path: Path, image: np.ndarray, label_map: np.ndarray, plain: int | None) -> None:
