@@ -1,11 +1,12 @@
 """Records as samples: read, resized, and in training augmented and cropped.
 
-    scale, rotation, crop, flips   torchvision's reference training (references/segmentation) has
-                                   the first, third and fourth, with a short side in pixels drawn
+In training: scale, rotation, crop, flips. torchvision's reference training (RandomResize,
+RandomHorizontalFlip and RandomCrop of references/segmentation) draws the short side in pixels
+instead of a scale, and has a smaller image in a corner of the crop instead of its middle.
 
-Image and mask go through the same map of pixel centres, by Pillow: the image bilinear, over as many
-pixels as one of the result covers, the mask by the pixel at the centre. torchvision's transforms
-take another pixel of a mask (`nearest`, not `nearest-exact`), up to half a pixel of the result off.
+Image and mask go through one map of pixel centres: the image bilinear, over as many pixels as one
+of the result covers (Pillow), the mask by the pixel in which the centre lies. torchvision's Resize
+takes another pixel of a mask (PyTorch's `nearest`), up to one pixel of the image off.
 
 All draws come from torch's ambient generator, which the loader seeds for each (epoch, index).
 """
@@ -22,8 +23,10 @@ from torch import Tensor
 from transfer.segmentation.config import VOID, DatasetConfig
 from transfer.segmentation.records import Record
 
-_BILINEAR, _NEAREST = Image.Resampling.BILINEAR, Image.Resampling.NEAREST
 Size = tuple[int, int]
+"""Height and width."""
+Span = tuple[int, int]
+"""The first of some rows or columns, and how many."""
 
 
 @dataclass(frozen=True)
@@ -43,18 +46,16 @@ class SegmentationDataset:
 
     def __getitem__(self, index: int) -> tuple[Tensor, ...]:
         record = self.records[index]
-        image, mask = record.read_image(), record.read_mask()
-        picture = to_picture(image)
-        if not self.train:
-            size = output_size(picture, record.spacing, self.config)
-            return to_tensor(resize(picture, size)), mask, torch.tensor([index])
-        labels = Image.fromarray(mask.numpy())
-        return augment(picture, labels, record.spacing, self.config)
+        picture, mask = to_picture(record.read_image()), record.read_mask()
+        if self.train:
+            return augment(picture, mask, record.spacing, self.config)
+        size = output_size(picture, record.spacing, self.config)
+        return to_tensor(resize(picture, size)), mask, torch.tensor([index])
 
 
 def augment(
     picture: Image.Image,
-    labels: Image.Image,
+    mask: Tensor,
     spacing: tuple[float, float] | None,
     config: DatasetConfig,
 ) -> tuple[Tensor, Tensor]:
@@ -67,17 +68,21 @@ def augment(
     size = output_size(picture, spacing, config, low + (high - low) * draws[0])
     if config.rotation:
         angle = config.rotation * (2 * draws[1] - 1)
-        picture = resize(picture, size).rotate(angle, _BILINEAR)
-        labels = resize(labels, size, _NEAREST).rotate(angle, _NEAREST, fillcolor=VOID)
+        picture = resize(picture, size).rotate(angle, Image.Resampling.BILINEAR)
+        labels = Image.fromarray(_take(mask, size, [(0, length) for length in size]).numpy())
+        labels = labels.rotate(angle, Image.Resampling.NEAREST, fillcolor=VOID)
+        mask = torch.from_numpy(np.array(labels))
     side = config.crop_size
-    spans = [_span(length, side, draw) for length, draw in zip(size, draws[2:4], strict=True)]
-    image = _crop(picture, size, side, spans, _BILINEAR, 0)
-    mask = _crop(labels, size, side, spans, _NEAREST, VOID)
+    starts = [
+        int(draw * (length - side + 1)) if length > side else 0
+        for length, draw in zip(size, draws[2:4], strict=True)
+    ]
+    spans = [(start, min(length, side)) for start, length in zip(starts, size, strict=True)]
+    image = _center(_resize_part(picture, size, spans), side, 0)
+    mask = _center(_take(mask, size, spans), side, VOID)
     chances = {-1: config.flip, -2: config.vertical_flip}
     flipped = [axis for axis, draw in zip(chances, draws[4:], strict=True) if draw < chances[axis]]
-    if flipped:
-        image, mask = image.flip(flipped), mask.flip(flipped)
-    return image, mask[0]
+    return (image.flip(flipped), mask.flip(flipped)) if flipped else (image, mask)
 
 
 def output_size(
@@ -96,10 +101,12 @@ def output_size(
     return max(1, int(height * down + 0.5)), max(1, int(width * across + 0.5))
 
 
-def resize(picture: Image.Image, size: Size, filter: Image.Resampling = _BILINEAR) -> Image.Image:
-    """A picture of another height and width."""
+def resize(picture: Image.Image, size: Size) -> Image.Image:
+    """A picture of another height and width, bilinear."""
     height, width = size
-    return picture if picture.size == (width, height) else picture.resize((width, height), filter)
+    if picture.size == (width, height):
+        return picture
+    return picture.resize((width, height), Image.Resampling.BILINEAR)
 
 
 def to_picture(image: Tensor) -> Image.Image:
@@ -110,8 +117,9 @@ def to_picture(image: Tensor) -> Image.Image:
 
 def to_tensor(picture: Image.Image) -> Tensor:
     """Pixels (C, H, W), C 1 where there is one channel."""
-    pixels = torch.from_numpy(np.array(picture))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1).contiguous()
+    pixels = np.asarray(picture)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(pixels.copy())
 
 
 def collate_scored(samples: list[Any]) -> tuple[list[Tensor], list[Tensor], Tensor]:
@@ -120,33 +128,36 @@ def collate_scored(samples: list[Any]) -> tuple[list[Tensor], list[Tensor], Tens
     return list(images), list(masks), torch.cat(indices)
 
 
-def _span(length: int, side: int, draw: float) -> tuple[int, int, int]:
-    """Along one side: the first pixel in the crop, how many, and where in the crop they begin."""
-    if length <= side:
-        return 0, length, (side - length) // 2
-    return int(draw * (length - side + 1)), side, 0
+def _resize_part(picture: Image.Image, size: Size, spans: Sequence[Span]) -> Tensor:
+    """The rows and columns `spans` of the picture resized to `size`, (C, rows, columns).
 
-
-def _crop(
-    picture: Image.Image,
-    size: Size,
-    side: int,
-    spans: Sequence[tuple[int, int, int]],
-    filter: Image.Resampling,
-    fill: int,
-) -> Tensor:
-    """The part of a picture, resized to `size`, that lies in the crop: (C, side, side).
-
-    Only that part is resized, from the same pixels as in the whole.
+    Only they are computed, each from the same pixels as in the whole.
     """
-    (top, rows, above), (left, columns, before) = spans
+    (top, rows), (left, columns) = spans
     down, across = picture.height / size[0], picture.width / size[1]
     right = min(picture.width, (left + columns) * across)
     bottom = min(picture.height, (top + rows) * down)
-    part = picture.resize((columns, rows), filter, (left * across, top * down, right, bottom))
-    pixels = to_tensor(part)
-    if (rows, columns) == (side, side):
+    box = (left * across, top * down, right, bottom)
+    return to_tensor(picture.resize((columns, rows), Image.Resampling.BILINEAR, box))
+
+
+def _take(mask: Tensor, size: Size, spans: Sequence[Span]) -> Tensor:
+    """The rows and columns `spans` of a mask (H, W) resized to `size` by the nearest pixel.
+
+    In whole numbers: Pillow and PyTorch round where a centre falls between two pixels.
+    """
+    for axis, (first, count) in enumerate(spans):
+        centers = 2 * torch.arange(first, first + count) + 1  # of pixels, in halves of one
+        mask = mask.index_select(axis, centers * mask.shape[axis] // (2 * size[axis]))
+    return mask
+
+
+def _center(pixels: Tensor, side: int, fill: int) -> Tensor:
+    """Pixels (..., H, W), neither above `side`, in the middle of (..., side, side)."""
+    height, width = pixels.shape[-2:]
+    if height == width == side:
         return pixels
-    canvas = pixels.new_full((len(pixels), side, side), fill)
-    canvas[:, above : above + rows, before : before + columns] = pixels
+    canvas = pixels.new_full((*pixels.shape[:-2], side, side), fill)
+    top, left = (side - height) // 2, (side - width) // 2
+    canvas[..., top : top + height, left : left + width] = pixels
     return canvas
