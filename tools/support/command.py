@@ -225,17 +225,18 @@ class Parser(ArgumentParser):
         return options
 
     def _with_lists(self, words: Sequence[str]) -> list[str]:
-        """`--name A B`, where the option is a list of texts, as jsonargparse wants it: [A, B]."""
+        """`--name A B`, where the option is a list, as jsonargparse wants it: [A, B]."""
         joined = list[str]()
         rest = list(words)
         while rest:
             joined.append(rest.pop(0))
             hint = getattr(self._option_string_actions.get(joined[-1]), "_typehint", None)
-            element = get_args(hint)[0] if get_origin(hint) is list else None
-            if element is str or get_origin(element) is Literal:
+            element = get_args(hint)[0] if get_origin(hint) in (list, tuple) else None
+            if element in (str, int, float) or get_origin(element) is Literal:
                 values = list(takewhile(lambda word: not word.startswith("--"), rest))
                 if values and not (len(values) == 1 and values[0].startswith("[")):
-                    joined.append(json.dumps(values))
+                    is_text = element not in (int, float)
+                    joined.append(json.dumps(values) if is_text else f"[{','.join(values)}]")
                     del rest[: len(values)]
         return joined
 
