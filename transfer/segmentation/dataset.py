@@ -116,10 +116,9 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
-    """Pixels (C, H, W), C 1 where there is one channel."""
-    pixels = np.asarray(picture)
-    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
-    return torch.from_numpy(pixels.copy())
+    """Pixels (C, H, W), C 1 where there is one channel; those of a pixel lie side by side."""
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 
 def collate_scored(samples: list[Any]) -> tuple[list[Tensor], list[Tensor], Tensor]:
@@ -146,10 +145,11 @@ def _take(mask: Tensor, size: Size, spans: Sequence[Span]) -> Tensor:
 
     In whole numbers: Pillow and PyTorch round where a centre falls between two pixels.
     """
+    pixels = mask.numpy()
     for axis, (first, count) in enumerate(spans):
-        centers = 2 * torch.arange(first, first + count) + 1  # of pixels, in halves of one
-        mask = mask.index_select(axis, centers * mask.shape[axis] // (2 * size[axis]))
-    return mask
+        centers = 2 * np.arange(first, first + count) + 1  # in halves of a pixel
+        pixels = pixels.take(centers * mask.shape[axis] // (2 * size[axis]), axis)
+    return torch.from_numpy(pixels)
 
 
 def _center(pixels: Tensor, side: int, fill: int) -> Tensor:

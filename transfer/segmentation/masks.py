@@ -32,6 +32,7 @@ Color = tuple[int, int, int]
 
 _LOSSY = ("JPEG", "MPO", "WEBP", "AVIF")
 _LARGEST = 2**16  # one above the largest value of a mask
+_NO_CLASS = 256
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ def read_mask(path: Path, coding: Coding) -> Tensor:
         if values.ndim == 3:
             return _by_color(path, values, coding.colors)
     values = _one_channel(path, values)
-    table, known = _table(coding)
-    if not known[values].all():
-        raise UsageError(f"mask {path} {_unknown(values, known, coding)}")
-    return torch.from_numpy(table[values])
+    codes = _table(coding).take(values)
+    if codes.max() == _NO_CLASS:
+        raise UsageError(f"mask {path} {_unknown(values[codes == _NO_CLASS], coding)}")
+    return torch.from_numpy(codes.astype(np.uint8))
 
 
 def count_values(path: Path) -> dict[int, int]:
@@ -155,19 +156,18 @@ def _gray_step(image: Image.Image, path: Path) -> int:
 
 
 @cache
-def _table(coding: Coding) -> tuple[Values, Values]:
-    """Class of each value, and whether a value has one."""
-    table, known = np.zeros(_LARGEST, np.uint8), np.zeros(_LARGEST, bool)
+def _table(coding: Coding) -> Values:
+    """The class of each value, VOID, or _NO_CLASS."""
+    table = np.full(_LARGEST, _NO_CLASS, np.uint16)
     for number, value in enumerate(coding.values):
-        table[value], known[value] = number, True
-    for value in coding.void:
-        table[value], known[value] = VOID, True
-    return table, known
+        table[value] = number
+    table[list(coding.void)] = VOID
+    return table
 
 
-def _unknown(values: Values, known: Values, coding: Coding) -> str:
-    """Which values have no class, and what can be done."""
-    listed = _counted(map(str, values[~known[values]].tolist()))
+def _unknown(values: Values, coding: Coding) -> str:
+    """That these values have no class, and what can be done."""
+    listed = _counted(map(str, values.tolist()))
     first, last = coding.values[0], coding.values[-1]
     is_range = coding.values == tuple(range(first, last + 1))
     classes = f"{first} to {last}" if is_range else ", ".join(map(str, coding.values))
