@@ -46,6 +46,8 @@ RUNS = {
     "detection": f"finetune_det --backbone {{resnet}} --data {{detection}} {SMALL} "
     "--config {configs}/detection/grid.yaml --epochs 1 --batch_size 4 --engine torchvision "
     "--dataset.short_side 64",
+    "segmentation": f"finetune_seg --backbone {{backbone}} --data {{segmentation}} {SMALL} "
+    "--config {configs}/segmentation/quick.yaml --epochs 1 --batch_size 4",
     "captioning": f"finetune_cap --backbone {{resnet}} --data {{captions}} {SMALL} "
     "--config {tiny} --cache features",
 }
@@ -192,6 +194,7 @@ def call(name: str, look_up, *more: str) -> tuple[int, str]:
             synthetic.classification(Path("out"), train=10, val=10, size=32)
             synthetic.detection(Path("out"), train=2, val=1, size=32)
             synthetic.captions(Path("out"), train=2, val=1, size=32)
+            synthetic.segmentation(Path("out"), train=2, val=1, size=32)
     else:
         main = importlib.import_module(f"tools.{tool}").main
     said, code = io.StringIO(), 0

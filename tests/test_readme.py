@@ -14,6 +14,7 @@ from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig
 from transfer.report import read_runs, tabulate, to_markdown
 from transfer.report.markdown import find_tables
+from transfer.segmentation.config import SegmentationConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
@@ -25,6 +26,7 @@ KINDS = {
     "detection": DetectionConfig,
     "captioning": CaptioningConfig,
     "classification": ClassificationConfig,
+    "segmentation": SegmentationConfig,
 }
 
 

@@ -2,7 +2,7 @@
 
 It is an FCN, or DeepLabV3, U-Net: --segmenter.kind, or a recipe of that kind.
 
-python tools/finetune_seg.py --backbone FILE               synthetic shapes, 3 minutes on a CPU
+python tools/finetune_seg.py --backbone FILE               synthetic shapes, 4 minutes on a CPU
 python tools/finetune_seg.py --backbone FILE --data DIR    a Pascal VOC tree, a folder of images
                                                            and one of masks, ACDC's volumes
 python tools/finetune_seg.py --backbone FILE --config configs/segmentation/X.yaml

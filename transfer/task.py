@@ -150,6 +150,7 @@ _FEW_IMAGES = {"train": 300, "val": 500, "size": 64, "seed": 1, "smallest": 0.1,
 _HIDDEN = {"occlusion": 0.2}
 _SMALL = {"smallest": 0.14, "largest": 0.24}
 _LARGE = {"smallest": 0.2, "largest": 0.4}
+_FEW_MASKS = {"train": 500, "val": 200, "size": 64, **_LARGE}
 _LARGEST = {"smallest": 0.28, "largest": 0.42}
 
 PRETRAIN = Task(
@@ -272,11 +273,11 @@ TASKS: tuple[Task, ...] = (
         curve=Metric("mIoU", "mIoU"),
         demo=DemoData(
             "pretrain.synthetic:segmentation",
-            tool={"train": 1000, "val": 300, "size": 128},
+            tool={"train": 1000, "val": 300, "size": 96},
             grids={
-                "hard": GridPart("grid", {"train": 500, "val": 200, "size": 96, **_HIDDEN}, 35),
-                "easy": GridPart("grid", {"train": 500, "val": 200, "size": 96}, 35),
-                "quick": GridPart("quick", {"train": 100, "val": 40, "size": 64, **_LARGE}, 5),
+                "hard": GridPart("grid", {**_FEW_MASKS, **_HIDDEN}, 35),
+                "easy": GridPart("grid", _FEW_MASKS, 35),
+                "quick": GridPart("quick", {**_FEW_MASKS, "train": 100, "val": 40}, 5),
             },
         ),
         pictures=(

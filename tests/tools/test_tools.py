@@ -12,7 +12,7 @@ import torch
 from tests.conftest import ROOT
 from tests.forked import call, start, start_ranks, text_of
 
-TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls")
+TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls", "finetune_seg")
 TOOLS = (*TRAINING, "report", "show_mixing", "evaluate", "prepare_data", "bench")
 TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "caption", "transfer", "release")
 
@@ -227,10 +227,18 @@ def test_mistakes_with_an_architecture(capsys, tmp_path, monkeypatch, worlds):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("tool", ["finetune_det", "finetune_cap"])
-def test_mistakes_with_a_backbone(tool, capsys, tmp_path, monkeypatch, backbone_file, worlds):
+@pytest.mark.parametrize(
+    ("tool", "world", "none"),
+    [
+        ("finetune_det", "detection", "folder is no"),
+        ("finetune_seg", "segmentation", "folder"),
+        ("finetune_cap", "captions", "folder has no captions"),
+    ],
+)
+def test_mistakes_with_a_backbone(
+    tool, world, none, capsys, tmp_path, monkeypatch, backbone_file, worlds
+):
     monkeypatch.chdir(tmp_path)
-    world = worlds["detection" if tool == "finetune_det" else "captions"]
     torch.save({"state_dict": {"conv1.weight": torch.zeros(1)}}, "foreign.pth")
     Path("cut.pth").write_bytes(backbone_file.read_bytes()[:5000])
     Path("folder").mkdir()
@@ -241,11 +249,8 @@ def test_mistakes_with_a_backbone(tool, capsys, tmp_path, monkeypatch, backbone_
         (["--backbone", "folder"], "has none of backbone.pth"),
         (["--backbone", "cut.pth"], "cut short"),
         (["--backbone", "foreign.pth"], "python tools/export.py --backbone foreign.pth"),
-        (
-            ["--backbone", backbone_file, "--data", "folder"],
-            "folder has no captions" if tool == "finetune_cap" else "folder is no",
-        ),
-        (["--backbone", backbone_file, "--data", world, "--seed", "-3"], "seed is -3"),
+        (["--backbone", backbone_file, "--data", "folder"], none),
+        (["--backbone", backbone_file, "--data", worlds[world], "--seed", "-3"], "seed is -3"),
     ):
         fails(tool, *words, capsys=capsys, said=said)
     assert sorted(os.listdir()) == before
@@ -286,6 +291,11 @@ def test_dry_run_trains_nothing(capsys, tmp_path, monkeypatch, worlds, backbone_
             "finetune_cap",
             [*demo("captioning"), "--data", worlds["captions"], "--backbone", backbone_file],
             "60 captions",
+        ),
+        (
+            "finetune_seg",
+            [*demo("segmentation"), "--data", worlds["segmentation"], "--backbone", backbone_file],
+            "12 training",
         ),
     ):
         importlib.import_module(f"tools.{tool}").main([*map(str, words), "--dry-run"])

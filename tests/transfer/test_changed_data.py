@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pretrain import cache, data_digest
 from pretrain.cache import hash_files, hash_sample
@@ -31,9 +32,11 @@ from transfer.detection.config import DatasetConfig as VocConfig
 from transfer.detection.config import DetectionConfig, DetectorConfig
 from transfer.detection.data import open_data as detection_data
 from transfer.grid import Job, job_status
+from transfer.segmentation.config import SegmentationConfig
 
 DATA = {"pretrain": "classification", "classification": "classification",
-        "detection": "detection", "captioning": "captions"}  # fmt: skip
+        "detection": "detection", "segmentation": "segmentation",
+        "captioning": "captions"}  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +59,8 @@ def configuration(name: str, root: Path):
             return DetectionConfig(
                 data=str(root), engine="torchvision", detector=small, batch_size=2
             )
+        case "segmentation":
+            return SegmentationConfig(data=str(root), batch_size=2)
         case "captioning":
             small = DecoderConfig(embed_size=8, hidden_size=8, attention_size=8)
             return CaptioningConfig(data=str(root), model=small)
@@ -110,6 +115,14 @@ def change_labels(root: Path) -> None:
     path.write_text(text.replace(found, other if found == first else first))
 
 
+def change_mask(root: Path) -> None:
+    """One pixel, of the size and the colours that it was of."""
+    path = sorted((root / "masks/train").iterdir())[0]
+    mask = Image.open(path)
+    mask.putpixel((0, 0), 10 - mask.getpixel((0, 0)))
+    mask.save(path)
+
+
 def move_image(root: Path) -> None:
     one, other = sorted((root / "train").iterdir())[:2]
     shutil.move(sorted(one.iterdir())[0], other)
@@ -126,6 +139,9 @@ def remove_image(root: Path) -> None:
         gone = content["images"].pop()["id"]
         rows = [row for row in content["annotations"] if row["image_id"] != gone]
         path.write_text(json.dumps({**content, "annotations": rows}))
+    elif (root / "masks").is_dir():
+        for kind in ("images", "masks"):
+            sorted((root / kind / "val").iterdir())[0].unlink()
     else:
         pictures(root / "val")[0].unlink()
 
@@ -134,6 +150,7 @@ CHANGES = {
     "pretrain": (replace_images, replace_bytes, move_image, remove_image),
     "classification": (replace_images, replace_bytes, move_image, remove_image),
     "detection": (replace_images, replace_bytes, change_labels, remove_image),
+    "segmentation": (replace_images, replace_bytes, change_mask, remove_image),
     "captioning": (replace_captions, replace_images, replace_bytes, remove_image),
 }
 CASES = [(name, change) for name, changes in CHANGES.items() for change in changes]

@@ -382,5 +382,5 @@ def test_a_model_card_names_the_tool_of_every_task(backbone):
     block = text.split("Here, for any task:\n\n```sh\n")[1].split("```")[0]
     assert block.splitlines() == [
         f"python tools/finetune_{task}.py --backbone mine/backbone.pth"
-        for task in ("cls", "det", "cap")
+        for task in ("cls", "det", "seg", "cap")
     ]

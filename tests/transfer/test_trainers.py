@@ -15,16 +15,19 @@ from tests.conftest import ROOT
 from tests.transfer.detection.test_engine import SMALL as SMALL_DETECTOR
 from tools.support.command import load_config
 from transfer import task as tasks
+from transfer.segmentation.config import MixingConfig
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 SMALL = {
     "classification": {"mode": "full", "batch_size": 20},
     "detection": {"batch_size": 4, "engine": "torchvision"},
+    "segmentation": {"batch_size": 4},
     "captioning": {"batch_size": 20, "meteor": "off"},
 }
 KEPT = {
     "classification": "classifier.pth",
     "detection": "detector.pth",
+    "segmentation": "segmenter.pth",
     "captioning": "captioner.pth",
 }
 
@@ -61,6 +64,9 @@ def train(worlds, backbone, tmp_path, monkeypatch):
         if name == "detection":
             dataset, detector = replace(options.dataset, short_side=64), SMALL_DETECTOR
             options = replace(options, dataset=dataset, detector=detector)
+        if name == "segmentation":
+            dataset = replace(options.dataset, crop_size=32)
+            options = replace(options, dataset=dataset, mixing=MixingConfig(cutmix=0.5))
         path = Run(tmp_path / folder)
         finetune = tasks.load(task.finetune)
         result = finetune(backbone, options, path, make_fabric("cpu"), stop_after=stop_after)
@@ -70,7 +76,7 @@ def train(worlds, backbone, tmp_path, monkeypatch):
     return run
 
 
-@pytest.mark.parametrize("name", ["classification", "detection", "captioning"])
+@pytest.mark.parametrize("name", ["classification", "detection", "segmentation", "captioning"])
 def test_every_trainer_averages_draws_curves_and_ends_at_its_step(name, train, tmp_path):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     result, run = train(name, "whole", tensorboard=True, compile=True)
