@@ -11,6 +11,7 @@ trained on.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -168,6 +169,11 @@ class FrameReader:
         mapped = self._map(given.voxels, label_path, labels)
         self.paths.append(path)
         self.annotations.append(label_path)
+        if self.config.fold is not None:  # every fold is of the same files
+            with suppress(UsageError):
+                self.annotations += [
+                    self._find_labels(patient, case, kind) for kind in ("masks", self.config.labels)
+                ]
         return Frame(case, image.voxels, float(mean), float(std), image.spacing[1:], mapped)
 
     def _find_labels(self, patient: Patient, case: str, labels: Labels) -> Path:
