@@ -10,6 +10,9 @@ python tools/prepare_data.py coco --check DIR                 MS-COCO captions
 python tools/prepare_data.py instances --check DIR            MS-COCO detection
 python tools/prepare_data.py voc --check DIR                  a Pascal VOC tree, or a VOCdevkit
 python tools/prepare_data.py yolo --check DIR                 YOLO's data.yaml, images and labels
+python tools/prepare_data.py masks --check DIR [--dataset.*]  images and masks, as finetune_seg.py
+                                                              takes them; every mask is read
+python tools/prepare_data.py acdc --check DIR [--dataset.*]   ACDC's volumes
 
 python tools/prepare_data.py voc --data DIR --val-fraction 0.2          lists of train and val drawn
 python tools/prepare_data.py instances --data DIR --val-fraction 0.2    two files from one
@@ -29,9 +32,13 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
 from tools.support.command import Parser, run_main
+from transfer.segmentation.config import DatasetConfig as SegmentationData
 
 _CHECKED = Path("--check")  # --repair without a folder: that of --check
-_KINDS = ("imagenet", "cifar", "coco", "instances", "voc", "yolo", "instance-masks")
+_KINDS = (
+    *("imagenet", "cifar", "coco", "instances", "voc", "yolo"),
+    *("masks", "acdc", "instance-masks"),
+)
 # what only some kinds have
 _ALLOWED = {
     "check": tuple(kind for kind in _KINDS if kind != "instance-masks"),
@@ -42,6 +49,7 @@ _ALLOWED = {
     "no_annotation": ("voc",),
     "out": ("yolo", "instance-masks"),
     "classes": ("instance-masks",),
+    "dataset": ("masks", "acdc"),
 }
 
 
@@ -62,12 +70,15 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, help="The new tree (default: beside the images).")
     help_classes = "instance-masks: categories to keep; the others are background."
     add("--classes", nargs="+", default=[], metavar="NAME", help=help_classes)
+    parser.add_class_arguments(SegmentationData, "dataset", fail_untyped=True)
     options: Any = parser.parse(argv)
     check_ranges("--", options, sample=">= 0", seed=">= 0")
     check_ranges("--", options, val_fraction="[0, 1)", test_fraction="[0, 1)")
+    options.dataset = parser.instantiate(options).dataset
     for name, kinds in _ALLOWED.items():
-        if options[name] != parser.get_default(name) and options.kind not in kinds:
-            flag = f"--{name.replace('_', '-')}"
+        default = SegmentationData() if name == "dataset" else parser.get_default(name)
+        if options[name] != default and options.kind not in kinds:
+            flag = "--dataset.*" if name == "dataset" else f"--{name.replace('_', '-')}"
             raise UsageError(f"there is nothing that {flag} could do to {options.kind}.")
     if options.repair not in (None, _CHECKED):
         if options.check is not None:
@@ -97,6 +108,8 @@ def _check(options: Any, root: Path) -> list[Any]:
     from transfer.detection.check import check_instances, check_voc
     from transfer.detection.config import DatasetConfig
     from transfer.detection.yolo import convert_yolo
+    from transfer.segmentation.acdc_check import check_acdc
+    from transfer.segmentation.check import check_masks
 
     if options.kind == "yolo":
         try:
@@ -110,6 +123,8 @@ def _check(options: Any, root: Path) -> list[Any]:
         "coco": lambda: check_coco(root, options.sample),
         "instances": lambda: check_instances(root, options.sample),
         "voc": lambda: check_voc(root, options.sample, config),
+        "masks": lambda: check_masks(root, options.sample, options.dataset),
+        "acdc": lambda: check_acdc(root, options.sample, options.dataset),
     }
     repairs = {"imagenet": repair_imagenet, "cifar": repair_cifar}
     repaired = repairs[options.kind](root) if options.repair is not None else []
