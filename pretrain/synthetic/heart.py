@@ -66,9 +66,9 @@ def heart(root: Path, *, patients: int, size: int, slices: int, seed: int = 0) -
     """ACDC's tree TREE/{training,testing}/patientNNN, half as many patients in `testing`.
 
     Each has Info.cfg, the volumes over time, and of the frames ED and ES image, labels and
-    scribbles. Slices are 5 to 10 mm thick; a pixel is 1.37 to 1.68 mm at 128 pixels, and
-    accordingly more where there are fewer. The headers are like ACDC's, which give the size of a
-    voxel in `pixdim` and 1 mm in the affine.
+    scribbles. A pixel is 1.37 to 1.68 mm at 128 columns, and accordingly more where there are
+    fewer; slices are 5 to 10 mm thick, more below 64 columns. The headers are like ACDC's, which
+    give the size of a voxel in `pixdim` and 1 mm in the affine.
 
     Args:
         root: the tree's parent.
@@ -107,7 +107,7 @@ class _Patient:
         self.right = usual.right * scale * rng.uniform(0.92, 1.08)
         self.scar, self.scar_at = usual.scar, rng.uniform(-math.pi, math.pi)
         self.pixel = rng.uniform(1.37, 1.68) * 128 / size
-        self.thickness = float(rng.choice([5.0, 6.5, 8.0, 10.0]))
+        self.thickness = float(rng.choice([5.0, 6.5, 8.0, 10.0])) * max(1.0, 64 / size)
         rows = size * 7 // 8
         y, x = np.indices((rows, size)) - np.array([rows - 1, size - 1])[:, None, None] / 2
         self.grid = _Grid(x * self.pixel, y * self.pixel, self.pixel)

@@ -125,7 +125,7 @@ def open_nifti(path: Path) -> Any:
         image = nibabel.load(path)
     except (nibabel.filebasedimages.ImageFileError, *_BROKEN) as error:
         raise UsageError(f"{path}: is no NIfTI file: {first_line(error)}") from error
-    if not isinstance(image, nibabel.Nifti1Pair):
+    if not isinstance(image, nibabel.Nifti1Image):
         raise UsageError(f"{path}: is {type(image).__name__}; NIfTI (.nii, .nii.gz) is read")
     return image
 
@@ -166,9 +166,11 @@ def _axes(image: Any) -> str:
 
 def _spacing(path: Path, image: Any) -> tuple[float, float, float]:
     """Millimetres along the stored axes; ACDC names no unit, which are millimetres then."""
+    with _nibabel().openers.ImageOpener(path) as file:
+        header = image.header_class.from_fileobj(file, check=False)  # a check makes 1 of 0
     unit, _ = image.header.get_xyzt_units()
     factor = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
-    x, y, z = (factor * float(size) for size in image.header.get_zooms()[:3])
+    x, y, z = (factor * abs(float(size)) for size in header["pixdim"][1:4])
     if not all(math.isfinite(size) and size > 0 for size in (x, y, z)):
         raise UsageError(f"{path}: its voxels have {_in_words((x, y, z))}; all must be above 0")
     if z < max(x, y) - _SAME:
