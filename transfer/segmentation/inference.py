@@ -90,7 +90,9 @@ def load_segmenter(path: Path) -> Segmenter:
         load_strict(model, content["state_dict"])
         volumes = bool(content["volumes"])
         return Segmenter(model=model.eval(), classes=classes, dataset=dataset, volumes=volumes)
-    except (KeyError, TypeError, AttributeError) as error:
+    except UsageError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"{file} is damaged: {error!r}.") from error
 
 

@@ -81,13 +81,14 @@ def draw_segmentations(
     heights = [max((panels.height for panels in pair), default=1.0) for pair in pairs]
     size = (12, 1.42 * sum(heights) + 0.25 * len(pairs) + 0.75)
     figure = Figure(figsize=size, layout=ConstrainedLayoutEngine(h_pad=0.05, w_pad=0.02))
-    grid = figure.subplots(len(pairs), 8, squeeze=False, height_ratios=heights)
+    grid = figure.subplots(len(pairs), 2, squeeze=False, height_ratios=heights)
     for axes in grid.flat:
         axes.set_axis_off()
-    for panels, axes in zip(lines, grid.reshape(-1, 4), strict=False):
-        for one, image, title in zip(axes, panels.images, panels.titles, strict=True):
-            one.imshow(image, aspect=panels.aspect, interpolation="nearest")
-            one.set_title(title, fontsize=6.5)
+    for panels, axes in zip(lines, grid.flat, strict=False):
+        axes.imshow(panels.image, aspect=panels.aspect, interpolation="nearest")
+        for place, title in enumerate(panels.titles):
+            where, text = (place + 0.5) / len(panels.titles), {"ha": "center", "va": "bottom"}
+            axes.text(where, 1.03, title, fontsize=6.5, transform=axes.transAxes, **text)
     present = set[int]().union(*(panels.values for panels in lines))
     handles = _legend(classes, present)
     figure.legend(handles=handles, loc="outside lower center", ncols=8, fontsize=7)
@@ -97,13 +98,14 @@ def draw_segmentations(
 class _Panels(NamedTuple):
     """What is shown of a record, small enough to be held."""
 
-    images: tuple[np.ndarray, ...]
+    image: np.ndarray
+    """All of it side by side."""
     titles: tuple[str, ...]
     values: set[int]
     aspect: float
     """Height of a pixel over its width."""
     height: float
-    """Of what is shown over its width, in bounds."""
+    """Of one panel over its width, in bounds."""
 
 
 def _panels(record: Record, label_map: np.ndarray) -> _Panels:
@@ -114,8 +116,10 @@ def _panels(record: Record, label_map: np.ndarray) -> _Panels:
     aspect = record.spacing[0] / record.spacing[1] if record.spacing else 1.0
     height = aspect * truth.shape[0] / truth.shape[1]
     name = record.image_id if len(record.image_id) <= 26 else f"…{record.image_id[-25:]}"
+    panels = [image, colour_map()[truth], colour_map()[label_map], _errors(image, label_map, truth)]
+    gap = np.full((len(image), max(1, image.shape[1] // 40), 3), 255, np.uint8)
     return _Panels(
-        (image, colour_map()[truth], colour_map()[label_map], _errors(image, label_map, truth)),
+        np.concatenate([part for panel in panels for part in (panel, gap)][:-1], axis=1),
         (name, "truth", "prediction", "errors"),
         {*np.unique(truth).tolist(), *np.unique(label_map).tolist()},
         aspect,
