@@ -63,8 +63,8 @@ def make_records(
         raise UsageError(
             f"{split}: {len(broken):,} of {len(listing.pairs):,} images cannot be used:"
             f"{_first(broken)}\nMend them (a mask has the size of its image: write it anew, or "
-            "resize it by the nearest pixel), or leave so many images out with "
-            f"--dataset.max_corrupt {len(broken)}."
+            "resize it by the nearest pixel; --dataset.masks names another folder), or leave so "
+            f"many images out with --dataset.max_corrupt {len(broken)}."
         )
     if not records:
         raise UsageError(f"{split}: no image is left, all {len(broken):,} are broken.")
