@@ -15,8 +15,13 @@ draws images of a training split beside what mixing makes of them: of the image'
 are blue, of others orange; below one that is not wholly seen stands its share; dropped ones are
 dashed and red. --dataset.iou_crop 1, and so on, shows augmentation too. copy_paste is drawn where
 the data has masks.
+
+python tools/show_mixing.py --task segmentation --data DIR     mixing of images with their masks
+
+draws a batch of training crops (--size) above their masks, each beside what mixing makes of it.
 """
 
+import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
@@ -32,8 +37,11 @@ from pretrain.progress import log
 from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.box_gallery import ABOUT_BOXES, show_boxes
 from tools.support.command import SYNTHETIC, Parser, run_main
+from tools.support.mask_gallery import ABOUT_MASKS, show_masks
 from transfer.detection.config import DatasetConfig as DetectionData
 from transfer.detection.config import MixingConfig as BoxMixing
+from transfer.segmentation.config import DatasetConfig as SegmentationData
+from transfer.segmentation.config import MixingConfig as MaskMixing
 
 if TYPE_CHECKING:
     from pretrain.gallery import LabelledImages, Viewer
@@ -62,18 +70,20 @@ ABOUT = {
     "feature_cutmix": "CutMix of the features of a level, another for each batch",
 }
 """What a batch becomes, in the order in which methods are listed and drawn."""
-_OF_DETECTION = ("data", "dataset", "mixing")
+_OF_DATA = ("data", "dataset", "mixing")
+"""Options of the tasks with boxes or masks."""
 
 
 def main(argv: list[str] | None = None) -> None:
     """Mix, draw, print the averages."""
     methods: tuple[Method, ...] = tuple(sorted(get_args(Method), key=[*ABOUT].index))
-    all_methods = [*dict.fromkeys((*methods, *ABOUT_BOXES))]
+    all_methods = [*dict.fromkeys((*methods, *ABOUT_BOXES, *ABOUT_MASKS))]
     parser = Parser(__doc__)
     add = parser.add_argument
-    add("--task", choices=["classification", "detection"], default="classification")
+    tasks = ["classification", "detection", "segmentation"]
+    add("--task", choices=tasks, default="classification")
     add("--images", type=Path, help="Images, or class folders; without it synthetic shapes.")
-    add("--data", type=Path, help="detection: a tree; without it synthetic shapes.")
+    add("--data", type=Path, help="detection, segmentation: a tree; without it synthetic shapes.")
     add(
         "--method",
         nargs="+",
@@ -83,25 +93,30 @@ def main(argv: list[str] | None = None) -> None:
     add("--list", action="store_true", help="Say what each does, and draw nothing.")
     parser.add_class_arguments(MethodConfig, skip={"method", "weight"})
     parser.set_defaults(partner="other")
-    count = "Images in the batch, of which up to 16 are drawn (default: 8; for boxes 4, at most 8)."
-    add("--count", type=int, help=count)
+    count = "Images in the batch, of which up to 16 are drawn (default: 8; for boxes and masks 4, "
+    add("--count", type=int, help=f"{count}at most 8).")
     add("--size", type=int, help="Their side in pixels (default: 160, or the network's own).")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("mixing.png"), help="The picture.")
     add("--backbone", help="A backbone file or name, for the methods that need a network.")
     add_overrides(parser)
-    chances = {*BoxMixing().chances, "off_epoch"}
-    parser.add_class_arguments(DetectionData, "dataset", skip={"short_side", "long_side"})
-    parser.add_class_arguments(BoxMixing, "mixing", skip=chances)
+    if _task_of(argv) == "segmentation":
+        parser.add_class_arguments(SegmentationData, "dataset", skip={"crop_size"})
+        parser.add_class_arguments(MaskMixing, "mixing", skip={*ABOUT_MASKS, "off_epoch"})
+    else:
+        chances = {*BoxMixing().chances, "off_epoch"}
+        parser.add_class_arguments(DetectionData, "dataset", skip={"short_side", "long_side"})
+        parser.add_class_arguments(BoxMixing, "mixing", skip=chances)
     options = parser.parse(argv)
     check_ranges("--", options, count="[1, 1024]", size="[8, 8192]", seed=">= 0")
     if options.count is None:
-        options.count = 4 if options.task == "detection" else 8
+        options.count = 8 if options.task == "classification" else 4
     if options.out.suffix.lower() != ".png":
         raise UsageError(f"--out is {options.out}; the picture is a .png")
     _check_task(parser, options, methods)
-    if options.task == "detection":
-        show_boxes(parser.instantiate(options))
+    if options.task != "classification":
+        show = show_boxes if options.task == "detection" else show_masks
+        show(parser.instantiate(options))
         return
     if options.list:
         print("\n".join(f"{name:17} {_about(name)}" for name in methods))
@@ -138,19 +153,28 @@ def main(argv: list[str] | None = None) -> None:
     print(f"\nthe gallery is {options.out}")
 
 
+def _task_of(argv: list[str] | None) -> str | None:
+    """What --task says: the options of the data depend on it."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--task")
+    task: str | None = parser.parse_known_args(argv)[0].task
+    return task
+
+
 def _check_task(parser: Parser, options: Any, methods: Sequence[str]) -> None:
-    """Refuse methods and options of the other task."""
-    is_detection = options.task == "detection"
-    known: Sequence[str] = [*ABOUT_BOXES] if is_detection else methods
+    """Refuse methods and options of another task."""
+    by_task = {"detection": [*ABOUT_BOXES], "segmentation": [*ABOUT_MASKS]}
+    known: Sequence[str] = by_task.get(options.task, methods)
     for method in options.method or ():
         if method not in known:
             raise UsageError(f"--method {method} is not of {options.task}: {', '.join(known)}")
-    of_all = ("task", "method", "list", "count", "size", "seed", "out", *_OF_DETECTION)
+    of_data = options.task in by_task
+    of_all = ("task", "method", "list", "count", "size", "seed", "out", *_OF_DATA)
     for name, default in parser.get_defaults().items():
         section = name.partition(".")[0]
-        is_other = section not in of_all if is_detection else section in _OF_DETECTION
+        is_other = section not in of_all if of_data else section in _OF_DATA
         if is_other and options[name] != default:
-            task = "classification" if is_detection else "detection"
+            task = "classification" if of_data else "detection"
             text = f"--{name} is of --task {task}, and the task is {options.task}: leave it out"
             raise UsageError(text + (", or give --data" if name == "images" else ""))
 

@@ -247,6 +247,67 @@ def test_mistakes_with_the_gallery_for_detectors(
     fails("show_mixing", *task, *words, capsys=capsys, said=said)
 
 
+# ---- segmenters
+
+
+def test_a_gallery_of_mixing_for_segmenters(capsys, tmp_path, monkeypatch, worlds):
+    monkeypatch.chdir(tmp_path)
+    run("--task", "segmentation", "--data", worlds["segmentation"], "--count", 3, "--size", 48,
+        "--dataset.scales", 1, 1, "--mixing.alpha", 2)  # fmt: skip
+    said = capsys.readouterr().out
+    for method in ("cutmix", "mosaic"):
+        pasted = r": \d+ % of the pixels are of another image; void 0 % before, 0 % after"
+        assert re.search(f"^{method}{pasted}$", said, re.M)
+    assert Path("mixing.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize("method", ["cutmix", "mosaic"])
+def test_what_the_gallery_for_segmenters_draws(method, tmp_path, monkeypatch):
+    from transfer.segmentation import gallery
+    from transfer.segmentation.config import MixingConfig as MaskMixing
+
+    number = torch.arange(4)[:, None, None].expand(4, 20, 20)
+    images = number[:, None].float() - 1.5  # a slice of a volume
+    row = gallery.make_row(images, number.byte(), MaskMixing(**{method: 1.0}), seed=3)
+    assert torch.equal(row.mixed[:, 0], row.mixed_masks - 1.5)
+    assert row.pasted == pytest.approx(float((row.mixed != images).float().mean()))
+    assert row.pasted > 0.1
+    figures = []
+    monkeypatch.setattr(gallery, "save_figure", lambda figure, path: figures.append(figure))
+    gallery.draw_gallery({method: row}, tmp_path / "x.png")
+    above, below = [figures[0].axes[start : start + 8] for start in (0, 8)]
+    for place, cell in enumerate(above):
+        shown = cell.images[0].get_array()[..., 0]
+        wanted = (row.images, row.mixed)[place % 2][place // 2, 0]
+        assert shown.tolist() == ((wanted + 1.5) * 85).int().tolist()
+        mask = below[place].images[0].get_array()
+        assert mask[0, 0].tolist() == gallery.colour_map()[int(wanted[0, 0] + 1.5)].tolist()
+
+
+def test_methods_for_segmenters_are_listed(capsys):
+    run("--task", "segmentation", "--list")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["cutmix", "mosaic"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--method", "mixup"], "--method mixup is not of segmentation: cutmix, mosaic"),
+        (["--alpha", "2"], "--alpha is of --task classification, and the task is segmentation"),
+        (["--data", "nowhere"], "there is no folder nowhere"),
+        (["--data", "WORLD", "--count", "1"], "--count is 1; two mix"),
+        (["--mixing.alpha", "0"], "mixing.alpha is 0"),
+    ],
+)
+def test_mistakes_with_the_gallery_for_segmenters(
+    words, said, capsys, tmp_path, monkeypatch, worlds
+):
+    monkeypatch.chdir(tmp_path)
+    words = [worlds["segmentation"] if word == "WORLD" else word for word in words]
+    fails("show_mixing", "--task", "segmentation", *words, capsys=capsys, said=said)
+
+
 # ---- docs/mixing.md
 
 
