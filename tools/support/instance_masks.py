@@ -17,6 +17,7 @@ from PIL import Image
 from pretrain.check_results import CheckResult, note, ok
 from pretrain.errors import UsageError, shorten
 from pretrain.files import write_text
+from pretrain.images import list_images
 from pretrain.progress import bar
 from transfer.coco_masks import rasterize
 from transfer.detection.coco import read_coco
@@ -36,7 +37,7 @@ def write_masks(
 
     Args:
         root: an MS-COCO tree, with images in ROOT/SPLIT, or ROOT/images/SPLIT.
-        out: the new tree, which links to the images; None writes beside them.
+        out: the new tree, with links to the images; None writes beside them.
         classes: the categories that are kept, in this order; the others are background. Empty
             keeps all, in the order of their ids.
 
@@ -67,13 +68,17 @@ def write_masks(
         )
     target = root if out is None else out
     folders = {split: _image_folder(root, split, records_of[split]) for split in splits}
-    if out is not None:
-        for folder in folders.values():
-            _link(out / folder.name, folder)
     _write_classes(target / "classes.txt", ("background", *names))
     results = [ok(f"{len(names)} classes and background: {target / 'classes.txt'}")]
     for split, records in records_of.items():
-        results += _write_split(records, folders[split], target / "masks" / folders[split].name)
+        images = folders[split]
+        results += _write_split(records, images, target / "masks" / images.name)
+        if out is not None:
+            for path in (record.path for record in records.images):
+                _link(out / images.name / path.relative_to(images), path)
+        elif others := len({*list_images(images)[0]} - {str(one.path) for one in records.images}):
+            text = f"{others:,} other images of {images} have no mask, and would be refused"
+            results.append(note(f"{text}: --out NEW makes a tree without them"))
     return results
 
 
@@ -161,12 +166,12 @@ def _image_folder(root: Path, split: str, records: Records) -> Path:
     )
 
 
-def _link(path: Path, folder: Path) -> None:
-    """Let `path` lead to a folder; UsageError where something else is there."""
-    if path.exists() and path.resolve() == folder.resolve():
+def _link(path: Path, image: Path) -> None:
+    """Let `path` lead to an image; UsageError where something else is there."""
+    if path.exists() and path.resolve() == image.resolve():
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.symlink_to(folder.resolve(), target_is_directory=True)
+        path.symlink_to(image.resolve())
     except OSError as error:
-        raise UsageError(f"{path} cannot lead to {folder}: {error.strerror}.") from error
+        raise UsageError(f"{path} cannot be made to lead to {image}: {error.strerror}.") from error
