@@ -134,3 +134,17 @@ def test_in_void_nothing_is_wrong():
     outside = truth.copy()
     outside[2:4, 30:70] = 2  # as wrong as it would be without void
     assert score([(outside, left_out)]) == score([(outside, truth)]) < 70
+
+
+def test_deep_in_void_no_contour_is_asked_for():
+    """Where a contour runs through a part that the annotators left out."""
+    truth = np.zeros((60, 80), np.uint8)
+    truth[:, 40:] = 1
+    left_out = truth.copy()
+    left_out[20:40, 30:50] = VOID
+    found = truth.copy()
+    found[24:36, 40:48] = 0
+    assert score([(found, left_out)], 0.03) == 100  # 3 pixels
+    assert score([(found, truth)], 0.03) < 90
+    found[10:24, 40:48] = 0  # beyond it too
+    assert score([(found, left_out)], 0.03) < 95

@@ -343,6 +343,23 @@ def test_every_step_can_be_the_last_and_the_bits_stay(backbone, on, tmp_path, mo
     assert logs[0] == logs[1] == logs[2]
 
 
+def test_a_run_that_dies_behind_its_last_step_is_scored_again(backbone, on, tmp_path, monkeypatch):
+    config, folder = on(images(4), images(2), epochs=1), tmp_path / "run"
+
+    def dying(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "draw_all", dying)
+    with pytest.raises(KeyboardInterrupt):
+        finetune(backbone, config, folder)
+    (record,) = Run(folder).read_log()
+    monkeypatch.setattr(engine, "draw_all", lambda *_: None)
+    result = finetune(backbone, config, folder)
+    assert Run(folder).read_log() == [record]
+    assert record["mIoU"] == result.metrics["mIoU"] == result.metrics["mIoU_best"]
+    assert result.metrics["boundary_F"] is not None
+
+
 def test_two_processes_take_the_steps_of_one_that_accumulates(backbone, on, tmp_path):
     """Each record is trained on and scored once; what one of them cannot read counts for both."""
     slices = [Painted(f"slice {k}", case=f"patient {k // 3}", grey=True) for k in range(7)]
