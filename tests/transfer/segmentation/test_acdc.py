@@ -1,3 +1,5 @@
+import base64
+import json
 import re
 import shutil
 import sys
@@ -133,6 +135,23 @@ def test_slices_are_turned_as_acdcs(axes, tmp_path):
     source = nibabel.load(tmp_path / "a.nii.gz")
     assert (np.asanyarray(back.dataobj) == np.asanyarray(source.dataobj)).all()
     assert (back.affine == source.affine).all()
+
+
+FILES = Path(__file__).parents[2] / "fixtures/nifti_writers.json"
+
+
+@pytest.mark.parametrize(
+    "case",
+    json.loads(FILES.read_text())["cases"],
+    ids=lambda case: f"{case['writer']} {case['name']}",
+)
+def test_files_of_simpleitk_and_nibabel_as_simpleitk_reads_them(case, tmp_path):
+    """See tests/peers/nifti_writers.py."""
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(base64.b64decode(case["file"]))
+    volume = read_volume(path)
+    assert (volume.voxels == np.array(case["voxels"])).all()
+    assert volume.spacing == pytest.approx(case["spacing"])
 
 
 def test_axes_that_are_not_said_or_oblique_stay(tmp_path):
