@@ -43,6 +43,10 @@ def objects(images: int, splits=(None, None)) -> DataSummary:
     return DataSummary(layout="Pascal VOC's layout", num_images=images, splits=splits)
 
 
+def masks(images: int, layout: str = "masks", side: int = 64) -> DataSummary:
+    return DataSummary(layout=layout, num_images=images, short_side=side)
+
+
 def captions(splits=(None, None)) -> DataSummary:
     return DataSummary(layout="captions", num_images=80, splits=splits)
 
@@ -117,6 +121,28 @@ CASES = [
     ("detection", objects(16_551, VOC), CPU, {"batch_size": 4, "duration": "900 steps"}, FPN,
      {"duration": "900 steps", "epochs": None, "batch_size": 4, "optimizer.lr_batch": 16,
       "optimizer.milestones": ("600 steps", "800 steps")}),
+    *(("segmentation", masks(1_464, "Pascal VOC 2012", 366), machine, given,
+       f"segmentation/voc2012_{kind}_resnet50",
+       {"name": f"voc2012_{kind}_resnet50", "segmenter.kind": kind, "dataset.short_side": 520})
+      for machine in (CPU, GPU)
+      for kind, given in (("fcn", {}), ("deeplabv3", {"segmenter.kind": "deeplabv3"}))),
+    ("segmentation", masks(300, side=500), GPU, {}, "segmentation/small",
+     {"name": "small_fitted", "segmenter.kind": "unet", "epochs": 20, "batch_size": 8,
+      "dataset.short_side": 160, "dataset.crop_size": 128, "dataset.layout": "auto"}),
+    ("segmentation", masks(40, side=64), CPU, {"segmenter.kind": "fcn"}, "segmentation/small",
+     {"epochs": 150, "batch_size": 8, "dataset.short_side": None, "dataset.crop_size": 64,
+      "segmenter.kind": "fcn", "segmenter.aux_weight": 0.0, "optimizer.lr": 1e-3}),
+    ("segmentation", masks(20_000, side=300), CPU, {}, "segmentation/small", {"epochs": 3}),
+    ("segmentation", masks(20_000, side=300), GPUS, {"segmenter.kind": "deeplabv3"},
+     "segmentation/voc2012_deeplabv3_resnet50",
+     {"epochs": 16, "batch_size": 6, "optimizer.lr": 0.01, "dataset.short_side": None,
+      "dataset.crop_size": 320, "segmenter.aux_weight": 0.5, "dataset.layout": "auto"}),
+    ("segmentation", masks(1_902, "ACDC"), GPU, {}, "segmentation/acdc_masks",
+     {"name": "acdc_masks", "dataset.labels": "masks"}),
+    ("segmentation", masks(1_902, "ACDC"), GPU, {"dataset.labels": "scribbles"},
+     "segmentation/acdc_scribbles", {"name": "acdc_scribbles", "dataset.labels": "scribbles"}),
+    ("segmentation", masks(1_902, "ACDC"), GPU, {"segmenter.kind": "fcn"},
+     "segmentation/acdc_masks", {"segmenter.kind": "fcn", "name": "acdc_masks_fcn"}),
     ("captioning", captions(("train2014", "val2014")), GPU, {}, "captioning/paper_nic",
      {"name": "paper_nic", "dataset.train": "train2014", "epochs": 100, "decoding.beam": 20}),
     ("captioning", captions(), CPU, {"epochs": 2}, "captioning/paper_nic",
@@ -170,6 +196,7 @@ def test_the_rule(name, data, machine, given, recipe, values):
         ("pretrain", {"model.arch": "resnet10t"}, "demo"),
         ("detection", {"epochs": 1}, "demo"),
         *(("detection", {"detector.kind": k}, f"{k}_small") for k in ("retinanet", "fcos", "ssd")),
+        *(("segmentation", {"segmenter.kind": kind}, "demo") for kind in ("deeplabv3", "unet")),
         ("captioning", {"model.kind": "attention"}, "demo"),
         ("captioning", {"model.kind": "transformer", "epochs": 2}, "transformer_small"),
     ],
@@ -266,6 +293,9 @@ def copy(world: str, worlds) -> None:
          {"name": "finetune_fitted", "epochs": 200, "precision": "32-true"}),
         ("finetune_det", lambda w: copy("detection", w),
          "fpn.yaml fitted: Pascal VOC's layout, 10 images, detectron2's", {"batch_size": 1}),
+        ("finetune_seg", lambda w: copy("segmentation", w),
+         "small.yaml fitted: 12 images of 64 pixels (median short side), U-Net; 400 epochs, 4,800 "
+         "images seen, batch 8", {"name": "small_fitted", "epochs": 400}),
         ("finetune_cap", lambda w: copy("captions", w), "paper_nic.yaml fitted: captions of 12",
          {"name": "nic", "epochs": 100}),
     ],
@@ -354,7 +384,7 @@ def test_a_recipe_that_is_given_stays_as_it_is(projected, worlds, backbone_file,
 def test_a_grid_chooses_too_and_its_jobs_are_told_all(worlds, backbone_file, projected, capsys):
     from tools.support.grid_plan import plan
 
-    names = ["classification", "detection", "captioning"]
+    names = ["classification", "detection", "segmentation", "captioning"]
     data = {name: str(worlds[name if name != "captioning" else "captions"]) for name in names}
     jobs = plan([str(backbone_file)], names, {}, data, [7])
     error = capsys.readouterr().err
@@ -364,6 +394,7 @@ def test_a_grid_chooses_too_and_its_jobs_are_told_all(worlds, backbone_file, pro
     assert {job.config["name"] for job in jobs} == {
         "finetune_fitted",
         "detectron2_fpn_fitted",
+        "small_fitted",
         "nic",
     }
 
@@ -402,6 +433,7 @@ def test_a_projection_counts_samples_and_what_is_done_once():
     [
         ("classification", 20 * 2 * 30, 20 * 20 + 20),
         ("detection", 6 * 8, 3 * 6),
+        ("segmentation", 12 * 8, 6 * 6),
         ("captioning", 10 * 50, 10 * 6 + 3 * 6),
     ],
 )
@@ -417,8 +449,10 @@ def test_every_trainer_can_be_rehearsed(name, trained, scored, worlds, backbone,
             "0",
             "--data",
             str(world),
-            "--dataset." + ("short_side" if name == "detection" else "image_size"),
-            "64",
+            *{
+                "detection": ["--dataset.short_side", "64"],
+                "segmentation": ["--dataset.crop_size", "32"],
+            }.get(name, ["--dataset.image_size", "64"]),
         ],
     )
     if task.resolve:
@@ -426,7 +460,7 @@ def test_every_trainer_can_be_rehearsed(name, trained, scored, worlds, backbone,
     setup, fabric = tasks.load(task.build)(backbone, config), make_fabric("cpu")
     run = rehearse(name, setup, config, fabric, small=True)
     assert (run.trained, run.scored) == (trained, scored)
-    assert (run.seconds > 0) == (name != "detection")
+    assert (run.seconds > 0) == (name not in ("detection", "segmentation"))
     assert project(run, fabric, 0.0).hours > 0
     assert not (tmp_path / "runs").exists()
 

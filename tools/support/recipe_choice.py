@@ -10,6 +10,7 @@ import math
 import os
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -20,6 +21,7 @@ from pretrain.errors import UsageError
 from pretrain.reading import read_yaml
 from tools.support.command import ROOT
 from transfer.captioning.config import ModelConfig
+from transfer.segmentation.config import SegmentationOptimizerConfig, SegmenterConfig
 
 _LOOKED_AT = 64  # images, for their size
 _SYNSET = re.compile(r"n\d{8}")
@@ -31,7 +33,11 @@ _PAPER_SPLITS = ("train2014", "val2014")  # of its captions
 _VOC, _COCO = (16_551, 18_000 * 16), (117_266, 90_000 * 16)
 _POWER = math.log(_COCO[1] / _VOC[1]) / math.log(_COCO[0] / _VOC[0])
 _CPU_GIB = 4  # for the images of a micro-batch
-_KINDS = {"detection": "detector.kind", "captioning": "model.kind"}
+_KINDS = {
+    "detection": "detector.kind",
+    "segmentation": "segmenter.kind",
+    "captioning": "model.kind",
+}
 # of the synthetic shapes; other kinds take demo
 _DEMOS = {
     "retinanet": "retinanet_small",
@@ -39,6 +45,9 @@ _DEMOS = {
     "ssd": "ssd_small",
     "transformer": "transformer_small",
 }
+_SEGMENTERS = {"fcn": "FCN", "deeplabv3": "DeepLabV3", "unet": "U-Net"}
+_MANY_MASKS = 1_000  # images from which on a GPU trains as on Pascal VOC's 1,464
+_TORCHVISION = asdict(SegmentationOptimizerConfig())  # of recipes that say nothing of it
 _CAPTIONERS = {
     "nic": ("paper_nic", "the paper's NIC"),
     "attention": ("attention_karpathy", "Show, Attend and Tell"),
@@ -98,7 +107,7 @@ class DataSummary:
     """What a recipe is chosen by."""
 
     layout: str
-    """CIFAR-10, CIFAR-100, image folders, Pascal VOC, MS-COCO or captions."""
+    """CIFAR-10, CIFAR-100, image folders, Pascal VOC, MS-COCO, masks, ACDC or captions."""
     num_images: int
     """In training."""
     classes: tuple[str, ...] = ()
@@ -157,7 +166,7 @@ def choose(
     """The recipe for data: the same for the same arguments.
 
     Args:
-        task: pretrain, classification, detection or captioning.
+        task: pretrain, classification, detection, segmentation or captioning.
         data: what it is.
         machine: what trains.
         given: options that a user gave, with their values. They stand, and what depends on them
@@ -275,6 +284,39 @@ def _detection(data: DataSummary, machine: Machine, given: Mapping[str, Any]) ->
     return recipe.name, changes, reasons
 
 
+def _segmentation(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
+    images, side, kind = data.num_images, data.short_side, given.get("segmenter.kind")
+    if data.layout == "ACDC":
+        recipe = f"acdc_{given.get('dataset.labels', 'masks')}"
+        fitted = {"name": f"{recipe}_{kind}", **_segmenter_of(kind)} if kind else {}
+        fitted = {} if kind == "unet" else fitted
+        return recipe, fitted, [f"ACDC, {images:,} slices, {_SEGMENTERS[kind or 'unet']}"]
+    large = f"voc2012_{kind if kind in _SEGMENTERS else 'fcn'}_resnet50"
+    if data.layout == "Pascal VOC 2012":
+        why = f"{data.layout}, {images:,} images, {_SEGMENTERS[kind or 'fcn']} as torchvision's"
+        return large, {}, [why]
+    is_small = machine.device == "cpu" or images < _MANY_MASKS
+    like = "small" if is_small else large
+    seen = (6e3, 6e4) if is_small else (44e3, 320e3)
+    written = read_yaml(ROOT / f"configs/segmentation/{like}.yaml")["dataset"]
+    lengths, reasons = _fit(f"segmentation/{like}", images, machine, given, seen=seen, most=400)
+    changes = {"name": f"{like}_fitted", "dataset.layout": "auto", **lengths}
+    changes["dataset.short_side"] = written["short_side"] if side > written["short_side"] else None
+    changes["dataset.crop_size"] = min(written["crop_size"], -(-side // 32) * 32)
+    changes |= _segmenter_of(kind) if kind and is_small and kind != "unet" else {}
+    network = _SEGMENTERS[kind or ("unet" if is_small else "fcn")]
+    first = f"{images:,} images of {side} pixels (median short side), {network}"
+    return like, changes, [first, *reasons]
+
+
+def _segmenter_of(kind: str) -> dict[str, Any]:
+    """A kind, and what recipes for another one say at its default."""
+    options = asdict(SegmenterConfig())
+    kept = ("freeze", "batch_norm", "dropout")
+    others = {f"segmenter.{name}": value for name, value in options.items() if name not in kept}
+    return {**others, "segmenter.kind": kind}
+
+
 def _captioning(data: DataSummary, machine: Machine, given: Mapping[str, Any]) -> _Rule:
     kind = given.get("model.kind") or _kind_of(given.get("start_from"))
     recipe, network = _CAPTIONERS.get(kind, _CAPTIONERS["nic"])  # the configuration refuses others
@@ -315,6 +357,7 @@ _RULES = {
     "pretrain": _pretraining,
     "classification": _classification,
     "detection": _detection,
+    "segmentation": _segmentation,
     "captioning": _captioning,
 }
 TASKS = frozenset(_RULES)
@@ -336,7 +379,8 @@ def _fit(
     where more than seen[1] would.
     """
     written = read_yaml(ROOT / "configs" / f"{recipe}.yaml")
-    usual, lr = written["batch_size"], given.get("optimizer.lr", written["optimizer"]["lr"])
+    usual = written["batch_size"]
+    lr = given.get("optimizer.lr") or written.get("optimizer", _TORCHVISION)["lr"]
     least, largest = seen[0] / images, seen[1] / images
     epochs = min(max(written["epochs"], min(most, round(least))), max(1, round(largest)))
     batch = given.get("batch_size") or _batch(usual, 8, images, machine)
@@ -432,6 +476,7 @@ def summarize(task: str, root: Path, dataset: Any) -> DataSummary:
         "pretrain": _labelled_images,
         "classification": _classes,
         "detection": _objects,
+        "segmentation": _masks,
         "captioning": _captions,
     }
     return looks[task](root, dataset)
@@ -475,6 +520,23 @@ def _objects(root: Path, dataset: Any) -> DataSummary:
     train = open_data(root, replace(dataset, train=splits[0], test=splits[1])).train
     layout = "MS-COCO's layout" if is_coco else "Pascal VOC's layout"
     return DataSummary(layout=layout, num_images=len(train), splits=splits)
+
+
+def _masks(root: Path, dataset: Any) -> DataSummary:
+    from transfer.segmentation import voc
+    from transfer.segmentation.data import open_data
+
+    data = open_data(root, dataset)
+    count, sides = len(data.train), []
+    if data.volumes:
+        return DataSummary(layout="ACDC", num_images=count, classes=data.classes)
+    for place in range(min(count, _LOOKED_AT)):
+        with suppress(UsageError):  # the run names it
+            record = data.train[place * count // min(count, _LOOKED_AT)]
+            sides.append(min(record.read_image().shape[-2:]))
+    layout = "Pascal VOC 2012" if data.classes == voc.CLASSES else "masks"
+    side = int(median(sides)) if sides else 0
+    return DataSummary(layout=layout, num_images=count, classes=data.classes, short_side=side)
 
 
 def _captions(root: Path, dataset: Any) -> DataSummary:

@@ -34,6 +34,7 @@ _SMALLER = {
     "pretrain": "cifar10_small",
     "classification": "demo",
     "detection": "bccd_small",
+    "segmentation": "small",
     "captioning": "coco_mini",
 }
 
