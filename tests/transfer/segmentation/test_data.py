@@ -25,7 +25,7 @@ from transfer.segmentation.records import SegmentationData
 
 SIZE = (9, 6)  # width, height
 VALUES = np.arange(54, dtype=np.uint8).reshape(6, 9) % 3
-PALETTE = [(0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0)]  # Pascal VOC's first
+PALETTE = [(0, 0, 0), (0, 128, 0), (128, 0, 0)]
 BINARY = {"values": (0, 255), "void": None, "classes": ("background", "object")}
 
 
@@ -280,6 +280,7 @@ def test_splits_that_are_given(tmp_path):
     both = opened(root, val="train")
     assert any("1 of 1 images are trained on too" in note for note in both.notes)
     assert choose_splits(["a", "train_2", "train", "testing"], None, None) == ("train", "testing")
+    assert choose_splits(["val"], None, None) == ("val", None)
     with pytest.raises(UsageError, match="say which to train on"):
         choose_splits(["a", "b"], None, None)
 
@@ -386,8 +387,8 @@ def test_names_beside_the_masks(tmp_path):
 
 LABELMAP = """# label:color_rgb:parts:actions
 background:0,0,0::
-cat:0,128,0::
-dog:128,0,0::
+cat:128,0,0::
+dog:0,128,0::
 ignored:224,224,192::
 """
 
@@ -397,7 +398,7 @@ def test_colours_of_a_labelmap(kind, tmp_path):
     """As CVAT and datumaro write them, here with cat before dog, unlike the palette's order."""
     root = tree(tmp_path, ["images/train/a", "images/train/b", "images/val/c"])
     (root / "labelmap.txt").write_text(LABELMAP)
-    colors = np.array(PALETTE[:3], np.uint8)[VALUES]  # dog's is the second
+    colors = np.array(PALETTE, np.uint8)[VALUES]  # dog's is the second
     for path in root.glob("masks/*/*.png"):
         save_mask(path, *((colors,) if kind == "colour" else (VALUES, "P")))
     data = opened(root)
@@ -407,7 +408,7 @@ def test_colours_of_a_labelmap(kind, tmp_path):
     assert np.array_equal(data.train[0].read_mask(), np.array([2, 0, 1])[VALUES])
     save_mask(
         root / "masks/val/c.png",
-        np.array([(0, 0, 0), (0, 128, 0), (224, 224, 192)], np.uint8)[VALUES],
+        np.array([(0, 0, 0), (128, 0, 0), (224, 224, 192)], np.uint8)[VALUES],
     )
     assert np.array_equal(opened(root).val[0].read_mask(), np.array([0, 1, VOID])[VALUES])
     save_mask(root / "masks/train/a.png", colors + np.uint8([[[0, 0, 1]]]))
