@@ -13,6 +13,7 @@ from torch import nn
 from pretrain.models.cifar_resnet import ThreeStageResNet
 from pretrain.models.pyramidnet import PyramidNet
 from pretrain.models.resnet import CaffeResNet, CifarResNet, SameResNet
+from pretrain.models.unet_encoder import UNetEncoder
 
 
 def _describe(size: int, pool: int, crop_pct: float, mean: Any, std: Any, num_classes: int) -> Any:
@@ -39,6 +40,9 @@ _CAFFE = _describe(224, 7, 0.875, _CAFFE_MEAN, (1 / 255, 1 / 255, 1 / 255), 1000
 
 _IMAGENET = _describe(224, 7, 0.875, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 1000)
 
+_UNET = _describe(224, 14, 0.875, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 1000)
+_UNET["first_conv"] = "stages.0.0"
+
 # what github.com/akamaster/pytorch_resnet_cifar10 trains with
 _CIFAR10_IMAGENET = _describe(32, 8, 1.0, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 10)
 
@@ -46,6 +50,11 @@ _CIFAR10_IMAGENET = _describe(32, 8, 1.0, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAUL
 def _pyramidnet(name: str, pretrained: bool, **options: Any) -> nn.Module:
     levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # timm writes into it
     return build_model_with_cfg(PyramidNet, name, pretrained, feature_cfg=levels, **options)
+
+
+def _unet_encoder(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    levels = {"out_indices": (0, 1, 2, 3, 4), "feature_cls": "getter"}  # timm writes into it
+    return build_model_with_cfg(UNetEncoder, name, pretrained, feature_cfg=levels, **options)
 
 
 def _three_stages(name: str, pretrained: bool, **options: Any) -> nn.Module:
@@ -80,6 +89,8 @@ _NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, A
     "pyramidnet": (_CIFAR100, _pyramidnet, {}),
     "pyramidnet200_a240": (_CIFAR100, _pyramidnet, {"depth": 200, "alpha": 240}),
     "pyramidnet110_a64": (_CIFAR100, _pyramidnet, {"depth": 110, "alpha": 64}),
+    # CycleMix's, for a U-Net (18.8 M parameters without the classifier)
+    "unet_encoder": (_UNET, _unet_encoder, {}),
 }
 # the name under which timm looks for them
 default_cfgs = generate_default_cfgs({name: row[0] for name, row in _NETWORKS.items()})

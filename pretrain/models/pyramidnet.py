@@ -141,6 +141,20 @@ class PyramidNet(nn.Module):
             return levels
         return functional.relu(self.bn_final(x)), levels
 
+    def prune_intermediate_layers(
+        self,
+        indices: int | Sequence[int] = 1,
+        prune_norm: bool = False,
+        prune_head: bool = True,
+    ) -> list[int]:
+        """Timm's way to leave out what no level needs; DDP stops where a parameter is not used."""
+        kept, _ = feature_take_indices(len(self.feature_info), indices)  # type: ignore[arg-type]
+        if prune_norm:
+            self.add_module("bn_final", nn.Identity())
+        if prune_head:
+            self.reset_classifier(0)
+        return kept
+
     def forward_features(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, C, H/4, W/4)."""
         features: Tensor = self.forward_intermediates(x, [2])[0]

@@ -107,3 +107,34 @@ def test_resnets_that_pad_as_tensorflow(arch, size):
         n: t.shape for n, t in model.state_dict().items()
     }
     assert [level.stride for level in spec.levels()] == [2, 4, 8, 16, 32]
+
+
+def test_the_encoder_of_a_u_net():
+    """Ronneberger et al.'s widths, CycleMix's order; counted by hand, with a bias in each layer."""
+    widths = (64, 128, 256, 512, 1024)
+    pairs = [(a, b) for i, b in enumerate(widths) for a in ((3, *widths)[i], b)]
+    spec = BackboneSpec(arch="unet_encoder", num_classes=10)
+    with torch.device("meta"):
+        model = spec.create(10, seed=0)
+    counted = sum(9 * a * b + b + 2 * b for a, b in pairs) + 1024 * 10 + 10
+    assert sum(parameter.numel() for parameter in model.parameters()) == counted
+    assert [(level.stride, level.channels) for level in spec.levels()] == [
+        (2**number, width) for number, width in enumerate(widths)
+    ]
+    names = [type(layer).__name__ for layer in model.stages[1]]
+    assert names == ["MaxPool2d", *["Conv2d", "ReLU", "BatchNorm2d"] * 2]
+
+
+def test_levels_of_a_narrow_encoder_of_a_u_net():
+    arguments = {"widths": [4, 8, 8, 16, 16]}
+    spec = BackboneSpec(arch="unet_encoder", model_args=arguments, num_classes=10)
+    model = spec.create(10, seed=0).eval()
+    images = torch.randn(2, 3, 53, 37)
+    expected, x = [], images
+    for stage in model.stages:
+        expected.append(x := stage(x))
+    features = Backbone.of(model, spec, Provenance()).features(images)
+    for level, feature, by_hand in zip(spec.levels(), features, expected, strict=True):
+        assert feature.shape[2:] == (53 // level.stride, 37 // level.stride)
+        assert torch.equal(feature, by_hand)
+    torch.testing.assert_close(model(images), model.fc(x.mean((2, 3))))

@@ -25,6 +25,7 @@ from transfer.segmentation.setup import build_model
 DECODER = (16, 12, 8, 8, 4)
 SIZES = {"even": (64, 64), "odd": (45, 61)}  # smp refuses the second, and computes it all the same
 SMALL = {"layers": [1, 1, 2, 2], "channels": [16, 32, 64, 128]}
+NARROW = {"widths": [4, 8, 8, 16, 16]}
 TWO_HEADS = {"aux_weight": 0.5}
 
 
@@ -258,3 +259,19 @@ def test_new_parts_are_of_the_seed(backbone):
         )
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize(
+    ("arch", "model_args", "config"),
+    [
+        ("resnet20_cifar", {}, TWO_HEADS),
+        ("efficientnet_lite0", {}, TWO_HEADS),
+        ("convnext_atto", {}, {"kind": "deeplabv3"}),
+        ("unet_encoder", NARROW, {"kind": "unet", "decoder_channels": (16, 8, 8, 4)}),
+    ],
+)
+def test_every_parameter_learns(arch, model_args, config):
+    """DDP stops where one does not."""
+    model = build_model(backbone_of(arch, **model_args), SegmenterConfig(**config), 3)
+    sum(output.square().mean() for output in model(image((37, 50))).values()).backward()
+    assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
