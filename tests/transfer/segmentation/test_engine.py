@@ -195,6 +195,19 @@ def test_mixing_ends_at_its_epoch():
     assert engine.mixing_at(replace(config, off_epoch=None), 9) == replace(config, off_epoch=None)
 
 
+def test_each_batch_is_mixed_by_draws_of_its_own(backbone, on, tmp_path, monkeypatch):
+    config, seeds, mix = on(images(8), images(2), accumulate=2, seed=5), list[int](), engine.mix
+
+    def seen(*arguments):
+        seeds.append(arguments[3].initial_seed())
+        return mix(*arguments)
+
+    monkeypatch.setattr(engine, "mix", seen)
+    finetune(backbone, config, tmp_path / "run")
+    places = [(step, number) for step in range(4) for number in range(2)]
+    assert seeds == [setup.derive(5, "mixing", *place) for place in places]
+
+
 # -------------------------------------------------------------------------------------------- run
 
 
