@@ -146,7 +146,8 @@ class SegmenterConfig:
     freeze: int = 0
     """The first parts of the backbone that are not trained: 1 the stem, 2 the first stage too."""
     batch_norm: Literal["frozen", "trained", "sync"] = "trained"
-    """The backbone's BatchNorm: as it was, trained, or trained over all processes."""
+    """The backbone's BatchNorm: as it was, trained, or trained over all processes (then the head's
+    is too, which is otherwise each process's own)."""
     output_stride: Literal[8, 16, 32] = 8
     """fcn, deeplabv3: pixels of the image in one of the last level; the last stages are dilated
     instead of strided where the backbone has fewer. 8 is torchvision's."""
@@ -159,7 +160,8 @@ class SegmenterConfig:
     """unet: of the blocks, coarse to fine; as many as the backbone has levels at strides above
     1."""
     dropout: float = 0.1
-    """Before the last convolution of a head."""
+    """Before the last convolution of a head; deeplabv3: of the second head alone, as torchvision
+    drops half in the pyramid."""
 
     def __post_init__(self) -> None:
         """Refuse options of another kind, and sizes that build nothing."""
