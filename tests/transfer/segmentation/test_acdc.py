@@ -11,12 +11,22 @@ import nibabel
 import numpy as np
 import pytest
 
+from pretrain.config import LoaderConfig
 from pretrain.errors import UsageError
+from pretrain.run import Run
 from pretrain.synthetic import heart
+from pretrain.training import make_fabric
 from transfer.segmentation.acdc import open_acdc
 from transfer.segmentation.acdc_check import check_acdc
-from transfer.segmentation.config import VOID, DatasetConfig
+from transfer.segmentation.config import (
+    VOID,
+    DatasetConfig,
+    SegmentationConfig,
+    SegmenterConfig,
+)
 from transfer.segmentation.data import open_data
+from transfer.segmentation.engine import finetune
+from transfer.segmentation.inference import load_segmenter, scoring_loader, segment
 from transfer.segmentation.nifti import read_volume, write_labels
 from transfer.segmentation.patients import Patient, read_patients, split_folds
 
@@ -404,3 +414,43 @@ def test_checks(tree):
     assert len(wrong) == 4  # with masks and with scribbles
     assert any("has x, y, slices, frames (32, 28, 3, 5), and NbFrame" in text for text in wrong)
     assert any("patient008/Info.cfg: does not say which frame is ES" in text for text in wrong)
+
+
+# ---- a run
+
+
+def test_the_score_is_that_of_the_label_volumes_on_disk(drawn, backbone, tmp_path, monkeypatch):
+    """3D Dice in the grid of the files, read by nibabel alone; also of slices that are resized."""
+    monkeypatch.setattr("transfer.body.verify_body", lambda *_: None)
+    monkeypatch.setattr("transfer.segmentation.engine.draw_all", lambda *_: None)
+    config = SegmentationConfig(
+        data=str(drawn),
+        dataset=replace(FOLD, labels="scribbles", spacing=8.0, crop_size=32, phases=("ED",)),
+        segmenter=SegmenterConfig(kind="unet", decoder_channels=(8,) * 5),
+        epochs=1,
+        batch_size=4,
+        loader=LoaderConfig(workers=0),
+    )
+    fabric = make_fabric("cpu")
+    result = finetune(backbone, config, Run(tmp_path / "run"), fabric)
+    records = open_acdc(drawn, config.dataset).val
+    label_maps = dict[int, np.ndarray]()
+    segment(
+        load_segmenter(tmp_path / "run").model,
+        scoring_loader(records, config.dataset, fabric),
+        fabric,
+        lambda index, label_map, _: label_maps.update({index: label_map.numpy()}),
+    )
+    dice = []
+    for place, path in enumerate(frames(drawn)[::8]):  # patients 001 and 005
+        slices = [label_maps[3 * place + z] for z in range(3)]
+        assert records[3 * place].case == path.name.removesuffix(".nii.gz")
+        write_labels(path, np.stack(slices), tmp_path / "labels.nii.gz")
+        found = nibabel.load(tmp_path / "labels.nii.gz").get_fdata()
+        truth = nibabel.load(frames(drawn, "_gt")[8 * place]).get_fdata()
+        for label in (1, 2, 3):
+            both = (found == label).sum() + (truth == label).sum()
+            dice.append(200 * ((found == label) & (truth == label)).sum() / both)
+    assert result.metric == "Dice_3D"
+    assert result.metrics["Dice_3D"] == pytest.approx(np.mean(dice), abs=1e-9)
+    assert result.data["splits"] == ["training", "training, fold 1 of 5"]
