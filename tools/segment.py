@@ -110,14 +110,17 @@ class Written:
 
 def label_images(options: Any, segmenter: Any, network: Any, fabric: Any, written: Written) -> None:
     """Write a label map of each image."""
+    from pretrain.images import list_images
     from transfer.image_files import find_images
     from transfer.segmentation.inference import UnlabelledImage, scoring_loader, segment
     from transfer.segmentation.label_maps import write_label_map
     from transfer.segmentation.volumes import is_nifti
 
-    if is_nifti(options.images):
-        raise UsageError(f"{options.images} is a volume; this segmenter was trained on images.")
-    records = [UnlabelledImage(file) for file in find_images(options.images, options.exif)]
+    source = options.images
+    has_images = source.is_dir() and list_images(source)[0]
+    if not has_images and any(map(is_nifti, [source, *source.rglob("*")])):
+        raise UsageError(f"{source} holds volumes; this segmenter was trained on images.")
+    records = [UnlabelledImage(file) for file in find_images(source, options.exif)]
     dataset = replace(segmenter.dataset, max_corrupt=len(records))
     loader = scoring_loader(records, dataset, fabric, workers=options.workers)
 

@@ -64,7 +64,7 @@ def find_volumes(path: Path) -> list[VolumeFile]:
 
 def is_nifti(path: Path) -> bool:
     """Whether a file is called as a volume is."""
-    return path.name.lower().endswith(SUFFIXES) and path.is_file()
+    return path.name.endswith(SUFFIXES) and path.is_file()
 
 
 def read_slices(file: VolumeFile) -> list[SliceRecord]:
