@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Package:   segmentation-models-pytorch 0.5.0, metrics.iou_score and f1_score
+# Package:   segmentation-models-pytorch 0.6.0, metrics.iou_score and f1_score
 # Behaviour: with reduction="macro" or "macro-imagewise" a class that is neither in truth nor in
 #            prediction counts as 1 (zero_division=1.0 is the default), in each image anew.
 # Seen:      21 classes, 50 images of background and one object of 30 % of the pixels. A prediction of
@@ -15,7 +15,7 @@ folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
 cd "$folder"
 python3 -m venv env
-env/bin/pip install --quiet --disable-pip-version-check segmentation-models-pytorch==0.5.0 \
+env/bin/pip install --quiet --disable-pip-version-check segmentation-models-pytorch==0.6.0 \
     torch==2.11.0 torchvision==0.26.0 numpy==2.4.6
 
 cat > see.py <<'PYTHON'
