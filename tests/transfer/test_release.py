@@ -340,7 +340,7 @@ def test_names_change_no_class_and_no_key(net, monkeypatch, tmp_path):
     ours = release.Release(backbone=described, name="martins", licence="MIT")
     with pytest.raises(UsageError, match="--public") as refused:
         release.make(ours, tmp_path / "n")
-    for words in ("README.md, line 78: 'train'", "config.json, line 7: 'martin'"):
+    for words in ("README.md, line 79: 'train'", "config.json, line 7: 'martin'"):
         assert words in str(refused.value)
     release.make(replace(ours, public=["martin", "train"]), tmp_path / "n")
     read = Backbone.load(tmp_path / "n" / "backbone.pth").provenance
