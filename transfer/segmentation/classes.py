@@ -56,6 +56,11 @@ def find_classes(root: Path, listing: Listing, config: DatasetConfig, is_voc: bo
         list(dict.fromkeys((root, listing.masks.parent, listing.masks))), config.void
     )
     masks = [pair.mask for pair in listing.pairs if pair.mask is not None]
+    if not masks:
+        raise UsageError(
+            f"{listing.masks} has no mask of the {len(listing.pairs):,} images to train on, such "
+            f"as {listing.pairs[0].image}; --dataset.masks names another folder."
+        )
     if config.classes:
         values = config.values or tuple(range(len(config.classes)))
         colors, files = _colors_of(config.classes, file)
@@ -102,6 +107,8 @@ def _values_in(masks: Sequence[Path], listing: Listing, voids: Sequence[int]) ->
         title="values of masks",
     )
     found = sorted({value for one in counts for value in one})
+    if not found:
+        count_values(masks[0])  # which says what is wrong with it, and with all others
     values = tuple(value for value in found if value not in voids)
     if len(values) > VOID:
         raise UsageError(
@@ -148,7 +155,7 @@ def _refuse(
     masks: Sequence[Path], names: Sequence[str], voids: Sequence[int], found: Sequence[int]
 ) -> None:
     """Raise for masks with one class, or with none."""
-    folder = masks[0].parent if masks else "the tree"
+    folder = masks[0].parent
     if [*found] == [0, 255] and 255 in voids:
         names = names if len(names) == 2 else ("background", "object")
         raise UsageError(
@@ -157,7 +164,7 @@ def _refuse(
             f"255 --dataset.void null --dataset.classes {' '.join(names)}."
         )
     raise UsageError(
-        f"the masks in {folder} hold {' and '.join(map(str, found)) or 'nothing that can be read'}"
+        f"the masks in {folder} hold {' and '.join(map(str, found))}"
         f"{' (void)' if [*found] == [*voids] else ''} alone; two classes are needed, to tell "
         "anything apart. Are these the masks? --dataset.masks names their folder."
     )

@@ -116,9 +116,10 @@ def to_picture(image: Tensor) -> Image.Image:
 
 
 def to_tensor(picture: Image.Image) -> Tensor:
-    """Pixels (C, H, W), C 1 where there is one channel; those of a pixel lie side by side."""
-    pixels = torch.from_numpy(np.array(picture))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    """Pixels (C, H, W), C 1 where there is one channel."""
+    pixels = np.asarray(picture)
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    return torch.from_numpy(pixels.copy())
 
 
 def collate_scored(samples: list[Any]) -> tuple[list[Tensor], list[Tensor], Tensor]:

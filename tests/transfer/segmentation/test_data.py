@@ -415,6 +415,14 @@ def test_colours_of_a_labelmap(kind, tmp_path):
     refused(root, r"labelmap.txt does not name: .*128,0,1 \(18 pixels\).*Add a line")
 
 
+def test_colours_that_nothing_names_are_refused_with_a_remedy_that_works(tmp_path):
+    root = tree(tmp_path, values=np.array(PALETTE, np.uint8)[VALUES])
+    refused(root, r"a\.png is in colour, and nothing says the classes of its colours.*labelmap")
+    refused(root, r"a\.png is in colour", classes=("background", "cat", "dog"))
+    (root / "labelmap.txt").write_text("background:0,0,0::\ndog:0,128,0::\ncat:128,0,0::\n")
+    assert np.array_equal(opened(root).train[0].read_mask(), VALUES)
+
+
 def test_numbers_under_a_labelmap(tmp_path):
     root = tree(tmp_path)
     (root / "labelmap.txt").write_text(LABELMAP)
@@ -475,6 +483,8 @@ def test_lists_as_others_write_them(tmp_path):
     (lists / "trainaug.txt").write_text("a\nb\n")
     options = {"train": "trainaug", "masks": "SegmentationClassAug"}
     refused(root, r"1 of 2 images.*b\.jpg: no mask.*--dataset.masks names another", **options)
+    (lists / "none.txt").write_text("without_mask\n")
+    refused(root, "no mask of the 1 images to train on", train="none")
     (lists / "train.txt").write_text("a\nmissing\n")
     refused(root, r"train\.txt:2: there is no image .*JPEGImages/missing\.jpg")
     (lists / "train.txt").write_text("\n")

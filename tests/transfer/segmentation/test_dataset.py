@@ -89,6 +89,7 @@ def test_a_training_sample_is_what_torchvision_makes_of_the_draws(seed, side):
         part = v2.horizontal_flip(part) if flip < 0.5 else part
         expected.append(v2.vertical_flip(part) if vertical < 0.5 else part)
     assert image.dtype == mask.dtype == torch.uint8
+    assert image.is_contiguous()  # with and without a border, so that batches are alike
     assert (image.int() - expected[0].int()).abs().max() <= 1
     assert torch.equal(mask, expected[1][0])
 
