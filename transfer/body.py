@@ -101,8 +101,8 @@ def verify_body(body: nn.Module, backbone: Backbone, indices: list[int]) -> None
             images of one size alone.
     """
     image = sample_image(backbone)
-    names = [f"{level.index} (stride {level.stride})" for level in backbone.spec.levels()]
-    names = [names[index] for index in indices]
+    strides = {level.index: level.stride for level in backbone.spec.levels()}
+    names = [f"{index} (stride {strides[index]})" for index in indices]
     was_training = body.training
     try:
         levels = dict(zip(names, body.eval()(image), strict=True))
