@@ -54,7 +54,7 @@ def test_the_five_groups_and_both_headers(tree):
 
 
 def test_hearts_contract_and_structures_lie_as_in_a_heart(tmp_path):
-    tree = heart(tmp_path, patients=5, size=64, slices=4, seed=2)
+    tree = heart(tmp_path, patients=5, size=64, slices=3, seed=2)
     masks = [np.asanyarray(image.dataobj) for image in volumes(tree, "_gt")]
     for diastole, systole in zip(masks[::2], masks[1::2], strict=True):
         for cavity in (1, 3):
@@ -84,13 +84,12 @@ def test_scribbles_are_thin_true_and_of_every_structure(tree):
 
 
 def test_always_the_same_bytes(tree, tmp_path):
-    again = heart(tmp_path, patients=5, size=32, slices=4)
-    other = heart(tmp_path, patients=5, size=32, slices=4, seed=1)
+    again = heart(tmp_path, patients=1, size=32, slices=4)
+    other = heart(tmp_path, patients=1, size=32, slices=4, seed=1)
 
     def digest(folder):
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return [(str(path.relative_to(folder)), hashlib.md5(path.read_bytes()).hexdigest())
-                for path in files]  # fmt: skip
+        files = sorted((folder / "training/patient001").iterdir())
+        return [(file.name, hashlib.md5(file.read_bytes()).hexdigest()) for file in files]
 
     assert digest(again) == digest(tree) != digest(other)
     content = (again / "training/patient001/patient001_4d.nii.gz").read_bytes()
