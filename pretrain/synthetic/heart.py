@@ -23,7 +23,7 @@ from scipy import ndimage
 
 from pretrain.errors import UsageError
 from pretrain.files import write_text
-from pretrain.synthetic.trees import _draw_tree, _Samples
+from pretrain.synthetic.trees import draw_tree, Samples
 
 _VERSION = 1
 _FRAMES = 5  # of the volumes over time; ACDC has 12 to 35
@@ -83,7 +83,7 @@ def heart(root: Path, *, patients: int, size: int, slices: int, seed: int = 0) -
     if size < 32 or slices < 2 or patients < 1:
         raise UsageError("a phantom has at least 1 patient, 2 slices and 32 columns")
 
-    def fill(tree: Path, samples: _Samples) -> None:
+    def fill(tree: Path, samples: Samples) -> None:
         for split, number, rng in samples:
             name = f"patient{number + 1 + (patients if split == 'testing' else 0):03d}"
             group = list(_GROUPS)[number % len(_GROUPS)]
@@ -91,7 +91,7 @@ def heart(root: Path, *, patients: int, size: int, slices: int, seed: int = 0) -
 
     name = f"heart{_VERSION}-{size}px-{patients}x{slices}-seed{seed}"
     splits = {"training": patients, "testing": (patients + 1) // 2}
-    return _draw_tree(root / name, splits, [seed, 4], fill)
+    return draw_tree(root / name, splits, [seed, 4], fill)
 
 
 class _Patient:

@@ -24,7 +24,7 @@ from pretrain.synthetic.sentences import describe_scene
 _VERSION = 1  # part of every name: another drawing is another data set
 _NAMES = sorted(SHAPES)
 
-_Samples = Iterator[tuple[str, int, np.random.Generator]]
+Samples = Iterator[tuple[str, int, np.random.Generator]]
 """The images to draw: split, number, source of chance."""
 
 
@@ -68,14 +68,14 @@ def classification(
     usual = Difficulty(smallest=0.18, largest=0.42)
     difficulty, suffix = _with_knobs(usual, knobs, size)
 
-    def fill(tree: Path, samples: _Samples) -> None:
+    def fill(tree: Path, samples: Samples) -> None:
         for split, number, rng in samples:
             shape = _NAMES[number % len(_NAMES)]
             _, image, *_ = _draw(rng, [shape], size, difficulty)
             _save(image, tree / split / shape / f"{number:06d}.jpg")
 
     name = f"classification{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
-    return _draw_tree(root / name, {"train": train, "val": val}, [seed, 0], fill)
+    return draw_tree(root / name, {"train": train, "val": val}, [seed, 0], fill)
 
 
 def detection(
@@ -109,7 +109,7 @@ def detection(
     suffix += "" if most_objects == 5 else f"-objects{most_objects}"
     splits = {"train": train, "val": val}
 
-    def fill(tree: Path, samples: _Samples) -> None:
+    def fill(tree: Path, samples: Samples) -> None:
         (tree / "Annotations").mkdir()
         for split, count in splits.items():
             ids = "".join(f"{split}_{number:06d}\n" for number in range(count))
@@ -123,7 +123,7 @@ def detection(
             annotation.write(tree / "Annotations" / f"{image_id}.xml", encoding="utf-8")
 
     name = f"voc{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
-    return _draw_tree(root / name, splits, [seed, 1], fill)
+    return draw_tree(root / name, splits, [seed, 1], fill)
 
 
 def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0, **knobs: float) -> Path:
@@ -145,7 +145,7 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0, **kn
     splits = {"train": train, "val": val}
     name = f"coco{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
 
-    def fill(tree: Path, samples: _Samples) -> None:
+    def fill(tree: Path, samples: Samples) -> None:
         images: dict[str, list[Any]] = {split: [] for split in splits}
         annotations: dict[str, list[Any]] = {split: [] for split in splits}
         for split, number, rng in samples:
@@ -165,7 +165,7 @@ def captions(root: Path, *, train: int, val: int, size: int, seed: int = 0, **kn
             content = {"info": {"description": name}, "licenses": [], "images": images[split]}
             write_text(path, json.dumps({**content, "annotations": annotations[split]}))
 
-    return _draw_tree(root / name, splits, [seed, 2], fill)
+    return draw_tree(root / name, splits, [seed, 2], fill)
 
 
 def segmentation(
@@ -190,7 +190,7 @@ def segmentation(
     usual = Difficulty(smallest=0.14, largest=0.32)
     difficulty, suffix = _with_knobs(usual, knobs, size)
 
-    def fill(tree: Path, samples: _Samples) -> None:
+    def fill(tree: Path, samples: Samples) -> None:
         write_text(tree / "classes.txt", "".join(f"{name}\n" for name in ("background", *_NAMES)))
         for split, number, rng in samples:
             shapes = rng.choice(_NAMES, int(rng.integers(1, 5))).tolist()
@@ -200,7 +200,7 @@ def segmentation(
             _save_mask(np.array(classes)[owners + 1], tree / f"masks/{split}/{number:06d}.png")
 
     name = f"masks{_VERSION}-{size}px-{train}+{val}{suffix}-seed{seed}"
-    return _draw_tree(root / name, {"train": train, "val": val}, [seed, 3], fill)
+    return draw_tree(root / name, {"train": train, "val": val}, [seed, 3], fill)
 
 
 def _with_knobs(usual: Difficulty, knobs: dict[str, float], size: int) -> tuple[Difficulty, str]:
@@ -233,8 +233,8 @@ def _draw(
     return scene, *drawn
 
 
-def _draw_tree(
-    path: Path, splits: dict[str, int], seed: list[int], fill: Callable[[Path, _Samples], None]
+def draw_tree(
+    path: Path, splits: dict[str, int], seed: list[int], fill: Callable[[Path, Samples], None]
 ) -> Path:
     """`path`, filled unless it exists.
 
@@ -247,7 +247,7 @@ def _draw_tree(
     if path.exists():
         return path
 
-    def samples(advance: Callable[[int], None]) -> _Samples:
+    def samples(advance: Callable[[int], None]) -> Samples:
         for index, (split, count) in enumerate(splits.items()):
             for number in range(count):
                 sequence = np.random.SeedSequence([*seed, index, number])
