@@ -49,6 +49,7 @@ _ALLOWED = {
     "no_annotation": ("voc",),
     "out": ("yolo", "instance-masks"),
     "classes": ("instance-masks",),
+    "join": ("instance-masks",),
     "dataset": ("masks", "acdc"),
 }
 
@@ -70,6 +71,7 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, help="The new tree (default: beside the images).")
     help_classes = "instance-masks: categories to keep; the others are background."
     add("--classes", nargs="+", default=[], metavar="NAME", help=help_classes)
+    add("--join", metavar="NAME", help="instance-masks: they are one class of this name.")
     parser.add_class_arguments(SegmentationData, "dataset", fail_untyped=True)
     options: Any = parser.parse(argv)
     check_ranges("--", options, sample=">= 0", seed=">= 0")
@@ -139,7 +141,7 @@ def _prepare(options: Any, root: Path) -> list[Any]:
     if options.kind == "instance-masks":
         from tools.support.instance_masks import write_masks
 
-        return write_masks(root, options.out, options.classes)
+        return write_masks(root, options.out, options.classes, options.join)
     if not options.val_fraction + options.test_fraction:
         raise UsageError("what is to be drawn? --val-fraction 0.2 makes train and val.")
     from transfer.detection.splits import split_instances, split_voc

@@ -9,6 +9,7 @@ crowds for objects.
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from transfer.segmentation.label_maps import write_label_map
 
 
 def write_masks(
-    root: Path, out: Path | None = None, classes: Sequence[str] = ()
+    root: Path, out: Path | None = None, classes: Sequence[str] = (), join: str | None = None
 ) -> list[CheckResult]:
     """Write masks/SPLIT/NAME.png and classes.txt, which segmentation reads with the images.
 
@@ -40,6 +41,7 @@ def write_masks(
         out: the new tree, with links to the images; None writes beside them.
         classes: the categories that are kept, in this order; the others are background. Empty
             keeps all, in the order of their ids.
+        join: what all of them are called, as one class; None keeps them apart.
 
     Raises:
         UsageError: no such tree, unreadable annotations, or a file with another content is there.
@@ -61,6 +63,9 @@ def write_masks(
         raise UsageError(
             f"{root} has no object of {' and of '.join(unseen)}: give names of its categories"
         )
+    if join is not None:
+        names = (join,)
+        records_of = {split: _join(records) for split, records in records_of.items()}
     if len(names) >= VOID:
         raise UsageError(
             f"{root} has {len(names):,} categories, and masks hold {VOID - 1} beside background: "
@@ -101,6 +106,12 @@ def draw_mask(record: Record) -> np.ndarray:
             mask[pixels] = label + 1
     mask[void] = VOID
     return mask
+
+
+def _join(records: Records) -> Records:
+    """The same objects, all of them of class 0."""
+    images = (replace(one, labels=np.zeros_like(one.labels)) for one in records.images)
+    return replace(records, images=tuple(images))
 
 
 def _write_split(records: Records, images: Path, target: Path) -> list[CheckResult]:

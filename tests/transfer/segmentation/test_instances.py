@@ -142,6 +142,14 @@ def test_other_classes_are_background(tree):
     assert not (read(tree / "masks" / "train2017" / "0.png") == VOID).any()  # a crowd of zebras
 
 
+def test_categories_joined_are_one_class_without_overlaps(tree):
+    write_masks(tree, join="thing")
+    assert (tree / "classes.txt").read_text().split() == ["background", "thing"]
+    content = json.loads((tree / "annotations" / "instances_val2017.json").read_text())
+    wanted = expected([o for o in content["annotations"] if o["image_id"] == 0]) > 0
+    assert torch.equal(read(tree / "masks" / "val2017" / "0.png"), wanted.to(torch.uint8))
+
+
 def test_an_object_without_an_outline_makes_its_box_void(tree):
     path = tree / "annotations" / "instances_val2017.json"
     content = json.loads(path.read_text())
