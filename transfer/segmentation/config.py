@@ -93,6 +93,8 @@ class DatasetConfig:
             )
         if outside := [value for value in self.values if not 0 <= value <= 65535]:
             raise UsageError(f"dataset.values has {outside[0]}; a mask's values are 0 to 65535")
+        if outside := [value for value in self.values if not 0 <= value < 2**16]:
+            raise UsageError(f"dataset.values has {outside[0]}; all must lie in [0, 65535]")
         if self.void is not None and self.void in self._class_values:
             raise UsageError(
                 f"dataset.void is {self.void}, which is the value of a class too; give "

@@ -423,6 +423,14 @@ def test_colours_that_nothing_names_are_refused_with_a_remedy_that_works(tmp_pat
     assert np.array_equal(opened(root).train[0].read_mask(), VALUES)
 
 
+def test_values_that_no_mask_can_hold(tmp_path):
+    root = tree(tmp_path)
+    (root / "_classes.csv").write_text("Pixel Value, Class\n0, a\n65536, b\n")
+    refused(root, r"_classes.csv has the value 65536; all must lie in \[0, 65535\]")
+    with pytest.raises(UsageError, match=r"dataset\.values has -1"):
+        DatasetConfig(values=(-1, 0), classes=("a", "b"))
+
+
 def test_numbers_under_a_labelmap(tmp_path):
     root = tree(tmp_path)
     (root / "labelmap.txt").write_text(LABELMAP)
