@@ -104,7 +104,7 @@ def _values_in(masks: Sequence[Path], listing: Listing, voids: Sequence[int]) ->
         lambda row: {int(value): count for value, count in row.items()},
         kind="mask_values",
         least=_LEAST,
-        title="values of masks",
+        title="reading masks",
     )
     found = sorted({value for one in counts for value in one})
     if not found:
@@ -131,10 +131,11 @@ def _count(path: str) -> dict[int, int]:
 
 def _check_sample(masks: Sequence[Path], classes: Classes, config: DatasetConfig) -> None:
     """Read some masks; and more, where these have no second class."""
-    first = masks[:: -(-len(masks) // _SAMPLE)]
-    others = [mask for mask in masks if mask not in {*first}]
+    step = -(-len(masks) // _SAMPLE)
+    first = masks[::step]
+    others = [mask for place, mask in enumerate(masks) if place % step]
     seen, faults = np.zeros(VOID + 1, bool), list[UsageError]()
-    with bar("masks for a second class", len(masks), "files") as advance:
+    with bar("reading masks", len(masks), "files") as advance:
         for number, mask in enumerate((*first, *others)):
             if number >= len(first) and seen[:VOID].sum() > 1:
                 break
