@@ -3,6 +3,7 @@ and chance where all of each object is hidden. Two shapes, so that little traini
 """
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -24,6 +25,8 @@ from transfer.detection import engine as detector
 from transfer.detection.average_precision import evaluate
 from transfer.detection.data import open_data
 from transfer.detection.inference import detect, load_detector, scoring_loader
+from transfer.segmentation import config as segmentation
+from transfer.segmentation import engine as segmenter
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 CPU, HERE = make_fabric("cpu"), LoaderConfig(workers=0)
@@ -100,6 +103,29 @@ def test_a_detector_finds_nothing_where_objects_are_hidden(untrained, tmp_path):
     rows = detect(held.model, images, truth.images, held.classes, CPU)
     assert result.metrics["AP50"] > 15
     assert evaluate(truth, rows).mean["voc07"]["AP50"] < 3
+
+
+def test_a_segmenter_of_hidden_objects_guesses_where_they_are(untrained, tmp_path):
+    """The same masks, of images that show the objects and of those that do not."""
+    made = {"smallest": 0.3, "largest": 0.4, "noise": 0, "size": 32, "train": 60, "val": 20}
+    trees = [synthetic.segmentation(tmp_path, **made, occlusion=hidden) for hidden in (0, 1)]
+    shutil.copytree(trees[0] / "masks", trees[1] / "masks", dirs_exist_ok=True)
+    dice = []
+    for tree in trees:
+        config = segmentation.SegmentationConfig(
+            name="test",
+            data=str(tree),
+            dataset=segmentation.DatasetConfig(crop_size=32, scales=(0.9, 1.1)),
+            epochs=8,
+            batch_size=10,
+            loader=HERE,
+            optimizer=segmentation.SegmentationOptimizerConfig(
+                name="adamw", lr=5e-3, schedule="cosine", clip_norm=10
+            ),
+        )
+        result = segmenter.finetune(untrained, config, Run(tmp_path / f"run {tree.name}"), CPU)
+        dice.append(result.metrics["Dice"])
+    assert dice[0] > dice[1] + 6
 
 
 def test_captions_of_hidden_objects_fit_no_better_than_those_of_others(backbone, tmp_path):
