@@ -133,7 +133,7 @@ class Result:
     """What one run measured, and everything needed to run it again."""
 
     task: str
-    """pretrain, classification, detection or captioning."""
+    """pretrain, classification, detection, segmentation or captioning."""
     metric: str
     """The key of `metrics` that stands in a table."""
     metrics: dict[str, Any]
