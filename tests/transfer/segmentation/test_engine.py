@@ -195,19 +195,6 @@ def test_mixing_ends_at_its_epoch():
     assert engine.mixing_at(replace(config, off_epoch=None), 9) == replace(config, off_epoch=None)
 
 
-def test_each_batch_is_mixed_by_draws_of_its_own(backbone, on, tmp_path, monkeypatch):
-    config, seeds, mix = on(images(8), images(2), accumulate=2, seed=5), list[int](), engine.mix
-
-    def seen(*arguments):
-        seeds.append(arguments[3].initial_seed())
-        return mix(*arguments)
-
-    monkeypatch.setattr(engine, "mix", seen)
-    finetune(backbone, config, tmp_path / "run")
-    places = [(step, number) for step in range(4) for number in range(2)]
-    assert seeds == [setup.derive(5, "mixing", *place) for place in places]
-
-
 # -------------------------------------------------------------------------------------------- run
 
 
@@ -226,9 +213,9 @@ def test_it_learns_and_leaves_what_it_promises(backbone, on, tmp_path, monkeypat
         images(8),
         images(10)[4:],
         segmenter=replace(SMALL, output_stride=8),
-        epochs=12,
-        score_every=6,
-        mixing=MixingConfig(cutmix=0.5, mosaic=0.2, off_epoch=8),
+        epochs=8,
+        score_every=4,
+        mixing=MixingConfig(cutmix=0.5, mosaic=0.2, off_epoch=5),
         checkpoints=CheckpointsConfig(best=True),
     )
     calls, segment = Counter(), engine.segment
@@ -242,10 +229,10 @@ def test_it_learns_and_leaves_what_it_promises(backbone, on, tmp_path, monkeypat
     result = finetune(backbone, config, folder)
     assert calls["segment"] == 2  # the last evaluation is the result's
     assert (result.task, result.metric) == ("segmentation", "mIoU")
-    assert result.metrics["mIoU"] > 60
+    assert result.metrics["mIoU"] > 55
     log = Run(folder).read_log()
     assert {"epoch", "step", "lr", "loss", "train_accuracy", "images_per_second"} == {*log[0]}
-    assert [record["epoch"] for record in log if "mIoU" in record] == [6, 12]
+    assert [record["epoch"] for record in log if "mIoU" in record] == [4, 8]
     assert {key: log[-1][key] for key in ("mIoU", "Dice")} == {
         key: result.metrics[key] for key in ("mIoU", "Dice")
     }
@@ -328,8 +315,16 @@ def test_every_step_can_be_the_last_and_the_bits_stay(backbone, on, tmp_path, mo
     """Stopped after each step; killed in one, so that the epoch begins anew."""
     changes = {"accumulate": 2, "score_every": 1, "mixing": MixingConfig(cutmix=0.5, mosaic=0.3)}
     whole, parts, killed = (tmp_path / name for name in ("whole", "parts", "killed"))
-    config = on(images(9), images(3), **changes)
+    config, seeds, mix = on(images(9), images(3), seed=5, **changes), list[int](), engine.mix
+
+    def seen(*arguments):
+        seeds.append(arguments[3].initial_seed())
+        return mix(*arguments)
+
+    monkeypatch.setattr(engine, "mix", seen)
     finetune(backbone, config, whole)
+    places = [(step, number) for step in range(4) for number in range(2)]
+    assert seeds == [setup.derive(5, "mixing", *place) for place in places]
     for step in (1, 2, 3):  # of 2 an epoch
         with pytest.raises(Stopped, match=f"step {step} of 4"):
             finetune(backbone, config, parts, stop_after=step)

@@ -87,25 +87,25 @@ def test_a_gpu_mixes_alike(config, monkeypatch):
 def test_the_chances_are_those_of_batches():
     images, masks = batch(4, 6, 6)
     config, met = MixingConfig(cutmix=0.3, mosaic=0.5), Counter()
-    for seed in range(500):
+    for seed in range(300):
         mixed, _ = mix(images, masks, config, seeded(seed))
         if mixed is images:
             met["none"] += 1
         else:
             met["mosaic" if any(len(one.unique()) > 2 for one in mixed[:, 0]) else "cutmix"] += 1
-    shares = [met[name] / 500 for name in ("cutmix", "mosaic", "none")]
-    np.testing.assert_allclose(shares, [0.3, 0.5, 0.2], atol=0.06)
+    shares = [met[name] / 300 for name in ("cutmix", "mosaic", "none")]
+    np.testing.assert_allclose(shares, [0.3, 0.5, 0.2], atol=0.08)
 
 
 def test_the_mean_share_of_the_partner_is_the_papers():
     """Each image has a box of its own, and another partner than itself."""
-    count = 4000
-    images = torch.arange(count, dtype=torch.int16).view(-1, 1, 1, 1).repeat(1, 1, 16, 16)
+    count = 2500
+    images = torch.arange(count, dtype=torch.int16).view(-1, 1, 1, 1).repeat(1, 1, 12, 12)
     mixed, masks = mix(images, images[:, 0], CUTMIX, seeded(0))
     assert torch.equal(mixed[:, 0], masks)
     is_pasted = masks != images[:, 0]
     share = is_pasted.double().mean((1, 2))
-    assert share.mean() == pytest.approx(0.321, abs=0.01)
+    assert share.mean() == pytest.approx(0.321, abs=0.015)
     assert share.std() > 0.15
     partners = torch.where(is_pasted, masks, -1).flatten(1).amax(1)
     partners = partners[partners >= 0]
