@@ -62,7 +62,8 @@ def test_no_more_than_a_few_classes_are_enlarged_at_once(monkeypatch):
 
     monkeypatch.setattr(functional, "interpolate", watched)
     to_label_map(torch.zeros(150, 8, 8), (64, 64))
-    assert sum(seen) == 150 and max(seen) <= 8
+    assert sum(seen) == 150
+    assert max(seen) <= 8
 
 
 def test_a_file_read_back_is_the_same_network(segmenter):

@@ -1,13 +1,18 @@
 """Pictures of a run: which images, which colours, and that they are always the same bytes."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import matplotlib.image
 import numpy as np
 import pytest
 import torch
 
-from transfer.segmentation.config import VOID
+from pretrain.images import decode
+from pretrain.run import Run
+from pretrain.training import make_fabric
+from transfer.segmentation import pictures
+from transfer.segmentation.config import VOID, DatasetConfig, SegmentationConfig
 from transfer.segmentation.label_maps import colour_map, draw_overlay, write_label_map
 from transfer.segmentation.pictures import (
     choose_records,
@@ -89,8 +94,10 @@ def test_images_are_spread_evenly_and_volumes_give_two_slices_each():
 
 def test_a_slice_is_shown_in_grey():
     shown = to_rgb(Given("a", spacing=(1.0, 2.0)))
-    assert shown.dtype == np.uint8 and shown.shape == (24, 32, 3)
-    assert shown.min() == 0 and shown.max() == 255
+    assert shown.dtype == np.uint8
+    assert shown.shape == (24, 32, 3)
+    assert shown.min() == 0
+    assert shown.max() == 255
     assert (shown == shown[..., :1]).all()
     flat = Given("a", spacing=(1.0, 1.0))
     flat.read_image = lambda: torch.zeros(1, 4, 4)
@@ -125,3 +132,29 @@ def test_pictures_of_any_size_are_always_the_same_bytes(tmp_path):
         draw_curve([*log, {**log[1], "epoch": 3}], tmp_path / time / "curve.png")
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes()
+
+
+class FirstChannels(torch.nn.Module):
+    """Logits of two classes: red and green."""
+
+    def forward(self, images):
+        return {"out": images[:, :2].float()}
+
+
+def test_a_run_shows_label_maps_of_its_images_less_unreadable_ones(monkeypatch, tmp_path):
+    seen = []
+    for name in ("draw_segmentations", "draw_classes", "draw_curve"):
+        monkeypatch.setattr(pictures, name, lambda *given: seen.append(given))
+    broken = Given("broken")
+    broken.read_image = lambda: decode(tmp_path / "none.png")
+    records = [Given("a", 12, 20), broken, Given("b", 20, 12, seed=1)]
+    setup = SimpleNamespace(data=SimpleNamespace(val=records, classes=("a", "b")))
+    config = SegmentationConfig(dataset=DatasetConfig())
+    fabric = make_fabric("cpu")
+    pictures.draw_all(FirstChannels(), setup, config, Run(tmp_path), fabric, None)
+    (shown, _, path), _, _ = seen
+    assert path == tmp_path / "pictures" / "segmentations.png"
+    assert [record.image_id for record, _ in shown] == ["a", "b"]
+    for record, label_map in shown:
+        red, green = record.read_image()[:2]
+        assert np.array_equal(label_map, (green > red).numpy())
