@@ -106,7 +106,7 @@ def test_a_damaged_file_is_named(segmenter, tmp_path, change, said):
 
 
 def test_what_is_no_segmenter(tmp_path):
-    with pytest.raises(UsageError, match="there is no segmenter .*segmenter.pth"):
+    with pytest.raises(UsageError, match=r"there is no segmenter .*segmenter\.pth"):
         load_segmenter(tmp_path)
     (tmp_path / "segmenter.pth").write_bytes(b"PK")
     with pytest.raises(UsageError, match="cut short"):
