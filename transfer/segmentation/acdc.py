@@ -29,6 +29,7 @@ from transfer.segmentation.records import SegmentationData
 CLASSES = ("background", "RV", "MYO", "LV")
 _UNLABELLED = 4
 _SCRIBBLES = "acdc_scribbles"
+_ROUNDING = 1e-3  # labels that nibabel wrote from floats are scaled, and 1 is read as 1.00002
 Labels = Literal["masks", "scribbles"]
 
 
@@ -202,9 +203,9 @@ class FrameReader:
         table = np.full(2**16, -1, np.int16)
         table[sorted(without)] = VOID
         table[list(of_classes)] = np.arange(len(of_classes))
-        indices = values.clip(0, len(table) - 1).astype(np.uint16)
+        indices = np.rint(np.nan_to_num(values).clip(0, len(table) - 1)).astype(np.uint16)
         mapped = table[indices]
-        if (unknown := (mapped < 0) | (indices != values)).any():
+        if (unknown := (mapped < 0) | ~(abs(indices - values) <= _ROUNDING)).any():
             found = [f"{value:g}" for value in np.unique(values[unknown]).tolist()]
             raise UsageError(
                 f"{path}: holds {shorten(found)}; the classes are {list(of_classes)}, and pixels "

@@ -324,9 +324,27 @@ def test_a_value_that_nothing_says_is_refused(tree):
     # in masks 4 is no class either
     path = frames(tree, "_gt")[0]
     image = nibabel.load(path)
-    nibabel.Nifti1Image(image.get_fdata() * 2, None, image.header).to_filename(path)
-    with pytest.raises(UsageError, match=r"holds 4, 6; the classes are"):
-        open_acdc(tree, FOLD)
+    labels = np.asanyarray(image.dataobj)
+    for other, found in (
+        (labels * 2, "4, 6"),
+        (labels * np.float32("nan"), "nan"),
+        (labels * np.float32(0.5), "0.5, 1.5"),
+        (labels - np.int16(1), "-1"),
+    ):
+        image.header.set_data_dtype(other.dtype)
+        nibabel.Nifti1Image(other, None, image.header).to_filename(path)
+        with pytest.raises(UsageError, match=f"holds {found}.*; the classes are"):
+            open_acdc(tree, FOLD)
+
+
+def test_labels_that_nibabel_scaled_are_whole_numbers(tree):
+    before = open_acdc(tree, FOLD).val[0].read_mask()
+    path = frames(tree, "_gt")[0]
+    image = nibabel.load(path)
+    image.header.set_data_dtype(np.int16)
+    nibabel.Nifti1Image(image.get_fdata(), None, image.header).to_filename(path)
+    assert 3 not in nibabel.load(path).get_fdata()
+    assert (open_acdc(tree, FOLD).val[0].read_mask() == before).all()
 
 
 # ---- what is refused, or left out
