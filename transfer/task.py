@@ -273,7 +273,7 @@ TASKS: tuple[Task, ...] = (
         curve=Metric("mIoU", "mIoU"),
         demo=DemoData(
             "pretrain.synthetic:segmentation",
-            tool={"train": 1000, "val": 300, "size": 96},
+            tool=_FEW_MASKS,
             grids={
                 "hard": GridPart("grid", {**_FEW_MASKS, **_HIDDEN}, 35),
                 "easy": GridPart("grid", _FEW_MASKS, 35),

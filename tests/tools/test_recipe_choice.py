@@ -433,7 +433,7 @@ def test_a_projection_counts_samples_and_what_is_done_once():
     [
         ("classification", 20 * 2 * 30, 20 * 20 + 20),
         ("detection", 6 * 8, 3 * 6),
-        ("segmentation", 12 * 8, 6 * 6),
+        ("segmentation", 20 * 8, 5 * 6),
         ("captioning", 10 * 50, 10 * 6 + 3 * 6),
     ],
 )

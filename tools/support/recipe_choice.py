@@ -188,6 +188,8 @@ def choose_demo(task: str, given: Mapping[str, Any]) -> Choice:
     recipe, changes = _DEMOS.get(str(kind), "demo"), dict[str, Any]()
     if recipe == "transformer_small":  # whose lengths are those of a few dozen images
         changes |= {"epochs": 4, "batch_size": 50, "decoding.max_length": 24}
+    if kind == "unet":  # which has no stride of its own
+        changes["segmenter.output_stride"] = SegmenterConfig().output_stride
     if "start_from" in given:
         recipe, changes = "demo", _start_decides()
         if given.get("objective") == "self_critical":
