@@ -15,13 +15,13 @@ from tests.conftest import ROOT
 from tests.transfer.detection.test_engine import SMALL as SMALL_DETECTOR
 from tools.support.command import load_config
 from transfer import task as tasks
-from transfer.segmentation.config import MixingConfig
+from transfer.segmentation.config import MixingConfig, SegmenterConfig
 
 pytestmark = pytest.mark.usefixtures("no_pictures")
 SMALL = {
     "classification": {"mode": "full", "batch_size": 20},
     "detection": {"batch_size": 4, "engine": "torchvision"},
-    "segmentation": {"batch_size": 4},
+    "segmentation": {"batch_size": 4, "segmenter": SegmenterConfig(output_stride=32)},
     "captioning": {"batch_size": 20, "meteor": "off"},
 }
 KEPT = {
