@@ -91,8 +91,6 @@ class DatasetConfig:
                 f"dataset.values has {len(self.values)} and dataset.classes {len(self.classes)}; "
                 "give a value for each class"
             )
-        if outside := [value for value in self.values if not 0 <= value <= 65535]:
-            raise UsageError(f"dataset.values has {outside[0]}; a mask's values are 0 to 65535")
         if outside := [value for value in self.values if not 0 <= value < 2**16]:
             raise UsageError(f"dataset.values has {outside[0]}; all must lie in [0, 65535]")
         if self.void is not None and self.void in self._class_values:

@@ -82,9 +82,9 @@ def finetune(
     with loop.running(f"segmenter from {setup.backbone.name}"):
         for epoch in loop.epochs():
             state.model.train()
+            mixing = mixing_at(config.mixing, epoch)
             for step, micro_batches in loop.steps(epoch):
                 state.lr_scheduler.step_update(step)
-                mixing = mixing_at(config.mixing, epoch)
                 metrics = train_step(state, config, mixing, fabric, step, micro_batches)
                 loop.finish_step(metrics)
                 loop.checkpoint()
@@ -188,8 +188,9 @@ def partial_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     Of masks this is torchvision's reference loss, of scribbles the partial cross-entropy (Tang et
     al., CVPR 2018). Where no pixel of the batch has a class it is 0, not torch's NaN.
     """
-    total = functional.cross_entropy(logits, targets, ignore_index=VOID, reduction="sum")
-    return total / (targets != VOID).sum().clamp(min=1)
+    # CUDA has no mean and no sum of it where --deterministic is on
+    losses = functional.cross_entropy(logits, targets, ignore_index=VOID, reduction="none")
+    return losses.sum() / (targets != VOID).sum().clamp(min=1)
 
 
 def evaluate(

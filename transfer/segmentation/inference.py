@@ -27,6 +27,7 @@ from transfer.segmentation.setup import build_model, unfrozen
 
 FORMAT = "segmenter/1"
 _CLASSES_AT_ONCE = 8
+_PIXELS_AT_ONCE = 2**21  # of images as they are scored, which may be larger than training's crops
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -210,8 +211,13 @@ def to_label_map(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _of_one_size(images: Sequence[Tensor]) -> list[list[int]]:
-    """Places of images that can be stacked, in order."""
+    """Places of images that are stacked, in order: of one size, and not too many pixels."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for place, image in enumerate(images):
         groups.setdefault(tuple(image.shape), []).append(place)
-    return list(groups.values())
+    return [
+        places[start : start + most]
+        for (*_, height, width), places in groups.items()
+        for most in [max(1, _PIXELS_AT_ONCE // (height * width))]
+        for start in range(0, len(places), most)
+    ]

@@ -104,14 +104,21 @@ def unfrozen(segmenter: SegmenterConfig) -> SegmenterConfig:
 def setup_training(
     setup: SegmentationSetup, config: SegmentationConfig, fabric: Fabric
 ) -> tuple[TrainState, Loader]:
-    """The network on its device, and batches of training crops."""
+    """The network on its device, and batches of training crops.
+
+    Raises:
+        UsageError: a micro-batch is one image, of which BatchNorm sees one value, or which has no
+            other to be mixed with.
+    """
     loader = Loader(
         SegmentationDataset(setup.data.train, config.dataset, train=True),
         **vars(config.loader),
         max_corrupt=config.dataset.max_corrupt,
         **train_batching(config, fabric),
     )
-    refuse_single_values(setup.model, config.dataset.crop_size, config, fabric)
+    if config.segmenter.batch_norm != "sync" or fabric.world_size == 1:
+        refuse_single_values(setup.model, config.dataset.crop_size, config, fabric)
+    _refuse_nothing_to_mix(config, fabric)
     # the values of a pixel side by side: faster, and the same bits wherever it is done
     setup.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = config.optimizer
@@ -125,3 +132,15 @@ def setup_training(
         power=optimizer.power,
     )
     return state, loader
+
+
+def _refuse_nothing_to_mix(config: SegmentationConfig, fabric: Fabric) -> None:
+    """Mixing would leave every image as it is."""
+    is_single = config.batch_size == config.accumulate * fabric.world_size
+    if is_single and config.mixing.cutmix + config.mixing.mosaic > 0:
+        raise UsageError(
+            f"mixing takes pixels from other images of a micro-batch, which is one image here "
+            f"(batch_size {config.batch_size}, accumulate {config.accumulate}, "
+            f"{fabric.world_size} process(es)): give a larger --batch_size, or a smaller "
+            "--accumulate"
+        )

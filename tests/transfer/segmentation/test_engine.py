@@ -6,12 +6,14 @@ import socket
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.config import CheckpointsConfig, LoaderConfig
@@ -135,6 +137,47 @@ def test_the_loss_is_the_mean_over_what_has_a_class():
     nothing = engine.partial_cross_entropy(logits, torch.full_like(targets, VOID))
     assert nothing == 0
     assert not torch.autograd.grad(nothing, logits)[0].any()
+
+
+def test_the_loss_is_one_that_cuda_computes_deterministically():
+    """torch refuses the mean and the sum of NLLLoss there (`use_deterministic_algorithms`)."""
+    reductions = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            if "nll_loss2d_forward" in str(function):
+                reductions.append(args[3])
+            return function(*args, **(kwargs or {}))
+
+    with Watched():
+        engine.partial_cross_entropy(torch.randn(2, 3, 4, 4), torch.zeros(2, 4, 4).long())
+    assert reductions == [0]
+
+
+@pytest.mark.parametrize(
+    ("norm", "processes", "mixing", "said"),
+    [
+        ("trained", 1, {}, "BatchNorm needs more than one value"),
+        ("sync", 1, {}, "BatchNorm needs more than one value"),
+        ("trained", 2, {}, "BatchNorm needs more than one value"),
+        ("sync", 2, {}, None),
+        ("sync", 2, {"cutmix": 0.1}, "mixing takes pixels from other images of a micro-batch"),
+        ("sync", 2, {"mosaic": 0.1}, "mixing takes pixels from other images of a micro-batch"),
+    ],
+)
+def test_a_micro_batch_of_one_image(backbone, on, monkeypatch, norm, processes, mixing, said):
+    """Over several processes a norm sees more than one value; there is nothing to paste."""
+    pyramid = SegmenterConfig(kind="deeplabv3", output_stride=32, batch_norm=norm)
+    config = on(images(4), images(1), segmenter=pyramid, mixing=MixingConfig(**mixing))
+    config = replace(config, accumulate=4 // processes)
+    monkeypatch.setattr(setup, "make_train_state", lambda *_, **__: None)
+    fabric = SimpleNamespace(world_size=processes, global_rank=0)
+    held = setup.build(backbone, config)
+    if said is None:
+        setup.setup_training(held, config, fabric)
+        return
+    with pytest.raises(UsageError, match=said):
+        setup.setup_training(held, config, fabric)
 
 
 def test_steps_are_those_of_the_reference_training(backbone, on, tmp_path):

@@ -129,6 +129,17 @@ class Counting(nn.Module):
         return {"out": torch.cat([-bright, bright], 1)}
 
 
+def test_images_larger_than_training_crops_are_not_all_stacked(monkeypatch):
+    monkeypatch.setattr("transfer.segmentation.inference._PIXELS_AT_ONCE", 1300)
+    records = [Given(str(k), *size) for k, size in enumerate([(20, 30)] * 3 + [(40, 60)] * 2)]
+    fabric, model = make_fabric("cpu"), Counting()
+    loader = scoring_loader(records, DatasetConfig(), fabric, batch_size=5)
+    seen = []
+    segment(model, loader, fabric, lambda index, label_map, mask: seen.append(index))
+    assert [shape[0] for shape in model.batches] == [2, 1, 1, 1]
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
 def test_images_of_one_size_go_in_one_batch_and_come_back_in_their_own():
     sizes = [(20, 30), (30, 20), (20, 30), (40, 60), (20, 30)]
     records = [Given(str(k), *size, seed=k) for k, size in enumerate(sizes)]
