@@ -153,8 +153,9 @@ def _levels(arch: str, model_args: str) -> tuple[Level, ...]:
         info: Any = network.feature_info
     except (RuntimeError, AttributeError) as error:
         raise UsageError(f"{arch} offers no feature levels: {error}") from error
-    levels = enumerate(zip(info.channels(), info.reduction(), strict=True))
-    return tuple(Level(index, channels, stride) for index, (channels, stride) in levels)
+    # numbers of those that there are: a vision transformer's levels are its last three blocks
+    levels = zip(info.out_indices, info.channels(), info.reduction(), strict=True)
+    return tuple(Level(index, channels, stride) for index, channels, stride in levels)
 
 
 def is_plain(value: Any, largest: float = math.inf) -> bool:

@@ -49,6 +49,24 @@ def with_image_size(backbone: Backbone, image_size: int | None) -> Backbone:
     return replace(backbone, spec=replace(backbone.spec, input_size=(3, image_size, image_size)))
 
 
+def last_level(backbone: Backbone) -> int:
+    """The number of the level that is attended to; UsageError where there is none."""
+    levels = backbone.spec.levels()
+    if not levels:
+        raise UsageError(
+            f"{backbone.spec.arch} has no feature maps to attend to. Use --model.kind nic."
+        )
+    return levels[-1].index
+
+
+def is_numbered_apart(backbone: Backbone) -> bool:
+    """Whether levels have other numbers than 0, 1, 2, ...: a vision transformer's are blocks.
+
+    What was written before these numbers were read (2026-11-29) holds a block near the input.
+    """
+    return any(level.index != place for place, level in enumerate(backbone.spec.levels()))
+
+
 class Encoder(nn.Module):
     """Normalised images (N, 3, H, W) to features (N, F), or (N, P, F) of the last level's grid.
 
@@ -60,12 +78,7 @@ class Encoder(nn.Module):
         if kind == "pooled":
             self.network = backbone.build(num_classes=0)
         else:
-            levels = backbone.spec.levels()
-            if not levels:
-                raise UsageError(
-                    f"{backbone.spec.arch} has no feature maps to attend to. Use --model.kind nic."
-                )
-            self.network = backbone.feature_network([levels[-1].index])
+            self.network = backbone.feature_network([last_level(backbone)])
         self.kind = kind
         # the values of a pixel side by side: faster, other rounding
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -172,7 +185,8 @@ class FeatureCache:
         """
         self.root, self.backbone, self.kind = root, backbone, kind
         _, height, width = backbone.spec.input_size
-        self.folder = root / f"{backbone.fingerprint()}-{height}x{width}-{kind}"
+        level = f"{last_level(backbone)}" if kind == "grid" and is_numbered_apart(backbone) else ""
+        self.folder = root / f"{backbone.fingerprint()}-{height}x{width}-{kind}{level}"
         self.dtype = np.dtype(np.float32 if kind == "pooled" else np.float16)
         self._rows, self._index = self.folder / "rows.bin", self.folder / "index.bin"
 

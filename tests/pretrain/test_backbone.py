@@ -57,10 +57,17 @@ def test_timm_opens_the_file_as_it_stands(backbone, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "arch", ["resnet18", "resnet10t", "convnext_atto", "mobilenetv3_small_050"]
+    ("arch", "options"),
+    [
+        *((arch, {}) for arch in ("resnet18", "resnet10t", "convnext_atto")),
+        ("mobilenetv3_small_050", {}),
+        # their levels are not numbered 0, 1, 2, ...
+        ("test_vit", {"img_size": (64, 96)}),
+        ("dla46x_c", {}),
+    ],
 )
-def test_features_equal_timm_s(arch):
-    ours = of(arch)
+def test_features_equal_timm_s(arch, options):
+    ours = of(arch, model_args=options)
     images = torch.randn(1, 3, 64, 96)
     found = ours.features(images)
     levels = ours.spec.levels()
@@ -68,13 +75,11 @@ def test_features_equal_timm_s(arch):
         assert feature.shape[1] == level.channels
         assert feature.shape[2:] == (64 // level.stride, 96 // level.stride)
     # timm's own way: the list of layers, filled from the classifier
-    theirs = timm.create_model(arch, features_only=True).eval()
+    theirs = timm.create_model(arch, features_only=True, **options).eval()
     own = theirs.state_dict()
-    flat = {
-        name.replace("stages.", "stages_").replace("stem.", "stem_"): tensor
-        for name, tensor in ours.weights.items()
-    }
-    source = {**flat, **ours.weights}
+    flat = {re.sub(r"^(stages|stem|body)\.", r"\1_", k): v for k, v in ours.weights.items()}
+    whole = {f"model.{name}": tensor for name, tensor in ours.weights.items()}
+    source = {**flat, **ours.weights, **whole}
     theirs.load_state_dict({name: source[name] for name in own})
     for wanted, feature in zip(theirs(images), found, strict=True):
         torch.testing.assert_close(feature, wanted)

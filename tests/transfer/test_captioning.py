@@ -14,6 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.config import LoaderConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.images import decode
@@ -22,7 +23,7 @@ from pretrain.training import MicroBatch, make_fabric
 from transfer.captioning import engine
 from transfer.captioning import setup as task_setup
 from transfer.captioning.attention_maps import _draw_map
-from transfer.captioning.captioner import Captioner
+from transfer.captioning.captioner import Captioner, build_decoder
 from transfer.captioning.check import check_coco
 from transfer.captioning.config import (
     CaptioningConfig,
@@ -41,6 +42,7 @@ from transfer.captioning.vocabulary import (
     PAD,
     SPECIAL,
     UNKNOWN,
+    Vocabulary,
     build_vocabulary,
     tokenize_captions,
 )
@@ -377,6 +379,32 @@ def test_parts_of_two_captioners_do_not_pass(first, tmp_path):
         Captioner.load(first[1] / "checkpoints" / "last.pth")
     with pytest.raises(UsageError, match=r"no captioner\.pth"):
         Captioner.load(tmp_path)
+
+
+def test_a_captioner_of_what_was_not_the_last_level_is_refused(tmp_path):
+    """Of a vision transformer it was once block 2 of 12, as its levels were counted from 0."""
+    spec = BackboneSpec(arch="test_vit", input_size=(3, 160, 160), num_classes=0)
+    backbone = Backbone.of(spec.create(0, seed=0), spec, Provenance())
+    words, model = (
+        Vocabulary((*SPECIAL, "a", "b"), "ptb"),
+        ModelConfig(kind="attention", hidden_size=8),
+    )
+    decoder = build_decoder(64, len(words), model)
+    captioner = Captioner(
+        backbone=backbone,
+        model=model,
+        decoding=DecodingConfig(),
+        vocabulary=words,
+        weights=decoder.state_dict(),
+    )
+    captioner.save(tmp_path / "a.pth")
+    content = torch.load(tmp_path / "a.pth", weights_only=True)
+    assert content["level"] == 5
+    assert Captioner.load(tmp_path / "a.pth").backbone.spec == spec
+    del content["level"]
+    torch.save(content, tmp_path / "a.pth")
+    with pytest.raises(UsageError, match=r"a block near the input of test_vit.*Train it again"):
+        Captioner.load(tmp_path / "a.pth")
 
 
 @pytest.fixture(scope="module")

@@ -1,9 +1,9 @@
 """The captioner: an artifact that carries everything needed to caption an image.
 
 One .pth of plain dicts and tensors: {"format": "captioner/2", "backbone": {...}, "model": {...},
-"decoding": {...}, "words": [...], "tokenizer": "ptb", "state_dict": {name: tensor}}; `backbone` is
-what a backbone file holds, so its preprocessing comes along, and the vocabulary can be no other
-model's. captioner/1, which has no tokenizer, is ptb.
+"level": 4, "decoding": {...}, "words": [...], "tokenizer": "ptb", "state_dict": {name: tensor}};
+`backbone` is what a backbone file holds, so its preprocessing comes along, and the vocabulary can
+be no other model's. captioner/1, which has no tokenizer, is ptb. Files of before have no level.
 """
 
 import json
@@ -24,7 +24,7 @@ from transfer.captioning.config import DecodingConfig, ModelConfig
 from transfer.captioning.nic import Nic
 from transfer.captioning.transformer import Transformer
 from transfer.captioning.vocabulary import Vocabulary
-from transfer.feature_cache import Encoder, FeatureKind
+from transfer.feature_cache import Encoder, FeatureKind, is_numbered_apart, last_level
 
 FORMAT = "captioner/2"
 _FORMATS = ("captioner/1", FORMAT)
@@ -38,6 +38,10 @@ _DECODERS: dict[str, type[Nic | Attention | Transformer]] = {
 def feature_kind(config: ModelConfig) -> FeatureKind:
     """What the decoder needs from the encoder."""
     return _DECODERS[config.kind].feature_kind
+
+
+def _attends(config: ModelConfig) -> bool:
+    return feature_kind(config) == "grid"
 
 
 def build_decoder(num_features: int, num_words: int, config: ModelConfig) -> nn.Module:
@@ -79,6 +83,7 @@ class Captioner:
                 "state_dict": dict(self.backbone.weights),
             },
             "model": asdict(self.model),
+            "level": last_level(self.backbone) if _attends(self.model) else None,
             "decoding": asdict(self.decoding),
             "words": list(self.vocabulary.words),
             "tokenizer": self.vocabulary.tokenizer,
@@ -114,6 +119,16 @@ class Captioner:
                 ),
                 weights=content["state_dict"],
             )
+            if (
+                "level" not in content
+                and _attends(captioner.model)
+                and is_numbered_apart(captioner.backbone)
+            ):
+                arch = captioner.backbone.spec.arch
+                raise UsageError(
+                    f"it was trained on a block near the input of {arch}, which was taken for the "
+                    "last one. Train it again"
+                )
             with torch.random.fork_rng(devices=[]):
                 captioner.build()
         except (KeyError, TypeError, AttributeError, UsageError) as error:
