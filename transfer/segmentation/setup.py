@@ -119,8 +119,7 @@ def setup_training(
     if config.segmenter.batch_norm != "sync" or fabric.world_size == 1:
         refuse_single_values(setup.model, config.dataset.crop_size, config, fabric)
     _refuse_nothing_to_mix(config, fabric)
-    # the values of a pixel side by side: faster, and the same bits wherever it is done
-    setup.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    lay_out(setup.model, fabric.device)
     optimizer = config.optimizer
     aux_lr = 10 * optimizer.lr if optimizer.aux_lr is None else optimizer.aux_lr
     state = make_train_state(
@@ -144,3 +143,18 @@ def _refuse_nothing_to_mix(config: SegmentationConfig, fabric: Fabric) -> None:
             f"{fabric.world_size} process(es)): give a larger --batch_size, or a smaller "
             "--accumulate"
         )
+
+
+def lay_out(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with the values of a pixel side by side where that is faster: in place.
+
+    On a CPU it is slower for convolutions over all channels that are dilated: a step of ResNets at
+    strides 8 and 16 takes 1.03 to 1.09 of the time on 2 cores, one of MobileNetV2, whose dilated
+    convolutions are depthwise, 0.7, of U-Nets 0.9.
+    """
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    is_dilated = any(max(one.dilation) > 1 and one.groups == 1 for one in convolutions)
+    if device.type == "cpu" and is_dilated:
+        return network
+    laid_out: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return laid_out

@@ -92,13 +92,12 @@ def _network(options: Any) -> Any:
 
 def _ours(images: Any, masks: Any, options: Any) -> Callable[[], None]:
     """The step of engine.py, on what setup.py makes."""
-    import torch
-
     from pretrain.training import MicroBatch, make_fabric, make_train_state
     from transfer.segmentation.engine import train_step
+    from transfer.segmentation.setup import lay_out
 
     config, fabric = _config(options), make_fabric(options.device)
-    network = _network(options).to(memory_format=torch.channels_last)
+    network = lay_out(_network(options), fabric.device)
     state = make_train_state(
         network,
         config,
