@@ -18,8 +18,8 @@ from pretrain.images import decode
 from pretrain.projection import Rehearsal
 from pretrain.training import BatchSampler, train_batching
 
-_SMALL = {"pretrain": 16, "classification": 16, "detection": 2, "segmentation": 4}
 # images of a step
+_SMALL = {"pretrain": 16, "classification": 16, "detection": 2, "segmentation": 4}
 _ENCODED = 8  # images
 
 

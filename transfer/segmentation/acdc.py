@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pretrain.errors import UsageError, shorten
 from transfer.segmentation.config import VOID, DatasetConfig
-from transfer.segmentation.nifti import check_labels, read_volume
+from transfer.segmentation.nifti import check_labels, mean_and_deviation, read_volume
 from transfer.segmentation.patients import Patient, find_file, read_patients, split_folds
 from transfer.segmentation.records import SegmentationData
 
@@ -164,9 +164,7 @@ class FrameReader:
         label_path = self._find_labels(patient, case, labels)
         image, given = read_volume(path, place), read_volume(label_path)
         check_labels(image, given, label_path)
-        mean, std = image.voxels.mean(dtype=np.float64), image.voxels.std(dtype=np.float64)
-        if not (np.isfinite(std) and std > 0):
-            raise UsageError(f"{path}: all its voxels are alike, or one is no number")
+        mean, std = mean_and_deviation(image.voxels, path)
         mapped = self._map(given.voxels, label_path, labels)
         self.paths.append(path)
         self.annotations.append(label_path)
@@ -175,7 +173,7 @@ class FrameReader:
                 self.annotations += [
                     self._find_labels(patient, case, kind) for kind in ("masks", self.config.labels)
                 ]
-        return Frame(case, image.voxels, float(mean), float(std), image.spacing[1:], mapped)
+        return Frame(case, image.voxels, mean, std, image.spacing[1:], mapped)
 
     def _find_labels(self, patient: Patient, case: str, labels: Labels) -> Path:
         if labels == "masks":

@@ -67,6 +67,14 @@ def read_volume(path: Path, frame: int | None = None) -> Volume:
     return Volume(slices, sizes, _axes(image))
 
 
+def mean_and_deviation(voxels: np.ndarray, path: Path) -> tuple[float, float]:
+    """Of all voxels of the file `path`; UsageError where they cannot be standardised by it."""
+    mean, std = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
+    if not (np.isfinite(std) and std > 0):
+        raise UsageError(f"{path}: all its voxels are alike, or one is no number")
+    return float(mean), float(std)
+
+
 def check_labels(image: Volume, labels: Volume, path: Path) -> None:
     """UsageError where the labels of the file `path` are of another grid than the image.
 

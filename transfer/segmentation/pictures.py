@@ -64,7 +64,7 @@ def choose_records(records: Sequence[Record], count: int = 8) -> list[Record]:
         return _spread(records, count)
     third = (1 / 3, 2 / 3)
     volumes = _spread(list(slices.values()), count // 2)
-    return [of[int(len(of) * share)] for of in volumes for share in third if len(of) > share]
+    return [of[int(len(of) * share)] for of in volumes for share in third]
 
 
 def _spread(items: Sequence[Any], count: int) -> list[Any]:

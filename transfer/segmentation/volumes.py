@@ -9,7 +9,7 @@ from pretrain.errors import UsageError
 from pretrain.progress import log
 from transfer.segmentation.acdc import Frame, SliceRecord
 from transfer.segmentation.config import VOID
-from transfer.segmentation.nifti import read_volume
+from transfer.segmentation.nifti import mean_and_deviation, read_volume
 from transfer.segmentation.patients import read_patient
 
 SUFFIXES = (".nii.gz", ".nii")
@@ -70,16 +70,14 @@ def is_nifti(path: Path) -> bool:
 def read_slices(file: VolumeFile) -> list[SliceRecord]:
     """The slices of a volume, without labels; none, and a line in the log, where it is broken."""
     try:
-        voxels, spacing = (volume := read_volume(file.path, file.frame)).voxels, volume.spacing[1:]
-        mean, std = voxels.mean(dtype=np.float64), voxels.std(dtype=np.float64)
-        if not std > 0:
-            raise UsageError(f"{file.path}: all its voxels are alike, or one is no number")
+        volume = read_volume(file.path, file.frame)
+        mean, std = mean_and_deviation(volume.voxels, file.path)
     except UsageError as error:
         log(f"left out: {error}")
         return []
-    labels = np.full(voxels.shape, VOID, np.uint8)
-    frame = Frame(file.name, voxels, float(mean), float(std), spacing, labels)
-    return [SliceRecord(frame, number) for number in range(len(voxels))]
+    labels = np.full(volume.voxels.shape, VOID, np.uint8)
+    frame = Frame(file.name, volume.voxels, mean, std, volume.spacing[1:], labels)
+    return [SliceRecord(frame, number) for number in range(len(labels))]
 
 
 def _is_hidden(path: Path) -> bool:

@@ -251,6 +251,15 @@ def by_hand(folder: Path, records: list) -> dict[str, Tensor]:
     return found
 
 
+def boundary_f(folder: Path, records: list) -> float | None:
+    """Of what the segmenter file makes of records."""
+    held, boundaries = load_segmenter(folder), BoundaryF()
+    for record in records:
+        found = predict(held.model, record, held.dataset, make_fabric("cpu"))
+        boundaries.see(found, record.read_mask().numpy())
+    return boundaries.mean
+
+
 def test_it_learns_and_leaves_what_it_promises(backbone, on, tmp_path, monkeypatch):
     config = on(
         images(8),
@@ -287,15 +296,11 @@ def test_it_learns_and_leaves_what_it_promises(backbone, on, tmp_path, monkeypat
     assert (folder / "checkpoints" / "best.pth").exists()
     scores = evaluate(torch.stack([*by_hand(folder, images(10)[4:]).values()]), CLASSES)
     assert scores.mean_iou == pytest.approx(result.metrics["mIoU"], abs=0.1)
-    boundaries = BoundaryF()
-    held = load_segmenter(folder)
-    for record in images(10)[4:]:
-        found = predict(held.model, record, held.dataset, make_fabric("cpu"))
-        boundaries.see(found, record.read_mask().numpy())
-    assert result.metrics["boundary_F"] == pytest.approx(boundaries.mean, abs=1)
+    by_file = boundary_f(folder, images(10)[4:])
+    assert result.metrics["boundary_F"] == pytest.approx(by_file, abs=1)
 
 
-def test_volumes_are_scored_whole(backbone, on, tmp_path):
+def test_volumes_are_scored_whole(backbone, on, tmp_path, monkeypatch):
     """Dice of each volume in three dimensions, then the mean; grey slices, best by Dice."""
     slices = [Painted(f"slice {k}", case=f"patient {k // 3}", grey=True) for k in range(9)]
     slices[4] = replace(slices[4], broken=True)
@@ -306,6 +311,8 @@ def test_volumes_are_scored_whole(backbone, on, tmp_path):
         dataset=DatasetConfig(crop_size=32, max_corrupt=1),
         score_every=1,
     )
+    asked = []
+    monkeypatch.setattr(Run, "is_best", lambda run, *score: asked.append(score))
     result = finetune(backbone, config, tmp_path / "run")
     assert result.metric == "Dice_3D"
     seen = by_hand(tmp_path / "run", [one for one in slices if not one.broken])
@@ -314,6 +321,7 @@ def test_volumes_are_scored_whole(backbone, on, tmp_path):
     pooled = evaluate(sum(seen.values())[None], CLASSES)
     assert pooled.mean_dice != pytest.approx(scores.mean_dice, abs=1e-6)
     log = Run(tmp_path / "run").read_log()
+    assert asked == [("Dice_3D", record["Dice_3D"]) for record in log]
     assert result.metrics["Dice_3D_best"] == max(record["Dice_3D"] for record in log)
     assert set(result.metrics["per_class_Dice_3D"]) == set(CLASSES)
     assert result.metrics["images_left_out"] == 1
@@ -337,7 +345,14 @@ def test_what_cannot_be_read_is_left_out_and_counted(backbone, on, tmp_path, cap
         finetune(backbone, strict, tmp_path / "strict")
 
 
-def test_averaged_weights_are_scored_and_kept(backbone, on, tmp_path):
+def test_averaged_weights_are_scored_and_kept(backbone, on, tmp_path, monkeypatch):
+    scored, segment = [], engine.segment
+
+    def seen(model, *rest):
+        scored.append(model)
+        segment(model, *rest)
+
+    monkeypatch.setattr(engine, "segment", seen)
     config = on(images(12), images(2), precision="bf16-mixed")
     config = replace(config, optimizer=replace(config.optimizer, ema=0.9))
     fabric = make_fabric("cpu", "bf16-mixed")
@@ -345,6 +360,8 @@ def test_averaged_weights_are_scored_and_kept(backbone, on, tmp_path):
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True)
     kept = weights(tmp_path / "run")
     assert all(torch.equal(kept[name], tensor) for name, tensor in state["ema"].items())
+    for name, tensor in scored[0].state_dict().items():
+        assert torch.equal(kept[name], tensor), name
     assert any(not torch.equal(kept[name], tensor) for name, tensor in state["model"].items())
     assert np.isfinite([record["loss"] for record in Run(tmp_path / "run").read_log()]).all()
     scores = evaluate(torch.stack([*by_hand(tmp_path / "run", images(2)).values()]), CLASSES)
@@ -431,6 +448,13 @@ def test_two_processes_take_the_steps_of_one_that_accumulates(backbone, on, tmp_
         places = dict.fromkeys(("RANK", "LOCAL_RANK"), str(rank))
         address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "GROUP_RANK": "0"}
         os.environ.update({**sizes, **places, **address, "TORCHELASTIC_RUN_ID": "none"})
+        segment = engine.segment
+
+        def seen(model, *rest):
+            torch.save(model.state_dict(), tmp_path / f"scored by {rank}.pth")
+            segment(model, *rest)
+
+        engine.segment = seen
         finetune(backbone, config, tmp_path / "both")
 
     context = multiprocessing.get_context("fork")
@@ -440,6 +464,8 @@ def test_two_processes_take_the_steps_of_one_that_accumulates(backbone, on, tmp_
     for rank in ranks:
         rank.join(timeout=120)
     assert [rank.exitcode for rank in ranks] == [0, 0]
+    one, other = (torch.load(tmp_path / f"scored by {rank}.pth") for rank in (0, 1))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
     finetune(backbone, replace(config, accumulate=2), tmp_path / "alone")
     left, right = weights(tmp_path / "alone"), weights(tmp_path / "both")
     for name, tensor in left.items():
@@ -448,7 +474,10 @@ def test_two_processes_take_the_steps_of_one_that_accumulates(backbone, on, tmp_
     result = Result.read(tmp_path / "both" / "result.json")
     assert result.environment["processes"] == 2
     assert result.metrics["images_left_out"] == 1
-    seen = by_hand(tmp_path / "both", [one for one in slices if not one.broken])
+    whole = [one for one in slices if not one.broken]
+    seen = by_hand(tmp_path / "both", whole)
     scores = evaluate(torch.stack([*seen.values()]), CLASSES)
+    by_file = boundary_f(tmp_path / "both", whole)
+    assert result.metrics["boundary_F"] == pytest.approx(by_file, abs=0.2)
     assert scores.mean_dice == pytest.approx(result.metrics["Dice_3D"], abs=0.2)
     assert scores.pixel_accuracy == pytest.approx(result.metrics["pixel_accuracy"], abs=0.2)
