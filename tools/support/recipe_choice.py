@@ -21,7 +21,7 @@ from pretrain.errors import UsageError
 from pretrain.reading import read_yaml
 from tools.support.command import ROOT
 from transfer.captioning.config import ModelConfig
-from transfer.segmentation.config import SegmentationOptimizerConfig, SegmenterConfig
+from transfer.segmentation.config import NAMES, SegmentationOptimizerConfig, SegmenterConfig
 
 _LOOKED_AT = 64  # images, for their size
 _SYNSET = re.compile(r"n\d{8}")
@@ -45,7 +45,6 @@ _DEMOS = {
     "ssd": "ssd_small",
     "transformer": "transformer_small",
 }
-_SEGMENTERS = {"fcn": "FCN", "deeplabv3": "DeepLabV3", "unet": "U-Net"}
 _MANY_MASKS = 1_000  # images from which on a GPU trains as on Pascal VOC's 1,464
 _TORCHVISION = asdict(SegmentationOptimizerConfig())  # of recipes that say nothing of it
 _CAPTIONERS = {
@@ -292,10 +291,10 @@ def _segmentation(data: DataSummary, machine: Machine, given: Mapping[str, Any])
         recipe = f"acdc_{given.get('dataset.labels', 'masks')}"
         fitted = {"name": f"{recipe}_{kind}", **_segmenter_of(kind)} if kind else {}
         fitted = {} if kind == "unet" else fitted
-        return recipe, fitted, [f"ACDC, {images:,} slices, {_SEGMENTERS[kind or 'unet']}"]
-    large = f"voc2012_{kind if kind in _SEGMENTERS else 'fcn'}_resnet50"
+        return recipe, fitted, [f"ACDC, {images:,} slices, {NAMES[kind or 'unet']}"]
+    large = f"voc2012_{kind if kind in NAMES else 'fcn'}_resnet50"
     if data.layout == "Pascal VOC 2012":
-        why = f"{data.layout}, {images:,} images, {_SEGMENTERS[kind or 'fcn']} as torchvision's"
+        why = f"{data.layout}, {images:,} images, {NAMES[kind or 'fcn']} as torchvision's"
         return large, {}, [why]
     is_small = machine.device == "cpu" or images < _MANY_MASKS
     like = "small" if is_small else large
@@ -306,7 +305,7 @@ def _segmentation(data: DataSummary, machine: Machine, given: Mapping[str, Any])
     changes["dataset.short_side"] = written["short_side"] if side > written["short_side"] else None
     changes["dataset.crop_size"] = min(written["crop_size"], -(-side // 32) * 32)
     changes |= _segmenter_of(kind) if kind and is_small and kind != "unet" else {}
-    network = _SEGMENTERS[kind or ("unet" if is_small else "fcn")]
+    network = NAMES[kind or ("unet" if is_small else "fcn")]
     first = f"{images:,} images of {side} pixels (median short side), {network}"
     return like, changes, [first, *reasons]
 

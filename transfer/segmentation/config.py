@@ -129,8 +129,8 @@ class MixingConfig:
 
 
 Kind = Literal["fcn", "deeplabv3", "unet"]
-# as people call them
-_NAMES: dict[Kind, str] = {"fcn": "FCN", "deeplabv3": "DeepLabV3", "unet": "U-Net"}
+NAMES: dict[Kind, str] = {"fcn": "FCN", "deeplabv3": "DeepLabV3", "unet": "U-Net"}
+"""As people call them."""
 # what each kind of segmenter reads beside kind, freeze, batch_norm and dropout
 _READ = {
     "fcn": {"output_stride", "aux_weight"},
@@ -232,4 +232,4 @@ def segmenter_name(config: Mapping[str, Any]) -> str:
     """What people call the network of a configuration as a result holds it; empty if unknown."""
     segmenter = config.get("segmenter")
     kind = segmenter.get("kind") if isinstance(segmenter, dict) else None
-    return next((name for known, name in _NAMES.items() if known == kind), "")
+    return next((name for known, name in NAMES.items() if known == kind), "")
