@@ -109,7 +109,7 @@ def open_acdc(root: Path, config: DatasetConfig) -> SegmentationData:
             f"{both:,} patients are both trained on and scored: the score says little"
         )
     return SegmentationData(
-        name="ACDC",
+        name=root.resolve().name,
         classes=config.classes or CLASSES,
         train=_slices(train_frames),
         val=_slices(val_frames),

@@ -93,6 +93,7 @@ def test_database_and_a_folder_of_patients(tree):
 
 def test_a_frame_without_a_file_is_taken_out_of_the_volumes_over_time(tree):
     before = open_acdc(tree, FOLD)
+    assert before.name == tree.name  # a phantom's figures are not called ACDC's
     for path in frames(tree):
         path.unlink()
     after = open_acdc(tree, FOLD)
