@@ -171,7 +171,7 @@ def test_a_micro_batch_of_one_image(backbone, on, monkeypatch, norm, processes, 
     config = on(images(4), images(1), segmenter=pyramid, mixing=MixingConfig(**mixing))
     config = replace(config, accumulate=4 // processes)
     monkeypatch.setattr(setup, "make_train_state", lambda *_, **__: None)
-    fabric = SimpleNamespace(world_size=processes, global_rank=0)
+    fabric = SimpleNamespace(world_size=processes, global_rank=0, device=torch.device("cpu"))
     held = setup.build(backbone, config)
     if said is None:
         setup.setup_training(held, config, fabric)
@@ -215,6 +215,18 @@ def test_steps_are_those_of_the_reference_training(backbone, on, tmp_path):
     theirs = model.state_dict()
     for name, tensor in weights(tmp_path / "run").items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize(("given", "rate"), [(None, 0.1), (0.03, 0.03)])
+def test_the_second_head_has_a_rate_of_its_own(backbone, on, given, rate):
+    config = on(images(4), images(1))
+    config = replace(config, optimizer=replace(config.optimizer, aux_lr=given))
+    held = setup.build(backbone, config)
+    state, _ = setup.setup_training(held, config, make_fabric("cpu"))
+    rates = {id(one): group["lr"] for group in state.optimizer.param_groups
+             for one in group["params"]}  # fmt: skip
+    for name, parameter in state.network.named_parameters():
+        assert rates[id(parameter)] == (rate if name.startswith("aux") else 0.01)
 
 
 def test_batches_without_a_class_change_nothing(backbone, on, tmp_path):
