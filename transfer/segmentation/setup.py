@@ -1,5 +1,6 @@
 """What a configuration comes to before the first step: records, network, loader, optimiser."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -25,7 +26,9 @@ from pretrain.training import (
 from transfer.segmentation.config import SegmentationConfig, SegmenterConfig
 from transfer.segmentation.data import open_data
 from transfer.segmentation.dataset import SegmentationDataset
-from transfer.segmentation.records import SegmentationData
+from transfer.segmentation.records import Record, SegmentationData
+
+_SAMPLE = 100  # masks that are scored, read before training begins
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ def build(backbone: Backbone, config: SegmentationConfig) -> SegmentationSetup:
     if config.data is None:
         raise UsageError("no data: give --data DIR with images and masks")
     data = open_data(Path(config.data), config.dataset)
+    check_scored(data.val, config.dataset.max_corrupt)
     if len(data.train) < config.batch_size:
         raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
@@ -81,6 +85,18 @@ def build(backbone: Backbone, config: SegmentationConfig) -> SegmentationSetup:
     files = DataFiles((Path(config.data),), data.paths, data.annotations, config.digest)
     steps_per_epoch = len(data.train) // config.batch_size
     return SegmentationSetup(backbone, data, model, steps_per_epoch, files)
+
+
+def check_scored(records: Sequence[Record], max_corrupt: int) -> None:
+    """Read masks that are scored, lest the first score find one with a value that is no class."""
+    faults = 0
+    for record in records[:: -(-len(records) // _SAMPLE)]:
+        try:
+            record.read_mask()
+        except UsageError:
+            faults += 1
+            if faults > max_corrupt:
+                raise
 
 
 def build_model(backbone: Backbone, segmenter: SegmenterConfig, num_classes: int) -> nn.Module:

@@ -22,6 +22,7 @@ from transfer.segmentation.config import VOID, DatasetConfig
 from transfer.segmentation.data import choose_splits, open_data
 from transfer.segmentation.masks import Coding, read_mask
 from transfer.segmentation.records import SegmentationData
+from transfer.segmentation.setup import check_scored
 
 SIZE = (9, 6)  # width, height
 VALUES = np.arange(54, dtype=np.uint8).reshape(6, 9) % 3
@@ -171,7 +172,8 @@ def test_a_value_without_a_class_is_refused_before_training_and_has_its_remedies
     assert len(opened(root, classes=("x", "y", "z"), max_corrupt=1).train) == 2  # the loader's
     late = opened(tree(tmp_path / "late", c=VALUES + 1), classes=("x", "y", "z"))
     with pytest.raises(UsageError, match=r"c\.png has values that no class has: 3"):
-        late.val[0].read_mask()
+        check_scored(late.val, max_corrupt=0)
+    check_scored(late.val, max_corrupt=1)
 
 
 # ------------------------------------------------------------------------------------------ binary
