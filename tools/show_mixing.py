@@ -95,7 +95,10 @@ def main(argv: list[str] | None = None) -> None:
     parser.set_defaults(partner="other")
     count = "Images in the batch, of which up to 16 are drawn (default: 8; for boxes and masks 4, "
     add("--count", type=int, help=f"{count}at most 8).")
-    add("--size", type=int, help="Their side in pixels (default: 160, or the network's own).")
+    size = (
+        "Their side in pixels (default: 160, or the network's own; for boxes 240, for masks too, "
+    )
+    add("--size", type=int, help=f"{size}or the shorter side of the smallest image).")
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("mixing.png"), help="The picture.")
     add("--backbone", help="A backbone file or name, for the methods that need a network.")

@@ -250,9 +250,10 @@ def test_mistakes_with_the_gallery_for_detectors(
 # ---- segmenters
 
 
-def test_a_gallery_of_mixing_for_segmenters(capsys, tmp_path, monkeypatch, worlds):
+@pytest.mark.parametrize("size", [["--size", 48], []], ids=["given", "of the images"])
+def test_a_gallery_of_mixing_for_segmenters(size, capsys, tmp_path, monkeypatch, worlds):
     monkeypatch.chdir(tmp_path)
-    run("--task", "segmentation", "--data", worlds["segmentation"], "--count", 3, "--size", 48,
+    run("--task", "segmentation", "--data", worlds["segmentation"], "--count", 3, *size,
         "--dataset.scales", 1, 1, "--mixing.alpha", 2)  # fmt: skip
     said = capsys.readouterr().out
     for method in ("cutmix", "mosaic"):

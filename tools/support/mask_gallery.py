@@ -13,6 +13,7 @@ ABOUT_MASKS = {
 }
 """What an image becomes, in the order in which methods are listed and drawn."""
 _MOST_IMAGES = 8
+_SIDE = 240  # of a crop; that of the smallest image where it is less, as the rest would be void
 
 
 def show_masks(options: Any) -> None:
@@ -34,12 +35,14 @@ def show_masks(options: Any) -> None:
     from transfer.segmentation.gallery import draw_gallery, make_row, read_batch
 
     root = options.data or synthetic.segmentation(SYNTHETIC, train=60, val=20, size=128)
-    dataset = replace(options.dataset, crop_size=options.size or 240)
-    records = open_data(root, dataset).train
+    records = open_data(root, options.dataset).train
     count = min(options.count, len(records), _MOST_IMAGES)
     if count < 2:
         raise UsageError(f"{root} has {len(records)} images, --count is {options.count}; two mix")
     shown = random.Random(options.seed).sample(range(len(records)), count)
+    sides = (min(records[number].read_image().shape[-2:]) for number in shown)
+    size = options.size or min(_SIDE, options.dataset.short_side or min(sides))
+    dataset = replace(options.dataset, crop_size=size)
     images, masks = read_batch(SegmentationDataset(records, dataset, True), shown, options.seed)
     rows = {}
     for method in options.method or ABOUT_MASKS:
