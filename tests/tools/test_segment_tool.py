@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
+from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from tests.tools.test_tools import fails
@@ -26,6 +27,13 @@ from transfer.segmentation.setup import build_model
 from transfer.segmentation.volumes import find_volumes, read_slices
 
 CLASSES = ("background", "ring", "star")
+
+
+@pytest.fixture(scope="module")
+def backbone() -> Backbone:
+    """Smaller than that of the other tests: it is read back for each call."""
+    spec = BackboneSpec(arch="test_byobnet", input_size=(3, 64, 64), num_classes=10)
+    return Backbone.of(spec.create(10, seed=3), spec, Provenance(seed=3))
 
 
 def save(folder: Path, backbone, volumes: bool, **dataset) -> Path:

@@ -29,7 +29,7 @@ from transfer.segmentation.config import (
     SegmentationConfig,
     SegmenterConfig,
 )
-from transfer.segmentation.inference import load_segmenter, predict
+from transfer.segmentation.inference import SegmenterFile, load_segmenter, predict
 from transfer.segmentation.records import SegmentationData
 from transfer.segmentation.scores import confusion_matrix, evaluate
 
@@ -215,6 +215,26 @@ def test_steps_are_those_of_the_reference_training(backbone, on, tmp_path):
     theirs = model.state_dict()
     for name, tensor in weights(tmp_path / "run").items():
         torch.testing.assert_close(tensor, theirs[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_random_weights_are_of_the_seed_and_all_are_trained(backbone, on, tmp_path):
+    frozen = replace(SMALL, freeze=2, batch_norm="frozen")
+    config = on(images(4), images(1), segmenter=frozen, random_init=True)
+    before = torch.get_rng_state()
+    one, same = setup.build(backbone, config), setup.build(backbone, config)
+    assert torch.equal(torch.get_rng_state(), before)
+    other = setup.build(backbone, replace(config, seed=1))
+    given = setup.build(backbone, replace(config, random_init=False))
+    assert not all(parameter.requires_grad for parameter in given.model.parameters())
+    SegmenterFile(one.model, one.backbone, config, CLASSES, False).save(tmp_path / "a.pth")
+    for model in (one.model, load_segmenter(tmp_path / "a.pth").model):
+        assert all(parameter.requires_grad for parameter in model.parameters())
+        assert all(module.training for module in model.train().modules())
+    states = [held.model.state_dict() for held in (one, same, other, given)]
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name])
+        if name.startswith("backbone") and name.endswith("conv.weight"):
+            assert not any(torch.equal(tensor, state[name]) for state in states[2:])
 
 
 @pytest.mark.parametrize(("given", "rate"), [(None, 0.1), (0.03, 0.03)])
