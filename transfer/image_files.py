@@ -33,6 +33,8 @@ def find_images(path: Path, exif: str = "apply") -> list[ImageFile]:
     Raises:
         UsageError: nothing there, or two files of one name but for the ending.
     """
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path} with images.")
     folder = path if path.is_dir() else path.parent
     files, others = list_images(path) if path.is_dir() else ([str(path)], [])
     for note in describe_others(folder, others):

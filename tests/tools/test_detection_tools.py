@@ -214,6 +214,8 @@ def test_images_as_people_keep_them(tmp_path, capsys):
     photo(tmp_path / "a.png", 1)
     with pytest.raises(UsageError, match="two images called a"):
         find_images(tmp_path)
+    with pytest.raises(UsageError, match=r"no file or folder .*nowhere with images"):
+        find_images(tmp_path / "nowhere")
 
 
 def test_images_of_one_row_or_column_cost_no_call(trained, tmp_path, capsys):
