@@ -60,6 +60,8 @@ def read_class_file(folders: Sequence[Path], void: int | None) -> ClassFile | No
     values = [value for _, value, _ in named]
     if not 0 < len(classes) <= VOID or len({*classes}) < len(classes):
         raise UsageError(f"{path} names {len(classes)} classes; give 1 to {VOID}, each once.")
+    if twice := [value for _, value, _ in rows if [row[1] for row in rows].count(value) > 1]:
+        raise UsageError(f"{path} gives the value {twice[0]} to two classes; mend it.")
     if outside := [value for value in values if not 0 <= value < 2**16]:
         raise UsageError(f"{path} has the value {outside[0]}; all must lie in [0, 65535].")
     numbers = {name: number for number, (name, _, _) in enumerate(named)}

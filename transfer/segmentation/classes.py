@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from pretrain.errors import UsageError
+from pretrain.images import read_header
 from pretrain.progress import bar
 from transfer.file_scan import scan_files
 from transfer.segmentation import voc
@@ -66,12 +67,18 @@ def find_classes(root: Path, listing: Listing, config: DatasetConfig, is_voc: bo
         colors, files = _colors_of(config.classes, file)
         found = Classes(config.classes, Coding(values, voids, colors), "as given", files)
     elif file is not None:
+        if config.void != VOID and config.void in file.coding.values:
+            name = file.classes[file.coding.values.index(config.void)]
+            raise UsageError(
+                f"dataset.void is {config.void}, which {file.path} calls {name}: call it void "
+                "there, or leave --dataset.void out"
+            )
         found = Classes(file.classes, file.coding, f"of {file.path.name}", (file.path,))
     elif is_voc and _is_named_as_voc(listing):
         coding = Coding(tuple(range(len(voc.CLASSES))), voids)
         found = Classes(voc.CLASSES, coding, "Pascal VOC's, as the tree is named as theirs")
     else:
-        values = _values_in(masks, listing, voids)
+        values = _values_in(masks, listing, voids, config.max_corrupt)
         source = "the values in the masks, as no file names them"
         return Classes(tuple(map(str, values)), Coding(values, voids), source)
     _check_sample(masks, found, config)
@@ -96,7 +103,9 @@ def _is_named_as_voc(listing: Listing) -> bool:
     return bool(_VOC_FOLDER.fullmatch(folder)) or all(map(_VOC_NAME.fullmatch, names))
 
 
-def _values_in(masks: Sequence[Path], listing: Listing, voids: Sequence[int]) -> tuple[int, ...]:
+def _values_in(
+    masks: Sequence[Path], listing: Listing, voids: Sequence[int], max_corrupt: int
+) -> tuple[int, ...]:
     """All values of masks but void."""
     counts = scan_files(
         [*map(str, masks)],
@@ -107,8 +116,11 @@ def _values_in(masks: Sequence[Path], listing: Listing, voids: Sequence[int]) ->
         title="reading masks",
     )
     found = sorted({value for one in counts for value in one})
-    if not found:
-        count_values(masks[0])  # which says what is wrong with it, and with all others
+    unread = [mask for mask, one in zip(masks, counts, strict=True) if not one]
+    # without a head they are told with all images that cannot be used
+    broken = [mask for mask in unread if read_header(mask)] if found else unread
+    if len(broken) > max_corrupt or not found:
+        count_values(broken[0])  # which says what is wrong with it
     values = tuple(value for value in found if value not in voids)
     if len(values) > VOID:
         raise UsageError(
@@ -122,7 +134,7 @@ def _values_in(masks: Sequence[Path], listing: Listing, voids: Sequence[int]) ->
 
 
 def _count(path: str) -> dict[int, int]:
-    """Pixels of each value; none where the mask cannot be read, which is said when it is used."""
+    """Pixels of each value; none where the mask cannot be read."""
     try:
         return count_values(Path(path))
     except UsageError:

@@ -35,6 +35,7 @@ def open_data(root: Path, config: DatasetConfig) -> SegmentationData:
     layout = layout_of(root) if config.layout == "auto" else config.layout
     if layout == "acdc":
         return open_acdc(root, config)
+    _refuse_options_of_volumes(config)
     find_splits = voc.find_splits if layout == "voc" else folders.find_splits
     splits, notes = find_splits(root, config), list[str]()
     train_split, val_split = choose_splits([*splits], config.train, config.val)
@@ -67,6 +68,15 @@ def open_data(root: Path, config: DatasetConfig) -> SegmentationData:
         annotations=tuple(dict.fromkeys((*listed.lists, *scored.lists, *classes.files, *masks))),
         notes=tuple(notes),
     )
+
+
+def _refuse_options_of_volumes(config: DatasetConfig) -> None:
+    default = DatasetConfig()
+    for name in ("spacing", "labels", "phases", "fold"):
+        if getattr(config, name) != getattr(default, name):
+            raise UsageError(
+                f"dataset.{name} is of ACDC's volumes, and images are read here: leave it out"
+            )
 
 
 def layout_of(root: Path) -> str:

@@ -62,12 +62,13 @@ def find_splits(root: Path, config: DatasetConfig) -> Splits:
         content = shorten(sorted(name for name in os.listdir(root) if name[0] != "."), 6)
         named = f" called {config.masks}" if config.masks else ""
         instances = any(root.glob("annotations/instances_*.json"))
+        hint = describe(root) if images is None and masks is None else ""
         draw = f" python tools/prepare_data.py instance-masks --data {root} draws masks of MS-COCO."
         raise UsageError(
             f"{root} has no images with a folder of masks{named}; it holds {content or 'nothing'}. "
             "Expected images and masks, with folders train and val in both, or train and val with "
             "images and masks in both; --dataset.masks names another folder."
-            f"{draw if instances else describe(root)}"
+            f"{draw if instances else hint}"
         )
     return {name: partial(match_folders, *folders) for name, folders in splits.items()}
 

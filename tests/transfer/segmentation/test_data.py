@@ -546,3 +546,23 @@ def test_the_check_reads_every_mask(tmp_path):
     assert "note val: no pixel of 0, 1, 2" in texts
     results = check_masks(root, 2, DatasetConfig(classes=("a", "b")))
     assert [result.state for result in results] == ["wrong"]
+
+
+def test_what_would_be_passed_over_is_refused(tmp_path):
+    root = tree(tmp_path / "tree", ["images/train/a", "images/train/b", "images/val/c"])
+    for option in ({"fold": 1}, {"spacing": 1.5}, {"labels": "scribbles"}, {"phases": ("ED",)}):
+        refused(root, f"dataset.{next(iter(option))} is of ACDC's volumes", **option)
+    save_mask(root / "masks/train/b.png", np.stack([VALUES, VALUES, 2 * VALUES], 2))
+    refused(root, r"b\.png is in colour")  # not in the midst of the training
+    assert len(opened(root, max_corrupt=1).classes) == 3
+    save_mask(root / "masks/train/b.png")
+    (root / "classes.txt").write_text("ground\ncat\ndog\n")
+    refused(root, r"dataset.void is 2, which .*classes\.txt calls dog", void=2)
+    (root / "classes.txt").unlink()
+    (root / "_classes.csv").write_text("Pixel Value, Class\n0, ground\n1, cat\n1, dog\n")
+    refused(root, "gives the value 1 to two classes")
+    (root / "_classes.csv").unlink()
+    shutil.rmtree(root / "masks")
+    with pytest.raises(UsageError) as error:
+        opened(root)
+    assert "instead of" not in str(error.value)
