@@ -378,11 +378,12 @@ def test_what_cannot_be_read_is_left_out_and_counted(backbone, on, tmp_path, cap
 
 
 def test_averaged_weights_are_scored_and_kept(backbone, on, tmp_path, monkeypatch):
-    scored, segment = [], engine.segment
+    scored, mixed, segment = [], [], engine.segment
 
     def seen(model, *rest):
         scored.append(model)
-        segment(model, *rest)
+        with model.register_forward_hook(lambda *_: mixed.append(torch.is_autocast_enabled("cpu"))):
+            segment(model, *rest)
 
     monkeypatch.setattr(engine, "segment", seen)
     config = on(images(12), images(2), precision="bf16-mixed")
@@ -391,6 +392,7 @@ def test_averaged_weights_are_scored_and_kept(backbone, on, tmp_path, monkeypatc
     result = engine.finetune(backbone, config, Run(tmp_path / "run"), fabric)
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.pth", weights_only=True)
     kept = weights(tmp_path / "run")
+    assert set(mixed) == {True}
     assert all(torch.equal(kept[name], tensor) for name, tensor in state["ema"].items())
     for name, tensor in scored[0].state_dict().items():
         assert torch.equal(kept[name], tensor), name
