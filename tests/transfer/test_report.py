@@ -306,6 +306,20 @@ def test_segmenters_of_other_settings_stand_in_other_columns(setting):
     assert sorted(lines(runs)["net, none"]) == ["60.0", "60.0", "70.0", "70.0"]
 
 
+def test_columns_that_would_be_called_alike_say_in_what_they_differ():
+    runs = [
+        result("segmentation", "none", seed, 60.0, mixing={"cutmix": chance, "mosaic": 0.0})
+        for chance in (0.0, 0.5)
+        for seed in (0, 1)
+    ]
+    legend = [line.strip() for line in results_to_markdown(runs).splitlines() if line[:1] == "["]
+    assert legend == [
+        "[1] segmentation: recipe r, data d (10 train); mixing.cutmix 0",
+        "[2] segmentation: recipe r, data d (10 train); mixing.cutmix 0.5",
+    ]
+    assert ";" not in results_to_markdown(runs[:2]).split("Cells")[0]
+
+
 def folds(method: str, seed: int, values: dict[int, float]) -> list[Result]:
     """Runs of a cross-validation, whose parts are of different sizes."""
     return [

@@ -19,6 +19,7 @@ from pathlib import PurePath
 from statistics import fmean, stdev
 from typing import Any
 
+from pretrain.errors import shorten
 from pretrain.run import CHANGEABLE, Result, plain
 from transfer import task
 from transfer.evaluation import suites
@@ -368,7 +369,36 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
         if run.fold is not None:
             folds[setting].add(run.fold)
     named = {one: replace(one, data=f"{one.data}, {_in_folds(folds[one])}") for one in folds}
+    return _told_apart(runs, [named.get(setting, setting) for setting in settings])
+
+
+def _told_apart(runs: Sequence[FinishedRun], settings: Sequence[Setting]) -> list[Setting]:
+    """Settings of one title get the options in which they differ, such as mixing.cutmix 0.5."""
+    alike: dict[str, dict[Setting, dict[str, str]]] = defaultdict(dict)
+    for run, setting in zip(runs, settings, strict=True):
+        if setting.task not in suites.blocks():  # whose title has them
+            alike[setting.title].setdefault(setting, _words_of(run.result))
+    named = dict[Setting, Setting]()
+    for group in alike.values():
+        known = sorted({key for options in group.values() for key in options})
+        differ = [key for key in known if len({words.get(key) for words in group.values()}) > 1]
+        for setting, options in group.items():
+            text = shorten([f"{key} {options.get(key, 'unknown')}" for key in differ], 6)
+            named[setting] = replace(setting, data=f"{setting.data}; {text}") if differ else setting
     return [named.get(setting, setting) for setting in settings]
+
+
+def _words_of(result: Result) -> dict[str, str]:
+    """{dotted name: value in words} of the options that make a setting."""
+    left_out = {*_NOT_A_SETTING, "start_from", "dataset.fold"}
+    if result.task == task.PRETRAIN.name:
+        left_out |= {*_OF_A_METHOD}
+    options = dict[str, str]()
+    for key, value in result.config.items():
+        parts = value if isinstance(value, dict) else {"": value}
+        for name, one in {} if key in left_out else parts.items():
+            options[f"{key}.{name}".rstrip(".")] = "null" if one is None else _in_words(one)
+    return {key: words for key, words in options.items() if key not in left_out}
 
 
 def _in_folds(folds: set[int]) -> str:
