@@ -17,7 +17,7 @@ from tools.report import main
 
 NASTY = '<script>window.broken = 1</script><img src=x onerror="window.broken = 2">"\'&'
 GALLERIES = {"Learning curves", "Confusion", "Precision and recall", "Captions side by side",
-             "What pretraining saw"}  # fmt: skip
+             "Segmentations", "What pretraining saw"}  # fmt: skip
 ALWAYS = ["Missing and left out", "Appendix"]
 SCORES = {
     "Bleu_1": 0.6, "Bleu_2": 0.5, "Bleu_3": 0.4, "Bleu_4": 0.3, "ROUGE_L": 0.5, "CIDEr": 0.8,
