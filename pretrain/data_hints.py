@@ -4,6 +4,7 @@ No torch at import.
 """
 
 import shlex
+from collections.abc import Collection
 from pathlib import Path
 
 _REPAIR = "`python tools/prepare_data.py imagenet --repair {folder}`"
@@ -25,12 +26,18 @@ _HINTS = (
 )
 
 
-def describe(folder: Path) -> str:
-    """` It holds X: DO THIS.` for a message; empty where nothing is known."""
+def describe(folder: Path, parts: Collection[str] = ()) -> str:
+    """` It holds X: DO THIS.` for a message; empty where nothing is known.
+
+    Args:
+        folder: where nothing of use was found.
+        parts: names, in small letters, of folders of a data set above those of its splits.
+    """
     for pattern, remedy in _HINTS:
         for found in sorted(folder.glob(pattern))[:1]:
             paths = {"found": found, "folder": folder, "above": folder.parent}
-            paths["inside"] = found.parent
+            inside = found.parent
+            paths["inside"] = inside.parent if inside.name.lower() in parts else inside
             quoted = {key: shlex.quote(str(path)) for key, path in paths.items()}
             return f" It holds {found.relative_to(folder)}: {remedy.format(**quoted)}."
     return ""

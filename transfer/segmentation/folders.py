@@ -62,7 +62,8 @@ def find_splits(root: Path, config: DatasetConfig) -> Splits:
         content = shorten(sorted(name for name in os.listdir(root) if name[0] != "."), 6)
         named = f" called {config.masks}" if config.masks else ""
         instances = any(root.glob("annotations/instances_*.json"))
-        hint = describe(root) if images is None and masks is None else ""
+        above = images is None and masks is None
+        hint = describe(root, (*_IMAGES, *_MASKS)) if above else ""
         draw = f" python tools/prepare_data.py instance-masks --data {root} draws masks of MS-COCO."
         raise UsageError(
             f"{root} has no images with a folder of masks{named}; it holds {content or 'nothing'}. "

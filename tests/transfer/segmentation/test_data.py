@@ -297,6 +297,9 @@ def test_the_same_picture_under_another_name_is_told(tmp_path):
 def test_folders_that_cannot_be_meant(tmp_path):
     refused(tmp_path / "none", "there is no folder")
     refused(tmp_path, "no images with a folder of masks; it holds nothing")
+    set_of_above = tree(tmp_path / "above" / "set")
+    refused(tmp_path / "above", f"name {set_of_above} instead of {tmp_path / 'above'}\\.")
+    opened(set_of_above)
     root = tree(tmp_path, ["images/a", "images/b"])
     shutil.copytree(root / "masks", root / "labels")
     refused(root, "labels and masks; which of them is meant.*--dataset.masks")
