@@ -71,10 +71,11 @@ FILES = sorted(
 # Raised for the encoder of a U-Net, and for levels without a classifier: 90 lines of all engines
 # Raised for segmentation, a fourth engine: 3,200 lines of its own (layouts of masks, NIfTI volumes)
 # and the family of mixing, 3,650, whose CutMix and Mosaic it takes from there
+# Raised for cached features of levels by timm's numbers, 30 lines
 BUDGET = {
     "pretrain": 10_250,
     "detection": 10_500,
-    "captioning": 11_600,
+    "captioning": 11_650,
     "classification": 6_600,
     "segmentation": 12_100,
     "together": 27_000,
