@@ -189,6 +189,7 @@ def test_mistakes(segmenter, of_volumes, photos, worlds_of_hearts, tmp_path, cap
         (["--segmenter", segmenter, "--images", volume], "was trained on images"),
         (["--segmenter", segmenter, "--images", patient], "was trained on images"),
         (["--segmenter", of_volumes, "--images", photos], "was trained on slices of volumes"),
+        (["--segmenter", of_volumes, "--images", photos / "no"], "there is no file or folder"),
         (["--segmenter", of_volumes, "--images", photos / "a.png"], "slices of volumes"),
         (["--segmenter", segmenter, "--images", photos, "--workers", "-1"], "--workers is -1"),
         (["--segmenter", segmenter, "--images", photos, "--out", photos / "x"], "lies in --images"),

@@ -184,6 +184,7 @@ def draw_curve(history: Sequence[Mapping[str, Any]], path: Path) -> None:
     axes.plot([r["epoch"] for r in history], [r["loss"] for r in history], ".-", label="loss")
     axes.set(xlabel="epoch", ylabel="training loss")
     axes.set_ylim(bottom=0)
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     right = axes.twinx()
     for name, style in (("mIoU", "k.--"), ("Dice", "k.:"), ("Dice_3D", "k.:")):

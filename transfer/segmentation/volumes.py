@@ -35,6 +35,8 @@ def find_volumes(path: Path) -> list[VolumeFile]:
     Raises:
         UsageError: nothing there, two files of one name, or an Info.cfg that cannot be used.
     """
+    if not path.exists():
+        raise UsageError(f"there is no file or folder {path} with volumes.")
     folder = path if path.is_dir() else path.parent
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     files = [file for file in files if not _is_hidden(file.relative_to(folder))]
