@@ -104,6 +104,9 @@ def open_acdc(root: Path, config: DatasetConfig) -> SegmentationData:
     val_frames, train_frames = reader.read(val, "masks"), reader.read(train, config.labels)
     reader.check()
     train_frames = _without(train_frames, val_frames, reader.notes)
+    for split, frames in ((name, train_frames), (val_name, val_frames)):
+        if not frames:
+            raise UsageError(f"{split}: no frame is left; {'; '.join(reader.errors[:3])}")
     if both := len({patient.name for patient in train} & {patient.name for patient in val}):
         reader.notes.append(
             f"{both:,} patients are both trained on and scored: the score says little"

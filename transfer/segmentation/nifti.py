@@ -8,7 +8,6 @@ not point up or down, the slices stay as they are stored.
 
 import gzip
 import math
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from pretrain.errors import UsageError, first_line
 from pretrain.files import atomic
 
 _SAME = 1e-3  # millimetres by which the voxels of two files may differ in size
-_BROKEN = (OSError, EOFError, ValueError, zlib.error, MemoryError)
+_LARGEST = 100.0  # millimetres; a unit may be wrong, and an image of such pixels fills the memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,11 +50,13 @@ def read_volume(path: Path, frame: int | None = None) -> Volume:
         raise UsageError(f"{path}: has {len(shape)} axes, {shape}; {what}")
     if frame is not None and not 1 <= frame <= shape[3]:
         raise UsageError(f"{path}: holds frames 1 to {shape[3]}, and {frame} is asked for")
+    if 0 in shape:
+        raise UsageError(f"{path}: has x, y, slices {shape}; there is no voxel")
     spacing = _spacing(path, image)
     try:
         part = image.dataobj if image.ndim == 3 else image.dataobj[..., (frame or 1) - 1]
         voxels = np.asanyarray(part)
-    except _BROKEN as error:
+    except Exception as error:  # of a broken file, whatever it is
         raise UsageError(f"{path}: is broken: {first_line(error)}") from error
     if voxels.dtype.kind not in "iuf":
         raise UsageError(f"{path}: holds {voxels.dtype}; plain numbers are read")
@@ -131,10 +132,12 @@ def open_nifti(path: Path) -> Any:
     nibabel = _nibabel()
     try:
         image = nibabel.load(path)
-    except (nibabel.filebasedimages.ImageFileError, *_BROKEN) as error:
+    except Exception as error:  # of a broken file, whatever it is
         raise UsageError(f"{path}: is no NIfTI file: {first_line(error)}") from error
     if not isinstance(image, nibabel.Nifti1Image):
         raise UsageError(f"{path}: is {type(image).__name__}; NIfTI (.nii, .nii.gz) is read")
+    if not np.isfinite(image.affine).all():
+        raise UsageError(f"{path}: its affine holds what is no number: write its header anew")
     return image
 
 
@@ -179,8 +182,11 @@ def _spacing(path: Path, image: Any) -> tuple[float, float, float]:
     unit, _ = image.header.get_xyzt_units()
     factor = {"meter": 1000.0, "micron": 0.001}.get(unit, 1.0)
     x, y, z = (factor * abs(float(size)) for size in header["pixdim"][1:4])
-    if not all(math.isfinite(size) and size > 0 for size in (x, y, z)):
-        raise UsageError(f"{path}: its voxels have {_in_words((x, y, z))}; all must be above 0")
+    if not all(0 < size <= _LARGEST for size in (x, y, z)):
+        raise UsageError(
+            f"{path}: its voxels have {_in_words((x, y, z))}; all must be above 0 and at most "
+            f"{_LARGEST:g} mm"
+        )
     if z < max(x, y) - _SAME:
         raise UsageError(
             f"{path}: its voxels have {_in_words((x, y, z))}; slices lie along the third axis, "

@@ -93,7 +93,7 @@ def read_patients(root: Path, split: str) -> list[Patient]:
             f"{root}: has no {name}/patientNNN/Info.cfg, nor database/{name}. If patients are not "
             "split, score a fold of them: --dataset.fold 0"
         )
-    folders = sorted(path.parent for path in folder.glob("patient*/Info.cfg"))
+    folders = sorted(path for path in folder.glob("patient*") if path.is_dir())
     if numbers is not None:
         wanted = {f"patient{number:03d}" for number in numbers}
         folders = [path for path in folders if path.name in wanted]
@@ -109,13 +109,14 @@ def read_patient(folder: Path) -> Patient:
         UsageError: it does not say which frames are ED and ES, or contradicts itself.
     """
     path = folder / "Info.cfg"
-    pairs = (line.split(":", 1) for line in read_text(path).splitlines() if ":" in line)
+    text = read_text(path).removeprefix("\ufeff")  # Windows' editor puts it there
+    pairs = (line.split(":", 1) for line in text.splitlines() if ":" in line)
     said = {key.strip(): value.strip() for key, value in pairs}
 
     def number(key: str) -> int | None:
         text = said.get(key)
-        if text is not None and not re.fullmatch("[0-9]{1,4}", text):
-            raise UsageError(f"{path}: {key} is {text!r:.40}; it must be a whole number")
+        if text is not None and not re.fullmatch("0{0,3}[1-9][0-9]{0,3}", text):
+            raise UsageError(f"{path}: {key} is {text!r:.40}; it must be a whole number above 0")
         return None if text is None else int(text)
 
     given = {phase: frame for phase in ("ED", "ES") if (frame := number(phase))}

@@ -1,7 +1,9 @@
 import base64
+import gzip
 import json
 import re
 import shutil
+import struct
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -182,12 +184,29 @@ def test_axes_that_are_not_said_or_oblique_stay(tmp_path):
     [
         ((2, 4, 3), (10, 1.5, 1.5), r"10 x 1.5 x 1.5 mm; slices lie along the third axis"),
         ((4, 3, 2), (0, 1.5, 10), r"0 x 1.5 x 10 mm; all must be above 0"),
+        ((4, 3, 2), (1500, 1500, 8000), r"1500 x 1500 x 8000 mm; .* at most 100 mm"),
         ((4, 3), (1, 1), r"has 2 axes, \(4, 3\); a volume has 3"),
         ((4, 3, 2, 5), (1, 1, 1, 1), r"has 4 axes, \(4, 3, 2, 5\); a volume has 3"),
     ],
 )
 def test_volumes_that_are_none(shape, zooms, message, tmp_path):
     save(tmp_path / "a.nii", np.zeros(shape, np.int16), np.eye(4), zooms)
+    with pytest.raises(UsageError, match=message):
+        read_volume(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (42, "<h", "there is no voxel"),
+        (70, "<h", "is no NIfTI file"),  # a type of voxels that is none
+        (280, "<f", "its affine holds what is no number"),
+    ],
+)
+def test_headers_that_are_broken(place, value, message, drawn, tmp_path):
+    content = bytearray(gzip.decompress(frames(drawn)[0].read_bytes()))
+    struct.pack_into(value, content, place, {42: 0, 70: 999}.get(place, float("nan")))
+    (tmp_path / "a.nii").write_bytes(content)
     with pytest.raises(UsageError, match=message):
         read_volume(tmp_path / "a.nii")
 
@@ -387,6 +406,20 @@ def test_broken_files_are_counted_and_left_out(tree):
     texts = " ".join(data.notes)
     for path in (paths[3], frames(tree, "")[6]):
         assert str(path) in texts
+    scored = {record.case.partition("_")[0] for record in data.val}
+    for path in (one for one in frames(tree, "_gt") if one.parent.name in scored):
+        path.unlink()
+    with pytest.raises(UsageError, match="fold 1 of 5: no frame is left"):
+        open_acdc(tree, replace(FOLD, max_corrupt=12))
+
+
+def test_a_patient_without_info_is_not_passed_over(tree):
+    info = tree / "training/patient002/Info.cfg"
+    info.write_bytes(b"\xef\xbb\xbf" + info.read_bytes())  # as Windows' editor writes it
+    assert len(read_patients(tree, "training")) == 6
+    info.unlink()
+    with pytest.raises(UsageError, match=r"patient002/Info.cfg: No such file"):
+        open_acdc(tree, FOLD)
 
 
 @pytest.mark.parametrize(
@@ -394,6 +427,7 @@ def test_broken_files_are_counted_and_left_out(tree):
     [
         ("ED: 1\n", "", r"does not say which frame is ED"),
         ("ED: 1\n", "ED: first\n", r"ED is 'first'; it must be a whole number"),
+        ("ED: 1\n", "ED: 0\n", r"ED is '0'; it must be a whole number above 0"),
         ("NbFrame: 5", "NbFrame: 2", r"ED and ES are \[1, .\], but NbFrame is 2"),
         ("ED: 1\n", "ED: 2\n", r"_frame02.nii.gz: there is no such file, nor .*Info.cfg names fr"),
     ],
