@@ -106,6 +106,15 @@ def backbone():
 
 
 @pytest.fixture(scope="session")
+def tiny_backbone():
+    """The smallest, for tests that build or read back many networks."""
+    from pretrain.backbone import Backbone, BackboneSpec, Provenance
+
+    spec = BackboneSpec(arch="test_byobnet", input_size=(3, 64, 64), num_classes=10)
+    return Backbone.of(spec.create(10, seed=3), spec, Provenance(seed=3))
+
+
+@pytest.fixture(scope="session")
 def backbone_file(backbone, tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("backbone") / "backbone.pth"
     backbone.save(path)

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
 from pretrain.training import make_fabric
 from tests.tools.test_tools import fails
@@ -29,13 +28,6 @@ from transfer.segmentation.volumes import find_volumes, read_slices
 CLASSES = ("background", "ring", "star")
 
 
-@pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    """Smaller than that of the other tests: it is read back for each call."""
-    spec = BackboneSpec(arch="test_byobnet", input_size=(3, 64, 64), num_classes=10)
-    return Backbone.of(spec.create(10, seed=3), spec, Provenance(seed=3))
-
-
 def save(folder: Path, backbone, volumes: bool, **dataset) -> Path:
     """An untrained segmenter, whose label maps are no more uniform than those of a trained one."""
     config = SegmentationConfig(
@@ -49,13 +41,13 @@ def save(folder: Path, backbone, volumes: bool, **dataset) -> Path:
 
 
 @pytest.fixture(scope="module")
-def segmenter(backbone, tmp_path_factory) -> Path:
-    return save(tmp_path_factory.mktemp("images"), backbone, False, short_side=48)
+def segmenter(tiny_backbone, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("images"), tiny_backbone, False, short_side=48)
 
 
 @pytest.fixture(scope="module")
-def of_volumes(backbone, tmp_path_factory) -> Path:
-    return save(tmp_path_factory.mktemp("volumes"), backbone, True, spacing=2.0)
+def of_volumes(tiny_backbone, tmp_path_factory) -> Path:
+    return save(tmp_path_factory.mktemp("volumes"), tiny_backbone, True, spacing=2.0)
 
 
 def call(segmenter: Path, images: Path, out: Path, *words: str) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from pretrain.backbone import Backbone, BackboneSpec, Provenance
+from pretrain.backbone import Backbone
 from pretrain.config import CheckpointsConfig, LoaderConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
@@ -41,10 +41,8 @@ COLOURS = torch.tensor([[30, 200, 90], [220, 40, 60], [20, 90, 250]], dtype=torc
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    """Smaller than that of the other tests, which run no training so often."""
-    spec = BackboneSpec(arch="test_byobnet", input_size=(3, 64, 64), num_classes=10)
-    return Backbone.of(spec.create(10, seed=3), spec, Provenance(seed=3))
+def backbone(tiny_backbone) -> Backbone:
+    return tiny_backbone
 
 
 @dataclass(frozen=True)

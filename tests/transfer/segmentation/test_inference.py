@@ -28,12 +28,12 @@ CONFIG = SegmentationConfig(
 
 
 @pytest.fixture(scope="module")
-def segmenter(backbone, tmp_path_factory):
+def segmenter(tiny_backbone, tmp_path_factory):
     """The folder of a run, and its network."""
     torch.manual_seed(0)
-    model = build_model(backbone, CONFIG.segmenter, 3).eval()
+    model = build_model(tiny_backbone, CONFIG.segmenter, 3).eval()
     folder = tmp_path_factory.mktemp("run")
-    SegmenterFile(model, backbone, CONFIG, ("background", "a", "b"), False).save(
+    SegmenterFile(model, tiny_backbone, CONFIG, ("background", "a", "b"), False).save(
         folder / "segmenter.pth"
     )
     return folder, model
