@@ -116,7 +116,7 @@ def test_a_segmenter_of_hidden_objects_guesses_where_they_are(untrained, tmp_pat
             name="test",
             data=str(tree),
             dataset=segmentation.DatasetConfig(crop_size=32, scales=(0.9, 1.1)),
-            epochs=8,
+            epochs=5,
             batch_size=10,
             loader=HERE,
             optimizer=segmentation.SegmentationOptimizerConfig(

@@ -336,6 +336,7 @@ def test_folds_are_averaged_as_fine_tunings_of_one_backbone():
     runs = folds("none", 0, {0: 60, 1: 70, 2: 80}) + folds("none", 1, {0: 62, 1: 72, 2: 82})
     assert lines(runs)["net, none"] == ["71.0 ± 1.4 (n=2)"] * 2
     assert "data ACDC (4 classes), folds 0, 1, 2" in results_to_markdown(runs)
+    assert "70.00, pretraining seed 0, fold 1" in to_html(tabulate(run_set(*runs)), run_set(*runs))
     again = folds("none", 0, {0: 0})  # a second run of a fold counts within that fold
     assert lines(folds("none", 0, {0: 60, 1: 70, 2: 80}) + again)["net, none"][0] == "60.0"
     runs += folds("cutmix", 0, {2: 83, 0: 63, 1: 73}) + folds("cutmix", 1, {0: 64, 1: 74, 2: 84})

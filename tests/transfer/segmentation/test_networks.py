@@ -261,6 +261,20 @@ def test_new_parts_are_of_the_seed(backbone):
     assert not torch.equal(states[0], states[2])
 
 
+def test_weights_of_a_decoder_begin_as_segmentation_models(tiny_backbone):
+    """Its `initialize_decoder` and `initialize_head`: uniform by He and by Glorot."""
+    options = SegmenterConfig(kind="unet", decoder_channels=DECODER)
+    model = build_model(tiny_backbone, options, 3)
+    head = model.classifier[1]
+    fan = head.weight[0].numel()
+    bounds = {id(head): (6 / (fan + 9 * len(head.weight))) ** 0.5}
+    for module in (*model.decoder.modules(), head):
+        if isinstance(module, nn.Conv2d):
+            bound = bounds.get(id(module), (6 / module.weight[0].numel()) ** 0.5)
+            assert 0.9 * bound < module.weight.abs().max() <= bound
+    assert not head.bias.any()
+
+
 @pytest.mark.parametrize(
     ("arch", "model_args", "config"),
     [
