@@ -49,6 +49,8 @@ def write_masks(
     splits = sorted(list_splits(root), key=lambda name: (not name.startswith("train"), name))
     if not splits:
         raise UsageError(f"{root} has no instance file of MS-COCO, such as annotations/instances_*")
+    if twice := sorted({name for name in classes if classes.count(name) > 1}):
+        raise UsageError(f"--classes has {twice[0]} twice")
     config = DatasetConfig(other_classes="drop" if classes else "refuse")
     records_of: dict[str, Records] = {}
     names = tuple(classes)
@@ -71,6 +73,11 @@ def write_masks(
             f"{root} has {len(names):,} categories, and masks hold {VOID - 1} beside background: "
             "name those to keep by --classes"
         )
+    if not any(map(len, records_of.values())):
+        raise UsageError(f"{root} has no image in its instance files: there is nothing to draw")
+    _refuse_lost_names(names)
+    for records in records_of.values():
+        _refuse_shared_masks(records)
     target = root if out is None else out
     folders = {split: _image_folder(root, split, records_of[split]) for split in splits}
     _write_classes(target / "classes.txt", ("background", *names))
@@ -85,6 +92,25 @@ def write_masks(
             text = f"{others:,} other images of {images} have no mask, and would be refused"
             results.append(note(f"{text}: --out NEW makes a tree without them"))
     return results
+
+
+def _refuse_lost_names(names: Sequence[str]) -> None:
+    """What classes.txt would not give back: there, a line is a class."""
+    for name in names:
+        lines = [line.strip() for line in name.splitlines()]
+        if lines in ([], [""]) or len(lines) > 1 or name[0] == "#" or name == "background":
+            raise UsageError(
+                f"classes.txt cannot hold a class called {name!r}: rename it in the annotations, "
+                "name the classes to keep by --classes, or make one class of all by --join NAME"
+            )
+
+
+def _refuse_shared_masks(records: Records) -> None:
+    first = dict[Path, Path]()
+    for path in (record.path for record in records.images):
+        other = first.setdefault(path.with_suffix(""), path)
+        if other != path:
+            raise UsageError(f"{other} and {path} would have one mask: rename one of them")
 
 
 def draw_mask(record: Record) -> np.ndarray:
@@ -158,7 +184,7 @@ def _write_classes(path: Path, names: Sequence[str]) -> None:
     text = "".join(f"{name}\n" for name in names)
     if not path.exists():
         write_text(path, text)
-    elif path.read_text(encoding="utf-8") != text:
+    elif not path.is_file() or path.read_bytes() != text.encode():
         raise UsageError(
             f"{path} is there with other classes, and is not replaced. Remove it and the folder of "
             "masks, or give another --out."

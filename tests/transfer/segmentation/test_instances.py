@@ -190,3 +190,33 @@ def test_from_the_command_line(tree, tmp_path, capsys):
     fails("prepare_data", *words[:2], tmp_path, capsys=capsys, said="has no instance file")
     (tree / "val2017").rename(tree / "images")
     fails("prepare_data", *words, capsys=capsys, said="of their own, but for example at")
+
+
+@pytest.mark.parametrize("name", ["#1", "a\nb", "background"])
+def test_a_name_that_classes_txt_would_lose_is_refused(name, tree):
+    for path in (tree / "annotations").iterdir():
+        content = json.loads(path.read_text())
+        content["categories"][0]["name"] = name
+        path.write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=r"classes.txt cannot hold a class called"):
+        write_masks(tree)
+    assert not (tree / "classes.txt").exists()
+    write_masks(tree, join="thing")
+
+
+def test_nothing_is_written_before_all_is_known(tree):
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tree / "val2017/0.png")
+    path = tree / "annotations/instances_val2017.json"
+    before = json.loads(path.read_text())
+    more = [*before["images"], {**before["images"][0], "id": 50, "file_name": "0.png"}]
+    path.write_text(json.dumps({**before, "images": more}))
+    with pytest.raises(UsageError, match=r"0\.jpg and .*0\.png would have one mask"):
+        write_masks(tree)
+    with pytest.raises(UsageError, match="--classes has cat twice"):
+        write_masks(tree, None, ["cat", "cat"])
+    assert not (tree / "classes.txt").exists()
+    path.write_text(json.dumps(before))
+    (tree / "classes.txt").write_bytes(b"\xff\xfe")
+    with pytest.raises(UsageError, match="is there with other classes"):
+        write_masks(tree)
+    assert not (tree / "masks").exists()
