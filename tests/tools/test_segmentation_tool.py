@@ -79,6 +79,7 @@ def test_mistakes_of_options_and_data(here, worlds, backbone_file, capsys):
     for more, said in (
         (["--segmenter.decoder_channels", "[8]"], "segmenter.decoder_channels is of unet"),
         (["--segmenter.kind", "mask2former"], "segmenter.kind"),
+        (["--segmenter.output_stride", "4"], "output_stride is 4; it must be one of 8, 16, 32"),
         (["--mixing.cutmix", "0.8", "--mixing.mosaic", "0.8"], "1.6 together"),
         (["--dataset.val", "none"], "there is no split 'none'"),
         (["--batch_size", "99"], "there are only 12 training images"),

@@ -246,8 +246,9 @@ class Parser(ArgumentParser):
         place, word = ".".join(names), ""
         choices: list[str] = []
         if found := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
-            choices, word = re.findall(r"'([^']*)'", found[1]), found[2]
-            problem = f"{place} is {word!r:.40}"
+            listed, word = re.findall(r"'[^']*'|\d+", found[1]), found[2]
+            choices = [choice.strip("'") for choice in listed]
+            problem = f"{place} is {word!r:.40}" if "'" in found[1] else f"{place} is {word:.40}"
         elif names and (found := re.search(r"Option '(.+)' is not accepted", message)):
             action = self._option_string_actions.get(f"--{place}")
             element = get_args(getattr(action, "_typehint", None))
