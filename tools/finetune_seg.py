@@ -52,13 +52,15 @@ def summarize(result: Result, run: Run) -> str:
         f"  {name:<16} {figure(iou)} {figure(metrics[f'per_class_{dice}'][name])}"
         for name, iou in metrics["per_class_IoU"].items()
     )
+    left_out = metrics.get("images_left_out", 0)
+    not_scored = f"; {left_out:,} images could not be read" if left_out else ""
     return f"""
 {segmenter_name(result.config)} from {result.backbone["name"]} ({result.backbone["fingerprint"]})
 on {result.data["name"]} ({result.data["train"]:,} {samples}, {metrics["epochs"]} epochs, \
 {result.seconds / 60:.1f} min)
                        IoU {"3D Dice" if samples == "slices" else "   Dice"}
   mean             {figure(metrics.get("mIoU"))} {figure(metrics.get(dice))}   \
-IoU over {metrics["classes_in_mean"]} classes, {result.data["val"]:,} {samples}
+IoU over {metrics["classes_in_mean"]} classes, {result.data["val"]:,} {samples}{not_scored}
 {classes}
   boundary F       {figure(metrics.get("boundary_F"))}
   pixel accuracy   {figure(metrics.get("pixel_accuracy"))}

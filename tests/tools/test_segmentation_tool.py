@@ -58,7 +58,7 @@ def test_a_result_of_volumes_is_told_as_such(here, capsys):
         task="segmentation",
         metric="Dice_3D",
         metrics={"Dice_3D": 80.0, "per_class_Dice_3D": scores, "per_class_IoU": scores,
-                 "epochs": 3, "classes_in_mean": 1},
+                 "epochs": 3, "classes_in_mean": 1, "images_left_out": 2},
         backbone={"name": "net", "fingerprint": "f" * 16},
         data={"name": "ACDC", "train": 40, "val": 9},
         seed=0,
@@ -69,7 +69,7 @@ def test_a_result_of_volumes_is_told_as_such(here, capsys):
     text = summarize(result, Run(here / "run"))
     assert "U-Net from net" in text
     assert "IoU 3D Dice" in text
-    assert "9 slices" in text
+    assert "9 slices; 2 images could not be read" in text
     assert "MYO                    -       -" in text
     assert segmenter_name({"segmenter": 3}) == ""
 
