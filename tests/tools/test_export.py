@@ -299,7 +299,9 @@ def test_what_is_exported_is_what_the_other_tools_take(net, here, capsys):
     assert [level["level"] for level in proof[0]["levels"]] == ["res2", "res3", "res4", "res5"]
 
 
-def test_the_benchmark_of_formats_runs(here):
+def test_the_benchmark_of_formats_runs(here, full):
+    if not full:
+        pytest.skip("twenty seconds: --full")
     words = ("formats", "--arch", "resnet18", "--to", "timm", "--rounds", "1")
     done = call("bench", *words, cwd=here)
     assert done.returncode == 0, done.stderr
