@@ -32,7 +32,8 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary name beside `path`, for a file or a folder; it is gone afterwards.
 
     `publish` puts what was written there in its place. The folder of `path` is made; where it was
-    not there before and stays empty, it is gone as well.
+    not there before and the block fails, it is gone as well: not otherwise, as another process may
+    be about to write into it.
 
     Args:
         path: what is written in the block.
@@ -43,11 +44,13 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     new: list[Path] = []
+    done = False
     try:
         new += [folder for folder in path.parents if not folder.exists()]
         path.parent.mkdir(parents=True, exist_ok=True)
         remove(temporary)  # of a process of the same number that was killed
         yield temporary
+        done = True
     except Exception as error:
         cause = _write_error(error)
         if cause is None or not _is_of(cause, path, temporary):
@@ -58,7 +61,7 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
         raise UsageError(_message(path, cause, size)) from error
     finally:
         remove(temporary)
-        for folder in new:  # innermost first
+        for folder in [] if done else new:  # innermost first
             with suppress(OSError):
                 folder.rmdir()
 

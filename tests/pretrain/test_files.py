@@ -196,3 +196,13 @@ def test_a_dollar_in_a_figure_is_a_dollar(tmp_path):
     figure.axes[0].legend()
     save_figure(figure, tmp_path / "a.png")
     assert (tmp_path / "a.png").is_file()
+
+
+def test_a_new_folder_goes_with_a_failure_alone(tmp_path):
+    """Another process may be about to write into one that is empty for a moment."""
+    with files.draft(tmp_path / "new" / "a.txt") as temporary:
+        temporary.touch()
+    assert [*(tmp_path / "new").iterdir()] == []
+    with pytest.raises(ZeroDivisionError), files.draft(tmp_path / "other" / "a.txt"):
+        print(1 / 0)
+    assert not (tmp_path / "other").exists()
