@@ -2,7 +2,7 @@
 
 python tools/transfer.py --quick             the whole chain on very little, a minute on 2 cores
 python tools/transfer.py                     the embedded grid: plain and CutMix backbones, every
-                                             task, two replicates, 7 minutes on 2 cores
+                                             task, two replicates, 8 minutes on 2 cores
 python tools/transfer.py --shapes easy       the same where training images are many
 python tools/transfer.py --backbones A B --tasks detection classification --seeds 0 1 2
                          --config detection=configs/detection/X.yaml --data detection=DIR
