@@ -25,6 +25,7 @@ PUBLIC = {
     "images",
     "mixing",
     "models",
+    "palette",
     "progress",
     "reading",
     "run",

@@ -86,7 +86,7 @@ class Written:
 
     def finish(self, what: str, source: Path) -> None:
         """Write classes.json and say what there is."""
-        from transfer.segmentation.label_maps import colour_map
+        from pretrain.palette import colour_map
 
         if not self.count:
             raise UsageError(f"none of the {what} of {source} can be read.")

@@ -17,6 +17,7 @@ from PIL import Image
 
 from pretrain.errors import check_ranges
 from pretrain.files import draft_folder, publish, write_text
+from pretrain.palette import colour_map
 from pretrain.progress import bar
 from pretrain.synthetic.scene import SHAPES, Scene, draw_scene, make_scene
 from pretrain.synthetic.sentences import describe_scene
@@ -271,15 +272,8 @@ def _save(image: np.ndarray, path: Path) -> None:
 
 def _save_mask(mask: np.ndarray, path: Path) -> None:
     picture = Image.fromarray(mask.astype(np.uint8))
-    picture.putpalette(_voc_colours())
+    picture.putpalette(colour_map().tobytes())
     _write(picture, path, format="png")
-
-
-def _voc_colours() -> bytes:
-    """Pascal VOC's palette (VOClabelcolormap.m): a number's bits go to red, green, blue in turn."""
-    bits = np.arange(256)[:, None] >> np.arange(9) & 1
-    colours = (bits.reshape(256, 3, 3) * [[128], [64], [32]]).sum(1)
-    return colours.astype(np.uint8).tobytes()
 
 
 def _write(picture: Image.Image, path: Path, **options: Any) -> None:

@@ -11,7 +11,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from pretrain.backbone import Backbone, Provenance
+from pretrain.backbone import Backbone
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.training import (
@@ -37,6 +37,7 @@ from transfer.detection.dataset import (
     check_mixing,
     collate,
 )
+from transfer.random_weights import untrained
 
 
 @dataclass(frozen=True)
@@ -106,9 +107,7 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     check_optimizer(config.optimizer)
     detector = config.detector
     if config.random_init:
-        spec, detector = backbone.spec, unfrozen(detector)
-        network = spec.create(spec.num_classes, derive(config.seed, "weights"))
-        backbone = Backbone.of(network, spec, Provenance(seed=config.seed, source="from scratch"))
+        backbone, detector = untrained(backbone, config.seed), unfrozen(detector)
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         model = build_model(

@@ -10,10 +10,10 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from pretrain.files import save_figure
+from pretrain.palette import colour_map
 from pretrain.training import derive, generator, seed_ambient
 from transfer.segmentation.config import MixingConfig
 from transfer.segmentation.dataset import SegmentationDataset
-from transfer.segmentation.label_maps import colour_map
 from transfer.segmentation.mixing import mix
 
 

@@ -6,22 +6,7 @@ import numpy as np
 from PIL import Image
 
 from pretrain.files import atomic
-
-
-def colour_map() -> np.ndarray:
-    """Pascal VOC's colours of the values 0 to 255: uint8 (256, 3).
-
-    The devkit's VOClabelcolormap: the bits of the value, three at a time, become the highest bits
-    of red, green and blue. 0 is black, 255 (void) a pale yellow.
-    """
-    values = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((values >> (3 * bit + channel) & 1) << (7 - bit)).astype(
-                np.uint8
-            )
-    return colours
+from pretrain.palette import colour_map
 
 
 def write_label_map(path: Path, label_map: np.ndarray) -> None:

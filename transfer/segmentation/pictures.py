@@ -15,10 +15,10 @@ from torch import nn
 
 from pretrain.errors import UsageError
 from pretrain.files import save_figure
+from pretrain.palette import colour_map
 from pretrain.run import Run
 from transfer.segmentation.config import VOID, DatasetConfig, SegmentationConfig
 from transfer.segmentation.inference import predict
-from transfer.segmentation.label_maps import colour_map
 from transfer.segmentation.records import Record
 from transfer.segmentation.scores import SegmentationScores
 from transfer.segmentation.setup import SegmentationSetup

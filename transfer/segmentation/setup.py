@@ -10,7 +10,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from pretrain.backbone import Backbone, Provenance
+from pretrain.backbone import Backbone
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.training import (
@@ -23,6 +23,7 @@ from pretrain.training import (
     seed_ambient,
     train_batching,
 )
+from transfer.random_weights import untrained
 from transfer.segmentation.config import SegmentationConfig, SegmenterConfig
 from transfer.segmentation.data import open_data
 from transfer.segmentation.dataset import SegmentationDataset
@@ -76,9 +77,7 @@ def build(backbone: Backbone, config: SegmentationConfig) -> SegmentationSetup:
     check_optimizer(config.optimizer)
     segmenter = config.segmenter
     if config.random_init:
-        spec, segmenter = backbone.spec, unfrozen(segmenter)
-        network = spec.create(spec.num_classes, derive(config.seed, "weights"))
-        backbone = Backbone.of(network, spec, Provenance(seed=config.seed, source="from scratch"))
+        backbone, segmenter = untrained(backbone, config.seed), unfrozen(segmenter)
     with torch.random.fork_rng(devices=[]):
         seed_ambient(derive(config.seed, "weights"))
         model = build_model(backbone, segmenter, len(data.classes))

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from pretrain.images import decode
+from pretrain.palette import colour_map
 from pretrain.run import Run
 from pretrain.training import make_fabric
 from transfer.segmentation import pictures
 from transfer.segmentation.config import VOID, DatasetConfig, SegmentationConfig
-from transfer.segmentation.label_maps import colour_map, draw_overlay, write_label_map
+from transfer.segmentation.label_maps import draw_overlay, write_label_map
 from transfer.segmentation.pictures import (
     choose_records,
     draw_classes,
