@@ -35,7 +35,10 @@ FORMAT = "backbone/1"
 _NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", "workers", *CHANGEABLE})
 # fields that recipes of before lack
 _LATER = {"score_every": 1.0, "rotation": {"weight": 0.0, "angles": "all"}}
-_LATER_IN_MIXING: dict[str, Any] = {"args": {}, "guide": None, "decoupled": 0.0}
+_LATER_IN: dict[str, dict[str, Any]] = {
+    "mixing": {"args": {}, "guide": None, "decoupled": 0.0},
+    "dataset": {"shard_window": 32},
+}
 
 
 class _Mixing(TypedDict, total=False):
@@ -288,13 +291,12 @@ def _method_title(options: Mapping[str, Any]) -> str | None:
     return None if method is None else " ".join([method, *arguments])
 
 
-def _without_later(section: Mapping[str, Any], mixing: bool = False) -> dict[str, Any]:
-    later = _LATER_IN_MIXING if mixing else _LATER
+def _without_later(section: Mapping[str, Any], later: Mapping[str, Any] = _LATER) -> dict[str, Any]:
     kept = {key: value for key, value in section.items() if later.get(key, ...) != value}
-    if "mixing" in kept:
-        kept["mixing"] = _without_later(kept["mixing"], mixing=True)
-    if mixing and "others" in kept:
-        kept["others"] = [_without_later(other, mixing=True) for other in kept["others"]]
+    for key in _LATER_IN.keys() & kept.keys() if later is _LATER else ():
+        kept[key] = _without_later(kept[key], _LATER_IN[key])
+    if later is _LATER_IN["mixing"] and "others" in kept:
+        kept["others"] = [_without_later(other, later) for other in kept["others"]]
     return kept
 
 

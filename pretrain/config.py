@@ -97,10 +97,13 @@ class LoaderConfig:
     """Loader processes, for each training process; 0 reads in the training process."""
     prefetch: int = 2
     """Batches that each loader process reads ahead."""
+    shard_cache: float = 64.0
+    """Largest size in GiB of what is kept of remote shards on this machine, for all its
+    processes; it must hold two windows of shards."""
 
     def __post_init__(self) -> None:
         """Refuse more processes than any machine runs, and negative counts."""
-        check_ranges("loader", self, workers="[0, 512]", prefetch="[1, 1024]")
+        check_ranges("loader", self, workers="[0, 512]", prefetch="[1, 1024]", shard_cache="> 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,7 +182,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
-    """ImageNet's layout, CIFAR's pickles, or image folders DATA/SPLIT/CLASS/*.jpg."""
+    """Shards, ImageNet's layout, CIFAR's pickles, or image folders DATA/SPLIT/CLASS/*.jpg."""
 
     train: str = "train"
     """Folder of the training images, a folder of images for each class."""
@@ -211,9 +214,13 @@ class DatasetConfig:
     no crops)."""
     max_corrupt: int = 0
     """Images that cannot be decoded are named and left out, up to so many; then the run stops."""
+    shard_window: int = 32
+    """Shards whose samples are shuffled together, of shards in random order; 1,000,000 shuffles
+    all, as for folders."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
+        check_ranges("dataset", self, shard_window=">= 1")
         check_ranges("dataset", self, image_size="[8, 8192]", max_corrupt=">= 0", lighting=">= 0")
         check_ranges("dataset", self, crop_pct="(0, 1]", min_scale="(0, 1]")
         check_ranges("dataset", self, flip="[0, 1]", color_jitter="[0, 1]")

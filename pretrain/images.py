@@ -23,9 +23,10 @@ from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -63,39 +64,63 @@ class ImageHeader(NamedTuple):
         return (height, width) if self.orientation in _SWAPS_SIDES else (width, height)
 
 
-def decode(path: Path, apply_exif: bool = False) -> Tensor:
+class ImageSource(Protocol):
+    """What images are read from: a path, or a place in a shard. `str` names it in messages."""
+
+    @property
+    def name(self) -> str:
+        """Of the file."""
+
+    def read_bytes(self) -> bytes:
+        """Its content; UsageError where that is not what was packed."""
+
+
+def decode(source: ImageSource, apply_exif: bool = False) -> Tensor:
     """Read an image file as RGB uint8 (3, H, W).
 
     Args:
-        path: the file.
+        source: the file, or where its content lies.
         apply_exif: turn the pixels as the EXIF orientation says.
 
     Raises:
         UsageError: missing, no file but a pipe, broken, cut short, more than 8 bits a channel, a
             side more than 200 times the other, no supported format.
     """
-    if not os.path.isfile(path):  # a pipe would block
-        is_there = os.path.exists(path)
-        raise UsageError(f"image {path} is no file." if is_there else f"there is no image {path}.")
+    if isinstance(source, Path) and not os.path.isfile(source):  # a pipe would block
+        is_there = os.path.exists(source)
+        problem = f"image {source} is no file." if is_there else f"there is no image {source}."
+        raise UsageError(problem)
     try:
-        content = bytearray(path.read_bytes())
+        content = bytearray(source.read_bytes())
+    except OSError as error:
+        raise _undecodable(source, error) from error
+    return decode_bytes(content, source, apply_exif)
+
+
+def decode_bytes(content: bytearray, source: object, apply_exif: bool = False) -> Tensor:
+    """The same of a file's content, which may be changed; `source` names it in messages."""
+    header = _read_header(BytesIO(content)) if apply_exif else None  # decoding may change it
+    try:
         decoder = _decoder() if _is_plain(content) else None
-        image = decoder(content) if decoder else _by_pillow(path, content)
+        image = decoder(content) if decoder else _by_pillow(source, content)
     except UsageError:
         raise
     except Exception as error:  # of a broken file, whatever it is; AVIF's are RuntimeErrors
-        is_unknown = isinstance(error, UnidentifiedImageError)
-        reason = "no format that is known" if is_unknown else first_line(error).rstrip(".")
-        raise UsageError(
-            f"image {path} cannot be decoded ({reason}). It may be cut short or no image; "
-            f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
-        ) from error
+        raise _undecodable(source, error) from error
     height, width = image.shape[-2:]
     if max(height, width) > _MOST_ASPECT * min(height, width):
         limit = f"a side may have at most {_MOST_ASPECT} times the pixels of the other"
-        raise UsageError(f"image {path} has {width} x {height} pixels; {limit}.")
-    header = read_header(path) if apply_exif else None
+        raise UsageError(f"image {source} has {width} x {height} pixels; {limit}.")
     return image if header is None else turn(image, header.orientation)
+
+
+def _undecodable(source: object, error: Exception) -> UsageError:
+    is_unknown = isinstance(error, UnidentifiedImageError)
+    reason = "no format that is known" if is_unknown else first_line(error).rstrip(".")
+    return UsageError(
+        f"image {source} cannot be decoded ({reason}). It may be cut short or no image; "
+        f"supported are {', '.join(SUFFIXES)}. Replace or remove it."
+    )
 
 
 def read_header(path: Path) -> ImageHeader | None:
@@ -103,8 +128,16 @@ def read_header(path: Path) -> ImageHeader | None:
     if not os.path.isfile(path):  # a pipe would block
         return None
     try:
-        with Image.open(path) as image:
-            return _header(image, path)
+        with open(path, "rb") as file:
+            return _read_header(file)
+    except OSError:
+        return None
+
+
+def _read_header(file: BinaryIO) -> ImageHeader | None:
+    try:
+        with Image.open(file) as image:
+            return _header(image, file)
     except Exception:  # whatever a broken file makes Pillow raise
         return None
 
@@ -339,22 +372,23 @@ def _without_exif(content: bytearray) -> bytearray:
     return content
 
 
-def _by_pillow(path: Path, content: bytearray) -> Tensor:
+def _by_pillow(source: object, content: bytearray) -> Tensor:
     """The stored pixels (3, H, W) of any file."""
-    with Image.open(path) as image:
+    file = BytesIO(content)
+    with Image.open(file) as image:
         if not _has_eight_bits(image, content):
             raise UsageError(
-                f"image {path} has the mode {image.mode}; 8 bits a channel are read: convert it."
+                f"image {source} has the mode {image.mode}; 8 bits a channel are read: convert it."
             )
         # Pillow turns TIFF, and TIFF alone, when it loads the pixels: back to the stored
-        turned = _header(image, path).orientation if image.format == "TIFF" else 1
+        turned = _header(image, file).orientation if image.format == "TIFF" else 1
         pixels = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
         return turn(pixels, {6: 8, 8: 6}.get(turned, turned))
 
 
-def _header(image: Image.Image, path: Path) -> ImageHeader:
+def _header(image: Image.Image, file: BinaryIO) -> ImageHeader:
     """Before the pixels are loaded."""
-    has_tag = image.format != "PNG" or "exif" in image.info or _has_late_exif(path)
+    has_tag = image.format != "PNG" or "exif" in image.info or _has_late_exif(file)
     tag = image.getexif().get(ExifTags.Base.Orientation, 1) if has_tag else 1
     orientation = tag if tag in range(1, 9) else 1
     width, height = image.size
@@ -363,14 +397,17 @@ def _header(image: Image.Image, path: Path) -> ImageHeader:
     return ImageHeader((width, height), int(orientation))
 
 
-def _has_late_exif(path: Path) -> bool:
+def _has_late_exif(file: BinaryIO) -> bool:
     """Whether a PNG has EXIF data behind its pixels; Pillow would decode these to look for it."""
-    with open(path, "rb") as file:
+    place = file.tell()
+    try:
         file.seek(8)
         while len(head := file.read(8)) == 8:
             if head[4:] == b"eXIf":
                 return True
             file.seek(int.from_bytes(head[:4]) + 4, os.SEEK_CUR)  # its content and checksum
+    finally:
+        file.seek(place)  # from where Pillow goes on
     return False
 
 

@@ -15,6 +15,7 @@ from pretrain.backbone import Backbone, BackboneSpec
 from pretrain.config import WITHOUT_PARTNERS, PretrainConfig
 from pretrain.data import ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
+from pretrain.data.images import ImageShards
 from pretrain.data.pixels import Pixels
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
@@ -22,6 +23,7 @@ from pretrain.mixing import network_parts
 from pretrain.mixing.schedule import INSIDE_PARTS, try_mixing, unused_options
 from pretrain.progress import bar
 from pretrain.rotation import RotationNetwork
+from pretrain.shards import WindowOrder
 from pretrain.training import (
     BatchSampler,
     InMemoryLoader,
@@ -94,7 +96,7 @@ def build(
     """
     if config.data is None:
         raise UsageError("no data: give --data DIR")
-    data = open_data(Path(config.data), config.dataset)
+    data = open_data(config.data, config.dataset, config.loader.shard_cache)
     size, num_classes = config.dataset.image_size, len(data.train.classes)
     spec = BackboneSpec(
         arch=config.model.arch,
@@ -194,8 +196,11 @@ def _loaders(
     resized = options.crop == "resized"
     crop = RandomResizedCrop(size, options.min_scale) if resized else Square(size)
     val_crop = centre_crop(size, options.crop_pct)
+    order: Any = None
+    if isinstance(train := setup.data.train, ImageShards):
+        order = WindowOrder(train.reader.index.starts, options.shard_window, config.seed)
     splits = (
-        (Transformed(setup.data.train, crop), train_batching(config, fabric)),
+        (Transformed(train, crop), {**train_batching(config, fabric), "order": order}),
         (Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)),
     )
     reading: dict[str, Any] = {
@@ -205,13 +210,13 @@ def _loaders(
         "collate": collate,
         "pin_memory": fabric.device.type == "cuda",
     }
-    train, val = (
+    loaders = (
         _in_memory(images, how, reading, fabric)
         if options.cache
         else Loader(images, keep=not how.get("shuffle", False), **how, **reading)
         for images, how in splits
     )
-    return train, val
+    return tuple(loaders)  # type: ignore[return-value]
 
 
 def _in_memory(

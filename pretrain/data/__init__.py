@@ -1,6 +1,5 @@
 """Data sets of labelled images, recognised by their layout on disk."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pretrain.config import DatasetConfig
@@ -12,30 +11,26 @@ from pretrain.data.folders import (
     open_undivided,
     validation_split,
 )
-from pretrain.data.images import Images, Transformed, collate
+from pretrain.data.images import Images, ImageSplits, Transformed, collate
+from pretrain.data.shards import open_shards
 from pretrain.errors import UsageError
+from pretrain.shards import find_store
 
 
-@dataclass(frozen=True)
-class ImageSplits:
-    """The training and validation images of a data set."""
+def open_data(root: str | Path, options: DatasetConfig, cache_gib: float = 64.0) -> ImageSplits:
+    """Open shards, CIFAR's pickles, ImageNet, or any image folders.
 
-    name: str
-    train: Images
-    val: Images
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What a run says about the files before it trains: those left out, by their endings."""
-        return (*self.train.notes, *self.val.notes)
-
-
-def open_data(root: Path, options: DatasetConfig) -> ImageSplits:
-    """Open CIFAR's pickles, ImageNet, or any image folders.
+    Args:
+        root: the folder, or the address of shards.
+        options: which splits, and where labels are.
+        cache_gib: what may be kept of remote shards on this machine.
 
     Raises:
         UsageError: what is missing or does not fit, and where.
     """
+    if (store := find_store(root, cache_gib)) is not None:
+        return open_shards(store, options)
+    root = Path(root)
     if (cifar := find_cifar(root)) is not None:
         return ImageSplits(cifar[0].name, *open_cifar(*cifar))
     split = options.val or validation_split(root)

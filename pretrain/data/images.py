@@ -1,4 +1,4 @@
-"""Labelled images, as files or as one array, and the samples that a loader reads."""
+"""Labelled images, as files, in shards or as one array, and the samples that a loader reads."""
 
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.images import decode
+from pretrain.errors import UsageError
+from pretrain.images import decode, decode_bytes
+from pretrain.shards import ShardedImage, ShardReader
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,44 @@ class ImageFiles(Images):
 
 
 @dataclass(frozen=True, eq=False)
+class ImageShards(Images):
+    """Images in shards; `labels` is a column of the index, mapped from its file."""
+
+    reader: ShardReader
+
+    @staticmethod
+    def of(reader: ShardReader, notes: Sequence[str] = ()) -> "ImageShards":
+        """All images of a split."""
+        index = reader.index
+        files, texts = (index.path,), tuple(notes)
+        return ImageShards(index.classes, index.labels, reader, notes=texts, annotations=files)
+
+    def read(self, index: int) -> Tensor:
+        """See Images; UsageError where the shard or the image cannot be read."""
+        source = ShardedImage(self.reader, index)
+        return decode_bytes(bytearray(source.read_bytes()), source)
+
+    def ready(self, numbers: Sequence[int]) -> "ReadImages":
+        """Some of the images, read together."""
+        return ReadImages(self, dict(zip(numbers, self.reader.read_many(numbers), strict=True)))
+
+
+@dataclass(frozen=True)
+class ReadImages:
+    """Images that have been read and not yet been decoded, by their numbers."""
+
+    images: ImageShards
+    contents: dict[int, bytes | UsageError]
+
+    def read(self, index: int) -> Tensor:
+        """See Images."""
+        content = self.contents[index]
+        if isinstance(content, UsageError):
+            raise content
+        return decode_bytes(bytearray(content), ShardedImage(self.images.reader, index))
+
+
+@dataclass(frozen=True, eq=False)
 class ImageArray(Images):
     """Images of one size in memory."""
 
@@ -86,6 +126,20 @@ class ImageArray(Images):
     def read(self, index: int) -> Tensor:
         """See Images."""
         return self.pixels[index]
+
+
+@dataclass(frozen=True)
+class ImageSplits:
+    """The training and validation images of a data set."""
+
+    name: str
+    train: Images
+    val: Images
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a run says about the files before it trains: those left out, by their endings."""
+        return (*self.train.notes, *self.val.notes)
 
 
 def collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
@@ -110,3 +164,21 @@ class Transformed:
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.images.read(index)), int(self.images.labels[index])
+
+    def ready(self, numbers: Sequence[int]) -> "Transformed | _Ready":
+        """See `training.loader.Samples`."""
+        if not isinstance(self.images, ImageShards):
+            return self
+        return _Ready(self, self.images.ready(numbers))
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """Samples of a batch whose images have been read."""
+
+    samples: Transformed
+    images: ReadImages
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        label = int(self.samples.images.labels[index])
+        return self.samples.transform(self.images.read(index)), label

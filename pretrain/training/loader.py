@@ -7,12 +7,13 @@ to process `rank` as its `part`. So two processes with B see what one sees that 
 
 import signal
 import weakref
-from collections.abc import Callable, Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sized
 from copy import deepcopy
 from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
@@ -28,7 +29,11 @@ _MOST_KEPT = 2**28  # bytes
 
 
 class Samples(Sized, Protocol):
-    """Anything with a length whose samples are read by number."""
+    """Anything with a length whose samples are read by number.
+
+    One that has a method `ready`, from several numbers to the same by these numbers, is asked for a
+    batch at once: what lies in shards is read there together.
+    """
 
     def __getitem__(self, index: int, /) -> Any: ...
 
@@ -52,8 +57,8 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
     accumulate: int = 1
     rank: int = 0
     ranks: int = 1
-    order: Callable[[int], Sequence[int]] | None = None
-    """Epoch -> indices, in place of a permutation."""
+    order: Callable[[int], Any] | None = None
+    """Epoch -> indices, in place of a permutation: what slices are taken of, such as an array."""
     epoch: int = field(default=0, init=False)
     first: int = field(default=0, init=False)
     """Step of the epoch to begin with."""
@@ -86,20 +91,20 @@ class BatchSampler(Sampler[list[tuple[int, int]]]):
         return self.steps * self.accumulate
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order: Any = range(self.rank, self.count, self.ranks)
         if self.shuffle and self.order is not None:
-            order = list(self.order(self.epoch))
+            order = self.order(self.epoch)
         elif self.shuffle:
             draw = generator(self.seed, "order", self.epoch)
-            order = torch.randperm(self.count, generator=draw).tolist()
-        else:
-            order = list(range(self.rank, self.count, self.ranks))
+            order = torch.randperm(self.count, generator=draw).numpy()
         size = self.batch_size
         micro = size // (self.accumulate * self.ranks) if self.shuffle else size
         for step in range(self.first, self.steps):
             for part in range(self.accumulate):
                 number = part * self.ranks + self.rank if self.shuffle else 0
                 start = step * size + number * micro
-                yield [(self.epoch, index) for index in order[start : start + micro]]
+                chosen = np.asarray(order[start : start + micro], np.int64)
+                yield [(self.epoch, index) for index in chosen.tolist()]
 
 
 def train_batching(config: TrainerConfig, fabric: Fabric) -> dict[str, Any]:
@@ -132,10 +137,17 @@ class _Seeded(Dataset):
         self.at_epoch = at_epoch
         self.seed = seed
 
-    def __getitem__(self, key: tuple[int, int]) -> Any:
+    def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        samples: Any = self.at_epoch(keys[0][0])
+        ready = getattr(samples, "ready", None)
+        if ready is not None:
+            samples = ready([index for _, index in keys])
+        return [self._read(samples, key) for key in keys]
+
+    def _read(self, samples: Samples, key: tuple[int, int]) -> Any:
         seed_ambient(derive(self.seed, "sample", *key))
         try:
-            return self.at_epoch(key[0])[key[1]]
+            return samples[key[1]]
         except UsageError as error:
             return _Corrupt(key[1], str(error))
 

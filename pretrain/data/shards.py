@@ -1,0 +1,39 @@
+"""Labelled images in shards: the splits of a store, as folders give them."""
+
+from pretrain.config import DatasetConfig
+from pretrain.data.images import ImageShards, ImageSplits
+from pretrain.errors import UsageError, shorten
+from pretrain.shards import Store
+
+
+def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
+    """Training and validation images of a store.
+
+    Raises:
+        UsageError: a split is missing, has no classes, or other ones than the other split.
+    """
+    named = (options.train, options.val)
+    names = (
+        options.train,
+        options.val or next((n for n in ("val", "test") if n in store.splits), "val"),
+    )
+    for option, split in zip(("train", "val"), names, strict=True):
+        if split not in store.splits:
+            there = shorten([*store.splits])
+            raise UsageError(
+                f"{store.location} has no shards of {split} (it has {there}). Name a split by "
+                f"--dataset.{option}, or pack one."
+            )
+        if not store.splits[split].index.classes:
+            raise UsageError(
+                f"the samples of {split} in {store.location} have no classes (no member .cls). "
+                "Pack a folder with class folders."
+            )
+    train, val = (ImageShards.of(store.splits[split]) for split in names)
+    if train.classes != val.classes:
+        difference = sorted(set(train.classes) ^ set(val.classes))[:6]
+        raise UsageError(
+            f"training and validation shards name different classes: {difference} are on one "
+            "side only."
+        )
+    return ImageSplits(store.name, train, val)
