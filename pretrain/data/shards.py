@@ -12,7 +12,6 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
     Raises:
         UsageError: a split is missing, has no classes, or other ones than the other split.
     """
-    named = (options.train, options.val)
     names = (
         options.train,
         options.val or next((n for n in ("val", "test") if n in store.splits), "val"),
