@@ -105,6 +105,11 @@ class LoaderConfig:
         """Refuse more processes than any machine runs, and negative counts."""
         check_ranges("loader", self, workers="[0, 512]", prefetch="[1, 1024]", shard_cache="> 0")
 
+    @property
+    def processes(self) -> dict[str, int]:
+        """The arguments of Loader that say who reads."""
+        return {"workers": self.workers, "prefetch": self.prefetch}
+
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointsConfig:

@@ -226,7 +226,7 @@ def setup_training(
         parts.append(encoder)
         pixels = Loader(
             ImageDataset([paths[image] for image in image_of], setup.backbone.preprocess()),
-            **vars(config.loader),
+            **config.loader.processes,
             collate=partial(collate, take),
             **batching,
         )

@@ -118,7 +118,7 @@ def setup_training(
     crops = backbone.preprocess(train=True, min_scale=config.dataset.min_scale)
     loader = Loader(
         ImageDataset([data.paths[index] for index in data.train], crops, data.labels[data.train]),
-        **vars(config.loader),
+        **config.loader.processes,
         max_corrupt=config.dataset.max_corrupt,
         **train_batching(config, fabric),
     )

@@ -165,7 +165,7 @@ def setup_training(
         samples,
         at_epoch=samples.at_epoch,
         collate=collate,
-        **vars(config.loader),
+        **config.loader.processes,
         max_corrupt=config.dataset.max_corrupt,
         order=order if config.dataset.aspect_ratio_grouping else None,
         **train_batching(config, fabric),

@@ -127,7 +127,7 @@ def setup_training(
     """
     loader = Loader(
         SegmentationDataset(setup.data.train, config.dataset, train=True),
-        **vars(config.loader),
+        **config.loader.processes,
         max_corrupt=config.dataset.max_corrupt,
         **train_batching(config, fabric),
     )
