@@ -134,11 +134,11 @@ def take_three_steps(side: str, values: str) -> None:
         step(batch)
 
 
-def our_training(options: Any, workers: int) -> tuple[Loaders, Step]:
-    """Our loaders, and a step of our engine on (uint8 images, labels)."""
+def our_training(options: Any, workers: int, split: str = ".") -> tuple[Loaders, Step]:
+    """Our loaders of a split, and a step of our engine on (uint8 images, labels)."""
     recipe = config.PretrainConfig(
         data=str(options.images),
-        dataset=config.DatasetConfig(train=".", val=".", image_size=options.size),
+        dataset=config.DatasetConfig(train=split, val=split, image_size=options.size),
         loader=config.LoaderConfig(workers=workers),
         model=config.ModelConfig(arch=options.arch),
         optimizer=config.OptimizerConfig(no_decay="norms_and_biases"),
