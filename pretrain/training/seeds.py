@@ -4,6 +4,7 @@
     augmentation of a sample    (seed, epoch, index)
     flips, colours, mixing      (seed, step, micro-batch of the step)
     captions sampled            (seed, step), a row an image of the step
+    packing into shards         (seed)
     dropout, RPN sampling, ...  (seed, step, micro-batch): libraries draw from ambient generators
 
 So any number of loader workers gives the same bits, as does any way to spread the micro-batches of
@@ -17,7 +18,9 @@ from typing import Literal, get_args
 import numpy as np
 import torch
 
-Purpose = Literal["order", "sample", "step", "mixing", "weights", "pixels", "rotation", "captions"]
+Purpose = Literal[
+    "order", "sample", "step", "mixing", "weights", "pixels", "rotation", "captions", "packing"
+]
 _PURPOSES = get_args(Purpose)  # the place in the list is part of each seed: add at the end
 
 
