@@ -5,15 +5,21 @@ No Python object a sample, no seek, no tar library: `os.pread` at the place that
 
 import os
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from pretrain.errors import UsageError
-from pretrain.shards.index import Member, ShardIndex
+from pretrain.shards.index import BLOCK, ShardIndex
 
 _MOST_OPEN = 128
-"""Shards that a process keeps open."""
+"""Shards that a reader keeps open: the next two windows of an order, and more."""
+_ROW = Struct("=III")
+"""Of `ShardIndex.rows`: offset in blocks, size, crc32."""
 
 
 class ShardReader:
@@ -27,14 +33,10 @@ class ShardReader:
             locate: number of a shard -> its file, fetched if need be; raises UsageError.
         """
         self.index, self.locate = index, locate
-        self._open: dict[int, int] = {}
+        self._open: dict[tuple[int, bool], _OpenShard] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return ShardReader, (self.index, self.locate)
-
-    def __del__(self) -> None:
-        for descriptor in self._open.values():
-            os.close(descriptor)
+        return ShardReader, (self.index, self.locate)  # a process that is spawned opens its own
 
     def read(self, number: int, text: bool = False) -> bytes:
         """The image of a sample as its file's bytes, or its text.
@@ -42,63 +44,77 @@ class ShardReader:
         Raises:
             UsageError: the shard is missing, cut or replaced, or the sample is not what was packed.
         """
-        (member,) = self.index.members([number], text)
-        return self._read(number, member)
+        (content,) = self.read_many([number], text)
+        if isinstance(content, UsageError):
+            raise content
+        return content
 
-    def read_many(
-        self, numbers: Sequence[int] | Any, text: bool = False
-    ) -> "Iterable[bytes | UsageError]":
+    def read_many(self, numbers: ArrayLike, text: bool = False) -> list[bytes | UsageError]:
         """The same of several; an error stands in its sample's place."""
+        chosen, starts = np.asarray(numbers, np.int64), self.index.starts
+        shards = np.searchsorted(starts, chosen, side="right") - 1
+        places = (chosen - starts[shards]) * _ROW.size
         found: list[bytes | UsageError] = []
-        descriptors, pread, crc32 = self._open, os.pread, zlib.crc32
-        for number, member in zip(numbers, self.index.members(numbers, text), strict=True):
-            shard, offset, size, wanted = member
-            descriptor = descriptors.get(shard)
-            if descriptor is not None:
-                content = pread(descriptor, size, offset)
+        opened, pread, crc32, row = self._open, os.pread, zlib.crc32, _ROW.unpack_from
+        for number, shard, place in zip(
+            chosen.tolist(), shards.tolist(), places.tolist(), strict=True
+        ):
+            try:
+                file = opened.get((shard, text)) or self._open_shard(shard, text)
+                offset, size, wanted = row(file.rows, place)
+                content = pread(file.descriptor, size, offset * BLOCK)
                 if crc32(content) == wanted and len(content) == size:
                     found.append(content)
-                    continue
-            try:
-                found.append(self._read(int(number), member))
+                else:
+                    found.append(self._changed(number, shard, content, size, wanted))
+            except OSError as error:
+                found.append(self._unreadable(number, shard, error))
             except UsageError as error:
                 found.append(error)
         return found
 
-    def _read(self, number: int, member: Member) -> bytes:
-        path = None
-        try:
-            descriptor = self._open.get(member.shard)
-            if descriptor is None:
-                descriptor = self._open_shard(member.shard)
-            content = os.pread(descriptor, member.size, member.offset)
-        except OSError as error:
-            path = path or self.locate(member.shard)
-            raise UsageError(
-                f"the shard {path} cannot be read ({error.strerror or error}), in it the sample "
-                f"{self.index.name(number)}. Fetch or pack it again."
-            ) from error
-        if len(content) != member.size or zlib.crc32(content) != member.crc32:
-            raise UsageError(
-                f"the sample {self.index.name(number)} in the shard {self.locate(member.shard)} is "
-                f"not what was packed: crc32 {zlib.crc32(content):08x} of {len(content):,} bytes, "
-                f"in its index {member.crc32:08x} of {member.size:,}. Fetch or pack that shard "
-                "again; `python tools/pack.py --verify DIR` finds all such."
-            )
-        return content
-
-    def _open_shard(self, number: int) -> int:
-        """A descriptor of a shard, checked by its size."""
+    def _open_shard(self, number: int, text: bool) -> "_OpenShard":
+        """A shard, checked by its size, and where its samples lie."""
         path, shard = self.locate(number), self.index.shards[number]
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        size = os.fstat(descriptor).st_size
+        file = _OpenShard(path, self.index.rows(number, text).tobytes())
+        size = os.fstat(file.descriptor).st_size
         if size != shard.bytes:
-            os.close(descriptor)
             raise UsageError(
                 f"the shard {path} has {size:,} bytes, in its index {shard.bytes:,}: it was cut or "
                 "replaced. Fetch or pack it again."
             )
         while len(self._open) >= _MOST_OPEN:
-            os.close(self._open.pop(next(iter(self._open))))
-        self._open[number] = descriptor
-        return descriptor
+            # another thread may read of it: it is closed when nobody holds it
+            self._open.pop(next(iter(self._open)))
+        self._open[number, text] = file
+        return file
+
+    def _unreadable(self, number: int, shard: int, error: OSError) -> UsageError:
+        return UsageError(
+            f"the shard {self.locate(shard)} cannot be read ({error.strerror or error}), in it the "
+            f"sample {self.index.name(number)}. Fetch or pack it again."
+        )
+
+    def _changed(
+        self, number: int, shard: int, content: bytes, size: int, crc32: int
+    ) -> UsageError:
+        return UsageError(
+            f"the sample {self.index.name(number)} in the shard {self.locate(shard)} is not what "
+            f"was packed: crc32 {zlib.crc32(content):08x} of {len(content):,} bytes, in its index "
+            f"{crc32:08x} of {size:,}. Fetch or pack that shard again; "
+            "`python tools/pack.py --verify DIR` finds all such."
+        )
+
+
+class _OpenShard:
+    """A file that is closed with the last reference to it."""
+
+    __slots__ = ("descriptor", "rows")
+
+    def __init__(self, path: Path, rows: bytes) -> None:
+        self.rows = rows
+        self.descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        if hasattr(self, "descriptor"):  # it could be opened
+            close(self.descriptor)

@@ -215,7 +215,10 @@ def use_index(path: str) -> None:
         def read(index: ShardIndex, worker: int) -> None:
             draw = np.random.default_rng(worker)
             for _ in range(batches):
-                index.members(draw.integers(0, len(index), 256))
+                chosen = draw.integers(0, len(index), 256)
+                assert index.labels[chosen].max() < len(index.classes)
+                for shard in np.searchsorted(index.starts, chosen, side="right") - 1:
+                    index.rows(int(shard))
 
         return read
 
