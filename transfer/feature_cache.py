@@ -1,6 +1,7 @@
 """The backbone as a frozen encoder; its features, each image encoded once and kept on disk.
 
     CACHE/files.json                   of each file as last read: size, times, hash of the content
+    CACHE/shards.json                  of each shard: hashes of the images in it
     CACHE/FINGERPRINT-HxW-KIND/
         meta.json                      what the rows are
         rows.bin                       features, row behind row
@@ -30,12 +31,13 @@ from torch import Tensor, nn
 from torch.utils.data import default_collate
 
 from pretrain.backbone import Backbone
-from pretrain.cache import hash_files, read_object
+from pretrain.cache import read_object
 from pretrain.errors import UsageError
 from pretrain.files import append, lock, write_text
-from pretrain.images import decode
+from pretrain.images import ImageSource, decode
 from pretrain.progress import bar, log
 from pretrain.training import Loader
+from transfer.image_hashes import hash_images, in_order_of_shards
 
 FeatureKind = Literal["pooled", "grid"]
 _DIGEST_SIZE = 16
@@ -142,7 +144,7 @@ class Features:
 class ImageDataset:
     """(index, normalised image) of image files, or (label, normalised image) where there are."""
 
-    paths: Sequence[Path]
+    paths: Sequence[ImageSource]
     transform: Callable[[Tensor], Any]
     labels: NDArray[np.int64] | None = None
     keep_corrupt: bool = False
@@ -191,19 +193,17 @@ class FeatureCache:
         self._rows, self._index = self.folder / "rows.bin", self.folder / "index.bin"
 
     def features(
-        self, paths: Sequence[Path], fabric: Fabric, *, workers: int, batch_size: int = 50
+        self, paths: Sequence[ImageSource], fabric: Fabric, *, workers: int, batch_size: int = 50
     ) -> Features:
-        """The features of image files; those that are not in the cache yet are encoded.
+        """The features of images; those that are not in the cache yet are encoded.
 
         Args:
-            paths: of the images.
+            paths: of the images, or where they lie in shards.
             fabric: the device.
             workers: loader processes.
             batch_size: images at once.
         """
-        names = [str(path.absolute()) for path in paths]
-        hashes = hash_files(dict(zip(names, paths, strict=True)), self.root / "files.json")
-        digests = [bytes.fromhex(digits) if (digits := hashes[name]) else None for name in names]
+        digests, unreadable = hash_images(paths, self.root)
         encoder = Encoder(self.backbone, self.kind)
         shape = encoder.feature_shape(self.backbone)
         busy = f"another process encodes into {self.folder}"
@@ -212,9 +212,9 @@ class FeatureCache:
             self._index.touch()
             row_of = self._read_index(shape)
             missing = {
-                digest: path
-                for digest, path in zip(digests, paths, strict=True)
-                if digest is not None and digest not in row_of
+                digest: paths[number]
+                for number in in_order_of_shards(paths)
+                if (digest := digests[number]) is not None and digest not in row_of
             }
             if missing:
                 self._encode(encoder, missing, fabric, workers, batch_size)
@@ -224,6 +224,9 @@ class FeatureCache:
             rows = np.memmap(self._rows, self.dtype, "r", shape=(len(row_of), *shape))
         features = Features(rows, np.array([row_of.get(d, -1) for d in digests], np.int64), {})
         for image in np.flatnonzero(features.row_of < 0).tolist():
+            if (message := unreadable.get(image)) is not None:
+                features.corrupt[image] = message
+                continue
             try:
                 decode(paths[image])
             except UsageError as error:
@@ -260,7 +263,7 @@ class FeatureCache:
     def _encode(
         self,
         encoder: Encoder,
-        missing: Mapping[bytes, Path],
+        missing: Mapping[bytes, ImageSource],
         fabric: Fabric,
         workers: int,
         batch_size: int,

@@ -67,7 +67,7 @@ def build(
         raise UsageError("no data: give --data DIR, a folder with DIR/{train,val}/CLASS/*.jpg")
     check_optimizer(config.optimizer)
     options, ks = config.dataset, list(config.knn.ks)
-    data = data or open_image_folders(Path(config.data), options)
+    data = data or open_image_folders(config.data, options, config.loader.shard_cache)
     if "full" in config.modes and len(data.train) < config.batch_size:
         raise UsageError(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
@@ -93,7 +93,7 @@ def build(
             f"{backbone.spec.arch} gives {shape} for an image, no single feature to classify by. "
             "Take a backbone with pooling."
         )
-    files = DataFiles((Path(config.data),), data.paths, data.annotations, config.digest)
+    files = DataFiles((Path(config.data),), data.files, data.annotations, config.digest)
     return ClassificationSetup(data, backbone, shape[0], files, tuple(_notes(data, config)))
 
 
