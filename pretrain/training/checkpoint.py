@@ -3,6 +3,8 @@
 import os
 import warnings
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from copy import copy
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,76 @@ CHECKPOINT_FORMAT = "checkpoint/2"
 def save_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> None:
     """Write plain values and tensors, whole or not at all, with what the bits depend on."""
     torch_file.write(path, {**state, "format": CHECKPOINT_FORMAT, "facts": _facts(device)})
+
+
+class CheckpointWriter:
+    """Writes checkpoints beside the steps that follow: a snapshot is taken, a thread writes it.
+
+    On a GPU the snapshot is copies into pinned host memory that the device makes between two steps,
+    so that the host need not wait; elsewhere a copy. Its memory, as much as the state's, is used
+    again for the next. One is under way at most: the next waits for it, so that a kill costs no
+    more than the period and what was being written.
+
+    A failure to write is raised by the call that follows.
+    """
+
+    def __init__(self, path: Path, device: torch.device) -> None:
+        self._path, self._device = path, device
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
+        self._under_way: Future[None] | None = None
+        self._buffers: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Begin to write plain values and tensors; see `save_checkpoint`.
+
+        Raises:
+            UsageError: the one before could not be written.
+        """
+        self.wait()
+        # here: threads of OpenMP are counted for each thread by itself
+        content = {**state, "format": CHECKPOINT_FORMAT, "facts": _facts(self._device)}
+        snapshot, copied = self._copy(content), None
+        if self._device.type == "cuda":
+            copied = torch.cuda.Event()
+            copied.record()
+        self._under_way = self._thread.submit(_write, self._path, snapshot, copied)
+
+    def wait(self) -> None:
+        """Until what was begun is on the disk.
+
+        Raises:
+            UsageError: it could not be written.
+        """
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way.result()
+
+    def _copy(self, value: Any, place: tuple[Any, ...] = ()) -> Any:
+        if isinstance(value, dict | list):
+            copied = copy(value)  # with the versions that a state_dict has beside its tensors
+            for key, inner in value.items() if isinstance(value, dict) else enumerate(value):
+                copied[key] = self._copy(inner, (*place, key))
+            return copied
+        if not isinstance(value, torch.Tensor):
+            return value
+        buffer = self._buffers.get(place)
+        if buffer is None or not _fits(buffer, value):
+            pinned = value.device.type == "cuda"
+            buffer = torch.empty_like(value, device="cpu", pin_memory=pinned, requires_grad=False)
+            self._buffers[place] = buffer
+        return buffer.copy_(value.detach(), non_blocking=value.device.type == "cuda")
+
+
+def _fits(buffer: torch.Tensor, value: torch.Tensor) -> bool:
+    """Whether a tensor can be copied there as it lies in memory."""
+    described = [(one.dtype, one.shape, one.stride()) for one in (buffer, value)]
+    return described[0] == described[1]
+
+
+def _write(path: Path, content: dict[str, Any], copied: torch.cuda.Event | None) -> None:
+    if copied is not None:
+        copied.synchronize()
+    torch_file.write(path, content)
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:

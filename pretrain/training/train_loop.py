@@ -23,7 +23,7 @@ same bits, on any division of the batch over processes and micro-batches up to r
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial, reduce
 from itertools import islice
@@ -40,7 +40,7 @@ from pretrain.errors import Stopped, UsageError
 from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
 from pretrain.tensorboard import TensorBoardLog
-from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
+from pretrain.training.checkpoint import CheckpointWriter, load_checkpoint
 from pretrain.training.devices import out_of_memory_hint
 from pretrain.training.loader import BatchSource
 from pretrain.training.optimizer import lay_out_state, make_lr_scheduler, make_optimizer
@@ -217,6 +217,7 @@ class TrainLoop:
         self._clock = 0.0  # seconds of this epoch's steps
         self._started = self._epoch_started = time.monotonic()
         self._stop = StopSignal(fabric)
+        self._writer = CheckpointWriter(run.checkpoint, fabric.device)
         self._advance: Advance | None = None
         self._curves: TensorBoardLog | None = None
 
@@ -303,6 +304,9 @@ class TrainLoop:
                 yield
             except FloatingPointError as error:
                 raise UsageError(f"training has diverged ({error}). {_SMALLER_STEPS}") from error
+            finally:
+                with suppress(UsageError):  # raised already, or another error is on its way
+                    self._writer.wait()
 
     def epochs(self) -> Iterator[int]:
         """The epochs that are left, from 0."""
@@ -314,6 +318,7 @@ class TrainLoop:
 
         Raises:
             Stopped: the run stands at `stop_after` already.
+            UsageError: a checkpoint could not be written.
         """
         if self._stop_after is not None and self.steps_done >= self._stop_after:
             raise Stopped(str(self.run.folder), f"step {self.steps_done} of {self.num_steps}", 0)
@@ -322,9 +327,10 @@ class TrainLoop:
         while self.done < self.steps_in_epoch:
             taken = list(islice(batches, self.loader.batches.accumulate))
             if not taken:
-                return
+                break
             step = epoch * len(self.loader) + self.done
             yield step, micro_batches(step, taken, self.loader, self.fabric, self.config.seed)
+        self._writer.wait()  # before anything else is written into the folder
 
     def finish_step(self, metrics: Tensor) -> None:
         """Count a step and add up its metrics, which are sums over its micro-batches."""
@@ -364,7 +370,10 @@ class TrainLoop:
     def checkpoint(self) -> None:
         """Save the state after an epoch, where its period has come, or where the run is stopped.
 
+        It is written while the next steps are made, and on the disk when the run ends or stops.
+
         Raises:
+            UsageError: it could not be written, or the one before.
             Stopped: a stop signal came, or the step of `stop_after`; the same call continues.
         """
         between_epochs, done, every = self.done == 0, self.steps_done, self.config.checkpoints
@@ -375,6 +384,9 @@ class TrainLoop:
         if between_epochs:
             number = self._stop.agreed(wait=True)
             stops = number is not None and self.epoch < self.num_epochs
+        if stops or self.epoch == self.num_epochs:
+            self._writer.wait()
+            self.fabric.barrier()  # process 0 is not left alone with what it writes
         if stops:
             place = f"epoch {self.epoch} of {self.num_epochs}"
             if not between_epochs:
@@ -397,15 +409,14 @@ class TrainLoop:
                 "epoch": self.epoch,
                 "done": self.done,
                 "seconds": self.seconds,
-                "sums": gathered.reshape(-1, len(self.sums)).cpu(),
+                "sums": gathered.reshape(-1, len(self.sums)),
                 "clock": self._clock,
                 "layout": self._layout,
                 "data": self._data,
                 "corrupt": dict(self.loader.corrupt),
                 **{name: part.state_dict() for name, part in self._parts.items()},
             }
-            save_checkpoint(self.run.checkpoint, state, self.fabric.device)
-        self.fabric.barrier()
+            self._writer.save(state)
 
 
 def micro_batches(
