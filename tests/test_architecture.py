@@ -11,6 +11,7 @@ from transfer import task
 ROOT = Path(__file__).resolve().parent.parent
 # the modules of pretrain that transfer may import
 PUBLIC = {
+    "address",
     "audit",
     "backbone",
     "cache",

@@ -28,14 +28,13 @@ from urllib.parse import quote, unquote, urlsplit
 
 import msgspec
 
+from pretrain.address import REMOTE, check_address
 from pretrain.cache import cache_folder, file_sha256
 from pretrain.errors import UsageError, first_line, printable
 from pretrain.files import draft, lock, remove, write_text
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
 
-REMOTE = {"s3": "s3fs", "gs": "gcsfs", "hf": "huggingface_hub"}
-"""Schemes that fsspec reads, and the package each needs."""
 _CHUNK = 2**18
 _TRIES = 5  # without a byte of progress in between
 _TIMEOUT = 30.0  # seconds without a byte
@@ -60,23 +59,7 @@ class Address:
 
     def __post_init__(self) -> None:
         """Refuse what no library can ask for."""
-        try:
-            parts = urlsplit(self.url)
-            host, _ = parts.hostname or "", parts.port
-            host.encode("idna")
-        except ValueError as error:
-            raise UsageError(f"{self.url!r} is no address ({first_line(error)}).") from error
-        known, remote = ("http", "https", *REMOTE), self.scheme in REMOTE
-        supported = ", ".join(f"{scheme}://" for scheme in known)
-        for bad, problem in (
-            (self.scheme not in known, f"{self.scheme}:// is not supported; {supported} are"),
-            (not (parts.netloc if remote else host), "it names no host"),
-            (remote and "::" in self.url, "fsspec would chain what stands behind ::"),
-            ("@" in parts.netloc, "download by hand what needs a password, and give its path"),
-            (not self.url.isprintable(), "it holds control characters"),
-        ):
-            if bad:
-                raise UsageError(f"{self.url!r} cannot be fetched: {problem}.")
+        check_address(self.url)
 
     @property
     def scheme(self) -> str:
