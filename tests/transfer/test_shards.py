@@ -14,11 +14,15 @@ import torch
 
 from pretrain.backbone import Backbone
 from pretrain.config import LoaderConfig
-from pretrain.errors import UsageError
 from pretrain.run import Run
-from pretrain.shards import Member, ShardedImage, find_store
+from pretrain.shards import Member
 from pretrain.shards.index import Shard, write_index
 from pretrain.training import make_fabric
+from transfer.captioning import engine as captioning
+from transfer.captioning.captioner import Captioner
+from transfer.captioning.config import CaptioningConfig, EncoderConfig, ModelConfig
+from transfer.captioning.config import DatasetConfig as CaptionsConfig
+from transfer.captioning.dataset import open_captions
 from transfer.classification import engine as classification
 from transfer.classification.config import (
     ClassificationConfig,
@@ -27,7 +31,6 @@ from transfer.classification.config import (
     LinearConfig,
 )
 from transfer.classification.folders import open_image_folders
-from transfer.feature_cache import FeatureCache
 
 CPU = make_fabric("cpu")
 
@@ -76,6 +79,27 @@ def pack_classes(folder: Path, out: Path) -> Path:
             for path, label in zip(paths, labels, strict=True)
         )
         write_split(out, split, samples, ".cls", classes=classes, labels=labels)
+    return out
+
+
+def pack_captions(folder: Path, out: Path) -> Path:
+    """Images with captions as a store, train in a random order."""
+    out.mkdir(parents=True)
+    data = open_captions(folder, CaptionsConfig())
+    for split in ("train", "val", "test"):
+        images = [*enumerate(getattr(data, split))]
+        if split == "train":
+            images = [images[n] for n in np.random.default_rng(1).permutation(len(images))]
+        rows = [
+            {"image_id": one.image_id, "file_name": one.path.name, "captions": one.captions}
+            for _, one in images
+        ]
+        samples = [
+            (one.path.name, one.path.read_bytes(), json.dumps(row | {"number": number}).encode())
+            for row, (number, one) in zip(rows, images, strict=True)
+        ]
+        if samples:
+            write_split(out, split, samples, ".json")
     return out
 
 
@@ -156,3 +180,40 @@ def test_splits_of_a_store_are_those_of_its_folder(folder, splits, tmp_path):
         assert getattr(one, name).tolist() == getattr(two, name).tolist(), name
     assert (one.scored_name, one.chosen_on) == (two.scored_name, two.chosen_on)
     assert [p.read_bytes() for p in one.paths] == [p.read_bytes() for p in two.paths]
+
+
+# -------------------------------------------------------------------------------------- captioning
+
+
+def captioning_config(data: Path, cache: Path, kind: str, from_epoch=None) -> CaptioningConfig:
+    return CaptioningConfig(
+        name="test",
+        data=str(data),
+        epochs=2,
+        batch_size=10,
+        loader=LoaderConfig(workers=0),
+        meteor="off",
+        cache=str(cache),
+        dataset=CaptionsConfig(min_count=1, image_size=32),
+        encoder=EncoderConfig(from_epoch=from_epoch, lr=1e-3),
+        model=ModelConfig(
+            kind=kind, embed_size=16, hidden_size=24, attention_size=8, num_layers=1,
+            encoder_layers=1, ffn_size=32,
+        ),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("kind", "start"), [("nic", 1), ("attention", None), ("transformer", 1)])
+def test_captioning_of_a_store_is_that_of_its_folder(worlds, kind, start, tiny_backbone, tmp_path):
+    folder, runs = worlds["captions"], []
+    store = pack_captions(folder, tmp_path / "store")
+    for data in (folder, store):
+        runs.append(tmp_path / f"{data.name}-run")
+        options = captioning_config(data, tmp_path / f"{data.name}-cache", kind, start)
+        captioning.finetune(tiny_backbone, options, Run(runs[-1]), CPU)
+    names = ["captions.json", "captions.html", *(f"pictures/example_{n}.webp" for n in range(6))]
+    assert all((runs[0] / name).read_bytes() == (runs[1] / name).read_bytes() for name in names)
+    left, right = (Captioner.load(run) for run in runs)
+    assert left.vocabulary == right.vocabulary
+    assert left.backbone.fingerprint() == right.backbone.fingerprint()
+    assert all(torch.equal(tensor, right.weights[name]) for name, tensor in left.weights.items())

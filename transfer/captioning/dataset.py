@@ -8,6 +8,7 @@
                (113,287 / 5,000 / 5,000 images of MS-COCO; Karpathy and Fei-Fei, CVPR 2015)
     flickr     Flickr8k.token.txt or results_20130124.token, and lists
                Flickr_8k.{train,dev,test}Images.txt
+    shards     tar files with an index, see `transfer.captioning.shards`
     folder     captions.* or metadata.*, in train/, validation/, test/ too; a file a split
                (*_train.json, *_val.json, *_test.json); or any one file of captions
 
@@ -24,6 +25,7 @@ from pathlib import Path
 
 from pretrain.errors import UsageError, shorten
 from pretrain.progress import log
+from pretrain.shards import Store, find_store
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.image_files import CaptionedImage as CaptionedImage
 from transfer.captioning.image_files import assemble, image_folders, overlap
@@ -36,6 +38,7 @@ from transfer.captioning.scores.layouts import (
     read_text,
     unpacked,
 )
+from transfer.captioning.shards import read_shards
 
 _SPLITS = {"train": "train", "restval": "train", "val": "val", "valid": "val", "validation": "val",
            "dev": "val", "test": "test"}  # fmt: skip
@@ -67,16 +70,19 @@ class CaptionDataset:
     notes: tuple[str, ...] = ()
     """What is odd about the splits, such as images that are trained on and scored."""
     files: tuple[Path, ...] = ()
-    """What captions and splits were read from."""
+    """What captions and splits were read from, or where they lie in shards."""
 
 
-def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionDataset:
-    """The data set in a folder.
+def open_captions(
+    root: str | Path, config: DatasetConfig, log: Log = log, cache_gib: float = 64.0
+) -> CaptionDataset:
+    """The data set in a folder, or in shards.
 
     Args:
-        root: see the head of this file.
+        root: see the head of this file; or the address of shards.
         config: which layout and splits, and where the images are.
         log: takes a line for each kind of thing that is left out.
+        cache_gib: what may be kept of remote shards on this machine.
 
     Raises:
         UsageError: no such folder or layout, an entry that makes no sense, an empty split.
@@ -86,6 +92,8 @@ def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionD
         raise UsageError(f"a data set is opened by the path of its folder; this is a {got}.")
     if not isinstance(config, DatasetConfig):
         raise UsageError(f"expected a DatasetConfig; this is a {type(config).__name__}.")
+    if (store := find_store(root, cache_gib)) is not None:
+        return _checked(_read_store(store, config, log), store.location)
     root = Path(root)
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; images with captions are needed.")
@@ -106,6 +114,11 @@ def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionD
         raise UsageError(
             f"{root} has no captions {known} (it holds {content}). Expected one of: {_EXPECTED}."
         )
+    return _checked(dataset, root)
+
+
+def _checked(dataset: CaptionDataset, root: object) -> CaptionDataset:
+    """With notes on what is trained on and scored; UsageError for an empty split."""
     for split in ("train", "val"):
         if not getattr(dataset, split):
             raise UsageError(f"{root}: the {split} split is empty.")
@@ -115,6 +128,15 @@ def open_captions(root: Path, config: DatasetConfig, log: Log = log) -> CaptionD
         for line in overlap(dataset.train, getattr(dataset, split))
     ]
     return replace(dataset, notes=(*dataset.notes, *notes))
+
+
+def _read_store(store: Store, config: DatasetConfig, log: Log) -> CaptionDataset:
+    splits = read_shards(store, config, log)
+    if len(splits) > 1:
+        dataset = _of_splits(store.name, splits)
+    else:
+        dataset = split_by_hash(store.name, splits["train"], config.val_fraction, log)
+    return replace(dataset, files=tuple(store.index_files))
 
 
 # ---------------------------------------------------------------------------------------- MS-COCO

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pretrain.errors import UsageError
-from pretrain.images import SUFFIXES
+from pretrain.images import SUFFIXES, ImageSource
 from pretrain.progress import log
 from transfer.captioning.scores.layouts import (
     Id,
@@ -29,7 +29,8 @@ class CaptionedImage:
     """An image with all its captions."""
 
     image_id: Id
-    path: Path
+    path: ImageSource
+    """Of its file, or where it lies in a shard."""
     captions: tuple[str, ...]
 
 
@@ -154,10 +155,12 @@ def overlap(train: Sequence[CaptionedImage], held: Sequence[CaptionedImage]) -> 
     return lines
 
 
-def _is_same(one: Path, other: Path) -> bool:
+def _is_same(one: ImageSource, other: ImageSource) -> bool:
     if _COCO_NAME.fullmatch(one.name) and _COCO_NAME.fullmatch(other.name):
         return canonical_name(one.name) == canonical_name(other.name)
     try:
-        return one == other or filecmp.cmp(one, other, shallow=False)
-    except OSError:  # named when it is decoded
+        if isinstance(one, Path) and isinstance(other, Path):
+            return one == other or filecmp.cmp(one, other, shallow=False)
+        return one.read_bytes() == other.read_bytes()
+    except (OSError, UsageError):  # named when it is decoded
         return False

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pretrain.errors import UsageError
 from pretrain.files import write_text
+from pretrain.images import ImageSource
 from transfer.captioning.dataset import CaptionedImage
 from transfer.captioning.scores.summary import Id, Scores
 
@@ -38,7 +39,7 @@ class Figure:
     """What a page shows of an image."""
 
     name: str
-    image: Path | None
+    image: ImageSource | None
     """None where the file is not there."""
     caption: str
     references: Sequence[str] = ()
@@ -124,7 +125,7 @@ def write_figures(
     write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
 
 
-def _source(path: Path) -> str:
+def _source(path: ImageSource) -> str:
     """An image file as a part of the page."""
     content = path.read_bytes()
     kind = next((kind for head, kind in _KINDS.items() if content.startswith(head)), None)

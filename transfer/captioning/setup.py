@@ -111,7 +111,7 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
         backbone, config = begun.backbone, start.take_over(config, begun)
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder of images with captions")
-    data = open_captions(Path(config.data), config.dataset)
+    data = open_captions(config.data, config.dataset, cache_gib=config.loader.shard_cache)
     backbone = with_image_size(backbone, config.dataset.image_size)
     tokenizer = config.dataset.tokenizer
     captions = tokenize_captions(_texts(data.train), tokenizer)
@@ -136,7 +136,8 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     if begun is not None:
         load_strict(decoder, begun.weights)
     roots = tuple(map(Path, filter(None, (config.data, config.dataset.images))))
-    images = [image.path for image in (*data.train, *data.val, *data.test)]
+    paths = [image.path for image in (*data.train, *data.val, *data.test)]
+    images = [path for path in paths if isinstance(path, Path)]  # shards are known by their indexes
     return CaptioningSetup(
         config,
         data,
