@@ -130,7 +130,11 @@ def build(
     method = "+".join(method.method for method in methods)
     annotations = {*data.train.annotations, *data.val.annotations}
     images = chain(data.train.paths, data.val.paths)
-    files = DataFiles((Path(config.data),), images, tuple(annotations), config.digest)
+    indexes = {
+        one.reader.index.path for one in (data.train, data.val) if isinstance(one, ImageShards)
+    }
+    roots = (Path(config.data), *{path.parent for path in indexes})
+    files = DataFiles(roots, images, tuple(annotations), config.digest)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
     parts["std"] = spec.std  # by which PuzzleMix has the colours again
     try_mixing(config.mixing, parts, torch.zeros(2, *spec.input_size), num_classes)

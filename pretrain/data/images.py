@@ -2,14 +2,17 @@
 
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import default_collate
 
 from pretrain.errors import UsageError
+from pretrain.held_out import take_few
 from pretrain.images import decode, decode_bytes
 from pretrain.shards import ShardedImage, ShardReader
 
@@ -37,6 +40,10 @@ class Images:
 
     def read(self, index: int) -> Tensor:
         """Image `index` as uint8 RGB (3, H, W)."""
+        raise NotImplementedError
+
+    def few(self, per_class: int) -> "Images":
+        """So many images of each class; see `held_out.take_few`."""
         raise NotImplementedError
 
 
@@ -77,6 +84,14 @@ class ImageFiles(Images):
         """See Images; UsageError where the file cannot be decoded."""
         return decode(self.path(index))
 
+    def few(self, per_class: int) -> "ImageFiles":
+        """See Images."""
+        pairs = zip(self.labels, map(os.path.basename, self.paths), strict=True)
+        chosen = take_few(
+            [f"{self.classes[n]}/{name}" for n, name in pairs], self.labels, per_class
+        )
+        return replace(self, names=self.names[chosen], labels=self.labels[chosen])
+
 
 @dataclass(frozen=True, eq=False)
 class ImageShards(Images):
@@ -90,6 +105,15 @@ class ImageShards(Images):
         index = reader.index
         files, texts = (index.path,), tuple(notes)
         return ImageShards(index.classes, index.labels, reader, notes=texts, annotations=files)
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.labels is self.reader.index.labels:  # a process that is spawned maps them itself
+            del state["labels"]
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update({"labels": state["reader"].index.labels, **state})
 
     def read(self, index: int) -> Tensor:
         """See Images; UsageError where the shard or the image cannot be read."""
@@ -127,6 +151,11 @@ class ImageArray(Images):
         """See Images."""
         return self.pixels[index]
 
+    def few(self, per_class: int) -> "ImageArray":
+        """See Images; names are numbers."""
+        chosen = take_few([*map(str, range(len(self)))], self.labels, per_class)
+        return replace(self, pixels=self.pixels[chosen], labels=self.labels[chosen])
+
 
 @dataclass(frozen=True)
 class ImageSplits:
@@ -145,10 +174,11 @@ class ImageSplits:
 def collate(samples: list[tuple[Tensor, int]]) -> tuple[Tensor, Tensor]:
     """Transformed to uint8 images (N, 3, H, W) in channels_last memory, and labels (N,).
 
-    Stacked as they lie, with the values of a pixel side by side: nothing is transposed.
+    Stacked as they lie, with the values of a pixel side by side: nothing is transposed. torch's own
+    collate does so in shared memory where it runs in a loader process, which saves a copy.
     """
     images, labels = zip(*samples, strict=True)
-    stacked = torch.stack([image.permute(1, 2, 0) for image in images])
+    stacked = default_collate([image.permute(1, 2, 0) for image in images])
     return stacked.permute(0, 3, 1, 2), torch.tensor(labels)
 
 

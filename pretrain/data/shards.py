@@ -28,7 +28,10 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
                 f"the samples of {split} in {store.location} have no classes (no member .cls). "
                 "Pack a folder with class folders."
             )
-    train, val = (ImageShards.of(store.splits[split]) for split in names)
+    train, val = (
+        ImageShards.of(store.splits[split], notes)
+        for split, notes in zip(names, (store.notes, ()), strict=True)
+    )
     if train.classes != val.classes:
         difference = sorted(set(train.classes) ^ set(val.classes))[:6]
         raise UsageError(
@@ -36,3 +39,20 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
             "side only."
         )
     return ImageSplits(store.name, train, val)
+
+
+def open_scored(store: Store, split: str | None) -> ImageShards:
+    """The images of a split of a store; None takes val, or else test.
+
+    Raises:
+        UsageError: there is no such split, or it has no classes.
+    """
+    name = split or next((name for name in ("val", "test") if name in store.splits), "val")
+    if name not in store.splits:
+        raise UsageError(
+            f"{store.location} has no shards of {name} (it has {shorten([*store.splits])}). Name "
+            "one of these by --split."
+        )
+    if not store.splits[name].index.classes:
+        raise UsageError(f"the samples of {name} in {store.location} have no classes.")
+    return ImageShards.of(store.splits[name])

@@ -13,7 +13,8 @@ shards and within a shard in that of the tar:
                          stand as they are
     text_offset, text_size, text_crc32   the same of a second member (captions), where there is one
 
-and its metadata, under "index", says as JSON: format, classes, shards (file, samples, bytes), text.
+and its metadata, under "index", says as JSON: format, classes, shards (file, samples, bytes), what
+texts are, and which members of the shards are left out.
 Labels and names are mapped: processes that open one index share their pages, and opening reads none
 of them. Where members lie is read a shard at a time, when that is opened.
 """
@@ -58,6 +59,7 @@ class _Head(msgspec.Struct):
     shards: Annotated[tuple[Shard, ...], msgspec.Meta(min_length=1)]
     classes: tuple[str, ...] = ()
     text: Literal["json", "txt"] = "json"
+    left_out: dict[str, int] = {}
 
 
 class Member(NamedTuple):
@@ -79,6 +81,8 @@ class ShardIndex:
     classes: tuple[str, ...]
     text: Literal["json", "txt"]
     """What the second members are, where there are any (`has_texts`)."""
+    left_out: Mapping[str, int]
+    """Ending -> members of the shards that are in no column."""
     columns: Mapping[str, NDArray[Any]]
     """Parts of one map of the file."""
     begins: Mapping[str, int]
@@ -97,7 +101,8 @@ class ShardIndex:
             with safe_open(path, framework="np") as file:  # refuses what is cut or overlaps
                 text = (file.metadata() or {}).get("index", "null")
             head: _Head = check(json.loads(text), _Head, "its metadata")
-            index = ShardIndex(path, head.shards, head.classes, head.text, *_map(path))
+            shards, classes, others = head.shards, head.classes, head.left_out
+            index = ShardIndex(path, shards, classes, head.text, others, *_map(path))
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise _unusable(path, first_line(error)) from error
         if problem := index._problem():
@@ -211,6 +216,7 @@ def write_index(
     labels: ArrayLike | None = None,
     texts: Sequence[Member] | NDArray[np.int64] | None = None,
     text: Literal["json", "txt"] = "json",
+    left_out: Mapping[str, int] | None = None,
 ) -> None:
     """Write an index, whole or not at all: the same bytes for the same samples.
 
@@ -223,6 +229,7 @@ def write_index(
         labels: positions in `classes`.
         texts: of second members.
         text: what they are.
+        left_out: ending -> members of the shards that are not named here.
 
     Raises:
         UsageError: a member of 4 GiB or more, or one that begins behind 2 TiB of a shard.
@@ -241,7 +248,7 @@ def write_index(
         assert numbers.min() >= 0
         assert numbers.max() < len(classes)
         columns["label"] = numbers.astype(np.uint16 if len(classes) <= 2**16 else np.uint32)
-    save_columns(path, shards, columns, classes, text)
+    save_columns(path, shards, columns, classes, text, left_out or {})
 
 
 def save_columns(
@@ -249,12 +256,13 @@ def save_columns(
     shards: Sequence[Shard],
     columns: Mapping[str, NDArray[Any]],
     classes: Sequence[str],
-    text: Literal["json", "txt"] = "json",
+    text: Literal["json", "txt"],
+    left_out: Mapping[str, int],
 ) -> None:
     """Write an index of columns as they are in the file; see `write_index`."""
     from safetensors.numpy import save_file
 
-    head = _Head(INDEX_FORMAT, tuple(shards), tuple(classes), text)
+    head = _Head(INDEX_FORMAT, tuple(shards), tuple(classes), text, dict(left_out))
     with atomic(path) as temporary:
         save_file(dict(columns), temporary, {"index": json.dumps(msgspec.to_builtins(head))})
 

@@ -1,18 +1,25 @@
 """A folder or an address with shards in splits."""
 
+import hashlib
 import os
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import msgspec
+
+from pretrain.cache import cache_folder, hash_files
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
+from pretrain.reading import check, read_json
 from pretrain.shards.index import ShardIndex
 from pretrain.shards.reader import ShardReader
+from pretrain.shards.scan import find_tars, scan
 
 SCHEMES = ("s3", "gs", "http", "https", "hf")
 """Of addresses that `remote` reads."""
 INFO = "_info.json"
+SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
@@ -55,24 +62,82 @@ def find_store(data: str | Path, cache_gib: float = 64.0) -> Store | None:
         UsageError: it cannot be read, or an address holds no store.
     """
     if is_url(data):
-        raise NotImplementedError
+        return _open_remote(str(data), cache_gib)
     root = Path(data)
     if not root.is_dir():
         return None
-    splits = {}
-    for split in ("train", "val", "test"):
-        path = root / f"{split}.index"
-        if path.is_file():
-            index = ShardIndex.open(path)
-            splits[split] = ShardReader(index, partial(_beside, index))
-    if not splits:
-        return None
-    return Store(root.resolve().name, str(data), splits)
+    indexes = open_indexes(root) or scan(root, find_tars(root))
+    readers = {
+        split: ShardReader(index, partial(_beside, index, root)) for split, index in indexes.items()
+    }
+    notes = [
+        f"{root}: {count:,} members {ending} of the shards of {split} are left out"
+        for split, index in indexes.items()
+        for ending, count in sorted(index.left_out.items())
+    ]
+    return Store(root.resolve().name, str(data), readers, tuple(notes)) if readers else None
 
 
-def _beside(index: ShardIndex, number: int) -> Path:
-    """The file of a shard that lies beside its index."""
-    path = index.path.with_name(index.shards[number].file)
+def _open_remote(url: str, cache_gib: float) -> Store:
+    """A store whose shards are fetched when they are needed."""
+    from pretrain.shards.remote import fetch_indexes
+
+    url = url.rstrip("/")
+    shards = fetch_indexes(url, int(cache_gib * 2**30))
+    readers = {split: ShardReader(one.index, one) for split, one in shards.items()}
+    return Store(url.rpartition("/")[2], url, readers)
+
+
+class _IndexFile(msgspec.Struct):
+    file: str
+    blake2b: str
+
+
+class _Split(msgspec.Struct):
+    index: _IndexFile | None = None
+
+
+class _Info(msgspec.Struct):
+    splits: dict[str, _Split]
+
+
+def open_indexes(folder: Path) -> dict[str, ShardIndex]:
+    """The indexes that were packed into a folder, by split; none where there are none.
+
+    Those that `_info.json` names are checked by their hash; they are read for it once.
+
+    Raises:
+        UsageError: one is missing, cannot be read, or is another than was packed.
+    """
+    info = _Info({})
+    if (path := folder / INFO).is_file():
+        info = check(read_json(path, largest=2**30), _Info, str(path))
+    elif (folder / ".pack").is_dir():
+        raise UsageError(
+            f"the shards in {folder} are not all packed. Give the command of `tools/pack.py` that "
+            "wrote them again: it goes on."
+        )
+    named = {split: one.index for split, one in info.splits.items() if one.index is not None}
+    files = {split: folder / f"{split}.index" for split in SPLITS}
+    files |= {split: folder / Path(one.file).name for split, one in named.items()}
+    root = hashlib.sha256(os.fsencode(os.path.abspath(folder))).hexdigest()[:16]
+    memory = cache_folder() / "digests" / f"{root}-index.json"
+    hashes = hash_files({split: files[split] for split in named}, memory)
+    for split, one in named.items():
+        if hashes[split] != one.blake2b:
+            what = "is not what was packed" if files[split].is_file() else "is missing"
+            raise UsageError(
+                f"{files[split]} {what} with {path}: its hash is {hashes[split]}, there "
+                f"{one.blake2b}. Fetch it again; `python tools/pack.py --index DIR` makes it anew "
+                "of the shards."
+            )
+    there = {split: file for split, file in files.items() if file.is_file()}
+    return {split: ShardIndex.open(there[split]) for split in SPLITS if split in there}
+
+
+def _beside(index: ShardIndex, root: Path, number: int) -> Path:
+    """The file of a shard in its store."""
+    path = root / index.shards[number].file
     if not os.path.isfile(path):
         raise UsageError(
             f"there is no shard {path}, which {index.path.name} counts. Fetch or pack it again."
