@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torchvision.transforms import v2
 
 from pretrain.spec import evaluation_crop
@@ -23,8 +22,8 @@ def resize(image: Tensor, height: int, width: int) -> Tensor:
     if image.shape[-2:] == (height, width):
         return image
     batch = image[None].contiguous(memory_format=torch.channels_last)
-    size = (height, width)
-    return functional.interpolate(batch, size, mode="bilinear", antialias=True)[0]
+    # the kernel of functional.interpolate(mode="bilinear", antialias=True), of any device
+    return torch.ops.aten._upsample_bilinear2d_aa(batch, (height, width), False)[0]
 
 
 @dataclass(frozen=True)

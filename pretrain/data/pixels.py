@@ -43,8 +43,8 @@ class Pixels:
 
     def augmented(self, images: Tensor, draw: np.random.Generator) -> Tensor:
         """A training batch: float32 (N, 3, H, W)."""
-        images, flipped = self._cropped(images, draw)
-        floats = self.normalised(_flip(images, flipped))
+        images, flipped = self._drawn(images, draw)
+        floats = self.normalised(images, flipped)
         return self._coloured(floats, draw) if self.color_jitter or self.lighting else floats
 
     def mixed(
@@ -65,30 +65,42 @@ class Pixels:
             mix = mix.choose(generator)
         if self.color_jitter or self.lighting:
             return mix(self.augmented(images, draw), labels, num_classes, generator)
-        images, flipped = self._cropped(images, draw)
+        images, flipped = self._drawn(images, draw)
         if by_slices(images) and getattr(mix, "reads", False):
             read: Any = {"read": self._reader(images, flipped, as_bytes=mix.on_bytes)}
             mixed = mix(images, labels, num_classes, generator, **read)
             if not mix.on_bytes and self._by_rows:
                 mixed = replace(mixed, images=_from_rows(mixed.images))
         else:
-            images = _flip(images, flipped)
-            images = images if mix.on_bytes else self.normalised(images)
-            mixed = mix(images, labels, num_classes, generator)
+            moved = _flip(images, flipped) if mix.on_bytes else self.normalised(images, flipped)
+            mixed = mix(moved, labels, num_classes, generator)
         return replace(mixed, images=self.normalised(mixed.images)) if mix.on_bytes else mixed
 
-    def normalised(self, images: Tensor) -> Tensor:
-        """(x / 255 - mean) / std, as one multiplication and one addition."""
-        rows = self._by_rows
-        sources = _to_rows(images) if rows else images
-        layout = torch.contiguous_format  # whatever the bytes have
-        floats = torch.empty_like(sources, dtype=torch.float32, memory_format=layout)
+    def normalised(self, images: Tensor, flipped: np.ndarray | None = None) -> Tensor:
+        """(x / 255 - mean) / std of the images, those turned that are `flipped` (N,).
+
+        One multiplication and one addition; on an accelerator one kernel, with the flips two.
+        """
+        flipped = np.zeros(len(images), bool) if flipped is None else flipped
         scale, shift = self._factors(images)
-        # so many images at a time that their floats stay in the cache of a CPU
-        count = max(1, 2**20 // images.shape[1:].numel()) if by_slices(images) else len(images)
-        for source, target in zip(sources.split(count), floats.split(count), strict=True):
-            target.copy_(source).mul_(scale).add_(shift)
-        return _from_rows(floats) if rows else floats
+        if not by_slices(images):
+            images = _flip(images, flipped)
+            source = images.float() if images.device.type == "mps" else images  # others cast inside
+            layout = self.memory_format
+            floats = torch.empty_like(images, dtype=torch.float32, memory_format=layout)
+            return torch.addcmul(shift, source, scale, out=floats)
+        arrange = _to_rows if self._by_rows else Tensor.contiguous
+        sources = arrange(images)
+        floats = torch.empty(sources.shape)
+        # so many images at a time that their floats stay in the cache of a CPU's core
+        count = max(1, 2**18 // images.shape[1:].numel())
+        for first in range(0, len(images), count):
+            part = slice(first, first + count)
+            source = sources[part]
+            if flipped[part].any():
+                source = arrange(_flip(images[part], flipped[part]))
+            floats[part].copy_(source).mul_(scale).add_(shift)
+        return _from_rows(floats) if self._by_rows else floats
 
     @property
     def _by_rows(self) -> bool:
@@ -96,14 +108,13 @@ class Pixels:
         return self.memory_format == torch.channels_last
 
     def _factors(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """What bytes are multiplied by, and what is added."""
+        """What bytes are multiplied by, and what is added: to a channel, to a row on a CPU."""
         pairs = list(zip(self.mean, self.std, strict=True))
         scale = _column([1 / (255 * std) for _, std in pairs], images.device)
         shift = _column([-mean / std for mean, std in pairs], images.device)
-        if self._by_rows:
-            return scale.flatten().repeat(images.shape[-1]), shift.flatten().repeat(
-                images.shape[-1]
-            )
+        if self._by_rows and by_slices(images):
+            width = images.shape[-1]
+            return scale.flatten().repeat(width), shift.flatten().repeat(width)
         return scale, shift
 
     def _reader(self, images: Tensor, flipped: np.ndarray, as_bytes: bool) -> Read:
@@ -129,7 +140,7 @@ class Pixels:
 
         return normalised
 
-    def _cropped(self, images: Tensor, draw: np.random.Generator) -> tuple[Tensor, np.ndarray]:
+    def _drawn(self, images: Tensor, draw: np.random.Generator) -> tuple[Tensor, np.ndarray]:
         """The batch, cropped, and which of its images are to be flipped."""
         if self.pad:
             images = padded_crop(images, self.pad, draw)
@@ -196,6 +207,8 @@ def _flip(images: Tensor, flipped: np.ndarray) -> Tensor:
     if not flipped.any():
         return images
     if by_slices(images):
+        if flipped.all():
+            return images.flip(3)
         result = torch.empty_like(images)
         for target, image, flip in zip(result, images, flipped.tolist(), strict=True):
             target.copy_(image.flip(2) if flip else image)

@@ -1,5 +1,7 @@
 """Bytes that are mixed before they are normalised: the same bits as floats mixed after it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -92,7 +94,9 @@ def test_accelerators_mix_bytes_too(monkeypatch):
     for module in ("data.pixels", "mixing.cutmix"):
         monkeypatch.setattr(f"pretrain.{module}.by_slices", lambda images: False)
     found, _ = both_orders(CutMix(), options, images, labels)
-    same(found, wanted)
+    # there one kernel normalises, which rounds once where a CPU rounds twice
+    torch.testing.assert_close(found.images, wanted.images, atol=5e-7, rtol=0)
+    same(replace(found, images=wanted.images), wanted)
 
 
 @pytest.mark.parametrize("partner", [[1, 2, 0, 3], [3, 2, 1, 0], [4, 3], [1, 2, 3, 1], [0, 0, 0]])
