@@ -106,7 +106,7 @@ class LoaderConfig:
         check_ranges("loader", self, workers="[0, 512]", prefetch="[1, 1024]", shard_cache="> 0")
 
     @property
-    def processes(self) -> dict[str, int]:
+    def processes(self) -> dict[str, Any]:
         """The arguments of Loader that say who reads."""
         return {"workers": self.workers, "prefetch": self.prefetch}
 
@@ -219,13 +219,16 @@ class DatasetConfig:
     no crops)."""
     max_corrupt: int = 0
     """Images that cannot be decoded are named and left out, up to so many; then the run stops."""
+    per_class: int | None = None
+    """Train on so many images of each class, the same ones whatever the seed; null on all. Not of
+    shards."""
     shard_window: int = 32
     """Shards whose samples are shuffled together, of shards in random order; 1,000,000 shuffles
     all, as for folders."""
 
     def __post_init__(self) -> None:
         """Refuse sizes and shares out of range."""
-        check_ranges("dataset", self, shard_window=">= 1")
+        check_ranges("dataset", self, shard_window=">= 1", per_class=">= 1")
         check_ranges("dataset", self, image_size="[8, 8192]", max_corrupt=">= 0", lighting=">= 0")
         check_ranges("dataset", self, crop_pct="(0, 1]", min_scale="(0, 1]")
         check_ranges("dataset", self, flip="[0, 1]", color_jitter="[0, 1]")

@@ -43,6 +43,22 @@ def hold_out(
     return indices[~out], indices[out]
 
 
+def take_few(names: Sequence[str], labels: ArrayLike, per_class: int) -> Indices:
+    """So many images of each class, in their order: those with the smallest hashes.
+
+    The fewer are a part of the more, whatever else the data set has. A class of fewer is whole.
+
+    Args:
+        names: of all images, CLASS/NAME.
+        labels: their classes.
+        per_class: how many are taken.
+    """
+    hashes, classes = np.array([_hash(name, "few") for name in names]), np.asarray(labels)
+    order = np.lexsort((hashes, classes))
+    first = np.searchsorted(classes[order], classes[order])  # of each one's class
+    return np.sort(order[np.arange(len(order)) - first < per_class])
+
+
 def _hash(name: str, purpose: str) -> float:
     """A number in [0, 1) that depends on nothing but the purpose and CLASS/NAME."""
     text = f"{purpose}/{name}".encode("utf-8", "surrogateescape")

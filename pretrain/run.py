@@ -42,7 +42,7 @@ _ADDED_TO_PRETRAINING = {
     "score_every": 1.0,
     "rotation": {"weight": 0.0, "angles": "all"},
     "mixing": {"args": {}, "decoupled": 0.0},
-    "dataset": {"shard_window": 32},
+    "dataset": {"shard_window": 32, "per_class": None},
 }
 _ADDED: dict[str, dict[str, Any]] = {
     "detection": {

@@ -1,5 +1,6 @@
 """Data sets of labelled images, recognised by their layout on disk."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from pretrain.config import DatasetConfig
@@ -29,8 +30,21 @@ def open_data(root: str | Path, options: DatasetConfig, cache_gib: float = 64.0)
         UsageError: what is missing or does not fit, and where.
     """
     if (store := find_store(root, cache_gib)) is not None:
+        if options.per_class is not None:
+            raise UsageError(
+                f"dataset.per_class is {options.per_class}, but {root} has shards, whose samples "
+                "are read as they were packed. Give the folder that was packed, or null."
+            )
         return open_shards(store, options)
-    root = Path(root)
+    splits = _open_images(Path(root), options)
+    if options.per_class is None:
+        return splits
+    train = splits.train.few(options.per_class)
+    note = f"{len(train):,} of {len(splits.train):,} training images, {options.per_class} a class"
+    return replace(splits, train=replace(train, notes=(*train.notes, note)))
+
+
+def _open_images(root: Path, options: DatasetConfig) -> ImageSplits:
     if (cifar := find_cifar(root)) is not None:
         return ImageSplits(cifar[0].name, *open_cifar(*cifar))
     split = options.val or validation_split(root)

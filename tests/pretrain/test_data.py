@@ -326,3 +326,20 @@ def test_a_million_names_are_one_array(imagenet):
     assert isinstance(data.train.names, np.ndarray)
     assert data.train.names.dtype.kind == "S"
     assert data.train.read(0).dtype == torch.uint8
+
+
+def test_few_images_of_each_class_are_a_part_of_the_more(tmp_path):
+    for name, count in (("a", 9), ("b", 5), ("c", 2)):
+        for split in ("train", "val"):
+            for number in range(count):
+                picture(tmp_path / split / name / f"{number}.jpg", 9 * number)
+
+    def names(per_class):
+        options = DatasetConfig(per_class=per_class)
+        return {*open_data(tmp_path, options).train.paths}
+
+    assert names(None) > names(4) > names(3) > names(1)
+    assert [len(names(n)) for n in (1, 3, 4)] == [3, 8, 10]
+    (tmp_path / "train/a/new.jpg").write_bytes((tmp_path / "train/a/0.jpg").read_bytes())
+    assert len(names(3) - {str(tmp_path / "train/a/new.jpg")}) >= 7  # the others stay
+    assert len(open_data(tmp_path, DatasetConfig(per_class=1)).val) == 16
