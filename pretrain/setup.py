@@ -23,7 +23,6 @@ from pretrain.mixing import network_parts
 from pretrain.mixing.schedule import INSIDE_PARTS, try_mixing, unused_options
 from pretrain.progress import bar
 from pretrain.rotation import RotationNetwork
-from pretrain.shards import WindowOrder
 from pretrain.training import (
     BatchSampler,
     InMemoryLoader,
@@ -202,7 +201,7 @@ def _loaders(
     val_crop = centre_crop(size, options.crop_pct)
     order: Any = None
     if isinstance(train := setup.data.train, ImageShards):
-        order = WindowOrder(train.reader.index.starts, options.shard_window, config.seed)
+        order = train.reader.order(options.shard_window, config.seed)
     splits = (
         (Transformed(train, crop), {**train_batching(config, fabric), "order": order}),
         (Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)),

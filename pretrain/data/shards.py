@@ -10,7 +10,8 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
     """Training and validation images of a store.
 
     Raises:
-        UsageError: a split is missing, has no classes, or other ones than the other split.
+        UsageError: a split is missing, has no classes, or other ones than the other split; the
+            cache of a remote store is too small.
     """
     names = (
         options.train,
@@ -38,6 +39,7 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
             f"training and validation shards name different classes: {difference} are on one "
             "side only."
         )
+    train.reader.require_room(options.shard_window)
     return ImageSplits(store.name, train, val)
 
 

@@ -5,6 +5,7 @@ loader workers, from any step on, wherever the shards lie. It is made window by 
 epoch of any length begins at once and is never in memory as a whole.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -27,6 +28,8 @@ class WindowOrder:
     window: int
     """Shards whose samples are mixed with each other; as many as there are mixes all."""
     seed: int
+    expect: Callable[[Indices], None] | None = None
+    """Is told the shards of a window and of the next one, when samples of the first are drawn."""
 
     def __call__(self, epoch: int) -> "EpochOrder":
         """The order of an epoch, from 0."""
@@ -47,6 +50,7 @@ class EpochOrder:
         per_window = np.add.reduceat(counts, np.arange(0, shards, order.window))
         self._begins = np.cumsum([0, *per_window])
         self._window = lru_cache(maxsize=2)(self._make)
+        self._told = -1
 
     def __len__(self) -> int:
         return int(self._begins[-1])
@@ -57,6 +61,8 @@ class EpochOrder:
         begins = self._begins
         parts = []
         number = int(np.searchsorted(begins, first, side="right")) - 1
+        if number != self._told and first < end:
+            self._expect(number)
         while first < end:
             start, stop = int(begins[number]), min(end, int(begins[number + 1]))
             parts.append(self._window(number)[first - start : stop - start])
@@ -67,6 +73,15 @@ class EpochOrder:
         """The shards that are needed from a place of the epoch on, in the order of their need."""
         window = int(np.searchsorted(self._begins, place, side="right")) - 1
         return self.shards[window * self.order.window :]
+
+    def _expect(self, number: int) -> None:
+        """Tell once what is read from a window on; behind the last one comes the next epoch."""
+        self._told, order = number, self.order
+        if order.expect is not None:
+            shards = self.shards_from(int(self._begins[number]))
+            if len(shards) <= order.window:
+                shards = np.concatenate([shards, order(self.epoch + 1).shards])
+            order.expect(shards[: 2 * order.window])
 
     def _make(self, number: int) -> Indices:
         order, starts = self.order, self.order.starts

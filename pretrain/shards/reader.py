@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 
 from pretrain.errors import UsageError
 from pretrain.shards.index import BLOCK, ShardIndex
+from pretrain.shards.order import WindowOrder
 
 _MOST_OPEN = 128
 """Shards that a reader keeps open: the next two windows of an order, and more."""
@@ -65,6 +66,8 @@ class ShardReader:
                 content = pread(file.descriptor, size, offset * BLOCK)
                 if crc32(content) == wanted and len(content) == size:
                     found.append(content)
+                elif self._renewed(shard, text, file.descriptor):
+                    found += self.read_many([number], text)
                 else:
                     found.append(self._changed(number, shard, content, size, wanted))
             except OSError as error:
@@ -73,15 +76,33 @@ class ShardReader:
                 found.append(error)
         return found
 
+    def order(self, window: int, seed: int) -> WindowOrder:
+        """The order of each epoch; where shards are fetched, it says in time which are next.
+
+        Args:
+            window: shards whose samples are mixed.
+            seed: of the run.
+        """
+        expect = getattr(self.locate, "expect", None)
+        return WindowOrder(self.index.starts, window, seed, expect)
+
+    def require_room(self, window: int) -> None:
+        """Raise UsageError where shards are fetched and there is no room for two windows."""
+        if (require := getattr(self.locate, "require_room", None)) is not None:
+            require(window)
+
     def _open_shard(self, number: int, text: bool) -> "_OpenShard":
         """A shard, checked by its size, and where its samples lie."""
-        path, shard = self.locate(number), self.index.shards[number]
-        file = _OpenShard(path, self.index.rows(number, text).tobytes())
+        shard, rows = self.index.shards[number], self.index.rows(number, text).tobytes()
+        try:
+            file = _OpenShard(self.locate(number), rows)
+        except FileNotFoundError:  # a cache made room just then
+            file = _OpenShard(self.locate(number), rows)
         size = os.fstat(file.descriptor).st_size
         if size != shard.bytes:
             raise UsageError(
-                f"the shard {path} has {size:,} bytes, in its index {shard.bytes:,}: it was cut or "
-                "replaced. Fetch or pack it again."
+                f"the shard {self._where(number)} has {size:,} bytes, in its index "
+                f"{shard.bytes:,}: it was cut or replaced. Fetch or pack it again."
             )
         while len(self._open) >= _MOST_OPEN:
             # another thread may read of it: it is closed when nobody holds it
@@ -89,9 +110,21 @@ class ShardReader:
         self._open[number, text] = file
         return file
 
+    def _renewed(self, shard: int, text: bool, descriptor: int) -> bool:
+        """Whether a shard that is not what was packed has been fetched again."""
+        renew = getattr(self.locate, "renew", None)
+        if renew is None or not renew(shard, os.fstat(descriptor).st_ino):
+            return False
+        self._open.pop((shard, text), None)
+        return True
+
+    def _where(self, shard: int) -> object:
+        """Its file, or its address."""
+        return getattr(self.locate, "address", self.locate)(shard)
+
     def _unreadable(self, number: int, shard: int, error: OSError) -> UsageError:
         return UsageError(
-            f"the shard {self.locate(shard)} cannot be read ({error.strerror or error}), in it the "
+            f"the shard {self._where(shard)} cannot be read ({error.strerror or error}), in it the "
             f"sample {self.index.name(number)}. Fetch or pack it again."
         )
 
@@ -99,7 +132,7 @@ class ShardReader:
         self, number: int, shard: int, content: bytes, size: int, crc32: int
     ) -> UsageError:
         return UsageError(
-            f"the sample {self.index.name(number)} in the shard {self.locate(shard)} is not what "
+            f"the sample {self.index.name(number)} in the shard {self._where(shard)} is not what "
             f"was packed: crc32 {zlib.crc32(content):08x} of {len(content):,} bytes, in its index "
             f"{crc32:08x} of {size:,}. Fetch or pack that shard again; "
             "`python tools/pack.py --verify DIR` finds all such."
