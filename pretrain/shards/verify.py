@@ -1,0 +1,153 @@
+"""Reads a store again, every byte: shards against `_info.json`, members against the index.
+
+By Python's tar library, by which nothing of ours reads samples: what it finds is what others find.
+"""
+
+import hashlib
+import tarfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import msgspec
+
+from pretrain.cache import new_hash
+from pretrain.errors import UsageError, first_line
+from pretrain.progress import bar
+from pretrain.reading import check, read_json
+from pretrain.shards.index import BLOCK, ShardIndex
+from pretrain.shards.names import member_keys
+from pretrain.shards.processes import in_processes
+from pretrain.shards.store import INFO, find_store
+
+_MOST = 10
+"""Problems of a shard that are named."""
+
+
+class _Split(msgspec.Struct):
+    num_samples: int
+    filenames: tuple[str, ...]
+    shard_lengths: tuple[int, ...]
+    blake2b: tuple[str, ...]
+
+
+class _Info(msgspec.Struct):
+    splits: dict[str, _Split]
+
+
+def verify(root: Path, workers: int = 1) -> list[str]:
+    """What is wrong with a store: a line each, with shard and sample; none where all is as packed.
+
+    A store that we have not packed has no hashes, keys and classes to compare: of it the index is.
+
+    Args:
+        root: the folder.
+        workers: processes.
+
+    Raises:
+        UsageError: no store, or an index or `_info.json` that cannot be read or is another.
+    """
+    if (store := find_store(root)) is None:
+        raise UsageError(f"{root} holds no shards. `python tools/pack.py --data DIR` packs them.")
+    indexes = {split: reader.index for split, reader in store.splits.items()}
+    hashes, problems = dict[str, str](), list[str]()
+    is_ours = (root / INFO).is_file() and "packed" in read_json(root / INFO, largest=2**30)
+    if is_ours:
+        info: _Info = check(read_json(root / INFO, largest=2**30), _Info, str(root / INFO))
+        for split, facts in info.splits.items():
+            hashes |= zip(facts.filenames, facts.blake2b, strict=True)
+            index = indexes[split]
+            found = [(shard.file, shard.samples) for shard in index.shards]
+            if found != [*zip(facts.filenames, facts.shard_lengths, strict=True)]:
+                problems.append(f"{INFO}: its shards of {split} are not those of {index.path.name}")
+            if facts.num_samples != len(index):
+                counts = f"{facts.num_samples:,} samples of {split}, {len(index):,}"
+                problems.append(f"{INFO} counts {counts} are in {index.path.name}")
+    work = _Work(root, [*indexes.values()], is_ours, hashes)
+    total = sum(map(len, indexes.values()))
+    with bar("verifying", total, "images") as advance:
+        found = dict[int, list[str]]()
+        for number, lines in in_processes(work, range(len(work.places)), workers):
+            found[number] = lines
+            which, shard = work.places[number]
+            advance(work.indexes[which].shards[shard].samples)
+    return [*problems, *(line for number in sorted(found) for line in found[number])]
+
+
+class _Work:
+    """Checks shards by their numbers in the store."""
+
+    def __init__(
+        self, root: Path, indexes: Sequence[ShardIndex], is_ours: bool, hashes: Mapping[str, str]
+    ) -> None:
+        self.root, self.indexes, self.is_ours, self.hashes = root, indexes, is_ours, hashes
+        self.places = [
+            (n, shard) for n, one in enumerate(indexes) for shard in range(len(one.shards))
+        ]
+        self.names = [[*map(one.name, range(len(one)))] for one in indexes]
+        self.keys = [member_keys(names) for names in self.names] if is_ours else []
+
+    def __call__(self, number: int) -> list[str]:
+        """What is wrong with a shard."""
+        which, shard = self.places[number]
+        facts = self.indexes[which].shards[shard]
+        path = self.root / facts.file
+        problems = list[str]()
+        try:
+            size = path.stat().st_size
+            problems.extend(self._check(path, which, shard))
+        except OSError as error:
+            return [f"{path} cannot be read: {error.strerror or error}"]
+        except (UsageError, tarfile.TarError) as error:
+            problems.append(first_line(error))
+        if size != facts.bytes:
+            problems.insert(0, f"it has {size:,} bytes, in the index {facts.bytes:,}")
+        if (wanted := self.hashes.get(facts.file)) and not problems:
+            with open(path, "rb") as file:
+                found = hashlib.file_digest(file, new_hash).hexdigest()
+            if found != wanted:
+                problems.append(f"its hash is {found}, in {INFO} {wanted}")
+        more = len(problems) - _MOST
+        problems[_MOST:] = [f"{more:,} more"] if more > 0 else []
+        return [f"{path}: {problem}" for problem in problems]
+
+    def _check(self, path: Path, which: int, shard: int) -> Iterator[str]:
+        index, first = self.indexes[which], int(self.indexes[which].starts[shard])
+        with tarfile.open(path, "r:", encoding="utf-8") as tar:
+            members = {info.offset_data: info for info in tar}
+            following = dict(pairwise(members.values()))
+        with open(path, "rb") as file:
+
+            def read(info: tarfile.TarInfo) -> bytes:
+                file.seek(info.offset_data)
+                return file.read(info.size)
+
+            for kind in ("image", "captions") if index.has_texts else ("image",):
+                rows = index.rows(shard, texts=kind == "captions").tolist()
+                for number, (block, size, crc32) in enumerate(rows, first):
+                    name = f"sample {self.names[which][number]}"
+                    info = members.pop(block * BLOCK, None)
+                    if info is None or info.size != size:
+                        found = "none" if info is None else f"one of {info.size:,}"
+                        at = f"of {size:,} bytes at byte {block * BLOCK:,}"
+                        yield f"{name}: its {kind} should be a member {at}; there is {found}"
+                        continue
+                    if (crc := zlib.crc32(read(info))) != crc32:
+                        yield f"{name}: the crc32 of its {kind} is {crc:08x}, packed {crc32:08x}"
+                    if not self.is_ours:
+                        continue
+                    key = self.keys[which][number]
+                    if info.name.rpartition(".")[0] != key:
+                        yield f"{name}: its {kind} is called {info.name}, its key is {key}"
+                    if index.classes:
+                        label = str(index.labels[number])
+                        beside = following.get(info)
+                        if beside is None or beside.name != f"{key}.cls":
+                            yield f"{name}: no member {key}.cls follows its image"
+                            continue
+                        if (text := read(beside).decode("ascii", "replace")) != label:
+                            yield f"{name}: its .cls says {text!r:.20}, its class is {label}"
+                        del members[beside.offset_data]
+        for info in members.values() if self.is_ours else ():
+            yield f"its member {info.name} is in no index"
