@@ -16,10 +16,12 @@ from pretrain.backbone import Backbone
 from pretrain.data import Images, Transformed, collate, folders
 from pretrain.data.cifar import find_cifar, open_cifar
 from pretrain.data.pixels import Pixels
+from pretrain.data.shards import open_scored
 from pretrain.errors import UsageError, shorten
 from pretrain.evaluation import ClassificationScores, evaluate
 from pretrain.images import class_folders
 from pretrain.progress import log
+from pretrain.shards import find_store
 from pretrain.spec import evaluation_crop
 from pretrain.training import Loader
 
@@ -49,7 +51,7 @@ class BackboneEvaluation:
 
 def evaluate_backbone(
     backbone: Backbone,
-    root: Path,
+    root: str | Path,
     fabric: Fabric,
     *,
     split: str | None = None,
@@ -116,7 +118,7 @@ def resizing(geometry: Sequence[Any], by_pil: bool) -> v2.Compose:
 
 
 def open_matched(
-    root: Path,
+    root: str | Path,
     split: str | None,
     labels: str | None,
     backbone: Backbone,
@@ -125,7 +127,8 @@ def open_matched(
     """The images, their labels being the classifier's outputs, and how the classes were matched.
 
     Args:
-        root: CIFAR's pickles, or a folder with SPLIT/CLASS/*.jpg, or with CLASS/*.jpg itself.
+        root: CIFAR's pickles, a folder with SPLIT/CLASS/*.jpg, or with CLASS/*.jpg itself, or a
+            folder or an address of shards.
         split: None takes val or test, or the folder itself.
         labels: file for a split without class folders.
         backbone: with its classifier; where its file does not name the classes, the 1,000 of
@@ -141,7 +144,9 @@ def open_matched(
     outputs = backbone.output_names
     how = "by the names in the file" if named else "by timm's list of ImageNet's synsets"
     images: Images
-    if (cifar := find_cifar(root)) is not None:
+    if (store := find_store(root)) is not None:
+        cifar, images = None, open_scored(store, split)
+    elif (cifar := find_cifar(root := Path(root))) is not None:
         images = open_cifar(*cifar)[1]
     else:
         if split is None:
@@ -223,7 +228,7 @@ def order_classes(names: Sequence[str], order: ClassOrder, num_outputs: int) -> 
     return outputs
 
 
-def _only_order(classes: Sequence[str], root: Path) -> ClassOrder:
+def _only_order(classes: Sequence[str], root: str | Path) -> ClassOrder:
     """The order of class folders, where all orders are the same; else UsageError."""
     orders = dict[ClassOrder, list[str]]()
     for order in CLASS_ORDERS:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from functools import partial
 from io import FileIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 from pretrain.errors import UsageError
 from pretrain.files import write_text
@@ -45,7 +45,7 @@ def hash_content(file: FileIO) -> str:
     return hashlib.file_digest(file, new_hash).hexdigest()
 
 
-def hash_sample(file: FileIO) -> str:
+def hash_sample(file: BinaryIO) -> str:
     """The hash of the size and of 4 KiB each of beginning, middle and end; the same digits."""
     size = file.seek(0, os.SEEK_END)
     content = new_hash(b"%d " % size)

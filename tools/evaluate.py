@@ -34,6 +34,7 @@ from tools.support.backbone_options import add_overrides, load, overrides
 from tools.support.command import Parser, run_main
 from transfer import task
 from transfer.evaluation import suites
+from transfer.stores import data_name, is_there
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -78,13 +79,13 @@ def main(argv: list[str] | None = None) -> None:
         run_suites(options, parser)
 
 
-def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, Path]:
-    """The folder of each suite, from SUITE=DIR or, where it is the only one, DIR.
+def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
+    """The data of each suite, from SUITE=DIR or, where it is the only one, DIR.
 
     Raises:
         UsageError: a suite without data, data without suite, or a folder that is not there.
     """
-    found = dict[str, Path]()
+    found = dict[str, str]()
     for text in given:
         name, equals, folder = text.partition("=")
         if not equals or name not in suites.names():
@@ -98,9 +99,9 @@ def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, Path]:
             raise UsageError(f"--data {text}: --suite does not name {name}; add it, or leave it.")
         if name in found:
             raise UsageError(f"--data names {name} twice: {found[name]} and {folder}.")
-        if not folder or not Path(folder).exists():
+        if not folder or not is_there(folder):
             raise UsageError(f"--data {text}: there is no folder {folder or '(empty)'}.")
-        found[name] = Path(folder)
+        found[name] = folder
     if missing := [name for name in wanted if name not in found]:
         raise UsageError(f"--data: {missing[0]} has none; give {missing[0]}=DIR.")
     return found
@@ -145,7 +146,7 @@ def run_suites(options: Any, parser: Parser) -> None:
 
     backbone = load(options.backbone, overrides(options), trust=options.trust)
     fabric = make_fabric(options.device, options.precision)
-    data = dict.fromkeys(root.resolve().name for root in roots.values())
+    data = dict.fromkeys(map(data_name, roots.values()))
     parts = ["evaluate", backbone.fingerprint(), *wanted, *data, options.preprocess]
     run = Run(options.out or Path("runs", "-".join(parts)))
     run.refuse_finished()
@@ -157,7 +158,7 @@ def run_suites(options: Any, parser: Parser) -> None:
         "name": "evaluate",
         **{key: options[key] for key in shared},
         "loader": {"batch_size": options.batch_size, "workers": options.workers},
-        **{name: {"data": str(roots[name]), **plain(of_suite[name])} for name in wanted},
+        **{name: {"data": roots[name], **plain(of_suite[name])} for name in wanted},
     }
     session = Session(
         fabric=fabric,
@@ -185,14 +186,14 @@ def score(options: Any) -> None:
     """Top-1, top-5, loss and every class."""
     if len(options.data) > 1:
         raise UsageError(f"--data names {len(options.data)} folders; without --suite give one.")
-    options.data = Path(options.data[0])
+    options.data = options.data[0]
 
     from pretrain.backbone_evaluation import evaluate_backbone
     from pretrain.training import make_fabric
 
     backbone = load(options.backbone, overrides(options), trust=options.trust)
     fabric = make_fabric(options.device, options.precision)
-    parts = ["evaluate", backbone.fingerprint(), options.data.name, options.split]
+    parts = ["evaluate", backbone.fingerprint(), data_name(options.data), options.split]
     name = "-".join(filter(None, [*parts, options.preprocess, options.class_order]))
     run = Run(options.out or Path("runs", name))
     sections = {"suite", *(suite.section for suite in suites.SUITES)}
@@ -237,7 +238,7 @@ def score(options: Any) -> None:
             },
             backbone=backbone.describe(),
             data={
-                "name": options.data.name,
+                "name": data_name(options.data),
                 "val": scores.images,
                 "classes": len(accuracies),
                 "notes": list(evaluation.notes),

@@ -33,6 +33,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from tools.support.command import Parser, run_main
 from transfer.segmentation.config import DatasetConfig as SegmentationData
+from transfer.stores import is_store
 
 _CHECKED = Path("--check")  # --repair without a folder: that of --check
 _KINDS = (
@@ -90,6 +91,10 @@ def main(argv: list[str] | None = None) -> None:
         both = "--check DIR looks at a data set, --data DIR writes what it lacks"
         raise UsageError(f"{both}: give one of them.")
     root = options.check or options.data
+    if is_store(root):
+        raise UsageError(
+            f"{root} is a store of shards; `python tools/pack.py --verify {root}` checks it."
+        )
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}.")
     results = _check(options, root) if options.check is not None else _prepare(options, root)

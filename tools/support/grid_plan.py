@@ -60,7 +60,7 @@ def plan(
         form, choice = task.load(kind.config), None
         if name in data and name not in recipes and name in recipe_choice.TASKS:
             try:
-                choice = recipe_choice.choose_for(name, Path(data[name]), form().dataset)
+                choice = recipe_choice.choose_for(name, data[name], form().dataset)
             except UsageError as error:
                 raise UsageError(f"{name}: {error}") from error
             notes.append(f"note: {name}: {choice}")

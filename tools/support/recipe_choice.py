@@ -434,12 +434,12 @@ def _input_size(arch: str) -> tuple[int, bool]:
 
 def choose_for(
     task: str,
-    root: Path,
+    root: str | Path,
     dataset: Any,
     device: str = "auto",
     given: Mapping[str, Any] | None = None,
 ) -> Choice:
-    """The recipe for the data in a folder and this machine; see `summarize` and `choose`."""
+    """The recipe for data and this machine; see `summarize` and `choose`."""
     return choose(task, summarize(task, root, dataset), this_machine(device), given)
 
 
@@ -462,12 +462,12 @@ def this_machine(device: str) -> Machine:
     return Machine(device="mps" if on_mps else "cpu", **share)
 
 
-def summarize(task: str, root: Path, dataset: Any) -> DataSummary:
+def summarize(task: str, root: str | Path, dataset: Any) -> DataSummary:
     """Open the training data of a task.
 
     Args:
         task: one of TASKS.
-        root: its folder.
+        root: its folder, or the address of shards.
         dataset: the section of the task's configuration that says how it is read.
 
     Raises:
@@ -483,37 +483,41 @@ def summarize(task: str, root: Path, dataset: Any) -> DataSummary:
     return looks[task](root, dataset)
 
 
-def _labelled_images(root: Path, dataset: Any) -> DataSummary:
+def _labelled_images(root: str | Path, dataset: Any) -> DataSummary:
     from pretrain.data import open_data
     from pretrain.data.cifar import find_cifar
+    from pretrain.data.images import ImageShards
 
     train = open_data(root, dataset).train
     count, sides = len(train), []
-    for place in range(min(count, _LOOKED_AT)):
+    looked_at = min(count, _LOOKED_AT)
+    # of shards the first alone: one that is far away is fetched as a whole
+    spread = looked_at if isinstance(train, ImageShards) else count
+    for place in range(looked_at):
         try:
-            sides.append(min(train.read(place * count // min(count, _LOOKED_AT)).shape[-2:]))
+            sides.append(min(train.read(place * spread // looked_at).shape[-2:]))
         except UsageError:
             continue  # the run names it
-    layout = f"CIFAR-{len(train.classes)}" if find_cifar(root) else "image folders"
+    layout = f"CIFAR-{len(train.classes)}" if find_cifar(Path(root)) else "image folders"
     side = int(median(sides)) if sides else 0
     return DataSummary(layout=layout, num_images=count, classes=train.classes, short_side=side)
 
 
-def _classes(root: Path, dataset: Any) -> DataSummary:
+def _classes(root: str | Path, dataset: Any) -> DataSummary:
     from transfer.classification.folders import open_image_folders
 
     data = open_image_folders(root, dataset)
     return DataSummary(layout="image folders", num_images=len(data.train))
 
 
-def _objects(root: Path, dataset: Any) -> DataSummary:
+def _objects(root: str | Path, dataset: Any) -> DataSummary:
     from transfer.detection import coco, voc_layout
     from transfer.detection.data import open_data, reader_of
 
     is_coco = reader_of(root) is coco.read_coco
     splits: tuple[str | None, ...] = (dataset.train, dataset.test)
     if not is_coco and splits == (None, None):  # a folder of years, as one data set
-        names = voc_layout.list_splits(root)
+        names = voc_layout.list_splits(Path(root))
         years = [
             "+".join(n for n in names if n.endswith(f"/{end}")) for end in ("trainval", "test")
         ]
@@ -523,7 +527,7 @@ def _objects(root: Path, dataset: Any) -> DataSummary:
     return DataSummary(layout=layout, num_images=len(train), splits=splits)
 
 
-def _masks(root: Path, dataset: Any) -> DataSummary:
+def _masks(root: str | Path, dataset: Any) -> DataSummary:
     from transfer.segmentation import voc
     from transfer.segmentation.data import open_data
 
@@ -540,11 +544,11 @@ def _masks(root: Path, dataset: Any) -> DataSummary:
     return DataSummary(layout=layout, num_images=count, classes=data.classes, short_side=side)
 
 
-def _captions(root: Path, dataset: Any) -> DataSummary:
+def _captions(root: str | Path, dataset: Any) -> DataSummary:
     from transfer.captioning.dataset import coco_splits, open_captions
 
     splits = dataset.train, dataset.val
-    if splits == (None, None) and {*_PAPER_SPLITS} <= {*coco_splits(root)}:
+    if splits == (None, None) and {*_PAPER_SPLITS} <= {*coco_splits(Path(root))}:
         splits = _PAPER_SPLITS
     options = replace(dataset, train=splits[0], val=splits[1])
     data = open_captions(root, options, log=lambda line: None)  # the run logs it

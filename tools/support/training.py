@@ -181,7 +181,7 @@ def _choose(task: Task, parser: Parser, words: Sequence[str]) -> tuple[Choice, C
     if options.data is None:
         return choose_demo(task.name, given), None
     section = parser.instantiate(options).dataset
-    choice = choose_for(task.name, Path(options.data), section, options.device, given)
+    choice = choose_for(task.name, options.data, section, options.device, given)
     if os.environ.get("RANK", "0") == "0":
         log(f"note: {choice}; --config FILE takes another")
     return choice, choice

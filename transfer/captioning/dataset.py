@@ -136,7 +136,8 @@ def _read_store(store: Store, config: DatasetConfig, log: Log) -> CaptionDataset
         dataset = _of_splits(store.name, splits)
     else:
         dataset = split_by_hash(store.name, splits["train"], config.val_fraction, log)
-    return replace(dataset, files=tuple(store.index_files))
+    notes = (*store.notes, *dataset.notes)
+    return replace(dataset, notes=notes, files=tuple(store.index_files))
 
 
 # ---------------------------------------------------------------------------------------- MS-COCO

@@ -101,6 +101,7 @@ def open_image_folders(
     notes = list[str]()
     if (store := find_store(root, cache_gib)) is not None:
         name, listed = store.name, _list_shards(store, config, notes)
+        notes += store.notes
     else:
         root = Path(root)
         name, listed = root.resolve().name, _list_folders(root, config, notes)

@@ -9,6 +9,7 @@ from pretrain.errors import UsageError
 from transfer.detection import coco, coco_layout, voc, voc_layout
 from transfer.detection.config import DatasetConfig
 from transfer.detection.records import Records, raise_for_issues, summarize_issues
+from transfer.stores import refuse_store
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class DetectionData:
     """For the log: classes, issues, what was left out."""
 
 
-def open_data(root: Path, config: DatasetConfig, masks: bool = False) -> DetectionData:
+def open_data(root: str | Path, config: DatasetConfig, masks: bool = False) -> DetectionData:
     """Read the splits that the configuration names, or those that are usual.
 
     Args:
@@ -36,7 +37,7 @@ def open_data(root: Path, config: DatasetConfig, masks: bool = False) -> Detecti
     Raises:
         UsageError: no such tree or split, or what the rules refuse.
     """
-    read = reader_of(root)
+    read, root = reader_of(root), Path(root)
     is_coco = read is coco.read_coco
     names = coco_layout.list_splits(root) if is_coco else voc_layout.list_splits(root)
     kind = "instances" if is_coco else "voc"
@@ -90,12 +91,14 @@ def choose_splits(
     return train, test
 
 
-def reader_of(root: Path) -> Callable[..., Records]:
+def reader_of(root: str | Path) -> Callable[..., Records]:
     """`read_voc` or `read_coco`, by the layout of the tree; both take the same arguments.
 
     Raises:
-        UsageError: a tree of neither layout, but of YOLO's.
+        UsageError: a tree of neither layout, but of YOLO's; a store of shards.
     """
+    refuse_store(root, "detection needs objects with their boxes")
+    root = Path(root)
     if coco_layout.list_splits(root):
         return coco.read_coco
     refuse_yolo(root)

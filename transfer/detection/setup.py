@@ -97,7 +97,7 @@ def build(backbone: Backbone, config: DetectionConfig) -> DetectionSetup:
     config = resolved(config)
     if config.data is None:
         raise UsageError("no data: give --data DIR with a Pascal VOC tree")
-    data = open_data(Path(config.data), config.dataset, masks=config.mixing.copy_paste > 0)
+    data = open_data(config.data, config.dataset, masks=config.mixing.copy_paste > 0)
     check_mixing(data.train.images, config.mixing)
     if len(data.train) < config.batch_size:
         raise UsageError(

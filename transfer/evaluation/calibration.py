@@ -23,6 +23,7 @@ from torch import Tensor
 
 from pretrain.backbone import Backbone
 from pretrain.data import Images
+from pretrain.data.images import ImageShards
 from pretrain.errors import UsageError, check_ranges
 from pretrain.files import save_figure
 from pretrain.held_out import hold_out
@@ -44,7 +45,7 @@ MOST_FITTED = 5000
 
 
 def open_data(
-    backbone: Backbone, root: Path, options: CalibrationConfig, labels: Labels
+    backbone: Backbone, root: str | Path, options: CalibrationConfig, labels: Labels
 ) -> LabelledImages:
     """The labelled images.
 
@@ -129,7 +130,9 @@ def split(images: Images, share: float) -> tuple[NDArray[np.int64], NDArray[np.i
     The latter by a hash of CLASS/NAME, wherever the data lies; of CIFAR's pickles by the number.
     """
     count = len(images)
-    files = [os.path.basename(path) for path in images.paths] or [f"{n}" for n in range(count)]
+    in_shards = isinstance(images, ImageShards)
+    paths = map(images.reader.index.name, range(count)) if in_shards else images.paths
+    files = [os.path.basename(path) for path in paths] or [f"{n}" for n in range(count)]
     names = [f"{images.classes[k]}/{file}" for k, file in zip(images.labels, files, strict=True)]
     # not class by class: where each has one image, none would be left to fit on
     share, together = min(share, MOST_FITTED / count), np.zeros(count, np.int64)

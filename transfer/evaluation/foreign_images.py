@@ -10,6 +10,7 @@ import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -18,10 +19,12 @@ from torch import Tensor
 from pretrain.cache import hash_sample
 from pretrain.data import Images
 from pretrain.data.cifar import find_cifar, open_cifar
-from pretrain.data.images import ImageFiles
+from pretrain.data.images import ImageFiles, ImageShards
 from pretrain.errors import UsageError
-from pretrain.images import SUFFIXES, describe_others, list_images
+from pretrain.images import SUFFIXES, ImageSource, describe_others, list_images
+from pretrain.shards import ShardedImage
 from pretrain.training import generator
+from transfer.stores import refuse_store
 
 NOISE = ("uniform", "gaussian")
 
@@ -70,6 +73,7 @@ def open_foreign(folder: Path) -> Images:
     Raises:
         UsageError: there is no such folder, or no image in it.
     """
+    refuse_store(folder, "--ood.foreign takes folders")
     if not folder.is_dir():
         problem = "is a file" if folder.exists() else "is not there"
         raise UsageError(f"--ood.foreign: {folder} {problem}; a folder of images is needed.")
@@ -83,35 +87,41 @@ def open_foreign(folder: Path) -> Images:
     return ImageFiles.of(["foreign"], paths, [0] * len(paths), describe_others(folder, others))
 
 
-def content_files(images: Images) -> list[str]:
-    """The files that hold the images: one each, or CIFAR's pickles."""
-    return [*images.paths] or [str(path) for path in images.annotations]
+def content_files(images: Images) -> list[ImageSource]:
+    """The files that hold the images, one each, or where they lie in shards; CIFAR's pickles."""
+    if isinstance(images, ImageShards):
+        return [ShardedImage(images.reader, number) for number in range(len(images))]
+    return [*map(Path, images.paths)] or [*images.annotations]
 
 
-def files_by_size(paths: Iterable[str]) -> dict[int, list[str]]:
+def files_by_size(files: Iterable[ImageSource]) -> dict[int, list[ImageSource]]:
     """Files that can be read, by their bytes."""
-    sizes = defaultdict[int, list[str]](list)
-    for path in paths:
-        if os.path.isfile(path):
-            sizes[os.path.getsize(path)].append(path)
+    sizes = defaultdict[int, list[ImageSource]](list)
+    for file in files:
+        if isinstance(file, ShardedImage):
+            sizes[int(file.reader.index.columns["size"][file.number])].append(file)
+        elif os.path.isfile(str(file)):
+            sizes[os.path.getsize(str(file))].append(file)
     return sizes
 
 
-def count_shared(paths: Iterable[str], known: Mapping[int, list[str]]) -> int:
+def count_shared(files: Iterable[ImageSource], known: Mapping[int, list[ImageSource]]) -> int:
     """How many files have the content of a known one, as the digest of the data sees it.
 
     Args:
-        paths: of files.
+        files: see `content_files`.
         known: see `files_by_size`; of these only files of a size that is met are read.
     """
     shared = 0
-    for size, same_size in files_by_size(paths).items():
+    for size, same_size in files_by_size(files).items():
         if size in known:
             contents = set(map(_content, known[size]))
-            shared += sum(_content(path) in contents for path in same_size)
+            shared += sum(_content(file) in contents for file in same_size)
     return shared
 
 
-def _content(path: str) -> str:
-    with open(path, "rb", buffering=0) as file:
-        return hash_sample(file)
+def _content(file: ImageSource) -> str:
+    if isinstance(file, ShardedImage):
+        return hash_sample(BytesIO(file.read_bytes()))
+    with open(str(file), "rb", buffering=0) as opened:
+        return hash_sample(opened)

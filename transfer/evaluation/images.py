@@ -13,6 +13,7 @@ from pretrain.backbone import Backbone
 from pretrain.backbone_evaluation import ClassOrder, open_matched, require_classifier
 from pretrain.data import Images
 from pretrain.data_digest import DataFiles
+from transfer.stores import data_name
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +48,8 @@ class Labels:
     class_order: ClassOrder | None = None
 
 
-def open_labelled(backbone: Backbone, root: Path, labels: Labels) -> LabelledImages:
-    """List the images of a folder.
+def open_labelled(backbone: Backbone, root: str | Path, labels: Labels) -> LabelledImages:
+    """List the images of a folder or of shards.
 
     Raises:
         UsageError: a backbone without classifier, no such data, or classes that are not its.
@@ -57,5 +58,5 @@ def open_labelled(backbone: Backbone, root: Path, labels: Labels) -> LabelledIma
     images, matching = open_matched(
         root, labels.split, labels.val_labels, backbone, labels.class_order
     )
-    files = DataFiles((root,), images.paths, images.annotations)
-    return LabelledImages(images, matching, files, root.resolve().name)
+    files = DataFiles((Path(root),), images.paths, images.annotations)
+    return LabelledImages(images, matching, files, data_name(root))

@@ -69,7 +69,7 @@ class OodData:
         return {**self.foreign, **self.noise}
 
 
-def open_data(backbone: Backbone, root: Path, options: OodConfig, labels: Labels) -> OodData:
+def open_data(backbone: Backbone, root: str | Path, options: OodConfig, labels: Labels) -> OodData:
     """List the images of all sets.
 
     Raises:
@@ -83,7 +83,7 @@ def open_data(backbone: Backbone, root: Path, options: OodConfig, labels: Labels
     count = len(known.images) if options.noise is None else options.noise
     size = backbone.spec.input_size[1:]
     noise = {kind: NoiseImages(kind, count, *size, options.seed) for kind in NOISE if count}
-    foreign, folders, notes = dict[str, Images](), [root], list(known.images.notes)
+    foreign, folders, notes = dict[str, Images](), [Path(root)], list(known.images.notes)
     known_files = files_by_size(content_files(known.images))
     for text in options.foreign:
         name, folder = name_and_folder(text)

@@ -46,7 +46,7 @@ EXAMPLES = 5
 
 
 def open_data(
-    backbone: Backbone, root: Path, options: RobustnessConfig, labels: Labels
+    backbone: Backbone, root: str | Path, options: RobustnessConfig, labels: Labels
 ) -> LabelledImages:
     """The labelled images.
 
@@ -74,7 +74,7 @@ def open_data(
         note = "frost is left out of the corruptions: its photographs are not installed, and "
         note += "--robustness.frost names no folder with them."
         images = replace(images, notes=(*images.notes, note))
-    roots = (root, *{path.parent for path in frost})
+    roots = (Path(root), *{path.parent for path in frost})
     files = DataFiles(roots, images.paths, (*images.annotations, *frost))
     return replace(data, images=images, files=files)
 

@@ -17,13 +17,14 @@ from pretrain.run import CHANGEABLE, Result, Run, environment
 from transfer.evaluation import suites
 from transfer.evaluation.images import Labels
 from transfer.evaluation.session import Session
+from transfer.stores import data_name, refuse_store
 
 
 @dataclass(frozen=True)
 class SuiteRequest:
     """A suite that is asked for."""
 
-    root: Path
+    root: str | Path
     """Its data."""
     options: Any
     """A dataclass of transfer/evaluation/config.py."""
@@ -61,6 +62,9 @@ def evaluate_suites(
             f"weights of the backbone are infinite or nan: {shorten(bad)}. Nothing can be measured "
             "with it; give a file from before its training diverged."
         )
+    for name, one in wanted.items():
+        if not suites.by_name(name).takes_shards:
+            refuse_store(one.root, f"{name} wants {suites.by_name(name).data}")
     modules = {name: import_module(suites.by_name(name).module) for name in wanted}
     data = {
         name: modules[name].open_data(backbone, one.root, one.options, labels)
@@ -89,7 +93,7 @@ def evaluate_suites(
         metric=f"{first}.{headline.key}",
         metrics=metrics,
         backbone=backbone.describe(),
-        data={"name": ", ".join(dict.fromkeys(one.root.name for one in wanted.values()))}
+        data={"name": ", ".join(dict.fromkeys(data_name(one.root) for one in wanted.values()))}
         | {name: one.summary | one.files.summary for name, one in data.items()},
         seed=0,
         config=config,

@@ -37,6 +37,8 @@ class Suite(Block):
     """The dataclass of its options, "module:name"."""
     data: str
     """What its DIR holds, for --help."""
+    takes_shards: bool = False
+    """DIR may be a store of shards."""
     paths: tuple[str, ...] = ()
     """Options that name files or folders: they make a setting of the report by name."""
     unused: tuple[str, ...] = ()
@@ -55,6 +57,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.robustness",
         config="transfer.evaluation.config:RobustnessConfig",
         data="labelled images, as --data without --suite",
+        takes_shards=True,
         metrics=(
             Metric("clean_top1", "clean %"),
             Metric("fgsm_pixels_top1", "FGSM, pixels %"),
@@ -100,6 +103,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.ood",
         config="transfer.evaluation.config:OodConfig",
         data="labelled images that the classifier knows; foreign sets by --ood.foreign",
+        takes_shards=True,
         paths=("foreign",),
         metrics=(
             Metric("tnr", "TNR at TPR 95"),
@@ -182,6 +186,7 @@ SUITES: tuple[Suite, ...] = (
         module="transfer.evaluation.calibration",
         config="transfer.evaluation.config:CalibrationConfig",
         data="labelled images, as --data without --suite",
+        takes_shards=True,
         metrics=(
             Metric("ece", "ECE %", decimals=2, less=True),
             Metric("ece_scaled", "ECE %, with temperature", decimals=2, less=True),

@@ -20,16 +20,19 @@ from transfer.segmentation.listing import Listing, Pair, join
 from transfer.segmentation.masks import ImageRecord
 from transfer.segmentation.patients import is_acdc
 from transfer.segmentation.records import SegmentationData
+from transfer.stores import refuse_store
 
 
-def open_data(root: Path, config: DatasetConfig) -> SegmentationData:
+def open_data(root: str | Path, config: DatasetConfig) -> SegmentationData:
     """Read the splits that the configuration names, or those that are usual.
 
     Where no split is there to score, a fifth of the images is held out, by a hash of their names.
 
     Raises:
-        UsageError: no such tree or split, or what the rules refuse.
+        UsageError: no such tree or split, a store of shards, or what the rules refuse.
     """
+    refuse_store(root, "segmentation needs their masks")
+    root = Path(root)
     if not root.is_dir():
         raise UsageError(f"there is no folder {root}; a tree of images and masks is needed.")
     layout = layout_of(root) if config.layout == "auto" else config.layout

@@ -67,7 +67,7 @@ def build(backbone: Backbone, config: SegmentationConfig) -> SegmentationSetup:
     """Read the tree and build the network; every mistake a user can make shows here."""
     if config.data is None:
         raise UsageError("no data: give --data DIR with images and masks")
-    data = open_data(Path(config.data), config.dataset)
+    data = open_data(config.data, config.dataset)
     check_scored(data.val, config.dataset.max_corrupt)
     if len(data.train) < config.batch_size:
         raise UsageError(
