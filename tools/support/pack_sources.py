@@ -221,8 +221,13 @@ def _of_captions(split: str, images: Sequence[Any]) -> PackSplit:
     folder = os.path.commonpath([os.path.dirname(path) for path in paths])
     names = [os.path.relpath(path, folder).replace(os.sep, "/") for path in paths]
     texts = [
-        {"image_id": image.image_id, "file_name": name, "captions": [*image.captions]}
-        for name, image in zip(names, images, strict=True)
+        {
+            "image_id": image.image_id,
+            "file_name": name,
+            "captions": [*image.captions],
+            "number": number,  # in the files of captions: training draws in their order
+        }
+        for number, (name, image) in enumerate(zip(names, images, strict=True))
     ]
     return PackSplit(
         split=split,
