@@ -37,7 +37,11 @@ _NOT_HASHED = frozenset({"seed", "data", "name", "init", "backbone", "workers", 
 _LATER = {"score_every": 1.0, "rotation": {"weight": 0.0, "angles": "all"}}
 _LATER_IN: dict[str, dict[str, Any]] = {
     "mixing": {"args": {}, "guide": None, "decoupled": 0.0},
-    "dataset": {"shard_window": 32, "per_class": None},
+    "dataset": {
+        "shard_window": 32,
+        "per_class": None,
+        "progressive": {"smallest": None, "start": 0.0, "end": None, "multiple": 32},
+    },
 }
 
 

@@ -186,6 +186,26 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ProgressiveConfig:
+    """Progressive resizing: smaller images first, which train faster.
+
+    As Howard's DAWNBench entry (fast.ai, 2018) and FFCV's ResNet-50, whose rule this is: of 88
+    epochs smallest 160, start 65, end 76, image_size 192 (there scored at 256). Tan and Le
+    (EfficientNetV2, 2021: 128 to 300) raise dropout and augmentation with the size; here they stay.
+    """
+
+    smallest: int | None = None
+    """Side in pixels of the first epochs; null trains on image_size throughout."""
+    start: float = 0.0
+    """Epochs (from 0) up to this one have the smallest size; then it rises evenly."""
+    end: float | None = None
+    """Epochs from this one on have image_size."""
+    multiple: int = 32
+    """Sizes in between are rounded to a multiple of this: few sizes, as each costs torch.compile
+    and cuDNN's search some time."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class DatasetConfig:
     """Shards, ImageNet's layout, CIFAR's pickles, or image folders DATA/SPLIT/CLASS/*.jpg."""
 
@@ -202,6 +222,7 @@ class DatasetConfig:
     crop: Literal["resized", "padded", "whole"] = "resized"
     """Training crop: RandomResizedCrop, (CIFAR) a crop of the image padded by an eighth, or none:
     the whole image, its short side cut from the centre."""
+    progressive: ProgressiveConfig = field(default_factory=ProgressiveConfig)
     min_scale: float = 0.08
     """Smallest share of the area that a resized crop shows."""
     flip: float = 0.5
@@ -236,6 +257,38 @@ class DatasetConfig:
             raise UsageError(
                 "dataset.cache keeps images of one size, so it needs dataset.crop: padded, or "
                 "whole; resized crops are cut from the whole image anew in each epoch"
+            )
+        if self.progressive.smallest is not None:
+            self._check_progressive()
+
+    def size_at(self, epoch: int) -> int:
+        """Side in pixels of the training images in an epoch, from 0."""
+        smallest, start, end = (getattr(self.progressive, n) for n in ("smallest", "start", "end"))
+        if smallest is None or epoch >= end:
+            return self.image_size
+        if epoch <= start:
+            return int(smallest)
+        risen = smallest + (self.image_size - smallest) * (epoch - start) / (end - start)
+        nearest = round(risen / self.progressive.multiple) * self.progressive.multiple
+        return max(smallest, min(self.image_size, nearest))
+
+    def _check_progressive(self) -> None:
+        section, most = self.progressive, self.image_size
+        name = "dataset.progressive"
+        check_ranges(name, section, smallest=f"[8, {most}]", multiple=">= 1")
+        check_ranges(name, section, start=">= 0", end=">= 0")
+        if section.end is None or section.end < section.start:
+            raise UsageError(
+                f"{name}.smallest is {section.smallest} with {name}.start {section.start} and end "
+                f"{section.end}; give the epoch from which on images have image_size, not before "
+                f"start: --{name}.end N"
+            )
+        if self.crop == "padded" or self.cache:
+            option = "cache true" if self.cache else "crop padded"
+            raise UsageError(
+                f"{name}.smallest is {section.smallest} with dataset.{option}, where images are of "
+                f"one size. Give --{name}.smallest null, or --dataset.cache false and "
+                "--dataset.crop resized (or whole)."
             )
 
 

@@ -42,7 +42,11 @@ _ADDED_TO_PRETRAINING = {
     "score_every": 1.0,
     "rotation": {"weight": 0.0, "angles": "all"},
     "mixing": {"args": {}, "decoupled": 0.0},
-    "dataset": {"shard_window": 32, "per_class": None},
+    "dataset": {
+        "shard_window": 32,
+        "per_class": None,
+        "progressive": {"smallest": None, "start": 0.0, "end": None, "multiple": 32},
+    },
 }
 _ADDED: dict[str, dict[str, Any]] = {
     "detection": {
