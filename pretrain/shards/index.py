@@ -198,6 +198,10 @@ def _map(path: Path) -> tuple[dict[str, NDArray[Any]], dict[str, int]]:
     body = 8 + int.from_bytes(content[:8].tobytes(), "little")
     head = json.loads(content[8:body].tobytes())
     head.pop("__metadata__", None)
+    if strange := [
+        f"{name} is {one['dtype']}" for name, one in head.items() if one["dtype"] not in _KINDS
+    ]:
+        raise ValueError(", ".join(strange))
     spans = {name: [body + n for n in column["data_offsets"]] for name, column in head.items()}
     columns = {
         name: content[slice(*spans[name])].view(_KINDS[column["dtype"]]).reshape(column["shape"])

@@ -168,7 +168,7 @@ def _scan_all(root: Path, paths: Sequence[Path], folder: Path) -> dict[Path, Pat
     """An index of each tar; those that are there are not made again."""
     parts = {path: folder / f"{_version(root, [path])}.index" for path in paths}
     undone = [path for path in paths if not parts[path].is_file()]
-    processes = min(os.cpu_count() or 1, len(undone))
+    processes = min(os.cpu_count() or 1, len(undone) // 2)  # one reads two before others begin
     fork = multiprocessing.get_context("fork")
     with (
         bar("indexing shards", len(paths), "shards", len(paths) - len(undone)) as advance,
