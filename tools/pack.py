@@ -13,6 +13,7 @@ Killed, the same command goes on behind the shards that are there, to the same b
 import os
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,8 @@ from typing import Any, Literal
 sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
+from pretrain.files import remove
+from pretrain.reading import read_json
 from tools.support.command import Parser, run_main
 
 _READ_BY_ALL = {"jpg", "png", "webp"}  # timm's reader takes no others unless it is told
@@ -31,7 +34,7 @@ def main(argv: list[str] | None = None) -> None:
     if options.verify is not None:
         _verify(options.verify, options.workers)
     elif options.index is not None:
-        raise NotImplementedError
+        _index(options.index, options.workers)
     else:
         _pack(options)
 
@@ -61,7 +64,7 @@ def _options(argv: list[str] | None) -> Any:
     add("--images", metavar="DIR", help="Of captions: the images, where they lie elsewhere.")
     add("--val-fraction", type=float, default=0.1, help="Of captions without splits.")
     add("--verify", type=Path, metavar="STORE", help="Read a store again, and compare.")
-    add("--index", metavar="SHARDS", help="Make the index of shards anew.")
+    add("--index", type=Path, metavar="SHARDS", help="Make the index of shards anew.")
     options: Any = parser.parse(argv)
     check_ranges("--", options, samples_per_shard="[1, 1000000]", seed=">= 0", workers="[1, 512]")
     check_ranges("--", options, short_side="[8, 8192]", quality="[1, 100]", max_corrupt=">= 0")
@@ -117,6 +120,25 @@ def _pack(options: Any) -> None:
     print(f"next     python tools/pack.py --verify {shlex.quote(str(out))}")
     tool = "pretrain" if splits[0].classes else "finetune_cap"
     print(f"         python tools/{tool}.py --data {shlex.quote(str(out))}")
+
+
+def _index(root: Path, workers: int) -> None:
+    from pretrain.shards.restore import restore_indexes
+    from pretrain.shards.scan import find_tars, scan
+    from pretrain.shards.store import INFO
+
+    if (root / INFO).is_file() and "packed" in read_json(root / INFO, largest=2**30):
+        paths = restore_indexes(root, workers)
+    else:
+        tars, begun = find_tars(root), time.time()
+        paths = [index.path for index in scan(root, tars).values()]
+        if not paths:
+            raise UsageError(f"{root} holds no shards, such as train-000000.tar.")
+        if any(path.stat().st_mtime < begun for path in paths):  # those of before
+            remove(paths[0].parent)
+            paths = [index.path for index in scan(root, tars).values()]
+    for path in paths:
+        print(f"index    {path}")
 
 
 def _verify(root: Path, workers: int) -> None:

@@ -11,6 +11,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from urllib.parse import unquote_to_bytes
 
 from pretrain.errors import UsageError, shorten
 from pretrain.images import SUFFIXES
@@ -37,7 +38,7 @@ def member_keys(names: Sequence[str]) -> list[str]:
     if len({*names}) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
         raise UsageError(f"there twice: {shorten(twice)}. Remove one of each.")
-    keys = [_escape(_without_ending(name)) for name in names]
+    keys = [_escape(split_ending(name)[0]) for name in names]
     # a key with its ending may meet that of another in turn: a.jpg, a.png and a.png.jpg
     while len({*keys}) < len(keys):
         counts = Counter(keys)
@@ -49,7 +50,7 @@ def member_keys(names: Sequence[str]) -> list[str]:
 def escaped(keys: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:
     """(name, key) of the samples whose key is not simply the name without its ending."""
     pairs = zip(names, keys, strict=True)
-    return [(name, key) for name, key in pairs if key != _without_ending(name)]
+    return [(name, key) for name, key in pairs if key != split_ending(name)[0]]
 
 
 def _escape(path: str) -> str:
@@ -62,6 +63,12 @@ def _percent(letter: re.Match[str]) -> str:
     return f"%{ord(letter[0]) & 0xFF:02X}"  # Python has a byte that is no UTF-8 as U+DC80 to U+DCFF
 
 
-def _without_ending(name: str) -> str:
+def split_ending(name: str) -> tuple[str, str]:
+    """The path of an image and what it ends in, such as .JPEG; nothing where that is no format."""
     stem, ending = os.path.splitext(name)
-    return stem if ending.lower() in SUFFIXES else name
+    return (stem, ending) if ending.lower() in SUFFIXES else (name, "")
+
+
+def unescape(key: str) -> str:
+    """The path that a key was made of."""
+    return os.fsdecode(unquote_to_bytes(os.fsencode(key)))

@@ -16,7 +16,8 @@ import os
 import shutil
 import tarfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -37,7 +38,7 @@ from pretrain.images import decode_bytes
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
 from pretrain.shards.index import BLOCK, INDEX_FORMAT, Member, Shard, write_index
-from pretrain.shards.names import escaped, member_keys
+from pretrain.shards.names import escaped, member_keys, split_ending
 from pretrain.shards.processes import in_processes
 from pretrain.shards.store import INFO
 from pretrain.training.seeds import generator
@@ -80,7 +81,7 @@ class PackSplit:
     newest: str = ""
     """Which that was."""
     classes: tuple[str, ...] = ()
-    labels: NDArray[Any] | None = None
+    labels: NDArray[np.int64] | None = None
     """Positions in `classes`."""
     texts: Sequence[bytes] = ()
     """Of second members."""
@@ -98,11 +99,11 @@ class PackSplit:
     def digest(self) -> str:
         """Of all but the images' content."""
         state = new_hash()
-        columns = [self.sizes, np.zeros(0) if self.labels is None else np.asarray(self.labels)]
+        columns = [self.sizes, *([] if self.labels is None else [self.labels])]
         for texts in (self.names, self.classes):
             state.update(json.dumps([*texts]).encode())
         for column in columns:
-            state.update(column.astype(np.int64).tobytes())
+            state.update(column.tobytes())
         for text in self.texts:
             state.update(text)
         return state.hexdigest()
@@ -121,8 +122,8 @@ class ShardPart(msgspec.Struct, frozen=True):
     """Offset, size and crc32 of each image."""
     texts: tuple[tuple[int, int, int], ...]
     resized: int
-    endings: tuple[str, ...]
-    """Of its images."""
+    endings: dict[str, list[str]]
+    """Of its images, as packed: what their names end in."""
 
 
 @dataclass(frozen=True)
@@ -323,7 +324,7 @@ def _shrinkage(tasks: Sequence[_Task], options: PackOptions) -> float:
 def _write_shard(path: Path, task: _Task, options: PackOptions) -> ShardPart:
     split, state = task.split, new_hash()
     kept, corrupt, members, texts = [], [], [], []
-    resized, endings = 0, set[str]()
+    resized, endings = 0, defaultdict[str, set[str]](set)
     with open(path, "wb") as file:
 
         def put(content: bytes) -> None:
@@ -351,7 +352,7 @@ def _write_shard(path: Path, task: _Task, options: PackOptions) -> ShardPart:
             if split.texts:
                 texts.append(add(f"{key}.json", split.texts[number]))
             resized += is_resized
-            endings.add(ending)
+            endings[ending].add(split_ending(name)[1])
         if kept:
             put(bytes(2 * BLOCK))
         size = file.tell()
@@ -363,7 +364,7 @@ def _write_shard(path: Path, task: _Task, options: PackOptions) -> ShardPart:
         tuple(members),
         tuple(texts),
         resized,
-        tuple(sorted(endings)),
+        {ending: sorted(ends) for ending, ends in endings.items()},
     )
 
 
@@ -451,15 +452,24 @@ def _finish(
                 "blake2b": [part.blake2b for part in own],
                 "index": {"file": path.name, "blake2b": file_hash(temporary)},
                 "resized": sum(part.resized for part in own),
-                "endings": sorted({ending for part in own for ending in part.endings}),
+                "endings": _join_endings(part.endings for part in own),
             }
             lost = {*range(len(split.names))}.difference(*(part.kept for part in own))
             left_out[split.split] = [split.names[number] for number in sorted(lost)]
-        info = {"splits": described, "left_out": left_out, "packed": plan}
+        classes = list(splits[0].classes)
+        info = {"splits": described, "classes": classes, "left_out": left_out, "packed": plan}
         temporary = stack.enter_context(draft(job.out / INFO))
         temporary.write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
         publish_all({**drafts, temporary: job.out / INFO})
     return info
+
+
+def _join_endings(parts: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, list[str]]:
+    joined = defaultdict[str, set[str]](set)
+    for part in parts:
+        for ending, names in part.items():
+            joined[ending].update(names)
+    return {ending: sorted(joined[ending]) for ending in sorted(joined)}
 
 
 def _write_index(path: Path, split: PackSplit, parts: Sequence[ShardPart]) -> None:
@@ -468,8 +478,12 @@ def _write_index(path: Path, split: PackSplit, parts: Sequence[ShardPart]) -> No
         [Member(shard, *place) for shard, part in enumerate(parts) for place in getattr(part, kind)]
         for kind in ("members", "texts")
     )
-    labels = None if split.labels is None else np.asarray(split.labels)[kept]
-    if labels is not None and (lost := {*np.unique(split.labels)} - {*np.unique(labels)}):
+    every = split.labels
+    labels = None if every is None else every[kept]
+    lost = (
+        {*every.tolist()} - {*labels.tolist()} if every is not None and labels is not None else ()
+    )
+    if lost:
         raise UsageError(
             f"{split.split}: no image of class {shorten([split.classes[n] for n in sorted(lost)])} "
             "can be packed. Repair its images or remove the class, and name another --out."

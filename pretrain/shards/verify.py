@@ -46,9 +46,13 @@ def verify(root: Path, workers: int = 1) -> list[str]:
         workers: processes.
 
     Raises:
-        UsageError: no store, or an index or `_info.json` that cannot be read or is another.
+        UsageError: no store.
     """
-    if (store := find_store(root)) is None:
+    try:
+        store = find_store(root)
+    except UsageError as error:  # of an index
+        return [str(error)]
+    if store is None:
         raise UsageError(f"{root} holds no shards. `python tools/pack.py --data DIR` packs them.")
     indexes = {split: reader.index for split, reader in store.splits.items()}
     hashes, problems = dict[str, str](), list[str]()
@@ -58,24 +62,24 @@ def verify(root: Path, workers: int = 1) -> list[str]:
         for split, facts in info.splits.items():
             hashes |= zip(facts.filenames, facts.blake2b, strict=True)
             index = indexes[split]
-            found = [(shard.file, shard.samples) for shard in index.shards]
-            if found != [*zip(facts.filenames, facts.shard_lengths, strict=True)]:
+            shards = [(shard.file, shard.samples) for shard in index.shards]
+            if shards != [*zip(facts.filenames, facts.shard_lengths, strict=True)]:
                 problems.append(f"{INFO}: its shards of {split} are not those of {index.path.name}")
             if facts.num_samples != len(index):
                 counts = f"{facts.num_samples:,} samples of {split}, {len(index):,}"
                 problems.append(f"{INFO} counts {counts} are in {index.path.name}")
-    work = _Work(root, [*indexes.values()], is_ours, hashes)
+    check_shard = _ShardCheck(root, [*indexes.values()], is_ours, hashes)
     total = sum(map(len, indexes.values()))
     with bar("verifying", total, "images") as advance:
         found = dict[int, list[str]]()
-        for number, lines in in_processes(work, range(len(work.places)), workers):
+        for number, lines in in_processes(check_shard, range(len(check_shard.places)), workers):
             found[number] = lines
-            which, shard = work.places[number]
-            advance(work.indexes[which].shards[shard].samples)
+            which, shard = check_shard.places[number]
+            advance(check_shard.indexes[which].shards[shard].samples)
     return [*problems, *(line for number in sorted(found) for line in found[number])]
 
 
-class _Work:
+class _ShardCheck:
     """Checks shards by their numbers in the store."""
 
     def __init__(

@@ -76,7 +76,7 @@ def open_archive(path: Path, work: Path) -> list[PackSplit]:
 
     def split_of(split: str, listed: ClassFolders, chosen: Indices) -> PackSplit:
         paths, below = [listed.paths[number] for number in chosen], len(str(listed.folder)) + 1
-        places = np.array([tree.images[name] for name in paths], np.int64)
+        places = np.array([tree.images[name] for name in paths], np.int64).reshape(-1, 2)
         return PackSplit(
             split=split,
             names=[name[below:] for name in paths],

@@ -90,7 +90,11 @@ def open_sources(root: str, options: SourceOptions, work: Path) -> list[PackSpli
     Raises:
         UsageError: no such place, classes and captions both, or what the trainers refuse.
     """
-    splits = _open(root, options, work)
+    found = _open(root, options, work)
+    for split in found:
+        if not len(split.names):
+            log(f"note: {split.split} of {root} has no images and is left out")
+    splits = [split for split in found if len(split.names)]
     for split in splits[1:]:
         if difference := sorted({*splits[0].classes} ^ {*split.classes})[:6]:
             raise UsageError(
@@ -139,9 +143,9 @@ def _look_at(paths: Sequence[str]) -> _Facts:
         for fact in pool.map(look, paths):
             facts.append(fact)
             advance(1)
-    sizes, times = zip(*facts, strict=True)
-    last = int(np.argmax(times))
-    return _Facts(np.array(sizes, np.int64), times[last], paths[last])
+    last = max(range(len(facts)), key=lambda number: facts[number][1], default=None)
+    sizes = np.array([size for size, _ in facts], np.int64)
+    return _Facts(sizes, 0.0, "") if last is None else _Facts(sizes, facts[last][1], paths[last])
 
 
 # ---- image folders, CIFAR
@@ -172,9 +176,9 @@ def _of_files(split: str, images: Images, folder: Path) -> PackSplit:
     return PackSplit(
         split=split,
         names=[path[below:].replace(os.sep, "/") for path in paths],
-        read=FileContents(np.array([os.fsencode(path) for path in paths])),
+        read=FileContents(np.array([os.fsencode(path) for path in paths], np.bytes_)),
         classes=images.classes,
-        labels=images.labels,
+        labels=images.labels.astype(np.int64),
         **_look_at(paths)._asdict(),
     )
 
@@ -188,8 +192,8 @@ def _of_pixels(split: str, images: ImageArray) -> PackSplit:
         names=[f"{images.classes[label]}/{n:05d}.png" for n, label in enumerate(labels)],
         read=PixelContents(images.pixels),
         classes=images.classes,
-        labels=images.labels,
-        **facts._replace(sizes=np.full(len(labels), images.pixels[0].numel()))._asdict(),
+        labels=images.labels.astype(np.int64),
+        **facts._replace(sizes=np.full(len(labels), images.pixels[0].numel(), np.int64))._asdict(),
     )
 
 
@@ -232,7 +236,7 @@ def _of_captions(split: str, images: Sequence[Any]) -> PackSplit:
     return PackSplit(
         split=split,
         names=names,
-        read=FileContents(np.array([os.fsencode(path) for path in paths])),
+        read=FileContents(np.array([os.fsencode(path) for path in paths], np.bytes_)),
         texts=[json.dumps(text, ensure_ascii=False).encode() for text in texts],
         **_look_at(paths)._asdict(),
     )
