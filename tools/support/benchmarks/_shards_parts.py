@@ -32,18 +32,19 @@ def _order(options: Any) -> list[int]:
 
 
 def read_ours(options: Any) -> Round:
-    """As the loader does: a batch at once, by the order of an epoch, each crc32 checked."""
-    from pretrain.shards import WindowOrder, find_store
+    """As the loader does: a batch at once, each crc32 checked."""
+    import numpy as np
+
+    from pretrain.shards import find_store
 
     store = find_store(options.shards)
     assert store is not None
-    reader = store.splits["train"]
-    order, epochs = WindowOrder(reader.index.starts, options.window, 0), count()
+    reader, order = store.splits["train"], np.array(_order(options))
 
     def one_round() -> int:
-        epoch, found = order(next(epochs)), 0
-        for first in range(0, len(epoch), 256):
-            for content in reader.read_many(epoch[first : first + 256]):
+        found = 0
+        for first in range(0, len(order), 256):
+            for content in reader.read_many(order[first : first + 256]):
                 found += isinstance(content, bytes)
         return found
 
@@ -260,8 +261,8 @@ def order_mosaicml(options: Any) -> Round:
     epochs = count()
 
     def one_round() -> int:
-        parts = get_partitions("relaxed", options.samples, 64, 1, 1, 4, 256)
-        ids = get_shuffle("py1e", sizes, 64, 0, next(epochs), 4_000_000)
+        parts = get_partitions("relaxed", options.samples, 1, 1, 1, 4, 256)
+        ids = get_shuffle("py1e", sizes, 1, 0, next(epochs), 4_000_000)
         return int((np.where(parts < 0, -1, ids[parts]) >= 0).sum())
 
     return one_round

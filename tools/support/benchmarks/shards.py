@@ -5,7 +5,8 @@ python tools/bench.py shards --images DIR [--parts reading loader index order]
                                 litdata, mosaicml-streaming, webdataset and timm, nvidia-dali
 
 reading: small samples by number, warm. loader: the photographs of DIR (class folders) to normalised
-batches, random resized crop and flip; pre-resized are they to a short side of 256, JPEG quality 90.
+batches, random resized crop and flip; pre-resized are they as tools/pack.py does, to a
+short side of 256, JPEG quality 90.
 index, order: of a synthetic store of many samples. Each side is a process of its own; they take
 turns, and the best round counts, by the processor time of all threads of the process: one thread
 works, and other programs may use the cores. A side whose library is not there is left out.
@@ -13,6 +14,7 @@ works, and other programs may use the cores. A side whose library is not there i
 
 import io
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -20,6 +22,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -32,7 +35,8 @@ from tools.support.command import Parser
 
 PARTS = ("reading", "loader", "index", "order")
 _PARTS_FILE = Path(__file__).with_name("_shards_parts.py")
-_QUALITY, _SHORT_SIDE = 90, 256
+_SHORT_SIDE, _CLASSES = 256, 10_450
+"""Pixels; of ImageNet-21k in its winter release, less the rare ones."""
 
 
 def main(argv: list[str]) -> None:
@@ -82,33 +86,35 @@ def measure_reading(options: Any, folder: Path) -> str:
     store = find_store(shards)
     assert store is not None
     starts = store.splits["train"].index.starts
-    asked = {}
-    for window in (options.window, 1):
-        order = WindowOrder(starts, window, 0)(0)
-        asked[window] = folder / f"order-{window}.json"
-        asked[window].write_text(json.dumps(order[0 : len(order)].tolist()), "utf-8")
-    given = {**vars(options), "images": None, "files": files, "shards": shards}
+    mixed = WindowOrder(starts, options.window, 0)(0)
+    in_turn = [np.arange(starts[shard], starts[shard + 1]) for shard in mixed.shards]
+    orders = {"mixed": mixed[0 : len(mixed)], "in turn": np.concatenate(in_turn)}
+    for name, order in orders.items():
+        (folder / f"{name}.json").write_text(json.dumps(order.tolist()), "utf-8")
+    given = {name: options[name] for name in ("bytes", "per_shard")}
+    given |= {"files": files, "shards": shards}
 
-    def side(name: str, python: str | None = None, window: int = options.window) -> Any:
-        work = folder / f"{name}-{window}"
-        words = {**given, "order": asked[window], "work": work, "window": window}
-        return name, python, words
+    def side(name: str, order: str = "mixed", python: str | None = None) -> Any:
+        own = {"order": folder / f"{order}.json", "work": folder / f"{name}, {order}"}
+        return name, python, {**given, **own}
 
     theirs = options.python or sys.executable
     sides = {
-        f"ours, windows of {options.window} shards, crc32 checked": side("ours"),
-        "plain files, the same order": side("plain files"),
-        "litdata, shard by shard": side("litdata", theirs, 1),
-        f"litdata, windows of {options.window}": side("litdata", theirs),
-        "mosaicml-streaming, the same order": side("mosaicml-streaming", theirs),
-        "webdataset, its own iteration": side("webdataset", theirs),
+        "ours": side("ours"),
+        "ours, a shard after another": side("ours", "in turn"),
+        "plain files": side("plain files"),
+        "litdata": side("litdata", "mixed", theirs),
+        "litdata, a chunk after another": side("litdata", "in turn", theirs),
+        "mosaicml-streaming": side("mosaicml-streaming", "mixed", theirs),
+        "webdataset, its own iteration": side("webdataset", "in turn", theirs),
     }
     speed = rates(sides, options.rounds, options.samples)
     ours = next(iter(speed.values()))
     rows = [[name, f"{value:,.0f}", f"{ours / value:.1f}"] for name, value in speed.items()]
     return (
         f"Reading {options.samples:,} samples of {options.bytes:,} bytes, "
-        f"{options.per_shard:,} a shard, warm:\n\n"
+        f"{options.per_shard:,} a shard, warm; mixed within windows of {options.window} shards "
+        "where nothing else is said, ours with crc32:\n\n"
         + table(["", "samples a second and core", "ours in it"], rows)
     )
 
@@ -116,8 +122,8 @@ def measure_reading(options: Any, folder: Path) -> str:
 def measure_loader(options: Any, folder: Path) -> str:
     """Images a second and core, from files or shards to batches that a network takes."""
     original, resized = folder / "original", folder / "resized"
-    pack(options.images, original)
-    pack(options.images, resized, _SHORT_SIDE)
+    pack_folder(options.images, original)
+    pack_folder(options.images, resized, _SHORT_SIDE)
     small = folder / "folder"
     unpack(resized, small)
     theirs = options.python or sys.executable
@@ -205,28 +211,29 @@ def use_index(path: str) -> None:
         seconds = max(float(os.read(answer, 64)) for answer, _ in pipes)
         children = Path(f"/proc/self/task/{os.getpid()}/children").read_text("utf-8").split()
         memory = sum(_pss_mib(process) for process in ("self", *children))
-        for answer, done in pipes:
-            os.close(done)
-            os.close(answer)
+        for pipe in pipes:
+            for end in pipe:  # each worker holds the ends of those before it: all, then wait
+                os.close(end)
+        for _ in pipes:
             os.wait()
         found[name] = 1000 * seconds, memory
 
-    def rows(batches: int) -> Any:
+    def rows(shards: int) -> Any:
         def read(index: ShardIndex, worker: int) -> None:
             draw = np.random.default_rng(worker)
-            for _ in range(batches):
-                chosen = draw.integers(0, len(index), 256)
-                assert index.labels[chosen].max() < len(index.classes)
-                for shard in np.searchsorted(index.starts, chosen, side="right") - 1:
-                    index.rows(int(shard))
+            for shard in draw.integers(0, len(index.shards), shards).tolist():
+                kept.append(index.rows(shard).tobytes())  # as the reader has them of open shards
+                index.labels[index.starts[shard] : index.starts[shard + 1]].sum()
 
         return read
 
     def every(index: ShardIndex, worker: int) -> None:
-        for name in ("offset", "size", "crc32", "label"):
-            for part in np.array_split(index.columns[name], 4)[worker : worker + 1]:
-                part.max()
+        del worker
+        for shard in range(len(index.shards)):
+            index.rows(shard)
+        index.labels.max()
 
+    kept: list[bytes] = []
     step("nothing", None, lambda *_: None)
     _, before = found.pop("nothing")
     started = time.process_time()
@@ -235,9 +242,9 @@ def use_index(path: str) -> None:
     opening = time.process_time() - started
     step("opening", index, lambda *_: None)
     found["opening"] = 1000 * opening, found["opening"][1]
-    step("256 random rows, each of 4 processes", index, rows(1))
-    step("100 times 256 random rows", index, rows(100))
-    step("all rows, a quarter in each", index, every)
+    step("rows of 32 random shards, in each of 4", index, rows(32))
+    step("rows of 128 random shards, in each of 4", index, rows(128))
+    step("all rows and labels, in each of 4", index, every)
     print(json.dumps({name: (ms, mib - before) for name, (ms, mib) in found.items()}))
 
 
@@ -373,31 +380,25 @@ def write_store(
     (folder / "_info.json").write_text(json.dumps({"splits": {"train": split}}), "utf-8")
 
 
-def pack(images: Path, folder: Path, short_side: int | None = None) -> None:
-    """Class folders as shards, in random order."""
-    from PIL import Image
-
+def pack_folder(images: Path, folder: Path, short_side: int | None = None) -> None:
+    """Class folders as shards, as `tools/pack.py` makes them."""
     from pretrain.images import list_classes
+    from pretrain.shards.pack import PackOptions, PackSplit, pack
 
     found = list_classes(images)
-    pairs = list(zip(found.paths, found.labels, strict=True))
-    np.random.default_rng(0).shuffle(pairs)  # type: ignore[arg-type]
+    split = PackSplit(
+        split="train",
+        names=[os.path.relpath(path, images) for path in found.paths],
+        read=partial(_read_file, found.paths),
+        sizes=np.array([os.path.getsize(path) for path in found.paths]),
+        classes=tuple(found.images),
+        labels=np.array(found.labels),
+    )
+    pack([split], folder, PackOptions(samples_per_shard=128, short_side=short_side))
 
-    def samples() -> Iterator[tuple[str, bytes, int]]:
-        for text, label in pairs:
-            path = Path(text)
-            content = path.read_bytes()
-            if short_side:
-                image = Image.open(path).convert("RGB")
-                scale = short_side / min(image.size)
-                width, height = (round(side * scale) for side in image.size)
-                image = image.resize((width, height), Image.Resampling.BICUBIC)
-                buffer = io.BytesIO()
-                image.save(buffer, "JPEG", quality=_QUALITY)
-                content = buffer.getvalue()
-            yield f"{path.parent.name}/{path.stem}.jpg", content, int(label)
 
-    write_store(folder, samples(), list(found.images), 128)
+def _read_file(paths: list[str], number: int) -> bytes:
+    return Path(paths[number]).read_bytes()
 
 
 def unpack(store: Path, folder: Path) -> None:
@@ -421,30 +422,23 @@ def _mean_size(store: Path) -> float:
 
 def write_large_index(path: Path, rows: int, per_shard: int) -> None:
     """An index of as many samples, with names as ImageNet's, without a Python object a sample."""
-    from safetensors.numpy import save_file
+    from pretrain.shards.index import Shard, save_columns
 
     draw = np.random.default_rng(0)
     size = draw.integers(20_000, 160_000, rows, dtype=np.uint32)
-    blocks = size // 512 + 4
-    name = np.frombuffer(b"n01440764/n01440764_10026.JPEG", np.uint8)
     counts = np.diff(np.append(np.arange(0, rows, per_shard), rows))
-    offset = np.concatenate(
-        [np.cumsum(part) for part in np.split(blocks, np.cumsum(counts)[:-1])], dtype=np.uint32
-    )
+    blocks = np.split(size // 512 + 4, np.cumsum(counts)[:-1])
+    name = np.frombuffer(b"n01440764/n01440764_10026.JPEG", np.uint8)
     columns = {
-        "offset": offset,
+        "offset": np.concatenate([np.cumsum(part) for part in blocks], dtype=np.uint32),
         "size": size,
         "crc32": draw.integers(0, 2**32, rows, dtype=np.uint32),
-        "label": draw.integers(0, 10_450, rows, dtype=np.uint16),
+        "label": draw.integers(0, _CLASSES, rows, dtype=np.uint16),
         "name_end": np.arange(1, rows + 1, dtype=np.uint32) * np.uint32(len(name)),
         "names": np.tile(name, rows),
     }
-    head = {
-        "format": "shards/1",
-        "shards": [
-            {"file": f"train-{number:06}.tar", "samples": int(count), "bytes": 10**8}
-            for number, count in enumerate(counts)
-        ],
-        "classes": [f"n{number:08}" for number in range(10_450)],
-    }
-    save_file(columns, path, {"index": json.dumps(head)})
+    shards = [
+        Shard(f"train-{number:06}.tar", int(count), 2**27) for number, count in enumerate(counts)
+    ]
+    classes = [f"n{number:08}" for number in range(_CLASSES)]
+    save_columns(path, shards, columns, classes, "json", {})
