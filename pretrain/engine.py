@@ -30,6 +30,7 @@ from pretrain.training import (
     optimizer_step,
     save_epoch,
 )
+from pretrain.training.devices import out_of_memory_hint
 
 
 def pretrain(
@@ -75,8 +76,7 @@ def pretrain(
     score_every = config.steps(len(loaders.train), config.score_every)
 
     # ---- train
-    samples = f"images of {config.dataset.image_size} pixels"
-    with loop.running(f"{config.model.arch}, {setup.method}", samples):
+    with loop.running(f"{config.model.arch}, {setup.method}"):
         for epoch in loop.epochs():
             state.model.train()
             for step, micro_batches in loop.steps(epoch):
@@ -201,7 +201,9 @@ def train_step(
             accuracies.append((turn_logits.argmax(1) == turns).float().mean())
         return loss, torch.stack([loss.detach(), *accuracies])
 
-    return optimizer_step(state, fabric, micro_batches, loss_function, step)
+    samples = f"images of {config.dataset.size_at(step // steps_per_epoch)} pixels"
+    with out_of_memory_hint(fabric, config.batch_size, config.accumulate, samples):
+        return optimizer_step(state, fabric, micro_batches, loss_function, step)
 
 
 @torch.no_grad()

@@ -30,6 +30,8 @@ class Rehearsal:
     """Samples in all steps of the run."""
     scored: float = 0.0
     """Samples that go through the network without a backward pass, counted each time."""
+    cost: float = 1.0
+    """Of a sample of the run on average, in those that are measured."""
     seconds: float = 0.0
     """What is done once, such as to encode images."""
     samples: str = "images"
@@ -98,7 +100,7 @@ def project(run: Rehearsal, fabric: Fabric, most_seconds: float = float("inf")) 
     seconds = (clock[-1] - clock[0]) / (len(clock) - 1)
     speed = config.batch_size / seconds
     once = run.seconds / 3600
-    hours = once + (run.trained + run.scored / 3) / speed / 3600
+    hours = once + (run.trained * run.cost + run.scored / 3) / speed / 3600
     epochs = run.trained / (len(loader) * config.batch_size)
     memory = peak_memory_mib(fabric.device)
     return Projection(len(clock) - 1, seconds, speed, hours, once, epochs, memory)

@@ -1,5 +1,6 @@
 """What a configuration comes to: data and network, then everything that a step needs."""
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
@@ -12,13 +13,13 @@ from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from pretrain.backbone import Backbone, BackboneSpec
-from pretrain.config import WITHOUT_PARTNERS, PretrainConfig
-from pretrain.data import ImageSplits, Transformed, collate, open_data
+from pretrain.config import WITHOUT_PARTNERS, DatasetConfig, PretrainConfig
+from pretrain.data import Images, ImageSplits, Transformed, collate, open_data
 from pretrain.data.crops import RandomResizedCrop, Square, centre_crop
 from pretrain.data.images import ImageShards
 from pretrain.data.pixels import Pixels
 from pretrain.data_digest import DataFiles
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, first_line
 from pretrain.mixing import network_parts
 from pretrain.mixing.schedule import INSIDE_PARTS, try_mixing, unused_options
 from pretrain.progress import bar
@@ -134,9 +135,11 @@ def build(
     }
     roots = (Path(config.data), *{path.parent for path in indexes})
     files = DataFiles(roots, images, tuple(annotations), config.digest)
+    sizes = _sizes(config, steps, network)
     parts = network_parts(config.mixing, network, None if guide is None else guide.build())
     parts["std"] = spec.std  # by which PuzzleMix has the colours again
-    try_mixing(config.mixing, parts, torch.zeros(2, *spec.input_size), num_classes)
+    for one in {*sizes.values(), size}:
+        try_mixing(config.mixing, parts, torch.zeros(2, 3, one, one), num_classes)
     notes += unused_options(config.mixing)
     if guide is not None and (guide.spec.mean, guide.spec.std) != (spec.mean, spec.std):
         notes.append(
@@ -149,7 +152,40 @@ def build(
             "network, where the turned images go through with the others. Give "
             "--rotation.weight 0, or another --mixing.method."
         )
+    if config.dataset.progressive.smallest is not None:
+        said = ", ".join(f"{side} pixels from epoch {first}" for first, side in sizes.items())
+        notes.append(f"progressive resizing: {said}; scored at {size}")
     return PretrainSetup(data, spec, network, steps, files, method, tuple(notes), parts)
+
+
+def _sizes(config: PretrainConfig, steps_per_epoch: int, network: nn.Module) -> dict[int, int]:
+    """The epochs, from 1, from which on the training images have another size, and that size.
+
+    Raises:
+        UsageError: the run ends before images have image_size, or the network takes no other.
+    """
+    dataset = config.dataset
+    smallest, end = dataset.progressive.smallest, dataset.progressive.end
+    if smallest is None or end is None:
+        return {1: dataset.image_size}
+    epochs = -(-config.steps(steps_per_epoch) // max(1, steps_per_epoch))
+    if end > epochs - 1:
+        raise UsageError(
+            f"dataset.progressive.end is {end:g}, but the run has {epochs} epoch(s): none would "
+            f"have image_size. Give --dataset.progressive.end {epochs - 1} or less."
+        )
+    try:  # on one image, scored: nothing is changed
+        with torch.inference_mode():
+            copy.deepcopy(network).eval()(torch.zeros(1, 3, smallest, smallest))
+    except Exception as error:  # an assertion, or whatever its layers raise
+        raise UsageError(
+            f"dataset.progressive.smallest is {smallest}, but {config.model.arch} takes no images "
+            f"of that size ({first_line(error).rstrip('.')}). Give "
+            "--dataset.progressive.smallest null, or another --model.arch."
+        ) from error
+    sizes = [dataset.size_at(epoch) for epoch in range(epochs)]
+    pairs = enumerate(zip([None, *sizes], sizes, strict=False), start=1)
+    return {epoch: now for epoch, (before, now) in pairs if now != before}
 
 
 def setup_training(
@@ -179,7 +215,7 @@ def setup_training(
         one.granularity == "half" and one.method not in WITHOUT_PARTNERS
         for one in (config.mixing, *config.mixing.others)
     )
-    refuse_single_values(setup.network, options.image_size, config, fabric, halved=halved)
+    refuse_single_values(setup.network, options.size_at(0), config, fabric, halved=halved)
     network = setup.network.to(memory_format=layout)  # type: ignore[call-overload]
     guide = setup.network_parts.get("guide", network)  # which nothing else puts on the device
     guide.to(device=fabric.device, memory_format=layout)
@@ -195,15 +231,14 @@ def _loaders(
     setup: PretrainSetup, config: PretrainConfig, fabric: Fabric
 ) -> tuple[Loader | InMemoryLoader, Loader | InMemoryLoader]:
     """Training and validation; each process its share of both."""
-    options, size = config.dataset, config.dataset.image_size
-    resized = options.crop == "resized"
-    crop = RandomResizedCrop(size, options.min_scale) if resized else Square(size)
-    val_crop = centre_crop(size, options.crop_pct)
+    options = config.dataset
+    val_crop = centre_crop(options.image_size, options.crop_pct)
     order: Any = None
     if isinstance(train := setup.data.train, ImageShards):
         order = train.reader.order(options.shard_window, config.seed)
+    at_epoch = _AtEpoch(train, options)
     splits = (
-        (Transformed(train, crop), {**train_batching(config, fabric), "order": order}),
+        (at_epoch(0), {**train_batching(config, fabric), "order": order}),
         (Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)),
     )
     reading: dict[str, Any] = {
@@ -216,10 +251,26 @@ def _loaders(
     loaders = (
         _in_memory(images, how, reading, fabric)
         if options.cache
-        else Loader(images, keep=not how.get("shuffle", False), **how, **reading)
-        for images, how in splits
+        else Loader(images, **where, **how, **reading)
+        for (images, how), where in zip(
+            splits, ({"at_epoch": at_epoch}, {"keep": True}), strict=True
+        )
     )
     return tuple(loaders)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True)
+class _AtEpoch:
+    """The training images as a loader reads them in an epoch."""
+
+    images: Images
+    options: DatasetConfig
+
+    def __call__(self, epoch: int) -> Transformed:
+        size, options = self.options.size_at(epoch), self.options
+        resized = options.crop == "resized"
+        crop = RandomResizedCrop(size, options.min_scale) if resized else Square(size)
+        return Transformed(self.images, crop)
 
 
 def _in_memory(

@@ -342,7 +342,7 @@ def test_too_little_gpu_memory_names_the_way_out(worlds, tmp_path, monkeypatch):
     def full(*_):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
-    monkeypatch.setattr("pretrain.engine.train_step", full)
+    monkeypatch.setattr("pretrain.engine.optimizer_step", full)
     with pytest.raises(UsageError, match=r"10 images of 32 pixels.*batch_size 20.*--accumulate 4"):
         train(tmp_path / "run", world=worlds["classification"])
 

@@ -13,6 +13,7 @@ import torch
 from lightning_fabric import Fabric
 
 from pretrain.backbone import Backbone
+from pretrain.config import ProgressiveConfig
 from pretrain.errors import UsageError
 from pretrain.images import decode
 from pretrain.projection import Rehearsal
@@ -65,6 +66,9 @@ def _pretraining(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehe
     from pretrain.setup import setup_training
 
     total, epochs = _length(len(setup.data.train), config, fabric)
+    dataset = config.dataset  # the largest images are measured: they take the most memory
+    measured = replace(measured, dataset=replace(dataset, progressive=ProgressiveConfig()))
+    areas = [(dataset.size_at(epoch) / dataset.image_size) ** 2 for epoch in range(epochs)]
     state, loaders = setup_training(setup, measured, fabric)
     state.model.train()
     networks = 1 if state.ema is None else 2
@@ -74,6 +78,7 @@ def _pretraining(setup: Any, config: Any, measured: Any, fabric: Fabric) -> Rehe
         loader=loaders.train,
         train_step=partial(train_step, state, loaders, setup, measured, fabric),
         trained=total * config.batch_size,
+        cost=sum(areas) / len(areas),
         scored=networks * len(setup.data.val) * scorings,
         samples=f"images of {config.dataset.image_size} pixels",
     )
