@@ -3,22 +3,27 @@
 import copy
 import ctypes
 import os
+import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import distributed, nn
 
 from pretrain.config import Precision
-from pretrain.data_digest import DataFiles, Digest
+from pretrain.data_digest import DataFiles, Digest, describe_changes
 from pretrain.errors import UsageError
 from pretrain.run import Run
+from pretrain.training.heartbeat import heartbeat
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda", "mps"]
+_NFS_SECONDS = 60  # in which a new file is seen by all
 
 
 def make_fabric(
@@ -50,6 +55,13 @@ def make_fabric(
         _keep_freed_memory()
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
+    machines = int(os.environ.get("GROUP_WORLD_SIZE", processes // local))
+    if machines * local != processes:
+        raise UsageError(
+            f"torchrun started {processes} processes on {machines} machines, {local} of them on "
+            f"{socket.gethostname()}; each machine must have as many. Give all the same "
+            "--nproc_per_node."
+        )
     if on_cuda and local > torch.cuda.device_count():
         raise UsageError(
             f"torchrun started {local} processes on this machine, which has "
@@ -58,11 +70,12 @@ def make_fabric(
     fabric = Fabric(
         accelerator=device,
         devices=local,
-        num_nodes=processes // local,
+        num_nodes=machines,
         strategy="ddp" if processes > 1 else "auto",
         precision=precision,
     )
     if processes > 1:
+        heartbeat()
         fabric.launch()
     return fabric
 
@@ -117,7 +130,54 @@ def admit(
         return files.digest
 
     digest = from_rank_zero(fabric, refuse)
-    return lambda: from_rank_zero(fabric, lambda: run.start(config, backbone, digest))
+    for host, other in _of_each_machine(fabric, lambda: files.digest):
+        if changed := describe_changes(digest, other):
+            raise UsageError(
+                f"the data on {host} is not that of process 0 ({'; '.join(changed)}). Every "
+                "machine must have the same data: copy it anew, or give a shared folder."
+            )
+
+    def start() -> None:
+        owner = from_rank_zero(fabric, lambda: _start(run, config, backbone, digest))
+        for host, is_same in _of_each_machine(fabric, lambda: _is_owner(run, owner)):
+            if not is_same:
+                raise UsageError(
+                    f"{run.folder} on {host} is another folder than that of process 0. Give --out "
+                    "a folder that all machines share (NFS, Lustre, ...), by the same path."
+                )
+
+    return start
+
+
+def _start(run: Run, config: Mapping[str, Any], backbone: str | None, digest: Digest) -> str:
+    """Start the run; the text by which its folder is known."""
+    run.start(config, backbone, digest)
+    return run.lock_file.read_text(encoding="utf-8")
+
+
+def _is_owner(run: Run, owner: str) -> bool:
+    """Whether the folder is locked by who says so; NFS may show that late."""
+    for _ in range(_NFS_SECONDS):
+        with suppress(OSError):
+            if run.lock_file.read_text(encoding="utf-8") == owner:
+                return True
+        time.sleep(1)
+    return False
+
+
+def _of_each_machine(fabric: Fabric, compute: Callable[[], T]) -> list[tuple[str, T]]:
+    """(host, value) as the first process of each machine computes it, however long that takes.
+
+    Nothing where there is one machine.
+    """
+    if int(os.environ.get("GROUP_WORLD_SIZE", "1")) < 2:
+        return []
+    mine = (socket.gethostname(), compute()) if fabric.local_rank == 0 else None
+    everywhere: list[Any] = [None] * fabric.world_size
+    patient = distributed.new_group(backend="gloo", timeout=timedelta(days=1000))
+    distributed.all_gather_object(everywhere, mine, group=patient)
+    distributed.destroy_process_group(patient)
+    return [one for one in everywhere if one is not None]
 
 
 def share_buffers(network: nn.Module, fabric: Fabric) -> None:

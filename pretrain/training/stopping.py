@@ -54,9 +54,12 @@ class StopSignal:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        # where one process fails, torchrun asks the others to stop: they have yet to say why
+        if kind is not None and self._group is not None and signal.SIGTERM in self._previous:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def _note(self, number: int, _: FrameType | None) -> None:
         if self.number is not None and number == signal.SIGINT and self._fabric.world_size == 1:

@@ -42,6 +42,7 @@ from pretrain.run import Run
 from pretrain.tensorboard import TensorBoardLog
 from pretrain.training.checkpoint import CheckpointWriter, load_checkpoint
 from pretrain.training.devices import out_of_memory_hint
+from pretrain.training.heartbeat import heartbeat
 from pretrain.training.loader import BatchSource
 from pretrain.training.optimizer import lay_out_state, make_lr_scheduler, make_optimizer
 from pretrain.training.seeds import derive, seed_ambient
@@ -218,6 +219,7 @@ class TrainLoop:
         self._started = self._epoch_started = time.monotonic()
         self._stop = StopSignal(fabric)
         self._writer = CheckpointWriter(run.checkpoint, fabric.device)
+        self._saved: int | None = None  # step of the last checkpoint
         self._advance: Advance | None = None
         self._curves: TensorBoardLog | None = None
 
@@ -268,7 +270,7 @@ class TrainLoop:
                 part.load_state_dict(state[name])
         lay_out_state(self.state.optimizer)
         self.epoch, self.done, self._clock = state["epoch"], state["done"], state["clock"]
-        self._started = time.monotonic() - state["seconds"]
+        self._started, self._saved = time.monotonic() - state["seconds"], self.steps_done
         self.loader.corrupt.update(state["corrupt"])
         here, there = self._layout, state["layout"]
         rank, sums = self.loader.batches.rank, state["sums"].to(self.fabric.device)
@@ -297,6 +299,8 @@ class TrainLoop:
         size = config.batch_size
         self._curves = TensorBoardLog(self.run, config.tensorboard and zero, self.steps_done)
         done, total = self.steps_done * size, self.num_steps * size
+        if (beat := heartbeat()) is not None:
+            beat.describe, beat.before_end = self._describe, self._writer.wait
         hint = out_of_memory_hint(self.fabric, size, config.accumulate, samples)
         with hint, self._stop, bar(title, total, "samples", done, zero) as advance:
             self._advance = advance
@@ -393,6 +397,14 @@ class TrainLoop:
                 place = f"step {done} of {self.num_steps}"
             raise Stopped(str(self.run.folder), place, number or 0)
 
+    def _describe(self) -> str:
+        """Where it stands, and how it goes on."""
+        again = "To continue: the same torchrun command with --resume"
+        place = f"It stood at step {self.steps_done} of {self.num_steps}"
+        if self._saved is None:
+            return f"{place}, without a checkpoint."
+        return f"{place}, its last checkpoint is of step {self._saved}. {again} {self.run.folder}"
+
     @property
     def _parts(self) -> dict[str, Any]:
         """What has a state of its own, by its key in the checkpoint."""
@@ -417,6 +429,7 @@ class TrainLoop:
                 **{name: part.state_dict() for name, part in self._parts.items()},
             }
             self._writer.save(state)
+        self._saved = self.steps_done
 
 
 def micro_batches(

@@ -80,15 +80,19 @@ def run_main(main: Callable[[], None], again: str | None = None) -> None:
 def _call(main: Callable[[], None], again: str | None) -> None:
     try:
         main()
+        _leave_others()
     except (ValueError, OSError) as error:  # no space, no permission: the system names the file
         if isinstance(error, OSError) and error.filename is None:  # perhaps standard output's
             _end_output("\n")
         if not isinstance(error, UsageError | OSError) and "embedded null" not in str(error):
+            _leave_others(error)
             raise
         rank = os.environ.get("RANK", "0")  # torchrun: the same mistake is met by every process
         log(f"error: {error}" if rank == "0" else f"[process {rank}] {error}")
+        _leave_others(error, 2)
         sys.exit(2)
     except Stopped as stopped:
+        _leave_others()
         if "TORCHELASTIC_RUN_ID" in os.environ:
             again = f"the same torchrun command with --resume {stopped.folder}"
         again = again or f"python {os.path.relpath(sys.argv[0])} --resume {stopped.folder}"
@@ -98,6 +102,31 @@ def _call(main: Callable[[], None], again: str | None) -> None:
     except KeyboardInterrupt:
         print("interrupted" + (f"; {again} goes on" if again else ""), file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        _leave_others(error)
+        raise
+
+
+def _leave_others(error: Exception | None = None, code: int = 1) -> None:
+    """Where processes of torchrun share a run: this one ends, and by an error they end as well.
+
+    Does not return where it was another one that failed.
+    """
+    begun = "pretrain.training.heartbeat" in sys.modules
+    # before it has begun: on one machine torchrun itself ends them
+    if not begun and (error is None or int(os.environ.get("GROUP_WORLD_SIZE", "1")) < 2):
+        return
+    from pretrain.training.heartbeat import heartbeat, is_of_connection
+
+    if (beat := heartbeat()) is None:
+        return
+    if error is None:
+        beat.finish()
+    elif is_of_connection(error):
+        beat.suspect(error)
+    else:
+        rank = os.environ.get("RANK", "0")
+        beat.announce(f"[process {rank}] {error or type(error).__name__}", code)
 
 
 def _end_output(last: str = "") -> None:
