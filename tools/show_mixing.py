@@ -42,6 +42,7 @@ from transfer.detection.config import DatasetConfig as DetectionData
 from transfer.detection.config import MixingConfig as BoxMixing
 from transfer.segmentation.config import DatasetConfig as SegmentationData
 from transfer.segmentation.config import MixingConfig as MaskMixing
+from transfer.stores import refuse_store
 
 if TYPE_CHECKING:
     from pretrain.gallery import LabelledImages, Viewer
@@ -225,6 +226,7 @@ def _look(options: Any) -> "tuple[Viewer, LabelledImages]":
     folder = options.images
     if folder is None:
         folder = synthetic.classification(SYNTHETIC, train=60, val=20, size=64) / "train"
+    refuse_store(folder, "here images of a folder are mixed")
     batch = read_images(folder, options.count, size, options.seed)
     return (Viewer(), batch) if backbone is None else view_through(backbone, batch)
 

@@ -1,23 +1,30 @@
 """A store of shards gives the transfers what the folder gave that was packed, to the bit."""
 
-import io
+import functools
 import json
+import shutil
 import tarfile
-import zlib
-from collections.abc import Iterable
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pretrain.backbone import Backbone
+from pretrain.backbone_evaluation import evaluate_backbone
+from pretrain.cache import hash_files
 from pretrain.config import LoaderConfig
+from pretrain.errors import UsageError
 from pretrain.run import Run
-from pretrain.shards import Member
-from pretrain.shards.index import Shard, write_index
+from pretrain.shards import ShardedImage, ShardReader, find_store
+from pretrain.shards.pack import PackOptions, pack
 from pretrain.training import make_fabric
+from tests.serving import Quiet, serving
+from tools.support.grid_plan import plan
+from tools.support.pack_sources import SourceOptions, open_sources
+from tools.support.recipe_choice import summarize
 from transfer.captioning import engine as captioning
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig, EncoderConfig, ModelConfig
@@ -31,82 +38,39 @@ from transfer.classification.config import (
     LinearConfig,
 )
 from transfer.classification.folders import open_image_folders
+from transfer.classification.setup import build
+from transfer.detection.config import DatasetConfig as DetectionData
+from transfer.detection.data import open_data as open_detection
+from transfer.evaluation import calibration, foreign_images, ood, suites
+from transfer.evaluation.config import OodConfig
+from transfer.evaluation.images import Labels, open_labelled
+from transfer.feature_cache import FeatureCache
+from transfer.image_hashes import hash_images
+from transfer.segmentation.config import DatasetConfig as SegmentationData
+from transfer.segmentation.data import open_data as open_segmentation
 
 CPU = make_fabric("cpu")
 
 
-def write_split(
-    out: Path,
-    split: str,
-    samples: Iterable[tuple[str, bytes, bytes]],
-    ending: str,
-    per_shard: int = 7,
-    **columns,
-) -> None:
-    """Shards of (name, image, other member), and their index."""
-    samples, shards, members, texts = [*samples], [], [], []
-    for number, start in enumerate(range(0, len(samples), per_shard)):
-        path = out / f"{split}-{number:06d}.tar"
-        part = samples[start : start + per_shard]
-        with tarfile.open(path, "w") as archive:
-            for name, *contents in part:
-                for content, suffix, place in zip(
-                    contents, (Path(name).suffix, ending), (members, texts), strict=True
-                ):
-                    info = tarfile.TarInfo(str(Path(name).with_suffix(suffix)))
-                    info.size = len(content)
-                    place.append(
-                        Member(number, archive.offset + 512, len(content), zlib.crc32(content))
-                    )
-                    archive.addfile(info, io.BytesIO(content))
-        shards.append(Shard(path.name, len(part), path.stat().st_size))
-    if ending != ".cls":
-        columns["texts"] = texts
-    write_index(out / f"{split}.index", shards, [s[0] for s in samples], members, **columns)
-
-
-def pack_classes(folder: Path, out: Path) -> Path:
-    """DIR/SPLIT/CLASS/*.jpg as a store, train in a random order."""
-    out.mkdir(parents=True)
-    for split in sorted(path.name for path in folder.iterdir()):
-        paths = sorted((folder / split).glob("*/*"))
-        if split == "train":
-            paths = [paths[n] for n in np.random.default_rng(1).permutation(len(paths))]
-        classes = sorted({path.parent.name for path in paths})
-        labels = [classes.index(path.parent.name) for path in paths]
-        samples = (
-            (str(path.relative_to(folder / split)), path.read_bytes(), b"%d" % label)
-            for path, label in zip(paths, labels, strict=True)
-        )
-        write_split(out, split, samples, ".cls", classes=classes, labels=labels)
+def packed(folder: Path, out: Path) -> Path:
+    splits = open_sources(str(folder), SourceOptions(), out / ".pack")
+    pack(splits, out, PackOptions(samples_per_shard=7))
     return out
 
 
-def pack_captions(folder: Path, out: Path) -> Path:
-    """Images with captions as a store, train in a random order."""
-    out.mkdir(parents=True)
-    data = open_captions(folder, CaptionsConfig())
-    for split in ("train", "val", "test"):
-        images = [*enumerate(getattr(data, split))]
-        if split == "train":
-            images = [images[n] for n in np.random.default_rng(1).permutation(len(images))]
-        rows = [
-            {"image_id": one.image_id, "file_name": one.path.name, "captions": one.captions}
-            for _, one in images
-        ]
-        samples = [
-            (one.path.name, one.path.read_bytes(), json.dumps(row | {"number": number}).encode())
-            for row, (number, one) in zip(rows, images, strict=True)
-        ]
-        if samples:
-            write_split(out, split, samples, ".json")
-    return out
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path_factory):
+    """Neither a user's remembered hashes nor a user's fetched shards."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("home")))
 
 
 @pytest.fixture(scope="module")
-def small(backbone) -> Backbone:
-    spec = replace(backbone.spec, input_size=(3, 32, 32), crop_pct=1.0)
-    return Backbone(spec=spec, provenance=backbone.provenance, weights=backbone.weights)
+def small(tiny_backbone, folder) -> Backbone:
+    """With a classifier of the folder's classes."""
+    spec = replace(tiny_backbone.spec, input_size=(3, 32, 32), crop_pct=1.0)
+    names = sorted(path.name for path in (folder / "train").iterdir())
+    provenance = replace(tiny_backbone.provenance, classes=names)
+    return Backbone(spec=spec, provenance=provenance, weights=tiny_backbone.weights)
 
 
 @pytest.fixture(scope="module")
@@ -116,13 +80,29 @@ def folder(worlds) -> Path:
 
 @pytest.fixture(scope="module")
 def store(folder, tmp_path_factory) -> Path:
-    return pack_classes(folder, tmp_path_factory.mktemp("stores") / "shapes")
+    return packed(folder, tmp_path_factory.mktemp("stores") / "shapes")
+
+
+@pytest.fixture(scope="module")
+def captions(worlds, tmp_path_factory) -> Path:
+    return packed(worlds["captions"], tmp_path_factory.mktemp("stores") / "captions")
+
+
+def sources(store: Path, split: str = "train") -> list[ShardedImage]:
+    found = find_store(store)
+    assert found is not None
+    reader = found.splits[split]
+    return [ShardedImage(reader, number) for number in range(len(reader.index))]
+
+
+def paths_of(folder: Path, images: list[ShardedImage], split: str = "train") -> list[Path]:
+    return [folder / split / image.path for image in images]
 
 
 # ---------------------------------------------------------------------------------- classification
 
 
-def config(data: Path, cache: Path, **changes) -> ClassificationConfig:
+def config(data: Path | str, cache: Path, **changes) -> ClassificationConfig:
     tiny = ClassificationConfig(
         name="test",
         data=str(data),
@@ -138,54 +118,117 @@ def config(data: Path, cache: Path, **changes) -> ClassificationConfig:
 
 @pytest.mark.usefixtures("no_pictures")
 def test_classification_of_a_store_is_that_of_its_folder(folder, store, small, tmp_path):
-    results = {}
-    for data in (folder, store):
-        run = Run(tmp_path / data.name)
-        results[data] = classification.finetune(
-            small, config(data, tmp_path / f"{data.name}-cache"), run, CPU
+    results = [
+        classification.finetune(
+            small, config(data, tmp_path / f"cache-{name}"), Run(tmp_path / name), CPU
         )
-    one, two = (tmp_path / data.name for data in (folder, store))
+        for name, data in (("one", folder), ("two", store))
+    ]
+    one, two = tmp_path / "one", tmp_path / "two"
     assert (one / "predictions.json").read_bytes() == (two / "predictions.json").read_bytes()
-    weights = [torch.load(run / "classifier.pth", weights_only=True) for run in (one, two)]
-    left, right = (content["state_dict"] for content in weights)
+    left, right = (
+        torch.load(run / "classifier.pth", weights_only=True)["state_dict"] for run in (one, two)
+    )
     assert all(torch.equal(tensor, right[name]) for name, tensor in left.items())
     metrics = [
         {key: value for key, value in result.metrics.items() if "second" not in key}
-        for result in results.values()
+        for result in results
     ]
     assert metrics[0] == metrics[1]
-    assert [result.data["name"] for result in results.values()] == [folder.name, "shapes"]
-    assert results[folder].data["digest"] != results[store].data["digest"]
+    assert [result.data["name"] for result in results] == [folder.name, "shapes"]
+    assert results[0].data["digest"] != results[1].data["digest"]
 
 
-@pytest.mark.parametrize("splits", [("train", "val"), ("train", "val", "test"), ("train",)])
-def test_splits_of_a_store_are_those_of_its_folder(folder, splits, tmp_path):
-    for number, split in enumerate(splits):
-        for name in (
-            "ring/a b.jpg",
-            "ring/b.JPEG",
-            "a ring/c.png",
-            *(f"a ring/{n}.jpg" for n in range(8)),
-        ):
-            path = tmp_path / "folder" / split / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(f"{number}{name}".encode())
+@pytest.mark.parametrize("splits", [("train", "val"), ("train", "val", "test"), ("train", "test")])
+def test_splits_of_a_store_are_those_of_its_folder(splits, tmp_path):
+    names = ["ring/a b.png", "ring/b.PNG", "a ring/c.d.png", *(f"a ring/{n}.png" for n in range(8))]
+    for place, name in enumerate(f"{split}/{name}" for split in splits for name in names):
+        path = tmp_path / "folder" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (2, 2), (place, 0, 0)).save(path, "PNG")
     one = open_image_folders(tmp_path / "folder", DatasetConfig())
-    two = open_image_folders(
-        str(pack_classes(tmp_path / "folder", tmp_path / "s")), DatasetConfig()
-    )
-    assert one.names == two.names
-    assert one.classes == two.classes
+    two = open_image_folders(packed(tmp_path / "folder", tmp_path / "store"), DatasetConfig())
+    assert (one.names, one.classes) == (two.names, two.classes)
     for name in ("labels", "train", "fit", "choose", "val", "scored"):
         assert getattr(one, name).tolist() == getattr(two, name).tolist(), name
     assert (one.scored_name, one.chosen_on) == (two.scored_name, two.chosen_on)
-    assert [p.read_bytes() for p in one.paths] == [p.read_bytes() for p in two.paths]
+    assert [image.read_bytes() for image in one.paths] == [i.read_bytes() for i in two.paths]
+
+
+def test_a_store_that_lacks_what_is_asked_for(store, captions):
+    with pytest.raises(UsageError, match=r"no shards of dev \(it has train, val\)"):
+        open_image_folders(store, DatasetConfig(val="dev"))
+    with pytest.raises(UsageError, match="have no classes"):
+        open_image_folders(captions, DatasetConfig())
+    with pytest.raises(UsageError, match="have no captions"):
+        open_captions(store, CaptionsConfig())
+    with pytest.raises(UsageError, match=r"--dataset\.layout auto"):
+        open_captions(captions, CaptionsConfig(layout="coco"))
+    data = open_image_folders(store, DatasetConfig(val="train", train="val"))
+    assert (len(data.train), len(data.scored)) == (20, 60)
+
+
+@pytest.mark.usefixtures("no_pictures")
+def test_a_store_at_an_address(folder, store, small, tmp_path):
+    options = {"mode": "linear", "loader": LoaderConfig(workers=0, shard_cache=1e-4)}
+    run, other = Run(tmp_path / "run"), Run(tmp_path / "other")
+    with serving(functools.partial(Quiet, directory=str(store.parent))) as url:
+        asked = config(f"{url}/shapes", tmp_path / "cache", **options)
+        result = classification.finetune(small, asked, run, CPU)
+        assert summarize("classification", asked.data, asked.dataset).num_images == 60
+        with pytest.raises(UsageError, match=r"--loader\.shard_cache 0\.01"):
+            build(small, replace(asked, mode="full"))
+    classification.finetune(small, config(folder, tmp_path / "cache2", **options), other, CPU)
+    said, again = (one.folder / "predictions.json" for one in (run, other))
+    assert said.read_bytes() == again.read_bytes()
+    assert result.data["name"] == "shapes"
+
+
+# --------------------------------------------------------------------------------------- the cache
+
+
+def test_features_of_a_folder_are_those_of_its_store(folder, store, small, tmp_path, monkeypatch):
+    images = sources(store)
+    paths = paths_of(folder, images)
+    hashes, _ = hash_images(images, tmp_path)
+    of_files = hash_files({str(path): path for path in paths}, tmp_path / "other.json")
+    assert [digest and digest.hex() for digest in hashes] == [of_files[str(path)] for path in paths]
+
+    one, two = (FeatureCache(tmp_path / name, small, "pooled") for name in ("one", "two"))
+    wanted = one.features(paths, CPU, workers=0)
+    found = two.features(images[::-1], CPU, workers=0)
+    assert (found.rows[found.row_of[::-1]] == wanted.rows[wanted.row_of]).all()
+    monkeypatch.setattr(FeatureCache, "_encode", lambda *_: pytest.fail("encoded again"))
+    one.features(images, CPU, workers=0)
+    two.features(paths, CPU, workers=0)
+    monkeypatch.setattr(ShardReader, "read_many", lambda *_: pytest.fail("read again"))
+    moved = shutil.copytree(store, tmp_path / "moved")
+    one.features(sources(moved), CPU, workers=0)
+
+
+def test_what_is_damaged_in_a_store_is_named_and_left_out(store, small, tmp_path):
+    damaged = shutil.copytree(store, tmp_path / "damaged")
+    images = sources(damaged)
+    (damaged / "train-000001.tar").unlink()
+    with open(damaged / "train-000003.tar", "r+b") as file:
+        file.seek(512)
+        byte = file.read(1)[0]
+        file.seek(512)
+        file.write(bytes([byte ^ 1]))
+    features = FeatureCache(tmp_path / "cache", small, "pooled").features(images, CPU, workers=0)
+    starts = images[0].reader.index.starts.tolist()
+    assert sorted(features.corrupt) == [*range(starts[1], starts[2]), starts[3]]
+    assert "train-000001.tar" in features.corrupt[starts[1]]
+    assert images[starts[3]].path in features.corrupt[starts[3]]
+    with pytest.raises(UsageError, match=r"8 of 60 images .* --dataset\.max_corrupt 8"):
+        features.check_corrupt(7, verbose=False)
+    features.check_corrupt(8, verbose=False)
 
 
 # -------------------------------------------------------------------------------------- captioning
 
 
-def captioning_config(data: Path, cache: Path, kind: str, from_epoch=None) -> CaptioningConfig:
+def captioning_config(data: Path, cache: Path, kind: str, from_epoch) -> CaptioningConfig:
     return CaptioningConfig(
         name="test",
         data=str(data),
@@ -203,17 +246,125 @@ def captioning_config(data: Path, cache: Path, kind: str, from_epoch=None) -> Ca
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "start"), [("nic", 1), ("attention", None), ("transformer", 1)])
-def test_captioning_of_a_store_is_that_of_its_folder(worlds, kind, start, tiny_backbone, tmp_path):
-    folder, runs = worlds["captions"], []
-    store = pack_captions(folder, tmp_path / "store")
-    for data in (folder, store):
-        runs.append(tmp_path / f"{data.name}-run")
-        options = captioning_config(data, tmp_path / f"{data.name}-cache", kind, start)
-        captioning.finetune(tiny_backbone, options, Run(runs[-1]), CPU)
+@pytest.mark.parametrize(
+    ("kind", "start"), [("nic", None), ("attention", 1), ("transformer", None)]
+)
+def test_captioning_of_a_store_is_that_of_its_folder(
+    worlds, captions, kind, start, tiny_backbone, tmp_path, full
+):
+    if kind == "transformer" and not full:
+        pytest.skip("reads its data as attention does; runs with --full")
+    runs = [tmp_path / "one", tmp_path / "two"]
+    for run, data in zip(runs, (worlds["captions"], captions), strict=True):
+        options = captioning_config(data, tmp_path / f"{run.name}-cache", kind, start)
+        captioning.finetune(tiny_backbone, options, Run(run), CPU)
     names = ["captions.json", "captions.html", *(f"pictures/example_{n}.webp" for n in range(6))]
     assert all((runs[0] / name).read_bytes() == (runs[1] / name).read_bytes() for name in names)
-    left, right = (Captioner.load(run) for run in runs)
+    left, right = map(Captioner.load, runs)
     assert left.vocabulary == right.vocabulary
     assert left.backbone.fingerprint() == right.backbone.fingerprint()
     assert all(torch.equal(tensor, right.weights[name]) for name, tensor in left.weights.items())
+
+
+def jpeg(colour: int) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8), (colour, colour, 0)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
+def img2dataset(path: Path, samples: dict[str, tuple[bytes, str]]) -> None:
+    """Its layout: KEY.jpg, KEY.json with what is known of the download, KEY.txt."""
+    with tarfile.open(path, "w") as archive:
+        for key, (image, caption) in samples.items():
+            about = json.dumps({"key": key, "caption": caption, "status": "success"})
+            for ending, content in (
+                ("jpg", image), ("json", about.encode()), ("txt", caption.encode())
+            ):  # fmt: skip
+                member = tarfile.TarInfo(f"{key}.{ending}")
+                member.size = len(content)
+                archive.addfile(member, BytesIO(content))
+
+
+def test_somebody_s_images_with_texts(tmp_path):
+    for split, first in (("train", 0), ("val", 2)):
+        (tmp_path / split).mkdir()
+        for shard in range(2):
+            samples = {
+                f"{shard:05d}{number:04d}": (jpeg(first + shard), f" a caption, {split} {number}\n")
+                for number in range(first, first + 3)
+            }
+            samples[f"{shard:05d}9999"] = (jpeg(99), " ")
+            img2dataset(tmp_path / split / f"{shard:05d}.tar", samples)
+    said: list[str] = []
+    data = open_captions(tmp_path, CaptionsConfig(), log=said.append)
+    ids = [f"{shard:05d}{number:04d}" for shard in range(2) for number in range(3)]
+    assert [image.image_id for image in data.train] == ids
+    assert data.train[4].captions == ("a caption, train 1",)
+    assert data.train[4].path.read_bytes() == jpeg(1)
+    assert any("2 images without captions" in line for line in said)
+    (line,) = (note for note in data.notes if "share an id" in note)
+    assert "2 of 6 images" in line  # 000000002 and 000010002, other pictures in train
+
+
+def test_pictures_that_are_trained_on_and_scored_are_found_in_shards(tmp_path):
+    for split, keys in (("train", ("a", "b")), ("val", ("b", "c"))):
+        (tmp_path / split).mkdir()
+        images = {key: (jpeg(ord(key)), f"a picture of {key}") for key in keys}
+        img2dataset(tmp_path / split / "00000.tar", images)
+    (note,) = (
+        one for one in open_captions(tmp_path, CaptionsConfig()).notes if "trained on" in one
+    )
+    assert "1 of 2 images are trained on" in note
+
+
+# -------------------------------------------------------------------------------------- evaluation
+
+
+def test_a_classifier_s_own_scores(folder, store, small):
+    one, two = (evaluate_backbone(small, data, CPU, workers=0) for data in (folder, store))
+    assert (one.scores.top1, one.scores.loss) == (two.scores.top1, two.scores.loss)
+    assert torch.equal(one.scores.per_class, two.scores.per_class)
+    assert evaluate_backbone(small, store, CPU, split="train", workers=0).scores.images == 60
+    with pytest.raises(UsageError, match="no shards of test"):
+        evaluate_backbone(small, store, CPU, split="test")
+
+
+def test_suites_of_labelled_images(folder, store, small):
+    one, two = (open_labelled(small, data, Labels()) for data in (folder, str(store)))
+    assert (one.name, two.name) == (folder.name, "shapes")
+    parts = [calibration.split(each.images, 0.5) for each in (one, two)]
+    assert all((left == right).all() for left, right in zip(*parts, strict=True))
+    known = foreign_images.files_by_size(foreign_images.content_files(two.images))
+    of_folder = foreign_images.content_files(one.images)
+    assert foreign_images.count_shared(of_folder, known) == len(one.images)
+    with pytest.raises(UsageError, match="file for file"):
+        ood.open_data(small, store, OodConfig(foreign=(str(folder / "val"),)), Labels())
+    assert [suite.name for suite in suites.SUITES if suite.takes_shards] == [
+        "robustness", "ood", "calibration"
+    ]  # fmt: skip
+
+
+# ----------------------------------------------------------------------------- grids, and refusals
+
+
+def test_a_grid_over_a_store(store, captions, small, tmp_path):
+    small.save(tmp_path / "backbone.pth")
+    data = {"classification": str(store), "captioning": str(captions)}
+    jobs = plan([str(tmp_path / "backbone.pth")], [*data], {}, data, [0])
+    assert [job.data["name"] for job in jobs] == ["shapes", "captions"]
+    assert all(job.digest["annotations"].files == 2 for job in jobs)
+    assert all(job.config["data"] == data[job.task] for job in jobs)
+
+
+@pytest.mark.parametrize("at", ["here", "s3://bucket/store"])
+def test_boxes_and_masks_are_in_no_shard(store, at):
+    data = str(store) if at == "here" else at
+    for read, options in (
+        (open_detection, DetectionData()),
+        (open_segmentation, SegmentationData()),
+    ):
+        with pytest.raises(UsageError, match=r"store of shards.*Give the folder"):
+            read(data, options)
+    for task in ("detection", "segmentation"):
+        with pytest.raises(UsageError, match="store of shards"):
+            summarize(task, data, DetectionData())

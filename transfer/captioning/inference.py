@@ -16,6 +16,7 @@ from transfer.captioning.beam_search import generate_groups, images_at_once
 from transfer.captioning.captioner import Captioner
 from transfer.captioning.ensemble import Ensemble
 from transfer.feature_cache import ImageDataset, collate_readable
+from transfer.stores import refuse_store
 
 _MAX_IMAGES = 50
 
@@ -28,6 +29,7 @@ def image_files(folder: Path) -> list[Path]:
     Raises:
         UsageError: no such folder, or no image in it.
     """
+    refuse_store(folder, "here images of a folder are captioned")
     if folder.is_file():
         raise UsageError(f"{folder} is a file; give the folder of the images.")
     if not folder.is_dir():

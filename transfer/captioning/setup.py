@@ -47,6 +47,7 @@ from transfer.captioning.vocabulary import (
     tokenize_captions,
 )
 from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset, with_image_size
+from transfer.stores import require_room
 
 TOKENIZER = "--dataset.tokenizer"
 _BATCH_NORM_IMAGES = 5000
@@ -112,6 +113,9 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder of images with captions")
     data = open_captions(config.data, config.dataset, cache_gib=config.loader.shard_cache)
+    if config.encoder.from_epoch is not None:
+        use = "the encoder is trained on them in any order; without --encoder.from_epoch it is not"
+        require_room([image.path for image in data.train], config.loader.shard_cache, use)
     backbone = with_image_size(backbone, config.dataset.image_size)
     tokenizer = config.dataset.tokenizer
     captions = tokenize_captions(_texts(data.train), tokenizer)

@@ -4,7 +4,8 @@
            the image's place in the files that were packed; or {"caption": "..."}, as img2dataset
     txt    the caption
 
-Where nothing else is said an image's id is its path without the ending: the key of WebDataset.
+Where nothing else is said an image's id is its key in WebDataset, with its tar's name before it
+where keys repeat.
 """
 
 import json
@@ -13,7 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pretrain.errors import UsageError, shorten
-from pretrain.shards import ShardedImage, Store
+from pretrain.shards import ShardedImage, ShardIndex, Store
 from transfer.captioning.config import DatasetConfig
 from transfer.captioning.image_files import CaptionedImage
 from transfer.captioning.scores.layouts import Id, Log, log_left_out
@@ -58,13 +59,13 @@ def _read_split(store: Store, split: str, log: Log) -> tuple[CaptionedImage, ...
             "images with captions."
         )
     found, without, numbers = list[CaptionedImage](), list[Id](), list[Any]()
-    seen = dict[str, str]()
+    seen, ids = dict[str, str](), _keys(index)
     for number, content in enumerate(reader.read_many(range(len(index)), text=True)):
         if isinstance(content, UsageError):
             raise content
         name = index.name(number)
         entry = _parse(content, index.text == "json", f"{place}, {name}")
-        image_id = entry.get("image_id", os.path.splitext(name)[0])
+        image_id = entry.get("image_id", ids[number])
         if not isinstance(image_id, int | str):
             raise UsageError(f"{place}, {name}: the image_id is {image_id!r:.60}; {_EXPECTED}.")
         if (other := seen.setdefault(str(image_id), name)) != name:
@@ -82,6 +83,13 @@ def _read_split(store: Store, split: str, log: Log) -> tuple[CaptionedImage, ...
     if all(isinstance(number, int) for number in numbers):
         found = [found[n] for n in sorted(range(len(found)), key=numbers.__getitem__)]
     return tuple(found)
+
+
+def _keys(index: ShardIndex) -> list[str]:
+    """Of samples whose names are TAR/KEY.jpg, as of shards that came without an index."""
+    names = [os.path.splitext(index.name(number))[0] for number in range(len(index))]
+    keys = [name.partition("/")[2] or name for name in names]
+    return keys if len({*keys}) == len(keys) else names
 
 
 def _parse(content: bytes, is_json: bool, where: str) -> Mapping[str, Any]:

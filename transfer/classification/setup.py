@@ -23,6 +23,7 @@ from pretrain.training import (
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.folders import ClassificationData, open_image_folders
 from transfer.feature_cache import Encoder, ImageDataset, with_image_size
+from transfer.stores import require_room
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,9 @@ def build(
             f"batch_size is {config.batch_size}, but there are only {len(data.train)} training "
             "images. Give a smaller batch_size."
         )
+    if "full" in config.modes:
+        use = "full fine-tuning reads them in any order; --mode linear,knn reads each once"
+        require_room((data.paths[n] for n in data.train), config.loader.shard_cache, use)
     if config.modes != ["full"] and not len(data.choose):
         raise UsageError(
             f"no class of {data.name} has two training images, so nothing can be held out to "
