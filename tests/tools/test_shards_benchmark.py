@@ -76,7 +76,7 @@ def test_sides_are_processes(tmp_path, capsys):
     with pytest.raises(UsageError, match="files gave 3 samples of 4"):
         shards.rates(sides, 1, 4)
     (files / "1.jpg").unlink()
-    with pytest.raises(UsageError, match="(?s)plain files failed.*IndexError"):
+    with pytest.raises(UsageError, match=r"(?s)plain files failed.*IndexError"):
         shards.rates(sides, 1, 3)
 
 
