@@ -45,7 +45,7 @@ def check_coco(root: Path, sample: int) -> list[CheckResult]:
         expected = _EXPECTED.get(split, len(images))
         is_whole = expected == len(images)
         results.append(ok(text) if is_whole else wrong(f"{text}; {expected:,} images expected"))
-        results.append(decoded([image.path for image in images], sample, split))
+        results.append(decoded([str(image.path) for image in images], sample, split))
         pairs = [(image.image_id, text) for image in images for text in image.captions]
         results += map(note, caption_notes(split, pairs, "ptb", "--dataset.tokenizer"))
     for train in (name for name in names if name in splits and name.startswith("train")):

@@ -130,8 +130,9 @@ def split(images: Images, share: float) -> tuple[NDArray[np.int64], NDArray[np.i
     The latter by a hash of CLASS/NAME, wherever the data lies; of CIFAR's pickles by the number.
     """
     count = len(images)
-    in_shards = isinstance(images, ImageShards)
-    paths = map(images.reader.index.name, range(count)) if in_shards else images.paths
+    paths = images.paths
+    if isinstance(images, ImageShards):
+        paths = map(images.reader.index.name, range(count))
     files = [os.path.basename(path) for path in paths] or [f"{n}" for n in range(count)]
     names = [f"{images.classes[k]}/{file}" for k, file in zip(images.labels, files, strict=True)]
     # not class by class: where each has one image, none would be left to fit on

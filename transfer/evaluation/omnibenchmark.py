@@ -107,7 +107,7 @@ def open_data(backbone: Backbone, root: Path, options: OmniConfig, labels: Label
                 f"{name} has no test images with labels: lam is chosen on images held out of "
                 f"train, and what is scored is {data.scored_name}"
             )
-    paths = [path for setup in setups.values() for path in setup.data.paths]
+    paths = [path for setup in setups.values() for path in setup.data.files]
     annotations = [path for setup in setups.values() for path in setup.data.annotations]
     files = DataFiles((root,), paths, annotations)
     return Realms(root.resolve().name, setups, files, tuple(notes))
