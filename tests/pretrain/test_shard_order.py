@@ -1,0 +1,144 @@
+"""The order of an epoch of shards: a function of (seed, epoch) for any processes and workers."""
+
+import signal
+import time
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pretrain.config import DatasetConfig
+from pretrain.data import open_data
+from pretrain.data.images import Transformed
+from pretrain.shards import WindowOrder
+from pretrain.training import Loader
+from tests.forked import start_ranks, text_of
+from tests.pretrain.test_shards import make_store
+
+SHARDS = np.array([0, 7, 14, 21, 28, 35, 42, 49, 56, 60])
+"""Of 60 samples, 7 a shard."""
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory) -> Path:
+    return make_store(tmp_path_factory.mktemp("order") / "store")
+
+
+def test_an_epoch_is_every_sample_once_and_its_own():
+    order = WindowOrder(SHARDS, 3, seed=5)
+    whole = [order(epoch)[:].tolist() for epoch in range(4)]
+    assert all(sorted(one) == list(range(60)) for one in whole)
+    assert len({*map(tuple, whole)}) == 4
+    assert WindowOrder(SHARDS, 3, seed=5)(2)[:].tolist() == whole[2]
+    assert WindowOrder(SHARDS, 3, seed=6)(2)[:].tolist() != whole[2]
+    assert WindowOrder(SHARDS, 4, seed=5)(2)[:].tolist() != whole[2]
+    again = order(2)
+    for first, end in ((0, 1), (20, 23), (59, 60), (5, 60), (0, 60), (30, 30), (58, 99)):
+        assert again[first:end].tolist() == whole[2][first:end]
+
+
+@pytest.mark.parametrize("window", [1, 2, 3, 9, 10**6])
+def test_a_window_has_the_samples_of_its_shards(window):
+    order = WindowOrder(SHARDS, window, seed=1)(0)
+    shards = np.searchsorted(SHARDS, order[:], side="right") - 1
+    firsts = list(dict.fromkeys(shards.tolist()))  # in the order of their first sample
+    place = 0
+    for start in range(0, 9, window):
+        of_window = order.shards[start : start + window].tolist()
+        count = int(np.diff(SHARDS)[of_window].sum())
+        assert {*shards[place : place + count].tolist()} == {*of_window}
+        assert order.shards_from(place).tolist() == order.shards[start:].tolist()
+        place += count
+    assert place == 60
+    assert sorted(firsts) == list(range(9))
+    if window >= 9:  # all are shuffled: no shard's samples stand together
+        assert max(np.diff(np.flatnonzero(np.diff(shards)))) < 7
+
+
+def test_the_shuffle_has_no_favourites():
+    """Each sample comes equally often into each tenth of an epoch (chi-square)."""
+    counts = np.zeros((60, 10))
+    for seed in range(300):
+        order = WindowOrder(SHARDS, 3, seed)(0)[:]
+        counts[order, np.arange(60) // 6] += 1
+    statistic = ((counts - 30) ** 2 / 30).sum()
+    assert 420 < statistic < 660, statistic  # 60 rows and 10 columns: 531, deviation 33
+
+
+def batches_of(data, workers: int, order: WindowOrder, **where) -> list[list[int]]:
+    """Numbers of the samples in each batch, as their pictures say."""
+    loader = Loader(
+        Transformed(data, torch.clone),
+        workers=workers,
+        batch_size=12,
+        shuffle=True,
+        drop_last=True,
+        order=order,
+        **where,
+    )
+    return [images[:, 1, 0, 0].tolist() for images, _ in loader.epoch(1)]
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_any_number_of_workers_reads_the_order(store, workers):
+    data = open_data(store, DatasetConfig()).train
+    order = WindowOrder(data.reader.index.starts, 3, seed=0)
+    data.reader.read(0)  # a shard that is open when processes are forked
+    wanted = order(1)[:].reshape(5, 12).tolist()
+    assert batches_of(data, workers, order) == wanted
+
+
+# ---- several processes
+
+
+def ranks_read(
+    count: int, store: Path, out: Path, workers: int = 0, first: int = 0, accumulate: int = 1,
+    kill: bool = False,
+) -> list[list[int]]:  # fmt: skip
+    """The samples of each step, by real processes of a gloo group; `kill`: after two steps."""
+
+    def lines_of(rank: int) -> int:
+        path = out / f"{rank}.txt"
+        return path.read_text().count("\n") if path.exists() else 0
+
+    out.mkdir()
+    words = [store, out, workers, accumulate, 1, first, *(["0.3"] if kill else [])]
+    with open(out / "said", "w+") as said:
+        options = {"stdout": said, "stderr": said}
+        ranks = start_ranks(count, "../tests/pretrain/shard_rank", *words, **options)
+        if kill:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and min(map(lines_of, range(count))) < 2:
+                assert not any(rank.poll() for rank in ranks), text_of(said)
+                time.sleep(0.02)
+            for rank in ranks:
+                rank.kill()
+        codes = {rank.wait(timeout=120) for rank in ranks}
+        assert codes == ({-signal.SIGKILL} if kill else {0}), text_of(said)
+    lines = [
+        [[*map(int, line.split())] for line in (out / f"{rank}.txt").read_text().splitlines()]
+        for rank in range(count)
+    ]
+    parts = [part for step in zip(*lines, strict=not kill) for part in step]
+    per_step = count * accumulate
+    steps = [parts[start : start + per_step] for start in range(0, len(parts), per_step)]
+    return [[number for part in step for number in part] for step in steps]
+
+
+@pytest.mark.parametrize(("count", "workers"), [(2, 1), (3, 2), (4, 0)])
+def test_ranks_read_each_sample_once_in_one_order(store, tmp_path, count, workers):
+    wanted = WindowOrder(SHARDS, 3, seed=0)(1)[:].reshape(5, 12).tolist()
+    steps = ranks_read(count, store, tmp_path / "ranks", workers)
+    assert steps == wanted
+    assert sorted(chain.from_iterable(steps)) == list(range(60))
+
+
+def test_four_ranks_are_killed_and_two_go_on_where_they_stood(store, tmp_path):
+    wanted = WindowOrder(SHARDS, 3, seed=0)(1)[:].reshape(5, 12).tolist()
+    before = ranks_read(4, store, tmp_path / "four", 1, kill=True)
+    done = len(before)
+    assert 2 <= done < 5
+    after = ranks_read(2, store, tmp_path / "two", 2, first=done, accumulate=2)
+    assert before + after == wanted
