@@ -123,7 +123,7 @@ def _unpack(path: Path, work: Path) -> Path:
         return path
     plain = work / f"{path.name}.tar"
     if not plain.exists() or plain.stat().st_mtime < path.stat().st_mtime:
-        log(f"unpacking {path} to {plain}, which goes when all is packed")
+        log(f"note: {path} is unpacked to {plain}, which goes when all is packed")
         try:
             with opener(path) as source, atomic(plain) as temporary, open(temporary, "wb") as to:
                 shutil.copyfileobj(source, to, 2**22)
