@@ -12,6 +12,7 @@ from torch.nn import functional
 from pretrain.errors import UsageError
 from pretrain.progress import bar
 from pretrain.training import InMemoryLoader, Loader, share_buffers
+from pretrain.training.device_batches import to_device
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def evaluate(
     total = len(range(loader.batches.rank, loader.batches.count, loader.batches.ranks))
     with bar(title, total, "images", shown=fabric.is_global_zero) as advance:
         for images, labels in loader.epoch(0):
-            images, labels = fabric.to_device((images, labels))
+            images, labels = to_device((images, labels), fabric)
             inputs = preprocess(images)
             for index, network in enumerate(networks.values()):
                 with fabric.autocast():

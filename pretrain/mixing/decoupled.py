@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pretrain.errors import UsageError
-from pretrain.mixing.mixed import to_device
+from pretrain.mixing.mixed import soft_labels, to_device
 
 
 def decoupled_loss(logits: Tensor, labels: Tensor, partner: Tensor, lam: Tensor) -> Tensor:
@@ -51,5 +51,5 @@ def decoupled_loss(logits: Tensor, labels: Tensor, partner: Tensor, lam: Tensor)
 
 def _without(logits: Tensor, kept: Tensor, left: Tensor, pairs: Tensor) -> Tensor:
     """Cross-entropy (M,) of the class `kept` among all but `left`; among all where not `pairs`."""
-    hidden = functional.one_hot(left, logits.shape[1]).bool() & pairs[:, None]
+    hidden = soft_labels(left, logits.shape[1]).bool() & pairs[:, None]
     return functional.cross_entropy(logits.masked_fill(hidden, -torch.inf), kept, reduction="none")

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Literal, Protocol
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from pretrain.errors import check_ranges
 
@@ -260,7 +259,10 @@ def numpy_generator(generator: torch.Generator) -> np.random.Generator:
 
 def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
     """Labels (N,) or (N, K) as rows of weights (N, K), float32."""
-    return (labels if labels.ndim == 2 else functional.one_hot(labels.long(), num_classes)).float()
+    if labels.ndim == 2:
+        return labels.float()
+    rows = torch.zeros(len(labels), num_classes, dtype=torch.float32, device=labels.device)
+    return rows.scatter_(1, labels.long()[:, None], 1.0)
 
 
 def smooth_targets(targets: Tensor, smoothing: float) -> Tensor:

@@ -41,6 +41,7 @@ from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
 from pretrain.tensorboard import TensorBoardLog
 from pretrain.training.checkpoint import CheckpointWriter, load_checkpoint
+from pretrain.training.device_batches import to_device
 from pretrain.training.devices import out_of_memory_hint
 from pretrain.training.heartbeat import heartbeat
 from pretrain.training.loader import BatchSource
@@ -440,7 +441,7 @@ def micro_batches(
     for place, batch in enumerate(batches):
         number = place * ranks + rank
         seed_ambient(derive(seed, "step", step, number))
-        yield MicroBatch(number, fabric.to_device(batch), place + 1 == len(batches))
+        yield MicroBatch(number, to_device(batch, fabric), place + 1 == len(batches))
 
 
 def _scaler(fabric: Fabric) -> Any:
