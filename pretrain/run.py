@@ -260,9 +260,10 @@ class Run:
                     f"({'; '.join(differing)}). Give another --out, or the same configuration; "
                     f"only {', '.join(CHANGEABLE)} may change."
                 )
-        # what a run that was killed as it began leaves is not in the way
+        # what a run that was killed as it began leaves, and a job its logs, is not in the way
         elif self.folder.is_file() or any(
-            not re.fullmatch(r"\.lock|\..*\.tmp", entry.name) for entry in self.folder.glob("*")
+            not re.fullmatch(r"slurm|\.lock|\..*\.tmp", entry.name)
+            for entry in self.folder.glob("*")
         ):
             raise UsageError(
                 f"{self.folder} exists and is no run of ours (it has no config.yaml). "
