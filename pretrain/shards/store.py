@@ -8,6 +8,7 @@ from pathlib import Path
 
 import msgspec
 
+from pretrain.address import check_address
 from pretrain.cache import cache_folder, hash_files
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
@@ -82,6 +83,7 @@ def _open_remote(url: str, cache_gib: float) -> Store:
     """A store whose shards are fetched when they are needed."""
     from pretrain.shards.remote import fetch_indexes
 
+    check_address(url)
     url = url.rstrip("/")
     shards = fetch_indexes(url, int(cache_gib * 2**30))
     readers = {split: ShardReader(one.index, one) for split, one in shards.items()}

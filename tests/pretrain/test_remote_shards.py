@@ -1,0 +1,544 @@
+"""Shards at an address: what is read is what lies on a disk, or a clear error in bounded time."""
+
+import io
+import json
+import logging
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler
+from itertools import count
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pretrain.config import (
+    DatasetConfig,
+    LoaderConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PretrainConfig,
+)
+from pretrain.data import Transformed, open_data
+from pretrain.data.crops import Square
+from pretrain.engine import pretrain
+from pretrain.errors import UsageError
+from pretrain.fetching import client
+from pretrain.fetching.cache import ShardCache
+from pretrain.fetching.source import File, Patience, Source
+from pretrain.run import Run
+from pretrain.shards import find_store
+from pretrain.shards.pack import PackOptions, PackSplit, pack
+from pretrain.training import Loader, make_fabric
+from tests.serving import Quiet, serving
+
+pytestmark = [
+    pytest.mark.usefixtures("no_pictures", "credentials"),
+    pytest.mark.skipif(sys.platform == "win32", reason="sockets of POSIX"),
+]
+QUICK = Patience(stall=2.0, tries=3, pause=0.01)
+SHARDS, EACH = 10, 6
+NUMBERS = count()
+
+
+def picture(number: int) -> bytes:
+    pixels = np.random.default_rng(number).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(buffer := io.BytesIO(), "PNG")
+    return buffer.getvalue()
+
+
+def split(name: str, count: int, first: int) -> PackSplit:
+    return PackSplit(
+        split=name,
+        names=[f"c{number % 2}/{number}.png" for number in range(count)],
+        read=lambda number: picture(first + number),
+        sizes=np.full(count, 3000),
+        classes=("c0", "c1"),
+        labels=np.arange(count) % 2,
+    )
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory) -> Path:
+    """Ten shards to train on, two to score."""
+    out = tmp_path_factory.mktemp("packed") / "tiny"
+    splits = [split("train", SHARDS * EACH, 0), split("val", 2 * EACH, 1000)]
+    pack(splits, out, PackOptions(samples_per_shard=EACH))
+    return out
+
+
+class Faults(BaseHTTPRequestHandler):
+    """What stands before the S3 server: passes on, or fails as often as it was told."""
+
+    upstream = ""
+    asked: ClassVar[Counter] = Counter()
+    """GETs by the last part of the path."""
+    rules: ClassVar[dict[str, list[str]]] = {}
+    """Last part of the path -> what happens to the next requests; "*" for all others."""
+    release = threading.Event()
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        name = self.path.partition("?")[0].rpartition("/")[2]
+        if self.command == "GET":
+            self.asked[name] += 1
+        waiting = self.rules.get(name) or self.rules.get("*") or [""]
+        always = waiting[0] == "always"
+        fault = waiting[always]
+        if self.command == "HEAD" and fault in ("cut", "stall"):
+            fault = ""  # of an answer with a body, which comes next
+        elif not always:
+            waiting.pop(0)
+        if fault and fault.isdigit():
+            return self.reply(int(fault), {}, b"")
+        if fault == "reset":
+            linger = struct.pack("ii", 1, 0)
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            return self.connection.close()
+        headers = {key: text for key, text in self.headers.items() if key.lower() != "connection"}
+        request = urllib.request.Request(
+            self.upstream + self.path, headers=headers, method=self.command
+        )
+        try:
+            with urllib.request.urlopen(request) as answer:
+                content = answer.read()
+                status, sent = answer.status, dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            content, status, sent = error.read(), error.code, dict(error.headers)
+        if fault in ("cut", "stall") and self.command == "GET":
+            self.reply(status, sent, content[: len(content) // 2])
+            if fault == "stall":
+                self.wfile.flush()
+                self.release.wait(60)
+            return None
+        return self.reply(status, sent, content)
+
+    do_HEAD = do_GET
+
+    def reply(self, status: int, headers: dict[str, str], content: bytes) -> None:
+        self.send_response_only(status)
+        headers = {key.title(): text for key, text in headers.items()}
+        headers = {"Content-Length": str(len(content)), **headers, "Connection": "close"}
+        for key, text in headers.items():
+            self.send_header(key, text)
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+@pytest.fixture(scope="module")
+def server():
+    """moto's S3, and the proxy before it; gives the address of both."""
+    moto = pytest.importorskip("moto.server")
+    pytest.importorskip("s3fs")
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    s3 = moto.ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    s3.start()
+    Faults.upstream = "http://{}:{}".format(*s3.get_host_and_port())
+    with serving(Faults) as address:
+        yield address
+    s3.stop()
+
+
+@pytest.fixture
+def credentials(server, tmp_path, monkeypatch):
+    """As a user has them; a cache of the test's own; no fault yet."""
+    values = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret",
+              "AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": server,
+              "AWS_EC2_METADATA_DISABLED": "true", "XDG_CACHE_HOME": str(tmp_path / "cache"),
+              "AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}  # fmt: skip
+    for key, text in values.items():
+        monkeypatch.setenv(key, text)
+    monkeypatch.setattr(client, "PATIENCE", QUICK)
+    Faults.asked, Faults.rules, Faults.release = Counter(), {}, threading.Event()
+    yield
+    Faults.release.set()
+
+
+def put(url: str, content: bytes, method: str = "PUT") -> None:
+    who = "AWS4-HMAC-SHA256 Credential=key/20260101/us-east-1/s3/aws4_request"
+    headers = {"Authorization": who, "Content-Type": "application/octet-stream",
+               "X-Amz-Acl": "public-read"}  # fmt: skip
+    urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)).close()
+
+
+def until(condition) -> None:
+    """Wait for what is about to happen; a minute is for ever."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+class Bucket:
+    """A store's files in S3."""
+
+    def __init__(self, name: str, files: Path) -> None:
+        self.name, self.files = name, files
+        put(f"{Faults.upstream}/{name}", b"")
+        for path in files.glob("*.*"):
+            self.put(path.name, path.read_bytes())
+
+    @property
+    def web(self) -> str:
+        """Without s3fs, which takes half a second to import."""
+        return f"{os.environ['AWS_ENDPOINT_URL']}/{self.name}/data/tiny"
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}/data/tiny"
+
+    def put(self, name: str, content: bytes) -> None:
+        put(f"{Faults.upstream}/{self.name}/data/tiny/{name}", content)
+
+    def remove(self, name: str) -> None:
+        put(f"{Faults.upstream}/{self.name}/data/tiny/{name}", b"", "DELETE")
+
+
+@pytest.fixture
+def bucket(packed, credentials) -> Bucket:
+    return Bucket(f"bucket-{next(NUMBERS)}", packed)
+
+
+def config(data: object, **changes) -> PretrainConfig:
+    loader = {
+        "workers": 0,
+        **{k: changes.pop(k) for k in ("workers", "shard_cache") if k in changes},
+    }
+    return PretrainConfig(
+        name="test",
+        data=str(data),
+        epochs=2,
+        batch_size=10,
+        loader=LoaderConfig(**loader),
+        dataset=DatasetConfig(image_size=32, crop_pct=1.0, min_scale=0.5, shard_window=2),
+        model=ModelConfig(arch="test_byobnet"),
+        optimizer=OptimizerConfig(lr=0.05),
+        **changes,
+    )
+
+
+def train(folder: Path, data: object, stop_after: int | None = None, **changes):
+    result = pretrain(
+        config(data, **changes), Run(folder), make_fabric("cpu"), stop_after=stop_after
+    )
+    return result.backbone["fingerprint"], result.metrics["train_loss"], result.data["digest"]
+
+
+@pytest.fixture(scope="module")
+def wanted(packed, tmp_path_factory):
+    """The run of the store on a disk."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pretrain.engine.draw_curves", lambda *_: None)
+        patch.setattr("pretrain.engine.draw_mixed_batch", lambda *_: None)
+        return train(tmp_path_factory.mktemp("wanted") / "run", packed)
+
+
+def shard_bytes(packed: Path, shards: float) -> float:
+    """So many shards in GiB."""
+    return shards * (packed / "train-000000.tar").stat().st_size / 2**30
+
+
+def cached(folder: Path) -> list[Path]:
+    return sorted(folder.glob("cache/cutmix-transfer/shards/*/shards/*.tar"))
+
+
+def test_a_run_from_s3_has_the_bits_of_one_from_a_disk(bucket, packed, wanted, tmp_path):
+    # two windows of two shards, and what is fetched meanwhile: less than half of the store
+    cache = {"shard_cache": shard_bytes(packed, 5.2), "workers": 2}
+    Faults.rules = {"train-000004.tar": ["reset", "cut"], "train-000007.tar": ["500", "503"]}
+    assert train(tmp_path / "run", bucket.url, **cache) == wanted
+    assert sum(path.stat().st_size for path in cached(tmp_path)) <= shard_bytes(packed, 5.2) * 2**30
+    assert not [*tmp_path.glob("cache/**/*.tmp")]
+    assert not any(Faults.rules.values())
+
+
+def test_stopped_and_resumed_from_an_empty_cache(bucket, packed, wanted, tmp_path):
+    from pretrain.errors import Stopped
+
+    cache = {"shard_cache": shard_bytes(packed, 5.2)}
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", bucket.web, stop_after=4, **cache)
+    shutil.rmtree(tmp_path / "cache")
+    assert train(tmp_path / "run", bucket.web, **cache) == wanted
+
+
+def read_all(store, split: str = "train") -> list:
+    reader = store.splits[split]
+    return reader.read_many(range(len(reader.index)))
+
+
+def test_all_is_there_and_is_fetched_once(bucket, packed):
+    store, here = find_store(bucket.web), find_store(packed)
+    for name in ("train", "val"):
+        assert read_all(store, name) == read_all(here, name)
+        assert store.splits[name].index.classes == here.splits[name].index.classes
+        assert store.splits[name].index.name(7) == here.splits[name].index.name(7)
+    assert store.digest_files().digest == here.digest_files().digest
+    # another process of the machine
+    again = find_store(bucket.web)
+    assert read_all(again) == read_all(here)
+    assert {name: count for name, count in Faults.asked.items() if count > 1} == {"_info.json": 2}
+
+
+def test_forked_readers_of_one_store_fetch_each_shard_once(bucket, packed):
+    store, here = find_store(bucket.web), find_store(packed)
+    expected = read_all(here)
+    children = []
+    for _ in range(3):
+        if (child := os.fork()) == 0:
+            os._exit(0 if read_all(store) == expected else 1)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    assert Faults.asked["train-000003.tar"] == 1
+
+
+def test_what_is_needed_next_is_fetched_before(bucket, packed):
+    reader = find_store(bucket.web).splits["train"]
+    epoch = reader.order(2, seed=3)(0)
+    read = reader.read_many(epoch[0:10])  # all of it of the first window
+    assert epoch.shards[:2].tolist() == sorted({*(epoch[0:12] // EACH)}, key=[*epoch.shards].index)
+    names = {reader.index.shards[number].file for number in epoch.shards[:4]}
+    folder = reader.index.path.parent / "shards"
+    until(lambda: {path.name for path in folder.glob("*.tar")} == names)
+    Faults.rules = {"*": ["always", "404"]}
+    read += reader.read_many(epoch[10:24])  # the rest of it, and the next one
+    assert read == find_store(packed).splits["train"].read_many(epoch[0:24])
+    # who reads in order has the next two
+    assert {name for name in Faults.asked if name.endswith(".tar")} == names
+
+
+def broken(reader, workers: int) -> str:
+    """What reading an epoch ends with."""
+    data = open_data(reader, config("").dataset)
+    loader = Loader(
+        Transformed(data.train, Square(32)),
+        workers=workers,
+        batch_size=10,
+        shuffle=True,
+        order=data.train.reader.order(2, 0),
+    )
+    begun = time.monotonic()
+    with pytest.raises(UsageError) as raised:
+        for _ in loader.epoch(0):
+            pass
+    assert time.monotonic() - begun < 10
+    return str(raised.value)
+
+
+FAILING = {
+    "missing": ("there is no {0}/train-000003.tar", "Put it there again"),
+    "cut": ("{0}/train-000003.tar has 7,000 bytes, in its index ", "was cut"),
+    "changed": ("{0}/train-000003.tar has the hash ", "it was changed"),
+    "forbidden": ("{0}/train-000003.tar may not be read", "s3fs must find credentials"),
+    "fails": ("{0}/train-000003.tar cannot be fetched (", "tried 3 times). Give the same command"),
+}
+
+
+SAMPLE = {(0, "cut"), (0, "changed"), (0, "forbidden"), (1, "missing"), (2, "missing")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "workers"),
+    [(kind, workers) for kind in FAILING for workers in (0, 1, 2)],
+)
+def test_a_shard_that_cannot_be_had_is_named(kind, workers, bucket, packed, full):
+    if not full and (workers, kind) not in SAMPLE:
+        pytest.skip("--full")
+    content = bytearray((packed / "train-000003.tar").read_bytes())
+    content[2000] ^= 1
+    name = "train-000003.tar"
+    if kind == "missing":
+        bucket.remove(name)
+    elif kind == "cut":
+        bucket.put(name, bytes(content[:7000]))
+    elif kind == "changed":
+        bucket.put(name, bytes(content))
+    else:
+        Faults.rules = {name: ["always", "403" if kind == "forbidden" else "500"]}
+    url = bucket.url if kind in ("missing", "forbidden") else bucket.web
+    message = broken(url, workers)
+    for text in FAILING[kind]:
+        assert text.format(url) in message
+
+
+def test_a_stalled_server_is_given_up(bucket, tmp_path):
+    source = Source(bucket.url, Patience(stall=30, tries=2, pause=0.01))
+    source.read("_info.json")
+    source.patience = Patience(stall=0.3, tries=2, pause=0.01)
+    Faults.rules = {"train-000003.tar": ["always", "stall"]}
+    with pytest.raises(UsageError, match=r"nothing came in 0\.3 seconds; tried 2 times"):
+        source.copy(File("train-000003.tar"), tmp_path / "copy")
+
+
+def test_no_bucket_no_store_no_index(bucket, packed):
+    with pytest.raises(UsageError, match=r"there is no s3://nothing-here/x/_info\.json"):
+        find_store("s3://nothing-here/x")
+    with pytest.raises(UsageError, match="it names no host"):
+        find_store("s3://")
+    with pytest.raises(UsageError, match=r"needs gcsfs: pip install 'cutmix-transfer\[remote\]'"):
+        find_store("gs://bucket/x")
+    info = json.loads((packed / "_info.json").read_text())
+    for one in info["splits"].values():
+        del one["index"]
+    bucket.put("_info.json", json.dumps(info).encode())
+    with pytest.raises(UsageError, match=r"has no index of its shards.*pack it there"):
+        find_store(bucket.web)
+    bucket.put("_info.json", b"<html>")
+    with pytest.raises(UsageError, match="does not describe a store"):
+        find_store(bucket.web)
+
+
+def test_a_store_that_was_packed_anew_is_another_one(bucket, packed, tmp_path):
+    before = find_store(bucket.web)
+    read_all(before)
+    anew = tmp_path / "anew"
+    splits = [split("train", SHARDS * EACH, 500), split("val", 2 * EACH, 1000)]
+    pack(splits, anew, PackOptions(samples_per_shard=EACH))
+    for path in anew.glob("*.*"):
+        bucket.put(path.name, path.read_bytes())
+    assert read_all(find_store(bucket.web)) == read_all(find_store(anew))
+    assert read_all(before) == read_all(find_store(packed))  # of the cache
+
+
+def test_what_is_damaged_in_the_cache_is_fetched_again(bucket, packed, tmp_path):
+    here = read_all(find_store(packed))
+    read_all(find_store(bucket.web))
+    for path in cached(tmp_path)[:2]:
+        content = bytearray(path.read_bytes())
+        content[600:2000] = bytes(1400)
+        path.write_bytes(content)
+    cached(tmp_path)[3].write_bytes(b"cut")
+    store = find_store(bucket.web)
+    assert read_all(store) == here
+    # an index too
+    path = store.splits["train"].index.path
+    content = bytearray(path.read_bytes())
+    content[-3] ^= 1
+    path.write_bytes(content)
+    assert read_all(find_store(bucket.web)) == here
+
+
+def test_a_cache_below_two_windows_is_refused(bucket, packed):
+    options = config(bucket.web).dataset
+    open_data(bucket.web, options, shard_bytes(packed, 5.2))
+    with pytest.raises(UsageError, match=r"two windows of 2 shards of train take .* --loader") as e:
+        open_data(bucket.web, options, shard_bytes(packed, 3))
+    assert "--dataset.shard_window 1" in str(e.value)
+    # a window that holds all needs no second one
+    open_data(bucket.web, replace(options, shard_window=100), shard_bytes(packed, 10.5))
+
+
+def test_a_full_disk_is_one_message(bucket):
+    from tests.conftest import limited
+
+    with limited(20_000):
+        store = find_store(bucket.web)
+    with pytest.raises(UsageError, match=r"train-000000\.tar cannot be written: File too large"):
+        store.splits["train"].read(0)
+
+
+KILLED = """
+import sys
+from pretrain.fetching.client import Fetcher
+from pretrain.fetching.server import Request
+from pretrain.fetching.source import File
+
+file = File("train-000000.tar", int(sys.argv[2]))
+Fetcher(sys.argv[1], 2**20).ask(Request(folder="old/shards", want=file))
+"""
+
+
+def test_killed_at_any_moment(bucket, packed, tmp_path):
+    """The process that fetches ends with the one that reads; what it began is no loss."""
+    Faults.rules = {"train-000000.tar": ["stall"]}
+    size = (packed / "train-000000.tar").stat().st_size
+    process = subprocess.Popen([sys.executable, "-c", KILLED, bucket.web, str(size)])
+    until(lambda: Faults.asked["train-000000.tar"])
+    (draft,) = tmp_path.glob("cache/**/*.tmp")
+    (server,) = [one for one in Path("/proc").glob("[0-9]*") if parent(one) == process.pid]
+    process.kill()
+    process.wait()
+    until(lambda: not server.exists() or (server / "stat").read_text().split()[2] == "Z")
+    assert draft.stat().st_size == size
+    store = find_store(bucket.web)
+    store.splits["train"].read(0)
+    assert not draft.exists()
+    # the one that fetches is killed
+    end = store.splits["train"].locate.fetcher._end
+    end.peek()[2][0].kill()
+    with pytest.raises(UsageError, match=r"the process that fetches from http://.* was killed"):
+        store.splits["train"].read(9)
+
+
+def parent(process: Path) -> int:
+    with suppress(OSError):
+        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
+    return 0
+
+
+def test_the_least_recently_used_make_room(tmp_path):
+    cache = ShardCache(tmp_path, 1000)
+    folder = tmp_path / "store" / "shards"
+    folder.mkdir(parents=True)
+    for age, name in enumerate("abcd"):
+        (folder / name).write_bytes(bytes(250))
+        os.utime(folder / name, (100 + age, 100 + age))
+    assert cache.use(folder / "a", 250)
+    assert not cache.use(folder / "a", 251)
+    with open(folder / "b", "rb") as held:
+        with cache.fetching(folder / "e"):
+            cache.reserve(folder / ".e.123.tmp", 400)
+            assert sorted(path.name for path in folder.iterdir()) == [
+                ".e.123.tmp", ".e.lock", "a", "d"]  # fmt: skip
+            # what is being fetched counts, and is not taken for a rest of a killed process
+            cache.reserve(folder / ".f.123.tmp", 400)
+            assert (folder / ".e.123.tmp").exists()
+            assert not (folder / "d").exists()
+        assert len(held.read()) == 250
+    cache.reserve(folder / ".g.5.tmp", 10)
+    assert not (folder / ".e.123.tmp").exists()
+
+
+def test_a_plain_web_server(packed, tmp_path):
+    """Python's own knows no ranges."""
+    from functools import partial
+
+    with serving(partial(Quiet, directory=str(packed))) as address:
+        store = find_store(f"{address}/")
+        assert read_all(store) == read_all(find_store(packed))
+        with pytest.raises(UsageError, match=r"there is no http://.*/nothing/_info\.json"):
+            find_store(f"{address}/nothing")
+    with pytest.raises(UsageError, match=r"_info\.json cannot be fetched \(.*tried 3 times"):
+        find_store(address)  # nobody is there any more
+
+
+def test_ranges(bucket, tmp_path, monkeypatch):
+    monkeypatch.setattr("pretrain.fetching.source._RANGE", 1000)
+    content = bytes(range(256)) * 20
+    bucket.put("big", content)
+    source = Source(bucket.web, QUICK)
+    with pytest.raises(UsageError, match=r"has 5,120 bytes, in its index 5,000"):
+        source.copy(File("big", 5000), tmp_path / "copy")
+    Faults.rules = {"big": ["pass", "pass", "500", "cut", "pass", "reset"]}
+    source.copy(File("big", len(content)), tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == content
+
+
+def test_the_process_that_fetches_is_small():
+    code = "import sys, pretrain.fetching.server as _; print('torch' in sys.modules)"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
