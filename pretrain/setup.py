@@ -234,7 +234,7 @@ def _loaders(
     options = config.dataset
     val_crop = centre_crop(options.image_size, options.crop_pct)
     order: Any = None
-    if isinstance(train := setup.data.train, ImageShards):
+    if isinstance(train := setup.data.train, ImageShards) and not options.cache:
         order = train.reader.order(options.shard_window, config.seed)
     at_epoch = _AtEpoch(train, options)
     splits = (

@@ -1,5 +1,9 @@
 """The order of an epoch of shards: a function of (seed, epoch) for any processes and workers."""
 
+import json
+import os
+import re
+import shutil
 import signal
 import time
 from itertools import chain
@@ -9,12 +13,21 @@ import numpy as np
 import pytest
 import torch
 
-from pretrain.config import DatasetConfig
+from pretrain.config import (
+    DatasetConfig,
+    LoaderConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PretrainConfig,
+)
 from pretrain.data import open_data
 from pretrain.data.images import Transformed
+from pretrain.engine import pretrain
+from pretrain.errors import Stopped, UsageError
+from pretrain.run import Run
 from pretrain.shards import WindowOrder
-from pretrain.training import Loader
-from tests.forked import start_ranks, text_of
+from pretrain.training import Loader, make_fabric
+from tests.forked import call, start_ranks, text_of
 from tests.pretrain.test_shards import make_store
 
 SHARDS = np.array([0, 7, 14, 21, 28, 35, 42, 49, 56, 60])
@@ -142,3 +155,88 @@ def test_four_ranks_are_killed_and_two_go_on_where_they_stood(store, tmp_path):
     assert 2 <= done < 5
     after = ranks_read(2, store, tmp_path / "two", 2, first=done, accumulate=2)
     assert before + after == wanted
+
+
+# ---- a training
+
+
+def config(store: Path, **changes) -> PretrainConfig:
+    dataset = {"image_size": 32, "crop_pct": 1.0, "shard_window": 3}
+    dataset |= {key: changes.pop(key) for key in ("shard_window",) if key in changes}
+    return PretrainConfig(
+        name="test",
+        data=str(store),
+        epochs=2,
+        batch_size=12,
+        loader=LoaderConfig(workers=changes.pop("workers", 0)),
+        dataset=DatasetConfig(**dataset),
+        model=ModelConfig(arch="test_byobnet"),
+        optimizer=OptimizerConfig(lr=0.05),
+        **changes,
+    )
+
+
+def train(folder: Path, store: Path, stop_after: int | None = None, **changes):
+    run = Run(folder)
+    result = pretrain(config(store, **changes), run, make_fabric("cpu"), stop_after=stop_after)
+    return result.backbone["fingerprint"], result.metrics["train_loss"], result.data["digest"]
+
+
+def test_a_run_goes_on_where_the_store_has_been_moved_to(tmp_path, no_pictures):
+    first = make_store(tmp_path / "first")
+    wanted = train(tmp_path / "whole", first)
+    with pytest.raises(Stopped):
+        train(tmp_path / "run", first, stop_after=7)
+    second = tmp_path / "elsewhere" / "second"
+    shutil.copytree(first, second)
+    shutil.rmtree(first)
+    with pytest.raises(UsageError, match=r"shard_window: 3 .* 4"):
+        train(tmp_path / "run", second, shard_window=4)
+    with pytest.raises(UsageError, match=r"another configuration \(data: '.*first' there"):
+        train(tmp_path / "run", make_store(tmp_path / "other", train=59))
+    assert train(tmp_path / "run", second, workers=1) == wanted
+    assert train(tmp_path / "window", second, shard_window=4) != wanted
+
+
+FAULTS = ["missing", "cut", "changed"]
+SAID = {
+    "missing": r"there is no shard .*train-000004.tar, which train.index counts",
+    "cut": r"the shard .*train-000004.tar has 1,000 bytes, in its index [\d,]+: it was cut",
+    "changed": r"b/0028.png in the shard .*train-000004.tar is not what was packed: crc32 ",
+}
+
+
+def damage(store: Path, fault: str) -> None:
+    path = store / "train-000004.tar"
+    if fault == "missing":
+        path.unlink()
+    elif fault == "cut":
+        os.truncate(path, 1000)
+    else:
+        content = bytearray(path.read_bytes())
+        content[512 + 30] ^= 1  # of the first sample's image, number 28
+        path.write_bytes(content)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_shard_that_is_not_whole_ends_a_run_with_a_message(tmp_path, fault, workers, full):
+    if not full and FAULTS.index(fault) != workers:
+        pytest.skip("one fault for each number of workers; all with --full")
+    store = make_store(tmp_path / "store")
+    damage(store, fault)
+    options = ["--data", store, "--device", "cpu", "--model.arch", "test_byobnet",
+               "--dataset.image_size", "32", "--batch_size", "12", "--epochs", "1",
+               "--dataset.cache", fault == "changed", "--dataset.crop", "padded",
+               "--loader.workers", workers, "--yes", "--out", tmp_path / "run"]  # fmt: skip
+    done = call("pretrain", *options)
+    assert done.returncode == 2, done.stderr
+    assert re.search(SAID[fault], done.stderr)
+    assert "--dataset.max_corrupt N leaves out up to N such images" in done.stderr
+    assert "Traceback" not in done.stderr
+    if fault == "changed":
+        done = call("pretrain", *options, "--dataset.max_corrupt", "1", "--resume", "auto")
+        assert done.returncode == 0, done.stderr
+        assert "left out (1 of at most 1): the sample b/0028.png" in done.stderr
+        result = json.loads((tmp_path / "run" / "result.json").read_text())
+        assert result["metrics"]["images_left_out"] == 1
