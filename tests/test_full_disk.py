@@ -78,6 +78,7 @@ NEW = {
     "imagenet": "prepare_data imagenet --check data --repair --sample 0",
     "cifar": "prepare_data cifar --check data --repair",
     "download": "download {url} --trust",
+    "pack": "pack --data {classification} --out out --samples-per-shard 40 --workers 1",
     "synthetic": "synthetic",
 }
 TOOLS = RUNS | OVER | NEW

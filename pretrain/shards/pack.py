@@ -18,7 +18,6 @@ import tarfile
 import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
@@ -33,7 +32,7 @@ from PIL import Image, features
 
 from pretrain.cache import new_hash
 from pretrain.errors import UsageError, shorten
-from pretrain.files import atomic, draft, lock, publish_all, remove, write_text
+from pretrain.files import atomic, draft, lock, remove, write_text
 from pretrain.images import decode_bytes
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
@@ -432,35 +431,29 @@ def _check_corrupt(job: _Job, parts: Mapping[int, ShardPart], number: int, most:
 def _finish(
     job: _Job, splits: Sequence[PackSplit], parts: Sequence[ShardPart], plan: dict[str, Any]
 ) -> dict[str, Any]:
-    """Write indexes and `_info.json`, all or none; what the latter holds."""
+    """Write the indexes and then `_info.json`; what that holds."""
     described, left_out = dict[str, Any](), dict[str, list[str]]()
-    with ExitStack() as stack:
-        drafts = dict[Path, Path]()
-        for split in splits:
-            own = [part for part, task in zip(parts, job.tasks, strict=True) if task.split is split]
-            own = [part for part in own if part.kept]
-            path = job.out / f"{split.split}.index"
-            temporary = stack.enter_context(draft(path))
-            drafts[temporary] = path
-            _write_index(temporary, split, own)
-            described[split.split] = {
-                "name": split.split,
-                "num_samples": sum(part.shard.samples for part in own),
-                "filenames": [part.shard.file for part in own],
-                "shard_lengths": [part.shard.samples for part in own],
-                "bytes": [part.shard.bytes for part in own],
-                "blake2b": [part.blake2b for part in own],
-                "index": {"file": path.name, "blake2b": file_hash(temporary)},
-                "resized": sum(part.resized for part in own),
-                "endings": _join_endings(part.endings for part in own),
-            }
-            lost = {*range(len(split.names))}.difference(*(part.kept for part in own))
-            left_out[split.split] = [split.names[number] for number in sorted(lost)]
-        classes = list(splits[0].classes)
-        info = {"splits": described, "classes": classes, "left_out": left_out, "packed": plan}
-        temporary = stack.enter_context(draft(job.out / INFO))
-        temporary.write_text(json.dumps(info, indent=1) + "\n", encoding="utf-8")
-        publish_all({**drafts, temporary: job.out / INFO})
+    for split in splits:
+        own = [part for part, task in zip(parts, job.tasks, strict=True) if task.split is split]
+        own = [part for part in own if part.kept]
+        path = job.out / f"{split.split}.index"
+        _write_index(path, split, own)
+        described[split.split] = {
+            "name": split.split,
+            "num_samples": sum(part.shard.samples for part in own),
+            "filenames": [part.shard.file for part in own],
+            "shard_lengths": [part.shard.samples for part in own],
+            "bytes": [part.shard.bytes for part in own],
+            "blake2b": [part.blake2b for part in own],
+            "index": {"file": path.name, "blake2b": file_hash(path)},
+            "resized": sum(part.resized for part in own),
+            "endings": _join_endings(part.endings for part in own),
+        }
+        lost = {*range(len(split.names))}.difference(*(part.kept for part in own))
+        left_out[split.split] = [split.names[number] for number in sorted(lost)]
+    classes = list(splits[0].classes)
+    info = {"splits": described, "classes": classes, "left_out": left_out, "packed": plan}
+    write_text(job.out / INFO, json.dumps(info, indent=1) + "\n")
     return info
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from pretrain.errors import UsageError, first_line
-from pretrain.files import draft, publish
+from pretrain.files import draft_folder, publish
 from pretrain.progress import bar
 from pretrain.reading import check, read_json
 from pretrain.shards.index import Shard, write_index
@@ -105,7 +105,8 @@ def restore_indexes(root: Path, workers: int = 1) -> list[Path]:
                 advance(1)
         contents = [found[number] for number in range(len(facts.filenames))]
         path = root / os.path.basename(facts.index.file)
-        with draft(path) as temporary:
+        with draft_folder(path) as folder:
+            temporary = folder / path.name
             _write(temporary, contents, facts.endings, info.classes)
             if file_hash(temporary) != facts.index.blake2b:
                 raise UsageError(

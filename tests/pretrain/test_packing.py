@@ -333,7 +333,7 @@ def test_killed_before_the_end_is_published_nothing_is_read_twice(tmp_path, monk
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr("pretrain.shards.pack.publish_all", kill)
+        patch.setattr("pretrain.shards.pack.file_hash", kill)
         with pytest.raises(Killed):
             pack([split_of("train", files)], out, options)
     with pytest.raises(UsageError, match="are not all packed"):

@@ -15,7 +15,7 @@ from tests.forked import call, start, start_ranks, text_of
 TRAINING = ("pretrain", "finetune_det", "finetune_cap", "finetune_cls", "finetune_seg")
 TOOLS = (*TRAINING, "report", "show_mixing", "evaluate", "prepare_data", "bench")
 TOOLS = (*TOOLS, "score_captions", "score_detections", "detect", "segment", "caption", "transfer")
-TOOLS = (*TOOLS, "release")
+TOOLS = (*TOOLS, "release", "pack")
 
 
 def demo(task: str) -> tuple[str, str]:
