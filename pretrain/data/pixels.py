@@ -5,7 +5,7 @@ N images, H height, W width. All random numbers are drawn on the host from a giv
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from itertools import cycle
 from typing import Any
 
@@ -109,13 +109,8 @@ class Pixels:
 
     def _factors(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """What bytes are multiplied by, and what is added: to a channel, to a row on a CPU."""
-        pairs = list(zip(self.mean, self.std, strict=True))
-        scale = _column([1 / (255 * std) for _, std in pairs], images.device)
-        shift = _column([-mean / std for mean, std in pairs], images.device)
-        if self._by_rows and by_slices(images):
-            width = images.shape[-1]
-            return scale.flatten().repeat(width), shift.flatten().repeat(width)
-        return scale, shift
+        width = images.shape[-1] if self._by_rows and by_slices(images) else None
+        return _factors(tuple(self.mean), tuple(self.std), images.device, width)
 
     def _reader(self, images: Tensor, flipped: np.ndarray, as_bytes: bool) -> Read:
         """Makes images, flipped where they are to be.
@@ -182,6 +177,20 @@ def _to_rows(images: Tensor) -> Tensor:
 def _from_rows(rows: Tensor) -> Tensor:
     """Images (..., 3, H, W), in channels_last memory."""
     return rows.unflatten(-1, (-1, 3)).movedim(-1, -3)
+
+
+@lru_cache(maxsize=16)  # sizes of images
+@torch.inference_mode(False)
+def _factors(
+    mean: Sequence[float], std: Sequence[float], device: torch.device, width: int | None
+) -> tuple[Tensor, Tensor]:
+    """Factors and summands of bytes (3, 1, 1), or (3 * width,) of rows of pixels."""
+    pairs = list(zip(mean, std, strict=True))
+    scale = _column([1 / (255 * std) for _, std in pairs], device)
+    shift = _column([-mean / std for mean, std in pairs], device)
+    if width is not None:
+        return scale.flatten().repeat(width), shift.flatten().repeat(width)
+    return scale, shift
 
 
 def _column(values: Sequence[float], device: torch.device) -> Tensor:

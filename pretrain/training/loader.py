@@ -23,7 +23,7 @@ from pretrain.config import TrainerConfig
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.torch_file import size_of
-from pretrain.training.seeds import derive, generator, seed_ambient
+from pretrain.training.seeds import derive_each, generator, seed_ambient
 
 _MOST_KEPT = 2**28  # bytes
 
@@ -138,18 +138,20 @@ class _Seeded(Dataset):
         self.seed = seed
 
     def __getitems__(self, keys: list[tuple[int, int]]) -> list[Any]:
-        samples: Any = self.at_epoch(keys[0][0])
+        epoch, numbers = keys[0][0], [number for _, number in keys]
+        samples: Any = self.at_epoch(epoch)
         ready = getattr(samples, "ready", None)
         if ready is not None:
-            samples = ready([index for _, index in keys])
-        return [self._read(samples, key) for key in keys]
+            samples = ready(numbers)
+        seeds = derive_each(self.seed, "sample", epoch, numbers)
+        return [self._read(samples, *one) for one in zip(numbers, seeds, strict=True)]
 
-    def _read(self, samples: Samples, key: tuple[int, int]) -> Any:
-        seed_ambient(derive(self.seed, "sample", *key))
+    def _read(self, samples: Samples, number: int, seed: int) -> Any:
+        seed_ambient(seed)
         try:
-            return samples[key[1]]
+            return samples[number]
         except UsageError as error:
-            return _Corrupt(key[1], str(error))
+            return _Corrupt(number, str(error))
 
 
 def _same(samples: Samples, epoch: int) -> Samples:

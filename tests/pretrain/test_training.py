@@ -27,6 +27,7 @@ from pretrain.training import (
 )
 from pretrain.training.checkpoint import load_checkpoint, save_checkpoint
 from pretrain.training.optimizer import lay_out_state
+from pretrain.training.seeds import derive_each
 
 CPU = torch.device("cpu")
 
@@ -390,3 +391,12 @@ def test_another_thread_count_is_said(tmp_path):
             load_checkpoint(path, torch.device("mps"))
     finally:
         torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**32 - 1, 2**40 + 3])
+def test_seeds_of_a_batch_are_those_of_its_samples(seed):
+    """NumPy's hash written out for arrays, against NumPy's."""
+    numbers = [0, 1, 5, 123_456, 2**24, 2**32 - 1]
+    for epoch in (0, 1, 299):
+        wanted = [derive(seed, "sample", epoch, number) for number in numbers]
+        assert derive_each(seed, "sample", epoch, numbers) == wanted
