@@ -40,6 +40,7 @@ CLASS_NAMES = "classes.txt"
 _SPLIT = re.compile(r"(?<![a-z])(train|val|test)")
 _NUMBERED = re.compile(r"(.*?)(\d+)(?:-of-(\d+))?\.(tar|tar\.gz|tgz)")
 _MEMBER = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # webdataset's base_plus_ext
+_HIDDEN = re.compile(r"^__[^/]*__(/|$)|(^|/)\.[^/]*$")  # and what webdataset takes for metadata
 _FOLDERS = ("data", "shards", "default")
 """Where tars are looked for beside folders that are named after a split."""
 
@@ -281,7 +282,7 @@ def _member(
     match = _MEMBER.fullmatch(info.name)
     if info.isdir():
         return None
-    if match is None or info.name.rpartition("/")[2].startswith("."):
+    if match is None or _HIDDEN.search(info.name):
         left_out["hidden or without ending"] += 1
         return None
     if not info.isreg() or info.issparse():

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import pickle
+import re
 import shutil
 import tarfile
 import zlib
@@ -444,6 +445,34 @@ def test_a_sample_that_cannot_be_used_is_named(tmp_path, message):
                 tar.addfile(info, io.BytesIO(content))
     with pytest.raises(UsageError, match=message):
         find_store(tmp_path)
+
+
+def test_members_are_grouped_as_webdataset_does(tmp_path):
+    wds = pytest.importorskip("webdataset")
+    draw, members = np.random.default_rng(3), dict[str, bytes]()
+    folders = ["", "a/", "a.b/", "./", "a b/c.d/", "x/__y__/", "\u00e9/"]
+    for number in range(80):
+        key = f"{folders[draw.integers(7)]}{number}{draw.choice(['', 'A', ' b', '_', '-é', '%2E'])}"
+        image = key + draw.choice([".png", ".PNG", ".x.png", ".JPG", ".jpeg", ".seg.webp"])
+        others = {image: b"image %d" % number, f"{key}.cls": b"%d" % (number % 5)}
+        others |= {f"{key}.Json": b"{}"} if number % 3 else {}
+        members |= {name: others[name] for name in draw.permutation(list(others)).tolist()}
+    members |= {"__meta__/x.png": b"2", "without": b"3", ".x.png": b"4", "__info__": b"5"}
+    write_tar(tmp_path / "train-0.tar", members, tarfile.PAX_FORMAT)
+    read = {
+        one["__key__"]: (next(one[key] for key in one if key[-1] in "gp"), one["cls"])
+        for one in wds.WebDataset(str(tmp_path / "train-0.tar"), shardshuffle=False)
+    }
+    reader = train_of(tmp_path)
+    found = {}
+    for number in range(len(reader.index)):
+        name = reader.index.name(number).removeprefix("train-0/")
+        key = name.removesuffix(re.search(r"\.[^/]*$", name)[0])
+        label = reader.index.classes[reader.index.labels[number]].encode()
+        found[key] = reader.read(number), label
+    assert found == read
+    assert len(found) == 80
+    assert dict(reader.index.left_out) == {".json": 53, "hidden or without ending": 4}
 
 
 SETS = {
