@@ -140,6 +140,8 @@ def parse(
     yes = "Train even if a CPU takes more than a day for the recipe that was chosen for the data."
     add("--yes", action="store_true", help=yes)
     words = list(sys.argv[1:] if argv is None else argv)
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and not value_of(words, "--resume"):
+        words += ["--resume", "auto"]  # torchrun starts again what has failed
     resumed, choice = value_of(words, "--resume"), None
     recipe = [] if value_of(words, "--config") else ["--config", str(ROOT / default)]
     if resumed not in (None, "auto"):
