@@ -47,10 +47,10 @@ class ShardCache:
         return True
 
     @contextmanager
-    def fetching(self, path: Path) -> Iterator[None]:
-        """Be the only one that fetches a shard; waits for another."""
+    def fetching(self, path: Path, wait: bool = True) -> Iterator[None]:
+        """Be the only one that fetches a shard; Timeout where another does and `wait` is false."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(path.parent / f".{path.name}.lock"):
+        with _lock(path.with_name(f".{path.name}.lock")).acquire(-1 if wait else 0):
             yield
 
     def reserve(self, temporary: Path, size: int) -> None:

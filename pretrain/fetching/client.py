@@ -32,7 +32,9 @@ class Fetcher:
             most: bytes of shards that the cache may hold, of all stores.
         """
         self.url, self.root = url.rstrip("/"), cache_folder() / "shards"
-        folder = Path(tempfile.mkdtemp(prefix="cutmix-"))
+        place = tempfile.gettempdir()
+        # the name of a socket may have 107 bytes
+        folder = Path(tempfile.mkdtemp(prefix="cutmix-", dir="/tmp" if len(place) > 80 else place))
         self.address = str(folder / "fetch")
         options = Options(url, str(self.root), most, PATIENCE, self.address, os.getpid())
         paths = [str(Path(pretrain.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
@@ -46,7 +48,8 @@ class Fetcher:
         self._end = weakref.finalize(self, _end, process, folder, os.getpid())
         assert process.stdout is not None
         with process.stdout as output:
-            output.readline()
+            if not output.readline():
+                raise RuntimeError("pretrain.fetching.server did not start; its error stands above")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.url, self.root, self.address)

@@ -108,7 +108,7 @@ class _Server:
             return Answer(content=self.source.read(file.name))
         path = folder / file.name
         when, message = self._failed.get(path, (0.0, ""))
-        if time.monotonic() - when < _REMEMBERED and message:
+        if message and time.monotonic() - when < _REMEMBERED and not path.is_file():
             return Answer(message)
         try:
             if request.bad:
@@ -119,17 +119,17 @@ class _Server:
             raise
         return Answer()
 
-    def _fetch(self, path: Path, file: File, tries: int | None = None, bad: int = 0) -> None:
-        """Have a shard or an index in the cache."""
+    def _fetch(self, path: Path, file: File, bad: int = 0, ahead: bool = False) -> None:
+        """Have a shard or an index in the cache; ahead, not if another process fetches it."""
         if not bad and self.cache.use(path, file.size):
             return
-        with self.cache.fetching(path):
+        with self.cache.fetching(path, wait=not ahead):
             if self.cache.use(path, file.size) and path.stat().st_ino != bad:
                 return
             with atomic(path, file.size) as temporary:
                 if file.size is not None:  # an index is none of those that make room
                     self.cache.reserve(temporary, file.size)
-                self.source.copy(file, temporary, tries)
+                self.source.copy(file, temporary, tries=1 if ahead else None)
 
     def _renew(self, path: Path, file: File, bad: int) -> bool:
         """Whether there is another file than the bad one, which is fetched again once."""
@@ -147,9 +147,9 @@ class _Server:
                     self._changed.wait()
                 path, file = next(files for files in self._ahead.values() if files).pop(0)
             try:
-                self._fetch(path, file, tries=1)
-            except Exception as error:  # who needs it hears of it
-                del error
+                self._fetch(path, file, ahead=True)
+            except Exception:  # who needs it tries on, and hears of it
+                continue
 
 
 def main() -> None:
@@ -164,6 +164,7 @@ def main() -> None:
 
     Thread(target=accept, daemon=True).start()
     print("ready", flush=True)
+    os.dup2(2, 1)  # nobody reads there any more
     while os.getppid() == options.parent:
         time.sleep(0.5)
     shutil.rmtree(Path(options.address).parent, ignore_errors=True)

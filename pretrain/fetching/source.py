@@ -142,7 +142,12 @@ class Source:
 
     def _size(self, address: str, wanted: int | None) -> int:
         """Of a file, in bytes, which is the one that is wanted."""
-        size = self._ask(address, lambda system: system.info(address)["size"])
+        try:
+            size = self._ask(address, lambda system: system.info(address)["size"])
+        except _TryAgain as error:
+            if error.__cause__ is not None:  # an answer to HEAD has no body; this one says why
+                self._ask(address, lambda system: system.cat_file(address, start=0, end=1))
+            raise
         if size is None and wanted is None:
             raise UsageError(f"{address}: its server does not say its size. Take another server.")
         if wanted is not None and size not in (wanted, None):
@@ -186,7 +191,6 @@ class Source:
             raise _TryAgain(f"nothing came in {self.patience.stall:g} seconds") from None
         if error is None:
             return value
-        self._system = None
         self._refuse(address, error)
         raise _TryAgain(printable(first_line(error), 200)) from error
 
