@@ -25,7 +25,7 @@ from pretrain.files import remove
 from pretrain.reading import read_json
 from tools.support.command import Parser, run_main
 
-_READ_BY_ALL = {"jpg", "png", "webp"}  # timm's reader takes no others unless it is told
+_READ_BY_TIMM = {"jpg", "png", "webp"}  # unless it is told others
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -114,9 +114,12 @@ def _pack(options: Any) -> None:
             print(f"         {len(lost):,} left out: {', '.join(lost[:5])}")
         if pairs := split.escaped:
             print(f"         {len(pairs):,} keys escaped: {pairs[0][0]} is {pairs[0][1]}")
-        if others := sorted({*described["endings"]} - _READ_BY_ALL):
-            keys = ";".join([*sorted(_READ_BY_ALL), *others])
-            print(f"         with .{', .'.join(others)}: timm reads them by --input-key '{keys}'")
+        endings = [*described["endings"]]
+        if len(endings) > 1:
+            print(f"         endings {', '.join(endings)}: Hugging Face's datasets reads one only")
+        if {*endings} - _READ_BY_TIMM:
+            keys = ";".join(sorted({*endings} | _READ_BY_TIMM))
+            print(f"         timm reads these by --input-key '{keys}'")
     print(f"next     python tools/pack.py --verify {shlex.quote(str(out))}")
     tool = "pretrain" if splits[0].classes else "finetune_cap"
     print(f"         python tools/{tool}.py --data {shlex.quote(str(out))}")

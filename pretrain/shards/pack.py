@@ -46,7 +46,7 @@ _WORK = ".pack"
 _RESAMPLING = Image.Resampling.BICUBIC
 _SAMPLED = 48
 """Images that are resized to estimate the room for all."""
-_ENDINGS = {b"\xff\xd8\xff": "jpg", b"\x89PNG\r\n\x1a\n": "png"}
+_JPEG = ("jpg", "jpeg", "jfif")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -384,29 +384,35 @@ def encode(content: bytes, name: str, options: PackOptions) -> tuple[bytes, str,
 
     An image whose short side is no larger is packed as it is. Pillow's bicubic filter with
     antialias is what most published networks are evaluated with: where they resize to this short
-    side, nothing is left to do. JPEG and WebP become JPEG (4:2:0), all else PNG, which loses
-    nothing more. The pixels are those that the trainers see: RGB, not turned by EXIF, without a
-    tag or a profile by which others would turn or recolour them.
+    side, nothing is left to do. What is called JPEG or WebP becomes JPEG (4:2:0), all else PNG,
+    which loses nothing more. The name decides, as a PNG among JPEGs would be lost to readers that
+    look for one ending. The pixels are those that the trainers see: RGB, not turned by EXIF, and
+    without a tag or a profile by which others would turn or recolour them.
 
     Raises:
         UsageError: it cannot be decoded.
     """
     image = decode_bytes(bytearray(content), name)
+    named = split_ending(name)[1].lower().removeprefix(".")
+    ending = "jpg" if named in _JPEG else named or _format(content)
     short, long = sorted(image.shape[-2:])
-    is_webp = content[8:12] == b"WEBP"
-    ending = next((text for head, text in _ENDINGS.items() if content.startswith(head)), "")
     if options.short_side is None or short <= options.short_side:
-        named = os.path.splitext(name)[1].lower()
-        return content, ending or ("webp" if is_webp else named[1:] or "img"), False
+        return content, ending, False
     sides = (options.short_side, int(options.short_side * long / short))  # as torchvision's Resize
     height, width = sides if image.shape[-2] == short else sides[::-1]
     pixels = Image.fromarray(image.permute(1, 2, 0).numpy())
     resized, buffer = pixels.resize((width, height), _RESAMPLING), BytesIO()
-    if ending == "jpg" or is_webp:
+    if ending in ("jpg", "webp"):
         resized.save(buffer, "JPEG", quality=options.quality, subsampling="4:2:0")
         return buffer.getvalue(), "jpg", True
     resized.save(buffer, "PNG")
     return buffer.getvalue(), "png", True
+
+
+def _format(content: bytes) -> str:
+    """The ending of an image whose name has none."""
+    with Image.open(BytesIO(content)) as image:
+        return {"JPEG": "jpg"}.get(image.format or "", (image.format or "img").lower())
 
 
 def _check_corrupt(job: _Job, parts: Mapping[int, ShardPart], number: int, most: int) -> None:

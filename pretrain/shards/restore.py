@@ -17,7 +17,7 @@ from pretrain.errors import UsageError, first_line
 from pretrain.files import draft_folder, publish
 from pretrain.progress import bar
 from pretrain.reading import check, read_json
-from pretrain.shards.index import Shard, write_index
+from pretrain.shards.index import Member, Shard, write_index
 from pretrain.shards.names import member_keys, unescape
 from pretrain.shards.pack import file_hash
 from pretrain.shards.processes import in_processes
@@ -132,7 +132,7 @@ def _write(
     names = [name if key == made else unescape(key) for key, name, made in named]
     tables = [
         [
-            (shard, *place)
+            Member(shard, *place)
             for shard, content in enumerate(contents)
             for place in getattr(content, kind)
         ]

@@ -120,7 +120,8 @@ def test_webdataset_reads_each_sample_of_hostile_names(hostile):
     found = [*wds.WebDataset(urls, shardshuffle=False)]
     split, classes = split_of("train", files), split_of("train", files).classes
     by_key = {key: name for key, name in zip(split.keys, files, strict=True)}
-    read = {by_key[sample["__key__"]]: sample["png"] for sample in found}
+    endings = ("jpg", "png")
+    read = {by_key[one["__key__"]]: next(one[e] for e in endings if e in one) for one in found}
     assert read == files
     for sample in found:
         name = by_key[sample["__key__"]]
@@ -228,8 +229,13 @@ def test_images_that_are_not_larger_are_packed_as_they_are(kind):
     assert encode(content, f"a/x.{kind}", PackOptions()) == (content, ending, False)
 
 
-def test_the_content_says_what_it_is_not_the_name():
-    assert encode(picture(1), "a/n02105855_2933.JPEG", PackOptions())[1] == "png"
+def test_the_name_says_the_ending_and_without_one_the_content():
+    png = picture(1, size=(20, 20))
+    assert encode(png, "a/n02105855_2933.JPEG", PackOptions()) == (png, "jpg", False)
+    written, ending, _ = encode(png, "a/n02105855_2933.JPEG", PackOptions(short_side=8))
+    assert (ending, written[:3]) == ("jpg", b"\xff\xd8\xff")
+    assert encode(png, "a/1.2", PackOptions())[1] == "png"
+    assert encode(picture(1, "JPEG"), "a/x", PackOptions())[1] == "jpg"
 
 
 @pytest.mark.parametrize("size", [(100, 64), (64, 100), (64, 64), (333, 50), (51, 97)])
@@ -247,7 +253,7 @@ def test_resizing_is_pillow_s(size):
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
 def test_lossy_images_become_jpeg_of_the_stated_quality(kind):
     content = noise(90, 60, kind, quality=95)
-    written, ending, _ = encode(content, "a/x", PackOptions(short_side=30, quality=70))
+    written, ending, _ = encode(content, f"a/x.{kind}", PackOptions(short_side=30, quality=70))
     with Image.open(io.BytesIO(content)) as image, Image.open(io.BytesIO(written)) as found:
         assert (ending, found.format, found.size) == ("jpg", "JPEG", (45, 30))
         expected = io.BytesIO()
@@ -263,7 +269,7 @@ def test_pixels_are_the_stored_ones_and_nothing_turns_them(kind):
     content = noise(80, 60, kind, exif=exif)
     plain = decode_bytes(bytearray(content), "x")
     assert plain.shape == (3, 60, 80)
-    written, _, is_resized = encode(content, "a/x", PackOptions(short_side=30))
+    written, _, is_resized = encode(content, f"a/x.{kind}", PackOptions(short_side=30))
     with Image.open(io.BytesIO(written)) as image:
         assert is_resized
         assert image.size == (40, 30)
