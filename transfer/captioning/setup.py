@@ -47,7 +47,7 @@ from transfer.captioning.vocabulary import (
     tokenize_captions,
 )
 from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset, with_image_size
-from transfer.stores import require_room
+from transfer.shard_room import require_room
 
 TOKENIZER = "--dataset.tokenizer"
 _BATCH_NORM_IMAGES = 5000

@@ -23,7 +23,7 @@ from pretrain.training import (
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.folders import ClassificationData, open_image_folders
 from transfer.feature_cache import Encoder, ImageDataset, with_image_size
-from transfer.stores import require_room
+from transfer.shard_room import require_room
 
 
 @dataclass(frozen=True)

@@ -73,10 +73,14 @@ def infer(shapes: Shapes) -> tuple[str, dict[str, int | bool]] | None:
     """The architecture of these names (ours) and shapes and its arguments, or None."""
     if "bn_final.weight" in shapes:
         return _infer_pyramidnet(shapes)
+    if "conv6.weight" in shapes and "features.28.weight" in shapes:
+        return "vgg16_gap", {}  # of wsolevaluation
     middle = shapes.get("layer1.0.conv2.weight", Size())
     if len(middle) != 4 or not all(middle):
         return None
     basic = "layer1.0.conv3.weight" not in shapes
+    if "layer4.0.conv1.weight" not in shapes:
+        return _infer_three_stages(shapes, basic)
     groups = 1 if basic else middle[0] // middle[1]
     shape = ResNetShape(
         block="basic" if basic else "bottleneck",
@@ -95,6 +99,19 @@ def _infer_stem(shapes: Shapes) -> str:
         return f"{first[-1]}x{first[-1]}" if len(first) == 4 else "?"
     widths = [(*shapes.get(f"conv1.{index}.weight", ()), "?")[0] for index in (0, 3, 6)]
     return "-".join(map(str, widths))
+
+
+def _infer_three_stages(shapes: Shapes, basic: bool) -> tuple[str, dict[str, int | bool]] | None:
+    """A ResNet of 32x32 images: depth from the blocks, the kind of shortcut from its weights."""
+    blocks = {_count_blocks(shapes, stage) for stage in (1, 2, 3)}
+    depth = (6 if basic else 9) * max(blocks) + 2
+    if len(blocks) != 1 or not max(blocks):
+        return None
+    if basic and "layer2.0.downsample.0.weight" not in shapes:
+        return (f"resnet{depth}_cifar", {}) if depth in (20, 32, 44, 56, 110) else None
+    if not basic and depth == 110:
+        return "resnet110_cifar_bottleneck", {}
+    return "resnet_cifar", {"depth": depth, "bottleneck": not basic}
 
 
 def _infer_pyramidnet(shapes: Shapes) -> tuple[str, dict[str, int | bool]] | None:

@@ -71,12 +71,14 @@ def list_assumed(
     overrides: Overrides,
 ) -> list[str]:
     """What nothing says of the network's function, each fact with the option that decides it."""
+    assumed = []
+    if arch.startswith("pyramidnet") and "shakedrop_rate" not in arguments:
+        assumed.append("no ShakeDrop, which has no weights; --model-arg shakedrop_rate=0.5 has it")
     if not unsaid:
-        return []
+        return assumed
     takes = inspect.signature(type(network).__init__).parameters
     convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d)]
     eps = sorted(set(eps_of(network).values()))
-    assumed = []
     if "channels" in unsaid:
         assumed.append("the first convolution takes red, green, blue; --channels bgr turns it")
     # a strided convolution without overlap pads nothing

@@ -331,9 +331,12 @@ def _arguments(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _read_cutmix(content: Mapping[str, Any]) -> Facts:
-    """`arch` is only resnet or pyramidnet there; the data set follows from the network."""
-    source = {"resnet": "cutmix", "pyramidnet": "cutmix-cifar"}.get(str(content["arch"]), "")
-    return None, SOURCES.get(source), _select(content, "epoch", "best_err1", "best_err5")
+    """`arch` is only resnet or pyramidnet there; the data set follows from the network's stages."""
+    weights = content["state_dict"]
+    names = weights if isinstance(weights, Mapping) else ()
+    source = "cutmix" if any("layer4." in str(name) for name in names) else "cutmix-cifar"
+    stated = _select(content, "epoch", "best_err1", "best_err5")
+    return None, SOURCES[source] if content["arch"] in ("resnet", "pyramidnet") else None, stated
 
 
 def _read_timm(content: Mapping[str, Any]) -> Facts:
