@@ -10,8 +10,8 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
     """Training and validation images of a store.
 
     Raises:
-        UsageError: a split is missing, has no classes, or other ones than the other split; the
-            cache of a remote store is too small.
+        UsageError: a split is missing, has no classes, or other ones than the other split; shards
+            are missing or cut; the cache of a remote store is too small.
     """
     names = (
         options.train,
@@ -29,6 +29,7 @@ def open_shards(store: Store, options: DatasetConfig) -> ImageSplits:
                 f"the samples of {split} in {store.location} have no classes (no member .cls). "
                 "Pack a folder with class folders."
             )
+        store.splits[split].require_shards(options.max_corrupt)
     train, val = (
         ImageShards.of(store.splits[split], notes)
         for split, notes in zip(names, (store.notes, ()), strict=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.shards.index import BLOCK, ShardIndex
 from pretrain.shards.order import WindowOrder
 
@@ -90,6 +90,25 @@ class ShardReader:
         """Raise UsageError where shards are fetched and there is no room for two windows."""
         if (require := getattr(self.locate, "require_room", None)) is not None:
             require(window)
+
+    def require_shards(self, max_corrupt: int, option: str = "--dataset.max_corrupt") -> None:
+        """Look at the shards' sizes before they are read, where they lie on this machine.
+
+        Args:
+            max_corrupt: samples that may be left out.
+            option: how a user allows for more, for the message.
+
+        Raises:
+            UsageError: shards are missing or were cut, with more samples than that.
+        """
+        lost = find() if (find := getattr(self.locate, "lost", None)) is not None else {}
+        if (count := sum(shard.samples for shard in lost)) > max_corrupt:
+            shards = shorten([f"{shard.file} {problem}" for shard, problem in lost.items()])
+            raise UsageError(
+                f"{len(lost):,} of the {len(self.index.shards):,} shards that {self.index.path} "
+                f"counts cannot be read: {shards}. Fetch or pack them again; {option} {count} or "
+                "more trains without their samples."
+            )
 
     def _open_shard(self, number: int, text: bool) -> "_OpenShard":
         """A shard, checked by its size, and where its samples lie."""

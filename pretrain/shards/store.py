@@ -3,7 +3,6 @@
 import hashlib
 import os
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -13,7 +12,7 @@ from pretrain.cache import cache_folder, hash_files
 from pretrain.data_digest import DataFiles
 from pretrain.errors import UsageError
 from pretrain.reading import check, read_json
-from pretrain.shards.index import ShardIndex
+from pretrain.shards.index import Shard, ShardIndex
 from pretrain.shards.reader import ShardReader
 from pretrain.shards.scan import find_tars, scan
 
@@ -69,7 +68,7 @@ def find_store(data: str | Path, cache_gib: float = 64.0) -> Store | None:
         return None
     indexes = open_indexes(root) or scan(root, find_tars(root))
     readers = {
-        split: ShardReader(index, partial(_beside, index, root)) for split, index in indexes.items()
+        split: ShardReader(index, LocalShards(index, root)) for split, index in indexes.items()
     }
     notes = [
         f"{root}: {count:,} members {ending} of the shards of {split} are left out"
@@ -137,11 +136,37 @@ def open_indexes(folder: Path) -> dict[str, ShardIndex]:
     return {split: ShardIndex.open(there[split]) for split in SPLITS if split in there}
 
 
-def _beside(index: ShardIndex, root: Path, number: int) -> Path:
-    """The file of a shard in its store."""
-    path = root / index.shards[number].file
-    if not os.path.isfile(path):
-        raise UsageError(
-            f"there is no shard {path}, which {index.path.name} counts. Fetch or pack it again."
-        )
-    return path
+@dataclass(frozen=True)
+class LocalShards:
+    """The shards of a split that lie in a folder."""
+
+    index: ShardIndex
+    root: Path
+
+    def __call__(self, number: int) -> Path:
+        """The file of a shard; UsageError where there is none."""
+        path = self.root / self.index.shards[number].file
+        if not os.path.isfile(path):
+            raise UsageError(
+                f"there is no shard {path}, which {self.index.path.name} counts. Fetch or pack it "
+                "again."
+            )
+        return path
+
+    def lost(self) -> dict[Shard, str]:
+        """Shards that are missing or have another size, and which of these."""
+        found = dict[Shard, str]()
+        folders = {os.path.dirname(shard.file) for shard in self.index.shards}
+        sizes = {
+            os.path.join(folder, entry.name): entry.stat().st_size
+            for folder in folders
+            for entry in os.scandir(self.root / folder)
+            if entry.name.endswith(".tar") and entry.is_file()
+        }
+        for shard in self.index.shards:
+            size = sizes.get(shard.file)
+            if size is None:
+                found[shard] = "is missing"
+            elif size != shard.bytes:
+                found[shard] = f"has {size:,} bytes of {shard.bytes:,}"
+        return found

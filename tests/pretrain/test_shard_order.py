@@ -198,7 +198,6 @@ def test_a_run_goes_on_where_the_store_has_been_moved_to(tmp_path, no_pictures):
     assert train(tmp_path / "window", second, shard_window=4) != wanted
 
 
-FAULTS = ["missing", "cut", "changed"]
 SAID = {
     "missing": r"there is no shard .*train-000004.tar, which train.index counts",
     "cut": r"the shard .*train-000004.tar has 1,000 bytes, in its index [\d,]+: it was cut",
@@ -218,25 +217,45 @@ def damage(store: Path, fault: str) -> None:
         path.write_bytes(content)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", SAID)
 @pytest.mark.parametrize("workers", [0, 1, 2])
-def test_a_shard_that_is_not_whole_ends_a_run_with_a_message(tmp_path, fault, workers, full):
-    if not full and FAULTS.index(fault) != workers:
-        pytest.skip("one fault for each number of workers; all with --full")
-    store = make_store(tmp_path / "store")
+def test_a_shard_that_is_damaged_under_a_run_ends_it(tmp_path, fault, workers):
+    data = open_data(store := make_store(tmp_path / "store"), DatasetConfig()).train
     damage(store, fault)
+    order = data.reader.order(3, seed=0)
+    with pytest.raises(UsageError, match=SAID[fault]) as caught:
+        batches_of(data, workers, order)
+    assert "--dataset.max_corrupt N leaves out up to N such images" in str(caught.value)
+    if fault == "changed":
+        found = batches_of(data, workers, order, max_corrupt=1)
+        assert {*chain.from_iterable(found)} == {*range(60)} - {28}
+        assert [len(batch) for batch in found] == [12] * 5
+    else:
+        with pytest.raises(UsageError, match=r"It is number 7; 6 may be left out"):
+            batches_of(data, workers, order, max_corrupt=6)
+
+
+def test_a_store_that_is_not_whole_is_refused_before_a_training(tmp_path):
+    store = make_store(tmp_path / "store")
     options = ["--data", store, "--device", "cpu", "--model.arch", "test_byobnet",
                "--dataset.image_size", "32", "--batch_size", "12", "--epochs", "1",
-               "--dataset.cache", fault == "changed", "--dataset.crop", "padded",
-               "--loader.workers", workers, "--yes", "--out", tmp_path / "run"]  # fmt: skip
+               "--loader.workers", "1", "--out", tmp_path / "run"]  # fmt: skip
+    damage(store, "changed")
     done = call("pretrain", *options)
     assert done.returncode == 2, done.stderr
-    assert re.search(SAID[fault], done.stderr)
-    assert "--dataset.max_corrupt N leaves out up to N such images" in done.stderr
+    assert re.search(SAID["changed"], done.stderr)
     assert "Traceback" not in done.stderr
-    if fault == "changed":
-        done = call("pretrain", *options, "--dataset.max_corrupt", "1", "--resume", "auto")
-        assert done.returncode == 0, done.stderr
-        assert "left out (1 of at most 1): the sample b/0028.png" in done.stderr
-        result = json.loads((tmp_path / "run" / "result.json").read_text())
-        assert result["metrics"]["images_left_out"] == 1
+    done = call("pretrain", *options, "--dataset.max_corrupt", "1")  # kept in memory, as fitted
+    assert done.returncode == 0, done.stderr
+    assert "left out (1 of at most 1): the sample b/0028.png" in done.stderr
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["metrics"]["images_left_out"] == 1
+    os.truncate(store / "train-000006.tar", 1000)
+    damage(store, "missing")
+    message = (
+        r"2 of the 9 shards that .*train.index counts cannot be read: train-000004.tar is missing, "
+        r"train-000006.tar has 1,000 bytes of 20,480. Fetch .* --dataset.max_corrupt 14 or more"
+    )
+    with pytest.raises(UsageError, match=message):
+        open_data(store, DatasetConfig(max_corrupt=13))
+    assert len(open_data(store, DatasetConfig(max_corrupt=14)).train) == 60
