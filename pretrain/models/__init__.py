@@ -12,8 +12,9 @@ from torch import nn
 
 from pretrain.models.cifar_resnet import ThreeStageResNet
 from pretrain.models.pyramidnet import PyramidNet
-from pretrain.models.resnet import CaffeResNet, CifarResNet, SameResNet
+from pretrain.models.resnet import CaffeResNet, CifarResNet, DropBlockResNet, SameResNet
 from pretrain.models.unet_encoder import UNetEncoder
+from pretrain.models.vgg_gap import VGGGAP
 
 
 def _describe(size: int, pool: int, crop_pct: float, mean: Any, std: Any, num_classes: int) -> Any:
@@ -42,29 +43,30 @@ _IMAGENET = _describe(224, 7, 0.875, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
 _UNET = _describe(224, 14, 0.875, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 1000)
 _UNET["first_conv"] = "stages.0.0"
+_VGG = _describe(224, 14, 0.875, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 1000)
+_VGG["first_conv"] = "features.0"
 
 # what github.com/akamaster/pytorch_resnet_cifar10 trains with
 _CIFAR10_IMAGENET = _describe(32, 8, 1.0, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, 10)
 
 
-def _pyramidnet(name: str, pretrained: bool, **options: Any) -> nn.Module:
-    levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # timm writes into it
-    return build_model_with_cfg(PyramidNet, name, pretrained, feature_cfg=levels, **options)
+def _with_levels(network: type[nn.Module], count: int) -> Callable[..., nn.Module]:
+    """What builds a network of ours that gives its levels by `forward_intermediates`."""
+
+    def build(name: str, pretrained: bool, **options: Any) -> nn.Module:
+        # timm writes into it
+        levels = {"out_indices": tuple(range(count)), "feature_cls": "getter"}
+        return build_model_with_cfg(network, name, pretrained, feature_cfg=levels, **options)
+
+    return build
 
 
-def _unet_encoder(name: str, pretrained: bool, **options: Any) -> nn.Module:
-    levels = {"out_indices": (0, 1, 2, 3, 4), "feature_cls": "getter"}  # timm writes into it
-    return build_model_with_cfg(UNetEncoder, name, pretrained, feature_cfg=levels, **options)
-
-
-def _three_stages(name: str, pretrained: bool, **options: Any) -> nn.Module:
-    levels = {"out_indices": (0, 1, 2), "feature_cls": "getter"}  # timm writes into it
-    return build_model_with_cfg(ThreeStageResNet, name, pretrained, feature_cfg=levels, **options)
-
-
+_pyramidnet = _with_levels(PyramidNet, 3)
+_three_stages = _with_levels(ThreeStageResNet, 3)
 _cifar_resnet = partial(build_model_with_cfg, CifarResNet)
 _caffe_resnet = partial(build_model_with_cfg, CaffeResNet, block=Bottleneck)
 _same_resnet = partial(build_model_with_cfg, SameResNet)
+_dropblock_resnet = partial(build_model_with_cfg, DropBlockResNet, block=Bottleneck)
 # name -> how timm feeds it, what builds it, with which arguments
 _NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, Any]]] = {
     # 0.56, 1.16 and 1.30 GMACs for an image of 32x32
@@ -84,13 +86,23 @@ _NETWORKS: dict[str, tuple[dict[str, Any], Callable[..., nn.Module], dict[str, A
         f"resnet{depth}_cifar": (_CIFAR10_IMAGENET, _three_stages, {"depth": depth})
         for depth in (20, 32, 44, 56, 110)
     },
+    # the CutMix release's, of any depth, with and without bottlenecks; table 6 (1.17 M)
+    "resnet_cifar": (_CIFAR100, _three_stages, {"projection": True}),
+    "resnet110_cifar_bottleneck": (
+        _CIFAR100,
+        _three_stages,
+        {"depth": 110, "bottleneck": True, "projection": True},
+    ),
+    "resnet50_dropblock": (_IMAGENET, _dropblock_resnet, {"layers": (3, 4, 6, 3)}),
     # any depth, alpha and block; the paper's CIFAR network (26.8 M parameters); its light one
     # (table 6; 1.7 M)
     "pyramidnet": (_CIFAR100, _pyramidnet, {}),
     "pyramidnet200_a240": (_CIFAR100, _pyramidnet, {"depth": 200, "alpha": 240}),
     "pyramidnet110_a64": (_CIFAR100, _pyramidnet, {"depth": 110, "alpha": 64}),
     # CycleMix's, for a U-Net (18.8 M parameters without the classifier)
-    "unet_encoder": (_UNET, _unet_encoder, {}),
+    "unet_encoder": (_UNET, _with_levels(UNetEncoder, 5), {}),
+    # table 9's (20.5 M)
+    "vgg16_gap": (_VGG, _with_levels(VGGGAP, 5), {}),
 }
 # the name under which timm looks for them
 default_cfgs = generate_default_cfgs({name: row[0] for name, row in _NETWORKS.items()})

@@ -6,24 +6,60 @@ none behind the sum; a BatchNorm closes each block. The names of the weights are
 github.com/clovaai/CutMix-PyTorch (pyramidnet.py), so its checkpoints load strictly. Ours differs in
 running on any device and in giving feature levels, which lie at strides 1, 2, 4 and are the outputs
 of the stages before the last BatchNorm.
+
+Three ways to disturb the branches in training, none of which has weights: stochastic depth (Huang
+et al., ECCV 2016; timm's, which drops the branches of single images), ShakeDrop, DropBlock. Block l
+of L has l / L of the first two rates, as in their papers. DropBlock is in the last two stages as in
+its paper, behind each 3x3 convolution and its BN (where timm's ResNets have it), and not on the
+shortcuts: of 44 in a row nothing would be left. Where it was in the CutMix paper is not said there.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from timm.layers.classifier import create_classifier
+from timm.layers.drop import DropPath
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, check_ranges
+from pretrain.models.dropblock import DropBlock
+from pretrain.models.shakedrop import ShakeDrop
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise:
+    """What disturbs a block, or, as the arguments of a network, its last block."""
+
+    drop_path_rate: float = 0.0
+    shakedrop_rate: float = 0.0
+    drop_block_rate: float = 0.0
+    drop_block_size: int = 4
+
+    def __post_init__(self) -> None:
+        """Refuse what leaves nothing."""
+        check_ranges("", self, drop_path_rate="[0, 1)", shakedrop_rate="[0, 1)")
+        check_ranges("", self, drop_block_rate="[0, 1)", drop_block_size=">= 1")
+
+    def at(self, depth: float, has_drop_block: bool) -> "Noise":
+        """Of the block at a `depth` in (0, 1]."""
+        return replace(
+            self,
+            drop_path_rate=self.drop_path_rate * depth,
+            shakedrop_rate=self.shakedrop_rate * depth,
+            drop_block_rate=self.drop_block_rate * has_drop_block,
+        )
 
 
 class Block(nn.Sequential):
     """BN and convolution, two (3x3) or three (1x1, 3x3, 1x1) times, then a last BN."""
 
-    def __init__(self, inputs: int, width: int, stride: int, bottleneck: bool) -> None:
+    def __init__(
+        self, inputs: int, width: int, stride: int, bottleneck: bool, noise: Noise
+    ) -> None:
         channels = [inputs, width, width, 4 * width] if bottleneck else [inputs, width, width]
         kernels = (1, 3, 1) if bottleneck else (3, 3)
         strided = 2 if bottleneck else 1  # the first 3x3
@@ -32,12 +68,18 @@ class Block(nn.Sequential):
             before, after = channels[number - 1], channels[number]
             step = stride if number == strided else 1
             layers[f"bn{number}"] = nn.BatchNorm2d(before)
+            if number == strided + 1 and noise.drop_block_rate:
+                layers["drop_block"] = DropBlock(noise.drop_block_rate, noise.drop_block_size)
             if number > 1:
                 layers[f"act{number}"] = nn.ReLU()
             layers[f"conv{number}"] = nn.Conv2d(
                 before, after, kernel, step, padding=kernel // 2, bias=False
             )
         layers[f"bn{len(channels)}"] = nn.BatchNorm2d(channels[-1])
+        if noise.drop_path_rate:
+            layers["drop_path"] = DropPath(noise.drop_path_rate)
+        if noise.shakedrop_rate:
+            layers["shakedrop"] = ShakeDrop(noise.shakedrop_rate)
         super().__init__(OrderedDict(layers))
         self.stride = stride
 
@@ -57,6 +99,11 @@ class PyramidNet(nn.Module):
             bottleneck).
         bottleneck: blocks of three convolutions.
         num_classes: outputs; 0 for pooled features.
+        in_chans: of the images.
+        drop_rate: in front of the classifier.
+        global_pool: of timm's.
+        noise: drop_path_rate (0.25 in the CutMix paper), shakedrop_rate (0.5 in ShakeDrop's; it
+            changes the function in evaluation too), drop_block_rate (0.1) and drop_block_size (4).
     """
 
     global_pool: Any
@@ -70,6 +117,7 @@ class PyramidNet(nn.Module):
         in_chans: int = 3,
         drop_rate: float = 0.0,
         global_pool: str = "avg",
+        **noise: Any,
     ) -> None:
         super().__init__()
         unit = 9 if bottleneck else 6
@@ -78,7 +126,7 @@ class PyramidNet(nn.Module):
             raise UsageError(f"a PyramidNet's depth is {unit} n + 2, and not {depth}")
         self.conv1 = nn.Conv2d(in_chans, 16, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(16)
-        channels, width = 16, 16.0
+        channels, width, full = 16, 16.0, Noise(**noise)
         self.feature_info = []
         for stage in (1, 2, 3):
             blocks = []
@@ -86,7 +134,9 @@ class PyramidNet(nn.Module):
                 # added up as the release does: round() sees the same float
                 width += alpha / (3 * per_stage)
                 stride = 2 if stage > 1 and number == 0 else 1
-                blocks.append(Block(channels, round(width), stride, bottleneck))
+                place = ((stage - 1) * per_stage + number + 1) / (3 * per_stage)
+                own = full.at(place, has_drop_block=stage > 1)
+                blocks.append(Block(channels, round(width), stride, bottleneck, own))
                 channels = round(width) * (4 if bottleneck else 1)
             self.add_module(f"layer{stage}", nn.Sequential(*blocks))
             self.feature_info.append(

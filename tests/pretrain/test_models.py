@@ -6,6 +6,7 @@ import torch
 
 from pretrain.backbone import Backbone, BackboneSpec, Provenance
 from pretrain.errors import UsageError
+from tests.transfer.formats.making import tame
 
 # (architecture, parameters at 10 classes as the CIFAR literature states them, MACs of an image)
 CIFAR = [
@@ -138,3 +139,86 @@ def test_levels_of_a_narrow_encoder_of_a_u_net():
         assert feature.shape[2:] == (53 // level.stride, 37 // level.stride)
         assert torch.equal(feature, by_hand)
     torch.testing.assert_close(model(images), model.fc(x.mean((2, 3))))
+
+
+@torch.inference_mode()
+def test_vgg_gap_is_torchvision_s_vgg_with_another_end():
+    import torchvision
+
+    spec = BackboneSpec(arch="vgg16_gap", num_classes=10)
+    model = spec.create(10, seed=0).eval()
+    assert (
+        sum(p.numel() for p in model.parameters()) == 14_714_688 + 9 * 512 * 1024 + 1024 * 11 + 10
+    )
+    with torch.device("meta"):
+        vgg = torchvision.models.vgg16()
+    known = {n: w for n, w in model.state_dict().items() if n.startswith("features.")}
+    vgg.load_state_dict(known, strict=False, assign=True)
+    vgg.features.load_state_dict(model.features.state_dict())  # all of them
+    images = torch.randn(2, 3, 64, 80)
+    ends = (3, 8, 15, 22)  # the last ReLU of each stage but the fifth
+    expected, x = [], images
+    for number, layer in enumerate(vgg.features[:-1]):
+        x = layer(x)
+        expected += [x.clone()] if number in ends else []
+    last = torch.nn.functional.conv2d(x, model.conv6.weight, model.conv6.bias, padding=1).relu()
+    expected.append(last)
+    features = Backbone.of(model, spec, Provenance()).features(images)
+    for level, feature, by_hand in zip(spec.levels(), features, expected, strict=True):
+        assert feature.shape[1:] == (level.channels, 64 // level.stride, 80 // level.stride)
+        torch.testing.assert_close(feature, by_hand)
+    torch.testing.assert_close(model(images), model.fc(last.mean((2, 3))))
+    assert [level.stride for level in spec.levels()] == [1, 2, 4, 8, 16]
+
+
+# (architecture, arguments, parameters at 100 classes as the paper prints them, channels)
+THREE_STAGES = [
+    ("resnet110_cifar_bottleneck", {}, 1_170_868, [64, 128, 256]),  # table 6: 1.1 M
+    ("resnet110_cifar", {}, 1_733_812, [16, 32, 64]),
+    ("resnet_cifar", {"depth": 110}, 1_736_564, [16, 32, 64]),
+]
+
+
+@pytest.mark.parametrize(("arch", "arguments", "parameters", "channels"), THREE_STAGES)
+def test_resnets_of_three_stages(arch, arguments, parameters, channels):
+    spec = BackboneSpec(arch=arch, model_args=arguments, input_size=(3, 32, 32), num_classes=100)
+    with torch.device("meta"):
+        model = spec.create(100, seed=0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+    assert [(level.stride, level.channels) for level in spec.levels()] == [
+        (1, channels[0]), (2, channels[1]), (4, channels[2])
+    ]  # fmt: skip
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize(("depth", "bottleneck"), [(14, False), (20, True)])
+def test_the_release_s_resnets_for_cifar_by_hand(depth, bottleneck):
+    """Forward pass of resnet.py, written out over its names."""
+    functional = torch.nn.functional
+    arguments = {"depth": depth, "bottleneck": bottleneck}
+    net = tame("resnet_cifar", model_args=arguments, input_size=(3, 32, 32))
+    weights = dict(net.weights)
+
+    def conv_norm(x, conv, norm, stride=1):
+        kernel = weights[f"{conv}.weight"]
+        parts = (weights[f"{norm}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
+        x = functional.conv2d(x, kernel, stride=stride, padding=kernel.shape[-1] // 2)
+        return functional.batch_norm(x, *parts)
+
+    images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    convs = 3 if bottleneck else 2
+    x = conv_norm(images, "conv1", "bn1").clamp(min=0)
+    for stage in (1, 2, 3):
+        for block in (0, 1):
+            name = f"layer{stage}.{block}"
+            stride = 2 if stage > 1 and block == 0 else 1
+            shortcut = x
+            if block == 0 and (stage > 1 or bottleneck):
+                shortcut = conv_norm(x, f"{name}.downsample.0", f"{name}.downsample.1", stride)
+            for place in range(1, convs + 1):
+                own = stride if place == (2 if bottleneck else 1) else 1
+                x = conv_norm(x, f"{name}.conv{place}", f"{name}.bn{place}", own)
+                x = x.clamp(min=0) if place < convs else x
+            x = (x + shortcut).clamp(min=0)
+    logits = functional.linear(x.mean((2, 3)), weights["fc.weight"], weights["fc.bias"])
+    torch.testing.assert_close(net.build().eval()(images), logits, rtol=1e-4, atol=1e-5)

@@ -27,8 +27,11 @@ def test_the_paper_s_networks(arch, parameters, channels):
     assert levels[-1].channels == channels
 
 
-def by_hand(weights: dict, images: torch.Tensor, convs: int, blocks: int) -> list[torch.Tensor]:
-    """The release's forward pass, written out over its names."""
+def by_hand(
+    weights: dict, images: torch.Tensor, convs: int, blocks: int, shares: list[float] | None = None
+) -> list[torch.Tensor]:
+    """The release's forward pass, written out over its names; `shares` of the blocks' branches."""
+    shares = list(shares or [1.0] * 3 * blocks)
 
     def norm(x: torch.Tensor, name: str) -> torch.Tensor:
         parts = (weights[f"{name}.{p}"] for p in ("running_mean", "running_var", "weight", "bias"))
@@ -49,7 +52,7 @@ def by_hand(weights: dict, images: torch.Tensor, convs: int, blocks: int) -> lis
                 x = functional.conv2d(
                     x, kernel, stride=stride if strided else 1, padding=kernel.shape[-1] // 2
                 )
-            x = norm(x, f"{name}.bn{convs + 1}")
+            x = norm(x, f"{name}.bn{convs + 1}") * shares.pop(0)
             padding = torch.zeros(len(x), x.shape[1] - shortcut.shape[1], *x.shape[2:])
             x = x + torch.cat([shortcut, padding], dim=1)
         levels.append(x)

@@ -139,13 +139,27 @@ def test_depth_and_alpha_of_a_pyramidnet(arguments):
     assert found == ("pyramidnet", arguments)
 
 
-@pytest.mark.parametrize("arch", ["pyramidnet200_a240", "pyramidnet110_a64"])
-def test_pyramidnets_have_the_release_s_names_and_shapes(arch):
-    own = shapes(arch, num_classes=100)
+@pytest.mark.parametrize("title", [name for name in GOLDEN if "sha256" in GOLDEN[name]])
+def test_the_release_s_names_and_shapes(title):
+    """Digests over the networks of clovaai's own code, for as many classes as it trains."""
+    _, arch = title.split("/")
+    classes = 200 if "vgg" in arch else 100 if "cifar" in arch or "pyramid" in arch else 1000
+    own = shapes(arch, num_classes=classes)
     digest = hashlib.sha256(json.dumps([[n, list(s)] for n, s in own.items()]).encode())
-    assert len(own) == GOLDEN[f"cutmix/{arch}"]["tensors"]
-    assert digest.hexdigest() == GOLDEN[f"cutmix/{arch}"]["sha256"]
+    assert len(own) == GOLDEN[title]["tensors"]
+    assert digest.hexdigest() == GOLDEN[title]["sha256"]
     assert infer(own) == (arch, {})
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"depth": 20, "bottleneck": False}, {"depth": 29, "bottleneck": True}]
+)
+def test_depth_and_block_of_the_release_s_resnets_for_cifar(arguments):
+    own = shapes("resnet_cifar", **arguments)
+    assert infer(own) == ("resnet_cifar", arguments)
+    own["layer2.7.conv2.weight"] = own["layer2.0.conv2.weight"]
+    assert infer(own) is None
+    assert infer(shapes("resnet44_cifar")) == ("resnet44_cifar", {})
 
 
 @pytest.mark.parametrize(

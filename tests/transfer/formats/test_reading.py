@@ -209,6 +209,29 @@ def test_the_release_s_pyramidnet_is_fed_as_cifar(tmp_path):
     assert found.spec.input_size == (3, 32, 32)
 
 
+def test_a_pyramidnet_s_shakedrop_is_said_or_assumed_away(tmp_path):
+    """As github.com/ildoonet/cutmix publishes one, under the release's layout and names."""
+    arguments = {"depth": 20, "alpha": 8, "bottleneck": False}
+    net = tame("pyramidnet", model_args=arguments, input_size=(3, 32, 32))
+    path = save(tmp_path / "p.pth.tar", cutmix_release(net, "pyramidnet"))
+    (note,) = read(path).notes
+    assert "--model-arg shakedrop_rate=0.5" in note
+    shaken = read(path, Overrides(model_args={"shakedrop_rate": 0.5}))
+    assert shaken.notes == []
+    assert shaken.spec.model_args == {**arguments, "shakedrop_rate": 0.5}
+    images = torch.randn(1, 3, 32, 32)
+    assert not torch.allclose(shaken.build().eval()(images), net.build().eval()(images), rtol=0.01)
+
+
+def test_the_release_s_resnets_for_cifar_are_fed_as_cifar(tmp_path):
+    net = tame("resnet_cifar", model_args={"depth": 11, "bottleneck": True}, num_classes=100)
+    found = read(save(tmp_path / "r.pth.tar", cutmix_release(net)))
+    assert (found.spec.arch, found.spec.model_args) == (net.spec.arch, net.spec.model_args)
+    assert same_weights(found, net)
+    assert found.spec.mean == pytest.approx((125.3 / 255, 123.0 / 255, 113.9 / 255))
+    assert found.spec.input_size == (3, 32, 32)
+
+
 def test_detectron2_s_own_conversion_of_torchvision(deep, tmp_path):
     path = dump(tmp_path / "R-50.pkl", detectron2_torchvision(deep))
     found = read(path, Overrides(model_args=DEEP))
