@@ -11,6 +11,7 @@ submitit knows: cpus_per_task=64 slurm_account=vision slurm_constraint=a100.
 """
 
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,7 +78,7 @@ def main(argv: list[str] | None = None) -> None:
         print(batch_script(folder, parameters))
         hosts = [f"HOST{number}" for number in range(options.nodes)]
         print("# each task then runs, here the first:")
-        print(f"# {' '.join(job.command(0, hosts, 0))}")
+        print(f"# {shlex.join(job.command(0, hosts, 0))}")
         return
     number = submit(job, folder, parameters, options.max_num_timeout)
     print(

@@ -23,7 +23,7 @@ from pretrain.training.heartbeat import heartbeat
 
 T = TypeVar("T")
 Device = Literal["auto", "cpu", "cuda", "mps"]
-_NFS_SECONDS = 60  # in which a new file is seen by all
+_NFS_SECONDS = 40  # in which a new file is seen by all
 
 
 def make_fabric(

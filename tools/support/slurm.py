@@ -1,6 +1,7 @@
 """Jobs on a cluster through submitit: how it is called, and one that is a torchrun on each node."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -89,7 +90,7 @@ class TorchrunJob:
         here = submitit.JobEnvironment()
         job = int(here.raw_job_id) if here.raw_job_id.isdigit() else os.getpid()
         command = self.command(here.node, here.hostnames, job)
-        print(" ".join(command), flush=True)
+        print(shlex.join(command), flush=True)
         # a session of its own: the signal of the cluster would end torchrun
         process = subprocess.Popen(command, cwd=self.folder, start_new_session=True)
         self._pid = process.pid
