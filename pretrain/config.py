@@ -134,7 +134,8 @@ class TrainerConfig:
     name: str = "custom"
     """Name of the recipe: runs with another name stand in another table."""
     data: str | None = None
-    """Folder with the data; without it synthetic shapes are drawn and used."""
+    """Folder with the data, or the address of a store of shards (s3://, gs://, https://, hf://);
+    without it synthetic shapes are drawn and used."""
     digest: Literal["sample", "bytes"] = "sample"
     """How much of each image tells whether data has changed: name, size and three samples of its
     bytes, or all bytes too. Annotations are always compared whole."""

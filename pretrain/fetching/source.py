@@ -32,7 +32,7 @@ _RIGHTS = {
     "s3": "`aws sts get-caller-identity` must work here; for a public bucket set "
     "FSSPEC_S3_ANON=true",
     "gs": "`gcloud auth application-default login` gives them",
-    "hf": "`hf auth login` gives them",
+    "hf": "`hf auth login` gives the right to read it",
 }
 
 T = TypeVar("T")
@@ -140,7 +140,7 @@ class Source:
             done += len(content)
             failed = 0
 
-    def _size(self, address: str, wanted: int | None) -> int:
+    def _size(self, address: str, wanted: int | None) -> Any:
         """Of a file, in bytes, which is the one that is wanted."""
         try:
             size = self._ask(address, lambda system: system.info(address)["size"])
@@ -155,7 +155,7 @@ class Source:
                 f"{address} has {size:,} bytes, in its index {wanted:,}: it was cut or replaced. "
                 "Put the packed one back in its place."
             )
-        return int(wanted if size is None else size)
+        return wanted if size is None else size
 
     def _range(self, address: str, start: int, end: int, size: int) -> bytes:
         """Bytes from `start` on, up to `end` or fewer; more where a server sends all it has."""
@@ -208,20 +208,22 @@ class Source:
 
     def _refuse(self, address: str, error: Exception) -> None:
         """Raise UsageError for what will not get better."""
-        name, status = type(error).__name__, getattr(error, "status", None)
-        # fsspec's http says so of whatever goes wrong when it asks for a size
-        within = error.__cause__ if isinstance(error, FileNotFoundError) else None
-        if within is not None and type(within).__module__.startswith("aiohttp"):
-            error, status = within, getattr(within, "status", None)
+        # fsspec's http says "not found" of whatever goes wrong when it asks for a size
+        cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+        if isinstance(cause, Exception) and type(cause).__module__.startswith("aiohttp"):
+            error = cause
+        name, response = type(error).__name__, getattr(error, "response", None)
+        status = getattr(error, "status", None) or getattr(response, "status_code", None)
         package = REMOTE.get(self.scheme, "aiohttp")
         if isinstance(error, ImportError):
             raise UsageError(
                 f"{address} needs {package}: pip install 'cutmix-transfer[remote]'."
             ) from error
         if isinstance(error, FileNotFoundError) or status in (404, 410):
+            private = f", or it is private: {_RIGHTS['hf']}" if self.scheme == "hf" else ""
             raise UsageError(
-                f"there is no {address}. Put it there again (packing the same data gives the same "
-                "bytes), or give the address of a store that is whole."
+                f"there is no {address}{private}. Put it there again (packing the same data gives "
+                "the same bytes), or give the address of a store that is whole."
             ) from error
         is_right = isinstance(error, PermissionError) or status in (401, 403)
         if is_right or "Credential" in name or "Token" in name:

@@ -10,6 +10,7 @@ that may take: see `pretrain.fetching`.
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,13 +93,20 @@ class RemoteShards:
     def _folder(self) -> Path:
         return self.index.path.parent / "shards"
 
-    def _ask(self, number: int | None, ahead: "range | list[int]" = range(0), **more: int) -> bool:
+    def _ask(
+        self,
+        number: int | None,
+        ahead: Sequence[int] = (),
+        bad: int = 0,
+        ordered: bool = False,
+    ) -> bool:
         request = Request(
             folder=f"{self.index.path.parent.name}/shards",
             want=None if number is None else self._file(number),
+            bad=bad,
             split=self.split,
             ahead=tuple(map(self._file, ahead)),
-            **more,
+            ordered=ordered,
         )
         return self.fetcher.ask(request).renewed
 

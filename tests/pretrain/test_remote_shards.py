@@ -553,6 +553,46 @@ def test_a_plain_web_server(packed, tmp_path):
         find_store(address)  # nobody is there any more
 
 
+class Hub(BaseHTTPRequestHandler):
+    """As much of huggingface.co as a file system of its library asks for."""
+
+    folder = Path()
+
+    def log_message(self, *_: object) -> None: ...
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0].rstrip("/")
+        if path.startswith("/api/datasets/user/tiny"):
+            files = [
+                {"type": "file", "path": f"v1/{file.name}", "size": file.stat().st_size, "oid": "0"}
+                for file in sorted(self.folder.iterdir())
+                if file.is_file()
+            ]
+            about = {"id": "user/tiny", "sha": "0" * 40, "private": False, "tags": []}
+            content = json.dumps(files if "/tree/" in path else about).encode()
+        elif path.startswith("/datasets/user/tiny/resolve/main/v1/"):
+            first, last = map(int, re.findall(r"\d+", self.headers["range"]))
+            content = (self.folder / path.rpartition("/")[2]).read_bytes()[first : last + 1]
+        else:
+            self.send_error(404)
+            return
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+
+def test_the_hub(packed, monkeypatch):
+    monkeypatch.setattr(Hub, "folder", packed)
+    with serving(Hub) as address:
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        store = find_store("hf://datasets/user/tiny/v1")
+        assert read_all(store) == read_all(find_store(packed))
+        with pytest.raises(UsageError, match=r"there is no hf://.*, or it is private: `hf auth"):
+            find_store("hf://datasets/user/other/v1")
+
+
 def test_ranges(bucket, tmp_path, monkeypatch):
     monkeypatch.setattr("pretrain.fetching.source._RANGE", 1000)
     content = bytes(range(256)) * 20
