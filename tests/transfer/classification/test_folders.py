@@ -148,3 +148,9 @@ def test_folders_in_a_class_are_held_out_wherever_the_data_lies(tmp_path):
     assert sorted(keys) == sorted(bare.names)
     again = hold_out(keys, other.labels, np.arange(160), 0.2, "val")[1]
     assert sorted(keys[n] for n in again) == sorted(out)
+
+
+def test_names_below_the_folder_one_is_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(usual(tmp_path, "train", "val", images=2))
+    data = open_image_folders(Path(), DatasetConfig())
+    assert names(data, data.scored) == ["val/a/0.jpg", "val/a/1.jpg", "val/b/0.jpg", "val/b/1.jpg"]
