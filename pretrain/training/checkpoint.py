@@ -48,7 +48,6 @@ class CheckpointWriter:
             UsageError: the one before could not be written.
         """
         self.wait()
-        # here: threads of OpenMP are counted for each thread by itself
         content = {**state, "format": CHECKPOINT_FORMAT, "facts": _facts(self._device)}
         snapshot, copied = self._copy(content), None
         if self._device.type == "cuda":

@@ -181,7 +181,15 @@ def _of_each_machine(fabric: Fabric, compute: Callable[[], T]) -> list[tuple[str
 
 
 def share_buffers(network: nn.Module, fabric: Fabric) -> None:
-    """Give every process the buffers of process 0: BatchNorm's statistics are of its own share."""
+    """Give every process the buffers of process 0, so that all score what will be saved.
+
+    In training each process normalises by its own micro-batches, and of their running means and
+    variances those of process 0 count: DistributedDataParallel copies them to all before the
+    forward pass, the average of the weights takes them in, last.pth and the backbone hold them. They
+    are an unbiased estimate from 1 of N of the images, as detectron2 keeps it; timm's --dist-bn
+    reduce takes the mean over processes after an epoch instead, broadcast this. Where a micro-batch
+    has few images, --sync_batch_norm computes them over all processes.
+    """
     if fabric.world_size > 1:
         for buffer in network.buffers():
             torch.distributed.broadcast(buffer, 0)

@@ -5,6 +5,7 @@ import os
 import shlex
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from pretrain.errors import UsageError
 from pretrain.run import Run
 from tests.conftest import ROOT
 from tools import submit
+from tools.support.slurm import TorchrunJob
 
 submitit = pytest.importorskip("submitit")
 PRETRAIN = str(ROOT / "tools" / "pretrain.py")
@@ -54,17 +56,26 @@ def test_a_script_for_sbatch(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_job_that_is_over_in_time_goes_on(tmp_path):
-    """Through submitit's local executor, which ends as a cluster does, and torchrun itself."""
-    from tools.support.slurm import TorchrunJob
+class Alone(TorchrunJob):
+    """One process, by itself."""
 
+    def command(self, node, hosts, job):
+        return [sys.executable, *self.words]
+
+
+@pytest.mark.parametrize("kind", [Alone, TorchrunJob])
+def test_a_job_whose_time_is_over_goes_on(kind, tmp_path, monkeypatch, full):
+    """Through submitit's local executor, which queues it again as a cluster does."""
+    if kind is TorchrunJob and not full:
+        pytest.skip("--full starts torchrun")
+    monkeypatch.setenv("RANK", "0")
     tool, run = tmp_path / "tool.py", tmp_path / "run"
     tool.write_text(TOOL)
     words = [str(tool), "--out", str(run), "--resume", "auto"]
     executor = submitit.LocalExecutor(run / "slurm")
     executor.update_parameters(timeout_min=5, setup=[f"export PYTHONPATH={ROOT}"])
-    job = executor.submit(TorchrunJob(words, 2, tmp_path))
-    seen = [run / f"{rank}.json" for rank in range(2)]
+    job = executor.submit(kind(words, 2, tmp_path))
+    seen = [run / f"{rank}.json" for rank in range(1 if kind is Alone else 2)]
     deadline = time.monotonic() + 60
     while not all(map(Path.exists, seen)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -73,7 +84,7 @@ def test_a_job_that_is_over_in_time_goes_on(tmp_path):
     while not job.done() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert "Requeued job" in job.paths.stderr.read_text() + job.paths.stdout.read_text()
-    assert [json.loads(path.read_text()) for path in seen] == [[words[1:]] * 2] * 2
+    assert [json.loads(path.read_text()) for path in seen] == [[words[1:]] * 2] * len(seen)
 
 
 def children(parent: int, name: str) -> list[int]:
@@ -88,8 +99,6 @@ def children(parent: int, name: str) -> list[int]:
 
 
 def test_the_first_host_is_where_all_meet(monkeypatch):
-    from tools.support.slurm import TorchrunJob
-
     monkeypatch.setenv("SLURM_JOB_NODELIST", "gpu[03-04],gpu7")
     hosts = submitit.slurm.slurm.SlurmJobEnvironment().hostnames
     for node in range(3):

@@ -112,9 +112,8 @@ class TorchrunJob:
         deadline = time.monotonic() + _GRACE
         while not self._codes and time.monotonic() < deadline:
             time.sleep(_TICK)
-        return submitit.helpers.DelayedSubmission(
-            TorchrunJob(self.words, self.processes, self.folder)
-        )
+        again = type(self)(self.words, self.processes, self.folder)
+        return submitit.helpers.DelayedSubmission(again)
 
     def _stop(self) -> None:
         self._asked = True
@@ -147,7 +146,7 @@ def batch_script(folder: Path, parameters: Mapping[str, Any]) -> str:
     """What sbatch would be given; also where there is no SLURM."""
     submitit = import_submitit("It writes the script.")
 
-    class Printer(submitit.SlurmExecutor):  # type: ignore[misc]
+    class Printer(submitit.SlurmExecutor):  # type: ignore[misc, name-defined]
         @classmethod
         def affinity(cls) -> int:
             return 1

@@ -1,11 +1,12 @@
-"""How long a training step takes that saves the run's state, beside one that does not.
+"""How long saving the run's state keeps a training step waiting, at once and by a thread.
 
 python tools/bench.py checkpoints [--arch resnet50] [--size 64] [--batch 4] [--device cpu]
     [--every 1 2 5] [--steps 10] [--out DIR]
 
 Each row saves after every so many steps of SGD with momentum: at once, where the step waits for the
-disk, and by a thread beside the steps that follow. The last column is `best.pth`, once an epoch.
-The files lie in a new folder below --out, of which disk makes a difference.
+disk, and by a thread beside the steps that follow. Written below is `best.pth`, once an epoch. The
+files lie in a new folder below --out, whose disk makes a difference. On a CPU the thread computes
+beside the steps, on a GPU it does not.
 """
 
 import tempfile
@@ -43,7 +44,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(options: Any, folder: Path) -> str:
-    """A table of milliseconds: median step with and without, longest with, and all steps' mean."""
+    """A table of milliseconds: the step without, what saving adds to it, the mean of all steps."""
     import timm
     import torch
     from torch.nn import functional
@@ -61,19 +62,22 @@ def measure(options: Any, folder: Path) -> str:
     def state() -> dict[str, Any]:
         return {"model": network.state_dict(), "optimizer": optimizer.state_dict()}
 
-    def times(every: int, save: Callable[[], None]) -> list[tuple[float, bool]]:
-        found = []
+    def times(every: int, save: Callable[[], None]) -> tuple[list[float], list[float]]:
+        """Of the calls that save, and of all steps."""
+        calls, steps = list[float](), list[float]()
         for number in range(1, max(options.steps, 3 * every) + 1):
             started = time.perf_counter()
             functional.cross_entropy(network(images), labels).backward()
             optimizer.step()
             optimizer.zero_grad()
-            is_due = bool(every) and number % every == 0
-            if is_due:
+            if every and number % every == 0:
+                wait(options.device)
+                called = time.perf_counter()
                 save()
+                calls.append(1000 * (time.perf_counter() - called))
             wait(options.device)
-            found.append((1000 * (time.perf_counter() - started), is_due))
-        return found
+            steps.append(1000 * (time.perf_counter() - started))
+        return calls, steps
 
     writer = CheckpointWriter(path, device)
     ways = {
@@ -82,26 +86,18 @@ def measure(options: Any, folder: Path) -> str:
     }
     times(1, ways["by a thread"])  # warm
     writer.wait()
-    plain = _median([one for one, _ in times(0, lambda: None)])
-    rows = [["never", "", f"{plain:.0f}", "", "", f"{plain:.0f}"]]
+    _, steps = times(0, lambda: None)
+    rows = [["never", "", "", "", f"{sum(steps) / len(steps):.0f}"]]
     for every in options.every:
         for name, save in ways.items():
-            found = times(every, save)
+            calls, steps = times(every, save)
             writer.wait()
-            due = [one for one, is_due in found if is_due]
-            others = [one for one, is_due in found if not is_due]
-            mean = sum(one for one, _ in found) / len(found)
-            cells = [_median(due), max(due), _median(others) if others else None, mean]
-            figures = ["" if cell is None else f"{cell:.0f}" for cell in cells]
-            rows.append([f"every {every}", name, figures[2], *figures[:2], figures[3]])
+            figures = sorted(calls)[len(calls) // 2], max(calls), sum(steps) / len(steps)
+            rows.append([f"every {every}", name, *(f"{figure:.0f}" for figure in figures)])
     spec = BackboneSpec(arch=options.arch, input_size=(3, 224, 224), num_classes=1000)
     started = time.perf_counter()
     Backbone.of(network, spec, Provenance()).save(folder / "best.pth")
     best = 1000 * (time.perf_counter() - started)
-    head = ["saved", "how", "step without, ms", "step with", "longest with", "mean of all"]
+    head = ["saved", "how", "a save, ms", "the longest", "mean of all steps"]
     size = path.stat().st_size / 1e6
     return f"{table(head, rows)}\n\nA state of {size:.0f} MB; best.pth takes {best:.0f} ms."
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
