@@ -85,6 +85,16 @@ def inside_boxes(side: np.ndarray, height: int, width: int, rng: np.random.Gener
     return np.concatenate([low, low + size]).T
 
 
+def cutout_boxes(
+    side: float, count: int, height: int, width: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Boxes (N, 4) of Cutout: a share `side`, the centre uniform over the pixels, clipped."""
+    size = np.array([height, width])
+    cut = np.rint(side * size).astype(np.int64)
+    low = rng.integers(0, size, (count, 2)) - cut // 2
+    return np.concatenate([np.clip(low, 0, size), np.clip(low + cut, 0, size)], axis=1)
+
+
 def box_mask(boxes: np.ndarray | Tensor, images: Tensor) -> Tensor:
     """Mask (M, 1, H, W) on the device of `images` (N, C, H, W): true inside the boxes (M, 4)."""
     height, width = images.shape[-2:]

@@ -8,11 +8,11 @@ border. There the side is given in pixels, and that of an odd number loses one.
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.errors import check_ranges
+from pretrain.mixing.boxes import cutout_boxes
 from pretrain.mixing.masks import fill_boxes
 from pretrain.mixing.mixed import Mixed, numpy_generator, unmixed
 
@@ -36,10 +36,7 @@ class Cutout:
     ) -> Mixed:
         """See Mix. Every lam is 1 and every image its own partner."""
         rng = numpy_generator(generator)
-        size = np.array(images.shape[-2:])
-        side = np.rint(self.side * size).astype(np.int64)
-        low = rng.integers(0, size, (len(images), 2)) - side // 2
-        boxes = np.concatenate([np.clip(low, 0, size), np.clip(low + side, 0, size)], axis=1)
+        boxes = cutout_boxes(self.side, len(images), *images.shape[-2:], rng)
         boxes[rng.random(len(images)) >= self.probability] = 0
         cut = fill_boxes(images, boxes, images.new_zeros(1, 1, 1, 1))
         return replace(unmixed(images, labels, num_classes), images=cut)

@@ -55,6 +55,7 @@ class ManifoldMixup(Mixup):
             return replace(super().__call__(images, labels, num_classes, generator), note=level)
         self.levels.shape(level, images)  # refuses what cannot be mixed
         pairs = self.draw_pairs(len(images), rng)
+        images = self.cut(images, rng)
         lam = torch.from_numpy(pairs.spread(pairs.lam, 1).astype(np.float32))
         partner = torch.from_numpy(pairs.partner)
         source, weight = to_device(partner, images.device), to_device(lam, images.device)

@@ -5,6 +5,9 @@
 Label rule: the same lam. The network makes no further pass.
 As facebookresearch/mixup-cifar10, which draws one lam and one permutation for a batch and adds two
 losses in place of blending the labels. Bytes and bfloat16 are blended in float32 and rounded once.
+
+With `cutout` it is "Cutout + Mixup" of the CutMix paper's table 5, which does not give the order:
+here squares are cut from the images before they are blended.
 """
 
 from dataclasses import dataclass
@@ -14,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.errors import check_ranges
+from pretrain.mixing.boxes import box_mask, cutout_boxes
 from pretrain.mixing.mixed import (
     Mixed,
     PairedMix,
@@ -33,6 +38,23 @@ class Mixup(PairedMix):
     on_bytes: ClassVar[bool] = False
     reads: ClassVar[bool] = True
 
+    cutout: float = 0.0
+    """Side of a square cut from each image beforehand, as a share of the image's; 0 cuts none."""
+
+    def __post_init__(self) -> None:
+        """Refuse a square larger than the image."""
+        super().__post_init__()
+        check_ranges("mixing.args", self, cutout="[0, 1]")
+        if self.cutout:
+            object.__setattr__(self, "reads", False)  # squares are cut from the whole batch
+
+    def cut(self, images: Tensor, rng: np.random.Generator) -> Tensor:
+        """The images, each with a square of zeros where `cutout` has a side."""
+        if not self.cutout:
+            return images
+        boxes = cutout_boxes(self.cutout, len(images), *images.shape[-2:], rng)
+        return images.masked_fill(box_mask(boxes, images), 0)
+
     def __call__(
         self,
         images: Tensor,
@@ -42,7 +64,9 @@ class Mixup(PairedMix):
         read: Read | None = None,
     ) -> Mixed:
         """See Mix."""
-        pairs = self.draw_pairs(len(images), numpy_generator(generator))
+        rng = numpy_generator(generator)
+        pairs = self.draw_pairs(len(images), rng)
+        images = self.cut(images, rng)
         lam = torch.from_numpy(pairs.spread(pairs.lam, 1).astype(np.float32))
         partner = torch.from_numpy(pairs.partner)
         source, weight = to_device(partner, images.device), to_device(lam, images.device)

@@ -17,14 +17,16 @@ from pretrain.mixing import (
     CutMix,
     Cutout,
     FeatureLevels,
+    ManifoldMixup,
     Mixup,
     mix_at,
     official_boxes,
     paper_boxes,
     paste,
 )
-from pretrain.mixing.mixed import MixPairs, PairedMix
+from pretrain.mixing.mixed import MixPairs, PairedMix, numpy_generator
 from pretrain.mixing.schedule import _fits, _in_words, unused_options
+from pretrain.spec import create_model
 
 CLASSES = 5
 
@@ -361,3 +363,43 @@ def test_a_gradient_comes_through_to_the_images(method):
     torch.testing.assert_close(mixed.images, wanted.images)
     mixed.images.sum().backward()
     assert followed.grad.sum() > 0
+
+
+@pytest.mark.parametrize("granularity", ["batch", "sample"])
+def test_cutout_and_mixup(granularity):
+    """Squares by hand, from the draws that follow those of the pairs; labels as without them."""
+    images, labels = torch.randn(6, 3, 20, 28), torch.arange(6) % CLASSES
+    mix = Mixup(cutout=0.5, granularity=granularity)
+    assert not mix.reads  # no image by itself
+    found = mix(images, labels, CLASSES, seeded(3))
+    plain = Mixup(granularity=granularity)(images, labels, CLASSES, seeded(3))
+    assert torch.equal(found.targets, plain.targets)
+    rng = numpy_generator(seeded(3))
+    mix.draw_pairs(6, rng)
+    cut, centres = images.clone(), rng.integers(0, [20, 28], (6, 2))
+    for image, (row, column) in zip(cut, centres, strict=True):
+        rows = slice(max(0, row - 5), max(0, row + 5))
+        columns = slice(max(0, column - 7), max(0, column + 7))
+        image[:, rows, columns] = 0
+    lam = found.lam[:, None, None, None]
+    expected = lam * cut + (1 - lam) * cut[found.partner]
+    torch.testing.assert_close(found.images, expected)
+    assert not torch.allclose(found.images, plain.images)
+    with pytest.raises(UsageError, match=r"mixing.args.cutout is 1.5"):
+        Mixup(cutout=1.5)
+
+
+def test_cutout_and_manifold_mixup():
+    """The images are cut once, whatever the level; the features are those of cut images."""
+    levels = FeatureLevels(create_model("test_resnet", num_classes=CLASSES))
+    images, labels, seen = torch.rand(4, 3, 32, 32) + 1, torch.arange(4), set()
+    for seed in range(8):
+        found = ManifoldMixup(cutout=0.5, levels=levels)(images, labels, CLASSES, seeded(seed))
+        seen.add(found.note)
+        if found.inside is not None:
+            zeros = (found.images == 0).float().mean((1, 2, 3))
+            assert (zeros > 0.05).all()  # a quarter, clipped
+            assert (zeros <= 0.25).all()
+            assert torch.equal(found.images[found.images != 0], images[found.images != 0])
+            del found
+    assert len(seen) > 1
