@@ -185,10 +185,10 @@ def share_buffers(network: nn.Module, fabric: Fabric) -> None:
 
     In training each process normalises by its own micro-batches, and of their running means and
     variances those of process 0 count: DistributedDataParallel copies them to all before the
-    forward pass, the average of the weights takes them in, last.pth and the backbone hold them. They
-    are an unbiased estimate from 1 of N of the images, as detectron2 keeps it; timm's --dist-bn
-    reduce takes the mean over processes after an epoch instead, broadcast this. Where a micro-batch
-    has few images, --sync_batch_norm computes them over all processes.
+    forward pass, the average of the weights takes them in, last.pth and the backbone hold them.
+    They are an unbiased estimate from one N-th of the images, as detectron2 keeps it; timm's
+    --dist-bn reduce takes the mean over processes after an epoch, its broadcast does this. Where a
+    micro-batch has few images, --sync_batch_norm computes them over all processes.
     """
     if fabric.world_size > 1:
         for buffer in network.buffers():
