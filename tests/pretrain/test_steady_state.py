@@ -4,9 +4,12 @@ See tests/device_reads.py. What a step on CUDA would run is run here: `by_slices
 there.
 """
 
+import json
+import subprocess
 import sys
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,6 +43,7 @@ from pretrain.training import (
 )
 from tests.device_reads import DeviceReads, counted
 
+ROOT = Path(__file__).resolve().parents[2]
 READS: dict[str, int] = {}
 """Of a step, by method; one that is not here reads nothing. See docs/mixing.md."""
 ARGS = {"puzzlemix": {"block_num": 2}}
@@ -264,3 +268,22 @@ def test_elsewhere_batches_are_moved_as_ever(monkeypatch):
     moved = device_batches.to_device(batch, make_fabric("cpu"))
     assert moved[0] is batch[0]
     assert moved[1][0] is batch[1][0]
+
+
+@pytest.mark.parametrize("source", ["folder", "shards"])
+def test_memory_is_flat_over_10_000_steps(source, full, worlds, tmp_path):
+    """Of the training process and its two loader processes, from step 1,000 on."""
+    if not full:
+        pytest.skip("10,000 steps are made with --full")
+    data = worlds["classification"]
+    if source == "shards":
+        store = tmp_path / "store"
+        command = [sys.executable, "tools/pack.py", "--data", str(data), "--out", str(store)]
+        subprocess.run(command, check=True, cwd=ROOT, capture_output=True)
+        data = store
+    command = [sys.executable, "-m", "tests.steady_memory", str(data), "10000", "1000"]
+    done = subprocess.run(command, check=True, cwd=ROOT, capture_output=True, text=True)
+    before, after = json.loads(done.stdout).values()
+    assert len(before) == 3
+    for early, late in zip(before, after, strict=True):
+        assert late < 1.05 * early + 5
