@@ -6,7 +6,9 @@ import os
 import pickle
 import re
 import shutil
+import signal
 import tarfile
+import time
 import zlib
 from pathlib import Path
 
@@ -19,8 +21,15 @@ from pretrain.cache import hash_content
 from pretrain.config import DatasetConfig
 from pretrain.data import open_data
 from pretrain.errors import UsageError
-from pretrain.shards import Member, ShardedImage, ShardIndex, ShardReader, find_store
-from pretrain.shards.index import Shard, write_index
+from pretrain.shards import (
+    Member,
+    ShardedImage,
+    ShardIndex,
+    ShardReader,
+    WindowOrder,
+    find_store,
+)
+from pretrain.shards.index import Shard, save_columns, write_index
 
 
 def png(number: int, size: int = 16) -> bytes:
@@ -587,3 +596,65 @@ def test_a_scan_goes_on_where_it_stood_and_is_made_anew_of_what_changed(
     assert third.index_files[0].is_relative_to(cache)
     assert third.splits["train"].read(9) == png(9)
     assert third.digest_files().digest == second.digest_files().digest
+
+
+# ---- many samples
+
+
+def test_an_index_of_15_million_samples_costs_a_machine_little(tmp_path, full):
+    """Memory of a process and four forks that read random rows; what an epoch's order takes."""
+    if not full:
+        pytest.skip("an index of 800 MB; that columns are mapped is tested above; runs with --full")
+    shards, rows = 15_000, 1000
+    count = shards * rows
+    places = np.full(count, 4, np.uint32)
+    columns = {
+        "offset": np.tile(np.arange(rows, dtype=np.uint32) * 16, shards),
+        "size": places * 1000,
+        "crc32": places,
+        "label": np.arange(count, dtype=np.uint32).astype(np.uint16) % 10_000,
+        "name_end": np.arange(1, count + 1, dtype=np.uint32) * 20,
+        "names": np.full(count * 20, 65, np.uint8),
+    }
+    path = tmp_path / "train.index"
+    of_each = [Shard(f"train-{number:06d}.tar", rows, rows * 8192) for number in range(shards)]
+    save_columns(path, of_each, columns, [f"n{number:08d}" for number in range(10_000)], "json", {})
+    del columns, places
+
+    def work(index: ShardIndex, seed: int) -> None:
+        draw = np.random.default_rng(seed)
+        for _ in range(20):
+            chosen = draw.integers(0, count, 256)
+            assert index.labels[chosen].max() < 10_000
+            for shard in np.searchsorted(index.starts, chosen, side="right") - 1:
+                index.rows(int(shard))
+
+    def forks(index: ShardIndex | None) -> float:
+        """MiB of this process and of four forks."""
+        pipes, processes = [os.pipe() for _ in range(4)], []
+        for seed, (_, done) in enumerate(pipes):
+            if (process := os.fork()) == 0:
+                if index is not None:
+                    work(index, seed)
+                os.write(done, b"x")
+                time.sleep(1000)
+            processes.append(process)
+        assert all(os.read(done, 1) for done, _ in pipes)
+        texts = [Path(f"/proc/{n}/smaps_rollup").read_text() for n in (os.getpid(), *processes)]
+        for process in processes:
+            os.kill(process, signal.SIGKILL)
+            os.waitpid(process, 0)
+        return sum(int(re.search(r"Pss: +(\d+)", text)[1]) for text in texts) / 1024
+
+    before = forks(None)
+    index = ShardIndex.open(path)
+    assert forks(index) - before < 100  # 30 of them the labels
+    started = time.process_time()
+    order = WindowOrder(index.starts, 32, seed=0)(0)
+    assert len({*order[:256].tolist()}) == 256
+    assert time.process_time() - started < 0.5
+    seen = np.zeros(count, bool)
+    for start in range(0, count, 1 << 16):
+        seen[order[start : start + (1 << 16)]] = True
+    assert seen.all()
+    assert time.process_time() - started < 4
