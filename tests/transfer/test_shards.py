@@ -313,6 +313,10 @@ def test_somebody_s_images_with_texts(tmp_path):
     assert any("2 images without captions" in line for line in said)
     (line,) = (note for note in data.notes if "share an id" in note)
     assert "2 of 6 images" in line  # 000000002 and 000010002, other pictures in train
+    again = open_captions(packed(tmp_path, tmp_path / "packed"), CaptionsConfig())
+    assert [(image.image_id, image.captions) for image in again.train] == [
+        (image.image_id, image.captions) for image in data.train
+    ]
 
 
 def test_pictures_that_are_trained_on_and_scored_are_found_in_shards(tmp_path):

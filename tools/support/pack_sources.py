@@ -254,5 +254,18 @@ def _of_store(split: str, reader: ShardReader) -> PackSplit:
         newest=str(index.path),
         classes=index.classes,
         labels=index.labels.astype(np.int64) if index.classes else None,
-        texts=[reader.read(number, text=True) for number in numbers] if index.has_texts else (),
+        texts=[_json_text(reader, number) for number in numbers] if index.has_texts else (),
     )
+
+
+def _json_text(reader: ShardReader, number: int) -> bytes:
+    """What stands beside an image, as a .json: a .txt is its caption."""
+    content = reader.read(number, text=True)
+    if reader.index.text == "json":
+        return content
+    try:
+        caption = content.decode("utf-8").strip()
+    except UnicodeDecodeError as error:
+        name = reader.index.name(number)
+        raise UsageError(f"the caption of {name} is no text in UTF-8 ({error}).") from error
+    return json.dumps({"caption": caption, "number": number}, ensure_ascii=False).encode()
