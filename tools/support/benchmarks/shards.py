@@ -351,7 +351,8 @@ def write_store(
     from pretrain.shards.index import Member, Shard, write_index
 
     folder.mkdir(parents=True)
-    rest, shards, names, members, labels = iter(samples), [], [], [], []
+    rest, names, labels = iter(samples), list[str](), list[int]()
+    shards, members = list[Shard](), list[Member]()
     while part := list(islice(rest, per_shard)):
         path = folder / f"train-{len(shards):06}.tar"
         with tarfile.open(path, "w") as tar:
@@ -429,7 +430,7 @@ def write_large_index(path: Path, rows: int, per_shard: int) -> None:
     counts = np.diff(np.append(np.arange(0, rows, per_shard), rows))
     blocks = np.split(size // 512 + 4, np.cumsum(counts)[:-1])
     name = np.frombuffer(b"n01440764/n01440764_10026.JPEG", np.uint8)
-    columns = {
+    columns: dict[str, np.ndarray] = {
         "offset": np.concatenate([np.cumsum(part) for part in blocks], dtype=np.uint32),
         "size": size,
         "crc32": draw.integers(0, 2**32, rows, dtype=np.uint32),
