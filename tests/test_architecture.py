@@ -40,7 +40,7 @@ PUBLIC = {
 # what the suites may import as well: they score a classifier on its own labelled images
 FOR_SUITES = {"backbone_evaluation", "data"}
 # what the public modules themselves may import beside each other
-INNER = {"training": {"tensorboard"}, "evaluation": {"data"}}
+INNER = {"training": {"tensorboard"}, "evaluation": {"data"}, "shards": {"fetching"}}
 CLI = {"jsonargparse", "argparse"}
 # runs where detectron2 is, possibly in another environment
 PROBE = Path("transfer/formats/detectron2_probe.py")
