@@ -38,13 +38,18 @@ def member_keys(names: Sequence[str]) -> list[str]:
     if len({*names}) < len(names):
         twice = [name for name, count in Counter(names).items() if count > 1]
         raise UsageError(f"there twice: {shorten(twice)}. Remove one of each.")
-    keys = [_escape(split_ending(name)[0]) for name in names]
+    keys = [possible_keys(name)[0] for name in names]
     # a key with its ending may meet that of another in turn: a.jpg, a.png and a.png.jpg
     while len({*keys}) < len(keys):
         counts = Counter(keys)
         for number in [number for number, key in enumerate(keys) if counts[key] > 1]:
-            keys[number] = _escape(names[number])
+            keys[number] = possible_keys(names[number])[1]
     return keys
+
+
+def possible_keys(name: str) -> tuple[str, str]:
+    """The key of a sample, and the one that it has where another sample has that."""
+    return _escape(split_ending(name)[0]), _escape(name)
 
 
 def escaped(keys: Sequence[str], names: Sequence[str]) -> list[tuple[str, str]]:

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from io import BytesIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from pretrain.files import atomic, draft, lock, remove, write_text
 from pretrain.images import decode_bytes
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
-from pretrain.shards.index import BLOCK, INDEX_FORMAT, Member, Shard, write_index
+from pretrain.shards.index import BLOCK, INDEX_FORMAT, Shard, write_index
 from pretrain.shards.names import escaped, member_keys, split_ending
 from pretrain.shards.processes import in_processes
 from pretrain.shards.store import INFO
@@ -113,13 +114,13 @@ class ShardPart(msgspec.Struct, frozen=True):
 
     shard: Shard
     blake2b: str
-    kept: tuple[int, ...]
-    """Numbers of its samples."""
+    kept: bytes
+    """Numbers of its samples, int64."""
     corrupt: tuple[str, ...]
     """What was wrong with those left out."""
-    members: tuple[tuple[int, int, int], ...]
-    """Offset, size and crc32 of each image."""
-    texts: tuple[tuple[int, int, int], ...]
+    members: bytes
+    """(samples, 3) int64: offset, size and crc32 of the images."""
+    texts: bytes
     resized: int
     endings: dict[str, list[str]]
     """Of its images, as packed: what their names end in."""
@@ -205,16 +206,23 @@ def pack(
         if parts:
             log(f"{len(parts):,} of {len(job.tasks):,} shards are there")
         _require_room(job, parts)
-        counts = [len(task.samples) for task in job.tasks]
+        counts, corrupt = (
+            [len(task.samples) for task in job.tasks],
+            defaultdict[str, list[str]](list),
+        )
         undone = [number for number in range(len(counts)) if number not in parts]
-        for number in parts:
-            _check_corrupt(job, parts, number, max_corrupt)
         done = sum(counts[number] for number in parts)
         with bar("packing", sum(counts), "images", done) as advance:
-            for number, part in in_processes(job.write, undone, workers):
+            written = in_processes(job.write, undone, workers)
+            for number, part in chain(list(parts.items()), written):
+                split = job.tasks[number].split
+                for text in part.corrupt:
+                    log(f"left out: {text}")
+                    corrupt[split.split].append(text)
+                _check_corrupt(job, split, corrupt[split.split], max_corrupt)
+                if number not in parts:
+                    advance(counts[number])
                 parts[number] = part
-                _check_corrupt(job, parts, number, max_corrupt)
-                advance(counts[number])
         info = _finish(job, splits, [parts[number] for number in range(len(counts))], plan)
         remove(out / _WORK)
     return info
@@ -358,10 +366,10 @@ def _write_shard(path: Path, task: _Task, options: PackOptions) -> ShardPart:
     return ShardPart(
         Shard(task.file, len(kept), size),
         state.hexdigest(),
-        tuple(kept),
+        np.array(kept, np.int64).tobytes(),
         tuple(corrupt),
-        tuple(members),
-        tuple(texts),
+        np.array(members, np.int64).tobytes(),
+        np.array(texts, np.int64).tobytes(),
         resized,
         {ending: sorted(ends) for ending, ends in endings.items()},
     )
@@ -415,19 +423,13 @@ def _format(content: bytes) -> str:
         return {"JPEG": "jpg"}.get(image.format or "", (image.format or "img").lower())
 
 
-def _check_corrupt(job: _Job, parts: Mapping[int, ShardPart], number: int, most: int) -> None:
-    """Name what a shard left out; UsageError where that is more than the split may lack."""
-    split = job.tasks[number].split
-    for text in parts[number].corrupt:
-        log(f"left out: {text}")
-    found = [
-        text for n, part in parts.items() if job.tasks[n].split is split for text in part.corrupt
-    ]
-    if len(found) > most:
+def _check_corrupt(job: _Job, split: PackSplit, corrupt: Sequence[str], most: int) -> None:
+    """Raise UsageError where more is left out than a split may lack."""
+    if len(corrupt) > most:
         raise UsageError(
-            f"{len(found):,} images of {split.split} cannot be packed, {most:,} may be left out; "
-            f"the first: {found[0]} Give --max-corrupt N to leave them out and go on from here, or "
-            f"repair them, remove {job.out}, and give the same command again."
+            f"{len(corrupt):,} images of {split.split} cannot be packed, {most:,} may be left out; "
+            f"the first: {corrupt[0]} Give --max-corrupt N to leave them out and go on from here, "
+            f"or repair them, remove {job.out}, and give the same command again."
         )
 
 
@@ -455,8 +457,8 @@ def _finish(
             "resized": sum(part.resized for part in own),
             "endings": _join_endings(part.endings for part in own),
         }
-        lost = {*range(len(split.names))}.difference(*(part.kept for part in own))
-        left_out[split.split] = [split.names[number] for number in sorted(lost)]
+        lost = np.setdiff1d(np.arange(len(split.names)), _kept(own))
+        left_out[split.split] = [split.names[number] for number in lost]
     classes = list(splits[0].classes)
     info = {"splits": described, "classes": classes, "left_out": left_out, "packed": plan}
     write_text(job.out / INFO, json.dumps(info, indent=1) + "\n")
@@ -471,30 +473,32 @@ def _join_endings(parts: Iterable[Mapping[str, Sequence[str]]]) -> dict[str, lis
     return {ending: sorted(joined[ending]) for ending in sorted(joined)}
 
 
+def _kept(parts: Sequence[ShardPart]) -> NDArray[np.int64]:
+    """Numbers of the samples in the shards, in their order."""
+    return np.frombuffer(b"".join(part.kept for part in parts), np.int64)
+
+
 def _write_index(path: Path, split: PackSplit, parts: Sequence[ShardPart]) -> None:
-    kept = [number for part in parts for number in part.kept]
-    members, texts = (
-        [Member(shard, *place) for shard, part in enumerate(parts) for place in getattr(part, kind)]
+    kept = _kept(parts)
+    shards = np.repeat(np.arange(len(parts)), [part.shard.samples for part in parts])
+    images, texts = (
+        np.frombuffer(b"".join(getattr(part, kind) for part in parts), np.int64).reshape(-1, 3)
         for kind in ("members", "texts")
     )
-    every = split.labels
-    labels = None if every is None else every[kept]
-    lost = (
-        {*every.tolist()} - {*labels.tolist()} if every is not None and labels is not None else ()
-    )
-    if lost:
+    labels = None if split.labels is None else split.labels[kept]
+    if lost := [] if labels is None else np.setdiff1d(split.labels, labels).tolist():
         raise UsageError(
-            f"{split.split}: no image of class {shorten([split.classes[n] for n in sorted(lost)])} "
-            "can be packed. Repair its images or remove the class, and name another --out."
+            f"{split.split}: no image of class {shorten([split.classes[n] for n in lost])} can be "
+            "packed. Repair its images or remove the class, and name another --out."
         )
     write_index(
         path,
         [part.shard for part in parts],
         [split.names[number] for number in kept],
-        members,
+        np.column_stack((shards, images)),
         classes=split.classes,
         labels=labels,
-        texts=texts or None,
+        texts=np.column_stack((shards, texts)) if len(texts) else None,
     )
 
 

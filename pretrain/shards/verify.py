@@ -17,7 +17,7 @@ from pretrain.errors import UsageError, first_line
 from pretrain.progress import bar
 from pretrain.reading import check, read_json
 from pretrain.shards.index import BLOCK, ShardIndex
-from pretrain.shards.names import member_keys
+from pretrain.shards.names import possible_keys
 from pretrain.shards.processes import in_processes
 from pretrain.shards.store import INFO, find_store
 
@@ -89,8 +89,6 @@ class _ShardCheck:
         self.places = [
             (n, shard) for n, one in enumerate(indexes) for shard in range(len(one.shards))
         ]
-        self.names = [[*map(one.name, range(len(one)))] for one in indexes]
-        self.keys = [member_keys(names) for names in self.names] if is_ours else []
 
     def __call__(self, number: int) -> list[str]:
         """What is wrong with a shard."""
@@ -130,7 +128,8 @@ class _ShardCheck:
             for kind in ("image", "captions") if index.has_texts else ("image",):
                 rows = index.rows(shard, texts=kind == "captions").tolist()
                 for number, (block, size, crc32) in enumerate(rows, first):
-                    name = f"sample {self.names[which][number]}"
+                    path_in_split = index.name(number)
+                    name = f"sample {path_in_split}"
                     info = members.pop(block * BLOCK, None)
                     if info is None or info.size != size:
                         found = "none" if info is None else f"one of {info.size:,}"
@@ -141,9 +140,9 @@ class _ShardCheck:
                         yield f"{name}: the crc32 of its {kind} is {crc:08x}, packed {crc32:08x}"
                     if not self.is_ours:
                         continue
-                    key = self.keys[which][number]
-                    if info.name.rpartition(".")[0] != key:
-                        yield f"{name}: its {kind} is called {info.name}, its key is {key}"
+                    key = info.name.rpartition(".")[0]
+                    if key not in (keys := possible_keys(path_in_split)):
+                        yield f"{name}: its {kind} is called {info.name}, its key is {keys[0]}"
                     if index.classes:
                         label = str(index.labels[number])
                         beside = following.get(info)
