@@ -44,6 +44,8 @@ def test_an_epoch_is_every_sample_once_and_its_own():
     whole = [order(epoch)[:].tolist() for epoch in range(4)]
     assert all(sorted(one) == list(range(60)) for one in whole)
     assert len({*map(tuple, whole)}) == 4
+    one = WindowOrder(np.array([0, 60]), 3, seed=5)  # of a single shard as well
+    assert one(0)[:].tolist() != one(1)[:].tolist()
     assert WindowOrder(SHARDS, 3, seed=5)(2)[:].tolist() == whole[2]
     assert WindowOrder(SHARDS, 3, seed=6)(2)[:].tolist() != whole[2]
     assert WindowOrder(SHARDS, 4, seed=5)(2)[:].tolist() != whole[2]
