@@ -115,6 +115,8 @@ def _read(reader: ShardReader, shard: int) -> _Hashes:
         return [error] * (end - first)
     for start in range(first, end, _AT_ONCE):
         for content in own.read_many(range(start, min(start + _AT_ONCE, end))):
-            is_error = isinstance(content, UsageError)
-            found.append(content if is_error else new_hash(content).hexdigest())
+            if isinstance(content, bytes):
+                found.append(new_hash(content).hexdigest())
+            else:
+                found.append(content)
     return found
