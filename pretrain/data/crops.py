@@ -39,9 +39,16 @@ class RandomResizedCrop:
     min_aspect: float = 3 / 4
     max_aspect: float = 4 / 3
 
-    def box(self, height: int, width: int) -> tuple[int, int, int, int]:
-        """Top, left, height and width of a crop."""
-        draws = torch.rand(10, 4).tolist()
+    def draw(self) -> list[list[float]]:
+        """The random numbers of an image, whatever its size."""
+        draws: list[list[float]] = torch.rand(10, 4).tolist()
+        return draws
+
+    def box(
+        self, height: int, width: int, draws: list[list[float]] | None = None
+    ) -> tuple[int, int, int, int]:
+        """Top, left, height and width of a crop; from `draw`, or drawn here."""
+        draws = draws or self.draw()
         low, high = math.log(self.min_aspect), math.log(self.max_aspect)
         for area_draw, aspect_draw, top_draw, left_draw in draws:
             area = height * width * (self.min_scale + (1 - self.min_scale) * area_draw)
@@ -55,9 +62,10 @@ class RandomResizedCrop:
         wide = min(width, round(height * self.max_aspect))
         return (height - tall) // 2, (width - wide) // 2, tall, wide
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, draws: list[list[float]] | None = None) -> Tensor:
         """uint8 (3, H, W) to (3, size, size)."""
-        top, left, tall, wide = self.box(*image.shape[-2:])
+        height, width = image.shape[-2:]
+        top, left, tall, wide = self.box(height, width, draws)
         return resize(image[:, top : top + tall, left : left + wide], self.size, self.size)
 
 

@@ -187,28 +187,41 @@ class Transformed:
     """What a loader reads: (transform(image), label)."""
 
     images: Images
-    transform: Callable[[Tensor], Tensor]
+    transform: Callable[..., Tensor]
 
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def draw(self) -> Callable[[], Any] | None:
+        """What draws for the transform, where it says; see `training.loader.Samples`."""
+        return getattr(self.transform, "draw", None)
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         return self.transform(self.images.read(index)), int(self.images.labels[index])
 
-    def ready(self, numbers: Sequence[int]) -> "Transformed | _Ready":
+    def ready(
+        self, numbers: Sequence[int], drawn: Sequence[Any] | None = None
+    ) -> "Transformed | _Ready":
         """See `training.loader.Samples`."""
-        if not isinstance(self.images, ImageShards):
+        images: Any = self.images
+        if isinstance(images, ImageShards):
+            images = images.ready(numbers)
+        elif drawn is None:
             return self
-        return _Ready(self, self.images.ready(numbers))
+        given = {} if drawn is None else dict(zip(numbers, drawn, strict=True))
+        return _Ready(self, images, given)
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """Samples of a batch whose images have been read."""
+    """Samples of a batch whose images have been read, or whose random numbers are drawn."""
 
     samples: Transformed
-    images: ReadImages
+    images: Images | ReadImages
+    drawn: dict[int, Any]
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         label = int(self.samples.images.labels[index])
-        return self.samples.transform(self.images.read(index)), label
+        image, given = self.images.read(index), [self.drawn[index]] if self.drawn else []
+        return self.samples.transform(image, *given), label

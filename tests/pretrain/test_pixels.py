@@ -176,3 +176,11 @@ def test_evaluation_crop_is_timm_s():
     found = Pixels(mean=MEAN, std=STD).normalised(centre_crop(64, 0.875)(image)[None])[0]
     away = (found - theirs(Image.fromarray(pixels))).abs() * min(STD) * 255
     assert away.max() < 2.5
+
+
+def test_of_large_images_those_are_flipped_that_are_to_be():
+    """They are normalised one by one."""
+    images, flipped = noise(3, 300, 310), np.array([False, True, False])
+    found = Pixels(mean=MEAN, std=STD).normalised(images, flipped)
+    wanted = Pixels(mean=MEAN, std=STD).normalised(_flip(images, flipped))
+    assert torch.equal(found, wanted)
