@@ -87,5 +87,5 @@ class EpochOrder:
         order, starts = self.order, self.order.starts
         shards = self.shards[number * order.window : (number + 1) * order.window]
         samples: Any = np.concatenate([np.arange(starts[one], starts[one + 1]) for one in shards])
-        draw = generator(order.seed, "order", self.epoch, number)
+        draw = generator(order.seed, "window", self.epoch, number)
         return samples[torch.randperm(len(samples), generator=draw).numpy()]

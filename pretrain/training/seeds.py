@@ -1,6 +1,6 @@
 """Seeds: everything random is a function of where it stands, never of what ran before.
 
-    order of the samples        (seed, epoch)
+    order of the samples        (seed, epoch); in a window of shards (seed, epoch, window)
     augmentation of a sample    (seed, epoch, index)
     flips, colours, mixing      (seed, step, micro-batch of the step)
     captions sampled            (seed, step), a row an image of the step
@@ -21,13 +21,25 @@ import numpy as np
 import torch
 
 Purpose = Literal[
-    "order", "sample", "step", "mixing", "weights", "pixels", "rotation", "captions", "packing"
+    "order",
+    "sample",
+    "step",
+    "mixing",
+    "weights",
+    "pixels",
+    "rotation",
+    "captions",
+    "packing",
+    "window",
 ]
 _PURPOSES = get_args(Purpose)  # the place in the list is part of each seed: add at the end
 
 
 def derive(seed: int, purpose: Purpose, *numbers: int) -> int:
-    """A 32-bit seed for one purpose at one place; all numbers non-negative."""
+    """A 32-bit seed for one purpose at one place; all numbers non-negative.
+
+    NumPy fills what is short up with zeros: a purpose has always as many numbers.
+    """
     words = [seed, _PURPOSES.index(purpose), *numbers]
     return int(np.random.SeedSequence(words).generate_state(1)[0])
 

@@ -54,6 +54,13 @@ def test_an_epoch_is_every_sample_once_and_its_own():
         assert again[first:end].tolist() == whole[2][first:end]
 
 
+def test_windows_are_not_drawn_as_their_shards_are():
+    shards = np.arange(11)  # of one sample each
+    order = WindowOrder(shards, 10**6, seed=7)(0)
+    within = np.argsort(order.shards)[order[:]]  # where in the order of the shards each came from
+    assert within.tolist() != order.shards.tolist()
+
+
 @pytest.mark.parametrize("window", [1, 2, 3, 9, 10**6])
 def test_a_window_has_the_samples_of_its_shards(window):
     order = WindowOrder(SHARDS, window, seed=1)(0)
