@@ -1,6 +1,9 @@
 """Every pretraining recipe builds its network and makes a step; what is known to hurt is said."""
 
+import re
 from dataclasses import replace
+from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,14 +14,78 @@ from pretrain.engine import train_step
 from pretrain.setup import build, setup_training
 from pretrain.training import make_fabric, micro_batches
 from tests.conftest import ROOT
-from tools.support.command import load_config
+from tools.support.benchmarks import recipes as costs
+from tools.support.command import Parser, build_config
 
 RECIPES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
+DOC = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
+# arguments that make a large network small; all of it is there still
+_NARROW = {"layers": [1, 1, 1, 1], "channels": [16, 32, 64, 128]}
+SMALLER = {
+    "resnet18_cifar": _NARROW,
+    "resnet50": _NARROW,
+    "resnet50_dropblock": _NARROW,
+    "resnet101": _NARROW,
+    "resnet152": _NARROW,
+    "resnext101_32x4d": _NARROW,
+    "pyramidnet200_a240": {"depth": 11, "alpha": 6},
+    "pyramidnet110_a64": {"depth": 11, "alpha": 6},
+    "resnet110_cifar_bottleneck": {"depth": 11},
+}
+# (table, row): top-1 error in percent, as the paper (and, of ResNet-152, the release) prints it
+PAPER = {
+    ("3", "Baseline"): "23.68", ("3", "Cutout"): "22.93", ("3", "StochDepth"): "22.46",
+    ("3", "Mixup"): "22.58", ("3", "Manifold Mixup"): "22.50", ("3", "DropBlock"): "21.87",
+    ("3", "Feature CutMix"): "21.80", ("3", "CutMix"): "21.40",
+    ("4", "ResNet-101"): "21.87", ("4", "ResNet-101 + Cutout"): "20.72",
+    ("4", "ResNet-101 + Mixup"): "20.52", ("4", "ResNet-101 + CutMix"): "20.17",
+    ("4", "ResNeXt-101"): "21.18", ("4", "ResNeXt-101 + CutMix"): "19.47",
+    ("release", "ResNet-152 + CutMix"): "19.20",
+    ("5", "Baseline"): "16.45", ("5", "StochDepth"): "15.86", ("5", "Label smoothing"): "16.73",
+    ("5", "Cutout"): "16.53", ("5", "Cutout + label smoothing"): "15.61",
+    ("5", "DropBlock"): "15.73", ("5", "DropBlock + label smoothing"): "15.16",
+    ("5", "Mixup (alpha 0.5)"): "15.78", ("5", "Mixup (alpha 1.0)"): "15.63",
+    ("5", "Manifold Mixup (alpha 1.0)"): "16.14", ("5", "Cutout + Mixup"): "15.46",
+    ("5", "Cutout + Manifold Mixup"): "15.09", ("5", "ShakeDrop"): "15.08",
+    ("5", "CutMix"): "14.47", ("5", "CutMix + ShakeDrop"): "13.81",
+    ("6", "PyramidNet-110"): "19.85", ("6", "PyramidNet-110 + CutMix"): "17.97",
+    ("6", "ResNet-110"): "23.14", ("6", "ResNet-110 + CutMix"): "20.11",
+    ("7", "Baseline"): "3.85", ("7", "Cutout"): "3.10", ("7", "Mixup (alpha 1.0)"): "3.09",
+    ("7", "Manifold Mixup (alpha 1.0)"): "3.15", ("7", "CutMix"): "2.88",
+    ("8", "CutMix"): "14.47", ("8", "Center Gaussian CutMix"): "15.95",
+    ("8", "Fixed-size CutMix"): "14.97", ("8", "One-hot CutMix"): "15.89",
+    ("8", "Scheduled CutMix"): "14.72", ("8", "Complete-label CutMix"): "15.17",
+}  # fmt: skip
+
+
+@cache
+def parser() -> Parser:
+    """Made once: it takes longer than to read a recipe."""
+    made = Parser()
+    made.add_configuration(PretrainConfig, str(RECIPES[0]))
+    return made
+
+
+@cache
+def load(path: Path) -> PretrainConfig:
+    return build_config(PretrainConfig, parser(), parser().parse(["--config", str(path)]))
+
+
+def reduced(config: PretrainConfig) -> PretrainConfig:
+    """With a small network, and small images of a large data set."""
+    model = replace(config.model, args=config.model.args | SMALLER.get(config.model.arch, {}))
+    dataset = config.dataset
+    if dataset.image_size >= 160:
+        sizes = replace(dataset.progressive, smallest=32 if dataset.progressive.smallest else None)
+        dataset = replace(dataset, image_size=64, progressive=sizes)
+    return replace(config, model=model, dataset=dataset)
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_every_recipe_makes_a_step(path, worlds):
-    config = load_config(PretrainConfig, path, data=str(worlds["classification"]))
+def test_every_recipe_makes_a_step(path, worlds, full):
+    config = replace(load(path), data=str(worlds["classification"]))
+    assert path.stem == config.name
+    config = config if full else reduced(config)
     small = replace(config, batch_size=2, loader=LoaderConfig(workers=0))
     fabric = make_fabric("cpu", small.precision)
     setup = build(small)
@@ -31,23 +98,85 @@ def test_every_recipe_makes_a_step(path, worlds):
     assert torch.isfinite(sums).all()
     after = state.network.state_dict()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    side = config.dataset.image_size
+    side = small.dataset.size_at(0)
     assert batch[0].shape == (2, 3, side, side)
     assert batch[0].dtype == torch.uint8
 
 
-def test_the_paper_s_rows_are_there_with_the_paper_s_numbers():
-    rows = {"baseline": "23.68", "mixup": "22.58", "cutout": "22.93", "cutmix": "21.40"}
-    for row, error in rows.items():
-        path = ROOT / "configs" / "pretrain" / f"imagenet_resnet50_{row}.yaml"
-        config = load_config(PretrainConfig, path)
-        assert f"top-1 error {error} %" in path.read_text()
-        assert (config.epochs, config.batch_size) == (300, 256)
-        assert (config.optimizer.name, config.optimizer.lr) == ("sgd", 0.1)
-        assert config.optimizer.milestones == (75, 150, 225)
-        assert config.optimizer.weight_decay == 1e-4
-        assert config.mixing.probability == 1.0
-        assert config.mixing.method == ("none" if row == "baseline" else row)
+def table_rows() -> list[list[str]]:
+    """Cells of the rows of docs/recipes.md that have a recipe."""
+    lines = [line for line in DOC.splitlines() if line.startswith("|") and ".yaml)" in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def recipe_of(cells: list[str]) -> str:
+    (name,) = re.findall(r"\[`(\w+)`\]\(\.\./configs/pretrain/\1\.yaml\)", cells[4])
+    return name
+
+
+def test_the_table_has_every_row_of_the_paper_and_every_recipe():
+    rows = {(cells[0], cells[1]): cells[2].split(" ")[0] for cells in table_rows()}
+    assert {place: rows.get(place) for place in PAPER} == PAPER
+    assert len(rows) == len(table_rows())
+    named = {recipe_of(cells) for cells in table_rows()}
+    of_paper = {path.stem for path in RECIPES if re.match("imagenet_|cifar_", path.stem)}
+    assert named == of_paper
+
+
+@pytest.mark.parametrize("cells", table_rows(), ids=lambda cells: f"{cells[0]}-{cells[1]}")
+def test_a_row_and_its_recipe_say_the_same(cells, full):
+    name = recipe_of(cells)
+    path = ROOT / "configs" / "pretrain" / f"{name}.yaml"
+    text = " ".join(path.read_text().replace("\n#", " ").split())
+    head = text.partition(f" name: {name} ")[0]
+    assert cells[2].split(" ")[0] + " %" in head
+    for word in ("Source:", "Expected:", "Cost:"):
+        assert word in head
+    config = load(path)
+    assert f"{costs.trained(name, config) / 1e6:,.0f}" == cells[5]
+    if full or "resnet110" in name:
+        work = costs.operations(name, config) / 1e15
+        assert work == pytest.approx(float(cells[6].replace(",", "")), rel=0.01)
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_the_protocol_of_the_paper(path):
+    """Section 4.1, and by the authors: rate 0.1 of ResNet-110, half of the batches on CIFAR."""
+    config, name = load(path), path.stem
+    if not re.match("imagenet_|cifar_", name) or name.endswith("88epochs"):
+        return
+    optimizer, on_cifar = config.optimizer, name.startswith("cifar_")
+    assert (optimizer.name, optimizer.momentum, optimizer.no_decay) == ("sgd", 0.9, "nothing")
+    assert (optimizer.weight_decay, optimizer.decay_rate, optimizer.warmup) == (1e-4, 0.1, 0)
+    assert (config.epochs, config.batch_size) == (300, 64 if on_cifar else 256)
+    assert optimizer.milestones == ((150, 225) if on_cifar else (75, 150, 225))
+    assert optimizer.lr == (0.25 if "pyramidnet" in name else 0.1)
+    assert config.label_smoothing == (0.1 if "label_smoothing" in name else 0)
+    mixing = config.mixing
+    half = mixing.method == "cutmix" and "pyramidnet" in name and mixing.ramp == 0
+    assert mixing.probability == (0.5 if half else 1.0)
+    assert mixing.granularity == "batch"
+    if on_cifar:
+        assert config.dataset.crop == "padded"
+        assert config.dataset.mean == pytest.approx(
+            [v / 255 for v in (125.3, 123, 113.9)], abs=1e-4
+        )
+        assert config.dataset.std == pytest.approx([v / 255 for v in (63, 62.1, 66.7)], abs=1e-4)
+
+
+def test_operations_are_those_that_others_count():
+    """torchvision's metadata, from fvcore: there a product and its sum are one."""
+    from torchvision.models import get_model_weights
+
+    stated = {
+        arch: get_model_weights(arch).IMAGENET1K_V1.meta["_ops"] * 1e9
+        for arch in ("resnet50", "vgg16")
+    }
+    assert costs.count("resnet50", (), 1000, 224) == pytest.approx(2 * stated["resnet50"], rel=2e-3)
+    # VGG-16 without its three fully connected layers, with two of its own
+    other = 14 * 14 * 9 * 512 * 1024 + 1024 * 1000 - (25088 * 4096 + 4096 * 4096 + 4096 * 1000)
+    counted = costs.count("vgg16_gap", (), 1000, 224)
+    assert counted == pytest.approx(2 * (stated["vgg16"] + other), rel=2e-3)
 
 
 def said(
