@@ -46,11 +46,12 @@ def hash_images(
         The hashes, and of what cannot be read in a shard why, by its place in `images`.
     """
     names, of_reader = dict[int, str](), defaultdict[ShardReader, list[int]](list)
+    here = os.getcwd()
     for place, image in enumerate(images):
         if isinstance(image, ShardedImage):
             of_reader[image.reader].append(place)
         else:
-            names[place] = os.path.abspath(str(image))
+            names[place] = os.path.join(here, str(image))  # not normalised: x/.. may be a link
     files = hash_files({name: name for name in names.values()}, folder / "files.json")
     hashes: dict[int, str | UsageError | None] = {n: files[name] for n, name in names.items()}
     for reader, places in of_reader.items():

@@ -4,6 +4,7 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import wait as concurrent_wait
 from copy import copy
 from importlib import metadata
 from pathlib import Path
@@ -61,8 +62,9 @@ class CheckpointWriter:
         Raises:
             UsageError: it could not be written.
         """
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
+        if (under_way := self._under_way) is not None:
+            concurrent_wait([under_way])  # until then another thread may wait as well
+            self._under_way = None
             under_way.result()
 
     def _copy(self, value: Any, place: tuple[Any, ...] = ()) -> Any:

@@ -84,6 +84,21 @@ def test_one_is_under_way_and_memory_is_used_again(tmp_path, slow_disk):
     assert buffers == {place: buffer.data_ptr() for place, buffer in writer._buffers.items()}
 
 
+def test_who_ends_the_process_waits_beside_the_training(tmp_path, slow_disk):
+    """As the heartbeat does, while the next `save` waits for the one before."""
+    writer, path = CheckpointWriter(tmp_path / "last.pth", CPU), tmp_path / "last.pth"
+    writer.save({"epoch": 1})
+    waiting = [threading.Thread(target=writer.wait) for _ in range(2)]
+    for thread in waiting:
+        thread.start()
+        thread.join(timeout=0.1)
+    assert all(thread.is_alive() for thread in waiting)
+    slow_disk.set()
+    for thread in waiting:
+        thread.join()
+    assert path.exists()
+
+
 def test_a_full_disk_is_raised_by_the_next_call(tmp_path, monkeypatch):
     writer, path = CheckpointWriter(tmp_path / "last.pth", CPU), tmp_path / "last.pth"
     writer.save({"epoch": 1, "weights": torch.ones(2)})

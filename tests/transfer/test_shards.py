@@ -14,7 +14,7 @@ from PIL import Image
 
 from pretrain.backbone import Backbone
 from pretrain.backbone_evaluation import evaluate_backbone
-from pretrain.cache import hash_files
+from pretrain.cache import hash_files, new_hash
 from pretrain.config import DatasetConfig as PretrainData
 from pretrain.config import LoaderConfig
 from pretrain.errors import UsageError
@@ -213,6 +213,17 @@ def test_features_of_a_folder_are_those_of_its_store(folder, store, small, tmp_p
     moved = shutil.copytree(store, tmp_path / "moved")
     again = one.features(sources(moved), CPU, workers=0)
     assert (again.rows[again.row_of] == wanted.rows[wanted.row_of]).all()
+
+
+def test_a_path_through_a_link_is_of_the_file_that_it_opens(tmp_path):
+    """A folder above what a link points to is not the one above the link."""
+    for name in ("far/inner", "near"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("far", "near"):
+        (tmp_path / name / "a.jpg").write_bytes(name.encode())
+    (tmp_path / "near" / "link").symlink_to(tmp_path / "far" / "inner")
+    found, _ = hash_images([tmp_path / "near" / "link" / ".." / "a.jpg"], tmp_path / "cache")
+    assert found == [new_hash(b"far").digest()]
 
 
 def test_what_is_damaged_in_a_store_is_named_and_left_out(store, small, tmp_path):
