@@ -86,7 +86,7 @@ def inside_boxes(side: np.ndarray, height: int, width: int, rng: np.random.Gener
 
 
 def cutout_boxes(
-    side: float, count: int, height: int, width: int, rng: np.random.Generator
+    side: float, count: int, rng: np.random.Generator, height: int, width: int
 ) -> np.ndarray:
     """Boxes (N, 4) of Cutout: a share `side`, the centre uniform over the pixels, clipped."""
     size = np.array([height, width])

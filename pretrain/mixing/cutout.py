@@ -36,7 +36,7 @@ class Cutout:
     ) -> Mixed:
         """See Mix. Every lam is 1 and every image its own partner."""
         rng = numpy_generator(generator)
-        boxes = cutout_boxes(self.side, len(images), *images.shape[-2:], rng)
+        boxes = cutout_boxes(self.side, len(images), rng, *images.shape[-2:])
         boxes[rng.random(len(images)) >= self.probability] = 0
         cut = fill_boxes(images, boxes, images.new_zeros(1, 1, 1, 1))
         return replace(unmixed(images, labels, num_classes), images=cut)

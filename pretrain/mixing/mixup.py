@@ -52,7 +52,7 @@ class Mixup(PairedMix):
         """The images, each with a square of zeros where `cutout` has a side."""
         if not self.cutout:
             return images
-        boxes = cutout_boxes(self.cutout, len(images), *images.shape[-2:], rng)
+        boxes = cutout_boxes(self.cutout, len(images), rng, *images.shape[-2:])
         return images.masked_fill(box_mask(boxes, images), 0)
 
     def __call__(

@@ -120,7 +120,8 @@ def speed(config: PretrainConfig, classes: int, options: Any) -> float:
     from pretrain.spec import create_model
 
     device, size = torch.device(options.device), config.dataset.image_size
-    network = create_model(config.model.arch, num_classes=classes, **config.model.args).train()
+    arch, arguments = config.model.arch, config.model.args
+    network: Any = create_model(arch, num_classes=classes, **arguments).train()
     network = network.to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(network.parameters(), 0.01, 0.9, nesterov=True, fused=True)
     images = torch.randn(options.batch, 3, size, size, device=device)
