@@ -22,7 +22,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, NamedTuple
 
@@ -31,7 +31,7 @@ import numpy as np
 from pretrain.cache import cache_folder
 from pretrain.errors import UsageError, first_line, shorten
 from pretrain.files import lock, remove
-from pretrain.images import SUFFIXES
+from pretrain.images import SUFFIXES, class_folders
 from pretrain.progress import bar
 from pretrain.shards.index import BLOCK, Member, Shard, ShardIndex, save_columns, write_index
 
@@ -57,6 +57,8 @@ class _Tar(NamedTuple):
 def find_tars(root: Path) -> dict[str, list[Path]]:
     """The shards of each split in or right below a folder; none where there are no numbered tars.
 
+    Nor are tars beside a folder of their split that holds something else: it was in them.
+
     Raises:
         UsageError: tars of no split, two sets of tars for one split, a number that is missing,
             compressed tars.
@@ -66,11 +68,20 @@ def find_tars(root: Path) -> dict[str, list[Path]]:
         for entry in sorted(os.scandir(root), key=lambda entry: entry.name)
         if (_SPLIT.search(entry.name) or entry.name in _FOLDERS) and entry.is_dir()
     ]
+    tars_in = {folder: _numbered_tars(folder) for folder in folders}
+    # an archive of several parts may lie beside the folder that it was unpacked to
+    unpacked = {
+        split
+        for folder in folders[1:]
+        if not tars_in[folder] and any(path.name[0] != "." for path in folder.iterdir())
+        for split in _SPLIT.findall(folder.name)[-1:]
+    }
     found = dict[str, list[_Tar]]()
-    for tar in (tar for folder in folders for tar in _numbered_tars(folder)):
+    for tar in chain.from_iterable(tars_in.values()):
         words = _SPLIT.findall(tar.path.relative_to(root).as_posix())
-        found.setdefault(words[-1] if words else "", []).append(tar)
-    if (nameless := found.pop("", [])) and not found and len(folders) == 1:
+        if (split := words[-1] if words else "") not in unpacked:
+            found.setdefault(split, []).append(tar)
+    if (nameless := found.pop("", [])) and not found and not class_folders(root):
         raise UsageError(
             f"{root} holds shards that name no split: {_names(nameless)}. Move them into "
             f"{root}/train and {root}/val, or name them train-000000.tar, val-000000.tar."
@@ -257,22 +268,28 @@ def _groups(path: Path, file: BinaryIO, left_out: Counter[str]) -> Iterator[_Gro
                         raise UsageError(f"the shard {path} holds two members {info.name}.")
                     found[ending] = info
                 yield _Group(key, found)
-            end = tar.offset
+            require_end(file, tar.offset)
     except tarfile.TarError as error:
-        raise UsageError(_broken(path, first_line(error))) from error
-    # what tarfile takes for the end may be a member with a damaged head, or the place of a cut
+        why = first_line(error)
+        raise UsageError(f"the shard {path} is cut or no tar ({why}). Fetch it again.") from error
+
+
+def require_end(file: BinaryIO, end: int) -> None:
+    """See that a tar file ends where tarfile takes it to end.
+
+    There may be a member with a damaged head, a second tar file, or the place of a cut.
+
+    Raises:
+        tarfile.ReadError: what is there instead.
+    """
     file.seek(end)
     rest = file.read(BLOCK)
     if len(rest) < BLOCK:
-        raise UsageError(_broken(path, f"it ends at byte {end:,} without the end mark of a tar"))
+        raise tarfile.ReadError(f"it ends at byte {end:,} without the end mark of a tar")
     while rest:
         if rest.count(0) < len(rest):
-            raise UsageError(_broken(path, f"what follows at byte {end:,} is no member"))
+            raise tarfile.ReadError(f"what follows at byte {end:,} is no member")
         rest = file.read(2**20)
-
-
-def _broken(path: Path, why: str) -> str:
-    return f"the shard {path} is cut or no tar ({why}). Fetch it again."
 
 
 def _member(

@@ -506,6 +506,20 @@ def test_sets_that_are_unclear_or_incomplete_are_refused(tmp_path, message):
         find_store(tmp_path)
 
 
+def test_archives_beside_what_they_held_are_no_shards(tmp_path):
+    """As where a set came in parts: the folders are read, as ever."""
+    split, bare = tmp_path / "split", tmp_path / "bare"
+    for folder in (split / "train", split / "val", bare):
+        for name in "ab":
+            (folder / name).mkdir(parents=True)
+            (folder / name / "0.png").write_bytes(png(0))
+    make_tars(split, {f"train_{n}.tar": [sample(n)] for n in range(2)})
+    make_tars(bare, {f"images_{n}.tar": [sample(n)] for n in range(2)})
+    for root in (split, bare):
+        assert find_store(root) is None
+    assert len(open_data(split, DatasetConfig()).train) == 2
+
+
 def test_a_tar_that_is_cut_or_damaged_anywhere_is_named(tmp_path):
     path = tmp_path / "train-0.tar"
     make_tars(tmp_path, {path.name: numbered(0, 6, (b"0", b"1"))})
