@@ -158,17 +158,17 @@ def main() -> None:
     server = _Server(options)
     listener = Listener(options.address, "AF_UNIX", backlog=256)
 
-    def accept() -> None:
-        while True:
-            Thread(target=server.answer, args=(listener.accept(),), daemon=True).start()
+    def end_with_parent() -> None:
+        while os.getppid() == options.parent:
+            time.sleep(0.5)
+        shutil.rmtree(Path(options.address).parent, ignore_errors=True)
+        os._exit(0)  # threads may hang in a library
 
-    Thread(target=accept, daemon=True).start()
+    Thread(target=end_with_parent, daemon=True).start()
     print("ready", flush=True)
     os.dup2(2, 1)  # nobody reads there any more
-    while os.getppid() == options.parent:
-        time.sleep(0.5)
-    shutil.rmtree(Path(options.address).parent, ignore_errors=True)
-    os._exit(0)  # threads may hang in a library
+    while True:  # an error ends the process: who asks must not wait for nobody
+        Thread(target=server.answer, args=(listener.accept(),), daemon=True).start()
 
 
 if __name__ == "__main__":

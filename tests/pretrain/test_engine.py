@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import errno
 import os
 import shutil
 import signal
@@ -144,6 +145,19 @@ def test_a_planned_stop_is_resumed_to_the_same_bits(step, first, worlds, tmp_pat
     with pytest.raises(Stopped, match=f"step {step} of 6"):  # it does not go on by itself
         train(tmp_path / "run", world=world, stop_after=step)
     assert_equal_runs(train(tmp_path / "run", world=world), first[0])
+
+
+def test_a_stop_whose_checkpoint_is_not_written_is_an_error(worlds, tmp_path, monkeypatch):
+    real = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).name == "last.pth":
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(UsageError, match=r"last\.pth cannot be written: No space left"):
+        train(tmp_path / "run", world=worlds["classification"], stop_after=1)
 
 
 def test_the_checkpoint_holds_all_that_a_run_is(first, worlds, tmp_path):

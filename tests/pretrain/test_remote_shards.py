@@ -5,6 +5,7 @@ import json
 import logging
 import os
 import re
+import resource
 import shutil
 import socket
 import struct
@@ -509,6 +510,17 @@ def test_killed_at_any_moment(bucket, packed, tmp_path):
     end.peek()[2][0].kill()
     with pytest.raises(UsageError, match=r"the process that fetches from http://.* was killed"):
         store.splits["train"].read(9)
+
+
+def test_nobody_waits_for_a_process_that_cannot_answer(bucket, packed):
+    """As where it may open no more files: it ends, and who asks hears of it."""
+    store = find_store(bucket.web)
+    process = store.splits["train"].locate.fetcher._end.peek()[2][0]
+    resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (3, 3))
+    with pytest.raises(UsageError):  # it may have been about to take this one
+        store.splits["train"].read(0)
+    with pytest.raises(UsageError, match=r"the process that fetches from http://.* was killed"):
+        store.splits["train"].read(0)
 
 
 def parent(process: Path) -> int:

@@ -54,6 +54,16 @@ def test_an_epoch_is_every_sample_once_and_its_own():
         assert again[first:end].tolist() == whole[2][first:end]
 
 
+def test_each_window_says_what_is_needed_up_to_the_next_epoch():
+    told = list[list[int]]()
+    order = WindowOrder(SHARDS, 3, seed=5, expect=lambda shards: told.append(shards.tolist()))
+    now, following = order(0), order(1).shards.tolist()
+    for place in range(0, 60, 2):
+        now[place : place + 2]
+    shards = [*now.shards.tolist(), *following]
+    assert told == [shards[0:6], shards[3:9], shards[6:12]]
+
+
 def test_windows_are_not_drawn_as_their_shards_are():
     shards = np.arange(11)  # of one sample each
     order = WindowOrder(shards, 10**6, seed=7)(0)
