@@ -52,7 +52,7 @@ pytestmark = [
     pytest.mark.usefixtures("no_pictures", "credentials"),
     pytest.mark.skipif(sys.platform == "win32", reason="sockets of POSIX"),
 ]
-QUICK = Patience(stall=2.0, tries=3, pause=0.01)
+QUICK = Patience(stall=8.0, tries=3, pause=0.01)  # on a busy machine too
 SHARDS, EACH = 10, 6
 NUMBERS = count()
 EXPIRED = b"""<?xml version="1.0" encoding="UTF-8"?>
@@ -306,7 +306,9 @@ def test_forked_readers_of_one_store_fetch_each_shard_once(bucket, packed):
     children = []
     for _ in range(3):
         if (child := os.fork()) == 0:
-            os._exit(0 if read_all(store) == expected else 1)
+            found = read_all(store)
+            store.splits["train"].locate.fetcher._end()  # as where a fork drops its copy
+            os._exit(0 if found == expected else 1)
         children.append(child)
     assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
     assert Faults.asked["train-000003.tar"] == 1
@@ -543,8 +545,8 @@ def test_the_least_recently_used_make_room(tmp_path):
             cache.reserve(folder / ".e.123.tmp", 400)
             assert sorted(path.name for path in folder.iterdir()) == [
                 ".e.123.tmp", ".e.lock", "a", "d"]  # fmt: skip
-            # what is being fetched counts, and is not taken for a rest of a killed process
-            cache.reserve(folder / ".f.123.tmp", 400)
+            # what is being fetched counts, is not taken for a rest of a killed process, and stays
+            cache.reserve(folder / ".f.123.tmp", 700)
             assert (folder / ".e.123.tmp").exists()
             assert not (folder / "d").exists()
         assert len(held.read()) == 250
