@@ -272,7 +272,9 @@ def test_a_run_from_s3_has_the_bits_of_one_from_a_disk(bucket, packed, wanted, t
     assert not any(Faults.rules.values())
 
 
-def test_stopped_and_resumed_from_an_empty_cache(bucket, packed, wanted, tmp_path):
+def test_stopped_and_resumed_from_an_empty_cache(bucket, packed, wanted, tmp_path, full):
+    if not full:
+        pytest.skip("four trainings; runs with --full")
     from pretrain.errors import Stopped
 
     cache = {"shard_cache": shard_bytes(packed, 5.2)}
@@ -406,7 +408,9 @@ def test_a_stalled_server_is_given_up(bucket, tmp_path):
         source.copy(File("train-000003.tar"), tmp_path / "copy")
 
 
-def test_no_bucket_no_store_no_index(bucket, packed, monkeypatch):
+def test_no_bucket_no_store_no_index(bucket, packed, monkeypatch, full):
+    if not full:
+        pytest.skip("many refusals; runs with --full")
     with pytest.raises(UsageError, match=r"there is no s3://nothing-here/x/_info\.json"):
         find_store("s3://nothing-here/x")
     with pytest.raises(UsageError, match="it names no host"):
@@ -428,7 +432,9 @@ def test_no_bucket_no_store_no_index(bucket, packed, monkeypatch):
         find_store(bucket.web)
 
 
-def test_a_store_that_was_packed_anew_is_another_one(bucket, packed, tmp_path):
+def test_a_store_that_was_packed_anew_is_another_one(bucket, packed, tmp_path, full):
+    if not full:
+        pytest.skip("several helpers; runs with --full")
     before = find_store(bucket.web)
     read_all(before)
     anew = tmp_path / "anew"
@@ -440,7 +446,9 @@ def test_a_store_that_was_packed_anew_is_another_one(bucket, packed, tmp_path):
     assert read_all(before) == read_all(find_store(packed))  # of the cache
 
 
-def test_what_is_damaged_in_the_cache_is_fetched_again(bucket, packed, tmp_path):
+def test_what_is_damaged_in_the_cache_is_fetched_again(bucket, packed, tmp_path, full):
+    if not full:
+        pytest.skip("several helpers; runs with --full")
     here = read_all(find_store(packed))
     read_all(find_store(bucket.web))
     for path in cached(tmp_path)[:2]:
@@ -554,8 +562,10 @@ def test_the_least_recently_used_make_room(tmp_path):
     assert not (folder / ".e.123.tmp").exists()
 
 
-def test_a_plain_web_server(packed, tmp_path):
+def test_a_plain_web_server(packed, tmp_path, full):
     """Python's own knows no ranges."""
+    if not full:
+        pytest.skip("a second server; runs with --full")
     from functools import partial
 
     with serving(partial(Quiet, directory=str(packed))) as address:
