@@ -119,7 +119,9 @@ def start_machines(folders: list[Path], words: list[list[str]], said, **environm
     ]  # fmt: skip
 
 
-def test_a_machine_that_hangs_or_sees_another_folder_ends_all(worlds, tmp_path):
+def test_a_machine_that_hangs_or_sees_another_folder_ends_all(worlds, tmp_path, full):
+    if not full:
+        pytest.skip("waits for silence; runs with --full")
     folders = [tmp_path / "one", tmp_path / "two"]
     for folder in folders:
         folder.mkdir()
@@ -193,7 +195,9 @@ def by_hand(config: PretrainConfig, ranks: int, steps: int) -> tuple[dict, dict,
     return weights, average, 100 * float(torch.cat(hits).float().mean())
 
 
-def test_statistics_and_average_of_three_processes(worlds, tmp_path):
+def test_statistics_and_average_of_three_processes(worlds, tmp_path, full):
+    if not full:
+        pytest.skip("a start of three processes; runs with --full")
     words = options(worlds["classification"], "test_byobnet", "--epochs", "1")
     config = load_config(PretrainConfig, RECIPE, words[2:4] + words[6:])
     assert any(isinstance(module, nn.BatchNorm2d) for module in build(config).network.modules())

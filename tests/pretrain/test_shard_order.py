@@ -160,7 +160,9 @@ def ranks_read(
 
 
 @pytest.mark.parametrize(("count", "workers"), [(2, 1), (3, 2), (4, 0)])
-def test_ranks_read_each_sample_once_in_one_order(store, tmp_path, count, workers):
+def test_ranks_read_each_sample_once_in_one_order(store, tmp_path, count, workers, full):
+    if not full and count != 3:
+        pytest.skip("processes are dear, three stand for all; runs with --full")
     wanted = WindowOrder(SHARDS, 3, seed=0)(1)[:].reshape(5, 12).tolist()
     steps = ranks_read(count, store, tmp_path / "ranks", workers)
     assert steps == wanted
@@ -201,7 +203,9 @@ def train(folder: Path, store: Path, stop_after: int | None = None, **changes):
     return result.backbone["fingerprint"], result.metrics["train_loss"], result.data["digest"]
 
 
-def test_a_run_goes_on_where_the_store_has_been_moved_to(tmp_path, no_pictures):
+def test_a_run_goes_on_where_the_store_has_been_moved_to(tmp_path, no_pictures, full):
+    if not full:
+        pytest.skip("three trainings; runs with --full")
     first = make_store(tmp_path / "first")
     wanted = train(tmp_path / "whole", first)
     with pytest.raises(Stopped):
@@ -254,7 +258,9 @@ def test_a_shard_that_is_damaged_under_a_run_ends_it(tmp_path, fault, workers):
             batches_of(data, workers, order, max_corrupt=6)
 
 
-def test_a_store_that_is_not_whole_is_refused_before_a_training(tmp_path):
+def test_a_store_that_is_not_whole_is_refused_before_a_training(tmp_path, full):
+    if not full:
+        pytest.skip("two runs of a tool; runs with --full")
     store = make_store(tmp_path / "store")
     options = ["--data", store, "--device", "cpu", "--model.arch", "test_byobnet",
                "--dataset.image_size", "32", "--batch_size", "12", "--epochs", "1",

@@ -43,8 +43,10 @@ def here(monkeypatch, tmp_path):
     torch.set_num_threads(threads)
 
 
-def test_the_benchmark_runs(here, worlds, capsys):
+def test_the_benchmark_runs(here, worlds, capsys, full):
     """A rate of a round of a second is its number of samples."""
+    if not full:
+        pytest.skip("every side is a process; runs with --full")
     shards.main(["--parts", "reading", "loader", "index", "order", "--rounds", "1",
                  "--images", str(worlds["classification"] / "train"), "--size", "32",
                  "--samples", "300", "--per_shard", "50", "--rows", "1000"])  # fmt: skip
