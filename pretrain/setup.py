@@ -237,10 +237,8 @@ def _loaders(
     if isinstance(train := setup.data.train, ImageShards) and not options.cache:
         order = train.reader.order(options.shard_window, config.seed)
     at_epoch = _AtEpoch(train, options)
-    splits = (
-        (at_epoch(0), {**train_batching(config, fabric), "order": order}),
-        (Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)),
-    )
+    batching = {**train_batching(config, fabric), "order": order}
+    val, val_batching = Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)
     reading: dict[str, Any] = {
         "workers": config.loader.workers,
         "prefetch": config.loader.prefetch,
@@ -248,15 +246,14 @@ def _loaders(
         "collate": collate,
         "pin_memory": fabric.device.type == "cuda",
     }
-    loaders = (
-        _in_memory(images, how, reading, fabric)
-        if options.cache
-        else Loader(images, **where, **how, **reading)
-        for (images, how), where in zip(
-            splits, ({"at_epoch": at_epoch}, {"keep": True}), strict=True
-        )
+    if options.cache:
+        held = ((at_epoch(0), batching), (val, val_batching))
+        of_train, of_val = (_in_memory(images, how, reading, fabric) for images, how in held)
+        return of_train, of_val
+    return (
+        Loader(at_epoch(0), at_epoch=at_epoch, **batching, **reading),
+        Loader(val, keep=True, **val_batching, **reading),
     )
-    return tuple(loaders)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True)
