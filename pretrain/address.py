@@ -1,5 +1,6 @@
 """Which addresses are read, and what each needs. No torch at import."""
 
+import re
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -31,5 +32,6 @@ def check_address(url: str) -> str:
         (not url.isprintable(), "it holds control characters"),
     ):
         if bad:
-            raise UsageError(f"{url!r} cannot be fetched: {problem}.")
+            shown = re.sub("//[^/]*@", "//...@", url)  # without the password
+            raise UsageError(f"{shown!r} cannot be fetched: {problem}.")
     return parts.scheme

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+from pretrain.address import check_address
 from pretrain.errors import UsageError
 
 _FILES = ("_info.json", "train.index", "val.index", "test.index")
@@ -28,6 +29,8 @@ def is_store(data: str | Path) -> bool:
 def refuse_store(data: str | Path, wanted: str) -> None:
     """Raise UsageError where --data is a store of shards, which lacks what is `wanted`."""
     if is_store(data):
+        if "://" in str(data):
+            check_address(str(data))
         raise UsageError(
             f"{data} is a store of shards, which holds images with classes or captions; {wanted}. "
             "Give the folder that it was packed of."

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,8 +17,6 @@ from pretrain.shards.index import Shard, ShardIndex
 from pretrain.shards.reader import ShardReader
 from pretrain.shards.scan import find_tars, scan
 
-SCHEMES = ("s3", "gs", "http", "https", "hf")
-"""Of addresses that `remote` reads."""
 INFO = "_info.json"
 SPLITS = ("train", "val", "test")
 
@@ -48,7 +47,7 @@ class Store:
 
 def is_url(data: str | Path) -> bool:
     """Whether --data is an address of a store, such as s3://bucket/imagenet."""
-    return str(data).partition("://")[0] in SCHEMES and "://" in str(data)
+    return re.match(r"[A-Za-z][\w+.-]*://", str(data)) is not None
 
 
 def find_store(data: str | Path, cache_gib: float = 64.0) -> Store | None:
@@ -82,8 +81,13 @@ def _open_remote(url: str, cache_gib: float) -> Store:
     """A store whose shards are fetched when they are needed."""
     from pretrain.shards.remote import fetch_indexes
 
-    check_address(url)
-    url = url.rstrip("/")
+    if check_address(url) in ("http", "https") and "?" in url:
+        raise UsageError(
+            f"{url.partition('?')[0]}?... has a query, which a store has not. Give "
+            "the address of the folder alone."
+        )
+    scheme, _, place = url.partition("://")
+    url = f"{scheme.lower()}://{place.rstrip('/')}"
     shards = fetch_indexes(url, int(cache_gib * 2**30))
     readers = {split: ShardReader(one.index, one) for split, one in shards.items()}
     return Store(url.rpartition("/")[2], url, readers)
@@ -129,11 +133,18 @@ def open_indexes(folder: Path) -> dict[str, ShardIndex]:
             what = "is not what was packed" if files[split].is_file() else "is missing"
             raise UsageError(
                 f"{files[split]} {what} with {path}: its hash is {hashes[split]}, there "
-                f"{one.blake2b}. Fetch it again; `python tools/pack.py --index DIR` makes it anew "
-                "of the shards."
+                f"{one.blake2b}. Fetch it again; `python tools/pack.py --index {folder}` makes it "
+                "anew of the shards."
             )
     there = {split: file for split, file in files.items() if file.is_file()}
     return {split: ShardIndex.open(there[split]) for split in SPLITS if split in there}
+
+
+def is_packed(folder: Path) -> bool:
+    """Whether `tools/pack.py` wrote a store."""
+    path = folder / INFO
+    info = read_json(path, largest=2**30) if path.is_file() else None
+    return isinstance(info, dict) and "packed" in info
 
 
 @dataclass(frozen=True)

@@ -225,6 +225,12 @@ class Parser(ArgumentParser):
             if flag in ("--out", "--data") or getattr(action, "_typehint", None) is Path:
                 for value in _values_of(words, flag):
                     _check_path(flag, value)
+                    if "://" in value and flag != "--data":
+                        scheme = value.partition("://")[0]
+                        raise UsageError(
+                            f"{flag} is an address, {scheme}://...; it must be a path on this "
+                            "machine. Copy from or to there by another tool."
+                        )
         if value_of(words, "--epochs") is not None and "duration" in known:
             words += ["--duration", "null"]  # over that of the recipe
         try:
