@@ -22,7 +22,6 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
 from pretrain.files import remove
-from pretrain.reading import read_json
 from tools.support.command import Parser, run_main
 
 _READ_BY_TIMM = {"jpg", "png", "webp"}  # unless it is told others
@@ -103,7 +102,8 @@ def _pack(options: Any) -> None:
     info = pack(splits, out, chosen, workers=options.workers, max_corrupt=options.max_corrupt)
     for split in splits:
         described = info["splits"][split.split]
-        classes = f"{len(split.classes):,} classes, " if split.classes else "captions, "
+        texts = "captions, " if split.texts else ""
+        classes = f"{len(split.classes):,} classes, " if split.classes else texts
         print(
             f"{split.split:<9}{described['num_samples']:,} images, {classes}"
             f"{len(described['filenames']):,} shards, {sum(described['bytes']):,} bytes, "
@@ -121,16 +121,19 @@ def _pack(options: Any) -> None:
             keys = ";".join(sorted({*endings} | _READ_BY_TIMM))
             print(f"         timm reads these by --input-key '{keys}'")
     print(f"next     python tools/pack.py --verify {shlex.quote(str(out))}")
-    tool = "pretrain" if splits[0].classes else "finetune_cap"
-    print(f"         python tools/{tool}.py --data {shlex.quote(str(out))}")
+    if splits[0].classes or splits[0].texts:
+        tool = "pretrain" if splits[0].classes else "finetune_cap"
+        print(f"         python tools/{tool}.py --data {shlex.quote(str(out))}")
 
 
 def _index(root: Path, workers: int) -> None:
     from pretrain.shards.restore import restore_indexes
     from pretrain.shards.scan import find_tars, scan
-    from pretrain.shards.store import INFO
+    from pretrain.shards.store import is_packed
 
-    if (root / INFO).is_file() and "packed" in read_json(root / INFO, largest=2**30):
+    if not root.is_dir():
+        raise UsageError(f"--index {root} is no folder. Give the folder that holds the shards.")
+    if is_packed(root):
         paths = restore_indexes(root, workers)
     else:
         tars, begun = find_tars(root), time.time()
@@ -151,6 +154,8 @@ def _verify(root: Path, workers: int) -> None:
     for problem in problems:
         print(f"wrong {problem}")
     print(f"{root} is {f'damaged: {len(problems):,} problems' if problems else 'complete'}")
+    if problems:
+        print("fetch what is wrong again, or remove it and give the command that packed it again")
     sys.exit(1 if problems else 0)
 
 

@@ -74,6 +74,11 @@ def split_ending(name: str) -> tuple[str, str]:
     return (stem, ending) if ending.lower() in SUFFIXES else (name, "")
 
 
+def readable(text: str) -> str:
+    """A text in which bytes that are no UTF-8, as Python reads them in names, are written out."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def unescape(key: str) -> str:
     """The path that a key was made of."""
     return os.fsdecode(unquote_to_bytes(os.fsencode(key)))

@@ -38,9 +38,9 @@ from pretrain.images import decode_bytes
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_json
 from pretrain.shards.index import BLOCK, INDEX_FORMAT, Shard, write_index
-from pretrain.shards.names import escaped, member_keys, split_ending
+from pretrain.shards.names import escaped, member_keys, readable, split_ending
 from pretrain.shards.processes import in_processes
-from pretrain.shards.store import INFO
+from pretrain.shards.store import INFO, open_indexes
 from pretrain.training.seeds import generator
 
 _WORK = ".pack"
@@ -126,6 +126,16 @@ class ShardPart(msgspec.Struct, frozen=True):
     """Of its images, as packed: what their names end in."""
 
 
+class _Shards(msgspec.Struct):
+    filenames: tuple[str, ...]
+    bytes: tuple[int, ...]
+    blake2b: tuple[str, ...]
+
+
+class _Info(msgspec.Struct):
+    splits: dict[str, _Shards]
+
+
 @dataclass(frozen=True)
 class _Task:
     split: PackSplit
@@ -190,6 +200,12 @@ def pack(
         UsageError: names that cannot be packed, too many images that cannot be decoded, another
             command's shards in `out`, no room.
     """
+    for split in splits:
+        if bad := [name for name in split.classes if name != readable(name)]:
+            raise UsageError(
+                f"the class {readable(bad[0])} of {split.split} is no text in UTF-8, which the "
+                "names of classes must be. Rename it."
+            )
     job = _Job(out, options, [task for split in splits for task in _plan(split, options)])
     plan = _describe(splits, options)
     with lock(out / _WORK / "lock", f"another pack writes into {out}"):
@@ -197,6 +213,9 @@ def pack(
             remove(out / _WORK)
             info = read_json(out / INFO, largest=2**30)
             _compare(out, info.get("packed") if isinstance(info, dict) else None, plan)
+            _write_lost(job, check(info, _Info, str(out / INFO)), workers)
+            open_indexes(out)
+            remove(out / _WORK)
             log(f"{out} is complete; `python tools/pack.py --verify {out}` reads it again")
             return dict(info)
         _begin(out, plan, splits)
@@ -350,7 +369,7 @@ def _write_shard(path: Path, task: _Task, options: PackOptions) -> ShardPart:
             try:
                 content, ending, is_resized = encode(split.read(number), name, options)
             except (UsageError, OSError) as error:
-                corrupt.append(str(error))
+                corrupt.append(readable(str(error)))
                 continue
             kept.append(number)
             members.append(add(f"{key}.{ending}", content))
@@ -436,6 +455,28 @@ def _check_corrupt(job: _Job, split: PackSplit, corrupt: Sequence[str], most: in
 # ---- the end
 
 
+def _write_lost(job: _Job, info: _Info, workers: int) -> None:
+    """Write shards of a complete store again that were removed or cut."""
+    known = {
+        file: (size, blake2b)
+        for split in info.splits.values()
+        for file, size, blake2b in zip(split.filenames, split.bytes, split.blake2b, strict=False)
+    }
+    sizes = {path.name: path.stat().st_size for path in job.out.glob("*.tar") if path.is_file()}
+    files = [task.file for task in job.tasks]
+    lost = [
+        n for n, file in enumerate(files) if file in known and sizes.get(file) != known[file][0]
+    ]
+    for number, part in in_processes(job.write, lost, workers):
+        if part.blake2b != known[files[number]][1]:
+            remove(job.out / files[number])
+            raise UsageError(
+                f"{job.out / files[number]} is lost, and its images are not what they were. Fetch "
+                f"it again, or remove {job.out} and give the same command again."
+            )
+        log(f"{job.out / files[number]} was lost and is written again")
+
+
 def _finish(
     job: _Job, splits: Sequence[PackSplit], parts: Sequence[ShardPart], plan: dict[str, Any]
 ) -> dict[str, Any]:
@@ -458,7 +499,7 @@ def _finish(
             "endings": _join_endings(part.endings for part in own),
         }
         lost = np.setdiff1d(np.arange(len(split.names)), _kept(own))
-        left_out[split.split] = [split.names[number] for number in lost]
+        left_out[split.split] = [readable(split.names[number]) for number in lost]
     classes = list(splits[0].classes)
     info = {"splits": described, "classes": classes, "left_out": left_out, "packed": plan}
     write_text(job.out / INFO, json.dumps(info, indent=1) + "\n")
@@ -485,8 +526,9 @@ def _write_index(path: Path, split: PackSplit, parts: Sequence[ShardPart]) -> No
         np.frombuffer(b"".join(getattr(part, kind) for part in parts), np.int64).reshape(-1, 3)
         for kind in ("members", "texts")
     )
-    labels = None if split.labels is None else split.labels[kept]
-    if lost := [] if labels is None else np.setdiff1d(split.labels, labels).tolist():
+    every = split.labels
+    labels = None if every is None else every[kept]
+    if lost := [] if every is None else np.setdiff1d(every, every[kept]).tolist():
         raise UsageError(
             f"{split.split}: no image of class {shorten([split.classes[n] for n in lost])} can be "
             "packed. Repair its images or remove the class, and name another --out."

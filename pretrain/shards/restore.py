@@ -63,6 +63,8 @@ class _Reader:
         path = self.root / self.files[number]
         content = _Content(Shard(path.name, 1, 1), [], [], [], [], [])
         try:
+            if path.exists() and not path.is_file():  # a pipe would block
+                raise UsageError(f"the shard {path} is no file. Fetch it again.")
             if file_hash(path) != self.hashes[number]:
                 raise UsageError(f"the shard {path} is not what was packed. Fetch it again.")
             with tarfile.open(path, "r:", encoding="utf-8") as tar:

@@ -45,6 +45,9 @@ _FOLDERS = ("data", "shards", "default")
 """Where tars are looked for beside folders that are named after a split."""
 
 
+_LONGEST_CLASS = 1000
+
+
 class _Tar(NamedTuple):
     path: Path
     set: str
@@ -331,8 +334,9 @@ def _sample(
     left_out.update(f".{ending}" for ending in group.members.keys() - {images[0], wanted})
     label, text = None, None
     if wanted == "cls":
-        label = _read(file, group.members["cls"])[1].decode("utf-8", "replace").strip()
-        if not label or not label.isprintable():
+        label = _read(file, group.members["cls"])[1].decode("utf-8", "surrogateescape").strip()
+        # bytes that are no UTF-8 are not printable; numbers of many digits Python does not read
+        if not label or not label.isprintable() or len(label) > _LONGEST_CLASS:
             raise UsageError(f"{where} has the class {label!r:.40}; expected a number or a word.")
     elif wanted is not None:
         text, _ = _read(file, group.members[wanted])

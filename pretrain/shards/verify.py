@@ -19,7 +19,7 @@ from pretrain.reading import check, read_json
 from pretrain.shards.index import BLOCK, ShardIndex
 from pretrain.shards.names import possible_keys
 from pretrain.shards.processes import in_processes
-from pretrain.shards.store import INFO, find_store
+from pretrain.shards.store import INFO, find_store, is_packed
 
 _MOST = 10
 """Problems of a shard that are named."""
@@ -34,6 +34,7 @@ class _Split(msgspec.Struct):
 
 class _Info(msgspec.Struct):
     splits: dict[str, _Split]
+    classes: tuple[str, ...]
 
 
 def verify(root: Path, workers: int = 1) -> list[str]:
@@ -56,18 +57,31 @@ def verify(root: Path, workers: int = 1) -> list[str]:
         raise UsageError(f"{root} holds no shards. `python tools/pack.py --data DIR` packs them.")
     indexes = {split: reader.index for split, reader in store.splits.items()}
     hashes, problems = dict[str, str](), list[str]()
-    is_ours = (root / INFO).is_file() and "packed" in read_json(root / INFO, largest=2**30)
-    if is_ours:
+    if is_ours := is_packed(root):
         info: _Info = check(read_json(root / INFO, largest=2**30), _Info, str(root / INFO))
+        for split in sorted(info.splits.keys() ^ indexes.keys()):
+            problems.append(f"{INFO} or {split}.index: only one of them has {split}")
         for split, facts in info.splits.items():
-            hashes |= zip(facts.filenames, facts.blake2b, strict=True)
-            index = indexes[split]
+            hashes |= zip(facts.filenames, facts.blake2b, strict=False)
+            if len(facts.filenames) != len(facts.blake2b):
+                problems.append(f"{INFO}: its hashes of {split} are not one a shard")
+            if (index := indexes.get(split)) is None:
+                continue
+            if index.classes != info.classes:
+                problems.append(f"{INFO}: its classes are not those of {index.path.name}")
             shards = [(shard.file, shard.samples) for shard in index.shards]
             if shards != [*zip(facts.filenames, facts.shard_lengths, strict=True)]:
                 problems.append(f"{INFO}: its shards of {split} are not those of {index.path.name}")
             if facts.num_samples != len(index):
                 counts = f"{facts.num_samples:,} samples of {split}, {len(index):,}"
                 problems.append(f"{INFO} counts {counts} are in {index.path.name}")
+    files = {shard.file for index in indexes.values() for shard in index.shards}
+    if any(index.path.parent == root for index in indexes.values()):
+        problems += [
+            f"{path} is in no index"
+            for path in sorted(root.glob("*.tar"))
+            if path.name not in files and path.stat().st_size  # empty: all its images were corrupt
+        ]
     check_shard = _ShardCheck(root, [*indexes.values()], is_ours, hashes)
     total = sum(map(len, indexes.values()))
     with bar("verifying", total, "images") as advance:
@@ -96,6 +110,8 @@ class _ShardCheck:
         facts = self.indexes[which].shards[shard]
         path = self.root / facts.file
         problems = list[str]()
+        if path.exists() and not path.is_file():  # a pipe would block
+            return [f"{path} is no file"]
         try:
             size = path.stat().st_size
             problems.extend(self._check(path, which, shard))

@@ -9,6 +9,7 @@ import shutil
 import signal
 import tarfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -413,6 +414,40 @@ def test_a_shard_or_a_class_of_broken_images_alone(tmp_path):
         pack([split_of("val", last)], tmp_path / "b", PackOptions(), max_corrupt=4)
 
 
+def test_a_shard_that_was_lost_is_written_again(tmp_path):
+    """By the command that messages name, to the same bytes; else nothing is."""
+    out, splits = tmp_path / "out", [split_of("val", files_of(9))]
+    pack(splits, out, PackOptions(samples_per_shard=5))
+    shard, index = out / "val-000001.tar", out / "val.index"
+    before = shard.read_bytes()
+    for lose in (shard.unlink, lambda: os.truncate(shard, 700)):
+        lose()
+        pack(splits, out, PackOptions(samples_per_shard=5))
+        assert shard.read_bytes() == before
+        assert verify(out) == []
+    shard.unlink()
+    changed = split_of("val", files_of(9))
+    changed = replace(changed, read=lambda number: picture(number + 1))
+    with pytest.raises(UsageError, match=r"val-000001.tar is lost, and its images are not what"):
+        pack([changed], out, PackOptions(samples_per_shard=5))
+    assert not shard.exists()
+    pack(splits, out, PackOptions(samples_per_shard=5))
+    index.unlink()
+    with pytest.raises(UsageError, match=r"val\.index is missing"):
+        pack(splits, out, PackOptions(samples_per_shard=5))
+
+
+def test_names_that_are_no_utf8(tmp_path):
+    """Of an image that is left out; of a class they are refused before anything is written."""
+    files = files_of(4) | {"c0/\udcff.png": b"no image"}
+    info = pack([split_of("val", files)], tmp_path / "a", PackOptions(), max_corrupt=1)
+    assert info["left_out"] == {"val": ["c0/\\udcff.png"]}
+    assert verify(tmp_path / "a") == []
+    with pytest.raises(UsageError, match=r"the class \\udcff of val is no text in UTF-8"):
+        pack([split_of("val", {"\udcff/0.png": picture(0)})], tmp_path / "b", PackOptions())
+    assert not (tmp_path / "b").exists()
+
+
 def test_one_pack_at_a_time(tmp_path):
     out, (told, tell) = tmp_path / "out", os.pipe()
     if (child := os.fork()) == 0:
@@ -513,3 +548,24 @@ def test_a_missing_shard_and_another_info(tmp_path):
         UsageError, match=r"holds no shards\. `python tools/pack.py --data DIR` packs"
     ):
         verify(tmp_path)
+
+
+def test_an_info_that_does_not_fit_its_indexes(tmp_path):
+    out = tmp_path / "out"
+    info = pack([split_of("val", files_of(9))], out, PackOptions(samples_per_shard=5))
+    val = info["splits"]["val"]
+    shutil.copy(out / "val-000000.tar", out / "val-000002.tar")
+    assert verify(out) == [f"{out / 'val-000002.tar'} is in no index"]
+    (out / "val-000002.tar").unlink()
+    for change, problem in (
+        ({"splits": {}}, "_info.json or val.index: only one of them has val"),
+        ({"splits": {"val": val, "more": val}}, "_info.json or more.index: only one of them has"),
+        ({"splits": {"val": val | {"blake2b": []}}}, "its hashes of val are not one a shard"),
+        ({"classes": ["x"]}, "its classes are not those of val.index"),
+    ):
+        (out / "_info.json").write_text(json.dumps(info | change))
+        assert any(problem in line for line in verify(out)), change
+    (out / "_info.json").write_text(json.dumps(info))
+    (out / "val-000000.tar").unlink()
+    os.mkfifo(out / "val-000000.tar")
+    assert verify(out) == [f"{out / 'val-000000.tar'} is no file"]

@@ -437,6 +437,8 @@ FAULTY = {
         [sample(0, b"0"), sample(1)],
     r"000001 in .* has no .txt": [sample(0, txt=b"x"), sample(1, json=b"x")],
     r"000000 in .* has the class ''": [sample(0, b" ")],
+    r"000000 in .* has the class '.*udcff'; expected": [sample(0, b"\xff")],
+    r"000000 in .* has the class '11111": [sample(0, b"1" * 5000)],
     r"train-0.tar holds two samples 000000.png":
         [sample(0, b"0"), sample(1, b"0"), sample(0, b"0")],
     r"train-0.tar holds no samples": [{".hidden.png": b"x"}],
@@ -672,3 +674,20 @@ def test_an_index_of_15_million_samples_costs_a_machine_little(tmp_path, full):
         seen[order[start : start + (1 << 16)]] = True
     assert seen.all()
     assert time.process_time() - started < 4
+
+
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ftp://host/store", "ftp:// is not supported; http://"),
+        ("file:///tmp/store", "file:// is not supported"),
+        ("S3://", "it names no host"),
+        ("https://me:secret@host/store", "https://...@host/store"),
+        ("https://host/store?token=secret", r"https://host/store\?... has a query"),
+    ],
+)
+def test_addresses_that_hold_no_store(address, message):
+    """Nothing is asked for, and no secret is repeated."""
+    with pytest.raises(UsageError, match=message) as refused:
+        find_store(address)
+    assert "secret" not in str(refused.value)

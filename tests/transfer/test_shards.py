@@ -31,6 +31,7 @@ from transfer.captioning.captioner import Captioner
 from transfer.captioning.config import CaptioningConfig, EncoderConfig, ModelConfig
 from transfer.captioning.config import DatasetConfig as CaptionsConfig
 from transfer.captioning.dataset import open_captions
+from transfer.captioning.shards import _parse as parse
 from transfer.classification import engine as classification
 from transfer.classification.config import (
     ClassificationConfig,
@@ -49,6 +50,7 @@ from transfer.feature_cache import FeatureCache
 from transfer.image_hashes import hash_images
 from transfer.segmentation.config import DatasetConfig as SegmentationData
 from transfer.segmentation.data import open_data as open_segmentation
+from transfer.stores import refuse_store
 
 CPU = make_fabric("cpu")
 
@@ -397,3 +399,13 @@ def test_boxes_and_masks_are_in_no_shard(store, at):
     for task in ("detection", "segmentation"):
         with pytest.raises(UsageError, match="store of shards"):
             summarize(task, data, DetectionData())
+
+
+def test_half_a_surrogate_pair_is_no_caption():
+    with pytest.raises(UsageError, match=r"here: its captions cannot be read .*surrogates"):
+        parse(b'{"captions": ["\\ud800 x"]}', True, "here")
+
+
+def test_a_password_in_an_address_is_not_repeated():
+    with pytest.raises(UsageError, match=r"//\.\.\.@host/x' cannot be fetched"):
+        refuse_store("https://me:secret@host/x", "boxes")

@@ -97,6 +97,11 @@ def _parse(content: bytes, is_json: bool, where: str) -> Mapping[str, Any]:
     try:
         text = content.decode("utf-8")
         entry = json.loads(text) if is_json else {"caption": text.strip()}
+        said = (
+            [entry.get(key) for key in ("caption", "captions")] if isinstance(entry, dict) else []
+        )
+        # half of a surrogate pair passes for JSON, and no file can hold it
+        json.dumps(said, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{where}: its captions cannot be read ({error}); {_EXPECTED}.") from error
     if not isinstance(entry, dict):
