@@ -244,13 +244,20 @@ class ClassFolders:
                 f"Fill or remove these folders{others}."
             )
 
-    def refuse_splits(self) -> None:
-        """Raise UsageError where classes are named as splits are: training_set, Test."""
+    def refuse_splits(self, has_test: bool = True) -> None:
+        """Raise UsageError where classes are named as splits are: training_set, Test.
+
+        Args:
+            has_test: whether there is an option for test; else val may be that.
+        """
         splits = {
             split: name
             for split in ("train", "test", "val")
             if (name := next((n for n in self.images if n.lower().startswith(split)), None))
         }
+        if not has_test and "test" in splits:
+            splits = {"val": splits["test"]} | splits
+            del splits["test"]
         if "train" in splits and len(splits) > 1:
             options = " ".join(f"--dataset.{split} {name}" for split, name in splits.items())
             raise UsageError(

@@ -60,7 +60,7 @@ def open_undivided(root: Path) -> tuple[ImageFiles, ImageFiles] | None:
     listed = list_classes(root)
     if len(listed.images) < 2 or not listed.paths:
         return None
-    listed.refuse_splits()
+    listed.refuse_splits(has_test=False)
     listed.check()
     paths, labels, below = listed.paths, listed.labels, len(os.path.join(root, ""))
     names = [path[below:] for path in paths]

@@ -229,11 +229,21 @@ def test_what_fits_two_kinds_is_asked(worlds, tree, tmp_path, capsys):
         ("--data cut.tar --out o", "cannot be read as a tar file"),
         ("--data cut.tar.gz --out o", "cannot be unpacked"),
         ("--data text.tar --out o", "cannot be read as a tar file"),
-        ("--data short.tar --out o", "it lacks the empty block at its end: it was cut short"),
+        ("--data short.tar --out o", "without the end mark of a tar"),
         ("--data shard.tar --out o", "is a shard of WebDataset: give the folder that holds all"),
         ("--data class.tar --out o", "no images (.jpg"),
         ("--data other.tar --out o", "train and val of other.tar name different classes: c1, c2"),
         ("--data two.tar --out o", "holds train, val, valid; expected train, at most one of val"),
+        ("--data cut.tar.bz2 --out o", "cut.tar.bz2 cannot be unpacked: Invalid data stream"),
+        ("--data joined.tar --out o", "what follows at byte"),
+        ("--data plain.tar --out o --test x", "--test is x, but --data is a tar file"),
+        ("--data {tree} --out o --layout coco", "--layout is coco, but --data is a folder of"),
+        ("--data {tree} --out o --test x", "no folder {tree}/x"),
+        ("--data {tree}/train --out o --test x", "--test is x, but {tree}/train has no splits"),
+        ("--data {tree} --out o --train x", "name the folder by --train NAME."),
+        ("--data {tree} --out s3://bucket/o", "--out is an address, s3://...; it must be a path"),
+        ("--data https://me:secret@host/o --out o", "'https://...@host/o' cannot be fetched"),
+        ("--index nowhere", "--index nowhere is no folder"),
         ("--verify nowhere", "nowhere holds no shards. `python tools/pack.py --data DIR` packs"),
     ],
 )
@@ -244,7 +254,8 @@ def test_what_is_refused(words, said, tree, tmp_path, capsys, monkeypatch):
     name = next((word for word in words.split() if ".tar" in word), "")
     if name:
         write_archive(name, tree)
-    fails("pack", *words.format(tree=tree).split(), capsys=capsys, said=said)
+    text = said.format(tree=tree)
+    fails("pack", *words.format(tree=tree).split(), capsys=capsys, said=text)
     assert not [*tmp_path.glob("o/*.tar")]
 
 
@@ -270,6 +281,9 @@ def write_archive(name: str, tree: Path) -> None:
         contents = {
             "cut.tar": half,
             "cut.tar.gz": gzip.compress(content)[:-100],
+            "cut.tar.bz2": bz2.compress(content)[:40] + bytes(40),
+            "joined.tar": content + content,
+            "plain.tar": content,
             "text.tar": b"no archive" * 100,
             "short.tar": end + bytes(-len(end) % 512),
         }

@@ -4,7 +4,6 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
 import tarfile
 import zlib
 from collections import defaultdict
@@ -21,8 +20,8 @@ from pretrain.files import atomic
 from pretrain.held_out import HELD_OUT, Indices, hold_out
 from pretrain.images import SUFFIXES, ClassFolders
 from pretrain.progress import log
-from pretrain.shards.index import BLOCK
 from pretrain.shards.pack import PackSplit
+from pretrain.shards.scan import require_end
 
 _SPLIT_OF = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 _OPENERS: dict[bytes, Callable[[Path], Any]] = {
@@ -124,12 +123,23 @@ def _unpack(path: Path, work: Path) -> Path:
     plain = work / f"{path.name}.tar"
     if not plain.exists() or plain.stat().st_mtime < path.stat().st_mtime:
         log(f"note: {path} is unpacked to {plain}, which goes when all is packed")
-        try:
-            with opener(path) as source, atomic(plain) as temporary, open(temporary, "wb") as to:
-                shutil.copyfileobj(source, to, 2**22)
-        except (gzip.BadGzipFile, lzma.LZMAError, zlib.error, EOFError) as error:
-            raise UsageError(f"{path} cannot be unpacked: {error}. Fetch it again.") from error
+        with opener(path) as source, atomic(plain) as temporary, open(temporary, "wb") as to:
+            while content := _read_on(source, path):
+                to.write(content)
     return plain
+
+
+def _read_on(source: Any, path: Path) -> bytes:
+    """The next bytes of a compressed file."""
+    try:
+        return bytes(source.read(2**22))
+    except (
+        OSError,
+        lzma.LZMAError,
+        zlib.error,
+        EOFError,
+    ) as error:  # bz2's and gzip's are OSErrors
+        raise UsageError(f"{path} cannot be unpacked: {error}. Fetch it again.") from error
 
 
 def _read_tree(path: Path, plain: Path) -> _Tree:
@@ -154,9 +164,7 @@ def _read_tree(path: Path, plain: Path) -> _Tree:
                     tree.images[name] = member.offset_data, member.size
                 else:
                     tree.others.append(name)
-            archive.fileobj.seek(archive.offset)  # type: ignore[union-attr]
-            if archive.fileobj.read(BLOCK) != bytes(BLOCK):  # type: ignore[union-attr]
-                raise tarfile.ReadError("it lacks the empty block at its end: it was cut short")
+            require_end(archive.fileobj, archive.offset)  # type: ignore[arg-type]
     except (tarfile.TarError, EOFError, KeyError) as error:
         raise UsageError(
             f"{path} cannot be read as a tar file: {error}. Fetch it again."

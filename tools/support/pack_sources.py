@@ -31,6 +31,13 @@ from tools.support.pack_archives import open_archive
 
 Kind = Literal["auto", "classes", "captions"]
 SPLITS = ("train", "val", "test")
+_OPTIONS = {
+    "val_labels": "val-labels",
+    "val_fraction": "val-fraction",
+    "splits": "split-file",
+    "": "",
+}
+"""Of the trainers' data sets -> of packing."""
 _FOLDERS = ("train", "val", "valid", "validation", "test")
 _CAPTION_FILES = ("annotations/captions_*.json", "dataset_*.json", "annotations/dataset_*.json",
                   "*.token", "*.token.txt", "captions.*", "metadata.*", "*/metadata.*")  # fmt: skip
@@ -90,7 +97,13 @@ def open_sources(root: str, options: SourceOptions, work: Path) -> list[PackSpli
     Raises:
         UsageError: no such place, classes and captions both, or what the trainers refuse.
     """
-    found = _open(root, options, work)
+    try:
+        found = _open(root, options, work)
+    except UsageError as error:  # of the trainers' readers
+        text = str(error)
+        for theirs, ours in _OPTIONS.items():
+            text = text.replace(f"--dataset.{theirs}", f"--{ours}")
+        raise UsageError(text) from error
     for split in found:
         if not len(split.names):
             log(f"note: {split.split} of {root} has no images and is left out")
@@ -106,9 +119,13 @@ def open_sources(root: str, options: SourceOptions, work: Path) -> list[PackSpli
 
 def _open(root: str, options: SourceOptions, work: Path) -> list[PackSplit]:
     if (store := find_store(root)) is not None:
+        _refuse_others(options, "shards", ())
+        for note in store.notes:
+            log(f"note: {note}")
         return [_of_store(split, reader) for split, reader in store.splits.items()]
     path = Path(root)
     if path.is_file():
+        _refuse_others(options, "a tar file, which can be unpacked", ())
         return open_archive(path, work)
     if not path.is_dir():
         raise UsageError(f"there is no folder or tar file {root}.")
@@ -122,7 +139,25 @@ def _open(root: str, options: SourceOptions, work: Path) -> list[PackSplit]:
                 "by --kind classes or --kind captions which is to be packed."
             )
         kind = "captions" if captions else "classes"
-    return _open_captions(path, options) if kind == "captions" else _open_classes(path, options)
+    if kind == "captions":
+        own = ("layout", "split_file", "images", "val_fraction")
+        _refuse_others(options, "a folder of captions", ("kind", "train", "val", "test", *own))
+        return _open_captions(path, options)
+    is_cifar = find_cifar(path) is not None
+    if is_cifar:
+        _refuse_others(options, "CIFAR", ("kind",))
+    else:
+        own = ("kind", "train", "val", "test", "val_labels")
+        _refuse_others(options, "a folder of classes", own)
+    return _open_classes(path, options)
+
+
+def _refuse_others(options: SourceOptions, what: str, own: Sequence[str]) -> None:
+    """Raise UsageError for options that a kind of source has no use for."""
+    for name, value in vars(options).items():
+        if name not in own and value != getattr(SourceOptions, name):
+            flag = name.replace("_", "-")
+            raise UsageError(f"--{flag} is {value}, but --data is {what}. Leave --{flag} out.")
 
 
 class _Facts(NamedTuple):
@@ -135,7 +170,10 @@ def _look_at(paths: Sequence[str]) -> _Facts:
     """Sizes and last change of files, by threads: a disk that is shared takes its time for each."""
 
     def look(path: str) -> tuple[int, float]:
-        status = os.stat(path)
+        try:
+            status = os.stat(path)
+        except OSError:  # a link that leads nowhere is named when it is read
+            return 0, 0.0
         return status.st_size, max(status.st_mtime, status.st_ctime)
 
     facts = []
@@ -160,12 +198,14 @@ def _open_classes(root: Path, options: SourceOptions) -> list[PackSplit]:
     for note in data.notes:
         log(f"note: {note}")
     if not (root / train).is_dir():  # held out of folders without splits
+        if options.test is not None:
+            raise UsageError(f"--test is {test}, but {root} has no splits. Leave it out.")
         return [_of_files("train", data.train, root), _of_files("val", data.val, root)]
     val = val or validation_split(root)
     found = {"train": (data.train, train), "test" if val == test else "val": (data.val, val)}
-    if val != test and (root / test).is_dir():
-        if any(list_classes(root / test).images.values()):
-            found["test"] = (open_folder(root, test), test)
+    if val != test and (options.test is not None or (root / test).is_dir()):
+        if options.test is not None or any(list_classes(root / test).images.values()):
+            found["test"] = (open_folder(root, test, "--test"), test)
         else:
             log(f"note: {root / test} has no images in class folders and is left out")
     return [_of_files(split, images, root / name) for split, (images, name) in found.items()]
@@ -237,7 +277,10 @@ def _of_captions(split: str, images: Sequence[Any]) -> PackSplit:
         split=split,
         names=names,
         read=FileContents(np.array([os.fsencode(path) for path in paths], np.bytes_)),
-        texts=[json.dumps(text, ensure_ascii=False).encode() for text in texts],
+        # what is no UTF-8 in a file's name becomes JSON's own escape
+        texts=[
+            json.dumps(t, ensure_ascii=False).encode("utf-8", "backslashreplace") for t in texts
+        ],
         **_look_at(paths)._asdict(),
     )
 
