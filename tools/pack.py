@@ -86,7 +86,9 @@ def _pack(options: Any) -> None:
     require_place(out)
     names = ("kind", "train", "val", "test", "val_labels", "layout", "split_file", "images")
     source = SourceOptions(
-        **{name: options[name] for name in names}, val_fraction=options.val_fraction
+        **{name: options[name] for name in names},
+        val_fraction=options.val_fraction,
+        max_corrupt=options.max_corrupt,
     )
     splits = open_sources(options.data, source, out / ".pack")
     if options.splits:

@@ -20,6 +20,7 @@ from PIL import Image
 from pretrain.config import DatasetConfig
 from pretrain.data import open_data
 from pretrain.data.cifar import LAYOUTS
+from pretrain.errors import UsageError
 from pretrain.shards import find_store
 from tests.tools.test_tools import fails
 from tools import pack
@@ -197,6 +198,23 @@ def test_captions_stand_beside_their_images(worlds, tmp_path, capsys):
 
 
 # ---- refusals
+
+
+def test_an_image_of_captions_that_is_not_there(tmp_path, capsys):
+    """The option that the message names leaves it out."""
+    root = tmp_path / "captioned"
+    root.mkdir()
+    for number in range(19):
+        Image.new("RGB", (12, 10), (number, 7, 7)).save(root / f"{number}.png")
+    (root / "captions.csv").write_text(
+        "image,caption\n" + "".join(f"{number}.png,a dog\n" for number in range(20))
+    )
+    words = "--data", root, "--out", tmp_path / "out", "--val-fraction", 0.4
+    with pytest.raises(UsageError, match="give --max-corrupt 1 to"):
+        run(*words, capsys=capsys)
+    run(*words, "--max-corrupt", 1, capsys=capsys)
+    splits = find_store(tmp_path / "out").splits.values()
+    assert sum(len(reader.index) for reader in splits) == 19
 
 
 def test_what_fits_two_kinds_is_asked(worlds, tree, tmp_path, capsys):

@@ -35,6 +35,7 @@ _OPTIONS = {
     "val_labels": "val-labels",
     "val_fraction": "val-fraction",
     "splits": "split-file",
+    "max_corrupt": "max-corrupt",
     "": "",
 }
 """Of the trainers' data sets -> of packing."""
@@ -56,6 +57,8 @@ class SourceOptions:
     split_file: str | None = None
     images: str | None = None
     val_fraction: float = 0.1
+    max_corrupt: int = 0
+    """Images that captions name and that are not there."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,15 +150,15 @@ def _open(root: str, options: SourceOptions, work: Path) -> list[PackSplit]:
     if is_cifar:
         _refuse_others(options, "CIFAR", ("kind",))
     else:
-        own = ("kind", "train", "val", "test", "val_labels")
-        _refuse_others(options, "a folder of classes", own)
+        what = "a folder of classes"
+        _refuse_others(options, what, ("kind", "train", "val", "test", "val_labels"))
     return _open_classes(path, options)
 
 
 def _refuse_others(options: SourceOptions, what: str, own: Sequence[str]) -> None:
     """Raise UsageError for options that a kind of source has no use for."""
     for name, value in vars(options).items():
-        if name not in own and value != getattr(SourceOptions, name):
+        if name not in (*own, "max_corrupt") and value != getattr(SourceOptions, name):
             flag = name.replace("_", "-")
             raise UsageError(f"--{flag} is {value}, but --data is {what}. Leave --{flag} out.")
 
@@ -252,6 +255,7 @@ def _open_captions(root: Path, options: SourceOptions) -> list[PackSplit]:
         splits=options.split_file,
         images=options.images,
         val_fraction=options.val_fraction,
+        max_corrupt=options.max_corrupt,
     )
     data = open_captions(root, config)
     log(f"captions of {data.name}: {', '.join(map(str, data.files))}")
