@@ -26,10 +26,22 @@ from typing import Any
 import torch
 from torch.distributed import PrefixStore, Store, TCPStore  # type: ignore[attr-defined]
 
-from pretrain.errors import first_line
+from pretrain.errors import UsageError, first_line
 from pretrain.progress import log
 
-SECONDS = float(os.environ.get("CUTMIX_HEARTBEAT_SECONDS", "30"))
+
+def _seconds(text: str) -> float:
+    """What the environment says; UsageError where that is no number of seconds."""
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 1 <= seconds <= 86400:
+        raise UsageError(f"CUTMIX_HEARTBEAT_SECONDS is {text!r}; it must lie in [1, 86400].")
+    return seconds
+
+
+SECONDS = _seconds(os.environ.get("CUTMIX_HEARTBEAT_SECONDS", "30"))
 """Of silence after which a process on another machine counts as lost."""
 _PERIOD = min(1.0, SECONDS / 8)
 _PATIENCE = 10.0  # seconds for what is done before the end

@@ -15,7 +15,7 @@ import torch
 
 from pretrain.backbone import Backbone
 from pretrain.errors import UsageError
-from pretrain.training import BatchSampler
+from pretrain.training import BatchSampler, heartbeat
 from tests.conftest import ROOT
 from tests.forked import call, start_ranks, text_of
 
@@ -174,3 +174,9 @@ def test_a_batch_that_cannot_be_cut_names_those_that_can():
         BatchSampler(
             500, batch_size=100, seed=0, shuffle=True, drop_last=True, accumulate=2, ranks=4
         )
+
+
+@pytest.mark.parametrize("text", ["abc", "", "nan", "0", "-1", "inf"])
+def test_a_heartbeat_that_is_no_number_of_seconds(text):
+    with pytest.raises(UsageError, match=r"CUTMIX_HEARTBEAT_SECONDS is '.*'; it must lie in"):
+        heartbeat._seconds(text)

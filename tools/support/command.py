@@ -116,7 +116,10 @@ def _leave_others(error: Exception | None = None, code: int = 1) -> None:
     # before it has begun: on one machine torchrun itself ends them
     if not begun and (error is None or int(os.environ.get("GROUP_WORLD_SIZE", "1")) < 2):
         return
-    from pretrain.training.heartbeat import heartbeat, is_of_connection
+    try:
+        from pretrain.training.heartbeat import heartbeat, is_of_connection
+    except UsageError:  # of its seconds: each process says so itself
+        return
 
     if (beat := heartbeat()) is None:
         return
