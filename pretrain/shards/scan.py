@@ -117,6 +117,8 @@ def _require_all(split: str, tars: Sequence[_Tar]) -> list[Path]:
             f"compressed shards cannot be read by index: {_names(packed)}. Unpack them: "
             f"gunzip {packed[0].path.parent}/*.gz makes a .tar of each."
         )
+    if bad := [tar.path for tar in tars if not tar.path.is_file()]:  # a pipe would block
+        raise UsageError(f"the shard {bad[0]} is no file. Fetch the set again.")
     numbers, first = [tar.number for tar in tars], tars[0].number
     end = max(numbers[-1] + 1, *(tar.of for tar in tars))
     missing = sorted({*range(first, end)}.difference(numbers))

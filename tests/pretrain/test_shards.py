@@ -691,3 +691,11 @@ def test_addresses_that_hold_no_store(address, message):
     with pytest.raises(UsageError, match=message) as refused:
         find_store(address)
     assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: os.symlink("nowhere", path)])
+def test_a_shard_that_is_no_file_is_named(make, tmp_path):
+    make_tars(tmp_path, {"train-0.tar": [sample(0, b"0")]})
+    make(tmp_path / "train-1.tar")
+    with pytest.raises(UsageError, match=r"train-1.tar is no file"):
+        find_store(tmp_path)
