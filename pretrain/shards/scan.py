@@ -64,7 +64,7 @@ def find_tars(root: Path) -> dict[str, list[Path]]:
 
     Raises:
         UsageError: tars of no split, two sets of tars for one split, a number that is missing,
-            compressed tars.
+            compressed tars, some splits in tars and others in folders.
     """
     folders = [root] + [
         Path(entry.path)
@@ -79,11 +79,17 @@ def find_tars(root: Path) -> dict[str, list[Path]]:
         if not tars_in[folder] and any(path.name[0] != "." for path in folder.iterdir())
         for split in _SPLIT.findall(folder.name)[-1:]
     }
-    found = dict[str, list[_Tar]]()
+    found, left = dict[str, list[_Tar]](), dict[str, list[_Tar]]()
     for tar in chain.from_iterable(tars_in.values()):
         words = _SPLIT.findall(tar.path.relative_to(root).as_posix())
-        if (split := words[-1] if words else "") not in unpacked:
-            found.setdefault(split, []).append(tar)
+        split = words[-1] if words else ""
+        (left if split in unpacked else found).setdefault(split, []).append(tar)
+    if left and found:
+        beside = next(iter(left))
+        raise UsageError(
+            f"{root} holds shards of {shorten(sorted(found))} and, beside shards of {beside}, a "
+            f"folder with the same name and other files. Leave the shards of all splits, or none."
+        )
     if (nameless := found.pop("", [])) and not found and not class_folders(root):
         raise UsageError(
             f"{root} holds shards that name no split: {_names(nameless)}. Move them into "

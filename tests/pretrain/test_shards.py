@@ -520,6 +520,10 @@ def test_archives_beside_what_they_held_are_no_shards(tmp_path):
     for root in (split, bare):
         assert find_store(root) is None
     assert len(open_data(split, DatasetConfig()).train) == 2
+    shutil.rmtree(split / "val")  # val in shards alone, train in a folder: neither is the set
+    make_tars(split, {"val_0.tar": [sample(0)]})
+    with pytest.raises(UsageError, match="shards of val and, beside shards of train, a folder"):
+        find_store(split)
 
 
 def test_a_tar_that_is_cut_or_damaged_anywhere_is_named(tmp_path):
