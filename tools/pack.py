@@ -92,9 +92,12 @@ def _pack(options: Any) -> None:
     )
     splits = open_sources(options.data, source, out / ".pack")
     if options.splits:
+        there = [split.split for split in splits]
+        if missing := sorted({*options.splits}.difference(there)):
+            raise UsageError(
+                f"{options.data} has no split {', '.join(missing)}; it has {', '.join(there)}."
+            )
         splits = [split for split in splits if split.split in options.splits]
-        if missing := sorted({*options.splits} - {split.split for split in splits}):
-            raise UsageError(f"{options.data} has no split {', '.join(missing)}.")
     chosen = PackOptions(
         samples_per_shard=options.samples_per_shard,
         seed=options.seed,
@@ -123,7 +126,9 @@ def _pack(options: Any) -> None:
             keys = ";".join(sorted({*endings} | _READ_BY_TIMM))
             print(f"         timm reads these by --input-key '{keys}'")
     print(f"next     python tools/pack.py --verify {shlex.quote(str(out))}")
-    if splits[0].classes or splits[0].texts:
+    if {"val", "test"} & {split.split for split in splits} and (
+        splits[0].classes or splits[0].texts
+    ):
         tool = "pretrain" if splits[0].classes else "finetune_cap"
         print(f"         python tools/{tool}.py --data {shlex.quote(str(out))}")
 

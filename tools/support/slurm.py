@@ -31,7 +31,7 @@ def submitit_calls() -> Iterator[None]:
         try:
             yield
         except Exception as error:  # assert, RuntimeError, NameError ...
-            raise UsageError(f"--slurm: submitit says: {str(error).strip()}") from error
+            raise UsageError(f"SLURM, by submitit: {str(error).strip()}") from error
 
 
 def import_submitit(otherwise: str) -> Any:
