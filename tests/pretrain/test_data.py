@@ -220,7 +220,7 @@ def test_what_is_held_out_of_a_folder_without_splits_is_scored_later(imagenet):
         open_data(root, DatasetConfig(train="photos"))
     (root / SYNSETS[0]).rename(root / "Training")
     (root / SYNSETS[1]).rename(root / "Testing")
-    with pytest.raises(UsageError, match=r"--dataset\.train Training --dataset\.test Testing"):
+    with pytest.raises(UsageError, match=r"--dataset\.val Testing --dataset\.train Training"):
         open_data(root, DatasetConfig())
 
 

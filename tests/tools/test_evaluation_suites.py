@@ -40,7 +40,7 @@ def test_the_data_of_each_suite(given, wanted, found, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("d", "e", "a=b"):
         Path(name).mkdir()
-    assert data_of(given, wanted) == {key: Path(name) for key, name in found.items()}
+    assert data_of(given, wanted) == found
 
 
 @pytest.mark.parametrize(
