@@ -1,12 +1,12 @@
 """Data that changes under a run or a grid: the same files are the same data, others are noticed."""
 
+import builtins
 import functools
 import json
 import os
 import pickle
 import re
 import shutil
-import time
 from pathlib import Path
 
 import numpy as np
@@ -507,29 +507,26 @@ def test_every_file_of_captions_and_splits_counts(tmp_path, files):
     ) == sorted(files)
 
 
-def test_a_digest_of_what_has_not_changed_costs_three_walks_at_most(tmp_path, full):
-    """Against a bare walk with stat, in seconds of the processor; listing the images included."""
-    for number in range(100_000 if full else 1_000):
+def test_a_digest_of_what_has_not_changed_looks_at_each_file_once(tmp_path, full, monkeypatch):
+    """It opens none of them; counted, as seconds are another processor's."""
+    count = 100_000 if full else 1_000
+    for number in range(count):
         if number % 1000 == 0:
             folder = tmp_path / f"train/class{number // 1000:03d}"
             folder.mkdir(parents=True)
         (folder / f"{number:06d}.jpg").write_bytes(b"%d" % number)
 
-    def walk(folder) -> int:
-        with os.scandir(folder) as entries:
-            return sum(walk(e) if e.is_dir() else len(e.name) * (e.stat() is not None)
-                       for e in entries)  # fmt: skip
-
     def digest() -> str:
         return DataFiles((tmp_path,), list_images(tmp_path)[0]).digest["digest"]
 
-    def seconds(call) -> float:
-        times = []
-        for _ in range(3):
-            began = time.process_time()
-            call()
-            times.append(time.process_time() - began)
-        return min(times)
-
-    digest()
-    assert seconds(digest) < 3 * seconds(lambda: walk(tmp_path))
+    first = digest()
+    looked, opened, stat, plain = [], [], os.stat, builtins.open
+    monkeypatch.setattr(
+        os, "stat", lambda *given, **more: looked.append(given) or stat(*given, **more)
+    )
+    monkeypatch.setattr(
+        builtins, "open", lambda *given, **more: opened.append(given[0]) or plain(*given, **more)
+    )
+    assert digest() == first
+    assert sum(str(given[0]).endswith(".jpg") for given in looked) == count
+    assert not [path for path in opened if str(path).endswith(".jpg")]

@@ -14,7 +14,6 @@ import threading
 import time
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from pretrain.errors import UsageError
