@@ -117,8 +117,7 @@ class ImageShards(Images):
 
     def read(self, index: int) -> Tensor:
         """See Images; UsageError where the shard or the image cannot be read."""
-        source = ShardedImage(self.reader, index)
-        return decode_bytes(bytearray(source.read_bytes()), source)
+        return decode(ShardedImage(self.reader, index))
 
     def ready(self, numbers: Sequence[int]) -> "ReadImages":
         """Some of the images, read together."""

@@ -22,7 +22,7 @@ CHECKPOINT_FORMAT = "checkpoint/2"
 
 def save_checkpoint(path: Path, state: dict[str, Any], device: torch.device) -> None:
     """Write plain values and tensors, whole or not at all, with what the bits depend on."""
-    torch_file.write(path, {**state, "format": CHECKPOINT_FORMAT, "facts": _facts(device)})
+    torch_file.write(path, _described(state, device))
 
 
 class CheckpointWriter:
@@ -49,8 +49,7 @@ class CheckpointWriter:
             UsageError: the one before could not be written.
         """
         self.wait()
-        content = {**state, "format": CHECKPOINT_FORMAT, "facts": _facts(self._device)}
-        snapshot, copied = self._copy(content), None
+        snapshot, copied = self._copy(_described(state, self._device)), None
         if self._device.type == "cuda":
             copied = torch.cuda.Event()
             copied.record()
@@ -81,6 +80,10 @@ class CheckpointWriter:
             buffer = torch.empty_like(value, device="cpu", pin_memory=pinned, requires_grad=False)
             self._buffers[place] = buffer
         return buffer.copy_(value.detach(), non_blocking=value.device.type == "cuda")
+
+
+def _described(state: dict[str, Any], device: torch.device) -> dict[str, Any]:
+    return {**state, "format": CHECKPOINT_FORMAT, "facts": _facts(device)}
 
 
 def _fits(buffer: torch.Tensor, value: torch.Tensor) -> bool:
