@@ -41,6 +41,7 @@ def pretrain(
     init: Backbone | None = None,
     guide: Backbone | None = None,
     stop_after: int | None = None,
+    stop_after_epoch: int | None = None,
 ) -> Result:
     """Train a backbone; leaves RUN/backbone.pth (the last epoch's weights) and the result.
 
@@ -54,10 +55,13 @@ def pretrain(
         init: the backbone named by config.init.
         guide: the backbone named by config.mixing.guide.
         stop_after: stop after this step of the run, resumable.
+        stop_after_epoch: the same after this epoch, scored and logged.
 
     Raises:
         UsageError: the configuration or the data cannot be used.
-        Stopped: SIGINT or SIGTERM, or `stop_after`; the same call continues to the same bits.
+        Diverged: the loss is no number.
+        Stopped: SIGINT or SIGTERM, `stop_after` or `stop_after_epoch`; the same call continues to
+            the same bits.
     """
     # ---- set up
     setup = build(config, init, guide)
@@ -70,7 +74,14 @@ def pretrain(
     start_run()
     num_metrics = 3 if config.rotation.weight else 2
     loop = TrainLoop(
-        run, fabric, state, loaders.train, config, num_metrics=num_metrics, stop_after=stop_after
+        run,
+        fabric,
+        state,
+        loaders.train,
+        config,
+        num_metrics=num_metrics,
+        stop_after=stop_after,
+        stop_after_epoch=stop_after_epoch,
     )
     loop.resume()
     score_every = config.steps(len(loaders.train), config.score_every)

@@ -1,4 +1,4 @@
-"""The two ways a run ends early: an input that cannot be used, and a stop; and their messages."""
+"""The ways a run ends early: an input that cannot be used, a loss that is no number, and a stop."""
 
 from collections.abc import Sequence
 
@@ -11,6 +11,10 @@ class UsageError(ValueError):
 
     The message says what was wrong, the value got, what is allowed, and what to do.
     """
+
+
+class Diverged(UsageError):
+    """The loss is no number: what was given can be read, but not trained with."""
 
 
 def shorten(names: Sequence[str], most: int = 5) -> str:

@@ -36,7 +36,7 @@ from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from pretrain.config import TrainerConfig
-from pretrain.errors import Stopped, UsageError
+from pretrain.errors import Diverged, Stopped, UsageError
 from pretrain.progress import Advance, bar, log
 from pretrain.run import Run
 from pretrain.tensorboard import TensorBoardLog
@@ -190,6 +190,7 @@ class TrainLoop:
         *,
         num_metrics: int,
         stop_after: int | None = None,
+        stop_after_epoch: int | None = None,
         extra_state: Mapping[str, nn.Module] | None = None,
     ) -> None:
         """Begin at the first step.
@@ -202,6 +203,7 @@ class TrainLoop:
             config: of any trainer: length, seed, checkpoints, TensorBoard.
             num_metrics: running sums over the micro-batches of an epoch.
             stop_after: stop after this step of the run, resumable; None goes to the end.
+            stop_after_epoch: the same after this epoch, scored and logged.
             extra_state: further modules whose state is kept, by name.
         """
         self.run, self.fabric, self.state, self.loader = run, fabric, state, loader
@@ -215,7 +217,7 @@ class TrainLoop:
         batches = loader.batches
         self._layout = {"processes": batches.ranks, "accumulate": batches.accumulate}
         self._data = {"samples": batches.count, "steps an epoch": len(loader)}
-        self._stop_after = stop_after
+        self._stop_after, self._stop_after_epoch = stop_after, stop_after_epoch
         self._clock = 0.0  # seconds of this epoch's steps
         self._started = self._epoch_started = time.monotonic()
         self._stop = StopSignal(fabric)
@@ -294,7 +296,8 @@ class TrainLoop:
             samples: what a batch consists of, such as images of 64 pixels.
 
         Raises:
-            UsageError: the GPU has not enough memory, or detectron2 found that a loss diverged.
+            UsageError: the GPU has not enough memory.
+            Diverged: detectron2 found that a loss did.
         """
         config, zero = self.config, self.fabric.is_global_zero
         size = config.batch_size
@@ -308,14 +311,20 @@ class TrainLoop:
             try:
                 yield
             except FloatingPointError as error:
-                raise UsageError(f"training has diverged ({error}). {_SMALLER_STEPS}") from error
+                raise Diverged(f"training has diverged ({error}). {_SMALLER_STEPS}") from error
             finally:
                 with suppress(UsageError):  # raised already, or another error is on its way
                     self._writer.wait()
 
     def epochs(self) -> Iterator[int]:
-        """The epochs that are left, from 0."""
+        """The epochs that are left, from 0.
+
+        Raises:
+            Stopped: the run stands at `stop_after_epoch` already.
+        """
         while self.epoch < self.num_epochs:
+            if self._stop_after_epoch is not None and self.epoch >= self._stop_after_epoch:
+                raise Stopped(str(self.run.folder), self._epochs_done, 0)
             yield self.epoch
 
     def steps(self, epoch: int) -> Iterator[tuple[int, Iterator[MicroBatch]]]:
@@ -351,7 +360,7 @@ class TrainLoop:
         """The metrics of the epoch, the mean over the micro-batches of all processes.
 
         Raises:
-            UsageError: one is not finite: the training has diverged.
+            Diverged: one is not finite.
         """
         batches = self.loader.batches
         count = self.steps_in_epoch * batches.accumulate * batches.ranks
@@ -359,7 +368,7 @@ class TrainLoop:
         means: list[float] = (total / count).tolist()
         if not all(map(math.isfinite, means)):
             where = f"the training loss is {means[0]} in epoch {self.epoch + 1}"
-            raise UsageError(f"{where}: it has diverged. {_SMALLER_STEPS}")
+            raise Diverged(f"{where}: it has diverged. {_SMALLER_STEPS}")
         return means
 
     def finish_epoch(self, record: Mapping[str, Any]) -> None:
@@ -379,7 +388,8 @@ class TrainLoop:
 
         Raises:
             UsageError: it could not be written, or the one before.
-            Stopped: a stop signal came, or the step of `stop_after`; the same call continues.
+            Stopped: a stop signal came, or the step of `stop_after`, or the epoch of
+                `stop_after_epoch`; the same call continues.
         """
         between_epochs, done, every = self.done == 0, self.steps_done, self.config.checkpoints
         number = None if between_epochs else self._stop.agreed()
@@ -388,15 +398,20 @@ class TrainLoop:
             self._save()
         if between_epochs:
             number = self._stop.agreed(wait=True)
-            stops = number is not None and self.epoch < self.num_epochs
+            is_due = number is not None or self.epoch == self._stop_after_epoch
+            stops = is_due and self.epoch < self.num_epochs
         if stops or self.epoch == self.num_epochs:
             self._writer.wait()
             self.fabric.barrier()  # process 0 is not left alone with what it writes
         if stops:
-            place = f"epoch {self.epoch} of {self.num_epochs}"
+            place = self._epochs_done
             if not between_epochs:
                 place = f"step {done} of {self.num_steps}"
             raise Stopped(str(self.run.folder), place, number or 0)
+
+    @property
+    def _epochs_done(self) -> str:
+        return f"epoch {self.epoch} of {self.num_epochs}"
 
     def _describe(self) -> str:
         """Where it stands, and how it goes on."""
