@@ -1,0 +1,258 @@
+"""Studies: what a file comes to, and a run of one with stub tools in the place of the real ones."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pretrain.errors import UsageError
+from tests.conftest import ROOT
+from tools.support.study_plan import read_study, refuse_other_commands, write_commands
+from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
+
+STUDY = """
+name: small
+about: a test
+pretrain: pretrain.py --seed {seed} --data {data}/train
+arms: {none: "--mixing.method none", cutmix: "--mixing.method cutmix"}
+cells:
+  long:
+    options: --epochs 80
+    seeds: {none: [1, 2], cutmix: [1, 2]}
+    steps: [linear]
+  short: {options: --epochs 10, seeds: {none: [2]}}
+steps:
+  linear: >-
+    finetune_cls.py --backbone {backbone} --seed {seed} --model.args '{depth: 3}'
+"""
+STUB = f"""
+import json, sys, os, time
+from dataclasses import asdict
+from pathlib import Path
+sys.path[0] = {str(ROOT)!r}
+from pretrain.run import Result
+words = sys.argv[1:]
+value = lambda flag: words[words.index(flag) + 1]
+out, seed = Path(value("--out")), int(value("--seed"))
+print(*words, flush=True)
+if (Path(sys.argv[0]).parent / "slow").exists():
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        sys.exit(130)
+if "--fails" in words and seed == 1:
+    sys.exit("error: it cannot be\\n")
+out.mkdir(parents=True, exist_ok=True)
+pretrains = sys.argv[0].endswith("pretrain.py")
+if pretrains:
+    (out / "backbone.pth").write_text("weights")
+assert pretrains or Path(value("--backbone")).exists()
+facts = {{"fingerprint": f"{{seed:016x}}", **dict.fromkeys(("name", "arch", "method"), "x"),
+         **dict.fromkeys(("recipe", "dataset", "epochs"), None), "seed": seed}}
+result = Result(task="pretrain" if pretrains else "classification", metric="top1",
+    metrics={{"top1": 40.0}}, backbone=facts, data={{"name": "x"}}, seed=seed, config={{}},
+    seconds=1.0, environment={{}})
+(out / "result.json").write_text(json.dumps(asdict(result)))
+"""
+
+
+@pytest.fixture
+def file(tmp_path) -> Path:
+    path = tmp_path / "small.yaml"
+    path.write_text(STUDY)
+    return path
+
+
+@pytest.fixture
+def stubs(tmp_path) -> Path:
+    folder = tmp_path / "stubs"
+    folder.mkdir()
+    for name in ("pretrain.py", "finetune_cls.py"):
+        (folder / name).write_text(STUB)
+    return folder
+
+
+def run(file: Path, stubs: Path, out: Path, results: Path | None = None, **more) -> StudyRun:
+    lanes = read_study(file).lanes(stubs, "photos", out)
+    study = StudyRun(out, results, slots=2)
+    run_study(lanes, study, **more)
+    return study
+
+
+def results_in(folder: Path) -> set[str]:
+    return {str(path.parent.relative_to(folder)) for path in folder.rglob("result.json")}
+
+
+ALL = {
+    *(
+        f"long/{s}/{a}-seed{n}"
+        for s in ("pretrain", "linear")
+        for a in ("none", "cutmix")
+        for n in (1, 2)
+    ),
+    "short/pretrain/none-seed2",
+}
+
+
+def test_a_file_comes_to_commands_seed_after_seed(file, stubs):
+    lanes = read_study(file).lanes(Path("tools"), "photos", Path("runs"))
+    assert [lane.jobs[0].title for lane in lanes] == [
+        "long none seed 1: pretrain",
+        "long cutmix seed 1: pretrain",
+        "long none seed 2: pretrain",
+        "long cutmix seed 2: pretrain",
+        "short none seed 2: pretrain",
+    ]
+    first, second = lanes[1].jobs
+    assert " ".join(first.command[1:]) == (
+        "tools/pretrain.py --seed 1 --data photos/train --epochs 80 --mixing.method cutmix "
+        "--resume auto --out runs/long/pretrain/cutmix-seed1"
+    )
+    backbone = "runs/long/pretrain/cutmix-seed1/backbone.pth"
+    words = ["--backbone", backbone, "--seed", "1", "--model.args", "{depth: 3}"]
+    assert second.command[2:8] == words
+    some = read_study(file).lanes(Path("tools"), "photos", Path("runs"), ["short"], [2])
+    assert [lane.jobs[0].title for lane in some] == ["short none seed 2: pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "message"),
+    [
+        ("[linear]", "[linaer]", "cells.long.steps has 'linaer'; there are linear"),
+        ("{none: [2]}", "{noen: [2]}", "cells.short.seeds has 'noen'; there are none, cutmix"),
+        ("name: small", "nmae: small", "nmae"),
+        ("finetune_cls.py", "finetune_clz.py", "linear: there is no tool finetune_clz.py"),
+        ("{backbone}", "{backbon}", "{backbon} is not known; there are data, seed, backbone"),
+        ("--backbone {backbone}", "", "does not use {backbone}"),
+        ("--seed {seed} --data", "--data", "does not use {seed}"),
+        ("--epochs 80", "--epochs '80", "No closing quotation"),
+        ("{data}/train", "{data}/train --out x", "--out is the study's own"),
+        ("  short:", "  a/b:", "cell 'a/b': a name of letters"),
+        ("{data}/train", "{data}/train --config no.yaml", "there is no file no.yaml"),
+    ],
+)
+def test_mistakes_show_before_anything_runs(file, before, after, message):
+    assert before in STUDY
+    file.write_text(STUDY.replace(before, after, 1))
+    with pytest.raises(UsageError) as error:
+        read_study(file)
+    assert message in str(error.value)
+
+
+def test_results_are_kept_and_are_enough_to_go_on(file, stubs, tmp_path):
+    kept = tmp_path / "kept"
+    study = run(file, stubs, tmp_path / "one", kept)
+    assert not study.left
+    assert not study.failed
+    assert results_in(kept) == results_in(tmp_path / "one") == ALL
+
+    # in another place: nothing is run, as all results stand; then one needs its backbone again
+    assert not run(file, stubs, tmp_path / "two", kept).left
+    assert not results_in(tmp_path / "two")
+    (kept / "long/linear/cutmix-seed2/result.json").unlink()
+    run(file, stubs, tmp_path / "two", kept)
+    there = {"long/pretrain/cutmix-seed2", "long/linear/cutmix-seed2"}
+    assert results_in(tmp_path / "two") == there
+    assert results_in(kept) == ALL
+
+
+def test_a_backbone_that_came_out_otherwise_does_not_mix_with_the_results(file, stubs, tmp_path):
+    kept = tmp_path / "kept"
+    run(file, stubs, tmp_path / "one", kept)
+    (kept / "long/linear/none-seed1/result.json").unlink()
+    other = kept / "long/pretrain/none-seed1/result.json"
+    other.write_text(other.read_text().replace("0000000000000001", "000000000000000f"))
+    with pytest.raises(UsageError, match="it came to other bits"):
+        run(file, stubs, tmp_path / "two", kept)
+    assert "000000000000000f" in other.read_text()
+
+
+def test_a_failed_job_does_not_stop_the_others(file, stubs, tmp_path):
+    file.write_text(STUDY.replace("--mixing.method cutmix", "--fails"))
+    study = run(file, stubs, tmp_path / "out")
+    assert [job.title for job in study.failed] == ["long cutmix seed 1: pretrain"]
+    assert results_in(tmp_path / "out") == {name for name in ALL if "cutmix-seed1" not in name}
+    log = tmp_path / "out/logs/long/pretrain/cutmix-seed1.log"
+    assert "error: it cannot be" in log.read_text()
+
+
+def test_hours(file, stubs, tmp_path):
+    (stubs / "slow").touch()
+    started = time.monotonic()
+    study = run(file, stubs, tmp_path / "out", hours=1 / 3600)
+    assert study.signals == [TIME_IS_UP]
+    assert time.monotonic() - started < 20
+    assert len(study.left) == len(ALL)
+    assert not study.failed
+    assert not results_in(tmp_path / "out")
+    (stubs / "slow").unlink()
+    assert not run(file, stubs, tmp_path / "out").left
+
+
+def test_another_command_is_refused(file, stubs, tmp_path):
+    out = tmp_path / "out"
+    study = read_study(file)
+    write_commands(study.lanes(stubs, "photos", out), out)
+    run(file, stubs, out)
+    refuse_other_commands(study.lanes(Path("elsewhere"), "/other/photos", tmp_path / "x"), out)
+    file.write_text(STUDY.replace("--epochs 80", "--epochs 90"))
+    with pytest.raises(UsageError) as error:
+        refuse_other_commands(read_study(file).lanes(stubs, "photos", out), out)
+    assert "--epochs 80" in str(error.value)
+    assert "--epochs 90" in str(error.value)
+
+
+def test_the_tool(file, tmp_path):
+    command = [sys.executable, str(ROOT / "tools/study.py"), str(file), "--out", "runs"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    there = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
+    printed = subprocess.run([*command, "--print"], **there)
+    lines = printed.stdout.splitlines()
+    assert (printed.returncode, len(lines)) == (0, 5), printed.stderr
+    assert "test -e runs/long/linear/none-seed1/result.json ||" in lines[0]
+    assert not (tmp_path / "runs").exists()
+
+    wrong = subprocess.run([*command, "--cells", "log"], **there)
+    assert wrong.returncode == 2
+    assert "--cells has 'log'" in wrong.stderr
+
+    failed = subprocess.run([*command, "--cells", "short"], **there)  # there are no images
+    assert failed.returncode == 1, failed.stderr
+    assert "there is no folder" in failed.stderr
+    assert "0 of 1 jobs are done, 1 failed" in failed.stderr
+    commands = json.loads((tmp_path / "runs/commands.json").read_text())
+    assert commands["short/pretrain/none-seed2"].startswith("pretrain.py --seed 2 --data train")
+
+
+def test_ctrl_c(file, stubs, tmp_path):
+    (stubs / "slow").touch()
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from tests.tools.test_study import run\n"
+        f"study = run(Path({str(file)!r}), Path({str(stubs)!r}), Path({str(tmp_path / 'out')!r}))\n"
+        "print(study.signals, len(study.left))\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    log = tmp_path / "out/logs/long/pretrain/none-seed1.log"
+    while not (log.exists() and log.read_text()) and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert output == f"[2] {len(ALL)}\n", errors
+    assert errors.count("stopping") == 1
+
+
+def test_the_committed_studies_can_be_read():
+    files = sorted((ROOT / "configs/studies").glob("*.yaml"))
+    assert files
+    for path in files:
+        study = read_study(path)
+        assert study.lanes(Path("tools"), "data", Path("runs"))

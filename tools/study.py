@@ -1,0 +1,84 @@
+"""A study: backbones of several arms, cells and seeds, and what each is worth, from one file.
+
+python tools/study.py configs/studies/imagenette.yaml --data DIR --results docs/results/imagenette
+python tools/study.py ... --hours 2          stop then, each run after its step
+python tools/study.py ... --cells 300x80 --seeds 1 2
+python tools/study.py ... --print            the commands that are left, for any scheduler
+
+The file's cells are settings of the pretraining, its arms what is compared in each, its steps what
+every backbone of a cell is carried into. Each job is an ordinary run of a tool in OUT/CELL/STEP/
+ARM-seedS; the same command goes on where it stopped. A job whose result stands in --results is
+done, also where its folder is gone: a long study goes in pieces, each of which leaves its results
+to be committed. docs/results.md shows the report of one.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# this script's own folder comes first on the path; the packages lie one above
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from pretrain.errors import UsageError, check_ranges
+from pretrain.files import lock
+from pretrain.progress import log
+from tools.support.command import Parser, run_main
+from tools.support.study_plan import Lane, read_study, refuse_other_commands, write_commands
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Read, choose what is left, run it."""
+    parser = Parser(__doc__)
+    add = parser.add_argument
+    add("study", type=Path, help="A file such as configs/studies/imagenette.yaml.")
+    add("--data", default=".", help="The folder that the file's {data} stands for.")
+    add("--out", type=Path, help="Folder of the runs (default: runs/NAME of the study).")
+    add("--results", type=Path, help="Folder that keeps a copy of each result.json.")
+    add("--cells", nargs="+", metavar="CELL", help="Of the study (default: all).")
+    add("--seeds", nargs="+", type=int, metavar="S", help="Of the study (default: all).")
+    add("--jobs", type=int, default=1, help="Jobs at once, cores shared.")
+    add("--hours", type=float, help="Stop after so long; the same command goes on.")
+    add("--print", action="store_true", help="Print the commands that are left; run nothing.")
+    options = parser.parse(argv)
+    check_ranges("--", options, jobs="[1, 1024]", hours="> 0")
+
+    study = read_study(options.study)
+    for name in options.cells or []:
+        if name not in study.cells:
+            cells = ", ".join(study.cells)
+            raise UsageError(f"--cells has {name!r}; {options.study} has {cells}.")
+    out = options.out or Path("runs", study.name)
+    tools = Path(os.path.relpath(Path(__file__).resolve().parent))
+    lanes = study.lanes(tools, options.data, out, options.cells, options.seeds)
+    if not lanes:
+        raise UsageError(f"{options.study} has no backbone of --seeds {options.seeds} in there.")
+    from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
+
+    run = StudyRun(out, options.results, options.jobs)
+    for folder in run.folders:
+        refuse_other_commands(lanes, folder)
+    if options.print:
+        print_commands(lanes, run.folders)
+        return
+    with lock(out / ".study.lock", f"another study is at work in {out}"):
+        for folder in run.folders:
+            write_commands(lanes, folder)
+        run_study(lanes, run, options.hours)
+    jobs = sum(len(lane.jobs) for lane in lanes)
+    log(f"{jobs - len(run.left)} of {jobs} jobs are done, {len(run.failed)} failed")
+    if run.signals and run.signals[0] != TIME_IS_UP:
+        sys.exit(128 + run.signals[0])
+    if not run.signals and not run.failed:
+        log(f"The tables: python tools/report.py {options.results or out}")
+    sys.exit(1 if run.failed else 0)
+
+
+def print_commands(lanes: list[Lane], folders: list[Path]) -> None:
+    """One line a lane: its jobs need one another."""
+    for lane in lanes:
+        if left := lane.left(folders):
+            print(" && ".join(job.shell_line() for job in left))
+
+
+if __name__ == "__main__":
+    run_main(main, again="the same command")

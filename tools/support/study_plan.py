@@ -1,0 +1,229 @@
+"""What a study file says, and the commands that it comes to."""
+
+import json
+import re
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from pretrain.errors import UsageError
+from pretrain.files import write_text
+from pretrain.reading import check, read_json, read_yaml
+from tools.support.command import ROOT
+
+PRETRAIN = "pretrain"
+"""The first step of every lane: it makes the backbone."""
+_NAME = re.compile(r"[\w.+-]+")
+_COMMANDS = "commands.json"
+
+
+class Cell(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A setting of the pretraining."""
+
+    seeds: dict[str, list[int]]
+    """Of each arm."""
+    options: str = ""
+    """Words for the command that pretrains."""
+    steps: list[str] = []
+    """What its backbones are carried into."""
+
+
+class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
+    """A study file: commands of tools, in which {data}, {seed}, {backbone} are filled in."""
+
+    name: str
+    about: str
+    """What is asked, and what was fixed beforehand."""
+    pretrain: str
+    """The command that pretrains."""
+    arms: dict[str, str]
+    """Words for it: what is compared."""
+    cells: dict[str, Cell]
+    steps: dict[str, str] = {}
+    """Commands."""
+
+    def lanes(
+        self,
+        tools: Path,
+        data: str,
+        out: Path,
+        cells: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+    ) -> list["Lane"]:
+        """All that is to be run: seed after seed, so that what is there after a while are pairs.
+
+        Args:
+            tools: their folder.
+            data: what {data} stands for.
+            out: folder of the runs.
+            cells: of these alone; None for all.
+            seeds: of these alone; None for all.
+        """
+        return [
+            self._lane(cell, arm, seed, tools, data, out)
+            for seed in sorted(
+                {s for c in self.cells.values() for m in c.seeds.values() for s in m}
+            )
+            for cell in self.cells
+            for arm in self.arms
+            if seed in self.cells[cell].seeds.get(arm, ())
+            if (cells is None or cell in cells) and (seeds is None or seed in seeds)
+        ]
+
+    def _lane(self, cell: str, arm: str, seed: int, tools: Path, data: str, out: Path) -> "Lane":
+        first = f"{self.pretrain} {self.cells[cell].options} {self.arms[arm]}"
+        texts = {PRETRAIN: first, **{step: self.steps[step] for step in self.cells[cell].steps}}
+        folders = {step: Path(cell, step, f"{arm}-seed{seed}") for step in texts}
+        backbone = str(out / folders[PRETRAIN] / "backbone.pth")
+        filled = {"data": data, "seed": str(seed), "backbone": backbone}
+        jobs = []
+        for step, text in texts.items():
+            script, *words = shlex.split(text)
+            words = [_fill(word, filled) for word in words]
+            # evaluate.py goes on by itself
+            words += [] if script == "evaluate.py" else ["--resume", "auto"]
+            command = [sys.executable, str(tools / script), *words]
+            title = f"{cell} {arm} seed {seed}: {step}"
+            jobs.append(Job(title, step, command, out, folders[step]))
+        return Lane(jobs)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run of a tool."""
+
+    title: str
+    step: str
+    words: list[str]
+    """The command but for its --out."""
+    out: Path
+    folder: Path
+    """Relative to `out`, and to the folder of the results."""
+
+    @property
+    def command(self) -> list[str]:
+        """What is run."""
+        return [*self.words, "--out", str(self.out / self.folder)]
+
+    @property
+    def recorded(self) -> str:
+        """The command whatever the place: no interpreter, no folder but its name."""
+        return shlex.join([Path(word).name if "/" in word else word for word in self.words[1:]])
+
+    def is_done(self, folders: Sequence[Path]) -> bool:
+        """Whether its result stands in one of the folders."""
+        return any((folder / self.folder / "result.json").exists() for folder in folders)
+
+    def shell_line(self) -> str:
+        """Does nothing where the result stands."""
+        result = shlex.quote(str(self.out / self.folder / "result.json"))
+        return f"{{ test -e {result} || {shlex.join(self.command)}; }}"
+
+
+@dataclass(frozen=True)
+class Lane:
+    """The jobs of one backbone: its pretraining, then what needs it."""
+
+    jobs: list[Job]
+
+    def left(self, folders: Sequence[Path]) -> list[Job]:
+        """What is to be run.
+
+        With its pretraining, though its result stands, where the file that the others need is gone.
+        """
+        left = [job for job in self.jobs if not job.is_done(folders)]
+        first = self.jobs[0]
+        has_file = (first.out / first.folder / "backbone.pth").exists()
+        return left if not left or left[0] is first or has_file else [first, *left]
+
+
+def read_study(path: Path) -> Study:
+    """A study from its file.
+
+    Raises:
+        UsageError: it cannot be read; what it names is not there; a placeholder is not known.
+    """
+    study: Study = check(read_yaml(path), Study, str(path))
+    for kind, names in (("arm", study.arms), ("cell", study.cells), ("step", study.steps)):
+        for name in names:
+            if not _NAME.fullmatch(name) or name == PRETRAIN:
+                raise UsageError(
+                    f"{path}: {kind} {name!r}: a name of letters, digits and .+-_ is needed, other "
+                    f"than {PRETRAIN}."
+                )
+    for name, cell in study.cells.items():
+        for what, given, known in (
+            ("seeds", cell.seeds, study.arms),
+            ("steps", cell.steps, study.steps),
+        ):
+            for one in given:
+                if one not in known:
+                    raise UsageError(
+                        f"{path}: cells.{name}.{what} has {one!r}; there are {', '.join(known)}."
+                    )
+    for name, cell in study.cells.items():
+        for arm in cell.seeds:
+            text = f"{study.pretrain} {cell.options} {study.arms[arm]}"
+            _refuse_command(text, f"{path}: cells.{name} of {arm}", needs="seed")
+    for name, text in study.steps.items():
+        _refuse_command(text, f"{path}: steps.{name}", needs="backbone")
+    return study
+
+
+def _refuse_command(text: str, where: str, needs: str) -> None:
+    try:
+        script, *words = shlex.split(text)
+    except ValueError as error:  # an open quote, or nothing
+        raise UsageError(f"{where}: {text!r} is no command: {error}.") from error
+    if not (ROOT / "tools" / script).is_file():
+        raise UsageError(f"{where}: there is no tool {script}.")
+    for word in words:
+        _fill(word, dict.fromkeys(("data", "seed", "backbone"), ""), where)
+        if word.endswith(".yaml") and not Path(word).is_file() and "{" not in word:
+            raise UsageError(f"{where}: there is no file {word}.")
+    for flag in ("--out", "--resume"):
+        if flag in words:
+            raise UsageError(f"{where}: {flag} is the study's own; leave it off.")
+    if f"{{{needs}}}" not in text:
+        raise UsageError(f"{where}: {text!r} does not use {{{needs}}}.")
+
+
+def _fill(word: str, values: Mapping[str, str], where: str = "") -> str:
+    """A word with its placeholders filled in; other braces, as of YAML, stay."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in values:
+            raise UsageError(f"{where}: {match[0]} is not known; there are {', '.join(values)}.")
+        return values[match[1]]
+
+    return re.sub(r"\{(\w+)\}", value, word)
+
+
+def refuse_other_commands(lanes: Sequence[Lane], folder: Path) -> None:
+    """Raise UsageError where a result in `folder` came from another command than the file's."""
+    held = _read_commands(folder)
+    for job in (job for lane in lanes for job in lane.jobs):
+        before = held.get(str(job.folder), job.recorded)
+        if before != job.recorded and (folder / job.folder).exists():
+            raise UsageError(
+                f"{folder / job.folder} came from another command:\n  there: {before}\n"
+                f"  here:  {job.recorded}\nGive another folder, or remove that one."
+            )
+
+
+def write_commands(lanes: Sequence[Lane], folder: Path) -> None:
+    """Note in `folder` which command each result comes from; those of other cells stay."""
+    commands = {str(job.folder): job.recorded for lane in lanes for job in lane.jobs}
+    content = _read_commands(folder) | commands
+    write_text(folder / _COMMANDS, json.dumps(dict(sorted(content.items())), indent=1) + "\n")
+
+
+def _read_commands(folder: Path) -> dict[str, str]:
+    path = folder / _COMMANDS
+    content: Any = check(read_json(path), dict[str, str], str(path)) if path.exists() else {}
+    return dict(content)

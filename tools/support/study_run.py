@@ -1,0 +1,190 @@
+"""The jobs of a study: started one behind the other in each lane, and their results kept."""
+
+import shutil
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+from threading import Timer
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from pretrain.errors import UsageError
+from pretrain.files import atomic
+from pretrain.progress import log
+from pretrain.run import Result
+from tools.support.grid_run import launch_here
+from tools.support.study_plan import PRETRAIN, Job, Lane
+from transfer import task
+from transfer.grid import headline, last_error
+
+_PAUSE = 0.25  # seconds between two looks at the jobs
+TIME_IS_UP = 0
+"""Among the signals: the hours that were given are over."""
+
+
+@dataclass
+class StudyRun:
+    """A study at work: its threads change this, its main thread shows it."""
+
+    out: Path
+    results: Path | None
+    """Where a copy of each result is kept."""
+    slots: int
+    """Jobs at once."""
+    signals: list[int] = field(default_factory=list)
+    """That were received."""
+    running: dict[str, float] = field(default_factory=dict)
+    """Titles of jobs, and since when, by `time.monotonic`."""
+    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Of each step, what its jobs took."""
+    left: list[Job] = field(default_factory=list)
+    failed: list[Job] = field(default_factory=list)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Where a result may stand."""
+        return [folder for folder in (self.results, self.out) if folder is not None]
+
+    def work(self, lane: Lane, slot: int) -> None:
+        """Run what is left of a lane, until a job fails or a signal comes."""
+        for job in lane.left(self.folders):
+            if self.signals:
+                return
+            started = time.monotonic()
+            self.running[job.title] = started
+            why = self._run(job, slot)
+            seconds = time.monotonic() - self.running.pop(job.title)
+            if why is None:
+                self.seconds[job.step].append(seconds)
+                self.left.remove(job)
+                result = self.keep(job)
+                known = (task.PRETRAIN.name, *task.names())
+                shown = headline(result) if result.task in known else "done"
+                log(f"{job.title}: {shown}, {_minutes(seconds)}")
+            elif not self.signals:
+                self.failed.append(job)
+                log(f"{job.title}: failed: {why}")
+                if job.step == PRETRAIN:
+                    return
+
+    def _run(self, job: Job, slot: int) -> str | None:
+        """Why it failed; None where its result is there."""
+        if job.is_done([self.out]):
+            return None
+        file = self.out / "logs" / f"{job.folder}.log"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        start = file.stat().st_size if file.exists() else 0
+        code = launch_here(job.command, file, slot, self.signals, slots=self.slots)
+        if code == 0 and job.is_done([self.out]):
+            return None
+        text = file.read_bytes()[start:].decode(errors="replace")
+        return f"{last_error(text)} (exit code {code}, log: {file})"
+
+    def keep(self, job: Job) -> Result:
+        """Copy a result to the results' folder.
+
+        Raises:
+            UsageError: another backbone's stands there, as another processor trains to other bits.
+        """
+        ours = self.out / job.folder / "result.json"
+        result = Result.read(ours)
+        if self.results is None:
+            return result
+        kept = self.results / job.folder / "result.json"
+        if kept.exists():
+            there, here = (r.backbone["fingerprint"] for r in (Result.read(kept), result))
+            if there != here:
+                raise UsageError(
+                    f"{ours} is of the backbone {here}, {kept} of {there}: trained again, it came "
+                    "to other bits. Its other results need that one: remove "
+                    f"{self.results}/*/*/{job.folder.name}, and all of them are made anew."
+                )
+        with atomic(kept) as unfinished:
+            shutil.copyfile(ours, unfinished)
+        return result
+
+    def time_left(self) -> float | None:
+        """Seconds, by the mean time of each step; None while of one nothing is known."""
+        if any(job.step not in self.seconds for job in self.left):
+            return None
+        now = time.monotonic()
+        whole = sum(fmean(self.seconds[job.step]) for job in self.left)
+        begun = sum(now - since for since in list(self.running.values()))
+        return max(0.0, whole - begun) / self.slots
+
+    def line(self) -> str:
+        """What is going on."""
+        now = time.monotonic()
+        jobs = [f"{title} ({_minutes(now - since)})" for title, since in list(self.running.items())]
+        left = self.time_left()
+        rest = f"about {_minutes(left)} left" if left is not None else "time left unknown"
+        return f"{len(self.left)} jobs to do, {rest}: {', '.join(jobs) or 'none runs'}"
+
+
+def run_study(lanes: Sequence[Lane], study: StudyRun, hours: float | None = None) -> None:
+    """Run what is left of each lane, so many at once; a failed one does not stop the others.
+
+    At SIGINT or SIGTERM, and when the hours are over, the jobs that run are asked to stop after
+    their step; at a second signal they are ended at once. `study` says in the end what came of it.
+
+    Raises:
+        UsageError: see `StudyRun.keep`.
+    """
+    study.left = [job for lane in lanes for job in lane.left(study.folders)]
+    for job in (job for lane in lanes for job in lane.jobs if job.is_done(study.folders)):
+        folder = next(f for f in study.folders if job.is_done([f]))
+        study.seconds[job.step].append(Result.read(folder / job.folder / "result.json").seconds)
+
+    def note(number: int, _: Any = None) -> None:
+        if not study.signals:
+            log("stopping: the jobs that run end after their step; the same command goes on")
+        study.signals.append(number)
+
+    with ExitStack() as stack:
+        for stop in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, stop, signal.signal(stop, note))
+        if hours is not None:
+            timer = Timer(hours * 3600, note, [TIME_IS_UP])
+            timer.daemon = True
+            timer.start()
+            stack.callback(timer.cancel)
+        pool = stack.enter_context(ThreadPoolExecutor(study.slots))
+        slots = list(range(study.slots))
+
+        def work(lane: Lane) -> None:
+            slot = slots.pop()
+            try:
+                study.work(lane, slot)
+            finally:
+                slots.append(slot)
+
+        futures = [pool.submit(work, lane) for lane in lanes]
+        live = stack.enter_context(
+            Live(console=Console(stderr=True), auto_refresh=False, transient=True)
+        )
+        try:
+            while not all(future.done() for future in futures):
+                time.sleep(_PAUSE)
+                live.update(Text(study.line()), refresh=True)
+                for future in futures:
+                    if future.done():
+                        future.result()  # its error ends all
+        except BaseException:
+            study.signals.append(signal.SIGINT)  # what runs is stopped
+            raise
+
+
+def _minutes(seconds: float) -> str:
+    """`40 s`, `12.3 min`, `2.1 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
