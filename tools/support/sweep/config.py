@@ -9,14 +9,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from difflib import get_close_matches
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError, check_ranges
 from pretrain.reading import check, read_yaml
-from tools.support.command import load_config
+from tools.support.command import Parser, build_config
 
 Scalar = None | bool | int | float | str
 # an arm with more epochs would have another budget; seeds and places are the sweep's own
@@ -137,7 +137,11 @@ def read_sweep(path: Path) -> SweepConfig:
         UsageError: an unknown key, with those that are known; a value of another type or range.
     """
     name = f"sweep {path}"
-    content = check(read_yaml(path, name), dict, name)
+    return parse_sweep(check(read_yaml(path, name), dict, name), name)
+
+
+def parse_sweep(content: Mapping[str, Any], name: str) -> SweepConfig:
+    """The sweep in what its file holds; errors begin with `name`, see `read_sweep`."""
     for place, values, kind in _levels(content):
         known = [one.name for one in fields(kind)]
         for key in values:
@@ -211,7 +215,8 @@ class Sweep:
         given = {**self.config.options, **self.config.arms[arm].options, **params}
         words = [word for name, value in given.items() for word in (f"--{name}", _word(value))]
         try:
-            config = load_config(PretrainConfig, self.recipe, words)
+            options = _parser().parse(["--config", str(self.recipe), *words])
+            config = build_config(PretrainConfig, _parser(), options)
         except UsageError as error:
             raise UsageError(f"arm {arm}: {error}") from error
         return replace(
@@ -250,12 +255,21 @@ class Sweep:
             )
 
     def plain(self) -> dict[str, Any]:
-        """What makes it this sweep, as plain values: the file, and what the recipe came to."""
-        content = {
-            "sweep": {**asdict(self.config), "config": None},
-            "recipes": {arm: asdict(base) for arm, base in self.bases.items()},
-        }
-        return json.loads(json.dumps(content))
+        """What makes it this sweep, as plain values: the file, and what its recipe came to."""
+        sweep = asdict(self.config)
+        for options in (sweep, *sweep["arms"].values()):
+            del options["options"]  # the recipes have them
+        del sweep["config"]
+        recipes = {arm: asdict(base) for arm, base in self.bases.items()}
+        return json.loads(json.dumps({"sweep": sweep, "recipes": recipes}))
+
+
+@cache
+def _parser() -> Parser:
+    """Once: to make it takes longer than to use it."""
+    parser = Parser()
+    parser.add_configuration(PretrainConfig, "the sweep's config")
+    return parser
 
 
 def _word(value: Any) -> str:

@@ -1,26 +1,26 @@
 """The processes of a sweep on this machine: started, watched, stopped. No torch here.
 
-Each is a `worker.work` in a session of its own, so that Ctrl-C reaches it from here, once; where
-this process is killed, they notice and stop after their step. The same command in other terminals,
-or on other machines that share OUT, adds its processes.
+Each is `process.py` in a session of its own, so that Ctrl-C reaches it from here, once; where this
+process is killed, they notice and stop after their step. The same command in other terminals, or on
+other machines that share OUT, adds its processes.
 """
 
-import contextlib
-import multiprocessing
+import json
 import os
 import secrets
+import selectors
 import signal
-import socket
+import subprocess
 import sys
-import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
 
-from pretrain.errors import Stopped, UsageError
+from pretrain.errors import UsageError
 from pretrain.files import lock, write_text
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_yaml
@@ -28,7 +28,6 @@ from pretrain.run import Run, differences, other_run
 from tools.support.sweep.config import Sweep
 from tools.support.sweep.rungs import budget
 from tools.support.sweep.study import Studies, shown
-from tools.support.sweep.worker import Device, work
 
 FORMAT = "sweep/1"
 _LOOK = 1.0  # seconds between two looks at how far it is
@@ -84,7 +83,7 @@ def admit(sweep: Sweep, url: str | None) -> Storage:
 
 
 def run_workers(
-    sweep: Sweep, storage: Storage, jobs: int, device: Device, gpus: Sequence[str]
+    sweep: Sweep, storage: Storage, jobs: int, device: str, gpus: Sequence[str]
 ) -> Studies:
     """Run so many workers until the sweep has ended; returns its studies.
 
@@ -102,32 +101,40 @@ def run_workers(
         UsageError: what a worker could not go on with.
     """
     studies = Studies(sweep, storage.url, storage.name)
-    config, signals, failed = sweep.config, list[int](), list[str]()
-    total = budget(config.trials, config.brackets, sweep.stops, config.keep)
-    total = len(config.arms) * (total + len(config.finals) * sweep.epochs)
-    done = _epochs_done(sweep)
-    before = {one: signal.signal(one, lambda number, _: signals.append(number))
-              for one in (signal.SIGINT, signal.SIGTERM)}  # fmt: skip
-    workers = _start(sweep, storage, jobs, device, gpus)
+    if studies.finished:
+        return studies
+    signals, failed, done = list[int](), list[str](), _epochs_done(sweep)
+    before = {
+        one: signal.signal(one, lambda number, _: signals.append(number))
+        for one in (signal.SIGINT, signal.SIGTERM)
+    }
+    workers = [_start(sweep, storage, place, jobs, device, gpus) for place in range(jobs)]
+    sent, logs = 0, sweep.out / "logs"
     try:
-        with bar(config.name, total, "epochs", done) as advance:
-            sent = 0
+        with (
+            selectors.DefaultSelector() as selector,
+            bar(sweep.config.name, _epochs_in_all(sweep), "epochs", done) as advance,
+        ):
+            for worker in workers:
+                selector.register(worker.stdout, selectors.EVENT_READ, worker)  # type: ignore[arg-type]
             while workers:
-                ready = wait([*workers.values(), *(one.sentinel for one in workers)], _LOOK)
-                for process, pipe in list(workers.items()):
-                    if pipe in ready and not _listen(pipe, failed):
-                        process.join()
-                        del workers[process]
-                        if (process.exitcode or 0) < 0 and not signals:
-                            log(f"a worker was killed by signal {-(process.exitcode or 0)}; what "
-                                "it trained goes on from its checkpoint")  # fmt: skip
+                for key, _ in selector.select(_LOOK):
+                    worker = key.data
+                    if _listen(worker, failed):
+                        continue
+                    selector.unregister(worker.stdout)  # type: ignore[arg-type]
+                    workers.remove(worker)
+                    if worker.wait() and not failed and not signals:
+                        code = worker.returncode
+                        how = f"by signal {-code}" if code < 0 else f"code {code}"
+                        log(f"a worker has ended, {how} (see {logs}): its trial goes on elsewhere")
                 if failed and not signals:
                     signals.append(0)  # the others stop, too
                 if len(signals) > sent:
                     if sent == 0 and signals[0]:
                         log(_STOPPING)
-                    for process in workers:
-                        _stop(process, at_once=len(signals) > 1)
+                    for worker in workers:
+                        _stop(worker, at_once=len(signals) > 1)
                     sent = len(signals)
                 now = _epochs_done(sweep)
                 advance(now - done, f"{len(workers)} at work")
@@ -135,92 +142,75 @@ def run_workers(
     finally:
         for one, handler in before.items():
             signal.signal(one, handler)
-        for process in workers:
-            process.kill()
+        for worker in workers:  # where this function fails
+            worker.kill()
     if failed:
         raise UsageError(failed[0])
     if signals:
         log("stopped; the same command goes on")
         sys.exit(128 + signals[0])
     if not studies.finished:
-        log(f"no worker is left (see {sweep.out / 'logs'}); the same command goes on")
+        log(f"no worker is left (see {logs}); the same command goes on")
         sys.exit(1)
     return studies
 
 
 def _start(
-    sweep: Sweep, storage: Storage, jobs: int, device: Device, gpus: Sequence[str]
-) -> dict[Any, Connection]:
-    """By process, what it says."""
-    context, workers = multiprocessing.get_context("spawn"), dict[Any, Connection]()
+    sweep: Sweep, storage: Storage, place: int, jobs: int, device: str, gpus: Sequence[str]
+) -> "subprocess.Popen[bytes]":
+    """One worker; where the user has set OMP_NUM_THREADS, that is its share of the cores."""
     affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // jobs)))
-    for number in range(jobs):
-        if gpus:
-            os.environ["CUDA_VISIBLE_DEVICES"] = gpus[number % len(gpus)]
-        pipe, theirs = context.Pipe(duplex=False)
-        process = context.Process(target=_worker, args=(sweep, storage, device, theirs))
-        process.start()
-        theirs.close()
-        workers[process] = pipe
-    return workers
+    env = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ}
+    if gpus:
+        env["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    worker = subprocess.Popen(
+        [sys.executable, str(Path(__file__).with_name("process.py"))],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        bufsize=0,  # a line that is buffered here would not wake the selector
+        start_new_session=True,
+        env=env,
+    )
+    places = {"recipe": str(sweep.recipe), "data": sweep.data, "out": str(sweep.out)}
+    order = {**places, "config": asdict(sweep.config), "storage": asdict(storage), "device": device}
+    with suppress(BrokenPipeError):  # it has ended, and says so by that
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps(order).encode() + b"\n")
+    return worker
 
 
-def _listen(pipe: Connection, failed: list[str]) -> bool:
+def _listen(worker: "subprocess.Popen[bytes]", failed: list[str]) -> bool:
     """Log what a worker says, or note why it ends; False once it has ended."""
-    try:
-        kind, text = pipe.recv()
-    except (EOFError, OSError):
+    assert worker.stdout is not None
+    if not (line := worker.stdout.readline()):
         return False
-    if kind == "error":
-        failed.append(text)
+    answer: dict[str, Any] = json.loads(line)
+    if "error" in answer:
+        failed.append(answer["error"])
     else:
-        log(text)
+        log(answer["line"])
     return True
 
 
-def _stop(process: Any, at_once: bool) -> None:
+def _stop(worker: "subprocess.Popen[bytes]", at_once: bool) -> None:
     if at_once or os.name == "nt":
-        process.kill()
-    elif process.is_alive():
-        os.kill(process.pid, signal.SIGINT)
+        worker.kill()
+    else:
+        with suppress(ProcessLookupError):
+            os.kill(worker.pid, signal.SIGINT)
 
 
-def _worker(sweep: Sweep, storage: Storage, device: Device, pipe: Connection) -> None:
-    """The whole of a worker's process."""
-    if hasattr(os, "setsid"):
-        os.setsid()
-    threading.Thread(target=_follow, daemon=True).start()
-    path = sweep.out / "logs" / f"{socket.gethostname()}-{os.getpid()}.log"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        for stream in (1, 2):
-            os.dup2(file.fileno(), stream)
-    try:
-        studies = Studies(sweep, storage.url, storage.name)
-        work(sweep, studies, device, lambda text: pipe.send(("line", text)))
-    except UsageError as error:
-        pipe.send(("error", str(error)))
-        sys.exit(2)
-    except Stopped as stopped:
-        sys.exit(128 + stopped.signal_number)
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def _follow() -> None:
-    """Stop after the step, as by a signal, once the process that started this one is gone."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        wait([parent.sentinel])
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(os.getpid(), signal.SIGTERM)
+def _epochs_in_all(sweep: Sweep) -> int:
+    config = sweep.config
+    trials = budget(config.trials, config.brackets, sweep.stops, config.keep)
+    return len(config.arms) * (trials + len(config.finals) * sweep.epochs)
 
 
 def _epochs_done(sweep: Sweep) -> int:
     """By the runs' logs, also of those that are under way."""
-    trials = [f"trial-{number:03}" for number in range(sweep.config.trials)]
-    finals = [f"final-seed{seed}" for seed in sweep.config.finals]
-    folders = [sweep.out / arm / name for arm in sweep.config.arms for name in (*trials, *finals)]
-    return sum(len(Run(one).read_log()) for one in folders if one.exists())
+    return sum(
+        len(Run(folder).read_log())
+        for arm in sweep.config.arms
+        for folder in (sweep.out / arm).glob("*")
+    )

@@ -143,12 +143,16 @@ class Studies:
 
         Nothing is due while others train what the rest waits for; see `finished`.
         """
-        jobs = []
-        for arm in self.sweep.config.arms:
-            trials = self.trials(arm)
-            jobs += self._due_of_arm(arm, trials)
+        with storage_errors(self.url):
+            jobs = [job for arm in self.sweep.config.arms for job in self._due_of_arm(arm)]
         # all arms side by side
         return sorted(jobs, key=lambda job: (job.study.endswith(FINALS), job.number))
+
+    def is_due(self, job: Job) -> bool:
+        """Whether nobody has done a job since it was found to be due."""
+        with storage_errors(self.url):
+            trial = self.trials(job.study)[job.number]
+        return job.epochs not in trial.intermediate_values and "diverged" not in trial.user_attrs
 
     @property
     def finished(self) -> bool:
@@ -194,23 +198,23 @@ class Studies:
             if diverged is not None:
                 self.storage.set_trial_user_attr(number, "diverged", diverged)
 
-    def _due_of_arm(self, arm: str, trials: list[FrozenTrial]) -> list[Job]:
-        config, stops = self.sweep.config, self.sweep.stops
-        with storage_errors(self.url):
-            for bracket in split(config.trials, config.brackets):
-                if len(trials) < bracket.stop:
-                    trials = self._add_bracket(arm, bracket)
-                own = [trials[number] for number in bracket]
-                if jobs := self._settle(arm, own, stops, [config.seed] * len(own)):
-                    return jobs
-                trials = self.trials(arm)
-            winner = self.winner(trials)
-            if winner is None or not config.finals:
-                return []
-            finals = self.trials(f"{arm}/{FINALS}")
-            if len(finals) < len(config.finals):
-                finals = self._add(f"{arm}/{FINALS}", arm, [winner.params] * len(config.finals))
-            return self._settle(f"{arm}/{FINALS}", finals, stops[-1:], config.finals)
+    def _due_of_arm(self, arm: str) -> list[Job]:
+        config, stops, trials = self.sweep.config, self.sweep.stops, self.trials(arm)
+        for bracket in split(config.trials, config.brackets):
+            if len(trials) < bracket.stop:
+                points = draw(self.sweep, arm, trials[: bracket.start], len(bracket))
+                trials = self._add(arm, arm, points, bracket.start)
+            own = [trials[number] for number in bracket]
+            if jobs := self._settle(arm, own, stops, [config.seed] * len(own)):
+                return jobs
+            trials = self.trials(arm)
+        winner = self.winner(trials)
+        if winner is None or not config.finals:
+            return []
+        finals = self.trials(f"{arm}/{FINALS}")
+        if len(finals) < len(config.finals):
+            finals = self._add(f"{arm}/{FINALS}", arm, [winner.params] * len(config.finals))
+        return self._settle(f"{arm}/{FINALS}", finals, stops[-1:], config.finals)
 
     def _settle(
         self, study: str, trials: Sequence[FrozenTrial], stops: Sequence[int], seeds: Sequence[int]
@@ -230,10 +234,6 @@ class Studies:
             Job(study, trials[place].number, trials[place].params, seeds[place], epochs)
             for place, epochs in decision.due.items()
         ]
-
-    def _add_bracket(self, arm: str, bracket: range) -> list[FrozenTrial]:
-        before = self.trials(arm)[: bracket.start]
-        return self._add(arm, arm, draw(self.sweep, arm, before, len(bracket)), bracket.start)
 
     def _add(
         self, study: str, arm: str, points: Sequence[Point], start: int = 0

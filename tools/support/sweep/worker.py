@@ -46,7 +46,7 @@ def work(sweep: Sweep, studies: Studies, device: Device, say: Callable[[str], An
             if (held := _claim(run)) is None:
                 continue
             try:
-                if job in studies.due():  # and nobody has done it since
+                if studies.is_due(job):
                     say(_train(job, run, sweep, studies, device))
                     break
             finally:
