@@ -38,17 +38,17 @@ RESULT_FORMAT = "result/2"
 # keys of Result.backbone in result/1 that were renamed
 _RENAMED = {"arm": "method", "variant": "recipe_hash"}
 # fields that runs and results of before lack, and what they did
-_ADDED_TO_PRETRAINING = {
-    "score_every": 1.0,
-    "rotation": {"weight": 0.0, "angles": "all"},
-    "mixing": {"args": {}, "decoupled": 0.0},
-    "dataset": {
-        "shard_window": 32,
-        "per_class": None,
-        "progressive": {"smallest": None, "start": 0.0, "end": None, "multiple": 32},
-    },
-}
 _ADDED: dict[str, dict[str, Any]] = {
+    "pretrain": {
+        "score_every": 1.0,
+        "rotation": {"weight": 0.0, "angles": "all"},
+        "mixing": {"args": {}, "decoupled": 0.0},
+        "dataset": {
+            "shard_window": 32,
+            "per_class": None,
+            "progressive": {"smallest": None, "start": 0.0, "end": None, "multiple": 32},
+        },
+    },
     "detection": {
         "dataset": {"similar_names": "refuse", "first_pixel": 1, "exif": "auto",
                     "no_annotation": "refuse", "square": None, "photometric": 0.0,
@@ -372,7 +372,7 @@ def differences(left: Any, right: Any, name: str = "") -> list[str]:
 def _added(place: str) -> Any:
     """What files that lack the field of a configuration did, whichever task they are of."""
     found: Any = None
-    for inside in (_ADDED_TO_PRETRAINING, *_ADDED.values()):
+    for inside in _ADDED.values():
         value: Any = inside
         for key in place.split("."):
             if key != "others" and not key.isdigit():  # mixing.others, each as mixing itself
@@ -385,6 +385,11 @@ def _added(place: str) -> Any:
 def _add_missing(config: dict[str, Any], added: dict[str, Any]) -> None:
     """Fill in, in place, what a file of before lacks."""
     for key, value in added.items():
+        if isinstance(config.get(key), dict):
+            others = config[key].get("others")  # of mixing, each as mixing itself
+            for other in others if isinstance(others, list) else ():
+                if isinstance(other, dict):
+                    _add_missing(other, value)
         if isinstance(value, dict) and isinstance(config.setdefault(key, {}), dict):
             _add_missing(config[key], value)
         elif not isinstance(value, dict):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -60,14 +60,14 @@ def test_files_appear_whole_or_not_at_all(tmp_path):
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path):
-    run = Run(tmp_path / "run")
-    run.start({"epochs": 1})
-    run.finish(RESULT)
+    run, result = Run(tmp_path / "run"), replace(RESULT, config=plain(PretrainConfig()))
+    run.start(result.config)
+    run.finish(result)
     file = run.folder / "result.json"
-    assert Result.read(file) == RESULT
+    assert Result.read(file) == result
     assert run.finished
-    file.write_text(json.dumps(asdict(RESULT) | {"of_tomorrow": 1}))
-    assert Result.read(file) == RESULT
+    file.write_text(json.dumps(asdict(result) | {"of_tomorrow": 1}))
+    assert Result.read(file) == result
 
 
 @pytest.mark.parametrize(
@@ -230,10 +230,14 @@ def test_a_pretraining_of_before_scored_after_each_epoch():
     assert other_run(before, {**today, "score_every": 5}) == ["score_every: 1.0 there, 5 here"]
 
 
-FIRST_ADDED = {"detection": ("dataset", "exif"), "captioning": ("dataset", "images")}
+FIRST_ADDED = {
+    "pretrain": ("dataset", "progressive"),
+    "detection": ("dataset", "exif"),
+    "captioning": ("dataset", "images"),
+}
 
 
-@pytest.mark.parametrize("task", ["detection", "captioning"])
+@pytest.mark.parametrize("task", FIRST_ADDED)
 def test_a_field_that_files_of_before_lack_is_what_they_did(task):
     """Neither a run that is resumed nor a result in a table is another one for it."""
     from transfer import task as tasks
@@ -250,6 +254,12 @@ def test_a_field_that_files_of_before_lack_is_what_they_did(task):
     assert len(other_run(before, changed)) == 1
     content = {**asdict(RESULT), "task": task, "config": before}
     assert Result.parse(content).config == today
+
+
+def test_methods_beside_the_first_are_what_they_were_before():
+    config = {"mixing": {"method": "cutmix", "others": [{"method": "mixup"}]}}
+    read = Result.parse({**asdict(RESULT), "task": "pretrain", "config": config}).config["mixing"]
+    assert read["others"] == [{"method": "mixup", "args": {}, "decoupled": 0.0}]
 
 
 def test_methods_of_a_list_are_compared_field_by_field():
