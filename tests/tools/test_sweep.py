@@ -21,6 +21,7 @@ pytest.importorskip("optuna", reason="needs cutmix-transfer[sweep]")
 
 from pretrain.errors import UsageError
 from pretrain.progress import log
+from pretrain.reading import read_json
 from pretrain.run import Run
 from tests.conftest import ROOT
 from tests.forked import Forked, call, start
@@ -83,6 +84,27 @@ def facts(out: Path, sweep: Sweep, studies) -> dict:
         for trial in (*arm["trials"], *arm["finals"]):
             del trial["seconds"]
     return result["arms"]
+
+
+# ---- what is committed
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "sweeps").glob("*.yaml")), ids=str)
+def test_every_sweep_could_be_trained(path, tmp_path):
+    config = read_sweep(path)
+    assert config.name == path.stem
+    Sweep(config=config, recipe=ROOT / config.config, data="data", out=tmp_path).check()
+
+
+def test_the_tables_in_the_docs_are_those_of_the_committed_result():
+    text = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
+    inside = text.split("<!-- sweep -->")[1].split("<!-- /sweep -->")[0]
+    result = read_json(ROOT / "docs" / "results" / "sweep_cifar10" / "result.json")
+    assert inside.strip() == to_markdown(result).strip()
+    for arm in Summary(result).arms:  # with two processes, one of them killed
+        assert [trial["number"] for trial in arm.trials] == list(range(8))
+        assert arm.epochs == arm.budget == 8 * 2 + 4 * 4
+        assert [*arm.finals] == [1, 2, 3]
 
 
 # ---- who goes on

@@ -149,6 +149,8 @@ def _walk(folder: Path, complaints: list[str]) -> Iterator[tuple[str, str]]:
         for entry in entries:
             try:
                 if entry.name in ("result.json", "grid.json"):
+                    if any(other.name == "sweep.yaml" for other in entries):
+                        continue  # of a sweep, whose trials lie below
                     with_files.append(here)
                     yield here, entry.name
                 elif entry.name not in _NOT_ENTERED and entry.is_dir():

@@ -47,7 +47,7 @@ def parallel(summary: Summary, arm: Arm, name: str) -> str:
         kind = "lost" if is_lost else f"{trial['state']} s{_shade(summary, trial)}"
         kind += " winner" if trial is winner else ""
         body.append(svg.polyline([*zip(xs, [*ys, score], strict=True)], f"trial {kind}"))
-        body.append(svg.dot(xs[-1], score, 2.5, f"end {kind}"))
+        body.append(svg.dot(xs[-1], score, 2.5, f"score {kind}"))
     states = [trial["state"] for trial in arm.trials]
     count = f"{len(states)} trials, {states.count('complete')} in full, {states.count('pruned')} "
     count += f"ended early, {states.count('diverged')} diverged"
