@@ -189,6 +189,7 @@ class Backbone:
             "dataset": self.provenance.dataset,
             "epochs": self.provenance.epochs,
             "seed": self.provenance.seed,
+            "input_size": list(self.spec.input_size),
             **notes,
         }
 

@@ -24,10 +24,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Annotated, Any, NotRequired, TypedDict
 
 import yaml
 from filelock import AcquireReturnProxy
+from msgspec import Meta
 
 from pretrain.data_digest import describe_changes, is_same, read_digest
 from pretrain.errors import UsageError
@@ -94,6 +95,7 @@ class BackboneFacts(TypedDict):
     epochs: Number | None
     seed: Integer | None
     recipe_hash: NotRequired[str | None]
+    input_size: NotRequired[Annotated[list[Integer], Meta(min_length=3, max_length=3)] | None]
 
 
 class _Metrics(TypedDict):

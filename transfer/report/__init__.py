@@ -1,6 +1,7 @@
 """The transfer table: result files to one table, as Markdown, a web page, CSV and LaTeX.
 
     results     reading a folder of runs
+    comparisons every difference in one list, corrected for their number
     table       rows, columns, replicates: of the tasks, and of each suite of tools/evaluate.py
     paper       the paper's own table
     published   what the paper and others have published of what the suites measure
@@ -21,6 +22,7 @@ from pathlib import Path
 from pretrain.errors import UsageError
 from pretrain.files import draft_folder, publish_all, write_text
 from pretrain.run import Result
+from transfer.report.comparisons import compare_all
 from transfer.report.flat import cells_csv, runs_csv
 from transfer.report.latex import to_latex
 from transfer.report.markdown import to_markdown
@@ -56,16 +58,18 @@ def results_to_markdown(results: Sequence[Result]) -> str:
     return to_markdown(tabulate(run_set), run_set)
 
 
-def render_files(table: Table, run_set: RunSet, log: Log = lambda line: None) -> dict[str, str]:
+def render_files(
+    table: Table, run_set: RunSet, log: Log = lambda line: None, primary: str = ""
+) -> dict[str, str]:
     """{file name: content} of everything that --out writes.
 
     `log` takes a line for each log, picture or file of examples that is left out.
     """
     return {
-        "report.md": to_markdown(table, run_set),
-        "report.html": to_html(table, run_set, log),
+        "report.md": to_markdown(table, run_set, primary),
+        "report.html": to_html(table, run_set, log, primary=primary),
         "report.csv": runs_csv(run_set),
-        "cells.csv": cells_csv(table),
+        "cells.csv": cells_csv(table, compare_all(table, primary)),
         "report.tex": to_latex(table),
     }
 

@@ -4,11 +4,13 @@ import csv
 import io
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import product
 from typing import Any
 
 from pretrain.errors import printable
+from transfer.report.comparisons import Comparison
 from transfer.report.results import RunSet
 from transfer.report.table import Cell, Column, Row, Table, settings_of
 
@@ -39,17 +41,27 @@ def runs_csv(run_set: RunSet) -> str:
     return _csv(lines)
 
 
-def cells_csv(table: Table) -> str:
-    """One line per row and column, and per difference: what the pages show, unrounded."""
+def cells_csv(table: Table, compared: Sequence[Comparison] = ()) -> str:
+    """One line per row and column, and per difference: what the pages show, unrounded.
+
+    `compared` are the differences that stand in the table of comparisons.
+    """
     lines = []
+    corrected = {(one.row, one.other, one.column): _corrected(one) for one in compared}
     for one in table.tables:
         keys = product(one.rows, one.columns)
         lines += [cell_facts(*key) | _cell(one.cells[key]) for key in keys]
         for (row, other), column in product(one.comparisons, one.columns):
             between = one.differences.get((row, other, column))
             values = {"state": "measured", **vars(between)} if between else _NO_DIFFERENCE
+            values = values | corrected.get((row, other, column), {})
             lines.append(cell_facts(row, column, other) | values)
     return _csv(lines)
+
+
+def _corrected(one: Comparison) -> dict[str, Any]:
+    values = {name: getattr(one, name) for name in ("corrected_p", "corrected_half_width")}
+    return values | {"pairs_needed": one.pairs_needed, "primary": one.is_primary}
 
 
 def cell_facts(row: Row, column: Column, against: Row | None = None) -> dict[str, Any]:

@@ -19,6 +19,8 @@ from transfer import task
 from transfer.evaluation import suites
 from transfer.report import paper, provenance, published, words
 from transfer.report.charts import curves, forests
+from transfer.report.comparisons import compare_all
+from transfer.report.crossing import crossings
 from transfer.report.pictures import compare_examples, thumbnails
 from transfer.report.results import LONGEST, Log, RunSet
 from transfer.report.table import Column, Table
@@ -34,6 +36,7 @@ def to_html(
     run_set: RunSet,
     log: Log = lambda line: None,
     title: str = "Transfer report",
+    primary: str = "",
 ) -> str:
     """The whole page.
 
@@ -42,6 +45,7 @@ def to_html(
         run_set: its runs with their folders, for logs and pictures.
         log: takes a line for each of these that is left out.
         title: of the page.
+        primary: the comparison that was named beforehand, as `compare_all` takes it.
     """
     style, script = ((_HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     left_out = list(run_set.complaints)
@@ -50,10 +54,13 @@ def to_html(
         left_out.append(printable(line, LONGEST))
         log(left_out[-1])
 
-    has_tasks = table in table.tables
+    has_tasks = table is table.tables[0]
+    compared = compare_all(table, primary)
+    crossing_charts = crossings(compared)
     galleries = list(_galleries(table, leave_out)) if has_tasks else []
     tasks_sections = {
         "summary": "Summary",
+        **({"crossing": "The difference over images seen"} if crossing_charts else {}),
         "differences": "Differences",
         "paper": "In the shape of the paper's table",
         "curves": "Learning curves",
@@ -70,6 +77,7 @@ def to_html(
         sections={
             **(tasks_sections if has_tasks else {}),
             **{block["section"]: block["title"] for block in blocks},
+            **({"comparisons": "Comparisons"} if any(one.has_test for one in compared) else {}),
             "left-out": "Missing and left out",
             "appendix": "Appendix: every run",
         },
@@ -86,6 +94,8 @@ def to_html(
         tasks=list(dict.fromkeys(one.task for part in table.tables for one in part.settings)),
         today=f"{datetime.now(UTC):%Y-%m-%d}",
         paper_columns=_paper_columns(table),
+        compared=compared,
+        crossings=crossing_charts,
         forests=forests,
         heads=_heads,
         curves=learning_curves,

@@ -114,7 +114,7 @@ def read_runs(folder: Path) -> RunSet:
                 about.append(check(content.get("about", ""), str, f"{file}: about"))
         except UsageError as error:
             complaints.append(str(error))
-    runs.sort(key=lambda run: run.folder)
+    runs = _with_input_sizes(sorted(runs, key=lambda run: run.folder))
     finished = {run.folder for run in runs}
     unfinished = tuple(run for run in planned if run.folder not in finished)
     complaints = [printable(text, LONGEST) for text in complaints]
@@ -215,6 +215,25 @@ def _of_suite(whole: Result, name: str, where: str) -> Result:
     }
     parts["config"] = _shared_options(whole) | parts["config"] | {"name": name}
     return Result.parse(vars(whole) | parts | {"task": name}, where)
+
+
+def _with_input_sizes(runs: list[FinishedRun]) -> list[FinishedRun]:
+    """With what a pretraining here says of backbones whose results of before do not say it."""
+    sizes: dict[str, list[int]] = {}
+    for run in runs:
+        section = run.result.config.get("dataset")
+        size = section.get("image_size") if isinstance(section, dict) else None
+        if run.result.task == task.PRETRAIN.name and isinstance(size, int):
+            sizes[run.result.backbone["fingerprint"]] = [3, size, size]
+
+    def completed(run: FinishedRun) -> FinishedRun:
+        backbone = run.result.backbone
+        if backbone.get("input_size") or backbone["fingerprint"] not in sizes:
+            return run
+        backbone = backbone | {"input_size": sizes[backbone["fingerprint"]]}
+        return replace(run, result=replace(run.result, backbone=backbone))
+
+    return [completed(run) for run in runs]
 
 
 def _shared_options(whole: Result) -> dict[str, Any]:

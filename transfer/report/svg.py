@@ -4,11 +4,14 @@ Coordinates are pixels of the view box, y downwards.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
 WIDTH = 340
 """Of every chart: what fits a phone held upright."""
+Scale = Callable[[float], float]
+"""From values to pixels."""
 
 
 def picture(height: float, title: str, description: str, body: Iterable[str], name: str) -> str:
@@ -27,6 +30,18 @@ def picture(height: float, title: str, description: str, body: Iterable[str], na
         f'<title id="{name}-t">{escape(title)}</title>'
         f'<desc id="{name}-d">{escape(description)}</desc>' + "".join(body) + "</svg>"
     )
+
+
+def alone(chart: str, style: str) -> str:
+    """A picture as a file of its own, twice as large, on the colour of a sheet."""
+    size = re.search(r'width="(\d+)" height="(\d+)"', chart)
+    assert size is not None
+    width, height = (2 * int(number) for number in size.groups())
+    chart = chart.replace(size[0], f'width="{width}" height="{height}"', 1)
+    chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    ground = '<rect width="100%" height="100%" style="fill: var(--sheet)"/>'
+    style = f"<style>{style}\n.chart {{ max-width: none; }}</style>"
+    return chart.replace("</desc>", f"</desc>{style}{ground}", 1) + "\n"
 
 
 def text(x: float, y: float, words: str, kind: str = "", anchor: str = "start") -> str:
@@ -51,7 +66,7 @@ def polyline(points: Sequence[tuple[float, float]], kind: str) -> str:
     return f'<polyline class="{kind}" points="{corners}"/>'
 
 
-def scale(values: tuple[float, float], pixels: tuple[float, float]) -> Callable[[float], float]:
+def scale(values: tuple[float, float], pixels: tuple[float, float]) -> Scale:
     """The linear function that takes the two values to the two pixels."""
     (low, high), (start, end) = values, pixels
     return lambda value: start + (value - low) / (high - low) * (end - start)

@@ -161,6 +161,8 @@ class Table:
     """Number of the first setting."""
     suites: dict[str, "Table"] = field(default_factory=dict)
     """Of each block of evaluations that a run holds, by name."""
+    pretrained: dict[Row, frozenset[str]] = field(default_factory=dict)
+    """Digests of the settings in which the backbones of a row were trained, where results say."""
 
     def name(self, row: Row) -> str:
         """As short as it can be told apart from the other rows."""
@@ -182,6 +184,47 @@ class Table:
         own = (self,) if self.rows or not self.suites else ()
         return (*own, *self.suites.values())
 
+    @cached_property
+    def components(self) -> tuple["Table", ...]:
+        """Parts without a row, a setting or a comparison between them: each a table of its own.
+
+        Random weights are compared with every plain row, and join none that nothing else joins.
+        """
+        sets = [{row, other} for row, other in self.comparisons if other.method != RANDOM]
+        for setting in self.settings:
+            of_setting = [one for one in self.columns if one.setting == setting]
+            cells = ((row, self.cells[row, one]) for row in self.rows for one in of_setting)
+            sets.append({row for row, cell in cells if cell.n or cell.unfinished})
+        joined: list[set[Row]] = []
+        for rows in filter(None, sets):
+            rows = rows.union(*(other for other in joined if rows & other))
+            joined = [*(other for other in joined if not rows & other), rows]
+        if len(joined) < 2:
+            return (self,)
+        parts = map(self._part, joined)
+        return tuple(sorted(parts, key=lambda part: (-len(part.rows), part.columns[0].number)))
+
+    def _part(self, rows: set[Row]) -> "Table":
+        """With the columns in which one of them has something."""
+        cells = ((one.setting, self.cells[row, one]) for row in rows for one in self.columns)
+        settings = {setting for setting, cell in cells if cell.n or cell.unfinished}
+        return replace(
+            self,
+            rows=tuple(row for row in self.rows if row in rows),
+            columns=tuple(one for one in self.columns if one.setting in settings),
+        )
+
+    def last_of(self, column: Column) -> Column | None:
+        """The column of the last epoch beside one of the best."""
+        beside = (one for one in self.columns if one.setting == column.setting)
+        return next((o for o in beside if f"{o.metric.key}_best" == column.metric.key), None)
+
+    def flattery(self, row: Row, best: Column) -> Cell:
+        """By how much the best epoch is above the last, which nobody chose."""
+        mine, last = self.cells[row, best], self.last_of(best)
+        theirs = self.cells[row, last].values if last else {}
+        return Cell({key: mine.values[key] - theirs[key] for key in mine.values if key in theirs})
+
     @property
     def numbered(self) -> list[tuple[int, Setting]]:
         """The settings with their numbers."""
@@ -191,7 +234,13 @@ class Table:
     def comparisons(self) -> tuple[tuple[Row, Row], ...]:
         """(row, the other that is subtracted from it)."""
         pairs = permutations(self.rows, 2)
-        return tuple((row, other) for row, other in pairs if row.is_compared_with(other))
+        return tuple(pair for pair in pairs if self._are_compared(*pair))
+
+    def _are_compared(self, row: Row, other: Row) -> bool:
+        """Rows that say the same may still be of other pretrainings: of fewer images, say."""
+        mine, theirs = (self.pretrained.get(one, frozenset()) for one in (row, other))
+        is_known = bool(mine and theirs) and RANDOM not in (row.method, other.method)
+        return row.is_compared_with(other) and not (is_known and mine.isdisjoint(theirs))
 
     def _has_rivals(self, row: Row, other: Row) -> bool:
         """Whether `row` is compared with several rows of one method."""
@@ -249,7 +298,12 @@ def tabulate(run_set: RunSet) -> Table:
         if runs := tuple(run for run in run_set.runs if run.result.task == name):
             parts[name] = _tabulate(RunSet(runs), first)
             first += len(parts[name].settings)
-    return replace(table, suites=parts)
+    pretrained: dict[Row, frozenset[str]] = defaultdict(frozenset)
+    for setting, runs in table.runs.items():
+        for run in runs if setting.task == task.PRETRAIN.name else ():
+            pretrained[row_of(run.result.backbone)] |= {setting.digest}
+    parts = {name: replace(part, pretrained=pretrained) for name, part in parts.items()}
+    return replace(table, suites=parts, pretrained=pretrained)
 
 
 def _tabulate(run_set: RunSet, first: int) -> Table:
@@ -353,7 +407,8 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
     """The setting of each run.
 
     Where results of one setting say that their data differs in content, each content is a setting,
-    and so are those that do not say it. The folds of a cross-validation are one, named by them all.
+    and so are those that do not say it. So is each size of images, where each backbone takes its
+    own. The folds of a cross-validation are one, named by them all.
     """
     settings = [_setting_by_name(run.result) for run in runs]
     for key in ("digest", "digest_bytes"):
@@ -364,6 +419,14 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
             _with_content(setting, content) if contents_of[setting] > 1 else setting
             for setting, content in zip(settings, contents, strict=True)
         ]
+    input_sizes = [_own_input_size(run.result) for run in runs]
+    sizes_of: dict[Setting, set[str]] = defaultdict(set)
+    for setting, size in zip(settings, input_sizes, strict=True):
+        sizes_of[setting] |= {size} if size else set()
+    settings = [
+        _with_input_size(setting, size) if len(sizes_of[setting]) > 1 else setting
+        for setting, size in zip(settings, input_sizes, strict=True)
+    ]
     folds: dict[Setting, set[int]] = defaultdict(set)
     for run, setting in zip(runs, settings, strict=True):
         if run.fold is not None:
@@ -409,6 +472,25 @@ def _with_content(setting: Setting, content: str | None) -> Setting:
     name = content[:8] if content else "unknown"
     data, digest = f"{setting.data}, content {name}", short_hash([setting.digest, content])
     return replace(setting, data=data, digest=digest)
+
+
+def _own_input_size(result: Result) -> str | None:
+    """The images' size, where the configuration leaves it to the backbone and the result says it.
+
+    Detectors and segmenters have a size of their own, as has a pretraining.
+    """
+    if result.task in suites.blocks():
+        given = [result.config.get(key) for key in ("image_size", "size")]
+    else:
+        section = result.config.get("dataset")
+        given = [section.get("image_size", 0) if isinstance(section, dict) else 0]
+    size = result.backbone.get("input_size")
+    return f"{size[1]} x {size[2]} pixels" if size and given.count(None) == len(given) else None
+
+
+def _with_input_size(setting: Setting, size: str | None) -> Setting:
+    data = f"{setting.data}, {size or 'input size unknown'}"
+    return replace(setting, data=data, digest=short_hash([setting.digest, size]))
 
 
 def _setting_by_name(result: Result) -> Setting:

@@ -1,11 +1,13 @@
 """What every page says in the same words: cells, differences, and the rules of n."""
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 
 from transfer import task
+from transfer.report.comparisons import Comparison
 from transfer.report.results import RunSet
 from transfer.report.table import Cell, Table
-from transfer.statistics import FEWEST, Difference, smallest_sign_flip_p
+from transfer.statistics import ALPHA, FEWEST, MOST, PAPERS_GAIN, Difference, smallest_sign_flip_p
 
 NOT_MEASURED = "not measured"
 NO_PAIR = "no pair"
@@ -42,11 +44,14 @@ def rules(table: Table, could_find: bool = True) -> str:
 _EACH = 4  # so many comparisons of too few pairs are named each
 
 
-def verdicts(table: Table) -> list[str]:
+def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
     """A sentence for each comparison: which of its main differences are shown, and how large.
 
-    Many that can show nothing are one sentence.
+    Many that can show nothing are one sentence. With all comparisons of the report: also how many
+    are shown after correction for their number.
     """
+    here = (one for one in compared if one.column in table.columns and one.is_shown)
+    corrected = Counter((one.row, one.other) for one in here)
     sentences, few = [], 0
     too_few = f"no difference can be shown by fewer than {FEWEST} pairs."
     for pair in table.comparisons:
@@ -69,7 +74,8 @@ def verdicts(table: Table) -> list[str]:
             text += too_few
             few += 1
         elif shown:
-            text += f"shown in {len(shown)} of {len(tested)} metrics: {'; '.join(shown)}."
+            text += f"shown in {len(shown)} of {len(tested)} metrics: {'; '.join(shown)}"
+            text += f" (in {corrected[pair]} after Holm's correction)." if compared else "."
         elif tested:
             text += f"no difference is shown: all {len(tested)} intervals hold zero."
         else:
@@ -87,7 +93,7 @@ def p_text(one: Difference) -> str:
         return "too few"
     if one.p is None:
         return "no spread"
-    return "p < 0.001" if one.p < 0.001 else f"p = {one.p:.3f}"
+    return f"p {_p_value(one.p)}" if one.p < 0.001 else f"p = {_p_value(one.p)}"
 
 
 def mean_text(cell: Cell, decimals: int = 1) -> str:
@@ -127,26 +133,116 @@ def difference_text(one: Difference | None, decimals: int = 1) -> str:
     return f"{_interval(one, decimals)} (n={one.n}, {p_text(one)}, could find {found})"
 
 
+def flattery_text(cell: Cell, decimals: int = 1) -> str:
+    """By how much the best epoch is above the last."""
+    if not cell.n:
+        return NOT_MEASURED
+    deviation = "" if cell.deviation is None else f" ± {cell.deviation:.{decimals}f}"
+    return f"{cell.mean:+.{decimals}f}{deviation}"
+
+
 def short_table(
     table: Table,
     cell: Callable[[Cell, int], str] = cell_text,
     difference: Callable[[Difference | None, int], str] = difference_text,
 ) -> tuple[list[str], list[list[str]], list[list[str]]]:
-    """Titles, [row, cell, ...] and [comparison, difference, ...] of the main metrics."""
-    columns = [column for column in table.columns if column.metric.main]
-    rows = [
-        [table.name(row), *(cell(table.cells[row, c], c.metric.decimals) for c in columns)]
-        for row in table.rows
-    ]
-    found = table.differences
-    pairs = [
+    """Titles, [row, cell, ...] and [comparison, difference, ...] of the main metrics.
+
+    Behind a column of the best epoch stands what it flatters, which is compared with nothing: it is
+    no third score beside the two.
+    """
+    titles = list[str]()
+    rows = [[table.name(row)] for row in table.rows]
+    pairs = [[table.label(*pair)] for pair in table.comparisons]
+    for column in (column for column in table.columns if column.metric.main):
+        decimals = column.metric.decimals
+        titles.append(column.head)
+        for row, cells in zip(table.rows, rows, strict=True):
+            cells.append(cell(table.cells[row, column], decimals))
+        for pair, cells in zip(table.comparisons, pairs, strict=True):
+            cells.append(difference(table.differences.get((*pair, column)), decimals))
+        if table.last_of(column):
+            titles.append(f"best - last [{column.number}]")
+            for row, cells in zip(table.rows, rows, strict=True):
+                cells.append(flattery_text(table.flattery(row, column), decimals))
+            for cells in pairs:
+                cells.append("")
+    return titles, rows, pairs
+
+
+COMPARISONS = (
+    "comparison", "metric", "difference", "95 % interval", "n", "p", "p, Holm", "interval, Holm",
+    "could find", f"pairs for {PAPERS_GAIN:g}",
+)  # fmt: skip
+"""Titles of the table of all comparisons."""
+
+
+def comparison_rows(found: Sequence[Comparison]) -> list[list[str]]:
+    """A line of that table for each."""
+    return [
         [
-            table.label(*pair),
-            *(difference(found.get((*pair, c)), c.metric.decimals) for c in columns),
+            f"{one.label} (named beforehand)" if one.is_primary else one.label,
+            f"{one.column.setting.task} {one.column.head}",
+            *comparison_cells(one),
         ]
-        for pair in table.comparisons
+        for one in found
     ]
-    return [column.head for column in columns], rows, pairs
+
+
+def comparison_cells(one: Comparison) -> list[str]:
+    """What stands under COMPARISONS behind the two names."""
+    between, decimals = one.difference, one.column.metric.decimals
+
+    def interval(half: float | None) -> str:
+        if half is None:
+            return "-"
+        low, high = between.mean - half, between.mean + half
+        return f"{low:+.{decimals}f} to {high:+.{decimals}f}"
+
+    found, few = between.detectable, one.pairs_needed
+    needed = f"{few:,}" if few else f"> {MOST:,}"
+    needed = "-" if between.p is None and one.has_test else needed
+    return [
+        f"{between.mean:+.{decimals}f}",
+        interval(between.half_width),
+        str(between.n),
+        p_text(between).removeprefix("p = ").removeprefix("p "),
+        "-" if one.corrected_p is None else _p_value(one.corrected_p),
+        interval(one.corrected_half_width),
+        "-" if found is None else f"{found:.{decimals}f}",
+        "-" if found is None else needed,
+    ]
+
+
+def comparison_rules(found: Sequence[Comparison]) -> str:
+    """What the table of all comparisons says, and what of it is shown after correction."""
+    tests = [one for one in found if one.corrected_p is not None]
+    shown = sum(one.is_shown for one in tests)
+    few = sum(not one.has_test for one in found)
+    beside = " beside the one named beforehand" if any(one.is_primary for one in found) else ""
+    return (
+        f"p, Holm: corrected for the {len(tests)} tests of this table{beside}, those of the last "
+        f"and the best epoch both counted; {shown} of {len(tests)} {'is' if shown == 1 else 'are'} "
+        f"at most {ALPHA:g}, and where it is above, the interval beside it holds zero. Could find: "
+        "the smallest true difference that so many pairs find four times out of five, without "
+        f"correction. Pairs for {PAPERS_GAIN:g}: how many find the paper's gain in AP four times "
+        "out of five, if the true deviation is the one seen."
+        + (f" {few} more have fewer than {FEWEST} pairs, and no test." if few else "")
+    )
+
+
+def primary_text(found: Sequence[Comparison]) -> list[str]:
+    """A sentence on the comparison that was named beforehand, where one is."""
+    return [
+        f"Named beforehand: {one.label}, {one.column.setting.task} {one.column.title}: "
+        f"{difference_text(one.difference, one.column.metric.decimals)}."
+        for one in found
+        if one.is_primary
+    ]
+
+
+def _p_value(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def unfinished_lines(run_set: RunSet) -> list[str]:
