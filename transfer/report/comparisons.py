@@ -139,7 +139,7 @@ def _fits(one: Comparison, primary: str) -> bool:
     rest = primary.removeprefix(one.head)
     if rest == primary or not (rest == "" or rest.startswith(", ")):
         return False
-    return all(word in one.words for word in rest.split(", ")[1:])
+    return all(word and word in one.words for word in rest.split(", ")[1:])
 
 
 def _name(one: Comparison, found: Iterable[Comparison]) -> str:

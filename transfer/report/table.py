@@ -419,10 +419,10 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
             _with_content(setting, content) if contents_of[setting] > 1 else setting
             for setting, content in zip(settings, contents, strict=True)
         ]
-    input_sizes = [_own_input_size(run.result) for run in runs]
+    input_sizes = _own_input_sizes(runs, settings)
     sizes_of: dict[Setting, set[str]] = defaultdict(set)
     for setting, size in zip(settings, input_sizes, strict=True):
-        sizes_of[setting] |= {size} if size else set()
+        sizes_of[setting].add(size)
     settings = [
         _with_input_size(setting, size) if len(sizes_of[setting]) > 1 else setting
         for setting, size in zip(settings, input_sizes, strict=True)
@@ -474,23 +474,40 @@ def _with_content(setting: Setting, content: str | None) -> Setting:
     return replace(setting, data=data, digest=digest)
 
 
-def _own_input_size(result: Result) -> str | None:
-    """The images' size, where the configuration leaves it to the backbone and the result says it.
+def _own_input_sizes(runs: Sequence[FinishedRun], settings: Sequence[Setting]) -> list[str]:
+    """The size of the images of each run where the configuration leaves it to the backbone, or "".
 
-    Detectors and segmenters have a size of their own, as has a pretraining.
+    What a result of before does not say, others of its architecture and setting do, where they
+    agree; else the architecture stands for it.
     """
+    backbones = [run.result.backbone for run in runs]
+    said = [one.get("input_size") for one in backbones]
+    sizes = [f"{size[1]} x {size[2]} pixels" if size else "" for size in said]
+    keys = [(setting, one["arch"]) for setting, one in zip(settings, backbones, strict=True)]
+    sizes_of: dict[tuple[Setting, str], set[str]] = defaultdict(set)
+    for key, size in zip(keys, sizes, strict=True):
+        sizes_of[key] |= {size} - {""}
+
+    def resolve(run: FinishedRun, key: tuple[Setting, str], size: str) -> str:
+        if not _takes_own_size(run.result):
+            return ""
+        known = sizes_of[key]
+        return size or (min(known) if len(known) == 1 else f"the input size of {key[1]}")
+
+    return list(map(resolve, runs, keys, sizes))
+
+
+def _takes_own_size(result: Result) -> bool:
+    """Detectors and segmenters have a size of their own, as has a pretraining."""
     if result.task in suites.blocks():
-        given = [result.config.get(key) for key in ("image_size", "size")]
-    else:
-        section = result.config.get("dataset")
-        given = [section.get("image_size", 0) if isinstance(section, dict) else 0]
-    size = result.backbone.get("input_size")
-    return f"{size[1]} x {size[2]} pixels" if size and given.count(None) == len(given) else None
+        return not any(result.config.get(key) for key in ("image_size", "size"))
+    section = result.config.get("dataset")
+    return isinstance(section, dict) and section.get("image_size", 0) is None
 
 
-def _with_input_size(setting: Setting, size: str | None) -> Setting:
-    data = f"{setting.data}, {size or 'input size unknown'}"
-    return replace(setting, data=data, digest=short_hash([setting.digest, size]))
+def _with_input_size(setting: Setting, size: str) -> Setting:
+    data, digest = f"{setting.data}, {size}", short_hash([setting.digest, size])
+    return replace(setting, data=data, digest=digest)
 
 
 def _setting_by_name(result: Result) -> Setting:
