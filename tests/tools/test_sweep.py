@@ -245,7 +245,14 @@ def test_a_folder_takes_one_sweep(tmp_path):
     faster = TINY | {"options": TINY["options"] | {"loader.workers": 1}}
     assert admit(opened(tmp_path, faster), None) == first  # no bit depends on it
     shutil.rmtree(tmp_path / "out")
+    with pytest.raises(UsageError, match=r"sqlite:////none/x.db cannot be used: unable to open"):
+        admit(sweep, "sqlite:////none/x.db")
+    assert admit(sweep, None) != first  # which that is not in the way of
+    shutil.rmtree(tmp_path / "out")
     (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "optuna.db").touch()
+    admit(sweep, None)  # as after a kill in its first moment
+    (tmp_path / "out" / "sweep.yaml").unlink()
     (tmp_path / "out" / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match=r"holds notes.txt and no sweep"):
         admit(sweep, None)

@@ -27,7 +27,7 @@ from pretrain.reading import check, read_yaml
 from pretrain.run import Run, differences, other_run
 from tools.support.sweep.config import Sweep
 from tools.support.sweep.rungs import budget
-from tools.support.sweep.study import Studies, shown
+from tools.support.sweep.study import Studies, open_storage, shown
 
 FORMAT = "sweep/1"
 _LOOK = 1.0  # seconds between two looks at how far it is
@@ -58,11 +58,14 @@ def admit(sweep: Sweep, url: str | None) -> Storage:
     wanted = sweep.plain()
     with lock(sweep.out / ".sweep.lock", f"another process prepares {sweep.out}", wait=True):
         if not path.exists():
-            others = [one.name for one in sweep.out.iterdir() if not one.name.startswith(".")]
+            # what a sweep that was killed as it began leaves is not in the way
+            own = (".", "optuna.db")
+            others = [one.name for one in sweep.out.iterdir() if not one.name.startswith(own)]
             if others:
                 raise UsageError(
                     f"{sweep.out} holds {others[0]} and no sweep (sweep.yaml). Give another --out."
                 )
+            open_storage(url)  # else the folder would be bound to one that is of no use
             name = f"{sweep.config.name}-{secrets.token_hex(4)}"
             content = {"format": FORMAT, "study": name, "storage": place, **wanted}
             write_text(path, yaml.safe_dump(content, sort_keys=False, allow_unicode=True))

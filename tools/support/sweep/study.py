@@ -99,6 +99,18 @@ def shown(url: str) -> str:
         ) from error
 
 
+def open_storage(url: str) -> optuna.storages.RDBStorage:
+    """The storage, its tables made where there are none: by one process at a time.
+
+    Raises:
+        UsageError: it cannot be used.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    arguments = {"timeout": _PATIENCE} if url.startswith("sqlite") else {}
+    with storage_errors(url):
+        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": arguments})
+
+
 class Studies:
     """The studies of a sweep."""
 
@@ -115,14 +127,10 @@ class Studies:
         """
         self.sweep, self.url = sweep, url
         self.less = sweep.config.metric == "val_loss"
-        optuna.logging.set_verbosity(optuna.logging.WARNING)
-        arguments = {"timeout": _PATIENCE} if url.startswith("sqlite") else {}
         studies = [name for arm in sweep.config.arms for name in (arm, f"{arm}/{FINALS}")]
         # tables that two processes make at once are an error
         with storage_errors(url), self._alone():
-            self.storage = optuna.storages.RDBStorage(
-                url, engine_kwargs={"connect_args": arguments}
-            )
+            self.storage = open_storage(url)
             self.studies = {
                 study: optuna.create_study(
                     storage=self.storage,
