@@ -311,9 +311,11 @@ def test_the_blocks_of_suites(browser, tmp_path):
             run = evaluation(method, seed, gain)
             run.metrics["calibration"]["ece"] += seed + gain
             write_run(tmp_path / "runs" / f"{method}-{seed}", run)
-            write_run(
-                tmp_path / "runs" / f"pre{method}-{seed}", result("pretrain", method, seed, 9)
-            )
+            short = result("pretrain", method, seed, 9 + gain * seed)
+            write_run(tmp_path / "runs" / f"pre{method}-{seed}", short)
+            facts = {"recipe": "long", "epochs": 30, "fingerprint": f"long{method}{seed}"}
+            long = replace(short, backbone=short.backbone | facts, config={"name": "long"})
+            write_run(tmp_path / "runs" / f"long{method}-{seed}", long)
     main([str(tmp_path / "runs"), "--out", str(tmp_path / "out")])
     tab = browser.new_page(viewport={"width": 390, "height": 844}, color_scheme="dark")
     complaints: list[str] = []
@@ -325,6 +327,12 @@ def test_the_blocks_of_suites(browser, tmp_path):
     assert tab.evaluate(CONTRAST) == []
     assert tab.locator("nav a", has_text="Robustness").inner_text() == "Robustness"
     assert tab.locator("#suite-robustness svg.chart").count() == 3
+    assert tab.locator("#crossing svg.chart circle").count() == 2
+    colours = "one => [getComputedStyle(one).fill, getComputedStyle(one).stroke]"
+    assert tab.locator("#crossing .ring").first.evaluate(colours) == [
+        "rgb(29, 32, 36)",  # a hole in the colour of the sheet
+        "rgb(240, 154, 114)",
+    ]
     ece = tab.locator("#table-calibration thead tr:nth-child(2) th").first
     ece.locator("button").click()  # of which less is better
     assert ece.get_attribute("aria-sort") == "ascending"
@@ -335,7 +343,7 @@ def test_the_blocks_of_suites(browser, tmp_path):
     assert seen == ["Robustness", "Comparisons", *ALWAYS]
     assert tab.locator("#table-comparisons tbody tr:visible").count() == 3
     assert tab.locator("#table-runs tbody tr:visible").count() == 6
-    assert tab.locator("#shown").inner_text() == "2 of 2 backbones, 6 of 12 runs"
+    assert tab.locator("#shown").inner_text() == "2 of 2 backbones, 6 of 18 runs"
     tab.locator("#table-robustness a.value").first.click()
     tab.wait_for_function("location.hash.startsWith('#run-')")
     assert "robustness" in tab.locator("#table-runs tr:target").inner_text()

@@ -39,20 +39,13 @@ class Comparison:
 
     @property
     def detail(self) -> str:
-        """What tells it from others of the same methods: the recipe, where that is enough."""
-        alike = [
-            row.recipe
-            for row, other in self.table.comparisons
-            if (row.method, other.method) == (self.row.method, self.other.method)
-        ]
-        if len(alike) > 1 and alike.count(self.row.recipe) == 1:
-            return self.row.recipe or "unknown recipe"
-        return self.table.pair_detail(self.row, self.other) if len(alike) > 1 else ""
+        """What tells it from others of the same methods."""
+        return self.table.brief_detail(self.row, self.other)
 
     @property
     def label(self) -> str:
         """Methods and detail."""
-        return ", ".join(filter(None, (self.methods, self.detail)))
+        return self.table.brief(self.row, self.other)
 
     @property
     def head(self) -> str:

@@ -114,7 +114,6 @@ def _points(compared: Iterable[Comparison]) -> list[Point]:
         one
         for one in compared
         if (one.column.setting.task, one.column.metric.key) == (task.PRETRAIN.name, _METRIC)
-        and one.other.method == "none"
     ]
     primary = [one for one in found if one.is_primary]
     points = (_point(one) for one in [*primary, *correct(o for o in found if not o.is_primary)])

@@ -40,7 +40,7 @@ def alone(chart: str, style: str) -> str:
     chart = chart.replace(size[0], f'width="{width}" height="{height}"', 1)
     chart = chart.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     ground = '<rect width="100%" height="100%" style="fill: var(--sheet)"/>'
-    style = f"<style>{style}\n.chart {{ max-width: none; }}</style>"
+    style = f"<style>{style}\n.chart {{ max-width: none; background: var(--sheet); }}</style>"
     return chart.replace("</desc>", f"</desc>{style}{ground}", 1) + "\n"
 
 

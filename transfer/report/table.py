@@ -260,6 +260,21 @@ class Table:
         subtracted = self.name(other) if self._has_rivals(row, other) else other.method
         return f"{self.name(row)} - {subtracted}"
 
+    def brief_detail(self, row: Row, other: Row) -> str:
+        """What tells a comparison from others of its methods: the recipe, where that is enough."""
+        pairs = [(one.method, two.method, one.recipe) for one, two in self.comparisons]
+        recipes = [recipe for *pair, recipe in pairs if pair == [row.method, other.method]]
+        if len(recipes) < 2:
+            return ""
+        if row.recipe and recipes.count(row.recipe) == 1:
+            return row.recipe
+        return self.pair_detail(row, other)
+
+    def brief(self, row: Row, other: Row) -> str:
+        """A comparison as a list of many shows it."""
+        detail = self.brief_detail(row, other)
+        return ", ".join(filter(None, (f"{row.method} - {other.method}", detail)))
+
     @cached_property
     def differences(self) -> dict[tuple[Row, Row, Column], Difference]:
         """Row minus other, over the pretraining seeds that both have; no entry without a pair."""

@@ -69,7 +69,7 @@ def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
         pairs = max((one.n for one in found.values()), default=0)
         if not pairs:
             continue
-        text = f"{table.label(*pair)}, {pairs} {'pair' if pairs == 1 else 'pairs'}: "
+        text = f"{table.brief(*pair)}, {pairs} {'pair' if pairs == 1 else 'pairs'}: "
         if pairs < FEWEST:
             text += too_few
             few += 1
