@@ -259,6 +259,10 @@ def test_importing_takes_no_device(tmp_path):
     assert call(str(tmp_path / "script")).returncode == 0
 
 
+def test_a_result_says_at_which_size_its_backbone_was_trained(backbone):
+    assert backbone.describe()["input_size"] == list(backbone.spec.input_size)
+
+
 def test_a_variant_is_a_recipe_without_what_replicates_may_differ_in(backbone):
     recipe = plain(PretrainConfig(data="a"))
 

@@ -346,6 +346,16 @@ def test_a_result_of_before_that_says_no_input_size(tmp_path):
     assert [one.task for one in tabulate(found).settings] == ["pretrain", "classification"]
 
 
+def test_a_malformed_input_size_is_named_and_left_out(tmp_path):
+    runs = [sized("a", 224), *(sized("b", 240) for _ in range(4))]
+    for run, odd in zip(runs[1:], ("240", [240], [3, 240, None], [3, 240, "240"]), strict=True):
+        run.backbone["input_size"] = odd
+    found = read_runs(write(tmp_path, runs))
+    assert [run.result.backbone["arch"] for run in found.runs] == ["a"]
+    assert len(found.complaints) == 4
+    assert all("backbone.input_size" in line for line in found.complaints)
+
+
 def test_classifiers_of_other_input_sizes_share_no_column_of_a_suite(tmp_path):
     runs = []
     for arch, size in (("a", 224), ("b", 240)):
