@@ -119,6 +119,15 @@ class _Loader(yaml.SafeLoader):
             self.nodes_of[event.anchor] = self.nodes - before
         return node
 
+    def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+        seen = set[tuple[str, str]]()  # PyYAML takes the last of equal keys, without a word
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if isinstance(key, yaml.ScalarNode) and (key.tag, key.value) in seen:
+                line = key.start_mark.line + 1
+                raise yaml.YAMLError(f"line {line}: {key.value} stands there a second time")
+            seen |= {(key.tag, str(key.value))}
+        return super().construct_mapping(node, deep)
+
     def construct_scalar(self, node: Any) -> Any:
         text = super().construct_scalar(node)
         if node.tag.endswith(":int") and len(text) > _MOST_DIGITS:
@@ -143,8 +152,11 @@ def check(content: Any, kind: Any, name: str) -> Any:
         return msgspec.convert(content, kind)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at ")
+        in_keys, place = place.startswith("`key` in "), place.removeprefix("`key` in ")
         place = place.strip("`").removeprefix("$").removeprefix(".")
-        if what.startswith("Expected ") and "..." not in place:
+        if in_keys:
+            what = f"a key: e{what[1:]}. Write it in quotes: YAML takes no, on and 1 for no text"
+        elif what.startswith("Expected ") and "..." not in place:
             got = reprlib.repr(_value_at(content, place))
             what = f"e{what.partition(', got')[0][1:]}, got {got}"
         raise UsageError(": ".join(filter(None, (name, place, what)))) from error

@@ -55,12 +55,14 @@ def main(argv: list[str] | None = None) -> None:
     from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
 
     run = StudyRun(out, options.results, options.jobs)
-    for folder in run.folders:
-        refuse_other_commands(lanes, folder)
     if options.print:
+        for folder in run.folders:
+            refuse_other_commands(lanes, folder)
         print_commands(lanes, run.folders)
         return
     with lock(out / ".study.lock", f"another study is at work in {out}"):
+        for folder in run.folders:
+            refuse_other_commands(lanes, folder)
         for folder in run.folders:
             write_commands(lanes, folder)
         run_study(lanes, run, options.hours)

@@ -133,6 +133,12 @@ def test_a_file_comes_to_commands_seed_after_seed(file, stubs):
         ("--epochs 80", "--epochs '80", "No closing quotation"),
         ("{data}/train", "{data}/train --out x", "--out is the study's own"),
         ("  short:", "  a/b:", "cell 'a/b': a name of letters"),
+        ("  short:", "  ..:", "cell '..': a name of letters"),
+        ("name: small", "name: ../small", "name '../small': a name of letters"),
+        ("  short:", "  10:", "cells: a key: expected `str`, got `int`. Write it in quotes"),
+        ("arms: {none:", "arms: {no:", "arms: a key: expected `str`, got `bool`. Write it in quot"),
+        ("  short:", "  long:", "line 11: long stands there a second time"),
+        ("{data}/train", "{data}/train --out=x", "--out is the study's own"),
         ("{data}/train", "{data}/train --config no.yaml", "there is no file no.yaml"),
     ],
 )
@@ -172,6 +178,28 @@ def test_a_backbone_that_came_out_otherwise_does_not_mix_with_the_results(file, 
     assert "000000000000000f" in other.read_text()
 
 
+def test_results_of_before_are_kept_where_they_are_of_that_backbone(file, stubs, tmp_path):
+    file.write_text(STUDY.replace("{none: [1, 2], cutmix: [1, 2]}", "{none: [1]}"))
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    run(file, stubs, out)
+    run(file, stubs, out, kept)
+    assert results_in(kept) == results_in(out)
+
+    # in OUT is a backbone of other bits than what is kept: nothing is made of it
+    other = kept / "long/pretrain/none-seed1/result.json"
+    other.write_text(other.read_text().replace("0000000000000001", "000000000000000f"))
+    run(file, stubs, out, kept)  # all is there
+    for folder in (kept, out):
+        (folder / "long/linear/none-seed1/result.json").unlink()
+    with pytest.raises(UsageError, match="it came to other bits") as error:
+        run(file, stubs, out, kept)
+    assert f"remove {kept}/long/*/none-seed1, and" in str(error.value)
+    assert not (out / "long/linear/none-seed1/result.json").exists()
+    other.unlink()  # as it says
+    run(file, stubs, out, kept)
+    assert results_in(kept) == results_in(out)
+
+
 def test_a_failed_job_does_not_stop_the_others(file, stubs, tmp_path):
     file.write_text(STUDY.replace("--mixing.method cutmix", "--fails"))
     study = run(file, stubs, tmp_path / "out")
@@ -205,6 +233,36 @@ def test_another_command_is_refused(file, stubs, tmp_path):
         refuse_other_commands(read_study(file).lanes(stubs, "photos", out), out)
     assert "--epochs 80" in str(error.value)
     assert "--epochs 90" in str(error.value)
+    for before, after in (("{data}/train", "{data}/other/train"), ("{depth: 3}", "a/{depth: 3}")):
+        file.write_text(STUDY.replace(before, after))
+        with pytest.raises(UsageError, match="came from another command"):
+            refuse_other_commands(read_study(file).lanes(stubs, "photos", out), out)
+
+
+def test_another_recipe_is_refused(file, stubs, tmp_path, capsys):
+    out, recipe = tmp_path / "out", tmp_path / "recipe.yaml"
+    recipe.write_text("# one\nbatch_size: 16\n")
+    file.write_text(STUDY.replace("--epochs 80", f"--epochs 80 --config {recipe}"))
+    (out / "long/pretrain/none-seed1").mkdir(parents=True)
+
+    def lanes():
+        return read_study(file).lanes(stubs, "photos", out)
+
+    refuse_other_commands(lanes(), out)
+    assert "does not say by which commands long/pretrain/none-seed1 came" in capsys.readouterr().err
+    write_commands(lanes(), out)
+    recipe.write_text("# two\nbatch_size: 16\n")
+    os.utime(recipe, (1, 1))
+    refuse_other_commands(lanes(), out)
+    recipe.write_text("# two\nbatch_size: 32\n")
+    with pytest.raises(UsageError, match=r"recipe.yaml@\w{8} .*\n.*recipe.yaml@\w{8} "):
+        refuse_other_commands(lanes(), out)
+    before = "pretrain.py --seed 1 --data train --epochs 80 --config recipe.yaml --mixing.method "
+    (out / "commands.json").write_text(
+        json.dumps({"long/pretrain/none-seed1": f"{before}none --resume auto"})
+    )
+    refuse_other_commands(lanes(), out)  # noted by names alone
+    assert not capsys.readouterr().err
 
 
 def test_the_tool(file, tmp_path):
@@ -226,7 +284,9 @@ def test_the_tool(file, tmp_path):
     assert "there is no folder" in failed.stderr
     assert "0 of 1 jobs are done, 1 failed" in failed.stderr
     commands = json.loads((tmp_path / "runs/commands.json").read_text())
-    assert commands["short/pretrain/none-seed2"].startswith("pretrain.py --seed 2 --data train")
+    assert commands["short/pretrain/none-seed2"].startswith(
+        "pretrain.py --seed 2 --data '{data}/train'"
+    )
 
 
 def test_ctrl_c(file, stubs, tmp_path):

@@ -1,24 +1,30 @@
 """What a study file says, and the commands that it comes to."""
 
+import hashlib
 import json
+import os
 import re
 import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from pretrain.errors import UsageError
+from pretrain.errors import UsageError, shorten
 from pretrain.files import write_text
+from pretrain.progress import log
 from pretrain.reading import check, read_json, read_yaml
 from tools.support.command import ROOT
 
 PRETRAIN = "pretrain"
 """The first step of every lane: it makes the backbone."""
-_NAME = re.compile(r"[\w.+-]+")
+_NAME = re.compile(r"\w[\w.+-]*")
+_SEED = re.compile(r"\{seed\}")
+_DIGEST = re.compile(r"\.yaml@[0-9a-f]{8}$")
 _COMMANDS = "commands.json"
 
 
@@ -89,7 +95,8 @@ class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             words += [] if script == "evaluate.py" else ["--resume", "auto"]
             command = [sys.executable, str(tools / script), *words]
             title = f"{cell} {arm} seed {seed}: {step}"
-            jobs.append(Job(title, step, command, out, folders[step]))
+            recorded = _record(text, seed)
+            jobs.append(Job(title, step, command, recorded, out, folders[step]))
         return Lane(jobs)
 
 
@@ -101,6 +108,8 @@ class Job:
     step: str
     words: list[str]
     """The command but for its --out."""
+    recorded: str
+    """The command whatever the place, with what its recipes say: see `_record`."""
     out: Path
     folder: Path
     """Relative to `out`, and to the folder of the results."""
@@ -109,11 +118,6 @@ class Job:
     def command(self) -> list[str]:
         """What is run."""
         return [*self.words, "--out", str(self.out / self.folder)]
-
-    @property
-    def recorded(self) -> str:
-        """The command whatever the place: no interpreter, no folder but its name."""
-        return shlex.join([Path(word).name if "/" in word else word for word in self.words[1:]])
 
     def is_done(self, folders: Sequence[Path]) -> bool:
         """Whether its result stands in one of the folders."""
@@ -149,12 +153,13 @@ def read_study(path: Path) -> Study:
         UsageError: it cannot be read; what it names is not there; a placeholder is not known.
     """
     study: Study = check(read_yaml(path), Study, str(path))
-    for kind, names in (("arm", study.arms), ("cell", study.cells), ("step", study.steps)):
+    named = {"name": [study.name], "arm": study.arms, "cell": study.cells, "step": study.steps}
+    for kind, names in named.items():
         for name in names:
             if not _NAME.fullmatch(name) or name == PRETRAIN:
                 raise UsageError(
-                    f"{path}: {kind} {name!r}: a name of letters, digits and .+-_ is needed, other "
-                    f"than {PRETRAIN}."
+                    f"{path}: {kind} {name!r}: a name of letters, digits and .+-_ is needed, which "
+                    f"begins with one of the first two, other than {PRETRAIN}."
                 )
     for name, cell in study.cells.items():
         for what, given, known in (
@@ -187,7 +192,7 @@ def _refuse_command(text: str, where: str, needs: str) -> None:
         if word.endswith(".yaml") and not Path(word).is_file() and "{" not in word:
             raise UsageError(f"{where}: there is no file {word}.")
     for flag in ("--out", "--resume"):
-        if flag in words:
+        if any(word.partition("=")[0] == flag for word in words):
             raise UsageError(f"{where}: {flag} is the study's own; leave it off.")
     if f"{{{needs}}}" not in text:
         raise UsageError(f"{where}: {text!r} does not use {{{needs}}}.")
@@ -204,16 +209,56 @@ def _fill(word: str, values: Mapping[str, str], where: str = "") -> str:
     return re.sub(r"\{(\w+)\}", value, word)
 
 
+def _record(text: str, seed: int) -> str:
+    """A command whatever the place: {data} and {backbone} stay, and a recipe has its digest."""
+    return shlex.join(_with_digest(_SEED.sub(str(seed), word)) for word in shlex.split(text))
+
+
+def _with_digest(word: str) -> str:
+    if not word.endswith(".yaml") or not Path(word).is_file():
+        return word
+    return f"{word}@{_digest(word, os.stat(word).st_mtime_ns)}"
+
+
+@cache
+def _digest(recipe: str, _: int) -> str:
+    """Of what a recipe says: a comment may change."""
+    content = json.dumps(read_yaml(Path(recipe)), default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]
+
+
+def _as_before(recorded: str) -> str:
+    """As it was noted at first: no folder but its name."""
+    words = [
+        word.rpartition("@")[0] if _DIGEST.search(word) else word for word in shlex.split(recorded)
+    ]
+    words = [word.replace("{backbone}", "/backbone.pth") for word in words]
+    words += [] if words[0] == "evaluate.py" else ["--resume", "auto"]
+    return shlex.join(Path(word).name if "/" in word else word for word in words)
+
+
 def refuse_other_commands(lanes: Sequence[Lane], folder: Path) -> None:
-    """Raise UsageError where a result in `folder` came from another command than the file's."""
-    held = _read_commands(folder)
+    """Raise UsageError where a result in `folder` came from another command than the file's.
+
+    Where it is not noted, that is logged.
+    """
+    held, unknown = _read_commands(folder), list[str]()
     for job in (job for lane in lanes for job in lane.jobs):
-        before = held.get(str(job.folder), job.recorded)
-        if before != job.recorded and (folder / job.folder).exists():
+        if not (folder / job.folder).exists():
+            continue
+        before = held.get(str(job.folder))
+        if before is None:
+            unknown.append(str(job.folder))
+        elif before not in (job.recorded, _as_before(job.recorded)):
             raise UsageError(
                 f"{folder / job.folder} came from another command:\n  there: {before}\n"
                 f"  here:  {job.recorded}\nGive another folder, or remove that one."
             )
+    if unknown:
+        log(
+            f"note: {folder / _COMMANDS} does not say by which commands {shorten(unknown)} came; "
+            "they are taken as this study's"
+        )
 
 
 def write_commands(lanes: Sequence[Lane], folder: Path) -> None:

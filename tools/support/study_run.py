@@ -5,12 +5,12 @@ import signal
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
-from threading import Timer
+from threading import TIMEOUT_MAX, Timer
 from typing import Any
 
 from rich.console import Console
@@ -56,7 +56,14 @@ class StudyRun:
 
     def work(self, lane: Lane, slot: int) -> None:
         """Run what is left of a lane, until a job fails or a signal comes."""
-        for job in lane.left(self.folders):
+        left = lane.left(self.folders)
+        kept = [] if self.results is None else [self.results]
+        for job in (job for job in lane.jobs if job not in left):
+            if job in self.left:  # done elsewhere meanwhile
+                self.left.remove(job)
+            if job.is_done([self.out]) and (left or not job.is_done(kept)):
+                self.keep(job)  # of a run without results, or one that was killed
+        for job in left:
             if self.signals:
                 return
             started = time.monotonic()
@@ -65,7 +72,8 @@ class StudyRun:
             seconds = time.monotonic() - self.running.pop(job.title)
             if why is None:
                 self.seconds[job.step].append(seconds)
-                self.left.remove(job)
+                if job in self.left:
+                    self.left.remove(job)
                 result = self.keep(job)
                 known = (task.PRETRAIN.name, *task.names())
                 shown = headline(result) if result.task in known else "done"
@@ -90,7 +98,7 @@ class StudyRun:
         return f"{last_error(text)} (exit code {code}, log: {file})"
 
     def keep(self, job: Job) -> Result:
-        """Copy a result to the results' folder.
+        """Copy a result to the results' folder, where it does not stand there.
 
         Raises:
             UsageError: another backbone's stands there, as another processor trains to other bits.
@@ -100,14 +108,19 @@ class StudyRun:
         if self.results is None:
             return result
         kept = self.results / job.folder / "result.json"
-        if kept.exists():
-            there, here = (r.backbone["fingerprint"] for r in (Result.read(kept), result))
+        cell, _, name = job.folder.parts
+        for other in (kept, self.results / cell / PRETRAIN / name / "result.json"):
+            if not other.exists():
+                continue
+            there, here = (r.backbone["fingerprint"] for r in (Result.read(other), result))
             if there != here:
                 raise UsageError(
-                    f"{ours} is of the backbone {here}, {kept} of {there}: trained again, it came "
+                    f"{ours} is of the backbone {here}, {other} of {there}: trained again, it came "
                     "to other bits. Its other results need that one: remove "
-                    f"{self.results}/*/*/{job.folder.name}, and all of them are made anew."
+                    f"{self.results / cell}/*/{name}, and all of them are made anew."
                 )
+        if kept.exists():
+            return result
         with atomic(kept) as unfinished:
             shutil.copyfile(ours, unfinished)
         return result
@@ -153,7 +166,7 @@ def run_study(lanes: Sequence[Lane], study: StudyRun, hours: float | None = None
         for stop in (signal.SIGINT, signal.SIGTERM):
             stack.callback(signal.signal, stop, signal.signal(stop, note))
         if hours is not None:
-            timer = Timer(hours * 3600, note, [TIME_IS_UP])
+            timer = Timer(min(hours * 3600, TIMEOUT_MAX), note, [TIME_IS_UP])
             timer.daemon = True
             timer.start()
             stack.callback(timer.cancel)
@@ -167,17 +180,16 @@ def run_study(lanes: Sequence[Lane], study: StudyRun, hours: float | None = None
             finally:
                 slots.append(slot)
 
-        futures = [pool.submit(work, lane) for lane in lanes]
+        futures = {pool.submit(work, lane) for lane in lanes}
         live = stack.enter_context(
             Live(console=Console(stderr=True), auto_refresh=False, transient=True)
         )
         try:
-            while not all(future.done() for future in futures):
-                time.sleep(_PAUSE)
+            while futures:
+                ended, futures = wait(futures, _PAUSE, FIRST_COMPLETED)
+                for future in ended:
+                    future.result()  # its error ends all
                 live.update(Text(study.line()), refresh=True)
-                for future in futures:
-                    if future.done():
-                        future.result()  # its error ends all
         except BaseException:
             study.signals.append(signal.SIGINT)  # what runs is stopped
             raise
