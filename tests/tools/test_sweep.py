@@ -9,7 +9,8 @@ import shutil
 import signal
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import date
 from pathlib import Path
 from subprocess import DEVNULL
 
@@ -19,7 +20,7 @@ import yaml
 
 pytest.importorskip("optuna", reason="needs cutmix-transfer[sweep]")
 
-from pretrain.errors import UsageError
+from pretrain.errors import Stopped, UsageError
 from pretrain.progress import log
 from pretrain.reading import read_json
 from pretrain.run import Run
@@ -34,6 +35,7 @@ from tools.support.sweep.page import to_html, to_markdown
 from tools.support.sweep.points import draw
 from tools.support.sweep.result import Summary, expected_best, notes
 from tools.support.sweep.rungs import budget, decide, kept, split
+from tools.support.sweep.study import Studies
 from tools.support.sweep.worker import work
 
 WORKER = ROOT / "tests" / "tools" / "sweep_worker.py"
@@ -181,6 +183,16 @@ def test_another_seed_tries_something_else(tmp_path):
     assert points[0] != points[1]
 
 
+def test_an_option_of_whole_numbers_that_the_recipe_leaves_out_gets_them(tmp_path):
+    space = {
+        "dataset.per_class": {"low": 2, "high": 9},
+        "optimizer.clip_norm": {"low": 1, "high": 3},
+    }
+    points = draw(opened(tmp_path, TINY | {"space": space}), "none", [], 4)
+    assert all(isinstance(point["dataset.per_class"], int) for point in points)
+    assert all(point["optimizer.clip_norm"] % 1 for point in points)
+
+
 # ---- the file
 
 
@@ -218,6 +230,15 @@ def test_another_seed_tries_something_else(tmp_path):
         ({"options": {"seed": 3}}, r"options has seed, which is the sweep's own"),
         ({"options": {"duration": "10 steps"}}, r"options has duration, .* give epochs"),
         ({"config": "configs/none.yaml"}, r"config: there is no file .*none.yaml"),
+        ({"arms": {"a": {"options": {"config": "x.yaml"}}}}, r"arm a has config, which is"),
+        ({"options": {"help": 1}}, r"options has help, which is no option"),
+        (
+            {"options": {"dataset.train": date(2026, 1, 2)}},
+            r"dataset.train is .*write it in quotes",
+        ),
+        ({"space": {"optimizer.lr": {"low": "1e-3", "high": 1}}}, r"low is '1e-3', .* 1.0e-3"),
+        ({"arms": {False: {}}}, r"arms: a key: expected `str`, got `bool`. Write it in quotes"),
+        ({"arms": {"data.json": {}}}, r"'data.json' names a folder"),
     ],
     ids=str,
 )
@@ -269,6 +290,10 @@ def run_fake(folder: Path, content: dict, data: Path):
         lines = list[str]()
         work(sweep, studies, "cpu", lines.append)
     return sweep, studies, lines
+
+
+def fresh(folder: Path, data: Path):
+    return sweep_worker.open_sweep(write(folder, TINY), data, folder / "out")
 
 
 @pytest.fixture(scope="module")
@@ -381,6 +406,49 @@ def test_other_data_is_refused(worlds, tmp_path):
     next(data.glob("train/*/*.jpg")).write_bytes(b"another")
     with pytest.raises(UsageError, match="the data has changed since"):
         work(sweep, studies, "cpu", log)
+
+
+def test_arms_of_other_images_go_on(worlds, tmp_path):
+    arms = {name: {"options": {"dataset.per_class": n}} for name, n in (("few", 2), ("more", 3))}
+    content = TINY | {"arms": arms, "finals": [], "trials": 1}
+    sweep, studies, _ = run_fake(tmp_path, content, worlds["classification"])
+    work(sweep, studies, "cpu", log)
+    seen = read_json(sweep.out / "data.json")
+    assert seen["few"]["digest"] != seen["more"]["digest"]
+    seen["more"] |= {"digest": "0" * 16, "images": seen["few"]["images"]}
+    (sweep.out / "data.json").write_text(json.dumps(seen))
+    with pytest.raises(UsageError, match=r"the data has changed since .* \(arm more, images: "):
+        work(sweep, studies, "cpu", log)
+
+
+def test_a_folder_that_nobody_can_lock_ends_the_sweep(worlds, tmp_path):
+    sweep, studies = fresh(tmp_path, worlds["classification"])
+    (sweep.out / "none").mkdir()
+    (sweep.out / "none" / "trial-000").touch()
+    with pytest.raises(UsageError, match="trial-000"):
+        work(sweep, studies, "cpu", log)
+
+
+def test_a_stop_in_the_last_epoch_is_none_of_the_training_but_of_the_sweep(
+    worlds, tmp_path, monkeypatch
+):
+    """Which has ended then; the next one does not begin."""
+    sweep, studies = fresh(tmp_path, worlds["classification"])
+    lines = list[str]()
+    monkeypatch.setattr("pretrain.engine.pretrain", sweep_worker.fake)
+    with pytest.raises(Stopped):
+        work(sweep, studies, "cpu", lines.append, lambda: bool(lines))
+    assert len(lines) == 1
+
+
+def test_the_storage_lies_in_out_whatever_its_name(tmp_path):
+    sweep = opened(tmp_path, TINY)
+    sweep = replace(sweep, out=tmp_path / "a b?c={1}#%41")
+    storage = admit(sweep, None)
+    Studies(sweep, storage.url, storage.name)
+    assert [one.name for one in tmp_path.iterdir() if one.is_dir()] == [sweep.out.name]
+    assert (sweep.out / "optuna.db").stat().st_size
+    assert len([*tmp_path.iterdir()]) == 2  # with the sweep's file
 
 
 def test_a_trial_that_cannot_be_trained_ends_the_sweep(worlds, tmp_path):

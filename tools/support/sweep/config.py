@@ -27,9 +27,14 @@ _RESERVED = {
     "data": "the tool's: --data DIR",
     "name": "the sweep's own: name",
     "score_every": "the sweep's own: every epoch is scored",
+    "config": "the sweep's own: config, one recipe for all arms",
+    "help": "no option of a recipe",
+    "print_config": "no option of a recipe",
 }
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
-_OWN_FOLDERS = ("logs",)
+_OWN_FILES = (
+    "logs", "optuna.db", "sweep.yaml", "sweep.md", "data.json", "result.json", "index.html",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +125,10 @@ class SweepConfig:
         if not self.arms:
             raise UsageError("arms is empty; it must hold at least one NAME: {options: {...}}")
         for name in (self.name, *self.arms):
-            if not _NAME.fullmatch(name) or name in _OWN_FOLDERS:
+            if not _NAME.fullmatch(name) or name in _OWN_FILES:
                 raise UsageError(
                     f"{name!r:.60} names a folder; it must be letters, digits and . _ + -, "
-                    f"beginning with one of the first two, and not {', '.join(_OWN_FOLDERS)}"
+                    f"beginning with one of the first two, and not {', '.join(_OWN_FILES)}"
                 )
         for arm, values in self.arms.items():
             if not {**self.space, **values.space}:
@@ -151,6 +156,12 @@ def parse_sweep(content: Mapping[str, Any], name: str) -> SweepConfig:
                 raise UsageError(
                     f"{name}: {place}{key!s:.60} is no key; it must be one of "
                     f"{', '.join(near + rest)}"
+                )
+        for key in ("low", "high") if kind is Parameter else ():
+            if isinstance(values.get(key), str):
+                raise UsageError(
+                    f"{name}: {place}{key} is {values[key]!r:.60}, a text; it must be a number, "
+                    "which to YAML has a point before its exponent: 1.0e-3"
                 )
     config: SweepConfig = check(content, SweepConfig, name)
     return config
@@ -213,7 +224,9 @@ class Sweep:
             UsageError: the recipe has no such option, or not this value of it.
         """
         given = {**self.config.options, **self.config.arms[arm].options, **params}
-        words = [word for name, value in given.items() for word in (f"--{name}", _word(value))]
+        words = [
+            word for name, value in given.items() for word in (f"--{name}", _word(name, value))
+        ]
         try:
             options = _parser().parse(["--config", str(self.recipe), *words])
             config = build_config(PretrainConfig, _parser(), options)
@@ -235,14 +248,14 @@ class Sweep:
         """
         if not self.recipe.is_file():
             raise UsageError(f"config: there is no file {self.recipe}.")
+        for name in self.config.options.keys() & _RESERVED.keys() - {"epochs"}:
+            raise UsageError(f"options has {name}, which is {_RESERVED[name]}.")
         for arm, values in self.config.arms.items():
             for options, whose in ((values.options, f"arm {arm}"), (self.space(arm), "space")):
                 for name in options.keys() & _RESERVED.keys():
                     raise UsageError(f"{whose} has {name}, which is {_RESERVED[name]}.")
             for ends in _ends(self.space(arm)):
                 config = self.trial(arm, ends, self.config.seed)
-        for name in self.config.options.keys() & _RESERVED.keys() - {"epochs"}:
-            raise UsageError(f"options has {name}, which is {_RESERVED[name]}.")
         if config.epochs is None:
             raise UsageError(
                 f"the recipe {self.recipe} lasts {config.duration}, but a budget is counted in "
@@ -272,9 +285,12 @@ def _parser() -> Parser:
     return parser
 
 
-def _word(value: Any) -> str:
+def _word(name: str, value: Any) -> str:
     """A value of the YAML file as a word of a command line."""
-    return value if isinstance(value, str) else json.dumps(value)
+    try:
+        return value if isinstance(value, str) else json.dumps(value)
+    except TypeError as error:  # YAML has dates and bytes
+        raise UsageError(f"{name} is {value!r:.60}; write it in quotes, as text") from error
 
 
 def _ends(space: Space) -> Iterator[dict[str, Scalar]]:

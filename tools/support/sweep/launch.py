@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from sqlalchemy.engine import URL
 
 from pretrain.errors import UsageError
 from pretrain.files import lock, write_text
@@ -54,7 +55,9 @@ def admit(sweep: Sweep, url: str | None) -> Storage:
         UsageError: OUT holds another sweep, one in another storage, or something else.
     """
     path, place = sweep.out / "sweep.yaml", "sqlite in OUT" if url is None else shown(url)
-    url = url or f"sqlite:///{sweep.out.resolve() / 'optuna.db'}"
+    # in an address a path's ? and { have meanings
+    file = URL.create("sqlite", database=str(sweep.out.resolve() / "optuna.db"))
+    url = url or file.render_as_string()
     wanted = sweep.plain()
     with lock(sweep.out / ".sweep.lock", f"another process prepares {sweep.out}", wait=True):
         if not path.exists():
@@ -199,9 +202,8 @@ def _listen(worker: "subprocess.Popen[bytes]", failed: list[str]) -> bool:
 def _stop(worker: "subprocess.Popen[bytes]", at_once: bool) -> None:
     if at_once or os.name == "nt":
         worker.kill()
-    else:
-        with suppress(ProcessLookupError):
-            os.kill(worker.pid, signal.SIGINT)
+    elif worker.stdin is not None:
+        worker.stdin.close()  # see process.py
 
 
 def _epochs_in_all(sweep: Sweep) -> int:

@@ -19,6 +19,7 @@ from tools.support.sweep.picture import SHADES, best_curves, parallel
 from tools.support.sweep.result import Summary, last_score, notes
 from transfer import report
 from transfer.report.markdown import escape
+from transfer.statistics import FEWEST, Difference
 
 _HERE = Path(__file__).parent
 _NONE = "-"
@@ -59,6 +60,7 @@ def to_html(result: Mapping[str, Any]) -> str:
         curves=best_curves(summary, "best-of"),
         shades=SHADES,
         duration=duration,
+        metric=in_unit(result["metric"]),
         total_seconds=sum(arm.seconds for arm in summary.arms),
         plan=yaml.safe_dump(result["sweep"], sort_keys=False, allow_unicode=True),
         environment=json.dumps(
@@ -94,17 +96,19 @@ def captions(summary: Summary) -> dict[str, str]:
     """What the tables and pictures show."""
     result, config = summary.result, summary.result["sweep"]
     rungs = "; ".join(
-        f"after epoch {rung} the better {config['keep']:.0%} go on" for rung in config["rungs"]
+        f"after epoch {rung} the better {config['keep'] * 100:.3g} % go on"
+        for rung in config["rungs"]
     )
     rule = f"Synchronous halving: {rungs}." if rungs else "Every trial is trained in full."
-    brackets = config["brackets"]
+    brackets, metric = config["brackets"], in_unit(result["metric"])
     rule += f" {brackets} brackets, one after another." if brackets > 1 else ""
     return {
         "budget": f"What each arm was given and spent. {rule} Points: {config['sampler']}, seed "
         f"{config['seed']}.",
-        "winners": f"The best trial of each arm ({result['metric']} of the last epoch), and what "
-        "its parameters give on other seeds: mean with its 95 % interval, and the mean difference "
-        "over pairs of equal seeds to the first arm.",
+        "winners": f"The best trial of each arm ({metric}, of the last epoch), and what its "
+        "parameters give on other seeds: mean with its 95 % interval, and the mean difference "
+        "over pairs of equal seeds to the first arm, with p of the paired t test, from "
+        f"{FEWEST} pairs on.",
         "trials": "A line for each trial: its parameters, then its score. All arms share the axis "
         "of scores and its colours, by rank; the thick line is the arm's winner.",
         "best": "The expected best of the first k trials, by the scores of all (Dodge et al., "
@@ -143,7 +147,7 @@ def winners_table(summary: Summary) -> Table:
                 _NONE if interval is None else _with_interval(interval, ""),
                 _NONE if interval is None else str(interval.n),
                 _NONE if found is None else _with_interval(found, "+"),
-                _NONE if found is None or found.p is None else f"{found.p:.2g}",
+                _NONE if found is None else _p_text(found),
             ]
         )
     return titles, rows
@@ -181,6 +185,11 @@ def trials_table(summary: Summary) -> Table:
     return ["trial", "state", "parameters", *heads, "time"], rows
 
 
+def in_unit(metric: str) -> str:
+    """A metric with its unit: `top1 in %`; a loss has none."""
+    return metric if metric == "val_loss" else f"{metric} in %"
+
+
 def point_text(point: Mapping[str, Any]) -> str:
     """`optimizer.lr 0.0312, mixing.probability 1.0`."""
     return ", ".join(
@@ -194,6 +203,12 @@ def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _p_text(found: Difference) -> str:
+    if found.n < FEWEST:
+        return "too few"
+    return "no spread" if found.p is None else f"{found.p:.2g}"
 
 
 def _with_interval(found: Any, sign: str) -> str:

@@ -6,6 +6,7 @@ space that arms share has the same points in each arm, so that no method is luck
 in the first bracket, which is random; then each arm follows its own).
 """
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
+from pretrain.errors import UsageError
 from pretrain.run import plain
 from tools.support.sweep.config import Parameter, Scalar, Sweep
 
@@ -29,7 +31,14 @@ Point = dict[str, Scalar]
 def distributions(sweep: Sweep, arm: str) -> dict[str, BaseDistribution]:
     """The space of an arm in Optuna's words."""
     base = plain(sweep.bases[arm])
-    return {name: _distribution(one, _at(base, name)) for name, one in sweep.space(arm).items()}
+    found = {}
+    for name, one in sweep.space(arm).items():
+        usual = _at(base, name)
+        is_whole = isinstance(usual, int) or (
+            usual is None and not _takes_fractions(sweep, arm, name, one)
+        )
+        found[name] = _distribution(one, is_whole)
+    return found
 
 
 def draw(sweep: Sweep, arm: str, before: Sequence[FrozenTrial], count: int) -> list[Point]:
@@ -125,12 +134,21 @@ def _column(sweep: Sweep, arm: str, name: str) -> str:
     return f"{arm} {name}" if name in sweep.config.arms[arm].space else name
 
 
-def _distribution(one: Parameter, usual: Any) -> BaseDistribution:
-    """In Optuna's words; `usual` is what the recipe has there."""
+def _takes_fractions(sweep: Sweep, arm: str, name: str, one: Parameter) -> bool:
+    """Whether an option that the recipe leaves at null, which has no type, takes 2.5."""
+    try:
+        sweep.trial(arm, {name: math.floor(one.low or 0.0) + 0.5}, sweep.config.seed)
+    except UsageError:
+        return False
+    return True
+
+
+def _distribution(one: Parameter, is_whole: bool) -> BaseDistribution:
+    """In Optuna's words; `is_whole`: the option takes whole numbers."""
     if one.choices is not None:
         return CategoricalDistribution(one.choices)
     low, high = one.low or 0.0, one.high or 0.0
-    if low == int(low) and high == int(high) and isinstance(usual, int):
+    if low == int(low) and high == int(high) and is_whole:
         return IntDistribution(int(low), int(high), log=one.log)
     return FloatDistribution(low, high, log=one.log)
 

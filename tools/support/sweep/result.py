@@ -198,8 +198,9 @@ def notes(summary: Summary) -> list[str]:
         lost = [trial["number"] for trial in arm.trials if trial["state"] == "diverged"]
         if lost:
             lines.append(
-                f"{arm.name}: {len(lost)} of {len(arm.trials)} trials diverged "
-                f"({', '.join(map(str, lost))}); each counts as the worst and used its share of "
+                f"{arm.name}: {len(lost)} of {len(arm.trials)} trial"
+                f"{'' if len(arm.trials) == 1 else 's'} diverged ({', '.join(map(str, lost))}); "
+                f"{'it' if len(lost) == 1 else 'each'} counts as the worst and used its share of "
                 "the budget."
             )
         if arm.winner is None:
@@ -225,7 +226,7 @@ def notes(summary: Summary) -> list[str]:
                 )
             )
     optimism = [arm.optimism for arm in summary.arms if arm.optimism is not None]
-    if optimism:
+    if optimism and result["sweep"]["trials"] > 1:  # one alone is not chosen
         lines.append(
             f"The best of {result['sweep']['trials']} was chosen by its score, which flatters: on "
             f"average the winners were {abs(fmean(optimism)):.2f} "

@@ -6,17 +6,19 @@ there is no heartbeat to wait for, and what was begun goes on from its checkpoin
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any, Literal
 
-from filelock import AcquireReturnProxy
+from filelock import AcquireReturnProxy, Timeout
 
-from pretrain.data_digest import describe_changes, read_digest
+from pretrain.config import DatasetConfig
+from pretrain.data_digest import Digest, describe_changes
 from pretrain.errors import Diverged, Stopped, UsageError
 from pretrain.files import holder, lock, write_text
 from pretrain.progress import log
+from pretrain.reading import check, read_json
 from pretrain.run import Run
 from tools.support.backbone_options import load
 from tools.support.sweep.config import Sweep
@@ -26,7 +28,13 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 _PAUSE = 0.5  # seconds between two looks at what others do
 
 
-def work(sweep: Sweep, studies: Studies, device: Device, say: Callable[[str], Any]) -> None:
+def work(
+    sweep: Sweep,
+    studies: Studies,
+    device: Device,
+    say: Callable[[str], Any],
+    is_asked_to_stop: Callable[[], bool] = lambda: False,
+) -> None:
     """Train until every trial and every final of the sweep has ended.
 
     Args:
@@ -34,6 +42,7 @@ def work(sweep: Sweep, studies: Studies, device: Device, say: Callable[[str], An
         studies: its storage.
         device: as --device.
         say: takes a line for each training that has come to its rung or its end.
+        is_asked_to_stop: looked at before each training.
 
     Raises:
         UsageError: a training cannot be made, or the data is not that of before.
@@ -42,6 +51,8 @@ def work(sweep: Sweep, studies: Studies, device: Device, say: Callable[[str], An
     _check_data(sweep)
     while True:
         for job in studies.due():
+            if is_asked_to_stop():
+                raise Stopped(str(sweep.out), "between two trainings", signal.SIGTERM)
             run = Run(sweep.out / job.folder)
             if (held := _claim(run)) is None:
                 continue
@@ -61,9 +72,12 @@ def _claim(run: Run) -> AcquireReturnProxy | None:
     """The lock of a run; None where another process has it."""
     if holder(run.lock_file) is not None:
         return None
-    with suppress(UsageError):
+    try:
         return lock(run.lock_file, f"another process is working in {run.folder}")
-    return None
+    except UsageError as error:
+        if isinstance(error.__cause__, Timeout):
+            return None
+        raise  # it cannot be locked, by nobody
 
 
 def _train(job: Job, run: Run, sweep: Sweep, studies: Studies, device: Device) -> str:
@@ -114,19 +128,23 @@ def short(value: Any) -> str:
 
 
 def _check_data(sweep: Sweep) -> None:
-    """Raise UsageError where the data has changed, or, at first, an arm cannot be built."""
+    """Raise UsageError where an arm's data has changed, or, at first, an arm cannot be built."""
     from pretrain.setup import build
 
     path = sweep.out / "data.json"
-    seen = read_digest(path)
-    for config in list(sweep.bases.values())[: 1 if seen else None]:
+    seen = check(read_json(path), dict[str, Any], str(path)) if path.exists() else {}
+    digests, looked_at = dict[str, Any](), list[DatasetConfig]()
+    for arm, config in sweep.bases.items():
+        if arm in seen and config.dataset in looked_at:
+            continue  # the same files
         init = None if config.init is None else load(config.init)
         guide = None if config.mixing.guide is None else load(config.mixing.guide)
-        digest = build(config, init, guide).files.digest
-    if changed := describe_changes(seen, digest):
-        raise UsageError(
-            f"the data has changed since {sweep.out} was started ({'; '.join(changed)}). Give the "
-            "data of then, or another --out."
-        )
-    if not seen:
-        write_text(path, json.dumps(digest) + "\n")
+        digests[arm] = build(config, init, guide).files.digest
+        looked_at.append(config.dataset)
+        if changed := describe_changes(check(seen.get(arm, {}), Digest, str(path)), digests[arm]):
+            raise UsageError(
+                f"the data has changed since {sweep.out} was started (arm {arm}, "
+                f"{'; '.join(changed)}). Give the data of then, or another --out."
+            )
+    if digests.keys() - seen.keys():
+        write_text(path, json.dumps(digests) + "\n")
