@@ -582,8 +582,10 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     )
     recipe = load_config(PretrainConfig, ROOT / "configs/pretrain/grid.yaml")
     for number, method in enumerate(("none", "cutmix")):
+        side = recipe.dataset.image_size
         made = replace(
             backbone,
+            spec=replace(backbone.spec, input_size=(3, side, side)),
             weights={name: tensor + number for name, tensor in backbone.weights.items()},
             provenance=Provenance(
                 seed=0,
