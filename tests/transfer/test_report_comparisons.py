@@ -151,6 +151,16 @@ def test_what_an_error_lists_can_be_given():
     assert len({compared(runs, name)[0].column.setting for name in names}) == 8
 
 
+def test_the_recipe_hash_that_the_page_shows_can_be_given():
+    """Where a study gives its cells no names, that is what tells their rows apart."""
+    runs = study(name="quick")
+    with pytest.raises(UsageError) as caught:
+        compared(runs, "cutmix - none: CIDEr")
+    for hashed in ("300x80cu", "300x10cu", "100x80cu"):
+        assert f"cutmix - none: top1, {hashed}\n" in f"{caught.value}\n"
+        assert compared(runs, f"cutmix - none: top1, {hashed}")[0].row.recipe_hash == hashed
+
+
 def test_a_marker_holds_the_primary_one(tmp_path, capsys):
     runs = write(tmp_path / "results" / "study", study())
     docs = tmp_path / "docs.md"

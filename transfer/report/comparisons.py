@@ -57,7 +57,8 @@ class Comparison:
         """What --primary may add to the head, what people know first."""
         setting, data = self.column.setting, self.column.setting.data.split(" (")[0]
         words = self.row.recipe, setting.task, setting.recipe, data, setting.engine
-        return *(word or "" for word in words), setting.network, self.row.arch, setting.digest
+        more = setting.network, self.row.arch, self.row.recipe_hash or "", setting.digest
+        return *(word or "" for word in words), *more
 
     @property
     def pairs_needed(self) -> int | None:
