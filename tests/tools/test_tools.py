@@ -171,6 +171,12 @@ def test_a_recipe_of_before_is_told_today_s_names(
     fails(tool, "--config", "x.yaml", capsys=capsys, said=message)
 
 
+def test_what_is_missing_is_named_as_it_is_given(capsys):
+    """An option with its dashes; a word in its place without, which `--runs` would not be."""
+    fails("report", capsys=capsys, said="are required: runs")
+    fails("score_captions", capsys=capsys, said="are required: --references, --results")
+
+
 def test_three_words_for_a_mean_are_told_the_form(capsys):
     words = ["--mean", *["0.5"] * 3, "--std", *["0.5"] * 3]
     said = "arguments: 0.5 0.5 0.5 0.5. The form is --mean R,G,B --std R,G,B, without spaces."

@@ -242,7 +242,7 @@ class Parser(ArgumentParser):
             ours = ROOT / "configs"
             own = [name for name in recipes if not Path(name).resolve().is_relative_to(ours)]
             inside = f" (recipe {', '.join(own)})" if own else ""
-            message = re.sub(r"(?<=required: ).*", _with_dashes, str(error).strip())
+            message = re.sub(r"(?<=required: ).*", self._with_dashes, str(error).strip())
             message = self._plainly(message)
             lists = [
                 f"{flag} {action.metavar}"
@@ -261,6 +261,13 @@ class Parser(ArgumentParser):
             if any("\0" in text for text in texts):
                 raise UsageError(f"{name} holds a NUL character, which no path or name has.")
         return options
+
+    def _with_dashes(self, names: re.Match[str]) -> str:
+        """Add the dashes that jsonargparse leaves out where an option is missing."""
+        options = self._option_string_actions
+        return ", ".join(
+            f"--{name}" if f"--{name}" in options else name for name in names[0].split(", ")
+        )
 
     def _with_lists(self, words: Sequence[str]) -> list[str]:
         """`--name A B`, where the option is a list, as jsonargparse wants it: [A, B]."""
@@ -306,11 +313,6 @@ def _check_path(flag: str, path: str) -> None:
         raise UsageError(f"{flag} is empty; it must name a file or a folder")
     if os.path.islink(path) and not os.path.exists(path):
         raise UsageError(f"{flag} {path} is a link to {os.readlink(path)}, which leads nowhere")
-
-
-def _with_dashes(names: re.Match[str]) -> str:
-    """Add the dashes that jsonargparse leaves out where an option is missing."""
-    return ", ".join(f"--{name}" for name in names[0].split(", "))
 
 
 def _sections(known: set[str]) -> set[str]:
