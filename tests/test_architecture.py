@@ -83,7 +83,7 @@ BUDGET = {
     "detection": 11_500,
     "captioning": 14_950,
     "classification": 9_900,
-    "segmentation": 13_100,
+    "segmentation": 13_150,
     "together": 30_700,
 }
 
