@@ -12,6 +12,7 @@ done, also where its folder is gone: a long study goes in pieces, each of which 
 to be committed. docs/results.md shows the report of one.
 """
 
+import argparse
 import os
 import sys
 from pathlib import Path
@@ -23,7 +24,7 @@ from pretrain.errors import UsageError, check_ranges
 from pretrain.files import lock
 from pretrain.progress import log
 from tools.support.command import Parser, run_main
-from tools.support.study_plan import Lane, read_study, refuse_other_commands, write_commands
+from tools.support.study_plan import Lane, Study, read_study, refuse_other_commands, write_commands
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -43,15 +44,10 @@ def main(argv: list[str] | None = None) -> None:
     check_ranges("--", options, jobs="[1, 1024]", hours="> 0")
 
     study = read_study(options.study)
-    for name in options.cells or []:
-        if name not in study.cells:
-            cells = ", ".join(study.cells)
-            raise UsageError(f"--cells has {name!r}; {options.study} has {cells}.")
+    _refuse_choice(study, options)
     out = options.out or Path("runs", study.name)
     tools = Path(os.path.relpath(Path(__file__).resolve().parent))
     lanes = study.lanes(tools, options.data, out, options.cells, options.seeds)
-    if not lanes:
-        raise UsageError(f"{options.study} has no backbone of --seeds {options.seeds} in there.")
     from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
 
     run = StudyRun(out, options.results, options.jobs)
@@ -67,12 +63,32 @@ def main(argv: list[str] | None = None) -> None:
             write_commands(lanes, folder)
         run_study(lanes, run, options.hours)
     jobs = sum(len(lane.jobs) for lane in lanes)
-    log(f"{jobs - len(run.left)} of {jobs} jobs are done, {len(run.failed)} failed")
+    log(f"jobs: {jobs - len(run.left)} of {jobs} done, {len(run.failed)} failed")
     if run.signals and run.signals[0] != TIME_IS_UP:
         sys.exit(128 + run.signals[0])
     if not run.signals and not run.failed:
         log(f"The tables: python tools/report.py {options.results or out}")
     sys.exit(1 if run.failed else 0)
+
+
+def _refuse_choice(study: Study, options: argparse.Namespace) -> None:
+    """Raise UsageError where --cells or --seeds name what the study does not have."""
+    for name in options.cells or []:
+        if name not in study.cells:
+            cells = ", ".join(study.cells)
+            raise UsageError(f"--cells has {name!r}; {options.study} has {cells}.")
+    chosen = options.cells or [*study.cells]
+    there = sorted(
+        {seed for cell in chosen for own in study.cells[cell].seeds.values() for seed in own}
+    )
+    if not there:
+        raise UsageError(f"{options.study} has no seed in {', '.join(chosen) or 'any cell'}.")
+    for seed in options.seeds or []:
+        if seed not in there:
+            raise UsageError(
+                f"--seeds has {seed}; {options.study} has {', '.join(map(str, there))} in "
+                f"{', '.join(chosen)}."
+            )
 
 
 def print_commands(lanes: list[Lane], folders: list[Path]) -> None:

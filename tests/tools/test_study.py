@@ -125,7 +125,11 @@ def test_a_file_comes_to_commands_seed_after_seed(file, stubs):
     [
         ("[linear]", "[linaer]", "cells.long.steps has 'linaer'; there are linear"),
         ("{none: [2]}", "{noen: [2]}", "cells.short.seeds has 'noen'; there are none, cutmix"),
-        ("name: small", "nmae: small", "nmae"),
+        ("name: small", "nmae: small", "nmae is no key; it must be one of name, about"),
+        ("about: a test", "", "about is missing; a study has name, about, pretrain, arms"),
+        ("seeds: {none: [2]}", "seed: {}", "cells.short.seed is no key; it must be one of seeds,"),
+        (", seeds: {none: [2]}", "", "cells.short.seeds is missing; give those of each arm"),
+        ("{none: [2]}", "[2]", "cells.short.seeds is [2]; it must be those of each arm, {ARM: [1"),
         ("finetune_cls.py", "finetune_clz.py", "linear: there is no tool finetune_clz.py"),
         ("{backbone}", "{backbon}", "{backbon} is not known; there are data, seed, backbone"),
         ("--backbone {backbone}", "", "does not use {backbone}"),
@@ -278,11 +282,14 @@ def test_the_tool(file, tmp_path):
     wrong = subprocess.run([*command, "--cells", "log"], **there)
     assert wrong.returncode == 2
     assert "--cells has 'log'" in wrong.stderr
+    wrong = subprocess.run([*command, "--cells", "short", "--seeds", "2", "7"], **there)
+    assert wrong.returncode == 2
+    assert f"--seeds has 7; {file} has 2 in short." in wrong.stderr
 
     failed = subprocess.run([*command, "--cells", "short"], **there)  # there are no images
     assert failed.returncode == 1, failed.stderr
     assert "there is no folder" in failed.stderr
-    assert "0 of 1 jobs are done, 1 failed" in failed.stderr
+    assert "jobs: 0 of 1 done, 1 failed" in failed.stderr
     commands = json.loads((tmp_path / "runs/commands.json").read_text())
     assert commands["short/pretrain/none-seed2"].startswith(
         "pretrain.py --seed 2 --data '{data}/train'"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.tools.test_sweep import TINY, TWO_ARMS, made
+from pretrain.errors import UsageError
+from tests.tools.test_sweep import TINY, TWO_ARMS, made, opened
 from tools.support.sweep.page import to_html, to_markdown
 
 
@@ -41,3 +42,18 @@ def test_percent_stands_behind_a_space_and_a_loss_has_none(tmp_path):
 def test_a_test_that_cannot_be_made_says_why(seeds, said, tmp_path):
     table = to_markdown(made(TINY | {"finals": [*range(1, 1 + seeds)]}, "cc", tmp_path))
     assert table.count(f" {said} |") == 1
+
+
+def test_a_range_that_is_none_is_named_with_its_option(tmp_path):
+    wrong = {"optimizer.lr": {"low": -1.0, "high": 1.0, "log": True}}
+    arms = {"none": TWO_ARMS["none"] | {"space": wrong}}
+    for changes, place in (({"space": wrong}, "space"), ({"arms": arms}, "arms.none.space")):
+        with pytest.raises(UsageError, match=rf"sweep\.yaml: {place}\.optimizer\.lr: low is -1\.0"):
+            made(TINY | changes, "c", tmp_path)
+
+
+def test_one_epoch_has_no_room_for_a_rung(tmp_path):
+    options = TINY["options"] | {"epochs": 1}
+    sweep = opened(tmp_path, TINY | {"options": options, "rungs": [1]})
+    with pytest.raises(UsageError, match="but a trial has 1 epoch; every rung"):
+        sweep.check()

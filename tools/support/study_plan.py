@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ _NAME = re.compile(r"\w[\w.+-]*")
 _SEED = re.compile(r"\{seed\}")
 _DIGEST = re.compile(r"\.yaml@[0-9a-f]{8}$")
 _COMMANDS = "commands.json"
+_SEEDS = "those of each arm, {ARM: [1, 2, 3], ...}"
 
 
 class Cell(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
@@ -152,7 +154,9 @@ def read_study(path: Path) -> Study:
     Raises:
         UsageError: it cannot be read; what it names is not there; a placeholder is not known.
     """
-    study: Study = check(read_yaml(path), Study, str(path))
+    content = check(read_yaml(path), dict, str(path))
+    _refuse_keys(content, path)
+    study: Study = check(content, Study, str(path))
     named = {"name": [study.name], "arm": study.arms, "cell": study.cells, "step": study.steps}
     for kind, names in named.items():
         for name in names:
@@ -178,6 +182,35 @@ def read_study(path: Path) -> Study:
     for name, text in study.steps.items():
         _refuse_command(text, f"{path}: steps.{name}", needs="backbone")
     return study
+
+
+def _refuse_keys(content: Mapping[str, Any], path: Path) -> None:
+    """Raise UsageError for a key that is not known or missing, and seeds that are of no arm."""
+    cells = content.get("cells")
+    cells = cells if isinstance(cells, dict) else {}
+    levels: list[tuple[str, Any, type]] = [("", content, Study)]
+    levels += [(f"cells.{name}.", cell, Cell) for name, cell in cells.items()]
+    for place, values, kind in levels:
+        fields = msgspec.structs.fields(kind)
+        known = [one.name for one in fields]
+        for key in values if isinstance(values, dict) else ():
+            if key not in known:
+                near = get_close_matches(str(key), known, 1, 0.5)
+                rest = [one for one in known if one not in near]
+                raise UsageError(
+                    f"{path}: {place}{key!s:.60} is no key; it must be one of "
+                    f"{', '.join(near + rest)}."
+                )
+        for one in fields:
+            if one.required and isinstance(values, dict) and one.name not in values:
+                raise UsageError(
+                    f"{path}: {place}{one.name} is missing; a study has {', '.join(known)}."
+                    if kind is Study
+                    else f"{path}: {place}{one.name} is missing; give {_SEEDS}."
+                )
+        seeds = values.get("seeds") if isinstance(values, dict) and kind is Cell else {}
+        if not isinstance(seeds, dict):
+            raise UsageError(f"{path}: {place}seeds is {seeds!r:.60}; it must be {_SEEDS}.")
 
 
 def _refuse_command(text: str, where: str, needs: str) -> None:

@@ -140,7 +140,8 @@ class StudyRun:
         jobs = [f"{title} ({_minutes(now - since)})" for title, since in list(self.running.items())]
         left = self.time_left()
         rest = f"about {_minutes(left)} left" if left is not None else "time left unknown"
-        return f"{len(self.left)} jobs to do, {rest}: {', '.join(jobs) or 'none runs'}"
+        to_do = "1 job" if len(self.left) == 1 else f"{len(self.left)} jobs"
+        return f"{to_do} to do, {rest}: {', '.join(jobs) or 'none runs'}"
 
 
 def run_study(lanes: Sequence[Lane], study: StudyRun, hours: float | None = None) -> None:

@@ -163,6 +163,8 @@ def parse_sweep(content: Mapping[str, Any], name: str) -> SweepConfig:
                     f"{name}: {place}{key} is {values[key]!r:.60}, a text; it must be a number, "
                     "which to YAML has a point before its exponent: 1.0e-3"
                 )
+        if kind is Parameter:  # else its place would be space[...]
+            check(values, kind, f"{name}: {place.removesuffix('.')}")
     config: SweepConfig = check(content, SweepConfig, name)
     return config
 
@@ -263,8 +265,8 @@ class Sweep:
             )
         if self.config.rungs and self.config.rungs[-1] >= config.epochs:
             raise UsageError(
-                f"rungs has {self.config.rungs[-1]}, but a trial has {config.epochs} epochs; "
-                "every rung must lie before its end."
+                f"rungs has {self.config.rungs[-1]}, but a trial has {config.epochs} epoch"
+                f"{'' if config.epochs == 1 else 's'}; every rung must lie before its end."
             )
 
     def plain(self) -> dict[str, Any]:
