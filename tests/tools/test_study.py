@@ -8,11 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
-from tools.support.study_plan import read_study, refuse_other_commands, write_commands
+from tools.support.study_plan import Cell, Study, read_study, refuse_other_commands, write_commands
 from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
 
 STUDY = """
@@ -152,6 +153,18 @@ def test_mistakes_show_before_anything_runs(file, before, after, message):
     with pytest.raises(UsageError) as error:
         read_study(file)
     assert message in str(error.value)
+
+
+def test_the_study_in_the_docs(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+    path = tmp_path / "small.yaml"
+    path.write_text(text.split("```yaml\n")[1].split("```")[0], encoding="utf-8")
+    monkeypatch.chdir(ROOT)
+    lanes = read_study(path).lanes(Path("tools"), ".", tmp_path)
+    assert [len(lane.jobs) for lane in lanes] == 2 * [3, 3, 1, 1]
+    keys = {one.name for one in msgspec.structs.fields(Study)} - {"cells"}
+    keys |= {f"cells.NAME.{one.name}" for one in msgspec.structs.fields(Cell)}
+    assert not {key for key in keys if f"| `{key}` |" not in text}
 
 
 def test_results_are_kept_and_are_enough_to_go_on(file, stubs, tmp_path):
