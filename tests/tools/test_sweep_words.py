@@ -42,6 +42,9 @@ def test_percent_stands_behind_a_space_and_a_loss_has_none(tmp_path):
 def test_a_test_that_cannot_be_made_says_why(seeds, said, tmp_path):
     table = to_markdown(made(TINY | {"finals": [*range(1, 1 + seeds)]}, "cc", tmp_path))
     assert table.count(f" {said} |") == 1
+    few = "(95 %, n = 2 pairs of seeds), no difference can be shown by fewer than 3 pairs."
+    assert (few in table) == (seeds == 2)
+    assert ("an interval without 0" in table) == (seeds == 3)
 
 
 def test_a_range_that_is_none_is_named_with_its_option(tmp_path):
@@ -57,3 +60,8 @@ def test_one_epoch_has_no_room_for_a_rung(tmp_path):
     sweep = opened(tmp_path, TINY | {"options": options, "rungs": [1]})
     with pytest.raises(UsageError, match="but a trial has 1 epoch; every rung"):
         sweep.check()
+
+
+def test_the_time_of_the_finals_counts(tmp_path):
+    result = made(TINY | {"finals": [1, 2, 3]}, "cp", tmp_path)  # two arms of 2 + 3, 5 s each
+    assert "· 50 s of computing ·" in to_html(result)

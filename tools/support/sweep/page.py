@@ -61,7 +61,11 @@ def to_html(result: Mapping[str, Any]) -> str:
         shades=SHADES,
         duration=duration,
         metric=in_unit(result["metric"]),
-        total_seconds=sum(arm.seconds for arm in summary.arms),
+        total_seconds=sum(
+            one["seconds"]
+            for arm in result["arms"].values()
+            for one in (*arm["trials"], *arm["finals"])
+        ),
         plan=yaml.safe_dump(result["sweep"], sort_keys=False, allow_unicode=True),
         environment=json.dumps(
             {"data": result["data"], "environment": result["environment"]}, indent=2

@@ -14,7 +14,7 @@ from statistics import fmean, quantiles
 from typing import Any
 
 from tools.support.sweep.rungs import budget
-from transfer.statistics import Difference, paired_difference
+from transfer.statistics import FEWEST, Difference, paired_difference
 
 FORMAT = "sweep/1"
 _EDGE = 0.05  # of a range: what lies nearer to its end is at its edge
@@ -214,16 +214,16 @@ def notes(summary: Summary) -> list[str]:
     for arm in others:
         found = arm.difference(first)
         if found is not None and found.half_width is not None:
-            clear = abs(found.mean) > found.half_width
+            if found.n < FEWEST:
+                said = f"no difference can be shown by fewer than {FEWEST} pairs"
+            elif abs(found.mean) > found.half_width:
+                said = "an interval without 0"
+            else:
+                said = "an interval that holds 0: no difference is shown"
+                said += f"; n = {found.n} could have found {found.detectable:.2f}"
             lines.append(
                 f"{arm.name} - {first.name}: {found.mean:+.2f} ± {found.half_width:.2f} "
-                f"(95 %, n = {found.n} pairs of seeds), "
-                + (
-                    "an interval without 0."
-                    if clear
-                    else "an interval that holds 0: no difference "
-                    f"is shown; n = {found.n} could have found {found.detectable:.2f}."
-                )
+                f"(95 %, n = {found.n} pairs of seeds), {said}."
             )
     optimism = [arm.optimism for arm in summary.arms if arm.optimism is not None]
     if optimism and result["sweep"]["trials"] > 1:  # one alone is not chosen
