@@ -319,6 +319,7 @@ def test_the_budget_is_exact_and_what_diverged_has_used_its_share(calm):
             going = [t["number"] for t in own if len(t["scores"]) > 1]
             assert sorted(going) == sorted(t["number"] for t in ranked[: size // 2])
         assert [*arm.finals] == [1, 2]
+        assert len({*arm.finals.values()}) == 2  # each with its seed
         best = max(t["scores"]["3"] for t in arm.trials if t["state"] == "complete")
         assert arm.winner["scores"]["3"] == best
     lost = [t for arm in Summary(result).arms for t in arm.trials if t["state"] == "diverged"]
@@ -329,6 +330,19 @@ def test_the_budget_is_exact_and_what_diverged_has_used_its_share(calm):
     again = []
     work(sweep, studies, "cpu", again.append)
     assert not again  # nothing is left
+
+
+def test_of_losses_the_least_goes_on_and_wins(worlds, tmp_path):
+    arms, space = {"none": TWO_ARMS["none"]}, {"optimizer.lr": LR | {"low": 0.005, "high": 0.7}}
+    content = FAKE | {"arms": arms, "space": space, "metric": "val_loss", "trials": 4}
+    content |= {"brackets": 1, "rungs": [1], "finals": []}
+    sweep, studies, _ = run_fake(tmp_path, content, worlds["classification"])
+    (arm,) = Summary(collect(sweep, studies)).arms
+    ranked = sorted(arm.trials, key=lambda t: t["scores"]["1"])
+    whole = [t for t in arm.trials if t["state"] == "complete"]
+    assert sorted(t["number"] for t in whole) == sorted(t["number"] for t in ranked[:2])
+    least = min(whole, key=lambda t: t["scores"]["3"])
+    assert studies.winner(studies.trials("none")).number == arm.winner["number"] == least["number"]
 
 
 def test_tpe_learns_from_the_bracket_before(calm):
@@ -537,6 +551,17 @@ def test_the_page_of_any_sweep_needs_no_network(name, tmp_path):
         assert "| none | 1 |" in table
     if name == "all diverged":
         assert "none has no winner: no trial came to its end." in said
+
+
+def test_a_difference_is_over_equal_seeds(tmp_path):
+    result = made(TINY | {"finals": [1, 2, 3]}, "c", tmp_path)
+    arms = result["arms"]
+    for (arm, missing), values in {("none", 1): (0, 10, 30), ("cutmix", 3): (5, 12, 0)}.items():
+        for final, value in zip(arms[arm]["finals"], values, strict=True):
+            final["scores"] = {"2": float(value)}
+            final["state"] = "diverged" if final["seed"] == missing else "complete"
+    none, cutmix = Summary(result).arms
+    assert (cutmix.difference(none).mean, cutmix.difference(none).n) == (2.0, 1)  # of seed 2
 
 
 def test_a_winner_at_the_edge_is_said(tmp_path):
