@@ -226,6 +226,33 @@ def test_a_failed_job_does_not_stop_the_others(file, stubs, tmp_path):
     assert "error: it cannot be" in log.read_text()
 
 
+def test_a_job_of_a_study_that_was_killed_goes_on(file, stubs, tmp_path):
+    """It is waited for, and not started a second time."""
+    out = tmp_path / "out"
+    folder = out / "short/pretrain/none-seed2"
+    script = (
+        f"import sys, time; sys.path.insert(0, {str(ROOT)!r})\n"
+        "from pathlib import Path\n"
+        "from pretrain.files import lock\n"
+        f"with lock(Path({str(folder)!r}) / '.lock', 'busy'):\n"
+        "    print(flush=True)\n"
+        "    time.sleep(1)\n"
+        f"    (Path({str(folder)!r}) / 'result.json').write_text(Path('result').read_text())\n"
+    )
+    file.write_text(STUDY.replace("{none: [1, 2], cutmix: [1, 2]}", "{none: [1]}"))
+    run(file, stubs, tmp_path / "one")
+    (tmp_path / "result").write_text(
+        (tmp_path / "one/short/pretrain/none-seed2/result.json").read_text()
+    )
+    words = [sys.executable, "-c", script]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, cwd=tmp_path) as orphan:
+        orphan.stdout.readline()
+        study = run(file, stubs, out)
+    assert not study.left
+    assert not study.failed
+    assert not (out / "logs/short/pretrain/none-seed2.log").exists()
+
+
 def test_hours(file, stubs, tmp_path):
     (stubs / "slow").touch()
     started = time.monotonic()
@@ -274,12 +301,6 @@ def test_another_recipe_is_refused(file, stubs, tmp_path, capsys):
     recipe.write_text("# two\nbatch_size: 32\n")
     with pytest.raises(UsageError, match=r"recipe.yaml@\w{8} .*\n.*recipe.yaml@\w{8} "):
         refuse_other_commands(lanes(), out)
-    before = "pretrain.py --seed 1 --data train --epochs 80 --config recipe.yaml --mixing.method "
-    (out / "commands.json").write_text(
-        json.dumps({"long/pretrain/none-seed1": f"{before}none --resume auto"})
-    )
-    refuse_other_commands(lanes(), out)  # noted by names alone
-    assert not capsys.readouterr().err
 
 
 def test_the_tool(file, tmp_path):

@@ -25,7 +25,6 @@ PRETRAIN = "pretrain"
 """The first step of every lane: it makes the backbone."""
 _NAME = re.compile(r"\w[\w.+-]*")
 _SEED = re.compile(r"\{seed\}")
-_DIGEST = re.compile(r"\.yaml@[0-9a-f]{8}$")
 _COMMANDS = "commands.json"
 _SEEDS = "those of each arm, {ARM: [1, 2, 3], ...}"
 
@@ -260,16 +259,6 @@ def _digest(recipe: str, _: int) -> str:
     return hashlib.sha256(content.encode()).hexdigest()[:8]
 
 
-def _as_before(recorded: str) -> str:
-    """As it was noted at first: no folder but its name."""
-    words = [
-        word.rpartition("@")[0] if _DIGEST.search(word) else word for word in shlex.split(recorded)
-    ]
-    words = [word.replace("{backbone}", "/backbone.pth") for word in words]
-    words += [] if words[0] == "evaluate.py" else ["--resume", "auto"]
-    return shlex.join(Path(word).name if "/" in word else word for word in words)
-
-
 def refuse_other_commands(lanes: Sequence[Lane], folder: Path) -> None:
     """Raise UsageError where a result in `folder` came from another command than the file's.
 
@@ -282,7 +271,7 @@ def refuse_other_commands(lanes: Sequence[Lane], folder: Path) -> None:
         before = held.get(str(job.folder))
         if before is None:
             unknown.append(str(job.folder))
-        elif before not in (job.recorded, _as_before(job.recorded)):
+        elif before != job.recorded:
             raise UsageError(
                 f"{folder / job.folder} came from another command:\n  there: {before}\n"
                 f"  here:  {job.recorded}\nGive another folder, or remove that one."

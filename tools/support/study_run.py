@@ -18,9 +18,9 @@ from rich.live import Live
 from rich.text import Text
 
 from pretrain.errors import UsageError
-from pretrain.files import atomic
+from pretrain.files import atomic, holder
 from pretrain.progress import log
-from pretrain.run import Result
+from pretrain.run import Result, Run
 from tools.support.grid_run import launch_here
 from tools.support.study_plan import PRETRAIN, Job, Lane
 from transfer import task
@@ -86,6 +86,9 @@ class StudyRun:
 
     def _run(self, job: Job, slot: int) -> str | None:
         """Why it failed; None where its result is there."""
+        # the job of a study that was killed goes on
+        while holder(Run(self.out / job.folder).lock_file) and not self.signals:
+            time.sleep(_PAUSE)
         if job.is_done([self.out]):
             return None
         file = self.out / "logs" / f"{job.folder}.log"
