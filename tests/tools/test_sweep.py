@@ -20,6 +20,8 @@ import yaml
 
 pytest.importorskip("optuna", reason="needs cutmix-transfer[sweep]")
 
+from optuna.trial import create_trial
+
 from pretrain.errors import Stopped, UsageError
 from pretrain.progress import log
 from pretrain.reading import read_json
@@ -32,7 +34,7 @@ from tools.support.sweep.collect import collect
 from tools.support.sweep.config import Sweep, read_sweep
 from tools.support.sweep.launch import admit
 from tools.support.sweep.page import to_html, to_markdown
-from tools.support.sweep.points import draw
+from tools.support.sweep.points import distributions, draw
 from tools.support.sweep.result import Summary, expected_best, notes
 from tools.support.sweep.rungs import budget, decide, kept, split
 from tools.support.sweep.study import Studies
@@ -353,6 +355,20 @@ def test_tpe_learns_from_the_bracket_before(calm):
     )
     assert one[:4] == other[:4]  # as random
     assert one[4:] != other[4:]
+
+
+def test_tpe_looks_for_the_least_loss_and_the_largest_accuracy(tmp_path):
+    drawn = {}
+    for metric in ("val_loss", "top1"):
+        sweep = opened(tmp_path, FAKE | {"sampler": "tpe", "metric": metric})
+        space = distributions(sweep, "none")
+        before = [
+            create_trial(params={"optimizer.lr": lr}, distributions=space, value=lr)
+            for lr in np.geomspace(0.001, 1.0, 20).tolist()
+        ]
+        points = draw(sweep, "none", before, 8)
+        drawn[metric] = np.median([point["optimizer.lr"] for point in points])
+    assert drawn["val_loss"] < 0.01 < 0.1 < drawn["top1"]
 
 
 def test_processes_that_are_killed_lose_and_repeat_nothing(calm, worlds, tmp_path):
