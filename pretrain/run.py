@@ -185,6 +185,11 @@ class Result:
             )
         check(content, _ResultFile, name)
         _add_missing(content["config"], _ADDED.get(content["task"], {}))
+        mixing = content["config"].get("mixing")  # of pretraining, with methods beside the first
+        others = mixing.get("others") if isinstance(mixing, dict) else None
+        for other in others if isinstance(others, list) else ():
+            if isinstance(other, dict):
+                other.setdefault("args", {})
         return Result(**{key: content[key] for key in _ResultFile.__annotations__})
 
 
@@ -387,11 +392,6 @@ def _added(place: str) -> Any:
 def _add_missing(config: dict[str, Any], added: dict[str, Any]) -> None:
     """Fill in, in place, what a file of before lacks."""
     for key, value in added.items():
-        if isinstance(config.get(key), dict):
-            others = config[key].get("others")  # of mixing, each as mixing itself
-            for other in others if isinstance(others, list) else ():
-                if isinstance(other, dict):
-                    _add_missing(other, value)
         if isinstance(value, dict) and isinstance(config.setdefault(key, {}), dict):
             _add_missing(config[key], value)
         elif not isinstance(value, dict):
