@@ -8,7 +8,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from difflib import get_close_matches
 from io import TextIOWrapper
@@ -366,6 +366,23 @@ def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
     home = near[0].rpartition(".")[0]
     place = f" (section {home})" if home else ""
     return f"{problem}; the nearest is {flag}{near[0]}{place}."
+
+
+def refuse_unknown_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
+    """Raise UsageError for a key of a file that is none of the known ones.
+
+    Args:
+        values: a mapping of the file.
+        known: its keys; the nearest is named first.
+        place: the file and where in it, which the message begins with.
+    """
+    for key in values:
+        if key not in known:
+            near = get_close_matches(str(key), known, 1, 0.5)
+            rest = [one for one in known if one not in near]
+            raise UsageError(
+                f"{place}{key!s:.60} is no key; it must be one of {', '.join(near + rest)}."
+            )
 
 
 def load_config(

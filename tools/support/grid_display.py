@@ -66,3 +66,10 @@ def time_left(statuses: Sequence[JobStatus], slots: int) -> str:
     left = f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
     left = left if minutes >= 1 else f"{max(1, round(seconds))} s"
     return f"; about {left} left, until {time.strftime('%H:%M', end)}"
+
+
+def in_words(seconds: float) -> str:
+    """`45 s`, `12.3 min` or `4.2 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pretrain.errors import UsageError, shorten
 from pretrain.files import write_text
 from pretrain.progress import log
 from pretrain.reading import check, read_json, read_yaml
-from tools.support.command import ROOT
+from tools.support.command import ROOT, refuse_unknown_keys
 
 PRETRAIN = "pretrain"
 """The first step of every lane: it makes the backbone."""
@@ -192,14 +191,8 @@ def _refuse_keys(content: Mapping[str, Any], path: Path) -> None:
     for place, values, kind in levels:
         fields = msgspec.structs.fields(kind)
         known = [one.name for one in fields]
-        for key in values if isinstance(values, dict) else ():
-            if key not in known:
-                near = get_close_matches(str(key), known, 1, 0.5)
-                rest = [one for one in known if one not in near]
-                raise UsageError(
-                    f"{path}: {place}{key!s:.60} is no key; it must be one of "
-                    f"{', '.join(near + rest)}."
-                )
+        if isinstance(values, dict):
+            refuse_unknown_keys(values, known, f"{path}: {place}")
         for one in fields:
             if one.required and isinstance(values, dict) and one.name not in values:
                 raise UsageError(

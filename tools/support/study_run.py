@@ -21,6 +21,7 @@ from pretrain.errors import UsageError
 from pretrain.files import atomic, holder
 from pretrain.progress import log
 from pretrain.run import Result, Run
+from tools.support.grid_display import in_words
 from tools.support.grid_run import launch_here
 from tools.support.study_plan import PRETRAIN, Job, Lane
 from transfer import task
@@ -77,7 +78,7 @@ class StudyRun:
                 result = self.keep(job)
                 known = (task.PRETRAIN.name, *task.names())
                 shown = headline(result) if result.task in known else "done"
-                log(f"{job.title}: {shown}, {_minutes(seconds)}")
+                log(f"{job.title}: {shown}, {in_words(seconds)}")
             elif not self.signals:
                 self.failed.append(job)
                 log(f"{job.title}: failed: {why}")
@@ -140,9 +141,9 @@ class StudyRun:
     def line(self) -> str:
         """What is going on."""
         now = time.monotonic()
-        jobs = [f"{title} ({_minutes(now - since)})" for title, since in list(self.running.items())]
+        jobs = [f"{title} ({in_words(now - since)})" for title, since in list(self.running.items())]
         left = self.time_left()
-        rest = f"about {_minutes(left)} left" if left is not None else "time left unknown"
+        rest = f"about {in_words(left)} left" if left is not None else "time left unknown"
         to_do = "1 job" if len(self.left) == 1 else f"{len(self.left)} jobs"
         return f"{to_do} to do, {rest}: {', '.join(jobs) or 'none runs'}"
 
@@ -197,10 +198,3 @@ def run_study(lanes: Sequence[Lane], study: StudyRun, hours: float | None = None
         except BaseException:
             study.signals.append(signal.SIGINT)  # what runs is stopped
             raise
-
-
-def _minutes(seconds: float) -> str:
-    """`40 s`, `12.3 min`, `2.1 h`."""
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -68,7 +68,7 @@ def to_html(
     }
     blocks = list(_blocks(table, leave_out))
     learning_curves = list(curves(table, leave_out))
-    page = _template().render(
+    page = template().render(
         title=title,
         style=style,
         script=script,
@@ -114,9 +114,10 @@ def to_html(
 
 
 @cache
-def _template() -> Template:
+def template(folder: Path = _HERE) -> Template:
+    """page.html of a folder: every text is escaped, and a name that is not given is an error."""
     environment = Environment(
-        loader=FileSystemLoader(_HERE),
+        loader=FileSystemLoader(folder),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -8,7 +8,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
-from difflib import get_close_matches
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -16,7 +15,7 @@ from typing import Any, Literal
 from pretrain.config import PretrainConfig
 from pretrain.errors import UsageError, check_ranges
 from pretrain.reading import check, read_yaml
-from tools.support.command import Parser, build_config
+from tools.support.command import Parser, build_config, refuse_unknown_keys
 
 Scalar = None | bool | int | float | str
 # an arm with more epochs would have another budget; seeds and places are the sweep's own
@@ -148,15 +147,7 @@ def read_sweep(path: Path) -> SweepConfig:
 def parse_sweep(content: Mapping[str, Any], name: str) -> SweepConfig:
     """The sweep in what its file holds; errors begin with `name`, see `read_sweep`."""
     for place, values, kind in _levels(content):
-        known = [one.name for one in fields(kind)]
-        for key in values:
-            if key not in known:
-                near = get_close_matches(str(key), known, 1, 0.5)
-                rest = [one for one in known if one not in near]
-                raise UsageError(
-                    f"{name}: {place}{key!s:.60} is no key; it must be one of "
-                    f"{', '.join(near + rest)}"
-                )
+        refuse_unknown_keys(values, [one.name for one in fields(kind)], f"{name}: {place}")
         for key in ("low", "high") if kind is Parameter else ():
             if isinstance(values.get(key), str):
                 raise UsageError(

@@ -7,18 +7,18 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from pretrain.errors import printable
+from tools.support.grid_display import in_words
 from tools.support.sweep.picture import SHADES, best_curves, parallel
 from tools.support.sweep.result import Summary, last_score, notes
 from transfer import report
 from transfer.report.markdown import escape
+from transfer.report.page import template
 from transfer.statistics import FEWEST, Difference
 
 _HERE = Path(__file__).parent
@@ -33,7 +33,7 @@ def to_html(result: Mapping[str, Any]) -> str:
     shared = Path(report.__file__).with_name("page.css")
     style = "".join(path.read_text(encoding="utf-8") for path in (shared, _HERE / "style.css"))
     hashed = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
-    page = _template().render(
+    page = template(_HERE).render(
         result=result,
         summary=summary,
         style=style,
@@ -59,7 +59,7 @@ def to_html(result: Mapping[str, Any]) -> str:
         ],
         curves=best_curves(summary, "best-of"),
         shades=SHADES,
-        duration=duration,
+        in_words=in_words,
         metric=in_unit(result["metric"]),
         total_seconds=sum(
             one["seconds"]
@@ -130,7 +130,7 @@ def budget_table(summary: Summary) -> Table:
     for arm in summary.arms:
         states = [trial["state"] for trial in arm.trials]
         counts = [len(states), states.count("complete"), states.count("diverged")]
-        cells = [*map(str, counts), str(arm.budget), str(arm.epochs), duration(arm.seconds)]
+        cells = [*map(str, counts), str(arm.budget), str(arm.epochs), in_words(arm.seconds)]
         rows.append([arm.name, *cells])
     return titles, rows
 
@@ -185,7 +185,7 @@ def trials_table(summary: Summary) -> Table:
                 trial["state"], trial["state"]
             )
             rows.append([f"{arm.name}, {name}", state, point_text(trial["point"]), *cells,
-                         duration(trial["seconds"])])  # fmt: skip
+                         in_words(trial["seconds"])])  # fmt: skip
     return ["trial", "state", "parameters", *heads, "time"], rows
 
 
@@ -202,13 +202,6 @@ def point_text(point: Mapping[str, Any]) -> str:
     )
 
 
-def duration(seconds: float) -> str:
-    """`45 s`, `12.3 min` or `4.2 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
-
-
 def _p_text(found: Difference) -> str:
     if found.n < FEWEST:
         return "too few"
@@ -218,15 +211,3 @@ def _p_text(found: Difference) -> str:
 def _with_interval(found: Any, sign: str) -> str:
     mean = f"{found.mean:{sign}.2f}"
     return mean if found.half_width is None else f"{mean} ± {found.half_width:.2f}"
-
-
-@cache
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(_HERE),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    return environment.get_template("page.html")
