@@ -10,7 +10,6 @@ python tools/pack.py --index SHARDS                            an index of anybo
 Killed, the same command goes on behind the shards that are there, to the same bytes.
 """
 
-import os
 import shlex
 import sys
 import time
@@ -22,7 +21,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.errors import UsageError, check_ranges
 from pretrain.files import remove
-from tools.support.command import Parser, run_main
+from tools.support.command import Parser, run_main, usable_cores
 
 _READ_BY_TIMM = {"jpg", "png", "webp"}  # unless it is told others
 
@@ -51,8 +50,7 @@ def _options(argv: list[str] | None) -> Any:
     add("--short-side", type=int, metavar="PIXELS", help="Resize images that are larger.")
     add("--quality", type=int, default=90, help="Of the JPEG files that resizing writes.")
     add("--max-corrupt", type=int, default=0, help="Images of a split that may be left out.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    add("--workers", type=int, default=cores, help="Processes (default: all cores).")
+    add("--workers", type=int, default=usable_cores(), help="Processes (default: all cores).")
     add("--train", help="The split or folder of train, where it is called otherwise.")
     add("--val", help="That of val.")
     add("--test", help="That of test.")

@@ -368,6 +368,12 @@ def _unknown(name: str, known: set[str], flag: str, problem: str) -> str:
     return f"{problem}; the nearest is {flag}{near[0]}{place}."
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
+    return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
 def refuse_unknown_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
     """Raise UsageError for a key of a file that is none of the known ones.
 

@@ -22,6 +22,7 @@ from pretrain.errors import UsageError
 from pretrain.files import holder, lock
 from pretrain.progress import log
 from pretrain.run import Run
+from tools.support.command import usable_cores
 from tools.support.grid_display import entry, footer, view
 from tools.support.job_server import ForkedJob, JobServer
 from transfer import grid
@@ -53,9 +54,7 @@ def launch_here(
 
     Where the user has set OMP_NUM_THREADS, that is the share.
     """
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cores // slots)))
+    threads = os.environ.get("OMP_NUM_THREADS", str(max(1, usable_cores() // slots)))
     process: Popen[bytes] | ForkedJob
     if server is not None:
         process = server.start(words[1:], log_file, threads)

@@ -19,7 +19,7 @@ from typing import Any
 from pretrain.config import Duration, parse_duration
 from pretrain.errors import UsageError
 from pretrain.reading import read_yaml
-from tools.support.command import ROOT
+from tools.support.command import ROOT, usable_cores
 from transfer.captioning.config import ModelConfig
 from transfer.segmentation.config import NAMES, SegmentationOptimizerConfig, SegmenterConfig
 
@@ -453,8 +453,7 @@ def this_machine(device: str) -> Machine:
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_WORLD_SIZE", processes))
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    share = {"processes": processes, "cores": max(1, (cores or 1) // local)}
+    share = {"processes": processes, "cores": max(1, usable_cores() // local)}
     if device in ("auto", "cuda") and torch.cuda.is_available():
         memory = torch.cuda.get_device_properties(0).total_memory
         return Machine(device="cuda", gpu_gib=round(memory / 2**30), **share)

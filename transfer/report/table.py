@@ -537,7 +537,6 @@ def _setting_by_name(result: Result) -> Setting:
     recipe, engine = str(config.get("name", "?")), str(config.get("engine", ""))
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
         rest = {key: value for key, value in rest.items() if key not in _OF_A_METHOD}
-        rest.setdefault("score_every", 1.0)  # results of before have no such field
         recipe = _without_method(recipe, result.backbone["method"]) or recipe
     if rest.get("start_from"):
         rest["start_from"] = "given"  # each backbone has one of its own

@@ -26,11 +26,12 @@ from pretrain.files import lock, write_text
 from pretrain.progress import bar, log
 from pretrain.reading import check, read_yaml
 from pretrain.run import Run, differences, other_run
+from tools.support.command import usable_cores
 from tools.support.sweep.config import Sweep
+from tools.support.sweep.result import FORMAT
 from tools.support.sweep.rungs import budget
 from tools.support.sweep.study import Studies, open_storage, shown
 
-FORMAT = "sweep/1"
 _LOOK = 1.0  # seconds between two looks at how far it is
 _STOPPING = "stopping: each training ends after its step; a second Ctrl-C does not wait for it"
 
@@ -165,9 +166,7 @@ def _start(
     sweep: Sweep, storage: Storage, place: int, jobs: int, device: str, gpus: Sequence[str]
 ) -> "subprocess.Popen[bytes]":
     """One worker; where the user has set OMP_NUM_THREADS, that is its share of the cores."""
-    affinity = getattr(os, "sched_getaffinity", None)  # macOS has none
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    env = {"OMP_NUM_THREADS": str(max(1, cores // jobs)), **os.environ}
+    env = {"OMP_NUM_THREADS": str(max(1, usable_cores() // jobs)), **os.environ}
     if gpus:
         env["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
     worker = subprocess.Popen(
