@@ -59,7 +59,8 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
         if not Path(path).is_file():
             raise UsageError(f"--config: there is no file {path}.")
     data = by_task("--data", options.data, tasks)
-    jobs = plan(backbones, tasks, recipes, data, seeds, engine=options.engine)
+    random, engine = options.random_init, options.engine
+    jobs = plan(backbones, tasks, recipes, data, seeds, random, engine=engine)
     if options.print:
         print_lines(jobs, options.out, tools)
         return
@@ -79,6 +80,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--tasks", nargs="+", choices=names, default=names, metavar="TASK", help=tasks)
     seeds = "Of the transfers (default: each backbone's own; embedded: 0 1)."
     add("--seeds", nargs="+", type=int, metavar="S", help=seeds)
+    random = "Also each architecture with random weights: what a backbone is worth."
+    add("--random_init", action="store_true", help=random)
     recipes = "A task's recipe (default: one that fits its data; for shapes demo.yaml)."
     add("--config", nargs="+", default=[], metavar="TASK=FILE", help=recipes)
     add("--data", nargs="+", default=[], metavar="TASK=DIR", help="Default: synthetic shapes.")
@@ -111,7 +114,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         raise UsageError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
     if options.print and is_local:
         raise UsageError("--print goes without --jobs and --devices: it runs nothing.")
-    given = [flag for flag in ("config", "data", "engine") if getattr(options, flag)]
+    given = [f for f in ("config", "data", "engine", "random_init") if getattr(options, f)]
     if options.backbones is None and given:
         raise UsageError(f"--{given[0]} needs --backbones; the embedded grid has its own.")
     if options.backbones is not None and (options.quick or options.shapes != "hard"):

@@ -8,4 +8,9 @@ def untrained(backbone: Backbone, seed: int) -> Backbone:
     """Its architecture and preprocessing with weights drawn from the seed of a run."""
     spec = backbone.spec
     network = spec.create(spec.num_classes, derive(seed, "weights"))
-    return Backbone.of(network, spec, Provenance(seed=seed, source="from scratch"))
+    return Backbone.of(network, spec, origin(seed))
+
+
+def origin(seed: int) -> Provenance:
+    """Of such a backbone."""
+    return Provenance(seed=seed, source="from scratch")

@@ -473,6 +473,19 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
     assert (code, out) == (0, "")
     assert "# 1 of 1 jobs are done" in error
 
+    # beside it the same network with random weights, of the same seed
+    code, out, error = called(*grid, "--random_init", capsys=capsys)
+    assert code == 0, error
+    before, random = json.loads(Path("out/grid.json").read_text())["jobs"]
+    assert (before, random["state"], random["seed"]) == (row, "done", 3)
+    assert random["folder"] == f"captioning/{backbone.spec.arch}-random-seed3"
+    name = f"{backbone.spec.arch}, from scratch"
+    facts = json.loads((Path("out") / random["folder"] / "result.json").read_text())["backbone"]
+    assert random["backbone"] | {"fingerprint": ""} == facts | {"fingerprint": ""}
+    assert (facts["name"], facts["seed"]) == (name, 3)
+    assert facts["fingerprint"] != backbone.fingerprint() == random["backbone"]["fingerprint"]
+    assert called(*grid, "--random_init", "--print", capsys=capsys)[:2] == (0, "")
+
     Path("tiny.yaml").write_text(TINY.replace("epochs: 1", "epochs: 2"))
     code, out, error = called(*grid, "--print", capsys=capsys)
     assert (code, out) == (2, "")
@@ -480,8 +493,8 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
     code, out, error = called(*grid, capsys=capsys)
     assert code == 1
     assert "another configuration is in this folder (epochs: 1 there, 2 here)" in error
-    (row,) = json.loads(Path("out/grid.json").read_text())["jobs"]
-    assert row["state"] == "failed"
+    row, before = json.loads(Path("out/grid.json").read_text())["jobs"]
+    assert (row["state"], before) == ("failed", random)
     assert json.loads((Path("out") / row["folder"] / "result.json").read_text()) == result
 
 
@@ -514,6 +527,7 @@ def test_mistakes_are_reported_before_the_first_job(
         (["--backbones", unknown, "--tasks", "captioning", *world], "unless you give --seeds"),
         (["--data", "captioning=x"], "--data needs --backbones"),
         ([*one, *world, "--out", copy], "is a file"),
+        (["--random_init"], "--random_init needs --backbones"),
     ):
         code, _, error = called(*words, capsys=capsys)
         assert (code, error[:7]) == (2, "error: "), (words, error)

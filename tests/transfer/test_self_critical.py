@@ -420,6 +420,11 @@ def test_a_start_that_is_not_there():
         start.load("runs/nowhere")
 
 
+def test_a_start_brings_its_encoder():
+    with pytest.raises(UsageError, match=r"random_init .* start_from is runs/a.*one of them out"):
+        CaptioningConfig(start_from="runs/a", random_init=True)
+
+
 def test_a_start_whose_encoder_was_trained(worlds, small, cache, tmp_path):
     """Its run knows the backbone that it was trained from; going on takes the trained one."""
     weights = {name: value + 0.01 if "conv1" in name else value

@@ -2,10 +2,11 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pretrain.backbone import Backbone, Provenance
 from pretrain.errors import UsageError
 from pretrain.progress import log
 from pretrain.run import plain
@@ -14,6 +15,7 @@ from tools.support.backbone_options import load
 from tools.support.command import ROOT, SYNTHETIC, load_config
 from transfer import task
 from transfer.grid import Job, labels, order
+from transfer.random_weights import origin
 
 
 def by_task(flag: str, words: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
@@ -34,6 +36,7 @@ def plan(
     recipes: Mapping[str, Path | str],
     data: Mapping[str, str],
     seeds: Sequence[int] | None = None,
+    random_init: bool = False,
     **fields: str | None,
 ) -> list[Job]:
     """The jobs: backbones are read, recipes resolved, data opened, each network built once.
@@ -46,14 +49,14 @@ def plan(
         recipes: by task; where there is none, one that fits the data, or demo.yaml of shapes.
         data: folders by task; the recipe's, or synthetic shapes, where there is none.
         seeds: of the transfers; None for each backbone's own, that of its pretraining.
+        random_init: beside them each architecture once with random weights, with all of its seeds.
         fields: instead of a recipe's (engine, cache), in the configurations that have them; None
             leaves the recipe's.
 
     Raises:
         UsageError: the first thing that a job could not be run with.
     """
-    loaded = [load(name) for name in backbones]
-    names = labels(backbones, [backbone.fingerprint() for backbone in loaded])
+    entries = _entries(backbones, seeds, random_init)
     jobs, setups, notes = list[Job](), dict[str, Any](), list[str]()
     for name in tasks:
         kind = task.by_name(name)
@@ -74,9 +77,11 @@ def plan(
         if kind.resolve is not None:
             config = task.load(kind.resolve)(config)
         built = set[str]()
-        for file, label, backbone in zip(backbones, names, loaded, strict=True):
-            config = replace(config, backbone=file)
-            spec = str(backbone.spec)  # networks of one kind fit, or do not, alike
+        for entry in entries:
+            backbone, file = entry.backbone, entry.file
+            config = replace(config, backbone=file, random_init=entry.is_random)
+            # networks of one kind fit, or do not, alike
+            spec = f"{backbone.spec}, {entry.is_random}"
             if spec not in built:
                 try:
                     setup = task.load(kind.build)(backbone, config)
@@ -84,23 +89,61 @@ def plan(
                     raise UsageError(f"{name} from {file}: {error}") from error
                 setups.setdefault(name, setup)  # that has the same data for all backbones
                 built.add(spec)
-            for seed in [backbone.provenance.seed] if seeds is None else seeds:
-                if seed is None:
-                    raise UsageError(
-                        f"{file} does not say the seed of its pretraining, which is the seed of "
-                        "its transfer unless you give --seeds."
-                    )
+            for seed in entry.seeds:
                 values = plain(replace(config, seed=seed))
                 options = ["--config", str(recipe)]
                 for key, value in _leaves(values):
                     if key in ("backbone", "data", "seed") or value != as_written.get(key):
                         options += recipe_choice.option_words(key, value)
+                if entry.is_random:  # with the fingerprint of what is given
+                    backbone = replace(backbone, provenance=origin(seed))
                 facts: dict[str, Any] = {"backbone": backbone.describe(), "config": values}
-                jobs.append(Job(task=name, name=label, seed=seed, options=tuple(options), **facts))
+                job = Job(task=name, name=entry.label, seed=seed, options=tuple(options), **facts)
+                jobs.append(job)
     known = {name: _known_data(setup) for name, setup in setups.items()}
     for note in notes:
         log(note)
     return order(replace(job, **known[job.task]) for job in jobs)
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """A row of the grid."""
+
+    file: str
+    label: str
+    backbone: Backbone
+    seeds: Sequence[int]
+    is_random: bool = False
+
+
+def _entries(backbones: Sequence[str], seeds: Sequence[int] | None, random: bool) -> list[_Entry]:
+    """The rows: as given and, if asked for, each architecture with random weights behind."""
+    loaded = [load(name) for name in backbones]
+    first = dict[str, int]()
+    for number, backbone in enumerate(loaded):
+        first.setdefault(backbone.spec.arch, number)
+    untrained = {f"{arch}-random": number for arch, number in first.items() if random}
+    prints = [backbone.fingerprint() for backbone in loaded]
+    names = labels([*backbones, *untrained], [*prints, *untrained])
+    own = [backbone.provenance.seed for backbone in loaded]
+    entries = []
+    for file, label, backbone, seed in zip(backbones, names, loaded, own, strict=False):
+        if seeds is not None:
+            entries.append(_Entry(file, label, backbone, seeds))
+        elif seed is not None:
+            entries.append(_Entry(file, label, backbone, [seed]))
+        else:
+            raise UsageError(
+                f"{file} does not say the seed of its pretraining, which is the seed of its "
+                "transfer unless you give --seeds."
+            )
+    for label, number in zip(names[len(loaded) :], untrained.values(), strict=True):
+        arch = loaded[number].spec.arch
+        of_arch = [one.provenance.seed for one in loaded if one.spec.arch == arch]
+        each = sorted({seed for seed in of_arch if seed is not None}) if seeds is None else seeds
+        entries.append(_Entry(backbones[number], label, loaded[number], each, True))
+    return entries
 
 
 def _leaves(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:
@@ -114,8 +157,6 @@ def _leaves(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str,
 
 def pretraining(method: Any, seed: int, data: str, recipe: Path) -> Job:
     """The job that makes a backbone; it has no fingerprint yet."""
-    from pretrain.backbone import Backbone, Provenance
-
     kind = task.by_name("pretrain")
     config = load_config(task.load(kind.config), recipe, seed=seed, data=data)
     config = replace(config, mixing=replace(config.mixing, method=method))

@@ -159,6 +159,8 @@ class CaptioningConfig(TrainerConfig):
 
     backbone: str | None = None
     """A backbone file, or the folder of a pretraining run."""
+    random_init: bool = False
+    """Take the backbone's architecture and preprocessing with random weights: what it was worth."""
     dataset: DatasetConfig = field(default_factory=DatasetConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -195,6 +197,11 @@ class CaptioningConfig(TrainerConfig):
         """Refuse counts below one and contradictions."""
         super().__post_init__()
         check_ranges("", self, batch_size=">= 2", patience=">= 1")
+        if self.random_init and self.start_from is not None:
+            raise UsageError(
+                f"random_init takes an untrained encoder, but start_from is {self.start_from}, a "
+                "captioner with its own. Leave one of them out."
+            )
         if self.objective == "self_critical":
             if self.start_from is None:
                 raise UsageError(

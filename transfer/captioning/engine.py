@@ -111,7 +111,7 @@ def finetune(
     loop.resume()
 
     # ---- train
-    with loop.running(f"captioner from {backbone.name}", "captions"):
+    with loop.running(f"captioner from {setup.given.name}", "captions"):
         for epoch in loop.epochs():
             if fabric.broadcast(_is_stale(run, config.patience)):
                 log(f"no better CIDEr in {config.patience} epochs: stopped after epoch {epoch}")
@@ -153,7 +153,7 @@ def finetune(
     result = None
     with fabric.rank_zero_first():
         if fabric.is_global_zero:
-            result = _finish(run, data, setup, fabric, backbone, seconds)
+            result = _finish(run, data, setup, fabric, seconds)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -250,10 +250,9 @@ def _finish(
     data: CaptioningData,
     setup: CaptioningSetup,
     fabric: Fabric,
-    given: Backbone,
     seconds: float,
 ) -> Result:
-    config, history = setup.config, run.read_log()
+    config, given, history = setup.config, setup.given, run.read_log()
     last, best = history[-1], max(history, key=lambda record: record["val_CIDEr"])
     captioner = Captioner.load(run.checkpoint.with_name("best.pth"))
     encoder, decoder = captioner.build()

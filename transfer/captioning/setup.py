@@ -47,6 +47,7 @@ from transfer.captioning.vocabulary import (
     tokenize_captions,
 )
 from transfer.feature_cache import Encoder, FeatureCache, Features, ImageDataset, with_image_size
+from transfer.random_weights import untrained
 from transfer.shard_room import require_room
 
 TOKENIZER = "--dataset.tokenizer"
@@ -61,6 +62,8 @@ class CaptioningSetup:
     config: CaptioningConfig
     """With what is taken over from the start."""
     data: CaptionDataset
+    given: Backbone
+    """As given, or its architecture with random weights."""
     backbone: Backbone
     """With the input size of this run, and the weights of the start."""
     vocabulary: Vocabulary
@@ -109,7 +112,9 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     if config.start_from is not None:
         begun, weights = start.load(config.start_from), start.file_of(config.start_from)
         start.check_backbone(config.start_from, begun, backbone)
-        backbone, config = begun.backbone, start.take_over(config, begun)
+        given, backbone, config = backbone, begun.backbone, start.take_over(config, begun)
+    else:
+        given = backbone = untrained(backbone, config.seed) if config.random_init else backbone
     if config.data is None:
         raise UsageError("no data: give --data DIR, a folder of images with captions")
     data = open_captions(config.data, config.dataset, cache_gib=config.loader.shard_cache)
@@ -145,6 +150,7 @@ def build(backbone: Backbone, config: CaptioningConfig) -> CaptioningSetup:
     return CaptioningSetup(
         config,
         data,
+        given,
         backbone,
         vocabulary,
         vocabulary.encode(captions, config.dataset.max_words),

@@ -98,6 +98,8 @@ class ClassificationConfig(TrainerConfig):
 
     backbone: str | None = None
     """A backbone file, or the folder of a pretraining run."""
+    random_init: bool = False
+    """Take the backbone's architecture and preprocessing with random weights: what it was worth."""
     mode: str = "linear,knn,full"
     """What is measured: linear (a linear probe), knn (nearest neighbours), full (fine-tuning), or
     several with commas. The first of these that is asked for gives the headline."""

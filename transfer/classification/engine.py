@@ -112,7 +112,7 @@ def finetune(
     # ---- leave predictions, the picture and, last, the result
     result = None
     if fabric.is_global_zero:
-        result = _finish(run, results, setup, config, fabric, backbone, encoding)
+        result = _finish(run, results, setup, config, fabric, encoding)
     return fabric.broadcast(result)  # type: ignore[return-value]
 
 
@@ -310,7 +310,6 @@ def _finish(
     setup: ClassificationSetup,
     config: ClassificationConfig,
     fabric: Fabric,
-    backbone: Backbone,
     encoding: float,
 ) -> Result:
     data, headline = setup.data, config.modes[0]
@@ -327,7 +326,7 @@ def _finish(
     }
     write_text(run.folder / "predictions.json", json.dumps(rows, indent=1))
     title = (
-        f"{_TITLES[headline]}, {backbone.name}: {top1(matrix):.1f} % right\n"
+        f"{_TITLES[headline]}, {setup.given.name}: {top1(matrix):.1f} % right\n"
         f"{matrix.sum():,} images of {data.name}, {data.scored_name}"
     )
     draw_confusion(matrix, data.classes, title, run.picture("confusion.png"))
@@ -343,7 +342,7 @@ def _finish(
             "images_left_out": len(left_out),
             "left_out": left_out[:20],
         },
-        backbone=backbone.describe(),
+        backbone=setup.given.describe(),
         data=setup.data_summary,
         seed=config.seed,
         config=plain(config),

@@ -23,6 +23,7 @@ from pretrain.training import (
 from transfer.classification.config import ClassificationConfig
 from transfer.classification.folders import ClassificationData, open_image_folders
 from transfer.feature_cache import Encoder, ImageDataset, with_image_size
+from transfer.random_weights import untrained
 from transfer.shard_room import require_room
 
 
@@ -31,6 +32,8 @@ class ClassificationSetup:
     """Data and backbone, before anything is on a device."""
 
     data: ClassificationData
+    given: Backbone
+    """As given, or its architecture with random weights."""
     backbone: Backbone
     """With the input size and the resizing of this run."""
     num_features: int
@@ -87,9 +90,10 @@ def build(
             f"knn.ks is {ks}, but there are only {len(data.fit)} images to choose "
             f"among the neighbours of. Give a k of at most {len(data.fit)}."
         )
-    backbone = with_image_size(backbone, options.image_size)
-    given: dict[str, Any] = {"crop_pct": options.crop_pct, "interpolation": options.interpolation}
-    if changes := {name: value for name, value in given.items() if value is not None}:
+    given = untrained(backbone, config.seed) if config.random_init else backbone
+    backbone = with_image_size(given, options.image_size)
+    asked: dict[str, Any] = {"crop_pct": options.crop_pct, "interpolation": options.interpolation}
+    if changes := {name: value for name, value in asked.items() if value is not None}:
         backbone = replace(backbone, spec=replace(backbone.spec, **changes))
     shape = Encoder(backbone, "pooled").feature_shape(backbone)
     if len(shape) != 1:
@@ -98,7 +102,8 @@ def build(
             "Take a backbone with pooling."
         )
     files = DataFiles((Path(config.data),), data.files, data.annotations, config.digest)
-    return ClassificationSetup(data, backbone, shape[0], files, tuple(_notes(data, config)))
+    notes = tuple(_notes(data, config))
+    return ClassificationSetup(data, given, backbone, shape[0], files, notes)
 
 
 def _notes(data: ClassificationData, config: ClassificationConfig) -> list[str]:

@@ -14,7 +14,7 @@ from pretrain.config import LoaderConfig
 from pretrain.data_digest import read_digest
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
-from pretrain.training import make_fabric
+from pretrain.training import derive, make_fabric
 from transfer.classification import engine
 from transfer.classification.config import (
     ClassificationConfig,
@@ -398,6 +398,25 @@ def test_the_recipe_s_preprocessing_is_what_the_network_sees(three, small, cache
     assert (seen.spec.crop_pct, seen.spec.interpolation) == (0.5, "bicubic")
     assert build(small, config(three, cache)).backbone is small
     assert small.preprocess(train=True, min_scale=0.3).transforms[0].scale == (0.3, 1.0)
+
+
+def test_random_weights_are_those_of_the_architecture(three, small, cache, tmp_path):
+    """As timm makes them under the seed, in each mode; the preprocessing is the backbone's."""
+    options = config(three, cache, random_init=True, seed=5, mode="linear,full", epochs=1)
+    options = replace(options, dataset=DatasetConfig(image_size=24))
+    setup = build(small, options)
+    timms = small.spec.create(small.spec.num_classes, derive(5, "weights")).state_dict()
+    for name, tensor in setup.backbone.weights.items():
+        assert torch.equal(tensor, timms[name]), name
+    assert setup.backbone.spec == replace(small.spec, input_size=(3, 24, 24))
+    result = engine.finetune(small, options, Run(tmp_path / "run"), CPU)
+    assert result.backbone == setup.given.describe()
+    assert (result.backbone["method"], result.backbone["seed"]) == ("from scratch", 5)
+    alone = build(Backbone.load(tmp_path / "run/classifier.pth"), config(three, cache))
+    assert alone.backbone.provenance.stated["from"]["method"] == "from scratch"
+    again = replace(options, random_init=False, mode="linear")
+    again = engine.finetune(setup.given, again, Run(tmp_path / "again"), CPU)
+    assert again.metrics["linear_path"] == result.metrics["linear_path"]
 
 
 def test_a_network_without_a_pooled_feature_is_refused(three, cache, monkeypatch):
