@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
         run_embedded(options, tools)
         return
 
-    from tools.support.grid_plan import by_task, plan
+    from tools.support.grid_plan import by_task, fields_by_task, plan
     from tools.support.grid_run import print_lines, run_grid
 
     backbones, tasks, seeds = options.backbones, options.tasks, options.seeds
@@ -59,8 +59,9 @@ def main(argv: list[str] | None = None, tools: Path | None = None) -> None:
         if not Path(path).is_file():
             raise UsageError(f"--config: there is no file {path}.")
     data = by_task("--data", options.data, tasks)
+    words = fields_by_task(options.set, tasks)
     random, engine = options.random_init, options.engine
-    jobs = plan(backbones, tasks, recipes, data, seeds, random, engine=engine)
+    jobs = plan(backbones, tasks, recipes, data, seeds, words, random, engine=engine)
     if options.print:
         print_lines(jobs, options.out, tools)
         return
@@ -84,6 +85,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--random_init", action="store_true", help=random)
     recipes = "A task's recipe (default: one that fits its data; for shapes demo.yaml)."
     add("--config", nargs="+", default=[], metavar="TASK=FILE", help=recipes)
+    fields = "A field of a task's recipe, such as classification.dataset.image_size=64."
+    add("--set", nargs="+", default=[], metavar="TASK.FIELD=VALUE", help=fields)
     add("--data", nargs="+", default=[], metavar="TASK=DIR", help="Default: synthetic shapes.")
     engine = "The library that trains detectors (default: the recipe's)."
     add("--engine", choices=["auto", "detectron2", "torchvision"], help=engine)
@@ -114,7 +117,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         raise UsageError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
     if options.print and is_local:
         raise UsageError("--print goes without --jobs and --devices: it runs nothing.")
-    given = [f for f in ("config", "data", "engine", "random_init") if getattr(options, f)]
+    flags = ("config", "set", "data", "engine", "random_init")
+    given = [flag for flag in flags if getattr(options, flag)]
     if options.backbones is None and given:
         raise UsageError(f"--{given[0]} needs --backbones; the embedded grid has its own.")
     if options.backbones is not None and (options.quick or options.shapes != "hard"):

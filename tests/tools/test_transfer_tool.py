@@ -474,6 +474,11 @@ def test_a_real_job(tmp_path, monkeypatch, capsys, worlds, backbone_file, backbo
     assert "# 1 of 1 jobs are done" in error
 
     # beside it the same network with random weights, of the same seed
+    with_set = ["--set", "captioning.model.embed_size=9", "captioning.batch_size=10", "--print"]
+    code, out, error = called(*grid, *with_set, capsys=capsys)
+    assert code == 2, error
+    assert "model.embed_size: 8 there, 9 here" in error
+    assert "batch_size: 20 there, 10 here" in error
     code, out, error = called(*grid, "--random_init", capsys=capsys)
     assert code == 0, error
     before, random = json.loads(Path("out/grid.json").read_text())["jobs"]
@@ -528,6 +533,10 @@ def test_mistakes_are_reported_before_the_first_job(
         (["--data", "captioning=x"], "--data needs --backbones"),
         ([*one, *world, "--out", copy], "is a file"),
         (["--random_init"], "--random_init needs --backbones"),
+        ([*one, *world, "--set", "captioning.epochs"], "must be TASK.FIELD=VALUE, of captioning"),
+        ([*one, *world, "--set", "detection.epochs=2"], "must be TASK.FIELD=VALUE, of captioning"),
+        ([*one, *world, "--set", "captioning.seed=2"], "is the grid's own: give --seeds"),
+        ([*one, *world, "--set", "captioning.epocs=2"], "nearest is --epochs"),
     ):
         code, _, error = called(*words, capsys=capsys)
         assert (code, error[:7]) == (2, "error: "), (words, error)

@@ -326,6 +326,14 @@ def test_backbones_that_take_images_of_other_sizes_share_no_column():
     # of one size, or of that of the recipe: one column
     assert settings(sized("a", 224), sized("b", 224)) == ["d (10 train)"]
     assert settings(sized("a", 224, own=False), sized("b", 240, own=False)) == ["d (10 train)"]
+    # the recipe's 64 pixels are the own ones of another
+    named, apart = sized("a", 224, own=False), sized("b", 64)
+    assert settings(named, apart) == ["d (10 train)"]
+    large = replace(named, config=named.config | {"dataset": {"image_size": 128}})
+    assert settings(named, large, apart) == [
+        "d (10 train), 128 x 128 pixels",
+        "d (10 train), 64 x 64 pixels",
+    ]
     # a detector's images have a size of their own
     detector = result("detection", "none", 0, 60.0)
     detectors = [

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from pretrain.backbone import Backbone, Provenance
@@ -18,6 +19,10 @@ from transfer.grid import Job, labels, order
 from transfer.random_weights import origin
 
 
+# field of a recipe -> the option of the grid that decides it
+_OWN = {"backbone": "backbones", "data": "data", "seed": "seeds", "random_init": "random_init"}
+
+
 def by_task(flag: str, words: Iterable[str], tasks: Sequence[str]) -> dict[str, str]:
     """`TASK=VALUE` words as a dict; UsageError for another task."""
     values: dict[str, str] = {}
@@ -30,12 +35,28 @@ def by_task(flag: str, words: Iterable[str], tasks: Sequence[str]) -> dict[str, 
     return values
 
 
+def fields_by_task(words: Iterable[str], tasks: Sequence[str]) -> dict[str, list[str]]:
+    """`TASK.FIELD=VALUE` words as options of each task's tool; UsageError for another task."""
+    found: dict[str, list[str]] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        of_task, _, key = name.partition(".")
+        if not equals or not key or of_task not in tasks:
+            must = f"it must be TASK.FIELD=VALUE, of {', '.join(tasks)}."
+            raise UsageError(f"--set has {word!r}; {must}")
+        if key in _OWN:
+            raise UsageError(f"--set has {word!r}; {key} is the grid's own: give --{_OWN[key]}.")
+        found.setdefault(of_task, []).extend([f"--{key}", value])
+    return found
+
+
 def plan(
     backbones: Sequence[str],
     tasks: Sequence[str],
     recipes: Mapping[str, Path | str],
     data: Mapping[str, str],
     seeds: Sequence[int] | None = None,
+    words: Mapping[str, Sequence[str]] = MappingProxyType({}),
     random_init: bool = False,
     **fields: str | None,
 ) -> list[Job]:
@@ -49,6 +70,7 @@ def plan(
         recipes: by task; where there is none, one that fits the data, or demo.yaml of shapes.
         data: folders by task; the recipe's, or synthetic shapes, where there is none.
         seeds: of the transfers; None for each backbone's own, that of its pretraining.
+        words: options of each task's tool, by task.
         random_init: beside them each architecture once with random weights, with all of its seeds.
         fields: instead of a recipe's (engine, cache), in the configurations that have them; None
             leaves the recipe's.
@@ -69,7 +91,8 @@ def plan(
             notes.append(f"note: {name}: {choice}")
         demo = ROOT / "configs" / name / "demo.yaml"
         recipe = choice.path if choice else Path(recipes.get(name, demo))
-        config = load_config(form, recipe, choice.words if choice else ())
+        options_of = [*(choice.words if choice else ()), *words.get(name, ())]
+        config = load_config(form, recipe, options_of)
         as_written = dict(_leaves(plain(load_config(form, recipe))))
         folder = data.get(name) or config.data or draw(kind, SYNTHETIC, kind.demo.tool)
         given = {key: value for key, value in fields.items() if value and hasattr(config, key)}

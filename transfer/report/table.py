@@ -38,6 +38,7 @@ from transfer.statistics import Difference, paired_difference
 _NOT_A_SETTING = {"seed", "data", "backbone", "random_init", "engine", "name", "meteor"}
 _NOT_A_SETTING |= {*CHANGEABLE, "scratch", "workers"}  # the last two: names of before
 _NOT_A_SETTING |= {"parts", "methods"}  # of a suite: what is measured
+_OWN_SIZE = ("classification", "captioning")  # of the images, unless the recipe names one
 _OF_A_METHOD = ("mixing", "rotation")  # of a pretraining: what the rows compare
 _PLAIN = ("none", "baseline")
 RANDOM = "from scratch"
@@ -422,8 +423,8 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
     """The setting of each run.
 
     Where results of one setting say that their data differs in content, each content is a setting,
-    and so are those that do not say it. So is each size of images, where each backbone takes its
-    own. The folds of a cross-validation are one, named by them all.
+    and so are those that do not say it. So is each size of images, whether the recipe names it or
+    each backbone takes its own. The folds of a cross-validation are one, named by them all.
     """
     settings = [_setting_by_name(run.result) for run in runs]
     for key in ("digest", "digest_bytes"):
@@ -434,7 +435,7 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
             _with_content(setting, content) if contents_of[setting] > 1 else setting
             for setting, content in zip(settings, contents, strict=True)
         ]
-    input_sizes = _own_input_sizes(runs, settings)
+    input_sizes = _input_sizes(runs, settings)
     sizes_of: dict[Setting, set[str]] = defaultdict(set)
     for setting, size in zip(settings, input_sizes, strict=True):
         sizes_of[setting].add(size)
@@ -489,22 +490,27 @@ def _with_content(setting: Setting, content: str | None) -> Setting:
     return replace(setting, data=data, digest=digest)
 
 
-def _own_input_sizes(runs: Sequence[FinishedRun], settings: Sequence[Setting]) -> list[str]:
-    """The size of the images of each run where the configuration leaves it to the backbone, or "".
+def _input_sizes(runs: Sequence[FinishedRun], settings: Sequence[Setting]) -> list[str]:
+    """The size of the images of each run: the configuration's, or the backbone's own.
 
-    What a result of before does not say, others of its architecture and setting do, where they
-    agree; else the architecture stands for it.
+    "" where the task has a size of its own. What a result of before does not say, others of its
+    architecture and setting do, where they agree; else the architecture stands for it.
     """
     backbones = [run.result.backbone for run in runs]
-    said = [one.get("input_size") for one in backbones]
-    sizes = [f"{size[1]} x {size[2]} pixels" if size else "" for size in said]
+    own = [one.get("input_size") for one in backbones]
+    asked = [_asked_size(run.result) for run in runs]
+    sides = [
+        (one, one) if one else size[1:] if size else None
+        for one, size in zip(asked, own, strict=True)
+    ]
+    sizes = ["{} x {} pixels".format(*side) if side else "" for side in sides]
     keys = [(setting, one["arch"]) for setting, one in zip(settings, backbones, strict=True)]
     sizes_of: dict[tuple[Setting, str], set[str]] = defaultdict(set)
     for key, size in zip(keys, sizes, strict=True):
         sizes_of[key] |= {size} - {""}
 
     def resolve(run: FinishedRun, key: tuple[Setting, str], size: str) -> str:
-        if not _takes_own_size(run.result):
+        if not _asked_size(run.result) and not _takes_own_size(run.result):
             return ""
         known = sizes_of[key]
         return size or (min(known) if len(known) == 1 else f"the input size of {key[1]}")
@@ -518,6 +524,14 @@ def _takes_own_size(result: Result) -> bool:
         return not any(result.config.get(key) for key in ("image_size", "size"))
     section = result.config.get("dataset")
     return isinstance(section, dict) and section.get("image_size", 0) is None
+
+
+def _asked_size(result: Result) -> int | None:
+    """Of the images, where the configuration names one instead of the backbone's own."""
+    section = result.config.get("dataset")
+    may = result.task in _OWN_SIZE and isinstance(section, dict)
+    size = section.get("image_size") if may else None
+    return size if isinstance(size, int) else None
 
 
 def _with_input_size(setting: Setting, size: str) -> Setting:
@@ -534,6 +548,8 @@ def _setting_by_name(result: Result) -> Setting:
         sizes = {key: value for key, value in sizes.items() if key not in ("train", "val")}
     if sizes:
         data += f" ({', '.join(f'{value:,} {key}' for key, value in sizes.items())})"
+    if _asked_size(result):  # told apart by all sizes, asked for or own
+        rest["dataset"] = {**rest["dataset"], "image_size": None}
     recipe, engine = str(config.get("name", "?")), str(config.get("engine", ""))
     if result.task == task.PRETRAIN.name:  # whose rows are the methods
         rest = {key: value for key, value in rest.items() if key not in _OF_A_METHOD}
