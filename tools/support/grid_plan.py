@@ -18,7 +18,6 @@ from transfer import task
 from transfer.grid import Job, labels, order
 from transfer.random_weights import origin
 
-
 # field of a recipe -> the option of the grid that decides it
 _OWN = {"backbone": "backbones", "data": "data", "seed": "seeds", "random_init": "random_init"}
 

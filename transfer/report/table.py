@@ -529,8 +529,9 @@ def _takes_own_size(result: Result) -> bool:
 def _asked_size(result: Result) -> int | None:
     """Of the images, where the configuration names one instead of the backbone's own."""
     section = result.config.get("dataset")
-    may = result.task in _OWN_SIZE and isinstance(section, dict)
-    size = section.get("image_size") if may else None
+    if result.task not in _OWN_SIZE or not isinstance(section, dict):
+        return None
+    size = section.get("image_size")
     return size if isinstance(size, int) else None
 
 
