@@ -13,10 +13,13 @@ from transfer.captioning.config import CaptioningConfig
 from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig
 from transfer.report import read_runs, tabulate, to_markdown
+from transfer.report.comparisons import compare_all
+from transfer.report.crossing import crossing_files
 from transfer.report.markdown import find_tables
 from transfer.segmentation.config import SegmentationConfig
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PRIMARY = "cutmix - none: top1, imagenette_cpu"
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 # in docs/results
 RUNS = {"embedded_grid": 16, "imagenette": 30, "imagenette_rates": 6,
@@ -79,3 +82,12 @@ def test_the_tables_in_the_docs_are_those_of_the_committed_results():
         assert len(found.runs) == RUNS[Path(name).name], name
         assert not found.complaints, name
         assert text[inside].strip() == to_markdown(tabulate(found), found, primary).strip(), name
+
+
+def test_the_picture_in_the_readme_is_that_of_the_committed_results():
+    study = ROOT / "docs/results/imagenette"
+    compared = compare_all(tabulate(read_runs(study)), PRIMARY)
+    for theme, picture in crossing_files(compared).items():
+        path = ROOT / f"docs/crossing_{theme}.svg"
+        assert path.read_text() == picture, "python tools/report.py ... --crossing docs/crossing"
+        assert f"docs/{path.name}" in README

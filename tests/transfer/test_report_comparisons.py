@@ -454,6 +454,21 @@ def test_labels_of_neighbours_do_not_overlap(monkeypatch):
         assert all(abs(x - u) > 50 or abs(y - v) >= 14 for u, v in boxes[:number])
 
 
+def test_a_point_of_all_images_stands_beside_those_of_so_many_a_class():
+    def all_images(run: Result) -> Result:
+        config = run.config | {"dataset": {"per_class": None, "image_size": 64}}
+        return replace(run, config=config, data=run.data | {"train": 9469})
+
+    runs = [all_images(run) if run.config["epochs"] == 10 else run for run in study()]
+    (chart,) = crossings(compared(runs))
+    for cell in ("300", "100"):
+        assert f">{cell} {TIMES} 80</text>" in chart.svg
+    assert f">all {TIMES} 10</text>" in chart.svg
+    whole = [all_images(run) for run in runs if "300x" in run.config["name"]]
+    (chart,) = crossings(compared(whole))
+    assert f">9,469 {TIMES} 80</text>" in chart.svg
+
+
 def test_a_crossing_needs_two_pretrainings_of_one_network():
     assert crossings(compared(study(["cell_300x80"]))) == []
     other = [run_of("pretrain", method, seed, 70.0 + seed, "cell_300x10", arch="other")

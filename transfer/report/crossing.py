@@ -7,7 +7,7 @@ import math
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,8 @@ class Point:
     per_class: int | None
     """Of each class, where not all were taken."""
     epochs: float
+    beside_parts: bool = False
+    """Others of its chart took so many of each class."""
 
     @property
     def seen(self) -> float:
@@ -46,8 +48,9 @@ class Point:
 
     @property
     def cell(self) -> str:
-        """300 x 80: images, of a class where that is known, and epochs."""
-        return f"{self.per_class or self.images:,} {TIMES} {self.epochs:g}"
+        """300 x 80 or all x 80: images, of a class where so many were taken, and epochs."""
+        whole = "all" if self.beside_parts else f"{self.images:,}"
+        return f"{f'{self.per_class:,}' if self.per_class else whole} {TIMES} {self.epochs:g}"
 
     @property
     def method(self) -> str:
@@ -80,6 +83,9 @@ def crossings(compared: Sequence[Comparison]) -> list[Chart]:
     groups: dict[tuple[str, str | None], list[Point]] = defaultdict(list)
     for point in _points(compared):
         groups[point.comparison.row.arch, point.comparison.row.dataset].append(point)
+    for key, points in groups.items():
+        in_parts = any(one.per_class for one in points)
+        groups[key] = [replace(one, beside_parts=in_parts) for one in points]
     groups = {key: points for key, points in groups.items() if len({p.cell for p in points}) > 1}
     # the one with what was named beforehand comes first
     order = sorted(groups, key=lambda key: not any(p.comparison.is_primary for p in groups[key]))
