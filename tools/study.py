@@ -2,7 +2,7 @@
 
 python tools/study.py configs/studies/imagenette.yaml --data DIR --results docs/results/imagenette
 python tools/study.py ... --hours 2          stop then, each run after its step
-python tools/study.py ... --cells 300x80 --seeds 1 2
+python tools/study.py ... --cells 300x80 --seeds 1 2 --arms none cutmix --steps pretrain
 python tools/study.py ... --print            the commands that are left, for any scheduler
 
 The file's cells are settings of the pretraining, its arms what is compared in each, its steps what
@@ -15,6 +15,7 @@ to be committed. docs/results.md shows the report of one.
 import argparse
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 # this script's own folder comes first on the path; the packages lie one above
@@ -24,7 +25,15 @@ from pretrain.errors import UsageError, check_ranges
 from pretrain.files import lock
 from pretrain.progress import log
 from tools.support.command import Parser, run_main
-from tools.support.study_plan import Lane, Study, read_study, refuse_other_commands, write_commands
+from tools.support.study_plan import (
+    PRETRAIN,
+    Choice,
+    Lane,
+    Study,
+    read_study,
+    refuse_other_commands,
+    write_commands,
+)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -36,7 +45,10 @@ def main(argv: list[str] | None = None) -> None:
     add("--out", type=Path, help="Folder of the runs (default: runs/NAME of the study).")
     add("--results", type=Path, help="Folder that keeps a copy of each result.json.")
     add("--cells", nargs="+", metavar="CELL", help="Of the study (default: all).")
+    add("--arms", nargs="+", metavar="ARM", help="Of the study (default: all).")
     add("--seeds", nargs="+", type=int, metavar="S", help="Of the study (default: all).")
+    steps = f"Of the study, or {PRETRAIN}; with the pretraining that they need (default: all)."
+    add("--steps", nargs="+", metavar="STEP", help=steps)
     add("--jobs", type=int, default=1, help="Jobs at once, cores shared.")
     add("--hours", type=float, help="Stop after so long; the same command goes on.")
     add("--print", action="store_true", help="Print the commands that are left; run nothing.")
@@ -47,7 +59,15 @@ def main(argv: list[str] | None = None) -> None:
     _refuse_choice(study, options)
     out = options.out or Path("runs", study.name)
     tools = Path(os.path.relpath(Path(__file__).resolve().parent))
-    lanes = study.lanes(tools, options.data, out, options.cells, options.seeds)
+    choice = Choice(options.cells, options.arms, options.seeds, options.steps)
+    lanes = study.lanes(tools, options.data, out, choice)
+    if not lanes:
+        words = [
+            " ".join([f"--{flag}", *map(str, chosen)])
+            for flag, chosen in asdict(choice).items()
+            if chosen
+        ]
+        raise UsageError(f"{options.study} has nothing of {' '.join(words)}.")
     from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
 
     run = StudyRun(out, options.results, options.jobs)
@@ -72,11 +92,16 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def _refuse_choice(study: Study, options: argparse.Namespace) -> None:
-    """Raise UsageError where --cells or --seeds name what the study does not have."""
-    for name in options.cells or []:
-        if name not in study.cells:
-            cells = ", ".join(study.cells)
-            raise UsageError(f"--cells has {name!r}; {options.study} has {cells}.")
+    """Raise UsageError where --cells and so on name what the study does not have."""
+    for flag, known in (
+        ("cells", [*study.cells]),
+        ("arms", [*study.arms]),
+        ("steps", [PRETRAIN, *study.steps]),
+    ):
+        for name in getattr(options, flag) or []:
+            if name not in known:
+                names = ", ".join(known)
+                raise UsageError(f"--{flag} has {name!r}; {options.study} has {names}.")
     chosen = options.cells or [*study.cells]
     there = sorted(
         {seed for cell in chosen for own in study.cells[cell].seeds.values() for seed in own}

@@ -13,7 +13,14 @@ import pytest
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
-from tools.support.study_plan import Cell, Study, read_study, refuse_other_commands, write_commands
+from tools.support.study_plan import (
+    Cell,
+    Choice,
+    Study,
+    read_study,
+    refuse_other_commands,
+    write_commands,
+)
 from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
 
 STUDY = """
@@ -117,8 +124,31 @@ def test_a_file_comes_to_commands_seed_after_seed(file, stubs):
     backbone = "runs/long/pretrain/cutmix-seed1/backbone.pth"
     words = ["--backbone", backbone, "--seed", "1", "--model.args", "{depth: 3}"]
     assert second.command[2:8] == words
-    some = read_study(file).lanes(Path("tools"), "photos", Path("runs"), ["short"], [2])
-    assert [lane.jobs[0].title for lane in some] == ["short none seed 2: pretrain"]
+
+
+@pytest.mark.parametrize(
+    ("choice", "titles"),
+    [
+        (Choice(["short"], seeds=[2]), [["short none seed 2: pretrain"]]),
+        (
+            Choice(arms=["cutmix"], seeds=[1]),
+            [["long cutmix seed 1: pretrain", "long cutmix seed 1: linear"]],
+        ),
+        (
+            Choice(seeds=[2], steps=["pretrain"]),
+            [[f"{cell} seed 2: pretrain"] for cell in ("long none", "long cutmix", "short none")],
+        ),
+        (  # with what it needs, and no cell that goes without it
+            Choice(arms=["none"], seeds=[2], steps=["linear"]),
+            [["long none seed 2: pretrain", "long none seed 2: linear"]],
+        ),
+        (Choice(["short"], steps=["linear"]), []),
+    ],
+    ids=str,
+)
+def test_a_part_of_a_study(choice, titles, file):
+    lanes = read_study(file).lanes(Path("tools"), "photos", Path("runs"), choice)
+    assert [[job.title for job in lane.jobs] for lane in lanes] == titles
 
 
 @pytest.mark.parametrize(
@@ -319,6 +349,12 @@ def test_the_tool(file, tmp_path):
     wrong = subprocess.run([*command, "--cells", "short", "--seeds", "2", "7"], **there)
     assert wrong.returncode == 2
     assert f"--seeds has 7; {file} has 2 in short." in wrong.stderr
+    wrong = subprocess.run([*command, "--steps", "lienar"], **there)
+    assert wrong.returncode == 2
+    assert f"--steps has 'lienar'; {file} has pretrain, linear." in wrong.stderr
+    wrong = subprocess.run([*command, "--cells", "short", "--arms", "cutmix"], **there)
+    assert wrong.returncode == 2
+    assert f"{file} has nothing of --cells short --arms cutmix." in wrong.stderr
 
     failed = subprocess.run([*command, "--cells", "short"], **there)  # there are no images
     assert failed.returncode == 1, failed.stderr

@@ -39,6 +39,30 @@ class Cell(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """What its backbones are carried into."""
 
 
+@dataclass(frozen=True)
+class Choice:
+    """A part of a study; None for all."""
+
+    cells: Sequence[str] | None = None
+    arms: Sequence[str] | None = None
+    seeds: Sequence[int] | None = None
+    steps: Sequence[str] | None = None
+    """With the pretraining that they need."""
+
+    def has(self, cell: str, arm: str, seed: int) -> bool:
+        """Whether a backbone is in it."""
+        chosen = (self.cells, cell), (self.arms, arm), (self.seeds, seed)
+        return all(some is None or one in some for some, one in chosen)
+
+    def of_steps(self, lane: "Lane") -> "Lane":
+        """A lane with its steps that are in it; without jobs where none is."""
+        if self.steps is None:
+            return lane
+        if not any(job.step in self.steps for job in lane.jobs):
+            return Lane([])
+        return Lane([job for job in lane.jobs if job.step in (PRETRAIN, *self.steps)])
+
+
 class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A study file: commands of tools, in which {data}, {seed}, {backbone} are filled in."""
 
@@ -58,8 +82,7 @@ class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
         tools: Path,
         data: str,
         out: Path,
-        cells: Sequence[str] | None = None,
-        seeds: Sequence[int] | None = None,
+        choice: "Choice" = Choice(),
     ) -> list["Lane"]:
         """All that is to be run: seed after seed, so that what is there after a while are pairs.
 
@@ -67,10 +90,9 @@ class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             tools: their folder.
             data: what {data} stands for.
             out: folder of the runs.
-            cells: of these alone; None for all.
-            seeds: of these alone; None for all.
+            choice: of what alone.
         """
-        return [
+        lanes = [
             self._lane(cell, arm, seed, tools, data, out)
             for seed in sorted(
                 {s for c in self.cells.values() for m in c.seeds.values() for s in m}
@@ -78,8 +100,9 @@ class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
             for cell in self.cells
             for arm in self.arms
             if seed in self.cells[cell].seeds.get(arm, ())
-            if (cells is None or cell in cells) and (seeds is None or seed in seeds)
+            if choice.has(cell, arm, seed)
         ]
+        return [lane for lane in map(choice.of_steps, lanes) if lane.jobs]
 
     def _lane(self, cell: str, arm: str, seed: int, tools: Path, data: str, out: Path) -> "Lane":
         first = f"{self.pretrain} {self.cells[cell].options} {self.arms[arm]}"
