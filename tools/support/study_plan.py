@@ -63,6 +63,9 @@ class Choice:
         return Lane([job for job in lane.jobs if job.step in (PRETRAIN, *self.steps)])
 
 
+ALL = Choice()
+
+
 class Study(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     """A study file: commands of tools, in which {data}, {seed}, {backbone} are filled in."""
 
