@@ -16,6 +16,8 @@ from pretrain.training import make_fabric, micro_batches
 from tests.conftest import ROOT
 from tools.support.benchmarks import recipes as costs
 from tools.support.command import Parser, build_config
+from transfer.report import read_runs, tabulate
+from transfer.report.comparisons import compare_all
 
 RECIPES = sorted((ROOT / "configs" / "pretrain").glob("*.yaml"))
 DOC = (ROOT / "docs" / "recipes.md").read_text(encoding="utf-8")
@@ -196,12 +198,34 @@ def test_small_networks_on_short_schedules_are_warned_once_with_the_source():
     assert said(mixing=both) == []  # half of the batches
     (line,) = said(mixing=replace(both, weight=0.25), epochs=1)
     assert "CutMix on 80% of the batches" in line
-    assert "for 1 epoch:" in line
+    assert "for 1 epoch of 1,000 images:" in line
     assert said(mixing=MixingConfig(probability=0.5)) == []
     assert said(mixing=MixingConfig(method="mixup")) == []
     assert said(mixing=MixingConfig(ramp=30)) == []
     assert said(epochs=300) == []
     assert said(parameters=25_000_000) == []
+    # where a gain was measured, or beyond
+    assert said(parameters=4_900_000, images=3000, epochs=80) == []
+    assert said(parameters=11_000_000, images=6000, epochs=90) == []
+    for less in ({"epochs": 79}, {"images": 2900}, {"images": 50_000}, {"parameters": 4_000_000}):
+        assert len(said(**{"parameters": 4_900_000, "images": 3000, "epochs": 80} | less)) == 1
+
+
+def test_what_the_advice_calls_measured_is_what_the_committed_results_say():
+    found = tabulate(read_runs(ROOT / "docs/results/imagenette"))
+    differences = {
+        one.row.recipe: one.difference
+        for one in compare_all(found, "")
+        if one.row.method == "cutmix" and one.column.metric.key == "top1"
+    }
+    means = {name: f"{one.mean:+.1f} ± {one.half_width:.1f}" for name, one in differences.items()}
+    assert differences["imagenette_cpu"].n == 5
+    (line,) = said()
+    ten = means["imagenette_cpu_300x10"], means["imagenette_cpu_all10"]
+    assert f"{ten[0]} and {ten[1]} after 10 epochs of 3,000 and 9,469 images" in line
+    assert f"{means['imagenette_cpu']} after 80 of 3,000" in line
+    for name in ("imagenette_cpu_300x30", "imagenette_cpu_100x80"):  # no difference shown
+        assert abs(differences[name].mean) < differences[name].half_width
 
 
 def test_a_schedule_beyond_the_end_is_noticed():

@@ -51,7 +51,7 @@ def test_a_dry_run_measures_and_projects(capsys, tmp_path, monkeypatch, worlds):
                   "3 steps an epoch, 90 in all", "measured over 2 steps", "images/s",
                   "projected: ", "MiB of memory"):  # fmt: skip
         assert words in said.out, words
-    assert "known to hurt small networks" in said.err
+    assert "pays late in small networks" in said.err
     assert "note: data/val: 1 files are left out, no images by their names: 1 .heic" in said.err
     assert os.listdir() == ["data"]
 
