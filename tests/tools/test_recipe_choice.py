@@ -399,6 +399,25 @@ def test_a_grid_chooses_too_and_its_jobs_are_told_all(worlds, backbone_file, pro
     }
 
 
+def test_random_weights_in_a_grid_are_asked_for_by_the_recipe_or_beside_the_backbones(
+    worlds, backbone_file, tmp_path
+):
+    from tools.support.grid_plan import plan
+
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("name: nic\ndataset: {min_count: 1}\nrandom_init: true\n")
+    given = [str(backbone_file)], ["captioning"]
+    data = {"captioning": str(worlds["captions"])}
+    (job,) = plan(*given, {"captioning": recipe}, data)
+    assert (job.config["random_init"], job.name) == (True, "backbone0")
+    recipe.write_text("name: nic\ndataset: {min_count: 1}\n")
+    jobs = plan(*given, {"captioning": recipe}, data, [7, 8], random_init=True)
+    assert [(job.seed, job.config["random_init"]) for job in jobs] == [
+        (7, False), (7, True), (8, False), (8, True),
+    ]  # fmt: skip
+    assert [job.backbone["seed"] for job in jobs] == [3, 7, 3, 8]
+
+
 # ---- what a run will take
 
 

@@ -165,6 +165,9 @@ def test_a_task_of_one_entry_goes_through_grid_and_report(toy, backbone_file, ba
     assert result["config"]["strictness"] == "low"  # as resolved when the grid was planned
     assert result["backbone"]["fingerprint"] == backbone.fingerprint()
 
+    with pytest.raises(UsageError, match="--random_init: toy has no such option"):
+        main([*words, "--random_init"])
+
     runs = read_runs(Path("out"))
     assert (len(runs.runs), runs.unfinished, runs.complaints) == (1, (), ())
     text = to_markdown(tabulate(runs), runs)

@@ -98,21 +98,24 @@ def plan(
         config = replace(config, data=folder, **given)
         if kind.resolve is not None:
             config = task.load(kind.resolve)(config)
+        if random_init and not hasattr(config, "random_init"):
+            raise UsageError(f"--random_init: {name} has no such option. Leave one of them out.")
         built = set[str]()
         for entry in entries:
             backbone, file = entry.backbone, entry.file
-            config = replace(config, backbone=file, random_init=entry.is_random)
+            random = {"random_init": True} if entry.is_random else {}
+            own = replace(config, backbone=file, **random)
             # networks of one kind fit, or do not, alike
             spec = f"{backbone.spec}, {entry.is_random}"
             if spec not in built:
                 try:
-                    setup = task.load(kind.build)(backbone, config)
+                    setup = task.load(kind.build)(backbone, own)
                 except UsageError as error:
                     raise UsageError(f"{name} from {file}: {error}") from error
                 setups.setdefault(name, setup)  # that has the same data for all backbones
                 built.add(spec)
             for seed in entry.seeds:
-                values = plain(replace(config, seed=seed))
+                values = plain(replace(own, seed=seed))
                 options = ["--config", str(recipe)]
                 for key, value in _leaves(values):
                     if key in ("backbone", "data", "seed") or value != as_written.get(key):
