@@ -356,6 +356,9 @@ def test_a_result_of_before_that_says_no_input_size(tmp_path):
     assert settings(sized("a", None), sized("b", None)) == apart
     assert settings(sized("a", None), sized("b", 240)) == [large, apart[0]]
     assert settings(again, sized("a", None)) == ["d (10 train)"]
+    # what a recipe asked for is not the network's own
+    asked = sized("a", None, own=False)
+    assert settings(asked, again) == ["d (10 train), 64 x 64 pixels", apart[0]]
     pretrained = run_of("pretrain", "none", 0, 70.0, "cell_300x80")
     pretrained.backbone["fingerprint"] = "b"
     small = sized("b", None)

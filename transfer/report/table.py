@@ -498,24 +498,25 @@ def _input_sizes(runs: Sequence[FinishedRun], settings: Sequence[Setting]) -> li
     """
     backbones = [run.result.backbone for run in runs]
     own = [one.get("input_size") for one in backbones]
-    asked = [_asked_size(run.result) for run in runs]
-    sides = [
-        (one, one) if one else size[1:] if size else None
-        for one, size in zip(asked, own, strict=True)
-    ]
-    sizes = ["{} x {} pixels".format(*side) if side else "" for side in sides]
+    sizes = [_pixels(*size[1:]) if size else "" for size in own]
     keys = [(setting, one["arch"]) for setting, one in zip(settings, backbones, strict=True)]
     sizes_of: dict[tuple[Setting, str], set[str]] = defaultdict(set)
     for key, size in zip(keys, sizes, strict=True):
         sizes_of[key] |= {size} - {""}
 
     def resolve(run: FinishedRun, key: tuple[Setting, str], size: str) -> str:
-        if not _asked_size(run.result) and not _takes_own_size(run.result):
+        if side := _asked_size(run.result):
+            return _pixels(side, side)
+        if not _takes_own_size(run.result):
             return ""
         known = sizes_of[key]
         return size or (min(known) if len(known) == 1 else f"the input size of {key[1]}")
 
     return list(map(resolve, runs, keys, sizes))
+
+
+def _pixels(height: int, width: int) -> str:
+    return f"{height} x {width} pixels"
 
 
 def _takes_own_size(result: Result) -> bool:
