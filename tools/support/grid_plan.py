@@ -1,6 +1,7 @@
 """From what a user asked for to the jobs of a grid: every mistake shows before the first job."""
 
 import os
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -120,8 +121,6 @@ def plan(
                 for key, value in _leaves(values):
                     if key in ("backbone", "data", "seed") or value != as_written.get(key):
                         options += recipe_choice.option_words(key, value)
-                if entry.is_random:  # with the fingerprint of what is given
-                    backbone = replace(backbone, provenance=origin(seed))
                 facts: dict[str, Any] = {"backbone": backbone.describe(), "config": values}
                 job = Job(task=name, name=entry.label, seed=seed, options=tuple(options), **facts)
                 jobs.append(job)
@@ -146,28 +145,26 @@ def _entries(backbones: Sequence[str], seeds: Sequence[int] | None, random: bool
     """The rows: as given and, if asked for, each architecture with random weights behind."""
     loaded = [load(name) for name in backbones]
     first = dict[str, int]()
-    for number, backbone in enumerate(loaded):
+    for number, backbone in enumerate(loaded if random else ()):
         first.setdefault(backbone.spec.arch, number)
-    untrained = {f"{arch}-random": number for arch, number in first.items() if random}
+    untrained = [f"{arch}-random" for arch in first]
     prints = [backbone.fingerprint() for backbone in loaded]
     names = labels([*backbones, *untrained], [*prints, *untrained])
-    own = [backbone.provenance.seed for backbone in loaded]
-    entries = []
-    for file, label, backbone, seed in zip(backbones, names, loaded, own, strict=False):
-        if seeds is not None:
-            entries.append(_Entry(file, label, backbone, seeds))
-        elif seed is not None:
-            entries.append(_Entry(file, label, backbone, [seed]))
-        else:
+    entries, seeds_of = list[_Entry](), defaultdict[str, set[int]](set)
+    for file, label, backbone in zip(backbones, names, loaded, strict=False):
+        own = backbone.provenance.seed
+        if seeds is None and own is None:
             raise UsageError(
                 f"{file} does not say the seed of its pretraining, which is the seed of its "
                 "transfer unless you give --seeds."
             )
-    for label, number in zip(names[len(loaded) :], untrained.values(), strict=True):
-        arch = loaded[number].spec.arch
-        of_arch = [one.provenance.seed for one in loaded if one.spec.arch == arch]
-        each = sorted({seed for seed in of_arch if seed is not None}) if seeds is None else seeds
-        entries.append(_Entry(backbones[number], label, loaded[number], each, True))
+        chosen = [seed for seed in ([own] if seeds is None else seeds) if seed is not None]
+        entries.append(_Entry(file, label, backbone, chosen))
+        seeds_of[backbone.spec.arch].update(chosen)
+    for label, (arch, number) in zip(names[len(loaded) :], first.items(), strict=True):
+        for seed in sorted(seeds_of[arch]):  # each with the fingerprint of what is given
+            backbone = replace(loaded[number], provenance=origin(seed))
+            entries.append(_Entry(backbones[number], label, backbone, [seed], is_random=True))
     return entries
 
 
