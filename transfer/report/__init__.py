@@ -5,6 +5,7 @@
     table       rows, columns, replicates: of the tasks, and of each suite of tools/evaluate.py
     paper       the paper's own table
     published   what the paper and others have published of what the suites measure
+    order       whether the orders of methods that they publish hold here
     words       cells, differences and rules in words
     markdown, latex, flat (CSV)
     page        HTML (page.html, page.css, page.js), from charts (svg), pictures, provenance

@@ -17,7 +17,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pretrain.errors import printable
 from transfer import task
 from transfer.evaluation import suites
-from transfer.report import paper, provenance, published, words
+from transfer.report import order, paper, provenance, published, words
 from transfer.report.charts import curves, forests
 from transfer.report.comparisons import compare_all
 from transfer.report.crossing import crossings
@@ -56,7 +56,7 @@ def to_html(
 
     has_tasks = table is table.tables[0]
     compared = compare_all(table, primary)
-    crossing_charts = crossings(compared)
+    crossing_charts, ranked = crossings(compared), order.orders(table)
     galleries = list(_galleries(table, leave_out)) if has_tasks else []
     tasks_sections = {
         "summary": "Summary",
@@ -77,6 +77,7 @@ def to_html(
         sections={
             **(tasks_sections if has_tasks else {}),
             **{block["section"]: block["title"] for block in blocks},
+            **({"order": "Published orders of methods"} if ranked else {}),
             **({"comparisons": "Comparisons"} if any(one.has_test for one in compared) else {}),
             "left-out": "Missing and left out",
             "appendix": "Appendix: every run",
@@ -96,6 +97,8 @@ def to_html(
         paper_columns=_paper_columns(table),
         compared=compared,
         crossings=crossing_charts,
+        ranked=ranked,
+        order=order,
         forests=forests,
         heads=_heads,
         curves=learning_curves,

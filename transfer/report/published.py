@@ -22,6 +22,8 @@ class Published:
     note: str
     """Of what, by which protocol, and what the source leaves open."""
     columns: tuple[str, ...]
+    keys: tuple[tuple[str, ...], ...] = ()
+    """The metrics of ours that each column means; empty where none does without further facts."""
     rows: Mapping[str, tuple[float | None, ...]]
     """By method, as printed; None where the source gives no number."""
     decimals: int = 1
@@ -98,6 +100,7 @@ PUBLISHED = (
         "normalised values, a factor of about 4.4, and whether the result is clamped, the paper "
         "does not say. Occlusion and samples in between it gives as curves only.",
         columns=("FGSM, top-1 %",),
+        keys=(("fgsm_pixels_top1", "fgsm_normalised_top1"),),
         rows={"none": (8.2,), "mixup": (24.4,), "cutout": (11.5,), "cutmix": (31.0,)},
     ),
     Published(
@@ -113,6 +116,14 @@ PUBLISHED = (
             "TNR, no noise sets",
             "AUROC, no noise sets",
             "detection accuracy, no noise sets",
+        ),
+        keys=(
+            ("tnr",),
+            ("auroc",),
+            ("detection_accuracy",),
+            ("tnr_without_noise",),
+            ("auroc_without_noise",),
+            ("detection_accuracy_without_noise",),
         ),
         rows={
             "none": (26.3, 87.3, 82.0, *without_noise("none")),
