@@ -1,10 +1,12 @@
 """What the README and the recipes promise."""
 
+import json
 import re
 import shlex
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_1samp
 
 from pretrain.config import PretrainConfig
 from tests.conftest import ROOT
@@ -14,7 +16,7 @@ from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig
 from transfer.report import read_runs, tabulate, to_markdown
 from transfer.report.comparisons import compare_all
-from transfer.report.crossing import crossing_files
+from transfer.report.crossing import TIMES, crossing_files
 from transfer.report.markdown import find_tables
 from transfer.segmentation.config import SegmentationConfig
 
@@ -82,6 +84,50 @@ def test_the_tables_in_the_docs_are_those_of_the_committed_results():
         assert len(found.runs) == RUNS[Path(name).name], name
         assert not found.complaints, name
         assert text[inside].strip() == to_markdown(tabulate(found), found, primary).strip(), name
+
+
+def study_differences() -> dict[str, dict[int, float]]:
+    """{cell: {seed: CutMix - none, last epoch}} of the committed study."""
+    cells: dict[str, dict[int, float]] = {}
+    for plain in (ROOT / "docs/results/imagenette").glob("*/pretrain/none-seed*/result.json"):
+        mixed = plain.parent.with_name(plain.parent.name.replace("none", "cutmix")) / plain.name
+        top1 = [json.loads(path.read_text())["metrics"]["top1"] for path in (mixed, plain)]
+        cell, seed = plain.parts[-4], int(plain.parent.name.rpartition("seed")[2])
+        cells.setdefault(cell, {})[seed] = top1[0] - top1[1]
+    return cells
+
+
+def test_what_the_text_says_of_the_study_is_what_its_results_say():
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    cells = study_differences()
+    named = sorted(cells["300x80"].values())
+    assert f"every pair between {named[0]:+.1f} and {named[-1]:+.1f})" in text
+    cell = rf"\w+ {TIMES} \d+"
+    lines = re.findall(rf"\| ({cell}), minus ({cell}): ([^|]*) \| (?:< )?([\d.]+) \|", text)
+    assert len(lines) == 5
+    for one, other, difference, p in lines:
+        ours, theirs = (
+            cells[name.replace(f" {TIMES} ", "x").replace("allx", "all")] for name in (one, other)
+        )
+        between = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+        test = ttest_1samp(between, 0)
+        low, high = test.confidence_interval(0.95)
+        assert difference == f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}"
+        assert float(p) == pytest.approx(max(test.pvalue, 0.001), abs=0.0005)
+
+
+@pytest.mark.parametrize(("cell", "said"), [("300x80", "52 or 53"), ("100x80", "46 to 52")])
+def test_from_when_on_the_plain_networks_fit_their_images(cell, said):
+    logs = (ROOT / "docs/results/imagenette" / cell / "pretrain").glob("none-seed*/log.jsonl")
+    first = set()
+    for log in logs:
+        lines = map(json.loads, log.read_text().splitlines())
+        first.add(1 + max(one["epoch"] for one in lines if one["train_accuracy"] < 99))
+    assert f"{min(first)}" == said.split()[0]
+    assert f"{max(first)}" == said.split()[-1]
+    assert f"(above 99 % from epoch {said} on)" in (ROOT / "docs/results.md").read_text()
+    if cell == "300x80":
+        assert f"fits (above 99 %) for the last {80 - max(first) + 1}." in README
 
 
 def test_the_picture_in_the_readme_is_that_of_the_committed_results():

@@ -52,6 +52,8 @@ def main(argv: list[str] | None = None) -> None:
     expected = [] if options.check is None else read_expected(options.check)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file; it must name a folder.")
+    if options.crossing is not None and not options.crossing.name:
+        raise UsageError(f"--crossing {options.crossing} has no name; give one, as docs/crossing.")
 
     def leave_out(line: str) -> None:
         log(f"left out: {line}")

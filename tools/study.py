@@ -117,7 +117,14 @@ def _refuse_choice(study: Study, options: argparse.Namespace) -> None:
 
 
 def print_commands(lanes: list[Lane], folders: list[Path]) -> None:
-    """One line a lane: its jobs need one another."""
+    """One line a lane: its jobs need one another.
+
+    Raises:
+        UsageError: a backbone that some of them need was removed.
+    """
+    for job in (job for lane in lanes for job in lane.left(folders)):
+        if job.obstacle:
+            raise UsageError(job.obstacle)
     for lane in lanes:
         if left := lane.left(folders):
             print(" && ".join(job.shell_line() for job in left))

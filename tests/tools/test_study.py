@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 from pretrain.errors import UsageError
 from tests.conftest import ROOT
+from tools.study import print_commands
 from tools.support.study_plan import (
     Cell,
     Choice,
@@ -256,6 +258,25 @@ def test_a_failed_job_does_not_stop_the_others(file, stubs, tmp_path):
     assert "error: it cannot be" in log.read_text()
 
 
+def test_a_backbone_that_was_removed_is_named_and_trained_again_where_its_folder_is_gone(
+    file, stubs, tmp_path, capsys
+):
+    out = tmp_path / "runs"
+    run(file, stubs, out)
+    for name in ("none-seed1", "cutmix-seed1"):
+        (out / "long/pretrain" / name / "backbone.pth").unlink()
+    (out / "long/linear/none-seed1/result.json").unlink()
+    study, lanes = run(file, stubs, out), read_study(file).lanes(stubs, "photos", out)
+    assert [job.title for job in study.failed] == ["long none seed 1: pretrain"]
+    folder = out / "long/pretrain/none-seed1"
+    assert f"{folder / 'backbone.pth'} is gone, though its result stands" in capsys.readouterr().err
+    with pytest.raises(UsageError, match=rf"is gone.*remove {folder}, "):
+        print_commands(lanes, [out])
+    shutil.rmtree(folder)
+    assert not run(file, stubs, out).failed
+    assert results_in(out) == ALL
+
+
 def test_a_job_of_a_study_that_was_killed_goes_on(file, stubs, tmp_path):
     """It is waited for, and not started a second time."""
     out = tmp_path / "out"
@@ -267,6 +288,7 @@ def test_a_job_of_a_study_that_was_killed_goes_on(file, stubs, tmp_path):
         f"with lock(Path({str(folder)!r}) / '.lock', 'busy'):\n"
         "    print(flush=True)\n"
         "    time.sleep(1)\n"
+        f"    (Path({str(folder)!r}) / 'backbone.pth').touch()\n"
         f"    (Path({str(folder)!r}) / 'result.json').write_text(Path('result').read_text())\n"
     )
     file.write_text(STUDY.replace("{none: [1, 2], cutmix: [1, 2]}", "{none: [1]}"))

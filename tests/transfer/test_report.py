@@ -137,7 +137,7 @@ def test_differences_are_between_runs_of_the_same_seed():
     runs.append(result("pretrain", "cutmix", 7, 99.0))
     table = lines(runs)
     assert table["net, none"][0] == "60.0 ± 10.0 (n=3)"
-    assert table["*cutmix - none*"][0] == "*+1.0 ± 0.2 (n=3, p = 0.003, could find 0.3)*"
+    assert table["*cutmix - none*"][0] == "*+1.0 ± 0.2 (n=3, p = 0.003, detectable 0.3)*"
 
 
 def power(shift: float, critical: float, n: int) -> float:
@@ -190,7 +190,7 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         for method, value, gain in (("none", 50, 1.0), ("cutmix", 51, 1.2))
         for seed in (0, 1)
     ]
-    assert "(n=2, too few, could find " in lines(two)["*cutmix - none*"][0]
+    assert "(n=2, too few, detectable " in lines(two)["*cutmix - none*"][0]
     assert "n = 2 is too few pairs for a test" in results_to_markdown(two)
     assert "cannot fall below p = 0.5" in results_to_markdown(two)
     third = [
@@ -203,7 +203,7 @@ def test_too_few_pairs_are_no_test_and_the_reason_stands_below():
         for method, value in (("none", 50), ("cutmix", 51))
         for seed in (0, 1, 2)
     ]
-    assert "(n=3, no spread, could find 0.0)" in lines(same)["*cutmix - none*"][0]
+    assert "(n=3, no spread, detectable 0.0)" in lines(same)["*cutmix - none*"][0]
     rounded = paired_difference(
         [0.3, 10.3, 100.3], [0.1, 10.1, 100.1]
     )  # 0.2, but for the last bits
@@ -435,7 +435,7 @@ def test_the_plain_method_is_compared_with_random_weights_and_engines_stand_apar
         for seed, value in enumerate(values)
     ]
     assert (
-        "[1] - [2], none: AP50 *+1.0 ± 0.0 (n=3, no spread, could find 0.0)*"
+        "[1] - [2], none: AP50 *+1.0 ± 0.0 (n=3, no spread, detectable 0.0)*"
         in results_to_markdown(both)
     )
     assert "[1] - [2]" not in results_to_markdown(both[:3])

@@ -22,7 +22,7 @@ from transfer.report.results import RunSet
 from transfer.statistics import holm, pairs_needed
 
 PRIMARY = "cutmix - none: top1, cell_300x80"
-# images a class, epochs, CutMix - none of each seed
+# images per class, epochs, CutMix - none of each seed
 CELLS = {
     "cell_300x80": (300, 80, (2.0, 2.5, 2.2, 2.4, 2.1)),
     "cell_300x10": (300, 10, (-3.0, -2.0, -2.6)),
@@ -169,7 +169,9 @@ def test_a_marker_holds_the_primary_one(tmp_path, capsys):
     main([str(runs), "--docs", str(docs)])
     text = docs.read_text()
     found = read_runs(runs)
-    assert text.startswith(f"{marker}\n\nNamed beforehand: cutmix - none, cell_300x80, pretrain")
+    assert text.startswith(
+        f"{marker}\n\nPrimary comparison, named beforehand: cutmix - none, cell_300x80, pretrain"
+    )
     assert to_markdown(tabulate(found), found, PRIMARY).strip() in text
     assert capsys.readouterr().out.strip() in text
     main([str(runs), "--docs", str(docs), "--primary", PRIMARY])
@@ -187,14 +189,16 @@ def test_the_long_table_says_the_same_in_markdown_html_and_csv():
     table = tabulate(found)
     files = render_files(table, found, primary=PRIMARY)
     part = files["report.md"].split("**Comparisons.** ")[1]
-    assert part.startswith("p, Holm: corrected for the 5 tests of this table beside the one named")
+    assert part.startswith(
+        "p, Holm: corrected for the 5 tests of this table beside the primary one"
+    )
     titles, _, *rows = [line[2:-2].split(" | ") for line in part.splitlines() if line[:1] == "|"]
     assert len(rows) == 6
     assert titles == ["comparison", "metric", "difference", "95 % interval", "n", "p", "p, Holm",
-                      "interval, Holm", "could find", "pairs for 1.1"]  # fmt: skip
+                      "interval, Holm", "detectable", "pairs for 1.1"]  # fmt: skip
     one, primary = compared(found, PRIMARY)[1], compared(found, PRIMARY)[0]
     assert rows[0][:2] == [
-        "cutmix - none, cell_300x80 (named beforehand)",
+        "cutmix - none, cell_300x80 (primary)",
         "pretrain top-1 %, last [3]",
     ]
     assert rows[0][2:] == ["+2.2", "+2.0 to +2.5", "5", "< 0.001", "-", "-", "0.3", "3"]
@@ -206,8 +210,11 @@ def test_the_long_table_says_the_same_in_markdown_html_and_csv():
         for text in row[2:]:
             assert f">{text.replace('<', '&lt;')}</td>" in html
     assert html.count("<tr") == 7
-    assert "named beforehand" in html
-    assert "<p>Named beforehand: cutmix - none, cell_300x80" in files["report.html"]
+    assert "<small>primary</small>" in html
+    assert (
+        "<p>Primary comparison, named beforehand: cutmix - none, cell_300x80"
+        in files["report.html"]
+    )
     cells = list(csv.DictReader(io.StringIO(files["cells.csv"])))
     lines = [cell for cell in cells if cell["primary"] == "False" and cell["against"]]
     assert sorted(float(line["corrected_p"]) for line in lines) == sorted(
@@ -252,6 +259,10 @@ def test_what_is_shown_says_how_much_is_left_after_correction():
     assert shown == {"cell_300x10": False, "cell_100x80": False}  # 4 tests of three pairs
     text = to_markdown(table, found)
     assert "-2.5 ± 1.3 (in 0 after Holm's correction)." in text
+    found = run_set(*study(["cell_300x80"]))  # the primary one is not corrected, and not counted
+    text = to_markdown(tabulate(found), found, "cutmix - none: top1")
+    assert "shown in 2 of 2 metrics" in text
+    assert "(in 1 after Holm's correction, besides the primary one)." in text
 
 
 def test_by_how_much_the_best_epoch_flatters_is_seen_for_each_method():
@@ -426,7 +437,7 @@ def test_the_crossing_has_a_point_for_each_pretraining_with_its_interval():
     lines = [one["points"] for one in shapes(chart.svg, "curve") if "points" in one]
     assert lines == [f"{xs[0]:.1f},{ys[0]:.1f} {xs[2]:.1f},{ys[2]:.1f}"]
     for text in (f"300 {TIMES} 80", f"cutmix, 300 {TIMES} 80: +2.2 ± 0.3, n=5", "cutmix - none",
-                 "large: named beforehand, 95 %; others: Holm over 2 tests"):  # fmt: skip
+                 "large: primary, 95 %; others: Holm over 2 tests"):  # fmt: skip
         assert text in chart.svg
     assert "intervals: Holm over 3 tests" in crossings(compared(study()))[0].svg
 
@@ -472,6 +483,26 @@ def test_a_point_of_all_images_stands_beside_those_of_so_many_a_class():
     assert f">9,469 {TIMES} 80</text>" in chart.svg
 
 
+def test_each_picture_is_corrected_for_its_own_tests_alone():
+    """Those of another network, and those that are in no picture, do not count."""
+    runs = study()
+    other = [replace(run, backbone=run.backbone | {"arch": "second"}) for run in runs]
+    silent = [
+        replace(run, backbone=run.backbone | {"arch": "third", "epochs": None}) for run in runs
+    ]
+    (alone,) = crossings(compared(runs))
+    charts = crossings(compared([*runs, *other, *silent]))
+    assert len(charts) == 2
+    for chart in charts:
+        assert "intervals: Holm over 3 tests" in chart.svg
+        assert texts(chart.svg) == texts(alone.svg)
+
+
+def texts(chart: str) -> list[str]:
+    """Each point in words, with its interval."""
+    return re.findall(r"cutmix, [^;<]*n=\d", chart)
+
+
 def test_a_crossing_needs_two_pretrainings_of_one_network():
     assert crossings(compared(study(["cell_300x80"]))) == []
     other = [run_of("pretrain", method, seed, 70.0 + seed, "cell_300x10", arch="other")
@@ -508,3 +539,5 @@ def test_the_pictures_of_the_crossing_are_complete_in_themselves(tmp_path):
     assert crossings(compared(found, PRIMARY))[0].svg in html
     with pytest.raises(UsageError, match="--crossing"):
         main([str(write(tmp_path / "one", study(["cell_300x80"]))), "--crossing", "x"])
+    with pytest.raises(UsageError, match=r"--crossing . has no name; give one"):
+        main([str(runs), "--crossing", "."])

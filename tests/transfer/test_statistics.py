@@ -97,7 +97,7 @@ def test_pairs_needed_are_r_s(effect, pairs):
 
 
 def test_pairs_needed_for_the_paper_s_gain_fit_what_could_be_found():
-    """n pairs that could find 1.1 suffice for it, and one that could not does not."""
+    """n pairs that find 1.1 suffice for it, and one that could not does not."""
     for spread in (0.1, 0.7, 1.9, 6.0):
         needed = pairs_needed(spread)
         values = [spread * (-1) ** number for number in range(needed)]

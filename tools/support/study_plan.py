@@ -149,6 +149,18 @@ class Job:
         """Whether its result stands in one of the folders."""
         return any((folder / self.folder / "result.json").exists() for folder in folders)
 
+    @property
+    def obstacle(self) -> str:
+        """Why it cannot run, with what to do: its result stands, but its backbone was removed."""
+        folder = self.out / self.folder
+        file = folder / "backbone.pth"
+        if self.step != PRETRAIN or not self.is_done([self.out]) or file.exists():
+            return ""
+        return (
+            f"{file} is gone, though its result stands: put it back, or remove {folder}, and it is "
+            "trained again, to the same bits on the same machine."
+        )
+
     def shell_line(self) -> str:
         """Does nothing where the result stands."""
         result = shlex.quote(str(self.out / self.folder / "result.json"))

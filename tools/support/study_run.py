@@ -90,6 +90,8 @@ class StudyRun:
         # the job of a study that was killed goes on
         while holder(Run(self.out / job.folder).lock_file) and not self.signals:
             time.sleep(_PAUSE)
+        if job.obstacle:
+            return job.obstacle
         if job.is_done([self.out]):
             return None
         file = self.out / "logs" / f"{job.folder}.log"
@@ -103,6 +105,8 @@ class StudyRun:
 
     def keep(self, job: Job) -> Result:
         """Copy a result to the results' folder, where it does not stand there.
+
+        Of a pretraining its log as well, which has the accuracy on the training images.
 
         Raises:
             UsageError: another backbone's stands there, as another processor trains to other bits.
@@ -125,8 +129,10 @@ class StudyRun:
                 )
         if kept.exists():
             return result
-        with atomic(kept) as unfinished:
-            shutil.copyfile(ours, unfinished)
+        files = ["log.jsonl"] * (job.step == PRETRAIN) + [ours.name]
+        for name in (one for one in files if ours.with_name(one).exists()):
+            with atomic(kept.with_name(name)) as unfinished:
+                shutil.copyfile(ours.with_name(name), unfinished)
         return result
 
     def time_left(self) -> float | None:

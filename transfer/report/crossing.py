@@ -85,7 +85,7 @@ def crossings(compared: Sequence[Comparison]) -> list[Chart]:
         groups[point.comparison.row.arch, point.comparison.row.dataset].append(point)
     for key, points in groups.items():
         in_parts = any(one.per_class for one in points)
-        groups[key] = [replace(one, beside_parts=in_parts) for one in points]
+        groups[key] = [replace(one, beside_parts=in_parts) for one in _corrected(points)]
     groups = {key: points for key, points in groups.items() if len({p.cell for p in points}) > 1}
     # the one with what was named beforehand comes first
     order = sorted(groups, key=lambda key: not any(p.comparison.is_primary for p in groups[key]))
@@ -115,15 +115,19 @@ def _in(theme: str, rules: str) -> str:
 
 
 def _points(compared: Iterable[Comparison]) -> list[Point]:
-    """Of methods and the plain network; those not named beforehand corrected for their number."""
-    found = [
+    """Of methods and the plain network, the shortest training first."""
+    of_top1 = (
         one
         for one in compared
         if (one.column.setting.task, one.column.metric.key) == (task.PRETRAIN.name, _METRIC)
-    ]
-    primary = [one for one in found if one.is_primary]
-    points = (_point(one) for one in [*primary, *correct(o for o in found if not o.is_primary)])
-    return sorted(filter(None, points), key=lambda point: point.seen)
+    )
+    return sorted(filter(None, map(_point, of_top1)), key=lambda point: point.seen)
+
+
+def _corrected(points: Sequence[Point]) -> list[Point]:
+    """Those that are not primary corrected for their number: the tests of one chart."""
+    others = iter(correct(p.comparison for p in points if not p.comparison.is_primary))
+    return [p if p.comparison.is_primary else replace(p, comparison=next(others)) for p in points]
 
 
 def _point(one: Comparison) -> Point | None:
@@ -196,13 +200,13 @@ def _key(points: Sequence[Point]) -> str:
     """What the intervals are, in a line of the picture."""
     tests = sum(one.comparison.corrected_p is not None for one in points)
     is_named = any(one.comparison.is_primary for one in points)
-    parts = ["large: named beforehand, 95 %"] if is_named else []
+    parts = ["large: primary, 95 %"] if is_named else []
     parts += [f"{'others' if parts else 'intervals'}: Holm over {tests} tests"] if tests else []
     return "; ".join(parts)
 
 
 def _caption(arch: str, dataset: str | None, points: Sequence[Point]) -> str:
-    unit = "images a class" if any(one.per_class for one in points) else "training images"
+    unit = "images per class" if any(one.per_class for one in points) else "training images"
     return (
         f"{arch} on {dataset}, method - none: {_AXIS}. Above each point {unit} {TIMES} epochs; a "
         "line joins what has the same images. A dot is filled where its interval excludes zero; "

@@ -53,7 +53,7 @@ def _settings(table: Table) -> Iterator[str]:
         columns = (column for column in table.columns if column.setting == setting)
         of_setting = replace(table, columns=tuple(columns))
         titles, *parts = short_table(of_setting, _cell, _difference)
-        rule = rules(of_setting, could_find=False) if of_setting.differences else CELLS
+        rule = rules(of_setting, detectable=False) if of_setting.differences else CELLS
         caption = " ".join([f"[{number}] {setting.title}.", rule, *(f"{note}." for note in notes)])
         yield _table(titles, parts, caption, f"transfer-{number}")
         notes = ()  # once

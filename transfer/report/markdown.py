@@ -12,9 +12,9 @@ from pretrain.reading import read_text
 from transfer.evaluation import suites
 from transfer.report import paper, published
 from transfer.report.comparisons import compare_all
-from transfer.report.order import ORDERS, order_cells, order_rules, orders
+from transfer.report.order import ORDERS, order_cells, order_name, order_rules, orders
 from transfer.report.results import RunSet
-from transfer.report.table import Column, Table
+from transfer.report.table import Table
 from transfer.report.words import (
     COMPARISONS,
     comparison_rows,
@@ -55,7 +55,7 @@ def to_markdown(table: Table, run_set: RunSet, primary: str = "") -> str:
         for one in published.beside(part):
             blocks += [one.caption, _table(*one.short_table())]
     if ranked := orders(table):
-        rows = [[_metric(one.column), *order_cells(one)] for one in ranked]
+        rows = [[escape(order_name(one)), *order_cells(one)] for one in ranked]
         blocks += [f"**Published orders of methods.** {order_rules(ranked)}", _lines(ORDERS, rows)]
     if tested := [one for one in compared if one.has_test]:
         rows = [[escape(name), *cells] for name, *cells in comparison_rows(tested)]
@@ -137,10 +137,6 @@ def replace_between(path: Path, text: str, runs: Path) -> bool:
         temporary.write_bytes(new.encode("utf-8"))
         temporary.chmod(path.stat().st_mode)
     return True
-
-
-def _metric(column: Column) -> str:
-    return escape(f"{column.setting.task} {column.head}")
 
 
 def _short_table(part: Table) -> str:

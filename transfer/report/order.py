@@ -1,8 +1,10 @@
-"""Does the order in which others have published the methods hold here?
+"""Does the order in which the paper has the methods hold here?
 
-A published table ranks several methods by one number. Where a column of ours means that number, and
-backbones of at least three of the methods stand in it, both orders are shown side by side, with
-what pairs of one seed say of each two methods. Levels are not compared: theirs is full scale.
+Where a column of ours means a number that was published for several methods, and backbones of at
+least three of them, the plain one included, stand in it with three seeds in common, both orders are
+shown side by side, with what pairs of one seed say of each two methods. Levels are not compared:
+theirs are of full scale. Theirs are also single numbers without an interval, so that their order
+of two that are close says little.
 """
 
 from collections import Counter
@@ -13,7 +15,7 @@ from statistics import fmean
 
 from transfer.report import paper
 from transfer.report.published import PUBLISHED
-from transfer.report.table import Column, Row, Table, difference
+from transfer.report.table import Cell, Column, Row, Table, difference
 from transfer.statistics import ALPHA, FEWEST, Difference, holm
 
 _METHODS = 3
@@ -26,28 +28,26 @@ class Pair:
 
     better: str
     worse: str
-    difference: Difference | None
-    """Ours, the first minus the second, above zero where it is better here too; None without a
-    pretraining seed in common."""
+    difference: Difference
+    """Ours, the first minus the second, over the seeds that these two have."""
     corrected_p: float | None = None
     """After Holm, over all tests of all orders."""
 
     @property
-    def agrees(self) -> bool:
-        """Whether the sign is the published one, shown or not."""
-        return self.difference is not None and self.difference.mean > 0
-
-    @property
     def is_shown(self) -> bool:
-        """Either way."""
+        """That they differ, one way or the other."""
         return self.corrected_p is not None and self.corrected_p <= ALPHA
 
 
 @dataclass(frozen=True)
 class Order:
-    """One column of ours beside the number that it means."""
+    """One column of ours beside the number that it means; of both more is better."""
 
     column: Column
+    backbones: str
+    """What tells these from other backbones of the table; empty where there are no others."""
+    source: str
+    """Of the published values, such as table 10."""
     theirs: Mapping[str, float]
     """By method, the best first, as published."""
     ours: Mapping[str, float]
@@ -55,14 +55,19 @@ class Order:
     n: int
     """These seeds."""
     pairs: tuple[Pair, ...]
+    left_out: tuple[str, ...]
+    """Methods that were published and measured and have no place, each with its reason."""
+
+    @property
+    def agreeing(self) -> int:
+        """Pairs that the means above have in the published order."""
+        return sum(self.ours[pair.better] > self.ours[pair.worse] for pair in self.pairs)
 
 
 def orders(table: Table) -> list[Order]:
     """Of the tasks and of the suites, in the order of their columns."""
     found = [one for part in table.tables for one in _orders_of(part)]
-    pairs = [pair for one in found for pair in one.pairs]
-    tested = [pair.difference.p if pair.difference else None for pair in pairs]
-    corrected = iter(holm(tested))
+    corrected = iter(holm([pair.difference.p for one in found for pair in one.pairs]))
     return [
         replace(one, pairs=tuple(replace(pair, corrected_p=next(corrected)) for pair in one.pairs))
         for one in found
@@ -70,57 +75,98 @@ def orders(table: Table) -> list[Order]:
 
 
 def _orders_of(table: Table) -> Iterator[Order]:
-    for column in table.columns:
-        for values in published_values(column):
-            for rows in _pretrainings(table):
-                known = [row for row in rows if row.method in values and table.cells[row, column].n]
-                if len(known) >= _METHODS and (order := _order(table, column, values, known)):
+    for column in (one for one in table.columns if one.metric.main):
+        for source, values in published_values(column):
+            for plain in (row for row in table.rows if row.method == "none"):
+                if order := _order(table, column, source, values, plain):
                     yield order
 
 
-def published_values(column: Column) -> Iterator[Mapping[str, float]]:
-    """{method: value} of each published number that a column means."""
+def published_values(column: Column) -> Iterator[tuple[str, Mapping[str, float]]]:
+    """(source, {method: value}) of each published number that a column means."""
     setting, key = column.setting, column.metric.key
+    if (setting.task, key) == ("pretrain", "top1_best"):
+        yield paper.top1_best(setting.data)
     for theirs in paper.COLUMNS:
-        if (theirs.task, theirs.network, theirs.key) == (setting.task, setting.network, key):
-            yield {method: paper.value(method, theirs) for method in paper.PRINTED}
+        named = theirs.task, theirs.network, theirs.key
+        if named == (setting.task, setting.network, key) and theirs.task != "pretrain":
+            values = {method: paper.value(method, theirs) for method in paper.PRINTED}
+            yield _place(paper.SOURCE), values
     for one in PUBLISHED:
         for number, keys in enumerate(one.keys if one.suite == setting.task else ()):
             if key in keys:
-                yield {name: v for name, row in one.rows.items() if (v := row[number]) is not None}
+                given = {name: row[number] for name, row in one.rows.items()}
+                values = {name: value for name, value in given.items() if value is not None}
+                yield _place(one.source), values
 
 
-def _pretrainings(table: Table) -> Iterator[list[Row]]:
-    """Each plain row and what is compared with it; a method that stands twice is none of both."""
-    for plain in (row for row in table.rows if row.method == "none"):
-        rows = [plain, *(row for row, other in table.comparisons if other == plain)]
-        times = Counter(row.method for row in rows)
-        yield [row for row in rows if times[row.method] == 1]
+def _place(source: str) -> str:
+    """Table 10 of 'Yun et al., CutMix, ICCV 2019, table 10'."""
+    return source.rpartition(", ")[2]
 
 
 def _order(
-    table: Table, column: Column, values: Mapping[str, float], rows: Sequence[Row]
+    table: Table, column: Column, source: str, values: Mapping[str, float], plain: Row
 ) -> Order | None:
-    cells = {row.method: table.cells[row, column] for row in rows}
-    seeds = set.intersection(*(set(cell.values) for cell in cells.values()))
-    if not seeds:
+    """Of the pretraining of `plain`; None where it has fewer than three methods."""
+    cells, left_out = _cells(table, column, values, plain)
+    if len(cells) < _METHODS:
         return None
+    seeds = set.intersection(*(set(cell.values) for cell in cells.values()))
     means = {name: fmean(cell.values[seed] for seed in seeds) for name, cell in cells.items()}
-    sign = -1 if column.metric.less else 1
-    theirs = sorted(cells, key=lambda name: -sign * values[name])
-    ours = sorted(cells, key=lambda name: -sign * means[name])
-    pairs = []
-    for better, worse in combinations(theirs, 2):
-        if values[better] != values[worse]:
-            pair = (cells[better], cells[worse])
-            pairs.append(Pair(better, worse, difference(*(pair if sign > 0 else reversed(pair)))))
+    theirs = sorted(cells, key=lambda name: -values[name])
+    pairs = [
+        Pair(better, worse, between)
+        for better, worse in combinations(theirs, 2)
+        if values[better] > values[worse]
+        if (between := difference(cells[better], cells[worse]))
+    ]
+    has_others = sum(row.method == "none" for row in table.rows) > 1
     return Order(
-        column,
-        {name: values[name] for name in theirs},
-        {name: means[name] for name in ours},
-        len(seeds),
-        tuple(pairs),
+        column=column,
+        backbones=", ".join(filter(None, (plain.arch, table.detail(plain)))) if has_others else "",
+        source=source,
+        theirs={name: values[name] for name in theirs},
+        ours={name: means[name] for name in sorted(cells, key=lambda name: -means[name])},
+        n=len(seeds),
+        pairs=tuple(pairs),
+        left_out=tuple(left_out),
     )
+
+
+def _cells(
+    table: Table, column: Column, values: Mapping[str, float], plain: Row
+) -> tuple[dict[str, Cell], list[str]]:
+    """{method: cell} of those that have a place, and why others have none.
+
+    A method that stands twice could be either; one that shares few seeds would leave the others
+    few.
+    """
+    cells, left_out = {plain.method: table.cells[plain, column]}, list[str]()
+    common = set(cells[plain.method].values)
+    if len(common) < FEWEST:
+        return {}, []
+    beside = [
+        row
+        for row, other in table.comparisons
+        if other == plain and row.method in values and table.cells[row, column].n
+    ]
+    times = Counter(row.method for row in beside)
+    plains = Counter(row for row, other in table.comparisons if other.method == plain.method)
+    for row in beside:
+        cell = table.cells[row, column]
+        shared = common.intersection(cell.values)
+        if times[row.method] > 1:
+            left_out.append(f"{row.method} is there {times[row.method]} times")
+        elif plains[row] > 1:
+            left_out.append(f"{row.method} has {plains[row]} plain networks")
+        elif len(shared) < FEWEST:
+            left_out.append(
+                f"{row.method} shares {len(shared)} of {len(common)} seeds with the others"
+            )
+        else:
+            cells[row.method], common = cell, shared
+    return cells, left_out
 
 
 ORDERS = (
@@ -129,20 +175,26 @@ ORDERS = (
 """Titles of the table of all orders."""
 
 
+def order_name(one: Order) -> str:
+    """Its metric, and its backbones where there are others."""
+    metric = f"{one.column.setting.task} {one.column.head}"
+    return ", ".join(filter(None, (metric, one.backbones)))
+
+
 def order_cells(one: Order) -> list[str]:
     """What stands under ORDERS behind the metric."""
     decimals = one.column.metric.decimals
     shown = [pair for pair in one.pairs if pair.is_shown]
-    as_there = [f"{pair.better} > {pair.worse}" for pair in shown if pair.agrees]
-    reversed_ = [f"{pair.worse} > {pair.better}" for pair in shown if not pair.agrees]
-    compared = [pair for pair in one.pairs if pair.difference]
+    as_there = [f"{p.better} > {p.worse}" for p in shown if p.difference.mean > 0]
+    other_way = [f"{p.worse} > {p.better}" for p in shown if p.difference.mean < 0]
+    theirs = ", ".join(f"{name} {value:g}" for name, value in one.theirs.items())
     return [
-        ", ".join(f"{name} {value:g}" for name, value in one.theirs.items()),
+        f"{theirs} ({one.source})",
         ", ".join(f"{name} {value:.{decimals}f}" for name, value in one.ours.items()),
         str(one.n),
-        f"{sum(pair.agrees for pair in compared)} of {len(compared)}",
+        f"{one.agreeing} of {len(one.pairs)}",
         ", ".join(as_there) or "-",
-        ", ".join(reversed_) or "-",
+        ", ".join(other_way) or "-",
     ]
 
 
@@ -150,12 +202,11 @@ def order_rules(found: Sequence[Order]) -> str:
     """What the table says."""
     pairs = [pair for one in found for pair in one.pairs]
     tests = sum(pair.corrected_p is not None for pair in pairs)
-    few = sum(pair.difference is not None and pair.difference.n < FEWEST for pair in pairs)
+    left_out = dict.fromkeys(why for one in found for why in one.left_out)
     return (
-        "The best first; published are values of full scale, here means over the n pretraining "
-        "seeds that all of these methods have. Pairs in the published order: of any two methods, "
-        "whether the sign of the difference is the published one; of methods that do not differ, "
-        f"half are. Shown: p at most {ALPHA:g} after Holm's correction for the {tests} tests of "
-        "this table, paired by all seeds that the two have."
-        + (f" {few} pairs have fewer than {FEWEST} seeds, and no test." if few else "")
+        "Methods, the best first; published are single values of full scale, here means over the "
+        "n pretraining seeds that all of these methods have. Pairs in the published order: half "
+        "are, where nothing differs. Shown: p at most "
+        f"{ALPHA:g} after Holm's correction for the {tests} tests of this table, of all seeds that "
+        "the two have." + (f" Left out: {'; '.join(left_out)}." if left_out else "")
     )

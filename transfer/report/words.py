@@ -20,7 +20,10 @@ _DIFFERENCES = (
     "Differences: mean over pairs of one seed ± half of the 95 % interval, p of the paired t test "
     "(not corrected for the number of comparisons)"
 )
-_COULD_FIND = ", and the smallest true difference that such pairs find four times out of five"
+_DETECTABLE = (
+    ", and the detectable one: the smallest true difference that such pairs find four times out "
+    "of five"
+)
 
 
 def too_few(n: int) -> str:
@@ -31,13 +34,13 @@ def too_few(n: int) -> str:
     )
 
 
-def rules(table: Table, could_find: bool = True) -> str:
+def rules(table: Table, detectable: bool = True) -> str:
     """The rules, and the reason for missing tests where there are some.
 
-    Without `could_find`: of differences that do not say what could be found.
+    Without `detectable`: of differences that do not say what is.
     """
     few = [one.n for one in table.differences.values() if 1 < one.n < FEWEST]
-    differences = _DIFFERENCES + (_COULD_FIND if could_find else "")
+    differences = _DIFFERENCES + (_DETECTABLE if detectable else "")
     return f"{CELLS} {differences}." + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
 
 
@@ -50,8 +53,9 @@ def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
     Many that can show nothing are one sentence. With all comparisons of the report: also how many
     are shown after correction for their number.
     """
-    here = (one for one in compared if one.column in table.columns and one.is_shown)
-    corrected = Counter((one.row, one.other) for one in here)
+    here = [one for one in compared if one.column in table.columns]
+    corrected = Counter((one.row, one.other) for one in here if one.is_shown and not one.is_primary)
+    primary = {(one.row, one.other) for one in here if one.is_primary}
     sentences, few = [], 0
     too_few = f"no difference can be shown by fewer than {FEWEST} pairs."
     for pair in table.comparisons:
@@ -75,7 +79,9 @@ def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
             few += 1
         elif shown:
             text += f"shown in {len(shown)} of {len(tested)} metrics: {'; '.join(shown)}"
-            text += f" (in {corrected[pair]} after Holm's correction)." if compared else "."
+            besides = ", besides the primary one" if pair in primary else ""
+            after = f" (in {corrected[pair]} after Holm's correction{besides})"
+            text += f"{after if compared else ''}."
         elif tested:
             text += f"no difference is shown: all {len(tested)} intervals hold zero."
         else:
@@ -130,7 +136,7 @@ def difference_text(one: Difference | None, decimals: int = 1) -> str:
     if one.half_width is None:
         return f"{one.mean:+.{decimals}f}"
     found = f"{one.detectable:.{decimals}f}"
-    return f"{_interval(one, decimals)} (n={one.n}, {p_text(one)}, could find {found})"
+    return f"{_interval(one, decimals)} (n={one.n}, {p_text(one)}, detectable {found})"
 
 
 def flattery_text(cell: Cell, decimals: int = 1) -> str:
@@ -172,7 +178,7 @@ def short_table(
 
 COMPARISONS = (
     "comparison", "metric", "difference", "95 % interval", "n", "p", "p, Holm", "interval, Holm",
-    "could find", f"pairs for {PAPERS_GAIN:g}",
+    "detectable", f"pairs for {PAPERS_GAIN:g}",
 )  # fmt: skip
 """Titles of the table of all comparisons."""
 
@@ -181,7 +187,7 @@ def comparison_rows(found: Sequence[Comparison]) -> list[list[str]]:
     """A line of that table for each."""
     return [
         [
-            f"{one.label} (named beforehand)" if one.is_primary else one.label,
+            f"{one.label} (primary)" if one.is_primary else one.label,
             f"{one.column.setting.task} {one.column.head}",
             *comparison_cells(one),
         ]
@@ -219,11 +225,11 @@ def comparison_rules(found: Sequence[Comparison]) -> str:
     tests = [one for one in found if one.corrected_p is not None]
     shown = sum(one.is_shown for one in tests)
     few = sum(not one.has_test for one in found)
-    beside = " beside the one named beforehand" if any(one.is_primary for one in found) else ""
+    beside = " beside the primary one" if any(one.is_primary for one in found) else ""
     return (
         f"p, Holm: corrected for the {len(tests)} tests of this table{beside}, those of the last "
         f"and the best epoch both counted; {shown} of {len(tests)} {'is' if shown == 1 else 'are'} "
-        f"at most {ALPHA:g}, and where it is above, the interval beside it holds zero. Could find: "
+        f"at most {ALPHA:g}, and where it is above, the interval beside it holds zero. Detectable: "
         "the smallest true difference that so many pairs find four times out of five, without "
         f"correction. Pairs for {PAPERS_GAIN:g}: how many find the paper's gain in AP four times "
         "out of five, if the true deviation is the one seen."
@@ -232,9 +238,10 @@ def comparison_rules(found: Sequence[Comparison]) -> str:
 
 
 def primary_text(found: Sequence[Comparison]) -> list[str]:
-    """A sentence on the comparison that was named beforehand, where one is."""
+    """A sentence on the primary comparison, where one was named beforehand."""
     return [
-        f"Named beforehand: {one.label}, {one.column.setting.task} {one.column.title}: "
+        f"Primary comparison, named beforehand: {one.label}, {one.column.setting.task} "
+        f"{one.column.title}: "
         f"{difference_text(one.difference, one.column.metric.decimals)}."
         for one in found
         if one.is_primary
