@@ -10,7 +10,7 @@ from tests.transfer.test_report import detections, result, run_set
 from tests.transfer.test_report_suites import evaluation, read, runs_of
 from transfer.evaluation import suites
 from transfer.report import paper, published, render_files, tabulate, to_markdown
-from transfer.report.order import Order, order_cells, order_name, order_rules, orders
+from transfer.report.order import Order, order_cells, order_names, order_rules, orders
 from transfer.statistics import holm
 from transfer.task import PRETRAIN, TASKS
 
@@ -141,10 +141,11 @@ def test_backbones_of_two_networks_or_pretrainings_are_told_apart(other):
         for number, one in enumerate(captions(falling))
     ]
     ours = [one for one in found(*captions(), *second) if one.column.metric.key == "CIDEr"]
-    names = [order_name(one) for one in ours]
+    names = [", ".join(pair) for pair in order_names(ours)]
     assert len(set(names)) == 2
     assert any(str(value) in name for name in names for value in other.values())
     assert {order_cells(one)[3] for one in ours} == {"4 of 6", "2 of 6"}
+    assert order_names([of("CIDEr", *captions())]) == [("captioning CIDEr [1]", "")]
     text = to_markdown(tabulate(run_set(*captions(), *second)), run_set(*captions(), *second))
     assert all(f"| {name.replace('[', chr(92) + '[').replace(']', chr(92) + ']')} |" in text
                for name in names)  # fmt: skip

@@ -12,7 +12,7 @@ from pretrain.reading import read_text
 from transfer.evaluation import suites
 from transfer.report import paper, published
 from transfer.report.comparisons import compare_all
-from transfer.report.order import ORDERS, order_cells, order_name, order_rules, orders
+from transfer.report.order import ORDERS, order_cells, order_names, order_rules, orders
 from transfer.report.results import RunSet
 from transfer.report.table import Table
 from transfer.report.words import (
@@ -55,7 +55,8 @@ def to_markdown(table: Table, run_set: RunSet, primary: str = "") -> str:
         for one in published.beside(part):
             blocks += [one.caption, _table(*one.short_table())]
     if ranked := orders(table):
-        rows = [[escape(order_name(one)), *order_cells(one)] for one in ranked]
+        names = [", ".join(filter(None, pair)) for pair in order_names(ranked)]
+        rows = [[escape(name), *order_cells(one)] for name, one in zip(names, ranked, strict=True)]
         blocks += [f"**Published orders of methods.** {order_rules(ranked)}", _lines(ORDERS, rows)]
     if tested := [one for one in compared if one.has_test]:
         rows = [[escape(name), *cells] for name, *cells in comparison_rows(tested)]

@@ -45,7 +45,7 @@ class Order:
 
     column: Column
     backbones: str
-    """What tells these from other backbones of the table; empty where there are no others."""
+    """Network and pretraining."""
     source: str
     """Of the published values, such as table 10."""
     theirs: Mapping[str, float]
@@ -121,10 +121,9 @@ def _order(
         if values[better] > values[worse]
         if (between := difference(cells[better], cells[worse]))
     ]
-    has_others = sum(row.method == "none" for row in table.rows) > 1
     return Order(
         column=column,
-        backbones=", ".join(filter(None, (plain.arch, table.detail(plain)))) if has_others else "",
+        backbones=", ".join(filter(None, (plain.arch, table.detail(plain)))),
         source=source,
         theirs={name: values[name] for name in theirs},
         ours={name: means[name] for name in sorted(cells, key=lambda name: -means[name])},
@@ -175,10 +174,16 @@ ORDERS = (
 """Titles of the table of all orders."""
 
 
-def order_name(one: Order) -> str:
-    """Its metric, and its backbones where there are others."""
-    metric = f"{one.column.setting.task} {one.column.head}"
-    return ", ".join(filter(None, (metric, one.backbones)))
+def order_names(found: Sequence[Order]) -> list[tuple[str, str]]:
+    """Of each its metric, and its backbones where a column has several orders; else empty."""
+    times = Counter(one.column for one in found)
+    return [
+        (
+            f"{one.column.setting.task} {one.column.head}",
+            one.backbones if times[one.column] > 1 else "",
+        )
+        for one in found
+    ]
 
 
 def order_cells(one: Order) -> list[str]:
@@ -187,7 +192,8 @@ def order_cells(one: Order) -> list[str]:
     shown = [pair for pair in one.pairs if pair.is_shown]
     as_there = [f"{p.better} > {p.worse}" for p in shown if p.difference.mean > 0]
     other_way = [f"{p.worse} > {p.better}" for p in shown if p.difference.mean < 0]
-    theirs = ", ".join(f"{name} {value:g}" for name, value in one.theirs.items())
+    printed = max(len(f"{value:g}".partition(".")[2]) for value in one.theirs.values())
+    theirs = ", ".join(f"{name} {value:.{printed}f}" for name, value in one.theirs.items())
     return [
         f"{theirs} ({one.source})",
         ", ".join(f"{name} {value:.{decimals}f}" for name, value in one.ours.items()),
