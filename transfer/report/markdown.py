@@ -57,10 +57,13 @@ def to_markdown(table: Table, run_set: RunSet, primary: str = "") -> str:
     if ranked := orders(table):
         names = [", ".join(filter(None, pair)) for pair in order_names(ranked)]
         rows = [[escape(name), *order_cells(one)] for name, one in zip(names, ranked, strict=True)]
-        blocks += [f"**Published orders of methods.** {order_rules(ranked)}", _lines(ORDERS, rows)]
+        blocks += [
+            f"**Published orders of methods.** {order_rules(ranked)}",
+            _lines(ORDERS, rows, len(ORDERS)),
+        ]
     if tested := [one for one in compared if one.has_test]:
         rows = [[escape(name), *cells] for name, *cells in comparison_rows(tested)]
-        blocks += [f"**Comparisons.** {comparison_rules(compared)}", _lines(COMPARISONS, rows)]
+        blocks += [f"**Comparisons.** {comparison_rules(compared)}", _lines(COMPARISONS, rows, 2)]
     return "\n\n".join(blocks) + "\n"
 
 
@@ -151,9 +154,11 @@ def _table(titles: list[str], rows: list[list[str]], pairs: list[list[str]]) -> 
     return _lines(["backbone", *titles], [*rows, *italic])
 
 
-def _lines(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def _lines(titles: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 1) -> str:
+    """A table whose first so many columns are texts, and the others numbers."""
     lines = ["| " + " | ".join(cells) + " |" for cells in (titles, *rows)]
-    return "\n".join([lines[0], "|---|" + "---:|" * (len(titles) - 1), *lines[1:]])
+    rule = "|" + "---|" * texts + "---:|" * (len(titles) - texts)
+    return "\n".join([lines[0], rule, *lines[1:]])
 
 
 def _legend(table: Table, run_set: RunSet) -> str:
