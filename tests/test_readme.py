@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from transfer.captioning.config import CaptioningConfig
 from transfer.classification.config import ClassificationConfig
 from transfer.detection.config import DetectionConfig
 from transfer.report import read_runs, tabulate, to_markdown
-from transfer.report.comparisons import compare_all
+from transfer.report.comparisons import Comparison, compare_all
 from transfer.report.crossing import TIMES, crossing_files
 from transfer.report.markdown import find_tables
 from transfer.segmentation.config import SegmentationConfig
@@ -24,7 +25,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PRIMARY = "cutmix - none: top1, imagenette_cpu"
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 # in docs/results
-RUNS = {"embedded_grid": 16, "imagenette": 70, "imagenette_rates": 6,
+RUNS = {"embedded_grid": 16, "imagenette": 124, "imagenette_rates": 6,
         "evaluation_suites": 18, "hard_grid": 16, "lite0_transfer": 16,
         "localisation_shapes": 6, "mixing_family": 28, "rewards": 6,
         "segmentation": 41, "ssd": 12}  # fmt: skip
@@ -114,6 +115,63 @@ def test_what_the_text_says_of_the_study_is_what_its_results_say():
         low, high = test.confidence_interval(0.95)
         assert difference == f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}"
         assert float(p) == pytest.approx(max(test.pvalue, 0.001), abs=0.0005)
+
+
+# row of the text -> (task or suite, metric, data) of each figure in it
+CARRIED = {
+    "CIFAR-10, linear": [
+        ("classification", "linear_top1", "cifar10"),
+        ("classification", "knn_top1", "cifar10"),
+    ],
+    "flowers: linear": [
+        ("classification", "linear_top1", "flowers"),
+        ("classification", "knn_top1", "flowers"),
+        ("classification", "full_top1", "flowers"),
+    ],
+    "Faster R-CNN, AP50": [("detection", "AP50", "BCCD"), ("detection", "AP50", "cardsvoc")],
+    "captions, BLEU-4": [("captioning", "Bleu_4", "coco-mini"), ("captioning", "Bleu_4", "coco1")],
+    "captions, CIDEr": [("captioning", "CIDEr", "coco-mini"), ("captioning", "CIDEr", "coco1")],
+    "FGSM, top-1": [
+        ("robustness", "fgsm_pixels_top1", "imagenette112"),
+        ("robustness", "fgsm_normalised_top1", "imagenette112"),
+    ],
+    "flowers and CIFAR-10": [("ood", "auroc_without_noise", "imagenette112")],
+    "the same, with two sets": [("ood", "auroc", "imagenette112")],
+    "calibration error": [
+        ("calibration", "ece", "imagenette112"),
+        ("calibration", "ece_scaled", "imagenette112"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_what_the_text_says_of_transfers_is_what_their_results_say(name):
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    (line,) = (line for line in text.splitlines() if line.startswith(f"| {name}"))
+    _, _, figures, verdict, *_ = line.split("|")
+    found = [one for key in CARRIED[name] for one in study_comparisons() if is_of(one, key)]
+    differences = [one.difference for one in found]
+    assert [one.n for one in differences] == [5] * len(CARRIED[name])
+    assert figures.strip() == "; ".join(
+        f"{one.mean:+.1f} ± {one.half_width:.1f}" for one in differences
+    )
+    shown = dict.fromkeys("shown" if one.is_shown else "not shown" for one in found)
+    words = re.sub(r"better, |worse, |\*", "", verdict)
+    assert dict.fromkeys(part.strip() for part in words.split(";")) == shown
+
+
+@cache
+def study_comparisons() -> list[Comparison]:
+    """CutMix - none in the named cell."""
+    found = compare_all(tabulate(read_runs(ROOT / "docs/results/imagenette")), PRIMARY)
+    return [
+        one for one in found if (one.row.method, one.row.recipe) == ("cutmix", "imagenette_cpu")
+    ]
+
+
+def is_of(one: Comparison, key: tuple[str, str, str]) -> bool:
+    setting = one.column.setting
+    return (setting.task, one.column.metric.key) == key[:2] and setting.data.startswith(key[2])
 
 
 @pytest.mark.parametrize(("cell", "said"), [("300x80", "52 or 53"), ("100x80", "46 to 52")])
