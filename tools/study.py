@@ -68,9 +68,10 @@ def main(argv: list[str] | None = None) -> None:
             if chosen
         ]
         raise UsageError(f"{options.study} has nothing of {' '.join(words)}.")
-    from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
+    from tools.support.study_run import TIME_IS_UP, StudyRun, refuse_wrong_options, run_study
 
     run = StudyRun(out, options.results, options.jobs)
+    refuse_wrong_options(lanes, run)
     if options.print:
         for folder in run.folders:
             refuse_other_commands(lanes, folder)

@@ -38,7 +38,7 @@ cells:
   short: {options: --epochs 10, seeds: {none: [2]}}
 steps:
   linear: >-
-    finetune_cls.py --backbone {backbone} --seed {seed} --model.args '{depth: 3}'
+    finetune_cls.py --backbone {backbone} --seed {seed} --optimizer '{lr: 0.01}'
 """
 STUB = f"""
 import json, sys, os, time
@@ -47,6 +47,8 @@ from pathlib import Path
 sys.path[0] = {str(ROOT)!r}
 from pretrain.run import Result
 words = sys.argv[1:]
+if "--parse-only" in words:
+    sys.exit("error: there is no option --epocs" if "--epocs" in words else 0)
 value = lambda flag: words[words.index(flag) + 1]
 out, seed = Path(value("--out")), int(value("--seed"))
 print(*words, flush=True)
@@ -124,7 +126,7 @@ def test_a_file_comes_to_commands_seed_after_seed(file, stubs):
         "--resume auto --out runs/long/pretrain/cutmix-seed1"
     )
     backbone = "runs/long/pretrain/cutmix-seed1/backbone.pth"
-    words = ["--backbone", backbone, "--seed", "1", "--model.args", "{depth: 3}"]
+    words = ["--backbone", backbone, "--seed", "1", "--optimizer", "{lr: 0.01}"]
     assert second.command[2:8] == words
 
 
@@ -329,7 +331,7 @@ def test_another_command_is_refused(file, stubs, tmp_path):
         refuse_other_commands(read_study(file).lanes(stubs, "photos", out), out)
     assert "--epochs 80" in str(error.value)
     assert "--epochs 90" in str(error.value)
-    for before, after in (("{data}/train", "{data}/other/train"), ("{depth: 3}", "a/{depth: 3}")):
+    for before, after in (("{data}/train", "{data}/other/train"), ("{lr: 0.01}", "a/{lr: 0.01}")):
         file.write_text(STUDY.replace(before, after))
         with pytest.raises(UsageError, match="came from another command"):
             refuse_other_commands(read_study(file).lanes(stubs, "photos", out), out)
@@ -377,6 +379,21 @@ def test_the_tool(file, tmp_path):
     wrong = subprocess.run([*command, "--cells", "short", "--arms", "cutmix"], **there)
     assert wrong.returncode == 2
     assert f"{file} has nothing of --cells short --arms cutmix." in wrong.stderr
+
+    wrong_options = {"--epochs 80": "--epocs 80", "--seed {seed} --opt": "--batch_size 0 --opt"}
+    for before, after in wrong_options.items():
+        file.write_text(file.read_text().replace(before, after))
+    for more in ([], ["--print"]):
+        wrong = subprocess.run([*command, "--cells", "long", *more], **there)
+        assert wrong.returncode == 2
+        assert wrong.stderr == (
+            "error: these commands are wrong, and nothing is run:\n"
+            "long none seed 1: pretrain: there is no option --epocs; the nearest is --epochs.\n"
+            "long none seed 1: linear: batch_size is 0; it must be at least 1\n"
+            "long cutmix seed 1: pretrain: there is no option --epocs; the nearest is --epochs.\n"
+        )
+        assert not (tmp_path / "runs").exists()
+    file.write_text(STUDY)
 
     failed = subprocess.run([*command, "--cells", "short"], **there)  # there are no images
     assert failed.returncode == 1, failed.stderr

@@ -166,6 +166,10 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
         return text
 
 
+PARSE_ONLY = "--parse-only"
+"""An option of every tool, for other programs: check the options, and do nothing."""
+
+
 class Parser(ArgumentParser):
     """The parser of every tool: no abbreviations, and a mistake is one UsageError."""
 
@@ -179,21 +183,30 @@ class Parser(ArgumentParser):
             default_env=False,
             formatter_class=_Help,
         )
-        self._has_configuration = False
+        self._configuration: type | None = None
 
     def add_configuration(self, kind: type, default: str) -> None:
         """Add --config and an option for each field of a configuration and of its sections."""
-        self._has_configuration = True
+        self._configuration = kind
         text = f"A recipe (default: one that fits the data; without --data {default})."
         self.add_argument("--config", action="config", help=text)
         self.add_class_arguments(kind, fail_untyped=True)
 
     def parse(self, argv: Sequence[str] | None = None) -> Namespace:
-        """The options.
+        """The options; with PARSE_ONLY among them the program ends here.
 
         Raises:
             UsageError: an unknown option or recipe key, with the nearest known one; a wrong value.
         """
+        given = list(sys.argv[1:] if argv is None else argv)
+        options = self._parse([word for word in given if word != PARSE_ONLY])
+        if PARSE_ONLY in given:
+            if self._configuration:  # which refuses values out of range
+                build_config(self._configuration, self, options)
+            sys.exit(0)
+        return options
+
+    def _parse(self, given: Sequence[str]) -> Namespace:
         words: list[str] = []
         known = {flag[2:] for flag in self._option_string_actions if flag.startswith("--")}
         mappings = {
@@ -201,7 +214,7 @@ class Parser(ArgumentParser):
             for flag, action in self._option_string_actions.items()
             if get_origin(getattr(action, "_typehint", None)) is dict
         }
-        for word in self._with_lists(sys.argv[1:] if argv is None else argv):
+        for word in self._with_lists(given):
             if "\0" in word:
                 raise UsageError(f"{word!r} holds a NUL character, which no path or name has.")
             name = word[2:].partition("=")[0]
@@ -213,7 +226,7 @@ class Parser(ArgumentParser):
                 # jsonargparse fills an element's missing fields from the list that is replaced
                 words += [f"--{name}", "[]"]
             words.append(word)
-        recipes = _values_of(words, "--config") if self._has_configuration else []
+        recipes = _values_of(words, "--config") if self._configuration else []
         for recipe in recipes:
             for key in _recipe_keys(recipe, known):
                 raise UsageError(_unknown(key, known, "", f"recipe {recipe} has the key {key}"))

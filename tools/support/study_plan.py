@@ -145,6 +145,12 @@ class Job:
         """What is run."""
         return [*self.words, "--out", str(self.out / self.folder)]
 
+    @property
+    def kind(self) -> tuple[str, ...]:
+        """Jobs of one kind differ in the seed and the backbone alone."""
+        cell, step, name = self.folder.parts
+        return (cell, name.rpartition("-seed")[0]) if step == PRETRAIN else (step,)
+
     def is_done(self, folders: Sequence[Path]) -> bool:
         """Whether its result stands in one of the folders."""
         return any((folder / self.folder / "result.json").exists() for folder in folders)

@@ -2,6 +2,7 @@
 
 import shutil
 import signal
+import subprocess
 import time
 from collections import defaultdict
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from pretrain.errors import UsageError
 from pretrain.files import atomic, holder
 from pretrain.progress import log
 from pretrain.run import Result, Run
+from tools.support.command import PARSE_ONLY
 from tools.support.grid_display import in_words
 from tools.support.grid_run import launch_here
 from tools.support.study_plan import PRETRAIN, Job, Lane
@@ -152,6 +154,25 @@ class StudyRun:
         rest = f"about {in_words(left)} left" if left is not None else "time left unknown"
         to_do = "1 job" if len(self.left) == 1 else f"{len(self.left)} jobs"
         return f"{to_do} to do, {rest}: {', '.join(jobs) or 'none runs'}"
+
+
+def refuse_wrong_options(lanes: Sequence[Lane], study: StudyRun) -> None:
+    """Ask the tools whether they take the options of what is left, before hours are spent on it.
+
+    Raises:
+        UsageError: one does not, with what it says; of each kind of job one is asked.
+    """
+    jobs = dict[tuple[str, ...], Job]()
+    for job in (job for lane in lanes for job in lane.left(study.folders)):
+        jobs.setdefault(job.kind, job)
+
+    def ask(job: Job) -> str:
+        asked = subprocess.run([*job.command, PARSE_ONLY], capture_output=True, text=True)
+        return f"{job.title}: {last_error(asked.stderr)}" if asked.returncode else ""
+
+    with ThreadPoolExecutor(study.slots) as pool:
+        if wrong := [*filter(None, pool.map(ask, jobs.values()))]:
+            raise UsageError("\n".join(["these commands are wrong, and nothing is run:", *wrong]))
 
 
 def run_study(lanes: Sequence[Lane], study: StudyRun, hours: float | None = None) -> None:
