@@ -3,11 +3,11 @@
 # Behaviour: rows are paired samples, and of three methods or more the repeated measures ANOVA takes
 #            them so. Which methods differ it then asks Tukey's HSD of statsmodels, which knows
 #            nothing of pairs: what the rows differ in among themselves counts as noise.
-# Seen:      ten data sets from 64 to 78 %, one of three methods better on each by 1.1 to 2.8
-#            points: p < 0.001 of the ANOVA, and the report ends with "no significant differences
-#            within the following groups: none, mixup, and cutmix". Of 99 such tables the ANOVA
-#            rejects all, the intervals separate the best method in 1, the paired t test at 5 %
-#            divided by the three comparisons finds it in all.
+# Seen:      ten data sets from 64 to 78 %, one of three methods better than both others on each,
+#            by 0.8 to 2.8 points: p < 0.001 of the ANOVA, and the report ends with "no significant
+#            differences within the following groups: none, mixup, and cutmix". Of 99 such tables
+#            the ANOVA rejects all, the intervals separate the best method from both others in 1,
+#            paired t tests at 5 % divided by the three comparisons in all.
 # Hurts:     the package is made for methods over data sets, which are of unlike difficulty. Its text
 #            is written to be pasted into a paper, where it denies a gain that every row shows.
 # Way out:   paired t tests (or Wilcoxon's) of each two methods, corrected by Holm; two methods at a
@@ -44,11 +44,11 @@ def quietly(call, *arguments):
 first = accuracies()
 result, _ = quietly(autorank, pd.DataFrame(first, columns=METHODS))
 _, text = quietly(create_report, result)
-gains = first[:, 2] - first[:, 0]
+gains = first[:, 2:] - first[:, :2]
 print(f"data sets from {first.min():.0f} to {first.max():.0f} %")
-print(f"cutmix - none: {gains.min():.1f} to {gains.max():.1f}; ANOVA: p = {result.pvalue:.2g}")
+print(f"cutmix - the others: {gains.min():.1f} to {gains.max():.1f}; ANOVA: p = {result.pvalue:.2g}")
 print(text.strip().splitlines()[-1])
-assert gains.min() > 1
+assert gains.min() > 0.7
 assert result.pvalue < 0.001
 assert "no significant differences within the following groups: none, mixup, and cutmix" in text
 
@@ -62,7 +62,7 @@ for _ in range(times):
     low, high = result.rankdf["ci_lower"], result.rankdf["ci_upper"]
     anova += result.pvalue < 0.05
     tukey += bool(low["cutmix"] > max(high["none"], high["mixup"]))
-    paired += stats.ttest_rel(table[:, 2], table[:, 0]).pvalue < 0.05 / 3
+    paired += all(stats.ttest_rel(table[:, 2:], table[:, :2]).pvalue < 0.05 / 3)
 print(f"of {tables} tables: ANOVA {anova}, Tukey {tukey}, paired t, corrected, {paired}")
 assert anova == paired == tables > 90
 assert tukey < tables / 10

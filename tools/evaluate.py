@@ -70,13 +70,32 @@ def main(argv: list[str] | None = None) -> None:
     for suite in suites.SUITES:
         parser.add_class_arguments(task.load(suite.config), suite.section, fail_untyped=True)
     add_overrides(parser)
-    options = parser.parse(argv)
-    check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
+    options = parser.parse(argv, lambda given: _refuse(given, parser))
     if options.suite is None:
-        refuse_unused(options, parser, ())
         score(options)
     else:
         run_suites(options, parser)
+
+
+def _refuse(options: Any, parser: Parser) -> None:
+    """Raise UsageError for what the options alone show to be wrong."""
+    check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
+    refuse_unused(options, parser, wanted_suites(options.suite))
+    parser.instantiate(options)
+
+
+def wanted_suites(asked: str | None) -> list[str]:
+    """Of --suite, in their own order.
+
+    Raises:
+        UsageError: there is no such suite, or one stands twice.
+    """
+    names = [] if asked is None else asked.split(",")
+    for name in names:
+        suites.by_name(name, "--suite: ")
+    if len(set(names)) < len(names):
+        raise UsageError(f"--suite is {asked}; each suite may stand once.")
+    return [name for name in suites.names() if name in names]
 
 
 def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
@@ -128,14 +147,8 @@ def refuse_unused(options: Any, parser: Parser, wanted: Sequence[str]) -> None:
 
 def run_suites(options: Any, parser: Parser) -> None:
     """Measure the suites that are asked for; print the headline of each."""
-    asked = options.suite.split(",")
-    for name in asked:
-        suites.by_name(name, "--suite: ")
-    if len(set(asked)) < len(asked):
-        raise UsageError(f"--suite is {options.suite}; each suite may stand once.")
-    wanted = [name for name in suites.names() if name in asked]
+    wanted = wanted_suites(options.suite)
     roots = data_of(options.data, wanted)
-    refuse_unused(options, parser, wanted)
     made = parser.instantiate(options)
     of_suite = {name: made[suites.by_name(name).section] for name in wanted}
 

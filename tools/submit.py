@@ -22,7 +22,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from pretrain.progress import log
 from pretrain.run import Run
-from tools.support.command import Parser, run_main, value_of
+from tools.support.command import PARSE_ONLY, Parser, run_main, value_of
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -104,7 +104,7 @@ def _tool(words: Sequence[str]) -> tuple[Run, list[str]]:
     out = out or (resumed if resumed != "auto" else None)
     if out is None:
         raise UsageError(f"{words[0]} has no --out, by which a job finds its run again: {form}")
-    for flag in ("--dry-run", "--prove-resume", "--help"):
+    for flag in ("--dry-run", "--prove-resume", "--help", PARSE_ONLY):
         if flag in words:
             raise UsageError(f"{flag} trains nothing: call {words[0]} without tools/submit.py.")
     run = Run(Path(out))

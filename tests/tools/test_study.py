@@ -18,12 +18,13 @@ from tools.study import print_commands
 from tools.support.study_plan import (
     Cell,
     Choice,
+    Lane,
     Study,
     read_study,
     refuse_other_commands,
     write_commands,
 )
-from tools.support.study_run import TIME_IS_UP, StudyRun, run_study
+from tools.support.study_run import TIME_IS_UP, StudyRun, refuse_wrong_options, run_study
 
 STUDY = """
 name: small
@@ -403,6 +404,62 @@ def test_the_tool(file, tmp_path):
     assert commands["short/pretrain/none-seed2"].startswith(
         "pretrain.py --seed 2 --data '{data}/train'"
     )
+
+
+def command_of(text: str, tmp_path: Path) -> list[Lane]:
+    """A study whose one step is `text`."""
+    file = tmp_path / "one.yaml"
+    file.write_text(
+        STUDY.replace(
+            STUDY[STUDY.index("  linear: >-") :], f"  linear: {text} --backbone {{backbone}}"
+        )
+    )
+    return read_study(file).lanes(
+        ROOT / "tools", "photos", tmp_path / "out", Choice(steps=["linear"])
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        # the recipe that these words choose is asked, as when they are run
+        ("finetune_det.py --detector.kind ssd --engine torchvision", None),
+        # which it is, the data would say, and that may lie elsewhere
+        ("finetune_det.py --data {data}/cards", None),
+        ("finetune_seg.py --optimizer.warmup 500", "warmup"),
+        (
+            "evaluate.py --suite robustnes --data {data}",
+            "there is no suite 'robustnes'; there are robustness",
+        ),
+        ("evaluate.py --suite ood --data {data} --batch-size 0", "--batch-size is 0"),
+        (
+            "evaluate.py --suite ood --data {data} --robustness.pgd_steps 3",
+            "does not name robustness",
+        ),
+    ],
+)
+def test_tools_are_asked_for_what_their_options_alone_show(command, message, tmp_path):
+    lanes = [Lane(lane.jobs[1:]) for lane in command_of(command, tmp_path)]
+    study = StudyRun(tmp_path / "out", None, slots=2)
+    if message is None:
+        refuse_wrong_options(lanes, study)
+    else:
+        with pytest.raises(UsageError, match=message):
+            refuse_wrong_options(lanes, study)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_job_is_asked_of_those_that_differ_in_the_seed_alone(file, stubs):
+    jobs = [
+        job for lane in read_study(file).lanes(stubs, "photos", Path("runs")) for job in lane.jobs
+    ]
+    assert len(jobs) == len(ALL) == 9
+    assert len({job.kind for job in jobs}) == 4  # none and cutmix, linear; none in short
+    file.write_text(STUDY.replace("{lr: 0.01}", "{lr: 0.0{seed}}"))
+    jobs = [
+        job for lane in read_study(file).lanes(stubs, "photos", Path("runs")) for job in lane.jobs
+    ]
+    assert len({job.kind for job in jobs}) == 5
 
 
 def test_ctrl_c(file, stubs, tmp_path):

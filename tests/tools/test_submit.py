@@ -116,6 +116,7 @@ def test_the_first_host_is_where_all_meet(monkeypatch):
         ([], [PRETRAIN], "has no --out, by which a job finds its run again"),
         ([], [PRETRAIN, "--resume", "auto"], "has no --out"),
         ([], [PRETRAIN, "--out", "x", "--dry-run"], "--dry-run trains nothing"),
+        ([], [PRETRAIN, "--out", "x", "--parse-only"], "--parse-only trains nothing"),
         ([], [PRETRAIN, "--out", "done"], "holds a finished run"),
         (["--nodes", "0"], [PRETRAIN, "--out", "x"], "--nodes is 0; it must lie in"),
         (["--nproc-per-node", "4"], [PRETRAIN, "--out", "x"], "a process needs a GPU of its own"),

@@ -263,6 +263,12 @@ def test_what_is_shown_says_how_much_is_left_after_correction():
     text = to_markdown(tabulate(found), found, "cutmix - none: top1")
     assert "shown in 2 of 2 metrics" in text
     assert "(in 1 after Holm's correction, besides the primary one)." in text
+    runs = study(["cell_300x80"], ("pretrain", "detection"))
+    for run, noise in zip(runs[::4], (0, 9, -9, 9, -9), strict=True):  # a primary that holds zero
+        run.metrics["top1"] += noise
+    text = to_markdown(tabulate(run_set(*runs)), run_set(*runs), "cutmix - none: top1")
+    assert "shown in 3 of 4 metrics" in text
+    assert "(in 3 after Holm's correction)." in text
 
 
 def test_by_how_much_the_best_epoch_flatters_is_seen_for_each_method():

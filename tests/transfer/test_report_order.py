@@ -116,7 +116,10 @@ def test_a_method_without_a_place_is_named_and_the_others_stay():
     ]
     ours = found(*captions(), *again)
     assert [list(one.theirs) for one in ours] == [["cutmix", "cutout", "none"]] * 2
-    assert order_rules(ours).endswith("Left out: mixup is there 2 times.")
+    assert order_rules(ours).endswith(
+        "Left out: mixup is there 2 times in captioning BLEU-4 [1]; "
+        "mixup is there 2 times in captioning CIDEr [1]."
+    )
 
     moved = [
         one if one.backbone["method"] != "cutout" else of_backbone(one, seed=one.seed + 2)
@@ -124,7 +127,23 @@ def test_a_method_without_a_place_is_named_and_the_others_stay():
     ]
     ours = found(*moved)
     assert [list(one.theirs) for one in ours] == [["cutmix", "cutout", "none"]] * 2
-    assert order_rules(ours).endswith("Left out: mixup shares 1 of 3 seeds with the others.")
+    assert order_rules(ours).endswith(
+        "Left out: mixup shares fewer than 3 seeds in captioning BLEU-4 [1]; "
+        "mixup shares fewer than 3 seeds in captioning CIDEr [1]."
+    )
+    # the more that have seeds in common, whichever comes first
+    seeds = {
+        "none": range(1, 6),
+        "cutmix": range(1, 4),
+        "cutout": range(3, 6),
+        "mixup": range(3, 6),
+    }
+    runs = [
+        result("captioning", method, seed, 0.5 + 0.01 * seed)
+        for method, own in seeds.items()
+        for seed in own
+    ]
+    assert [{*one.theirs} for one in found(*runs)] == [{"none", "cutout", "mixup"}] * 2
 
 
 @pytest.mark.parametrize(
@@ -158,6 +177,8 @@ def test_a_method_with_two_plain_networks_belongs_to_neither():
         if one.backbone["method"] == "none"
     ]
     assert not found(*captions(), *again)
+    pretrained = [replace(one, task="pretrain", metrics={"top1": 0.5}) for one in again]
+    assert found(*captions(), *pretrained)  # where the second is not in the column
 
 
 @pytest.mark.parametrize(

@@ -167,7 +167,7 @@ class _Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 PARSE_ONLY = "--parse-only"
-"""An option of every tool, for other programs: check the options, and do nothing."""
+"""An option of every tool, for other programs: check the options, read no data, do nothing."""
 
 
 class Parser(ArgumentParser):
@@ -192,14 +192,23 @@ class Parser(ArgumentParser):
         self.add_argument("--config", action="config", help=text)
         self.add_class_arguments(kind, fail_untyped=True)
 
-    def parse(self, argv: Sequence[str] | None = None) -> Namespace:
+    def parse(
+        self,
+        argv: Sequence[str] | None = None,
+        check: Callable[[Namespace], None] = lambda options: None,
+    ) -> Namespace:
         """The options; with PARSE_ONLY among them the program ends here.
+
+        Args:
+            argv: the arguments, or None for the command line's.
+            check: raises UsageError for what the options alone show to be wrong.
 
         Raises:
             UsageError: an unknown option or recipe key, with the nearest known one; a wrong value.
         """
         given = list(sys.argv[1:] if argv is None else argv)
         options = self._parse([word for word in given if word != PARSE_ONLY])
+        check(options)
         if PARSE_ONLY in given:
             if self._configuration:  # which refuses values out of range
                 build_config(self._configuration, self, options)

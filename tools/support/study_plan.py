@@ -146,10 +146,10 @@ class Job:
         return [*self.words, "--out", str(self.out / self.folder)]
 
     @property
-    def kind(self) -> tuple[str, ...]:
-        """Jobs of one kind differ in the seed and the backbone alone."""
-        cell, step, name = self.folder.parts
-        return (cell, name.rpartition("-seed")[0]) if step == PRETRAIN else (step,)
+    def kind(self) -> str:
+        """Jobs of one kind differ in --seed and --backbone alone."""
+        seed = self.folder.name.rpartition("-seed")[2]
+        return re.sub(rf"--seed[ =]{seed}(?= |$)", "--seed", self.recorded)
 
     def is_done(self, folders: Sequence[Path]) -> bool:
         """Whether its result stands in one of the folders."""

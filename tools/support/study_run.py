@@ -162,7 +162,7 @@ def refuse_wrong_options(lanes: Sequence[Lane], study: StudyRun) -> None:
     Raises:
         UsageError: one does not, with what it says; of each kind of job one is asked.
     """
-    jobs = dict[tuple[str, ...], Job]()
+    jobs = dict[str, Job]()
     for job in (job for lane in lanes for job in lane.left(study.folders)):
         jobs.setdefault(job.kind, job)
 

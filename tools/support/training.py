@@ -14,6 +14,7 @@ from pretrain.reading import check, read_yaml
 from pretrain.run import Result, Run, other_run, plain
 from tools.support.backbone_options import load
 from tools.support.command import (
+    PARSE_ONLY,
     ROOT,
     SYNTHETIC,
     Config,
@@ -174,6 +175,8 @@ def parse(
 
 def _choose(task: Task, parser: Parser, words: Sequence[str]) -> tuple[Choice, Choice | None]:
     """The recipe of a command line without one; again, and said, where it is of the user's data."""
+    is_check = PARSE_ONLY in words
+    words = [word for word in words if word != PARSE_ONLY]
     options = parser.parse(words)
     given = {
         name: options[name]
@@ -182,6 +185,8 @@ def _choose(task: Task, parser: Parser, words: Sequence[str]) -> tuple[Choice, C
     }
     if options.data is None:
         return choose_demo(task.name, given), None
+    if is_check:  # the recipe depends on the data, which may lie on another machine
+        sys.exit(0)
     section = parser.instantiate(options).dataset
     choice = choose_for(task.name, options.data, section, options.device, given)
     if os.environ.get("RANK", "0") == "0":

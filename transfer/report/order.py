@@ -138,34 +138,33 @@ def _cells(
 ) -> tuple[dict[str, Cell], list[str]]:
     """{method: cell} of those that have a place, and why others have none.
 
-    A method that stands twice could be either; one that shares few seeds would leave the others
-    few.
+    A method that stands twice could be either. Of the others as many as have FEWEST seeds in common
+    with the plain one and each other, and of so many those with most.
     """
-    cells, left_out = {plain.method: table.cells[plain, column]}, list[str]()
-    common = set(cells[plain.method].values)
-    if len(common) < FEWEST:
-        return {}, []
-    beside = [
-        row
-        for row, other in table.comparisons
-        if other == plain and row.method in values and table.cells[row, column].n
-    ]
+    cells = {row: table.cells[row, column] for row in table.rows if table.cells[row, column].n}
+    compared = [(row, other) for row, other in table.comparisons if row in cells and other in cells]
+    beside = [row for row, other in compared if other == plain and row.method in values]
     times = Counter(row.method for row in beside)
-    plains = Counter(row for row, other in table.comparisons if other.method == plain.method)
+    plains = Counter(row for row, other in compared if other.method == plain.method)
+    left_out, rest = list[str](), list[Row]()
+    where = f"in {column.setting.task} {column.head}"
     for row in beside:
-        cell = table.cells[row, column]
-        shared = common.intersection(cell.values)
         if times[row.method] > 1:
-            left_out.append(f"{row.method} is there {times[row.method]} times")
+            left_out.append(f"{row.method} is there {times[row.method]} times {where}")
         elif plains[row] > 1:
-            left_out.append(f"{row.method} has {plains[row]} plain networks")
-        elif len(shared) < FEWEST:
-            left_out.append(
-                f"{row.method} shares {len(shared)} of {len(common)} seeds with the others"
-            )
+            left_out.append(f"{row.method} has {plains[row]} plain networks {where}")
         else:
-            cells[row.method], common = cell, shared
-    return cells, left_out
+            rest.append(row)
+
+    def shared(rows: Sequence[Row]) -> int:
+        return len(set.intersection(*(set(cells[row].values) for row in (plain, *rows))))
+
+    groups = [group for n in range(len(rest) + 1) for group in combinations(rest, n)]
+    groups = [group for group in groups if plain in cells and shared(group) >= FEWEST]
+    chosen = max(groups, key=lambda group: (len(group), shared(group)), default=())
+    lost = [row.method for row in rest if row not in chosen]
+    left_out += [f"{name} shares fewer than {FEWEST} seeds {where}" for name in lost]
+    return {row.method: cells[row] for row in (plain, *chosen)} if chosen else {}, left_out
 
 
 ORDERS = (

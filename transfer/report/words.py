@@ -55,7 +55,7 @@ def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
     """
     here = [one for one in compared if one.column in table.columns]
     corrected = Counter((one.row, one.other) for one in here if one.is_shown and not one.is_primary)
-    primary = {(one.row, one.other) for one in here if one.is_primary}
+    primary = {(one.row, one.other) for one in here if one.is_primary and one.is_shown}
     sentences, few = [], 0
     too_few = f"no difference can be shown by fewer than {FEWEST} pairs."
     for pair in table.comparisons:

@@ -1,0 +1,150 @@
+"""What docs/results.md and the README say of the study, computed from its committed results."""
+
+import json
+import re
+from functools import cache
+from statistics import fmean
+
+import pytest
+from scipy.stats import ttest_1samp
+
+from tests.conftest import ROOT
+from tests.test_readme import PRIMARY, README
+from transfer.report import read_runs, tabulate
+from transfer.report.comparisons import Comparison, compare_all
+from transfer.report.crossing import TIMES, crossings
+from transfer.report.order import published_values
+
+STUDY = ROOT / "docs/results/imagenette"
+TEXT = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+
+
+def study_differences() -> dict[str, dict[int, float]]:
+    """{cell: {seed: CutMix - none, last epoch}} of the committed study."""
+    cells: dict[str, dict[int, float]] = {}
+    for plain in STUDY.glob("*/pretrain/none-seed*/result.json"):
+        mixed = plain.parent.with_name(plain.parent.name.replace("none", "cutmix")) / plain.name
+        top1 = [json.loads(path.read_text())["metrics"]["top1"] for path in (mixed, plain)]
+        cell, seed = plain.parts[-4], int(plain.parent.name.rpartition("seed")[2])
+        cells.setdefault(cell, {})[seed] = top1[0] - top1[1]
+    return cells
+
+
+def test_what_the_text_says_of_the_study_is_what_its_results_say():
+    cells = study_differences()
+    named = sorted(cells["300x80"].values())
+    assert f"every pair between {named[0]:+.1f} and {named[-1]:+.1f})" in TEXT
+    cell = rf"\w+ {TIMES} \d+"
+    lines = re.findall(rf"\| ({cell}), minus ({cell}): ([^|]*) \| (?:< )?([\d.]+) \|", TEXT)
+    assert len(lines) == 5
+    for one, other, difference, p in lines:
+        ours, theirs = (
+            cells[name.replace(f" {TIMES} ", "x").replace("allx", "all")] for name in (one, other)
+        )
+        between = [ours[seed] - theirs[seed] for seed in sorted(ours.keys() & theirs.keys())]
+        test = ttest_1samp(between, 0)
+        low, high = test.confidence_interval(0.95)
+        assert difference == f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}"
+        assert float(p) == pytest.approx(max(test.pvalue, 0.001), abs=0.0005)
+
+
+@cache
+def study_comparisons() -> list[Comparison]:
+    """CutMix - none in the named cell."""
+    found = compare_all(tabulate(read_runs(STUDY)), PRIMARY)
+    return [
+        one for one in found if (one.row.method, one.row.recipe) == ("cutmix", "imagenette_cpu")
+    ]
+
+
+def is_of(one: Comparison, key: tuple[str, str, str]) -> bool:
+    setting = one.column.setting
+    return (setting.task, one.column.metric.key) == key[:2] and setting.data.startswith(key[2])
+
+
+# row of the text -> (task or suite, metric, data) of each figure in it
+CARRIED = {
+    "CIFAR-10, linear": [
+        ("classification", "linear_top1", "cifar10"),
+        ("classification", "knn_top1", "cifar10"),
+    ],
+    "flowers: linear": [
+        ("classification", "linear_top1", "flowers"),
+        ("classification", "knn_top1", "flowers"),
+        ("classification", "full_top1", "flowers"),
+    ],
+    "Faster R-CNN, AP50": [("detection", "AP50", "BCCD"), ("detection", "AP50", "cardsvoc")],
+    "captions, BLEU-4": [("captioning", "Bleu_4", "coco-mini"), ("captioning", "Bleu_4", "coco1")],
+    "captions, CIDEr": [("captioning", "CIDEr", "coco-mini"), ("captioning", "CIDEr", "coco1")],
+    "FGSM, top-1": [
+        ("robustness", "fgsm_pixels_top1", "imagenette112"),
+        ("robustness", "fgsm_normalised_top1", "imagenette112"),
+    ],
+    "flowers and CIFAR-10": [("ood", "auroc_without_noise", "imagenette112")],
+    "the same, with two sets": [("ood", "auroc", "imagenette112")],
+    "calibration error": [
+        ("calibration", "ece", "imagenette112"),
+        ("calibration", "ece_scaled", "imagenette112"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_what_the_text_says_of_transfers_is_what_their_results_say(name):
+    (line,) = (line for line in TEXT.splitlines() if line.startswith(f"| {name}"))
+    figures, verdict, papers = (cell.strip(" *") for cell in line.split("|")[2:5])
+    found = [one for key in CARRIED[name] for one in study_comparisons() if is_of(one, key)]
+    differences = [one.difference for one in found]
+    assert [one.n for one in differences] == [5] * len(CARRIED[name])
+    assert figures == "; ".join(f"{one.mean:+.1f} ± {one.half_width:.1f}" for one in differences)
+    is_better = [(one.difference.mean > 0) != one.column.metric.less for one in found]
+    verdicts = [
+        f"{'better' if better else 'worse'}, shown" if one.is_shown else "not shown"
+        for one, better in zip(found, is_better, strict=True)
+    ]
+    assert verdict.replace("*", "") == "; ".join(verdicts if len({*verdicts}) > 1 else verdicts[:1])
+    published = [values for one in found for _, values in published_values(one.column)]
+    gains = {f"{values['cutmix'] - values['none']:+.1f}" for values in published}
+    assert {papers} == (gains or {""})
+
+
+def test_figures_between_the_tables():
+    found = [one for key in CARRIED["Faster R-CNN, AP50"] for one in study_comparisons()
+             if is_of(one, key)]  # fmt: skip
+    smears, cards = (one.pairs_needed for one in found)
+    assert f"by {smears} such pairs on the blood smears and {cards} on the cards" in TEXT
+    (error,) = (one for one in study_comparisons() if is_of(one, CARRIED["calibration error"][0]))
+    plain, mixed = (error.table.cells[row, error.column].mean for row in (error.other, error.row))
+    assert f"({plain:.1f} to {mixed:.1f} %)" in TEXT
+
+
+def test_the_cells_of_the_study_are_those_of_the_picture():
+    table = tabulate(read_runs(STUDY))
+    (chart,) = crossings(compare_all(table, PRIMARY))
+    rows = re.findall(rf"^\| (.+ {TIMES} \d+) \|.*\| ([\d.]+) %.*\| (.*) \|$", TEXT, re.MULTILINE)
+    assert len(rows) == 5
+    for name, fitted, said in rows:
+        cell = name.replace(" (9,469)", "")
+        drawn = re.search(rf"cutmix, {cell}: (\S+) ± (\S+), n=\d", chart.svg)
+        mean, half = float(drawn[1]), float(drawn[2])
+        shown = "shown" if abs(mean) > half else "not shown"
+        is_primary = cell == f"300 {TIMES} 80"
+        assert said == f"{drawn[1]}, {'named beforehand' if is_primary else shown}"
+        folder = cell.replace(f" {TIMES} ", "x").replace("allx", "all")
+        runs = (STUDY / folder / "pretrain").glob("none-*/result.json")
+        ends = [json.loads(run.read_text())["metrics"]["train_accuracy"] for run in runs]
+        assert f"{fmean(ends):.{len(fitted.partition('.')[2])}f}" == fitted
+
+
+@pytest.mark.parametrize(("cell", "said"), [("300x80", "52 or 53"), ("100x80", "46 to 52")])
+def test_from_when_on_the_plain_networks_fit_their_images(cell, said):
+    logs = (STUDY / cell / "pretrain").glob("none-seed*/log.jsonl")
+    first = set()
+    for log in logs:
+        lines = map(json.loads, log.read_text().splitlines())
+        first.add(1 + max(one["epoch"] for one in lines if one["train_accuracy"] < 99))
+    assert f"{min(first)}" == said.split()[0]
+    assert f"{max(first)}" == said.split()[-1]
+    assert f"(above 99 % from epoch {said} on)" in TEXT
+    if cell == "300x80":
+        assert f"fits (above 99 %) for the last {80 - max(first) + 1}." in README
