@@ -451,13 +451,16 @@ def test_the_crossing_has_a_point_for_each_pretraining_with_its_interval():
 def test_methods_have_their_colours_and_stand_side_by_side():
     runs = study()
     for run in list(runs):
-        if run.backbone["method"] == "cutmix" and run.backbone["recipe"] == "cell_300x80":
+        if run.backbone["method"] == "cutmix" and run.backbone["recipe"] != "cell_100x80":
             facts = {"method": "mixup", "fingerprint": run.backbone["fingerprint"] + "m"}
             runs.append(replace(run, backbone=run.backbone | facts))
     (chart,) = crossings(compared(runs))
-    (mixup,) = [one for one in shapes(chart.svg, "a2") if "cx" in one]
-    cutmix = max(float(one["cx"]) for one in shapes(chart.svg, "a1") if "cx" in one)
-    assert float(mixup["cx"]) - cutmix == pytest.approx(9, abs=0.11)
+    cutmix, mixup = (
+        [float(one["cx"]) for one in shapes(chart.svg, style) if "cx" in one]
+        for style in ("a1", "a2")
+    )
+    assert (len(cutmix), len(mixup)) == (3, 2)
+    assert max(mixup) - max(cutmix) == pytest.approx(9, abs=0.11)
     assert chart.svg.count(f"300 {TIMES} 80</text>") == 1
 
 
@@ -507,6 +510,20 @@ def test_each_picture_is_corrected_for_its_own_tests_alone():
 def texts(chart: str) -> list[str]:
     """Each point in words, with its interval."""
     return re.findall(r"cutmix, [^;<]*n=\d", chart)
+
+
+def test_a_method_of_one_pretraining_is_in_no_picture():
+    """And counts in none: it says nothing about longer training."""
+    runs = study()
+    for run in study(["cell_300x80"])[1::2]:
+        mixup = replace(
+            run, backbone=run.backbone | {"method": "mixup", "fingerprint": f"m{run.seed}"}
+        )
+        mixup.config["mixing"] = {"method": "mixup"}
+        runs.append(mixup)
+    found = compared(runs, PRIMARY)
+    assert "mixup" in {one.row.method for one in found}
+    assert crossings(found)[0].svg == crossings(compared(study(), PRIMARY))[0].svg
 
 
 def test_a_crossing_needs_two_pretrainings_of_one_network():

@@ -79,14 +79,14 @@ class Point:
 
 
 def crossings(compared: Sequence[Comparison]) -> list[Chart]:
-    """One chart for each network and data set with pairs in two pretraining settings or more."""
+    """One chart for each network and data set: of methods with pairs in two settings or more."""
     groups: dict[tuple[str, str | None], list[Point]] = defaultdict(list)
-    for point in _points(compared):
-        groups[point.comparison.row.arch, point.comparison.row.dataset].append(point)
+    for line in _lines_of(_points(compared)):
+        groups[line[0].comparison.row.arch, line[0].comparison.row.dataset] += line
     for key, points in groups.items():
         in_parts = any(one.per_class for one in points)
-        groups[key] = [replace(one, beside_parts=in_parts) for one in _corrected(points)]
-    groups = {key: points for key, points in groups.items() if len({p.cell for p in points}) > 1}
+        points = sorted(_corrected(points), key=lambda point: point.seen)
+        groups[key] = [replace(one, beside_parts=in_parts) for one in points]
     # the one with what was named beforehand comes first
     order = sorted(groups, key=lambda key: not any(p.comparison.is_primary for p in groups[key]))
     return [_draw(*key, groups[key], f"crossing-{n}") for n, key in enumerate(order)]
@@ -114,14 +114,22 @@ def _in(theme: str, rules: str) -> str:
     return _LIGHT_DARK.sub(r"\1" if theme == "light" else r"\2", rules)
 
 
+def _lines_of(points: Iterable[Point]) -> list[list[Point]]:
+    """The points of each method, network and data set that has several settings."""
+    groups: dict[tuple[str, str, str | None], list[Point]] = defaultdict(list)
+    for one in points:
+        groups[one.method, one.comparison.row.arch, one.comparison.row.dataset].append(one)
+    return [group for group in groups.values() if len({one.cell for one in group}) > 1]
+
+
 def _points(compared: Iterable[Comparison]) -> list[Point]:
-    """Of methods and the plain network, the shortest training first."""
+    """Of methods and the plain network."""
     of_top1 = (
         one
         for one in compared
         if (one.column.setting.task, one.column.metric.key) == (task.PRETRAIN.name, _METRIC)
     )
-    return sorted(filter(None, map(_point, of_top1)), key=lambda point: point.seen)
+    return [*filter(None, map(_point, of_top1))]
 
 
 def _corrected(points: Sequence[Point]) -> list[Point]:
