@@ -22,7 +22,7 @@ from pretrain.errors import UsageError
 from pretrain.files import atomic, holder
 from pretrain.progress import log
 from pretrain.run import Result, Run
-from tools.support.command import PARSE_ONLY
+from tools.support.command import PARSE_ONLY, usable_cores
 from tools.support.grid_display import in_words
 from tools.support.grid_run import launch_here
 from tools.support.study_plan import PRETRAIN, Job, Lane
@@ -170,7 +170,7 @@ def refuse_wrong_options(lanes: Sequence[Lane], study: StudyRun) -> None:
         asked = subprocess.run([*job.command, PARSE_ONLY], capture_output=True, text=True)
         return f"{job.title}: {last_error(asked.stderr)}" if asked.returncode else ""
 
-    with ThreadPoolExecutor(study.slots) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         if wrong := [*filter(None, pool.map(ask, jobs.values()))]:
             raise UsageError("\n".join(["these commands are wrong, and nothing is run:", *wrong]))
 
