@@ -81,7 +81,6 @@ def _refuse(options: Any, parser: Parser) -> None:
     """Raise UsageError for what the options alone show to be wrong."""
     check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
     refuse_unused(options, parser, wanted_suites(options.suite))
-    parser.instantiate(options)
 
 
 def wanted_suites(asked: str | None) -> list[str]:

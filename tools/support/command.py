@@ -210,8 +210,11 @@ class Parser(ArgumentParser):
         options = self._parse([word for word in given if word != PARSE_ONLY])
         check(options)
         if PARSE_ONLY in given:
-            if self._configuration:  # which refuses values out of range
+            # which refuses values out of range
+            if self._configuration:
                 build_config(self._configuration, self, options)
+            else:
+                self.instantiate(options)
             sys.exit(0)
         return options
 

@@ -81,8 +81,9 @@ class Point:
 def crossings(compared: Sequence[Comparison]) -> list[Chart]:
     """One chart for each network and data set: of methods with pairs in two settings or more."""
     groups: dict[tuple[str, str | None], list[Point]] = defaultdict(list)
-    for line in _lines_of(_points(compared)):
-        groups[line[0].comparison.row.arch, line[0].comparison.row.dataset] += line
+    for of_method in _by_method(_points(compared)):
+        row = of_method[0].comparison.row
+        groups[row.arch, row.dataset] += of_method
     for key, points in groups.items():
         in_parts = any(one.per_class for one in points)
         points = sorted(_corrected(points), key=lambda point: point.seen)
@@ -114,7 +115,7 @@ def _in(theme: str, rules: str) -> str:
     return _LIGHT_DARK.sub(r"\1" if theme == "light" else r"\2", rules)
 
 
-def _lines_of(points: Iterable[Point]) -> list[list[Point]]:
+def _by_method(points: Iterable[Point]) -> list[list[Point]]:
     """The points of each method, network and data set that has several settings."""
     groups: dict[tuple[str, str, str | None], list[Point]] = defaultdict(list)
     for one in points:

@@ -85,24 +85,15 @@ def _orders_of(table: Table) -> Iterator[Order]:
 def published_values(column: Column) -> Iterator[tuple[str, Mapping[str, float]]]:
     """(source, {method: value}) of each published number that a column means."""
     setting, key = column.setting, column.metric.key
-    if (setting.task, key) == ("pretrain", "top1_best"):
-        yield paper.top1_best(setting.data)
     for theirs in paper.COLUMNS:
-        named = theirs.task, theirs.network, theirs.key
-        if named == (setting.task, setting.network, key) and theirs.task != "pretrain":
-            values = {method: paper.value(method, theirs) for method in paper.PRINTED}
-            yield _place(paper.SOURCE), values
+        if (theirs.task, theirs.network, theirs.key) == (setting.task, setting.network, key):
+            yield paper.values(theirs, setting.data)
     for one in PUBLISHED:
         for number, keys in enumerate(one.keys if one.suite == setting.task else ()):
             if key in keys:
                 given = {name: row[number] for name, row in one.rows.items()}
                 values = {name: value for name, value in given.items() if value is not None}
-                yield _place(one.source), values
-
-
-def _place(source: str) -> str:
-    """Table 10 of 'Yun et al., CutMix, ICCV 2019, table 10'."""
-    return source.rpartition(", ")[2]
+                yield one.source.rpartition(", ")[2], values  # its last part: section 4.4
 
 
 def _order(

@@ -66,13 +66,13 @@ def value(method: str, column: Column) -> float:
     return round(100 - printed, 2) if column.key == "top1_best" else printed
 
 
-def top1_best(data: str) -> tuple[str, dict[str, float]]:
-    """(table, {method: top-1 of the best epoch}) for a data set: CIFAR's own, else ImageNet's."""
+def values(column: Column, data: str) -> tuple[str, dict[str, float]]:
+    """(table, {method: value}) for a data set: top-1 of CIFAR has tables of its own."""
     name = data.lower().replace("-", "")
     for known, (table, errors) in _CIFAR.items():
-        if name.startswith(known):
+        if column.key == "top1_best" and name.startswith(known):
             return table, {method: round(100 - error, 2) for method, error in errors.items()}
-    return "table 10", {method: value(method, COLUMNS[0]) for method in PRINTED}
+    return "table 10", {method: value(method, column) for method in PRINTED}
 
 
 def text(method: str, column: Column) -> str:
