@@ -435,6 +435,10 @@ def command_of(text: str, tmp_path: Path) -> list[Lane]:
             "evaluate.py --suite ood --data {data} --robustness.pgd_steps 3",
             "does not name robustness",
         ),
+        (
+            "evaluate.py --suite robustness --data {data} --robustness.pgd_steps 0",
+            "robustness.pgd_steps is 0",
+        ),
     ],
 )
 def test_tools_are_asked_for_what_their_options_alone_show(command, message, tmp_path):

@@ -24,7 +24,7 @@ from torch import Tensor
 from pretrain.backbone import Backbone
 from pretrain.data import Images
 from pretrain.data.images import ImageShards
-from pretrain.errors import UsageError, check_ranges
+from pretrain.errors import UsageError
 from pretrain.files import save_figure
 from pretrain.held_out import hold_out
 from pretrain.progress import log
@@ -52,7 +52,6 @@ def open_data(
     Raises:
         UsageError: see `open_labelled`; a classifier of one output, or a single image.
     """
-    check_ranges("--calibration", options, bins="[1, 1000]", held_out="(0, 1)")
     if backbone.spec.num_classes == 1:
         raise UsageError("the classifier has one output: its softmax is 1 for whatever it sees.")
     data = open_labelled(backbone, root, labels)

@@ -1,7 +1,14 @@
-"""The options of the suites: --SUITE.FIELD on the command line of tools/evaluate.py."""
+"""The options of the suites: --SUITE.FIELD on the command line of tools/evaluate.py.
 
+Each refuses values outside their ranges by UsageError, before any data are opened.
+"""
+
+import math
+import sys
 from dataclasses import dataclass, field
 from typing import Literal
+
+from pretrain.errors import UsageError, check_ranges
 
 RobustnessPart = Literal["attacks", "occlusion", "between", "corruptions"]
 
@@ -29,6 +36,14 @@ class RobustnessConfig:
     """A folder with ImageNet-C's photographs of frost; without it those of imagecorruptions, where
     that is installed; else this corruption is left out."""
 
+    def __post_init__(self) -> None:
+        check_ranges(
+            "--robustness", self, eps="(0, 1]", pgd_steps="[1, 1000]", pgd_step_size="(0, 1]",
+            sizes="[1, 1000]", seed=">= 0",
+        )  # fmt: skip
+        if not self.parts:
+            raise UsageError("--robustness.parts is empty; leave it off to measure all parts.")
+
 
 @dataclass(frozen=True)
 class OodConfig:
@@ -41,6 +56,9 @@ class OodConfig:
     """Images of uniform and as many of Gaussian noise; None: as many as known ones; 0: no noise."""
     seed: int = 0
     """Of the noise."""
+
+    def __post_init__(self) -> None:
+        check_ranges("--ood", self, noise="[0, 10000000]", seed=">= 0")
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,11 @@ class LocalisationConfig:
     seed: int = 0
     """Of the images of the picture."""
 
+    def __post_init__(self) -> None:
+        check_ranges("--localisation", self, threshold="(0, 1]", seed=">= 0", size="[8, 4096]")
+        if not self.methods:
+            raise UsageError("--localisation.methods is empty; there are cam and grad-cam.")
+
 
 @dataclass(frozen=True)
 class VariantsConfig:
@@ -79,6 +102,9 @@ class CalibrationConfig:
     held_out: float = 0.2
     """Share of the images that the temperature is fitted on, 5,000 at most, and nothing else."""
 
+    def __post_init__(self) -> None:
+        check_ranges("--calibration", self, bins="[1, 1000]", held_out="(0, 1)")
+
 
 @dataclass(frozen=True)
 class OmniConfig:
@@ -90,3 +116,12 @@ class OmniConfig:
     """Side of the network's input in pixels; null takes the size the backbone was trained at."""
     cache: str = "runs/features"
     """Folder of the features, shared by runs."""
+
+    def __post_init__(self) -> None:
+        check_ranges("--omnibenchmark", self, image_size="[8, 8192]")
+        normal = [sys.float_info.min <= lam < math.inf for lam in self.penalties]
+        if not normal or not all(normal):
+            raise UsageError(
+                f"--omnibenchmark.penalties is {list(self.penalties)}; give one or more numbers, "
+                "all above 0."
+            )

@@ -26,12 +26,11 @@ from torchvision.transforms import InterpolationMode, v2
 
 from pretrain.backbone import Backbone
 from pretrain.backbone_evaluation import resizing
-from pretrain.errors import UsageError, check_ranges
+from pretrain.errors import UsageError
 from pretrain.files import save_figure
 from pretrain.spec import BackboneSpec, evaluation_crop
 from pretrain.training import generator
 from transfer.evaluation.activation_maps import (
-    METHODS,
     check_maps,
     class_maps,
     enlarge,
@@ -53,11 +52,8 @@ def open_data(
     """The images with their boxes.
 
     Raises:
-        UsageError: see `open_boxed`; a network that has no such maps; methods that there are not.
+        UsageError: see `open_boxed`; a network that has no such maps.
     """
-    check_ranges("--localisation", options, threshold="(0, 1]", seed=">= 0", size="[8, 4096]")
-    if not options.methods:
-        raise UsageError(f"--localisation.methods is empty; there are {', '.join(METHODS)}.")
     data = open_boxed(root, backbone, labels, options.first_pixel)
     _, size, note = _prepare(_resized(backbone, options.size), options)
     notes = (*data.images.notes, f"activation maps have {size[0]} x {size[1]} positions{note}")

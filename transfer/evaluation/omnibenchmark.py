@@ -18,7 +18,6 @@ publish, REALM/{train,val,test}.txt or REALM/annotations/v2/*.txt with lines `PA
 features, choice and solution are those of `transfer.classification`.
 """
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ import numpy as np
 from pretrain.backbone import Backbone
 from pretrain.config import LoaderConfig
 from pretrain.data_digest import DataFiles
-from pretrain.errors import UsageError, check_ranges
+from pretrain.errors import UsageError
 from pretrain.held_out import hold_out
 from pretrain.images import class_folders
 from pretrain.reading import read_text
@@ -81,13 +80,6 @@ def open_data(backbone: Backbone, root: Path, options: OmniConfig, labels: Label
     Raises:
         UsageError: no realm, or one that cannot be probed.
     """
-    check_ranges("--omnibenchmark", options, image_size="[8, 8192]")
-    shares = [lam / _PARTS for lam in options.penalties]
-    if not shares or not all(0 < share < math.inf for share in shares):
-        raise UsageError(
-            f"--omnibenchmark.penalties is {list(options.penalties)}; give one or more numbers, "
-            "all above 0."
-        )
     is_realm = (root / "train").is_dir() or _lists(root) is not None
     realms = [root] if is_realm else [root / name for name in class_folders(root)]
     if not realms:

@@ -25,7 +25,7 @@ from torchvision.transforms import v2
 from pretrain.backbone import Backbone
 from pretrain.data import Images
 from pretrain.data_digest import DataFiles
-from pretrain.errors import UsageError, check_ranges, printable
+from pretrain.errors import UsageError, printable
 from pretrain.files import save_figure
 from transfer.evaluation.config import OodConfig
 from transfer.evaluation.foreign_images import (
@@ -76,7 +76,6 @@ def open_data(backbone: Backbone, root: str | Path, options: OodConfig, labels: 
         UsageError: see `open_labelled`; a classifier of one output; nothing foreign; a foreign set
             that is not there, empty, called as another, or the known one.
     """
-    check_ranges("--ood", options, noise="[0, 10000000]", seed=">= 0")
     if backbone.spec.num_classes == 1:
         raise UsageError("the classifier has one output: its softmax is 1 for whatever it sees.")
     known = open_labelled(backbone, root, labels)

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from pretrain.backbone import Backbone
 from pretrain.data import Images
 from pretrain.data_digest import DataFiles
-from pretrain.errors import UsageError, check_ranges
+from pretrain.errors import UsageError
 from pretrain.spec import BackboneSpec
 from pretrain.training import generator
 from transfer.evaluation.attacks import fgsm, input_gradient, pgd, uniform_start
@@ -51,14 +51,8 @@ def open_data(
     """The labelled images.
 
     Raises:
-        UsageError: see open_labelled; an option outside its range; one class and nothing between.
+        UsageError: see open_labelled; one class and nothing between.
     """
-    check_ranges(
-        "--robustness", options, eps="(0, 1]", pgd_steps="[1, 1000]", pgd_step_size="(0, 1]",
-        sizes="[1, 1000]", seed=">= 0",
-    )  # fmt: skip
-    if not options.parts:
-        raise UsageError("--robustness.parts is empty; leave it off to measure all parts.")
     if backbone.spec.num_classes == 1:
         raise UsageError("the classifier has one output: it is right about whatever it sees.")
     data = open_labelled(backbone, root, labels)

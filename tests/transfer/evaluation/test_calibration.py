@@ -205,8 +205,6 @@ def test_mistakes(backbone, worlds, tmp_path):
     known = worlds["classification"]
     named = replace(backbone.provenance, classes=("circle", *"abcdefghi"))
     for network, root, options, said in (
-        (backbone, known, CalibrationConfig(bins=0), "--calibration.bins is 0"),
-        (backbone, known, CalibrationConfig(held_out=1), "--calibration.held_out is 1"),
         (replace(backbone, spec=replace(backbone.spec, num_classes=1)), known,
          CalibrationConfig(), "has one output"),
         (replace(backbone, spec=replace(backbone.spec, num_classes=0)), known,

@@ -462,14 +462,8 @@ def test_suite_on_synthetic_shapes(tmp_path, shapes_backbone, monkeypatch):
     assert path.is_file()
 
 
-def test_options(tmp_path, shapes_backbone):
+def test_no_classifier(tmp_path, shapes_backbone):
     tree = voc_tree(tmp_path / "t")
-    for options, message in (
-        (LocalisationConfig(threshold=0.0), "localisation.threshold is 0.0"),
-        (LocalisationConfig(methods=[]), "localisation.methods is empty"),
-    ):
-        with pytest.raises(UsageError, match=message):
-            localisation.open_data(shapes_backbone, tree, options, Labels())
     none = replace(shapes_backbone, spec=replace(shapes_backbone.spec, num_classes=0))
     with pytest.raises(UsageError, match="no classifier"):
         localisation.open_data(none, tree, LocalisationConfig(), Labels())

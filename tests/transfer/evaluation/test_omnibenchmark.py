@@ -155,16 +155,12 @@ def test_links_to_folders_of_one_name(backbone, realms, tmp_path, features):
 
 
 def test_mistakes(backbone, tmp_path, features):
-    def message(options=features):
+    def message():
         with pytest.raises(UsageError) as error:
-            open_data(backbone, tmp_path, options, LABELS)
+            open_data(backbone, tmp_path, features, LABELS)
         return str(error.value)
 
     assert f"Expected {tmp_path}/REALM/train/CLASS/*.jpg" in message()
-    assert "penalties is [0.1, 0.0]" in message(replace(features, penalties=(0.1, 0.0)))
-    for number in (float("nan"), float("inf"), 5e-324):
-        assert "all above 0" in message(replace(features, penalties=(0.1, number)))
-    assert "image_size is 4" in message(replace(features, image_size=4))
     (tmp_path / "bird").mkdir()
     lines = tmp_path / "bird" / "train.txt"
     lines.write_text("a.jpg 0\nb.jpg\n")
