@@ -9,7 +9,7 @@ import os
 import re
 import reprlib
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -29,6 +29,7 @@ Number = Annotated[float, msgspec.Meta(ge=-1e12, le=1e12)]
 """What a schema (see `check`) takes for a number: finite, and of a size that can be shown."""
 Integer = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 """A whole number for a schema."""
+_LIMIT = re.compile(r"`float` [<>]= -?1000000000000\.0")  # what msgspec says of a Number
 
 
 def read_bytes(path: Path, name: str | None = None, largest: int = LARGEST) -> bytes:
@@ -86,7 +87,10 @@ def read_yaml(path: Path, name: str | None = None) -> Any:
     except RecursionError as error:
         raise UsageError(f"{name}: is nested too deeply") from error
     except Exception as error:  # PyYAML raises several of its own, and what a wrong tag leads to
-        raise UsageError(f"{name}: cannot be read as YAML: {first_line(error)}") from error
+        why = first_line(error)
+        if isinstance(error, yaml.MarkedYAMLError) and error.problem and error.problem_mark:
+            why = f"line {error.problem_mark.line + 1}: {error.problem}"
+        raise UsageError(f"{name}: cannot be read as YAML: {why}") from error
     return _check_depth(content, name)
 
 
@@ -156,17 +160,34 @@ def check(content: Any, kind: Any, name: str) -> Any:
         place = place.strip("`").removeprefix("$").removeprefix(".")
         if in_keys:
             what = f"a key: e{what[1:]}. Write it in quotes: YAML takes no, on and 1 for no text"
-        elif what.startswith("Expected ") and "..." not in place:
-            got = reprlib.repr(_value_at(content, place))
-            what = f"e{what.partition(', got')[0][1:]}, got {got}"
+        elif what.startswith("Expected "):
+            expected, _, got = what.partition(", got ")
+            expected = _LIMIT.sub("a finite number of at most 1e12 in size", expected)
+            kind, steps = got.strip("`"), re.findall(r"[^.\[\]]+|\.{3}", place)
+            for here, value in _values_at(content, steps):
+                if kind in ("", _JSON_TYPES.get(type(value))):
+                    place, got = here.removeprefix("."), reprlib.repr(value)
+                    break
+            what = f"e{expected[1:]}, got {got}"
         raise UsageError(": ".join(filter(None, (name, place, what)))) from error
 
 
-def _value_at(content: Any, place: str) -> Any:
-    """What stands at a place such as jobs[3].backbone.name."""
-    for key in re.findall(r"[^.\[\]]+", place):
-        content = content[int(key) if isinstance(content, Sequence) else key]
-    return content
+_JSON_TYPES = {
+    int: "int", float: "float", bool: "bool", str: "str", type(None): "null",
+    list: "array", dict: "object",
+}  # fmt: skip
+"""What msgspec calls them."""
+
+
+def _values_at(content: Any, steps: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    """What may stand at a place such as jobs, 3, name; msgspec says `...` for any key."""
+    if not steps:
+        yield "", content
+    elif isinstance(content, dict | list):
+        keys = range(len(content)) if isinstance(content, list) else [*content]
+        for key in (key for key in keys if steps[0] in ("...", str(key))):
+            for place, value in _values_at(content[key], steps[1:]):
+                yield f"[{key}]{place}" if isinstance(content, list) else f".{key}{place}", value
 
 
 def _check_depth(content: Any, name: str) -> Any:

@@ -49,12 +49,10 @@ def test_what_the_text_says_of_the_study_is_what_its_results_say():
 
 
 @cache
-def study_comparisons() -> list[Comparison]:
-    """CutMix - none in the named cell."""
+def study_comparisons(method: str = "cutmix") -> list[Comparison]:
+    """The method - none in the named cell."""
     found = compare_all(tabulate(read_runs(STUDY)), PRIMARY)
-    return [
-        one for one in found if (one.row.method, one.row.recipe) == ("cutmix", "imagenette_cpu")
-    ]
+    return [one for one in found if (one.row.method, one.row.recipe) == (method, "imagenette_cpu")]
 
 
 def is_of(one: Comparison, key: tuple[str, str, str]) -> bool:
@@ -89,9 +87,16 @@ CARRIED = {
 }
 
 
+def lines_under(head: str) -> list[str]:
+    """Of the table whose first line begins so."""
+    after = TEXT[TEXT.index(f"\n{head}") + 1 :].partition("\n\n")[0]
+    return after.splitlines()[2:]
+
+
 @pytest.mark.parametrize("name", CARRIED)
 def test_what_the_text_says_of_transfers_is_what_their_results_say(name):
-    (line,) = (line for line in TEXT.splitlines() if line.startswith(f"| {name}"))
+    lines = lines_under("| | CutMix - none | | the paper |")
+    (line,) = (line for line in lines if line.startswith(f"| {name}"))
     figures, verdict, papers = (cell.strip(" *") for cell in line.split("|")[2:5])
     found = [one for key in CARRIED[name] for one in study_comparisons() if is_of(one, key)]
     differences = [one.difference for one in found]
@@ -106,6 +111,20 @@ def test_what_the_text_says_of_transfers_is_what_their_results_say(name):
     published = [values for one in found for _, values in published_values(one.column)]
     gains = {f"{values['cutmix'] - values['none']:+.1f}" for values in published}
     assert {papers} == (gains or {""})
+
+
+@pytest.mark.parametrize("name", ["Imagenette, top-1", *CARRIED])
+def test_what_the_text_says_of_mixup_and_cutout_is_what_their_results_say(name):
+    lines = lines_under("| | Mixup - none | Cutout - none |")
+    (line,) = (line for line in lines if line.startswith(f"| {name}"))
+    keys = CARRIED.get(name, [("pretrain", "top1", "imagenette112")])
+    for method, cell in zip(("mixup", "cutout"), line.split("|")[2:4], strict=True):
+        found = [one for key in keys for one in study_comparisons(method) if is_of(one, key)]
+        assert [one.difference.n for one in found] == [3] * len(keys)
+        texts = [f"{one.difference.mean:+.1f} ± {one.difference.half_width:.1f}" for one in found]
+        marks = ["**" if one.is_shown else "" for one in found]
+        said = "; ".join(f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True))
+        assert cell.strip() == said
 
 
 def test_figures_between_the_tables():

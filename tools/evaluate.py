@@ -80,7 +80,12 @@ def main(argv: list[str] | None = None) -> None:
 def _refuse(options: Any, parser: Parser) -> None:
     """Raise UsageError for what the options alone show to be wrong."""
     check_ranges("--", options, batch_size="[1, 65536]", workers="[0, 512]", max_corrupt=">= 0")
-    refuse_unused(options, parser, wanted_suites(options.suite))
+    wanted = wanted_suites(options.suite)
+    refuse_unused(options, parser, wanted)
+    if wanted:
+        data_of(options.data, wanted)
+    elif len(options.data) > 1:
+        raise UsageError(f"--data names {len(options.data)} folders; without --suite give one.")
 
 
 def wanted_suites(asked: str | None) -> list[str]:
@@ -101,7 +106,7 @@ def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
     """The data of each suite, from SUITE=DIR or, where it is the only one, DIR.
 
     Raises:
-        UsageError: a suite without data, data without suite, or a folder that is not there.
+        UsageError: a suite without data, or data without suite.
     """
     found = dict[str, str]()
     for text in given:
@@ -117,8 +122,8 @@ def data_of(given: Sequence[str], wanted: Sequence[str]) -> dict[str, str]:
             raise UsageError(f"--data {text}: --suite does not name {name}; add it, or leave it.")
         if name in found:
             raise UsageError(f"--data names {name} twice: {found[name]} and {folder}.")
-        if not folder or not is_there(folder):
-            raise UsageError(f"--data {text}: there is no folder {folder or '(empty)'}.")
+        if not folder:
+            raise UsageError(f"--data {text}: its folder is empty text; give {name}=DIR.")
         found[name] = folder
     if missing := [name for name in wanted if name not in found]:
         raise UsageError(f"--data: {missing[0]} has none; give {missing[0]}=DIR.")
@@ -148,6 +153,9 @@ def run_suites(options: Any, parser: Parser) -> None:
     """Measure the suites that are asked for; print the headline of each."""
     wanted = wanted_suites(options.suite)
     roots = data_of(options.data, wanted)
+    for folder in roots.values():
+        if not is_there(folder):
+            raise UsageError(f"--data: there is no folder {folder}.")
     made = parser.instantiate(options)
     of_suite = {name: made[suites.by_name(name).section] for name in wanted}
 
@@ -196,8 +204,6 @@ Beside another backbone? Run this for it too, then: python tools/report.py {run.
 
 def score(options: Any) -> None:
     """Top-1, top-5, loss and every class."""
-    if len(options.data) > 1:
-        raise UsageError(f"--data names {len(options.data)} folders; without --suite give one.")
     options.data = options.data[0]
 
     from pretrain.backbone_evaluation import evaluate_backbone

@@ -52,8 +52,10 @@ def main(argv: list[str] | None = None) -> None:
     expected = [] if options.check is None else read_expected(options.check)
     if options.out is not None and options.out.exists() and not options.out.is_dir():
         raise UsageError(f"--out {options.out} is a file; it must name a folder.")
-    if options.crossing is not None and not options.crossing.name:
-        raise UsageError(f"--crossing {options.crossing} has no name; give one, as docs/crossing.")
+    if options.primary == "":
+        raise UsageError("--primary is empty; give METHOD - METHOD: METRIC, or leave it off.")
+    if (stem := options.crossing) is not None:
+        _refuse_stem(stem)
 
     def leave_out(line: str) -> None:
         log(f"left out: {line}")
@@ -79,12 +81,29 @@ def main(argv: list[str] | None = None) -> None:
     if options.out is not None:
         write_files(options.out, files)
     for theme, picture in pictures.items():
-        write_text(options.crossing.with_name(f"{options.crossing.name}_{theme}.svg"), picture)
+        write_text(_pictures(stem)[theme], picture)
     print(text, end="")
     for outcome in outcomes:
         log(f"{'ok  ' if outcome.holds else 'FAIL'} {printable(outcome.text)}")
     if not all(outcome.holds for outcome in outcomes):
         sys.exit(1)
+
+
+def _refuse_stem(stem: Path) -> None:
+    """Raise UsageError where no pictures can be written beside what --crossing names."""
+    if not stem.name or stem.is_dir():
+        raise UsageError(f"--crossing {stem} is a folder; give a stem of names, as docs/crossing.")
+    if stem.suffix == ".svg":
+        raise UsageError(f"--crossing {stem}: the names are STEM_light.svg and so on; leave .svg.")
+    for path in (*_pictures(stem).values(), *stem.parents):
+        if path.exists() and path.is_dir() != (path in stem.parents):
+            what = "file" if path in stem.parents else "folder"
+            raise UsageError(f"--crossing {stem}: {path} is a {what}; give another stem.")
+
+
+def _pictures(stem: Path) -> dict[str, Path]:
+    """Of each theme."""
+    return {theme: stem.with_name(f"{stem.name}_{theme}.svg") for theme in ("light", "dark")}
 
 
 if __name__ == "__main__":

@@ -34,6 +34,7 @@ from tools.support.study_plan import (
     refuse_other_commands,
     write_commands,
 )
+from transfer.stores import is_there
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -68,18 +69,27 @@ def main(argv: list[str] | None = None) -> None:
             if chosen
         ]
         raise UsageError(f"{options.study} has nothing of {' '.join(words)}.")
-    from tools.support.study_run import TIME_IS_UP, StudyRun, refuse_wrong_options, run_study
+    from tools.support.study_run import (
+        TIME_IS_UP,
+        StudyRun,
+        refuse_wrong_options,
+        refuse_wrong_results,
+        run_study,
+    )
 
     run = StudyRun(out, options.results, options.jobs)
+    _refuse_places(options, lanes, run.folders)
     refuse_wrong_options(lanes, run)
     if options.print:
         for folder in run.folders:
             refuse_other_commands(lanes, folder)
+        refuse_wrong_results(lanes, run.folders)
         print_commands(lanes, run.folders)
         return
     with lock(out / ".study.lock", f"another study is at work in {out}"):
         for folder in run.folders:
             refuse_other_commands(lanes, folder)
+        refuse_wrong_results(lanes, run.folders)
         for folder in run.folders:
             write_commands(lanes, folder)
         run_study(lanes, run, options.hours)
@@ -117,6 +127,20 @@ def _refuse_choice(study: Study, options: argparse.Namespace) -> None:
             )
 
 
+def _refuse_places(options: argparse.Namespace, lanes: list[Lane], folders: list[Path]) -> None:
+    """Raise UsageError for a file in the place of a folder, and data that is not there.
+
+    The commands may be printed for another machine, where it is.
+    """
+    for folder in folders:
+        for place in (folder, *folder.parents):
+            if place.exists() and not place.is_dir():
+                raise UsageError(f"{place} is a file; --out and --results must name folders.")
+    asks = any("{data}" in job.recorded for lane in lanes for job in lane.left(folders))
+    if asks and not options.print and not is_there(options.data):
+        raise UsageError(f"--data {options.data}: there is no such folder.")
+
+
 def print_commands(lanes: list[Lane], folders: list[Path]) -> None:
     """One line a lane: its jobs need one another.
 
@@ -129,6 +153,13 @@ def print_commands(lanes: list[Lane], folders: list[Path]) -> None:
     for lane in lanes:
         if left := lane.left(folders):
             print(" && ".join(job.shell_line() for job in left))
+    kept, *others = folders
+    done = [job for lane in lanes for job in lane.jobs if job.is_done(others)]
+    if lost := sum(not job.is_done([kept]) for job in done):
+        log(
+            f"note: {lost} of {len(done)} results lie in {others[0]} alone; the same command "
+            f"without --print copies them to {kept}"
+        )
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from statistics import mean
 from typing import Any, Literal
@@ -210,10 +211,17 @@ def headline(result: Result) -> str:
 
 
 def last_error(text: str) -> str:
-    """What a failed process printed last: its `error: ...`, or else its last line."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("error: ")]
-    return (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
+    """What a failed process printed last: its `error: ...`, or else its last line.
+
+    An error's further lines, which are indented, follow behind it.
+    """
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    starts = [number for number, line in enumerate(lines) if line.startswith("error: ")]
+    if not starts:
+        return (lines or ["it said nothing"])[-1].strip()
+    first, *rest = lines[starts[-1] :]
+    more = takewhile(lambda line: line.startswith(" "), rest)
+    return " ".join([first.removeprefix("error: "), *map(str.strip, more)])
 
 
 def seconds_left(statuses: Iterable[JobStatus], slots: int, now: float) -> float | None:

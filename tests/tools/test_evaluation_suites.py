@@ -51,8 +51,7 @@ def test_the_data_of_each_suite(given, wanted, found, tmp_path, monkeypatch):
         (["ood=d", "ood=e"], ["ood"], "--data names ood twice: d and e"),
         (["ood=d"], ["calibration"], "--suite does not name ood"),
         (["ood=d"], ["ood", "calibration"], "calibration has none; give calibration=DIR"),
-        (["nowhere"], ["ood"], "there is no folder nowhere"),
-        (["ood="], ["ood"], "there is no folder (empty)"),
+        (["ood="], ["ood"], "its folder is empty text; give ood=DIR"),
     ],
 )
 def test_data_of_no_suite(given, wanted, said, tmp_path, monkeypatch):

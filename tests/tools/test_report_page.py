@@ -386,7 +386,7 @@ def test_a_page_of_a_single_backbone_says_what_it_lacks(tmp_path):
         "No detection run here has left",
         "No two methods here have left captions",
         "No pretraining run here has left",
-        "every job has a result, and every file could be read",
+        "no grid in it has a job without a result, and every file could be read",
     ):
         assert words in text
     summary = text.split('<table id="table-summary">')[1].split("</table>")[0]

@@ -7,12 +7,16 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from pretrain.errors import UsageError
+from pretrain.files import write_text
+from pretrain.run import Result
 from tests.conftest import ROOT
 from tools.study import print_commands
 from tools.support.study_plan import (
@@ -24,7 +28,13 @@ from tools.support.study_plan import (
     refuse_other_commands,
     write_commands,
 )
-from tools.support.study_run import TIME_IS_UP, StudyRun, refuse_wrong_options, run_study
+from tools.support.study_run import (
+    TIME_IS_UP,
+    StudyRun,
+    refuse_wrong_options,
+    refuse_wrong_results,
+    run_study,
+)
 
 STUDY = """
 name: small
@@ -166,7 +176,14 @@ def test_a_part_of_a_study(choice, titles, file):
         ("seeds: {none: [2]}", "seed: {}", "cells.short.seed is no key; it must be one of seeds,"),
         (", seeds: {none: [2]}", "", "cells.short.seeds is missing; give those of each arm"),
         ("{none: [2]}", "[2]", "cells.short.seeds is [2]; it must be those of each arm, {ARM: [1"),
-        ("finetune_cls.py", "finetune_clz.py", "linear: there is no tool finetune_clz.py"),
+        (
+            "finetune_cls.py",
+            "finetune_clz.py",
+            "linear: 'finetune_clz.py' is no tool; a command begins with one of finetune_cls.py, ",
+        ),
+        ("finetune_cls.py", "tools/pretrain.py", "begins with one of pretrain.py, "),
+        ("{data}/train", "{data}/train --dry-run", "with --dry-run a run leaves no result"),
+        ("{backbone}", "{backbone} --backbone x", "--backbone stands there 2 times"),
         ("{backbone}", "{backbon}", "{backbon} is not known; there are data, seed, backbone"),
         ("--backbone {backbone}", "", "does not use {backbone}"),
         ("--seed {seed} --data", "--data", "does not use {seed}"),
@@ -180,6 +197,9 @@ def test_a_part_of_a_study(choice, titles, file):
         ("  short:", "  long:", "line 11: long stands there a second time"),
         ("{data}/train", "{data}/train --out=x", "--out is the study's own"),
         ("{data}/train", "{data}/train --config no.yaml", "there is no file no.yaml"),
+        ("{none: [2]}", "{none: [2, 1.5]}", "cells.short.seeds.none[1]: expected `int`, got 1.5"),
+        ("[linear]", "linear", "cells.long.steps: expected `array`, got 'linear'"),
+        ("seeds: {none: [2]}", "seeds: {none: [2]", "line 12: expected ',' or '}'"),
     ],
 )
 def test_mistakes_show_before_anything_runs(file, before, after, message):
@@ -250,6 +270,54 @@ def test_results_of_before_are_kept_where_they_are_of_that_backbone(file, stubs,
     other.unlink()  # as it says
     run(file, stubs, out, kept)
     assert results_in(kept) == results_in(out)
+
+
+@pytest.fixture
+def done(file, tmp_path) -> tuple[list[Lane], Path, Path]:
+    """Lanes of a study that ran, its folder and that of its results."""
+    out, kept = tmp_path / "out", tmp_path / "kept"
+    lanes = read_study(file).lanes(Path("tools"), "photos", out)
+    for job, folder in product((job for lane in lanes for job in lane.jobs), (out, kept)):
+        facts = {"fingerprint": f"{job.seed:016x}", "seed": job.seed, "epochs": None}
+        facts |= dict.fromkeys(("name", "arch", "method", "recipe", "dataset"), "x")
+        result = Result(task="pretrain", metric="top1", metrics={"top1": 40.0}, backbone=facts,
+                        data={"name": "x"}, seed=job.seed, config={}, seconds=1.0,
+                        environment={})  # fmt: skip
+        write_text(folder / job.folder / "result.json", json.dumps(asdict(result)))
+    refuse_wrong_results(lanes, [kept, out])
+    return lanes, out, kept
+
+
+def test_results_of_another_seed_are_not_taken_for_done(done):
+    lanes, out, kept = done
+    for step in ("pretrain", "linear"):
+        one, two = (kept / f"long/{step}/none-seed{seed}/result.json" for seed in (1, 2))
+        one.write_text(two.read_text())
+    with pytest.raises(UsageError, match=r"is of a backbone of seed 2, not 1.*Remove .*-seed1,"):
+        refuse_wrong_results(lanes, [kept, out])
+
+
+@pytest.mark.parametrize("step", ["pretrain", "linear"])
+def test_results_of_two_backbones_are_not_taken_for_done(step, done):
+    lanes, out, kept = done
+    other = out / f"long/{step}/none-seed1/result.json"
+    other.write_text(other.read_text().replace("0000000000000001", "000000000000000f"))
+    with pytest.raises(UsageError, match=r"is of the backbone 0+f, .* of 0+1; all") as error:
+        refuse_wrong_results(lanes, [kept, out])
+    assert f"Remove {kept}/long/*/none-seed1 or {out}/long/*/none-seed1, and" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", None])
+def test_a_broken_result_is_named_with_what_helps(text, done):
+    lanes, out, kept = done
+    broken = out / "long/linear/none-seed1/result.json"
+    broken.unlink()
+    if text is None:
+        broken.mkdir()
+    else:
+        broken.write_text(text)
+    with pytest.raises(UsageError, match=r"Remove .*linear/none-seed1, and the same command"):
+        refuse_wrong_results(lanes, [kept, out])
 
 
 def test_a_failed_job_does_not_stop_the_others(file, stubs, tmp_path):
@@ -439,6 +507,8 @@ def command_of(text: str, tmp_path: Path) -> list[Lane]:
             "evaluate.py --suite robustness --data {data} --robustness.pgd_steps 0",
             "robustness.pgd_steps is 0",
         ),
+        ("evaluate.py --suite ood,calibration --data ood={data}", "calibration has none; give cal"),
+        ("evaluate.py --suite ood --data {data} --ood.noise x", "ood.noise is 'x'; it must be a w"),
     ],
 )
 def test_tools_are_asked_for_what_their_options_alone_show(command, message, tmp_path):

@@ -274,6 +274,8 @@ def test_what_a_failed_run_said():
     assert grid.last_error("epoch 1\nerror: no room\nnote: x\n\n") == "no room"
     assert grid.last_error("Traceback:\n  File\nValueError: bad\n") == "ValueError: bad"
     assert grid.last_error(" \n") == "it said nothing"
+    several = "error: these are wrong:\n  a, b\n  c\nnote: x\n"
+    assert grid.last_error(several) == "these are wrong: a, b c"
 
 
 def test_progress_is_read_from_the_log(job, tmp_path):

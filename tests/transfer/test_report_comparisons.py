@@ -118,8 +118,16 @@ def test_the_primary_one_stands_first_and_the_others_are_corrected_without_it():
     ("primary", "said"),
     [
         ("cutmix - none: top1", "fits 3 comparisons; name one of\n  cutmix - none: top1, cell_100"),
-        ("cutmix - none: top1, cell", "is none; there are\n  cutmix - none: top1, cell_100x80\n"),
-        ("mixup - none: top1, cell_300x80", "is none; there are"),
+        (
+            "cutmix - none: top1, cell",
+            "is none: 'cell' is no word of cutmix - none: top1; there are\n"
+            "  cutmix - none: top1, cell_100x80\n",
+        ),
+        (
+            "cutmx - none: top1, cell_300x80",
+            "is none; it must be METHOD - METHOD: METRIC, WORD, ..., such as "
+            "'cutmix - none: top1'. There are\n  cutmix - none: top1, cell_100x80\n",
+        ),
         ("cutmix - none: top1 cell_300x80", "is none"),
         ("cutmix - none: top1_best, cell_300x80, detection", "is none"),
         ("cutmix - none: top1, cell_300x80, ", "is none"),
@@ -258,17 +266,17 @@ def test_what_is_shown_says_how_much_is_left_after_correction():
     shown = {one.row.recipe: one.is_shown for one in compare_all(table)}
     assert shown == {"cell_300x10": False, "cell_100x80": False}  # 4 tests of three pairs
     text = to_markdown(table, found)
-    assert "-2.5 ± 1.3 (in 0 after Holm's correction)." in text
+    assert "-2.5 ± 1.3. Shown after Holm's correction: none." in text
     found = run_set(*study(["cell_300x80"]))  # the primary one is not corrected, and not counted
     text = to_markdown(tabulate(found), found, "cutmix - none: top1")
-    assert "shown in 2 of 2 metrics" in text
-    assert "(in 1 after Holm's correction, besides the primary one)." in text
+    assert "2 of 2 intervals exclude zero: " in text
+    assert "Shown after Holm's correction: 1 besides the primary one." in text
     runs = study(["cell_300x80"], ("pretrain", "detection"))
     for run, noise in zip(runs[::4], (0, 9, -9, 9, -9), strict=True):  # a primary that holds zero
         run.metrics["top1"] += noise
     text = to_markdown(tabulate(run_set(*runs)), run_set(*runs), "cutmix - none: top1")
-    assert "shown in 3 of 4 metrics" in text
-    assert "(in 3 after Holm's correction)." in text
+    assert "3 of 4 intervals exclude zero: " in text
+    assert "Shown after Holm's correction: 3." in text
 
 
 def test_by_how_much_the_best_epoch_flatters_is_seen_for_each_method():
@@ -544,6 +552,39 @@ def test_a_crossing_needs_two_pretrainings_of_one_network():
     assert crossings(compared(odd)) == []
 
 
+@pytest.mark.parametrize(
+    ("stem", "said"),
+    [
+        ("there", "is a folder; give a stem of names"),
+        ("there/", "is a folder"),
+        (".", "is a folder"),
+        ("a.svg", "leave .svg"),
+        ("runs/primary.txt/a", "primary.txt is a file; give another stem"),
+        ("taken", "taken_dark.svg is a folder; give another stem"),
+    ],
+)
+def test_pictures_that_have_no_place_are_refused_before_anything_is_written(
+    stem, said, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write(Path("runs"), study())
+    Path("runs/primary.txt").write_text("")
+    Path("there").mkdir()
+    Path("taken_dark.svg").mkdir()
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=said):
+        main(["runs", "--out", "out", "--crossing", stem, "--primary", PRIMARY])
+    with pytest.raises(UsageError, match="--primary is empty"):
+        main(["runs", "--out", "out", "--primary", ""])
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_primary_of_one_pair_says_that_it_has_no_test():
+    found = run_set(*[run for run in study() if run.backbone["seed"] == 1])
+    text = to_markdown(tabulate(found), found, PRIMARY)
+    assert re.search(r"named beforehand: .*: [+-][\d.]+ \(one pair: no test\)\.", text)
+
+
 def test_the_pictures_of_the_crossing_are_complete_in_themselves(tmp_path):
     runs = write(tmp_path / "runs", study())
     main([str(runs), "--crossing", str(tmp_path / "crossing"), "--primary", PRIMARY])
@@ -562,5 +603,5 @@ def test_the_pictures_of_the_crossing_are_complete_in_themselves(tmp_path):
     assert crossings(compared(found, PRIMARY))[0].svg in html
     with pytest.raises(UsageError, match="--crossing"):
         main([str(write(tmp_path / "one", study(["cell_300x80"]))), "--crossing", "x"])
-    with pytest.raises(UsageError, match=r"--crossing . has no name; give one"):
+    with pytest.raises(UsageError, match=r"--crossing . is a folder; give a stem"):
         main([str(runs), "--crossing", "."])

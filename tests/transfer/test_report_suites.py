@@ -77,7 +77,10 @@ def test_a_suite_is_a_table_of_its_own_with_the_published_values(tmp_path):
     assert "| net, none | 70.0 ± 0.0 (n=3) | 20.0 ± 0.0 (n=3) | 41.5 ± 0.0 (n=3) |" in robustness
     assert "| *cutmix - none* | *+5.1 ± 0.2 (n=3, p < 0.001, detectable 0.3)* |" in robustness
     assert "[2] robustness: default options, data photos (334 images)" in robustness
-    assert "cutmix - none, 3 pairs: shown in 3 of 3 metrics: robustness clean % +5.1" in robustness
+    assert (
+        "cutmix - none, 3 pairs: 3 of 3 intervals exclude zero: robustness clean % +5.1"
+        in robustness
+    )
     theirs = robustness.split("Published, at full scale")[1]
     assert "the paper does not say" in theirs
     assert "| cutmix | 31.0 |\n" in theirs

@@ -311,8 +311,11 @@ class Parser(ArgumentParser):
         return joined
 
     def _plainly(self, message: str) -> str:
-        """What jsonargparse says, but of a wrong name with the right ones, the nearest first."""
-        names = re.findall(r'Parser key "(.+?)":', message)
+        """What jsonargparse says in our words.
+
+        Of a wrong name the right ones, the nearest first; of a wrong type those that are allowed.
+        """
+        names = re.findall(r'Parser key "(.+?)"(?: element \d+)?:', message)
         place, word = ".".join(names), ""
         choices: list[str] = []
         if found := re.search(r"Expected a typing\.Literal\[(.*)\]\. Got value: (.*)", message):
@@ -326,10 +329,48 @@ class Parser(ArgumentParser):
                 choices, word = [entry.name for entry in fields(element[0])], found[1]
                 problem = f"{place} has the key {word!r:.40}"
         if not choices:
-            return message
+            return _of_type(place, message) or message
         near = get_close_matches(word, choices, 1, 0.5)
         rest = [choice for choice in choices if choice not in near]
         return f"{problem}; it must be one of {', '.join(near + rest)}"
+
+
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list, [A, B]",
+    "tuple": "a list, [A, B]",
+    "dict": "{NAME: VALUE, ...}",
+    "NoneType": "null",
+}
+
+
+def _of_type(place: str, message: str) -> str:
+    """What jsonargparse says of a value of a wrong type, in one line; empty where it is not that.
+
+    Args:
+        place: the option.
+        message: with one class that was expected, or the members of a union.
+    """
+    if not place:
+        return ""
+    if found := re.search(r"Expected a tuple with (\d+) elements\. Got value: (.*)", message):
+        return f"{place} is {found[2]:.40}; it must be {found[1]} values, [A, B, ...]"
+    if found := re.search(r"(?:dot import path string|import path format): (.*)", message):
+        return f"{place} has {found[1]!r:.40}; it must be of {{FIELD: VALUE, ...}} each"
+    one = re.search(r"Expected a (<class '\w+'>)\. Got value: (.*)", message, re.DOTALL)
+    some = re.search(r"Subtypes: \[(.*)\]\n.*Given value: (.*)", message, re.DOTALL)
+    if not (found := one or some):
+        return ""
+    words = [
+        _TYPES.get(name, "") if name else ", ".join(re.findall(r"'([^']*)'", literal))
+        for name, literal in re.findall(r"<class '(\w+)'>|typing\.Literal\[(.*?)\]", found[1])
+    ]
+    if not all(words):
+        return ""
+    return f"{place} is {found[2].strip()!r:.40}; it must be {' or '.join(dict.fromkeys(words))}"
 
 
 def _check_path(flag: str, path: str) -> None:

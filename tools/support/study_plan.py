@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -146,10 +147,19 @@ class Job:
         return [*self.words, "--out", str(self.out / self.folder)]
 
     @property
+    def seed(self) -> int:
+        """Of the backbone."""
+        return int(self.folder.name.rpartition("-seed")[2])
+
+    @property
+    def has_seed(self) -> bool:
+        """Whether the seed is that of its --seed; it may stand in another option."""
+        return self.kind != self.recorded
+
+    @property
     def kind(self) -> str:
         """Jobs of one kind differ in --seed and --backbone alone."""
-        seed = self.folder.name.rpartition("-seed")[2]
-        return re.sub(rf"--seed[ =]{seed}(?= |$)", "--seed", self.recorded)
+        return re.sub(rf"--seed[ =]{self.seed}(?= |$)", "--seed", self.recorded)
 
     def is_done(self, folders: Sequence[Path]) -> bool:
         """Whether its result stands in one of the folders."""
@@ -254,15 +264,26 @@ def _refuse_command(text: str, where: str, needs: str) -> None:
         script, *words = shlex.split(text)
     except ValueError as error:  # an open quote, or nothing
         raise UsageError(f"{where}: {text!r} is no command: {error}.") from error
-    if not (ROOT / "tools" / script).is_file():
-        raise UsageError(f"{where}: there is no tool {script}.")
+    known = sorted(path.name for path in (ROOT / "tools").glob("[!_]*.py"))
+    if script not in known:
+        near = get_close_matches(Path(script).name, known, 1, 0.5)
+        rest = [name for name in known if name not in near]
+        names = ", ".join(near + rest)
+        raise UsageError(f"{where}: {script!r} is no tool; a command begins with one of {names}.")
     for word in words:
         _fill(word, dict.fromkeys(("data", "seed", "backbone"), ""), where)
         if word.endswith(".yaml") and not Path(word).is_file() and "{" not in word:
             raise UsageError(f"{where}: there is no file {word}.")
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
     for flag in ("--out", "--resume"):
-        if any(word.partition("=")[0] == flag for word in words):
+        if flag in flags:
             raise UsageError(f"{where}: {flag} is the study's own; leave it off.")
+    for flag in ("--dry-run", "--stop-after", "--prove-resume", "--help"):
+        if flag in flags:
+            raise UsageError(f"{where}: with {flag} a run leaves no result; leave it off.")
+    for flag in ("--backbone", "--data", "--seed"):
+        if flags.count(flag) > 1:
+            raise UsageError(f"{where}: {flag} stands there {flags.count(flag)} times.")
     if f"{{{needs}}}" not in text:
         raise UsageError(f"{where}: {text!r} does not use {{{needs}}}.")
 

@@ -1,5 +1,6 @@
 """The jobs of a study: started one behind the other in each lane, and their results kept."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from threading import TIMEOUT_MAX, Timer
@@ -154,6 +156,48 @@ class StudyRun:
         rest = f"about {in_words(left)} left" if left is not None else "time left unknown"
         to_do = "1 job" if len(self.left) == 1 else f"{len(self.left)} jobs"
         return f"{to_do} to do, {rest}: {', '.join(jobs) or 'none runs'}"
+
+
+def refuse_wrong_results(lanes: Sequence[Lane], folders: Sequence[Path]) -> None:
+    """Look at the results that stand: a job is not done by a file alone.
+
+    Raises:
+        UsageError: one cannot be read or is of another seed, or those of a lane are of two
+            backbones.
+    """
+    for lane in lanes:
+        first: tuple[Path, Path, str] | None = None
+        for folder, job in product(folders, lane.jobs):
+            path = folder / job.folder / "result.json"
+            if not os.path.lexists(path):
+                continue
+            backbone = _backbone_of(path)
+            fingerprint, seed = backbone["fingerprint"], backbone["seed"]
+            if lane.jobs[0].has_seed and seed not in (None, job.seed):
+                raise UsageError(
+                    f"{path} is of a backbone of seed {seed}, not {job.seed}: it was put there. "
+                    f"{_anew(path)}"
+                )
+            first = first or (folder, path, fingerprint)
+            if fingerprint != first[2]:
+                cell, _, name = job.folder.parts
+                places = dict.fromkeys(f"{one}/{cell}/*/{name}" for one in (first[0], folder))
+                raise UsageError(
+                    f"{path} is of the backbone {fingerprint}, {first[1]} of {first[2]}; all "
+                    f"results of a backbone must be its own. Remove {' or '.join(places)}, and the "
+                    "same command makes anew what is missing."
+                )
+
+
+def _backbone_of(path: Path) -> Any:
+    try:
+        return Result.read(path).backbone
+    except UsageError as error:
+        raise UsageError(f"{error}. {_anew(path)}") from error
+
+
+def _anew(path: Path) -> str:
+    return f"Remove {path.parent}, and the same command makes it anew."
 
 
 def refuse_wrong_options(lanes: Sequence[Lane], study: StudyRun) -> None:

@@ -6,6 +6,7 @@ first, is not corrected, and the others are corrected without it.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from pretrain.errors import UsageError
 from transfer.report.table import Column, Row, Table
@@ -119,14 +120,23 @@ def _find(found: Sequence[Comparison], primary: str) -> Comparison:
     fitting = [one for one in found if _fits(one, primary)]
     if len(fitting) == 1:
         return fitting[0]
-    listed = fitting or found
+    head, *words = primary.split(", ")
+    of_head = [one for one in found if one.head == head]
+    lost = [word for word in words if not any(word and word in one.words for one in of_head)]
+    near = get_close_matches(head, [one.head for one in found], 1, 0.5)
+    if fitting:
+        said = f"fits {len(fitting)} comparisons; name one of"
+    elif of_head and lost:
+        said = f"is none: {lost[0]!r} is no word of {head}; there are"
+    else:
+        nearest = f", such as {near[0]!r}" if near else ""
+        said = f"is none; it must be METHOD - METHOD: METRIC, WORD, ...{nearest}. There are"
+    # what is nearest first
+    listed = fitting or sorted(found, key=lambda one: one.head not in (head, *near))
     names = [_name(one, found) for one in listed[:_LISTED]]
     more = [f"and {len(listed) - _LISTED} more"] if len(listed) > _LISTED else []
-    raise UsageError(
-        f"--primary {primary!r} "
-        + (f"fits {len(fitting)} comparisons; name one of" if fitting else "is none; there are")
-        + "".join(f"\n  {name}" for name in [*names, *more] or ["none"])
-    )
+    lines = [f"\n  {name}" for name in [*names, *more] or ["none"]]
+    raise UsageError(f"--primary {primary!r} {said}{''.join(lines)}")
 
 
 def _fits(one: Comparison, primary: str) -> bool:

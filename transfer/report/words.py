@@ -48,7 +48,7 @@ _EACH = 4  # so many comparisons of too few pairs are named each
 
 
 def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
-    """A sentence for each comparison: which of its main differences are shown, and how large.
+    """A line for each comparison: which of its main intervals exclude zero, uncorrected.
 
     Many that can show nothing are one sentence. With all comparisons of the report: also how many
     are shown after correction for their number.
@@ -78,10 +78,10 @@ def verdicts(table: Table, compared: Sequence[Comparison] = ()) -> list[str]:
             text += too_few
             few += 1
         elif shown:
-            text += f"shown in {len(shown)} of {len(tested)} metrics: {'; '.join(shown)}"
-            besides = ", besides the primary one" if pair in primary else ""
-            after = f" (in {corrected[pair]} after Holm's correction{besides})"
-            text += f"{after if compared else ''}."
+            text += f"{len(shown)} of {len(tested)} intervals exclude zero: {'; '.join(shown)}."
+            besides = " besides the primary one" if pair in primary else ""
+            after = f" Shown after Holm's correction: {corrected[pair] or 'none'}{besides}."
+            text += after if compared else ""
         elif tested:
             text += f"no difference is shown: all {len(tested)} intervals hold zero."
         else:
@@ -242,7 +242,8 @@ def primary_text(found: Sequence[Comparison]) -> list[str]:
     return [
         f"Primary comparison, named beforehand: {one.label}, {one.column.setting.task} "
         f"{one.column.title}: "
-        f"{difference_text(one.difference, one.column.metric.decimals)}."
+        f"{difference_text(one.difference, one.column.metric.decimals)}"
+        f"{'' if one.difference.n > 1 else ' (one pair: no test)'}."
         for one in found
         if one.is_primary
     ]
