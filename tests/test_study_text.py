@@ -137,6 +137,24 @@ def test_figures_between_the_tables():
     assert f"({plain:.1f} to {mixed:.1f} %)" in TEXT
 
 
+def test_foreign_images_that_share_no_class_with_the_known_ones():
+    def auroc(method: str, seed: int) -> float:
+        run = STUDY / f"300x80/suites/{method}-seed{seed}/result.json"
+        sets = json.loads(run.read_text())["metrics"]["ood"]["sets"]
+        return sets["flowers"]["max_softmax"]["auroc"]
+
+    pairs = [auroc("cutmix", seed) - auroc("none", seed) for seed in range(1, 6)]
+    low, high = ttest_1samp(pairs, 0).confidence_interval(0.95)
+    assert f"flowers alone the AUROC differs by {fmean(pairs):+.1f} ± {(high - low) / 2:.1f}" in TEXT
+
+
+def test_the_one_cell_that_is_shown_over_all_tests():
+    found = compare_all(tabulate(read_runs(STUDY)), PRIMARY)
+    cells = {one.row.recipe for one in found if one.is_shown and one.column.metric.key == "top1"}
+    assert cells == {"imagenette_cpu", "imagenette_cpu_all10"}
+    assert f"only that of all {TIMES} 10 is" in TEXT
+
+
 def test_the_cells_of_the_study_are_those_of_the_picture():
     table = tabulate(read_runs(STUDY))
     (chart,) = crossings(compare_all(table, PRIMARY))

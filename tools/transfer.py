@@ -115,8 +115,6 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     is_local = options.jobs is not None or options.devices
     if options.slurm is not None and (options.print or is_local):
         raise UsageError("--slurm goes without --print, --jobs and --devices: SLURM decides.")
-    if options.print and is_local:
-        raise UsageError("--print goes without --jobs and --devices: it runs nothing.")
     flags = ("config", "set", "data", "engine", "random_init")
     given = [flag for flag in flags if getattr(options, flag)]
     if options.backbones is None and given:

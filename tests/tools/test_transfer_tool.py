@@ -526,7 +526,6 @@ def test_mistakes_are_reported_before_the_first_job(
         ([*one, *world, "--config", "captioning=none.yaml"], "there is no file none.yaml"),
         ([*one, *world, "--config", "captioning=bad.yaml"], "epocs"),
         ([*one, "--data", "captioning=nowhere"], "captioning: there is no folder nowhere"),
-        ([*one, *world, "--print", "--jobs", "2"], "--print goes without --jobs"),
         (["--backbones", backbone_file, copy, "--tasks", "captioning", *world], "names one back"),
         (["--backbones", backbone_file, "none.pth", "--tasks", "captioning", *world], "none.pth"),
         (["--backbones", unknown, "--tasks", "captioning", *world], "unless you give --seeds"),
