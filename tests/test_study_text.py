@@ -13,7 +13,7 @@ from tests.test_readme import PRIMARY, README
 from transfer.report import read_runs, tabulate
 from transfer.report.comparisons import Comparison, compare_all
 from transfer.report.crossing import TIMES, crossings
-from transfer.report.order import published_values
+from transfer.report.order import orders, published_values
 
 STUDY = ROOT / "docs/results/imagenette"
 TEXT = (ROOT / "docs/results.md").read_text(encoding="utf-8")
@@ -127,6 +127,37 @@ def test_what_the_text_says_of_mixup_and_cutout_is_what_their_results_say(name):
         assert cell.strip() == said
 
 
+def test_what_the_text_says_of_the_papers_orders():
+    found = {
+        (one.column.setting.task, one.column.metric.key, one.column.setting.data.split(" ")[0]): one
+        for one in orders(tabulate(read_runs(STUDY)))
+    }
+    assert {one.n for one in found.values()} == {3}
+    top1 = found["pretrain", "top1_best", "imagenette112"]
+    assert (top1.agreeing, len(top1.pairs)) == (6, 6)
+    values = ", ".join(f"{name} {value:.1f}" for name, value in top1.ours.items())
+    assert f"in full, {values}, though" in TEXT.lower()
+    smears, cards = (found["detection", "AP50", data].ours for data in ("BCCD", "cardsvoc"))
+    assert [*smears].index("mixup") == 1
+    assert next(iter(cards)) == "none"
+    assert f"the cards {cards['none'] - cards['mixup']:.1f} behind the plain network" in TEXT
+    keys = CARRIED["Faster R-CNN, AP50"]
+    able = [one.difference.detectable for key in keys for one in study_comparisons("mixup")
+            if is_of(one, key)]  # fmt: skip
+    assert f"found {able[0]:.1f} and {able[1]:.1f} points four times out of five" in TEXT
+    for key in ("fgsm_pixels_top1", "fgsm_normalised_top1"):
+        fgsm = found["robustness", key, "imagenette112"]
+        first, *_, last = fgsm.ours
+        assert (first, last) == ("none", "cutmix")
+        (pair,) = (one for one in fgsm.pairs if (one.better, one.worse) == ("cutmix", "none"))
+        assert pair.is_shown
+        assert pair.difference.mean < 0
+    foreign = found["ood", "auroc", "imagenette112"]
+    first, *_, last = foreign.ours
+    assert (first, last) == ("cutout", "cutmix")
+    assert not any(pair.is_shown for one in (top1, foreign) for pair in one.pairs)
+
+
 def test_figures_between_the_tables():
     found = [one for key in CARRIED["Faster R-CNN, AP50"] for one in study_comparisons()
              if is_of(one, key)]  # fmt: skip
@@ -145,7 +176,9 @@ def test_foreign_images_that_share_no_class_with_the_known_ones():
 
     pairs = [auroc("cutmix", seed) - auroc("none", seed) for seed in range(1, 6)]
     low, high = ttest_1samp(pairs, 0).confidence_interval(0.95)
-    assert f"flowers alone the AUROC differs by {fmean(pairs):+.1f} ± {(high - low) / 2:.1f}" in TEXT
+    assert (
+        f"flowers alone the AUROC differs by {fmean(pairs):+.1f} ± {(high - low) / 2:.1f}" in TEXT
+    )
 
 
 def test_the_one_cell_that_is_shown_over_all_tests():
