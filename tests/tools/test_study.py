@@ -18,7 +18,7 @@ from pretrain.errors import UsageError
 from pretrain.files import write_text
 from pretrain.run import Result
 from tests.conftest import ROOT
-from tools.study import print_commands
+from tools.study import main, print_commands
 from tools.support.study_plan import (
     Cell,
     Choice,
@@ -318,6 +318,31 @@ def test_a_broken_result_is_named_with_what_helps(text, done):
         broken.write_text(text)
     with pytest.raises(UsageError, match=r"Remove .*linear/none-seed1, and the same command"):
         refuse_wrong_results(lanes, [kept, out])
+
+
+def test_print_says_what_the_results_lack(done, file, capsys):
+    _, out, kept = done
+    shutil.rmtree(kept / "long/linear/none-seed1")
+    main([str(file), "--out", str(out), "--results", str(kept), "--print"])
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert f"1 of 9 results lie in {out} alone; the same command without --print" in said.err
+
+
+@pytest.mark.parametrize("flag", ["--out", "--results"])
+@pytest.mark.parametrize("place", ["small.yaml", "small.yaml/x"])
+def test_a_file_in_the_place_of_a_folder(flag, place, file, tmp_path):
+    for more in ([], ["--print"]):
+        with pytest.raises(UsageError, match=r"small.yaml is a file; --out and --results must"):
+            main([str(file), flag, str(tmp_path / place), *more])
+
+
+def test_data_that_is_not_there_may_be_elsewhere_where_commands_are_printed(file, tmp_path):
+    words = [str(file), "--out", str(tmp_path / "out"), "--data", str(tmp_path / "no")]
+    with pytest.raises(UsageError, match="no: there is no such folder"):
+        main(words)
+    main([*words, "--print", "--cells", "short"])
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_failed_job_does_not_stop_the_others(file, stubs, tmp_path):
