@@ -1,5 +1,6 @@
 """Pretraining, from a configuration to a backbone file. Reads top to bottom."""
 
+import math
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -26,6 +27,7 @@ from pretrain.training import (
     TrainLoop,
     TrainState,
     admit,
+    epochs_above_chance,
     generator,
     optimizer_step,
     save_epoch,
@@ -73,6 +75,7 @@ def pretrain(
     state, loaders = setup_training(setup, config, fabric)
     start_run()
     num_metrics = 3 if config.rotation.weight else 2
+    chance = math.log(setup.spec.num_classes)
     loop = TrainLoop(
         run,
         fabric,
@@ -82,6 +85,7 @@ def pretrain(
         num_metrics=num_metrics,
         stop_after=stop_after,
         stop_after_epoch=stop_after_epoch,
+        chance=chance,
     )
     loop.resume()
     score_every = config.steps(len(loaders.train), config.score_every)
@@ -138,6 +142,9 @@ def pretrain(
                 "top1_best": best["top1"],
                 "best_epoch": best["epoch"],
                 "epochs": last["epoch"],
+                "epochs_above_chance": epochs_above_chance(
+                    (one["train_loss"] for one in history), chance
+                ),
                 "images_per_second": last["images_per_second"],
                 "images_left_out": len(loaders.train.corrupt) + len(loaders.val.corrupt),
             },

@@ -50,6 +50,8 @@ from pretrain.training.seeds import derive, seed_ambient
 from pretrain.training.stopping import StopSignal
 
 _SMALLER_STEPS = "Give a smaller --optimizer.lr, or --optimizer.clip_norm 10."
+_FAR = 2
+"""So many times the loss of chance are far above it: a training that does well never begins so."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,11 @@ def optimizer_step(
     return reduce(torch.add, metrics)
 
 
+def epochs_above_chance(losses: Iterable[float], chance: float) -> int:
+    """How many mean losses of epochs are far above that of equal probabilities for all classes."""
+    return sum(loss > _FAR * chance for loss in losses)
+
+
 class TrainLoop:
     """Where a run stands, and how it goes on; see the module."""
 
@@ -192,6 +199,7 @@ class TrainLoop:
         stop_after: int | None = None,
         stop_after_epoch: int | None = None,
         extra_state: Mapping[str, nn.Module] | None = None,
+        chance: float | None = None,
     ) -> None:
         """Begin at the first step.
 
@@ -205,6 +213,8 @@ class TrainLoop:
             stop_after: stop after this step of the run, resumable; None goes to the end.
             stop_after_epoch: the same after this epoch, scored and logged.
             extra_state: further modules whose state is kept, by name.
+            chance: the loss of equal probabilities for all classes, in nats, where the first metric
+                is a cross-entropy: what is far above is logged.
         """
         self.run, self.fabric, self.state, self.loader = run, fabric, state, loader
         self.config = config
@@ -214,6 +224,7 @@ class TrainLoop:
         self.sums = torch.zeros(num_metrics, device=fabric.device)
         """Of the metrics over the micro-batches of this epoch."""
         self._extra_state = dict(extra_state or {})
+        self._chance = chance or math.inf
         batches = loader.batches
         self._layout = {"processes": batches.ranks, "accumulate": batches.accumulate}
         self._data = {"samples": batches.count, "steps an epoch": len(loader)}
@@ -369,6 +380,12 @@ class TrainLoop:
         if not all(map(math.isfinite, means)):
             where = f"the training loss is {means[0]} in epoch {self.epoch + 1}"
             raise Diverged(f"{where}: it has diverged. {_SMALLER_STEPS}")
+        if self.fabric.is_global_zero and epochs_above_chance(means[:1], self._chance):
+            log(
+                f"note: the mean training loss of epoch {self.epoch + 1} is {means[0]:.1f}, far "
+                f"above {self._chance:.1f} of chance: what was learned before is lost. "
+                f"{_SMALLER_STEPS}"
+            )
         return means
 
     def finish_epoch(self, record: Mapping[str, Any]) -> None:

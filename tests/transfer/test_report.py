@@ -346,6 +346,19 @@ def test_folds_are_averaged_as_fine_tunings_of_one_backbone():
     assert lines(runs)["*cutmix - none*"][0].startswith("*+2.5 ± ")
 
 
+def test_a_rate_that_was_too_high_is_named():
+    found = run_set(result("classification", "none", 0, 70.0))
+    assert not tabulate(found).notes
+    found.runs[0].result.metrics["epochs_above_chance"] = 3
+    (note,) = tabulate(found).notes
+    assert note == (
+        "classification from net, none, seed 0: the mean training loss of 3 epochs was far above "
+        "that of chance, so the learning rate was too high for this network"
+    )
+    for name in ("report.md", "report.html", "report.tex"):
+        assert note in render_files(tabulate(found), found)[name], name
+
+
 def test_backbones_without_a_fold_that_others_have_are_in_no_cell():
     """Easy folds alone would look better: 80 here, and 70 where all are."""
     whole = folds("none", 0, {0: 60, 1: 70, 2: 80}) + folds("cutmix", 1, {0: 60, 1: 70, 2: 80})

@@ -1,6 +1,7 @@
 """Captioning transfer, from a backbone to the scores of its captions. Reads top to bottom."""
 
 import json
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
@@ -99,6 +100,7 @@ def finetune(
         num_metrics=len(names),
         stop_after=stop_after,
         extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
+        chance=math.log(len(setup.vocabulary.words)) if data.rewards is None else None,
     )
     references = References(
         data.val.by_id([image.captions for image in data.val.images]),

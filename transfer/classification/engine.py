@@ -1,6 +1,7 @@
 """Classification transfer, from a backbone to its scores in each mode. Reads top to bottom."""
 
 import json
+import math
 import signal
 import time
 from collections.abc import Iterable
@@ -27,6 +28,7 @@ from pretrain.training import (
     TrainLoop,
     TrainState,
     admit,
+    epochs_above_chance,
     from_rank_zero,
     optimizer_step,
     save_epoch,
@@ -135,7 +137,10 @@ def train_classifier(
     # ---- set up
     data = setup.data
     state, loader = setup_training(setup, config, fabric)
-    loop = TrainLoop(run, fabric, state, loader, config, num_metrics=2, stop_after=stop_after)
+    chance = math.log(len(data.classes))
+    loop = TrainLoop(
+        run, fabric, state, loader, config, num_metrics=2, stop_after=stop_after, chance=chance
+    )
     loop.resume()
     has_test = data.scored is not data.val
     # with a test split, the best by val is scored too
@@ -193,6 +198,7 @@ def train_classifier(
         "best_epoch": best["epoch"],
         "epochs": last["epoch"],
         "loss": last["loss"],
+        "epochs_above_chance": epochs_above_chance((one["loss"] for one in history), chance),
         "images_per_second": last["images_per_second"],
         "full_seconds": round(loop.seconds, 1),
     }

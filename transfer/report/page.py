@@ -105,7 +105,7 @@ def to_html(
         galleries=galleries,
         left_out={
             "Jobs of the grid without a result": words.unfinished_lines(run_set),
-            "Runs in no cell": [note for part in table.tables for note in part.notes],
+            "Runs in no cell, and warnings": [note for part in table.tables for note in part.notes],
             "Files left out": left_out,
         },
         fewest=FEWEST,

@@ -374,6 +374,14 @@ def _tabulate(run_set: RunSet, first: int) -> Table:
         for (row, setting), seeds in left_out.items()
         for seed, why in seeds.items()
     ]
+    notes += [
+        f"{setting.task} from {row.title}, seed {run.result.seed}: the mean training loss of "
+        f"{epochs} {'epoch' if epochs == 1 else 'epochs'} was far above that of chance, so the "
+        "learning rate was too high for this network"
+        for (row, setting), found in runs.items()
+        for run in found
+        if isinstance(epochs := run.result.metrics.get("epochs_above_chance"), int) and epochs > 0
+    ]
     return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes), first)
 
 

@@ -1,6 +1,7 @@
 """The run that ties folders, features and modes together, and what it leaves."""
 
 import json
+import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,19 @@ def same(one: Path, two: Path) -> bool:
 
 def measured(result: Result) -> dict:
     return {k: v for k, v in result.metrics.items() if "second" not in k}
+
+
+def test_a_loss_above_that_of_chance_is_said_and_kept(three, small, cache, tmp_path, capsys):
+    def train(head_lr: float) -> Result:
+        options = config(three, cache, mode="full", optimizer=optimizer(lr=1e-6, head_lr=head_lr))
+        return engine.finetune(small, options, Run(tmp_path / str(head_lr)), CPU)
+
+    assert train(0.01).metrics["epochs_above_chance"] == 0
+    assert "chance" not in capsys.readouterr().err
+    wild = train(100.0)
+    assert wild.metrics["loss"] > 2 * math.log(3)
+    assert wild.metrics["epochs_above_chance"] == 2
+    assert "far above 1.1 of chance: what was learned before is lost" in capsys.readouterr().err
 
 
 def test_a_run_leaves_what_it_promises(first, three):
