@@ -148,7 +148,7 @@ def test_what_the_text_says_of_the_papers_orders():
     for key in ("fgsm_pixels_top1", "fgsm_normalised_top1"):
         fgsm = found["robustness", key, "imagenette112"]
         first, *_, last = fgsm.ours
-        assert (first, last) == ("none", "cutmix")
+        assert (first, last, fgsm.agreeing) == ("none", "cutmix", 0)
         (pair,) = (one for one in fgsm.pairs if (one.better, one.worse) == ("cutmix", "none"))
         assert pair.is_shown
         assert pair.difference.mean < 0

@@ -15,7 +15,7 @@ from pretrain.config import LoaderConfig
 from pretrain.data_digest import read_digest
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
-from pretrain.training import derive, make_fabric
+from pretrain.training import derive, epochs_above_chance, make_fabric
 from transfer.classification import engine
 from transfer.classification.config import (
     ClassificationConfig,
@@ -117,6 +117,7 @@ def test_a_loss_above_that_of_chance_is_said_and_kept(three, small, cache, tmp_p
     wild = train(100.0)
     assert wild.metrics["loss"] > 2 * math.log(3)
     assert wild.metrics["epochs_above_chance"] == 2
+    assert epochs_above_chance([18.6, 3.3, 3.2, 1.6], math.log(5)) == 2
     assert "far above 1.1 of chance: what was learned before is lost" in capsys.readouterr().err
 
 
