@@ -165,10 +165,11 @@ def check(content: Any, kind: Any, name: str) -> Any:
             expected = _LIMIT.sub("a finite number of at most 1e12 in size", expected)
             kind, steps = got.strip("`"), re.findall(r"[^.\[\]]+|\.{3}", place)
             for here, value in _values_at(content, steps):
-                if kind in ("", _JSON_TYPES.get(type(value))):
+                # of several at "..." the first of the wrong type; of a wrong size it is not known
+                if _JSON_TYPES.get(type(value)) == kind or not (kind or "..." in steps):
                     place, got = here.removeprefix("."), reprlib.repr(value)
                     break
-            what = f"e{expected[1:]}, got {got}"
+            what = f"e{expected[1:]}" + (f", got {got}" if got else "")
         raise UsageError(": ".join(filter(None, (name, place, what)))) from error
 
 

@@ -383,7 +383,7 @@ class TrainLoop:
         if self.fabric.is_global_zero and epochs_above_chance(means[:1], self._chance):
             log(
                 f"note: the mean training loss of epoch {self.epoch + 1} is {means[0]:.1f}, far "
-                f"above {self._chance:.1f} of chance: what was learned before is lost. "
+                f"above {self._chance:.1f} of chance: the steps are too large for this network. "
                 f"{_SMALLER_STEPS}"
             )
         return means

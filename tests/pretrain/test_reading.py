@@ -7,7 +7,7 @@ import pytest
 
 from pretrain.cache import cached_json
 from pretrain.errors import UsageError
-from pretrain.reading import read_yaml
+from pretrain.reading import Number, check, read_yaml
 
 
 def test_references_are_followed_to_an_end(tmp_path):
@@ -46,3 +46,23 @@ def test_a_cache_that_cannot_be_used_is_computed_anew(tmp_path):
     os.mkfifo(tmp_path / "pipe")  # to read it would not end
     assert value(tmp_path / "pipe") == ("new",)
     assert value(None) == ("new",)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"a": {"b": [1, 2.5]}}, "x: a.b[1]: expected `int`, got 2.5"),
+        ({"a": {}, "c": {"b": "no"}}, "x: c.b: expected `array`, got 'no'"),
+        ({"a": None}, "x: a: expected `object`, got None"),
+    ],
+)
+def test_the_place_of_a_wrong_value_is_named_below_any_key(content, said):
+    with pytest.raises(UsageError) as error:
+        check(content, dict[str, dict[str, list[int]]], "x")
+    assert str(error.value) == said
+
+
+def test_no_other_value_is_taken_for_one_of_a_wrong_size():
+    with pytest.raises(UsageError) as error:
+        check({"good": 1.0, "bad": float("nan")}, dict[str, Number], "x")
+    assert str(error.value) == "x: [...]: expected a finite number of at most 1e12 in size"

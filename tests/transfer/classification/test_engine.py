@@ -118,7 +118,7 @@ def test_a_loss_above_that_of_chance_is_said_and_kept(three, small, cache, tmp_p
     assert wild.metrics["loss"] > 2 * math.log(3)
     assert wild.metrics["epochs_above_chance"] == 2
     assert epochs_above_chance([18.6, 3.3, 3.2, 1.6], math.log(5)) == 2
-    assert "far above 1.1 of chance: what was learned before is lost" in capsys.readouterr().err
+    assert "far above 1.1 of chance: the steps are too large" in capsys.readouterr().err
 
 
 def test_a_run_leaves_what_it_promises(first, three):
