@@ -14,6 +14,7 @@ from transfer.report import read_runs, tabulate
 from transfer.report.comparisons import Comparison, compare_all
 from transfer.report.crossing import TIMES, crossings
 from transfer.report.order import orders, published_values
+from transfer.report.table import Table
 
 STUDY = ROOT / "docs/results/imagenette"
 TEXT = (ROOT / "docs/results.md").read_text(encoding="utf-8")
@@ -49,10 +50,19 @@ def test_what_the_text_says_of_the_study_is_what_its_results_say():
 
 
 @cache
+def study_table() -> Table:
+    return tabulate(read_runs(STUDY))
+
+
+@cache
+def every_comparison() -> list[Comparison]:
+    return compare_all(study_table(), PRIMARY)
+
+
 def study_comparisons(method: str = "cutmix") -> list[Comparison]:
     """The method - none in the named cell."""
-    found = compare_all(tabulate(read_runs(STUDY)), PRIMARY)
-    return [one for one in found if (one.row.method, one.row.recipe) == (method, "imagenette_cpu")]
+    named = (method, "imagenette_cpu")
+    return [one for one in every_comparison() if (one.row.method, one.row.recipe) == named]
 
 
 def is_of(one: Comparison, key: tuple[str, str, str]) -> bool:
@@ -130,7 +140,7 @@ def test_what_the_text_says_of_mixup_and_cutout_is_what_their_results_say(name):
 def test_what_the_text_says_of_the_papers_orders():
     found = {
         (one.column.setting.task, one.column.metric.key, one.column.setting.data.split(" ")[0]): one
-        for one in orders(tabulate(read_runs(STUDY)))
+        for one in orders(study_table())
     }
     assert {one.n for one in found.values()} == {3}
     top1 = found["pretrain", "top1_best", "imagenette112"]
@@ -182,15 +192,17 @@ def test_foreign_images_that_share_no_class_with_the_known_ones():
 
 
 def test_the_one_cell_that_is_shown_over_all_tests():
-    found = compare_all(tabulate(read_runs(STUDY)), PRIMARY)
-    cells = {one.row.recipe for one in found if one.is_shown and one.column.metric.key == "top1"}
+    cells = {
+        one.row.recipe
+        for one in every_comparison()
+        if one.is_shown and one.column.metric.key == "top1"
+    }
     assert cells == {"imagenette_cpu", "imagenette_cpu_all10"}
     assert f"only that of all {TIMES} 10 is" in TEXT
 
 
 def test_the_cells_of_the_study_are_those_of_the_picture():
-    table = tabulate(read_runs(STUDY))
-    (chart,) = crossings(compare_all(table, PRIMARY))
+    (chart,) = crossings(every_comparison())
     rows = re.findall(rf"^\| (.+ {TIMES} \d+) \|.*\| ([\d.]+) %.*\| (.*) \|$", TEXT, re.MULTILINE)
     assert len(rows) == 5
     for name, fitted, said in rows:

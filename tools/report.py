@@ -29,7 +29,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, printable
 from pretrain.files import write_text
 from pretrain.progress import log
-from tools.support.command import Parser, run_main
+from tools.support.command import Parser, file_in_the_way, run_main
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -95,10 +95,11 @@ def _refuse_stem(stem: Path) -> None:
         raise UsageError(f"--crossing {stem} is a folder; give a stem of names, as docs/crossing.")
     if stem.suffix == ".svg":
         raise UsageError(f"--crossing {stem}: the names are STEM_light.svg and so on; leave .svg.")
-    for path in (*_pictures(stem).values(), *stem.parents):
-        if path.exists() and path.is_dir() != (path in stem.parents):
-            what = "file" if path in stem.parents else "folder"
-            raise UsageError(f"--crossing {stem}: {path} is a {what}; give another stem.")
+    if (place := file_in_the_way(stem.parent)) is not None:
+        raise UsageError(f"--crossing {stem}: {place} is a file; give another stem.")
+    for path in _pictures(stem).values():
+        if path.is_dir():
+            raise UsageError(f"--crossing {stem}: {path} is a folder; give another stem.")
 
 
 def _pictures(stem: Path) -> dict[str, Path]:

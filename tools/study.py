@@ -24,7 +24,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 from pretrain.errors import UsageError, check_ranges
 from pretrain.files import lock
 from pretrain.progress import log
-from tools.support.command import Parser, run_main
+from tools.support.command import Parser, file_in_the_way, run_main
 from tools.support.study_plan import (
     PRETRAIN,
     Choice,
@@ -133,9 +133,8 @@ def _refuse_places(options: argparse.Namespace, lanes: list[Lane], folders: list
     The commands may be printed for another machine, where it is.
     """
     for folder in folders:
-        for place in (folder, *folder.parents):
-            if place.exists() and not place.is_dir():
-                raise UsageError(f"{place} is a file; --out and --results must name folders.")
+        if (place := file_in_the_way(folder)) is not None:
+            raise UsageError(f"{place} is a file; --out and --results must name folders.")
     asks = any("{data}" in job.recorded for lane in lanes for job in lane.left(folders))
     if asks and not options.print and not is_there(options.data):
         raise UsageError(f"--data {options.data}: there is no such folder.")

@@ -330,9 +330,7 @@ class Parser(ArgumentParser):
                 problem = f"{place} has the key {word!r:.40}"
         if not choices:
             return _of_type(place, message) or message
-        near = get_close_matches(word, choices, 1, 0.5)
-        rest = [choice for choice in choices if choice not in near]
-        return f"{problem}; it must be one of {', '.join(near + rest)}"
+        return f"{problem}; it must be one of {nearest_first(word, choices)}"
 
 
 _TYPES = {
@@ -440,6 +438,18 @@ def usable_cores() -> int:
     return len(affinity(0)) if affinity else os.cpu_count() or 1
 
 
+def nearest_first(word: str, known: Sequence[str]) -> str:
+    """The known names for a message, first the one that a wrong word is nearest to."""
+    near = get_close_matches(word, known, 1, 0.5)
+    return ", ".join(near + [name for name in known if name not in near])
+
+
+def file_in_the_way(folder: Path) -> Path | None:
+    """Of a folder and those above it one that is a file, so that the folder cannot be made."""
+    places = (place for place in (folder, *folder.parents) if place.exists())
+    return next((place for place in places if not place.is_dir()), None)
+
+
 def refuse_unknown_keys(values: Mapping[str, Any], known: Sequence[str], place: str) -> None:
     """Raise UsageError for a key of a file that is none of the known ones.
 
@@ -450,10 +460,8 @@ def refuse_unknown_keys(values: Mapping[str, Any], known: Sequence[str], place: 
     """
     for key in values:
         if key not in known:
-            near = get_close_matches(str(key), known, 1, 0.5)
-            rest = [one for one in known if one not in near]
             raise UsageError(
-                f"{place}{key!s:.60} is no key; it must be one of {', '.join(near + rest)}."
+                f"{place}{key!s:.60} is no key; it must be one of {nearest_first(str(key), known)}."
             )
 
 

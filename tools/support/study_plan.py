@@ -8,7 +8,6 @@ import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from pretrain.errors import UsageError, shorten
 from pretrain.files import write_text
 from pretrain.progress import log
 from pretrain.reading import check, read_json, read_yaml
-from tools.support.command import ROOT, refuse_unknown_keys
+from tools.support.command import ROOT, nearest_first, refuse_unknown_keys
 
 PRETRAIN = "pretrain"
 """The first step of every lane: it makes the backbone."""
@@ -266,9 +265,7 @@ def _refuse_command(text: str, where: str, needs: str) -> None:
         raise UsageError(f"{where}: {text!r} is no command: {error}.") from error
     known = sorted(path.name for path in (ROOT / "tools").glob("[!_]*.py"))
     if script not in known:
-        near = get_close_matches(Path(script).name, known, 1, 0.5)
-        rest = [name for name in known if name not in near]
-        names = ", ".join(near + rest)
+        names = nearest_first(Path(script).name, known)
         raise UsageError(f"{where}: {script!r} is no tool; a command begins with one of {names}.")
     for word in words:
         _fill(word, dict.fromkeys(("data", "seed", "backbone"), ""), where)
