@@ -29,6 +29,8 @@ class Metric:
     decimals: int = 1
     less: bool = False
     """Less is better."""
+    highest: float = 100
+    """Of what is shown; the lowest is 0. Others are no such number, and a result is not read."""
 
 
 @dataclass(frozen=True)
@@ -308,9 +310,9 @@ TASKS: tuple[Task, ...] = (
             Metric("Bleu_4", "BLEU-4", 100),
             Metric("METEOR", "METEOR", 100),
             Metric("ROUGE_L", "ROUGE-L", 100, main=False),
-            Metric("CIDEr", "CIDEr", 100, always=True),
-            Metric("val_CIDEr_last", "CIDEr on val, last", 100, main=False),
-            Metric("val_CIDEr_best", "CIDEr on val, best", 100, main=False),
+            Metric("CIDEr", "CIDEr", 100, always=True, highest=1000),
+            Metric("val_CIDEr_last", "CIDEr on val, last", 100, main=False, highest=1000),
+            Metric("val_CIDEr_best", "CIDEr on val, best", 100, main=False, highest=1000),
         ),
         curve=Metric("val_CIDEr", "CIDEr on validation", 100),
         demo=DemoData(

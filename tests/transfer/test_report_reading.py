@@ -57,6 +57,19 @@ BAD = {
     "infinite": (changed(metrics={"top1": 1}).replace('"top1": 1', '"top1": 1e999'), "got inf"),
     "huge": (changed(metrics={"top1": 10**399}), "metrics.top1: Number out of range"),
     "very_large": (changed(metrics={"top1": 1e300}), "of at most 1e12 in size, got 1e+300"),
+    "percent": (
+        changed(metrics={"top1": 781.0}),
+        "metrics.top1 is 781.0; it must be between 0 and 100",
+    ),
+    "negative": (changed(metrics={"top1": -0.1}), "is -0.1; it must be between 0 and 100"),
+    "fraction": (
+        changed(task="captioning", metrics={"CIDEr": 77.6}),
+        "metrics.CIDEr is 77.6; it must be between 0 and 10",
+    ),
+    "unbounded": (
+        changed(task="calibration", metrics={"nll": -1.0}),
+        "metrics.nll is -1.0; it must be 0 or more",
+    ),
     "best_epoch": (
         changed(metrics={"top1": 1.0, "best_epoch": [1]}),
         "best_epoch: expected `int | null`, got [1]",

@@ -5,6 +5,7 @@ No torch at import: what needs it is named as "module:name", and `task.load` imp
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from pretrain.errors import UsageError
@@ -69,7 +70,7 @@ SUITES: tuple[Suite, ...] = (
             Metric("between_cutmix", "between, CutMix: neither %", less=True, main=False),
             Metric("corruptions_top1", "corruptions, mean %"),
             Metric("corruptions_without_frost_top1", "corruptions but frost, mean %"),
-            Metric("corruptions_mce", "corruptions, mCE %", less=True, main=False),
+            Metric("corruptions_mce", "corruptions, mCE %", less=True, main=False, highest=inf),
         ),
         paths=("frost",),
         pictures=(
@@ -190,13 +191,20 @@ SUITES: tuple[Suite, ...] = (
         metrics=(
             Metric("ece", "ECE %", decimals=2, less=True),
             Metric("ece_scaled", "ECE %, with temperature", decimals=2, less=True),
-            Metric("temperature", "temperature", decimals=2, main=False),
+            Metric("temperature", "temperature", decimals=2, main=False, highest=inf),
             Metric("adaptive_ece", "adaptive ECE %", decimals=2, less=True, main=False),
             Metric("mce", "MCE %", decimals=2, less=True, main=False),
             Metric("classwise_ece", "classwise ECE %", decimals=2, less=True, main=False),
-            Metric("nll", "NLL, nats", decimals=3, less=True, main=False),
-            Metric("nll_scaled", "NLL, with temperature", decimals=3, less=True, main=False),
-            Metric("brier", "Brier score", decimals=3, less=True, main=False),
+            Metric("nll", "NLL, nats", decimals=3, less=True, main=False, highest=inf),
+            Metric(
+                "nll_scaled",
+                "NLL, with temperature",
+                decimals=3,
+                less=True,
+                main=False,
+                highest=inf,
+            ),
+            Metric("brier", "Brier score", decimals=3, less=True, main=False, highest=2),
         ),
         pictures=(
             Picture(
@@ -230,7 +238,7 @@ ACCURACY = Block(
     metrics=(
         Metric("top1", "top-1 %", decimals=2),
         Metric("top5", "top-5 %", decimals=2),
-        Metric("val_loss", "loss", decimals=3, less=True),
+        Metric("val_loss", "loss", decimals=3, less=True, highest=inf),
     ),
 )
 """What tools/evaluate.py measures without --suite."""

@@ -8,6 +8,7 @@ import os
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypedDict
 
@@ -22,6 +23,8 @@ from transfer.grid import GRID_FORMAT
 _NOT_ENTERED = frozenset({"checkpoints", "pictures", ".git", "__pycache__"})
 # what an evaluation's configuration says of how everything in it was measured
 _OF_EVALUATION = ("data", "preprocess", "precision", "split", "class_order")
+
+_ROUNDING = 1e-6  # what sums of floats may be above 100 %
 
 
 class _Job(TypedDict):
@@ -243,7 +246,11 @@ def _shared_options(whole: Result) -> dict[str, Any]:
 def _checked(result: Result, where: str) -> Result:
     for metric in kind(result.task, f"{where}: ").metrics:
         if metric.key in result.metrics:
-            check(result.metrics[metric.key], Number, f"{where}: metrics.{metric.key}")
+            value = check(result.metrics[metric.key], Number, f"{where}: metrics.{metric.key}")
+            if not -_ROUNDING <= value * metric.factor <= metric.highest + _ROUNDING:
+                limit = metric.highest / metric.factor
+                allowed = f"between 0 and {limit:g}" if limit < inf else "0 or more"
+                raise UsageError(f"{where}: metrics.{metric.key} is {value}; it must be {allowed}")
     return result
 
 
