@@ -408,6 +408,10 @@ def test_without_submitit(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(UsageError, match="pip install"):
         slurm_launcher([], tmp_path)
+    options = Namespace(out=tmp_path / "out", jobs=None, devices=[], slurm=[])
+    with pytest.raises(UsageError, match="pip install"):
+        grid_run.run_grid([], options, tmp_path)
+    assert not options.out.exists()
 
 
 TINY = """\

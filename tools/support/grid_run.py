@@ -220,19 +220,18 @@ def run_grid(
         The jobs that are done.
     """
     out, stage = options.out, stage or Stage()
+    submit: Launch | None = None
+    if options.slurm is not None:  # before the folder is made: it may be refused
+        from tools.support.grid_slurm import slurm_launcher
+
+        submit = slurm_launcher(options.slurm, out / "logs" / "submitit")
     with lock(out / ".grid.lock", f"another grid is at work in {out}"):
         statuses = [grid.job_status(job, out) for job in jobs]
         # where fewer are left, each has a larger share of the cores; a cluster takes all at once
         slots = max(1, [status.state for status in statuses].count("waiting"))
-        if options.slurm is None:
+        if submit is None:
             slots = min(slots, options.jobs or 1)
-            launch: Launch = partial(
-                launch_here, slots=slots, devices=options.devices, server=server
-            )
-        else:
-            from tools.support.grid_slurm import slurm_launcher
-
-            launch = slurm_launcher(options.slurm, out / "logs" / "submitit")
+        launch = submit or partial(launch_here, slots=slots, devices=options.devices, server=server)
         statuses += [grid.JobStatus(job, "failed", "its pretraining failed") for job in stage.lost]
         later = [
             grid.JobStatus(job, "done" if Run(out / job.folder).finished else "waiting")
