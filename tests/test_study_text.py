@@ -6,7 +6,8 @@ from functools import cache
 from statistics import fmean
 
 import pytest
-from scipy.stats import ttest_1samp
+from scipy.stats import chi2, ttest_1samp
+from scipy.stats import t as students
 
 from tests.conftest import ROOT
 from tests.test_readme import PRIMARY, README
@@ -15,6 +16,7 @@ from transfer.report.comparisons import Comparison, compare_all
 from transfer.report.crossing import TIMES, crossings
 from transfer.report.order import orders, published_values
 from transfer.report.table import Table
+from transfer.statistics import holm, pairs_needed
 
 STUDY = ROOT / "docs/results/imagenette"
 TEXT = (ROOT / "docs/results.md").read_text(encoding="utf-8")
@@ -38,6 +40,7 @@ def test_what_the_text_says_of_the_study_is_what_its_results_say():
     cell = rf"\w+ {TIMES} \d+"
     lines = re.findall(rf"\| ({cell}), minus ({cell}): ([^|]*) \| (?:< )?([\d.]+) \|", TEXT)
     assert len(lines) == 5
+    found = []
     for one, other, difference, p in lines:
         ours, theirs = (
             cells[name.replace(f" {TIMES} ", "x").replace("allx", "all")] for name in (one, other)
@@ -47,6 +50,9 @@ def test_what_the_text_says_of_the_study_is_what_its_results_say():
         low, high = test.confidence_interval(0.95)
         assert difference == f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}"
         assert float(p) == pytest.approx(max(test.pvalue, 0.001), abs=0.0005)
+        found.append(float(test.pvalue))
+    assert [p <= 0.05 for p in holm(found)] == [True, True, False, False, False]
+    assert "after Holm over these five only the two rows of *longer* stand" in TEXT
 
 
 @cache
@@ -172,10 +178,68 @@ def test_figures_between_the_tables():
     found = [one for key in CARRIED["Faster R-CNN, AP50"] for one in study_comparisons()
              if is_of(one, key)]  # fmt: skip
     smears, cards = (one.pairs_needed for one in found)
-    assert f"by {smears} such pairs on the blood smears and {cards} on the cards" in TEXT
+    assert f"by {smears} such pairs on the blood smears and {cards}\non the cards" in TEXT
+    ranges = [
+        " to ".join(f"{pairs_needed(one.difference.deviation * factor)}" for factor in
+                    (4 / chi2.isf([0.025, 0.975], 4)) ** 0.5)
+        for one in found
+    ]  # fmt: skip
+    assert f"({ranges[0]} and {ranges[1]}, as five pairs do not know" in TEXT
     (error,) = (one for one in study_comparisons() if is_of(one, CARRIED["calibration error"][0]))
     plain, mixed = (error.table.cells[row, error.column].mean for row in (error.other, error.row))
     assert f"({plain:.1f} to {mixed:.1f} %)" in TEXT
+
+
+def between(step: str, key: str, method: str, other: str = "none", n: int = 3) -> tuple[str, float]:
+    """Mean and half of the interval of method - other, seeds 1 to n of the named cell; p."""
+
+    def value(name: str, seed: int) -> float:
+        found = json.loads((STUDY / f"300x80/{step}/{name}-seed{seed}/result.json").read_text())
+        for part in f"metrics.{key}".split("."):
+            found = found[part]
+        return found * (100 if "CIDEr" in key else 1)
+
+    test = ttest_1samp([value(method, seed) - value(other, seed) for seed in range(1, n + 1)], 0)
+    low, high = test.confidence_interval(0.95)
+    return f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}", test.pvalue
+
+
+def test_what_the_text_says_of_the_last_epoch_of_captions():
+    shapes, p = between("shapes", "val_CIDEr_last", "cutmix", n=5)
+    photographs, _ = between("coco", "val_CIDEr_last", "cutmix", n=5)
+    assert f"differs by {shapes} (p = {p:.3f} before correction)" in TEXT
+    assert f"of MS-COCO by {photographs}." in TEXT
+    runs = [json.loads(run.read_text()) for run in STUDY.glob("300x80/coco/*/result.json")]
+    scores = {one["seed"]: one["metrics"]["Bleu_4"] for one in runs
+              if one["backbone"]["method"] == "none"}  # fmt: skip
+    different = sorted(one["metrics"]["different_captions"] for one in runs)
+    assert (len(runs), different[:2], different[2] > 10) == (16, [4, 6], True)
+    assert scores[4] == pytest.approx(0, abs=1e-5)
+    (low, *_), mixed = sorted(scores.values()), [
+        one for one in runs if one["backbone"]["method"] == "cutmix" and one["seed"] != 4
+    ]  # fmt: skip
+    assert low == scores.pop(4)
+    rest = fmean(100 * (one["metrics"]["Bleu_4"] - scores[one["seed"]]) for one in mixed)
+    assert f"without which +1.1 would be {rest:+.1f}." in TEXT
+
+
+def test_what_the_text_says_of_occlusion():
+    centre, boundary = (
+        {name: between("suites", f"robustness.occlusion_{part}", name, n=n)[0]
+         for name, n in (("cutmix", 5), ("cutout", 3), ("mixup", 3))}
+        for part in ("centre", "boundary")
+    )  # fmt: skip
+    assert f"costs CutMix less ({centre['cutmix']}), all but the centre more " in TEXT
+    assert f"({boundary['cutmix']}), beside the plain network" in TEXT
+    assert f"Cutout gains {centre['cutout']} and {boundary['cutout']}, Mixup" in TEXT
+    assert f"Mixup {centre['mixup']} and {boundary['mixup']}." in TEXT
+
+
+def test_cutmix_beside_the_other_methods():
+    cutout, mixup = (between("pretrain", "top1", "cutmix", name)[0] for name in ("cutout", "mixup"))
+    assert f"of the last epoch {cutout} beside Cutout, {mixup} beside Mixup." in TEXT
+    tests = sum(one.has_test and not one.is_primary for one in every_comparison())
+    assert 40 < students.isf(0.05 / tests / 2, 2) < 50
 
 
 def test_foreign_images_that_share_no_class_with_the_known_ones():
