@@ -182,6 +182,7 @@ class Backbone:
         return {
             "name": self.name,
             "arch": self.spec.arch,
+            "model_args": dict(self.spec.model_args) or None,
             "method": self.method,
             "fingerprint": self.fingerprint(),
             "recipe": (self.provenance.recipe or {}).get("name"),

@@ -95,6 +95,7 @@ class BackboneFacts(TypedDict):
     epochs: Number | None
     seed: Integer | None
     recipe_hash: NotRequired[str | None]
+    model_args: NotRequired[dict[str, Any] | None]
     input_size: NotRequired[Annotated[list[Integer], Meta(min_length=3, max_length=3)] | None]
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from functools import cache
+from pathlib import Path
 from statistics import fmean
 
 import pytest
@@ -190,18 +191,28 @@ def test_figures_between_the_tables():
     assert f"({plain:.1f} to {mixed:.1f} %)" in TEXT
 
 
-def between(step: str, key: str, method: str, other: str = "none", n: int = 3) -> tuple[str, float]:
-    """Mean and half of the interval of method - other, seeds 1 to n of the named cell; p."""
+def value(folder: Path, key: str) -> float:
+    """Of a result, as the tables show it."""
+    found = json.loads((folder / "result.json").read_text())
+    for part in f"metrics.{key}".split("."):
+        found = found[part]
+    return found * (100 if "CIDEr" in key or "Bleu" in key else 1)
 
-    def value(name: str, seed: int) -> float:
-        found = json.loads((STUDY / f"300x80/{step}/{name}-seed{seed}/result.json").read_text())
-        for part in f"metrics.{key}".split("."):
-            found = found[part]
-        return found * (100 if "CIDEr" in key else 1)
 
-    test = ttest_1samp([value(method, seed) - value(other, seed) for seed in range(1, n + 1)], 0)
+def interval(pairs: list[float]) -> tuple[str, float]:
+    """Mean and half of the 95 % interval; p."""
+    test = ttest_1samp(pairs, 0)
     low, high = test.confidence_interval(0.95)
     return f"{(low + high) / 2:+.1f} ± {(high - low) / 2:.1f}", test.pvalue
+
+
+def between(step: str, key: str, method: str, other: str = "none", n: int = 3) -> tuple[str, float]:
+    """The interval of method - other, seeds 1 to n of the named cell."""
+    runs = STUDY / "300x80" / step
+    return interval([
+        value(runs / f"{method}-seed{seed}", key) - value(runs / f"{other}-seed{seed}", key)
+        for seed in range(1, n + 1)
+    ])  # fmt: skip
 
 
 def test_what_the_text_says_of_the_last_epoch_of_captions():
@@ -238,21 +249,16 @@ def test_what_the_text_says_of_occlusion():
 def test_cutmix_beside_the_other_methods():
     cutout, mixup = (between("pretrain", "top1", "cutmix", name)[0] for name in ("cutout", "mixup"))
     assert f"of the last epoch {cutout} beside Cutout, {mixup} beside Mixup." in TEXT
+    beside = {name: between("pretrain", "top1", name)[0] for name in ("cutout", "mixup")}
+    assert f"Cutout ({beside['cutout']} beside the plain network, three seeds) and\nMixup" in README
+    assert f"Mixup ({beside['mixup']})." in README
     tests = sum(one.has_test and not one.is_primary for one in every_comparison())
     assert 40 < students.isf(0.05 / tests / 2, 2) < 50
 
 
 def test_foreign_images_that_share_no_class_with_the_known_ones():
-    def auroc(method: str, seed: int) -> float:
-        run = STUDY / f"300x80/suites/{method}-seed{seed}/result.json"
-        sets = json.loads(run.read_text())["metrics"]["ood"]["sets"]
-        return sets["flowers"]["max_softmax"]["auroc"]
-
-    pairs = [auroc("cutmix", seed) - auroc("none", seed) for seed in range(1, 6)]
-    low, high = ttest_1samp(pairs, 0).confidence_interval(0.95)
-    assert (
-        f"flowers alone the AUROC differs by {fmean(pairs):+.1f} ± {(high - low) / 2:.1f}" in TEXT
-    )
+    flowers, _ = between("suites", "ood.sets.flowers.max_softmax.auroc", "cutmix", n=5)
+    assert f"flowers alone the AUROC differs by {flowers}." in TEXT
 
 
 def test_the_one_cell_that_is_shown_over_all_tests():
@@ -294,3 +300,92 @@ def test_from_when_on_the_plain_networks_fit_their_images(cell, said):
     assert f"(above 99 % from epoch {said} on)" in TEXT
     if cell == "300x80":
         assert f"fits (above 99 %) for the last {80 - max(first) + 1}." in README
+
+
+BOARD = STUDY / "board"
+# column of the board -> (results of published and of their random weights, results of ours,
+#                         metric) of each figure in it
+ON_BOARD = {
+    "CIFAR-10: probe; k-NN": [
+        ("others/classification", "300x80/cifar10", "linear_top1"),
+        ("others/classification", "300x80/cifar10", "knn_top1"),
+    ],
+    "flowers: probe; k-NN": [
+        ("flowers/classification", "300x80/flowers", "linear_top1"),
+        ("flowers/classification", "300x80/flowers", "knn_top1"),
+    ],
+    "at 128 pixels": [
+        ("flowers128/classification", "board/flowers128_own/classification", "linear_top1"),
+        ("flowers128/classification", "board/flowers128_own/classification", "knn_top1"),
+    ],
+    "fine-tuned; a tenth of the rates": [
+        ("flowers/classification", "300x80/flowers", "full_top1"),
+        ("flowers_slow/classification", "board/flowers_slow_own/classification", "full_top1"),
+    ],
+    "AP50: smears; cards": [
+        ("photographs/detection", "300x80/bccd", "AP50"),
+        ("others/detection", "300x80/cards", "AP50"),
+    ],
+    "CIDEr: MS-COCO; shapes": [
+        ("photographs/captioning", "300x80/coco", "CIDEr"),
+        ("others/captioning", "300x80/shapes", "CIDEr"),
+    ],
+}
+NETWORKS = {
+    "EfficientNet-Lite0": ("lite0", "tf_efficientnet_lite0"),
+    "EfficientNet-Lite1": ("lite1", "tf_efficientnet_lite1"),
+    "EfficientNet-Lite2": ("lite2", "tf_efficientnet_lite2"),
+    "MobileNetV2": ("mobilenetv2", "mobilenetv2_100"),
+}
+
+
+def board() -> dict[str, dict[str, list[list[float]]]]:
+    """{row: {column: for each figure in it, the values of its runs}}."""
+    heads = {name: f"{run}-seed1" for name, (run, _) in NETWORKS.items()}
+    heads |= {f"{name}, random": f"{arch}-random-seed1" for name, (_, arch) in NETWORKS.items()}
+    ours = {f"ResNet-10-T, {name}": name for name in ("none", "cutmix", "random")}
+
+    def runs(name: str, theirs: str, own: str) -> list[Path]:
+        if name in heads:
+            return [*(BOARD / theirs).glob(heads[name])]
+        folder = BOARD / "random" / Path(own).name if ours[name] == "random" else STUDY / own
+        return sorted(folder.glob(f"{ours[name]}-seed[123]"))
+
+    return {
+        name: {
+            head: [[value(run, key) for run in runs(name, *of)] for *of, key in column]
+            for head, column in ON_BOARD.items()
+        }
+        for name in (*heads, *ours)
+    }
+
+
+def board_line(name: str) -> str:
+    cells = [
+        "; ".join(f"{fmean(values):.1f}" if values else "not run" for values in column)
+        for column in board()[name].values()
+    ]
+    return f"| {' | '.join([name, *cells])} |"
+
+
+def test_the_board_of_published_backbones():
+    lines = lines_under(f"| | {' | '.join(ON_BOARD)} |")
+    assert lines == [board_line(name) for name in board()]
+
+
+def test_what_the_text_says_of_random_weights_of_our_network():
+    def pairs(data: str, method: str) -> list[float]:
+        """Method - random weights, AP50."""
+        ours, random = STUDY / "300x80" / data, BOARD / "random" / data
+        return [
+            value(ours / f"{method}-seed{seed}", "AP50")
+            - value(random / f"random-seed{seed}", "AP50")
+            for seed in (1, 2, 3)
+        ]
+
+    smears, cards = board()["ResNet-10-T, random"]["AP50: smears; cards"]
+    assert f"it has AP50 {fmean(smears):.1f}, above all four methods" in TEXT
+    assert max(max(pairs("bccd", one)) for one in ("none", "cutmix", "mixup", "cutout")) < 0
+    assert f"(none - random {interval(pairs('bccd', 'none'))[0]}), on the cards" in TEXT
+    (differs, _) = interval(pairs("cards", "none"))
+    assert f"{fmean(cards):.1f} ({differs})" in TEXT.replace("±\n", "± ")

@@ -30,6 +30,9 @@ def describe(setup: Any, config: Any) -> str:
     """What --dry-run shows of data and network."""
     train, test = setup.data.train, setup.data.test
     notes = "".join(f"# note: {note}\n" for note in setup.data.notes)
+    if config.random_init:
+        notes += "# note: random weights: all are trained, normalisation too, whatever "
+        notes += "detector.freeze and detector.batch_norm say\n"
     return (
         f"{notes}# {detector_name(plain(config))} on {setup.backbone.name}: "
         f"{setup.num_parameters / 1e6:.2f} M parameters; {len(train):,} training and {len(test):,} "

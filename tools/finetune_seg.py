@@ -32,6 +32,9 @@ def describe(setup: Any, config: Any) -> str:
     data = setup.data
     samples = "slices" if data.volumes else "images"
     notes = "".join(f"# note: {note}\n" for note in data.notes)
+    if config.random_init:
+        notes += "# note: random weights: all are trained, normalisation too, whatever "
+        notes += "segmenter.freeze and segmenter.batch_norm say\n"
     return (
         f"{notes}# {segmenter_name(plain(config))} on {setup.backbone.name}: "
         f"{setup.num_parameters / 1e6:.2f} M parameters; {len(data.train):,} training and "

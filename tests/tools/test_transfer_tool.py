@@ -402,6 +402,24 @@ def test_through_submitit(tools, tmp_path, monkeypatch):
             slurm_launcher(words, out)
 
 
+def test_each_network_has_random_weights_of_its_own(monkeypatch, backbone):
+    """Two of one architecture, and a third as the first but fed otherwise."""
+    from tools.support import grid_plan
+
+    spec = backbone.spec
+    specs = spec, replace(spec, model_args={"stem_width": 8}), replace(spec, mean=(0.1, 0.2, 0.3))
+    given = {
+        str(number): replace(backbone, spec=one, weights={})  # nothing is built
+        for number, one in enumerate(specs)
+    }
+    monkeypatch.setattr(grid_plan, "load", given.__getitem__)
+    random = [one for one in grid_plan._entries([*given], [3], True) if one.is_random]
+    assert [one.backbone.spec for one in random] == [*specs[:2]]
+    names = [one.label.removeprefix(f"{spec.arch}-random-") for one in random]
+    assert all(re.fullmatch(r"[0-9a-f]{8}", one) for one in names)
+    assert len({*names}) == 2
+
+
 def test_without_submitit(tmp_path, monkeypatch):
     from tools.support.grid_slurm import slurm_launcher
 
@@ -539,7 +557,8 @@ def test_mistakes_are_reported_before_the_first_job(
         ([*one, *world, "--set", "captioning.epochs"], "must be TASK.FIELD=VALUE, of captioning"),
         ([*one, *world, "--set", "detection.epochs=2"], "must be TASK.FIELD=VALUE, of captioning"),
         ([*one, *world, "--set", "captioning.seed=2"], "is the grid's own: give --seeds"),
-        ([*one, *world, "--set", "captioning.epocs=2"], "nearest is --epochs"),
+        ([*one, *world, "--set", "captioning.epochs=2", "captioning.epochs=3"], "epochs twice"),
+        ([*one, *world, "--set", "captioning.epocs=2"], "captioning: there is no"),
     ):
         code, _, error = called(*words, capsys=capsys)
         assert (code, error[:7]) == (2, "error: "), (words, error)
@@ -670,7 +689,8 @@ def test_the_embedded_grid_goes_from_nothing_to_a_report(tmp_path, monkeypatch, 
     for row in rows:
         told = json.loads(Path(f"{row['backbone']['method']}.json").read_text())
         before = {} if row["task"] == "detection" else {"fingerprint": ""}
-        assert row["backbone"] == told | before
+        stub = {"model_args": None}  # which has not the recipe's network
+        assert row["backbone"] | stub == told | before | stub
     assert "Look at: out/report.html\nSo few replicates show that the chain works, not" in said
     assert "with --seeds 0 1 2 3 4 goes on to 5." in said
     assert enough_seeds([7]) == [0, 1, 2, 3, 7]  # what is trained is not forgotten

@@ -356,6 +356,7 @@ def test_a_captioner_can_learn(worlds, backbone, cache, tmp_path):
     result = engine.finetune(backbone, options, Run(tmp_path / "run"), make_fabric("cpu"))
     assert result.metrics["CIDEr"] > 1
     assert result.metrics["different_captions"] > 6
+    assert result.metrics["epochs_above_chance"] == 0
 
 
 def test_parts_of_two_captioners_do_not_pass(first, tmp_path):

@@ -981,3 +981,77 @@ def test_a_task_of_one_entry_has_columns_curves_pictures_and_examples(tmp_path, 
 
 def read_throws(throws: dict, name: str) -> dict[str, task.Example]:
     return {name: task.Example(answer) for name, answer in throws.items()}
+
+
+def test_random_weights_of_two_networks_of_one_architecture_are_two_rows():
+    runs = []
+    for width in (16, 64):
+        for method in ("none", "from scratch"):
+            for seed in (0, 1, 2):
+                one = result("detection", method, seed, width + seed)
+                one.backbone["model_args"] = {"channels": [width, 2 * width]}
+                one.backbone["recipe_hash"] = f"{width}" if method == "none" else None
+                one.backbone["fingerprint"] += str(width)
+                runs.append(one)
+    table = tabulate(run_set(*runs))
+    random = [table.name(row) for row in table.rows if row.method == "from scratch"]
+    assert random == [f"net, from scratch (channels {one})" for one in ("16 32", "64 128")]
+    pairs = {(row.model_args, other.model_args) for row, other in table.comparisons}
+    assert pairs == {("channels 16 32",) * 2, ("channels 64 128",) * 2}
+    assert all(one.n == 3 and one.mean == 0 for one in table.differences.values())
+    assert "whatever freeze and batch_norm say" in to_markdown(table, run_set(*runs))
+
+
+def test_what_an_older_result_does_not_say_of_a_network_a_newer_one_does(tmp_path):
+    old, new = result("detection", "none", 0, 1.0), result("captioning", "none", 0, 1.0)
+    new.backbone["model_args"] = {"channels": [16]}
+    for name, one in (("old", old), ("new", new)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "result.json").write_text(json.dumps(asdict(one)))
+    (row,) = tabulate(read_runs(tmp_path)).rows
+    assert row.model_args == "channels 16"
+
+
+def test_a_pair_is_over_the_fine_tunings_that_both_have():
+    """Plain with transfer seeds 0 and 1, CutMix with 1 alone, where it is worse in every pair."""
+    runs = []
+    for seed in (0, 1, 2):
+        for transfer, value in ((0, 40.0), (1, 50.0 + seed / 10)):
+            runs.append(replace(result("detection", "none", seed, value), seed=transfer))
+        runs.append(replace(result("detection", "cutmix", seed, 49.5), seed=1))
+    table = tabulate(run_set(*runs))
+    found = {one[2].metric.key: between for one, between in table.differences.items()}
+    assert found["AP50"].mean == pytest.approx(-0.6)
+    assert lines(runs)["net, none"][0] == "45.1 ± 0.1 (n=3)"
+    # none in common: the means of all
+    apart = [replace(one, seed=9) if one.backbone["method"] == "cutmix" else one for one in runs]
+    (between, _) = tabulate(run_set(*apart)).differences.values()
+    assert between.mean == pytest.approx(49.5 - 45.05)
+
+
+def test_foreign_weights_of_one_name_are_told_apart_by_their_fingerprint():
+    runs = []
+    for task_of, print_of in (("detection", "aaaabbbbcccc"), ("captioning", "ddddeeee")):
+        one = result(task_of, "model.safetensors", 0, 1.0)
+        one.backbone.update(seed=None, recipe=None, fingerprint=print_of)
+        runs.append(one)
+    assert [row.method for row in tabulate(run_set(*runs)).rows] == [
+        "model.safetensors aaaabbbb", "model.safetensors ddddeeee"]  # fmt: skip
+    assert [row.method for row in tabulate(run_set(runs[0])).rows] == ["model.safetensors"]
+
+
+def test_captioners_that_say_the_same_of_most_images_are_named():
+    few, many = result("captioning", "none", 0, 0.1), result("captioning", "cutmix", 0, 0.1)
+    for one, different in ((few, 7), (many, 8)):
+        one.metrics.update(scored="val", different_captions=different)
+        one.data["val"] = 80
+    (note,) = tabulate(run_set(few, many)).notes
+    assert note == (
+        "captioning from net, none, seed 0: only 7 different captions for 80 images, so its scores "
+        "tell little of what the encoder sees"
+    )
+
+
+def test_markdown_names_what_is_left_out():
+    runs = replace(run_set(result("detection", "none", 0, 1.0)), complaints=("a: is torn",))
+    assert "left out: a: is torn" in to_markdown(tabulate(runs), runs)

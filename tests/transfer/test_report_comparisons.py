@@ -359,6 +359,13 @@ def test_backbones_that_take_images_of_other_sizes_share_no_column():
         "d (10 train), 128 x 128 pixels",
         "d (10 train), 64 x 64 pixels",
     ]
+    # where one size is named, all of that title are, whatever else tells them apart
+    probe = replace(named, config=named.config | {"mode": ["linear"]})
+    assert settings(named, large, probe) == [
+        "d (10 train), 128 x 128 pixels",
+        "d (10 train), 64 x 64 pixels; mode linear",
+        "d (10 train), 64 x 64 pixels; mode unknown",
+    ]
     # a detector's images have a size of their own
     detector = result("detection", "none", 0, 60.0)
     detectors = [

@@ -1,5 +1,7 @@
 """From what a user asked for to the jobs of a grid: every mistake shows before the first job."""
 
+import hashlib
+import json
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -44,6 +46,8 @@ def fields_by_task(words: Iterable[str], tasks: Sequence[str]) -> dict[str, list
         if not equals or not key or of_task not in tasks:
             must = f"it must be TASK.FIELD=VALUE, of {', '.join(tasks)}."
             raise UsageError(f"--set has {word!r}; {must}")
+        if f"--{key}" in found.get(of_task, ()):
+            raise UsageError(f"--set has {of_task}.{key} twice; give each field once.")
         if key in _OWN:
             raise UsageError(f"--set has {word!r}; {key} is the grid's own: give --{_OWN[key]}.")
         found.setdefault(of_task, []).extend([f"--{key}", value])
@@ -71,7 +75,7 @@ def plan(
         data: folders by task; the recipe's, or synthetic shapes, where there is none.
         seeds: of the transfers; None for each backbone's own, that of its pretraining.
         words: options of each task's tool, by task.
-        random_init: beside them each architecture once with random weights, with all of its seeds.
+        random_init: beside them each network once with random weights, with all of its seeds.
         fields: instead of a recipe's (engine, cache), in the configurations that have them; None
             leaves the recipe's.
 
@@ -92,7 +96,10 @@ def plan(
         demo = ROOT / "configs" / name / "demo.yaml"
         recipe = choice.path if choice else Path(recipes.get(name, demo))
         options_of = [*(choice.words if choice else ()), *words.get(name, ())]
-        config = load_config(form, recipe, options_of)
+        try:
+            config = load_config(form, recipe, options_of)
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}") from error
         as_written = dict(_leaves(plain(load_config(form, recipe))))
         folder = data.get(name) or config.data or draw(kind, SYNTHETIC, kind.demo.tool)
         given = {key: value for key, value in fields.items() if value and hasattr(config, key)}
@@ -142,14 +149,17 @@ class _Entry:
 
 
 def _entries(backbones: Sequence[str], seeds: Sequence[int] | None, random: bool) -> list[_Entry]:
-    """The rows: as given and, if asked for, each architecture with random weights behind."""
+    """The rows: as given and, if asked for, each network with random weights behind."""
     loaded = [load(name) for name in backbones]
     first = dict[str, int]()
     for number, backbone in enumerate(loaded if random else ()):
-        first.setdefault(backbone.spec.arch, number)
-    untrained = [f"{arch}-random" for arch in first]
+        first.setdefault(_network(backbone), number)
+    untrained = [f"{loaded[number].spec.arch}-random" for number in first.values()]
     prints = [backbone.fingerprint() for backbone in loaded]
-    names = labels([*backbones, *untrained], [*prints, *untrained])
+    names = labels(
+        [*backbones, *untrained],
+        [*prints, *(hashlib.sha256(network.encode()).hexdigest() for network in first)],
+    )
     entries, seeds_of = list[_Entry](), defaultdict[str, set[int]](set)
     for file, label, backbone in zip(backbones, names, loaded, strict=False):
         own = backbone.provenance.seed
@@ -160,12 +170,17 @@ def _entries(backbones: Sequence[str], seeds: Sequence[int] | None, random: bool
             )
         chosen = [seed for seed in ([own] if seeds is None else seeds) if seed is not None]
         entries.append(_Entry(file, label, backbone, chosen))
-        seeds_of[backbone.spec.arch].update(chosen)
-    for label, (arch, number) in zip(names[len(loaded) :], first.items(), strict=True):
-        for seed in sorted(seeds_of[arch]):  # each with the fingerprint of what is given
+        seeds_of[_network(backbone)].update(chosen)
+    for label, (network, number) in zip(names[len(loaded) :], first.items(), strict=True):
+        for seed in sorted(seeds_of[network]):  # each with the fingerprint of what is given
             backbone = replace(loaded[number], provenance=origin(seed))
             entries.append(_Entry(backbones[number], label, backbone, [seed], is_random=True))
     return entries
+
+
+def _network(backbone: Backbone) -> str:
+    """What random weights share; they are fed as the first of its backbones is."""
+    return f"{backbone.spec.arch} {json.dumps(backbone.spec.model_args, sort_keys=True)}"
 
 
 def _leaves(values: Mapping[str, Any], section: str = "") -> Iterator[tuple[str, Any]]:

@@ -23,6 +23,7 @@ from pretrain.training import (
     TrainLoop,
     TrainState,
     admit,
+    epochs_above_chance,
     optimizer_step,
     save_epoch,
 )
@@ -100,7 +101,7 @@ def finetune(
         num_metrics=len(names),
         stop_after=stop_after,
         extra_state=dict(zip(["encoder"], state.more_models, strict=False)),
-        chance=math.log(len(setup.vocabulary.words)) if data.rewards is None else None,
+        chance=None if data.rewards is not None else _chance(setup),
     )
     references = References(
         data.val.by_id([image.captions for image in data.val.images]),
@@ -247,6 +248,11 @@ def _captioner(state: TrainState, setup: CaptioningSetup, trains_encoder: bool) 
     )
 
 
+def _chance(setup: CaptioningSetup) -> float:
+    """The loss of equal probabilities for all words."""
+    return math.log(len(setup.vocabulary.words))
+
+
 def _finish(
     run: Run,
     data: CaptioningData,
@@ -293,6 +299,9 @@ def _finish(
             "best_epoch": best["epoch"],
             "epochs": last["epoch"],
             "loss": last["loss"],
+            "epochs_above_chance": 0  # of rewards, whose loss is no entropy
+            if config.objective == "self_critical"
+            else epochs_above_chance((one["loss"] for one in history), _chance(setup)),
             **{name: last[name] for name in (*self_critical.METRICS, _AT_START) if name in last},
             # one caption for all images is the classic failure
             "different_captions": len(set(captions.values())),

@@ -172,6 +172,7 @@ def _legend(table: Table, run_set: RunSet) -> str:
             pairs.setdefault(head, []).append(text)
     lines += [f"{head}: {', '.join(texts)}" for head, texts in pairs.items()]
     lines += [escape(line) for line in (*unfinished_lines(run_set), *table.notes)]
+    lines += [escape(f"left out: {line}") for line in run_set.complaints]
     return "  \n".join(lines)
 
 

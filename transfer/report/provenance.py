@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from pretrain.run import CHANGEABLE
-from transfer.report.results import FinishedRun, kind, network_of
+from transfer.report.results import FinishedRun, kind, network_of, seed_text
 from transfer.report.table import Column, short_hash
 
 # differ from run to run of one recipe: they stand in the appendix beside each run
@@ -24,11 +24,11 @@ def source(run: FinishedRun, column: Column) -> tuple[str, str]:
     metric, metrics = column.metric, run.result.metrics
     epoch = metrics.get("best_epoch")
     best = f" (best epoch {epoch})" if epoch is not None and "best" in metric.key else ""
-    seed = "unknown" if run.seed is None else run.seed
     fold = "" if run.fold is None else f", fold {run.fold}"
     device = run.result.environment.get("device") or "device unknown"
     return (
-        f"{metric.factor * metrics[metric.key]:.2f}{best}, pretraining seed {seed}{fold}",
+        f"{metric.factor * metrics[metric.key]:.2f}{best}, pretraining seed "
+        f"{seed_text(run.seed)}{fold}",
         f"config {digest(run)}, commit {commit(run)}, {duration(run.result.seconds)}, "
         f"{memory(run)}, {device}",
     )
@@ -41,7 +41,7 @@ def appendix(run: FinishedRun) -> list[tuple[str, Any]]:
     return [
         (result.task, result.task),
         (f"{backbone['name']} ({backbone['fingerprint']})", backbone["name"]),
-        ("unknown" if run.seed is None else str(run.seed), run.seed),
+        (seed_text(run.seed), run.seed),
         (str(result.seed), result.seed),
         *((text, text) for text in (headline(run), digest(run), commit(run))),
         (str(environment.get("device") or "unknown"), None),

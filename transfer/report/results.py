@@ -117,7 +117,7 @@ def read_runs(folder: Path) -> RunSet:
                 about.append(check(content.get("about", ""), str, f"{file}: about"))
         except UsageError as error:
             complaints.append(str(error))
-    runs = _with_input_sizes(sorted(runs, key=lambda run: run.folder))
+    runs = _completed(sorted(runs, key=lambda run: run.folder))
     finished = {run.folder for run in runs}
     unfinished = tuple(run for run in planned if run.folder not in finished)
     complaints = [printable(text, LONGEST) for text in complaints]
@@ -184,6 +184,11 @@ def network_of(result: Result) -> str:
     return str(task.load(reference)(result.config)) if reference else ""
 
 
+def seed_text(seed: Seed) -> str:
+    """Of a pretraining, in words."""
+    return "unknown" if seed is None else str(seed)
+
+
 def fold_of(result: Result) -> int | None:
     """Which part of a cross-validation a run is; None where it is none."""
     section = result.config.get("dataset")
@@ -220,21 +225,26 @@ def _of_suite(whole: Result, name: str, where: str) -> Result:
     return Result.parse(vars(whole) | parts | {"task": name}, where)
 
 
-def _with_input_sizes(runs: list[FinishedRun]) -> list[FinishedRun]:
-    """With what a pretraining here says of backbones whose results of before do not say it."""
+def _completed(runs: list[FinishedRun]) -> list[FinishedRun]:
+    """With what another result here says of a backbone, where one of before does not say it."""
     sizes: dict[str, list[int]] = {}
+    args: dict[str, Any] = {}
     for run in runs:
+        if "model_args" in run.result.backbone:
+            args[run.result.backbone["fingerprint"]] = run.result.backbone["model_args"]
         section = run.result.config.get("dataset")
         size = section.get("image_size") if isinstance(section, dict) else None
         if run.result.task == task.PRETRAIN.name and isinstance(size, int):
             sizes[run.result.backbone["fingerprint"]] = [3, size, size]
 
     def completed(run: FinishedRun) -> FinishedRun:
-        backbone = run.result.backbone
-        if backbone.get("input_size") or backbone["fingerprint"] not in sizes:
-            return run
-        backbone = backbone | {"input_size": sizes[backbone["fingerprint"]]}
-        return replace(run, result=replace(run.result, backbone=backbone))
+        backbone, missing = run.result.backbone, dict[str, Any]()
+        name = backbone["fingerprint"]
+        if not backbone.get("input_size") and name in sizes:
+            missing["input_size"] = sizes[name]
+        if "model_args" not in backbone and name in args:
+            missing["model_args"] = args[name]
+        return replace(run, result=replace(run.result, backbone=backbone | missing))
 
     return [completed(run) for run in runs]
 

@@ -31,6 +31,7 @@ from transfer.report.results import (
     fold_of,
     kind,
     network_of,
+    seed_text,
 )
 from transfer.statistics import Difference, paired_difference
 
@@ -41,6 +42,7 @@ _NOT_A_SETTING |= {"parts", "methods"}  # of a suite: what is measured
 _OWN_SIZE = ("classification", "captioning")  # of the images, unless the recipe names one
 _OF_A_METHOD = ("mixing", "rotation")  # of a pretraining: what the rows compare
 _PLAIN = ("none", "baseline")
+_FEW_CAPTIONS = 0.1  # different ones for each image
 RANDOM = "from scratch"
 """The method of a network with random weights, as results have it."""
 
@@ -84,6 +86,8 @@ class Row:
     epochs: float | None
     recipe_hash: str | None = None
     """Over the whole pretraining recipe; None where a result does not say."""
+    model_args: str | None = None
+    """Of the network, in words; None where there are none, or a result of before does not say."""
 
     @property
     def title(self) -> str:
@@ -92,10 +96,12 @@ class Row:
 
     def is_compared_with(self, other: "Row") -> bool:
         """Every method with the plain one of its recipe, the plain one with random weights."""
+        if (self.arch, self.model_args) != (other.arch, other.model_args):
+            return False
         if self.method == "none":
-            return other.method == RANDOM and other.arch == self.arch
+            return other.method == RANDOM
         mine, theirs = (
-            (row.arch, _without_method(row.recipe, row.method), row.dataset, row.epochs)
+            (_without_method(row.recipe, row.method), row.dataset, row.epochs)
             for row in (self, other)
         )
         return self.method != RANDOM and other.method == "none" and mine == theirs
@@ -130,6 +136,8 @@ class Cell:
     """In the unit shown, by pretraining seed; empty where nothing was measured."""
     runs: tuple[FinishedRun, ...] = ()
     unfinished: tuple[UnfinishedRun, ...] = ()
+    transfers: dict[Seed, dict[int, float]] = field(default_factory=dict)
+    """What is behind each value, by the seed of the fine-tuning; empty with folds."""
 
     @property
     def n(self) -> int:
@@ -176,6 +184,9 @@ class Table:
         if len(same) == 1:
             return ""
         text = f"{row.recipe}, {row.epochs} epochs on {row.dataset}"
+        if len({one.model_args for one in same}) > 1:
+            network = row.model_args or "no arguments"
+            text = network if row.method == RANDOM else f"{network}, {text}"
         alike = [one for one in same if replace(one, recipe_hash=row.recipe_hash) == row]
         return f"{text}, recipe hash {row.recipe_hash or 'unknown'}" if len(alike) > 1 else text
 
@@ -297,16 +308,25 @@ class Table:
 
 
 def difference(cell: Cell, other: Cell) -> Difference | None:
-    """Paired by pretraining seed; None where no seed is in both."""
-    pairs = [
-        (value, other.values[seed]) for seed, value in cell.values.items() if seed in other.values
-    ]
+    """Paired by pretraining seed; None where no seed is in both.
+
+    Fine-tunings of one seed begin alike, so of each pair those count whose seed both have.
+    """
+    pairs = [_pair(cell, other, seed) for seed in cell.values if seed in other.values]
     return paired_difference(*zip(*pairs, strict=True)) if pairs else None
+
+
+def _pair(cell: Cell, other: Cell, seed: Seed) -> tuple[float, float]:
+    mine, theirs = cell.transfers.get(seed, {}), other.transfers.get(seed, {})
+    common = mine.keys() & theirs.keys()
+    if not common or mine.keys() == theirs.keys():
+        return cell.values[seed], other.values[seed]
+    return fmean(mine[one] for one in common), fmean(theirs[one] for one in common)
 
 
 def tabulate(run_set: RunSet) -> Table:
     """Rows, columns and cells of what was read: of the tasks, and of each suite."""
-    blocks = suites.blocks()
+    run_set, blocks = _foreign_apart(run_set), suites.blocks()
     of_tasks = tuple(run for run in run_set.runs if run.result.task not in blocks)
     table = _tabulate(RunSet(of_tasks, run_set.unfinished), 1)
     parts, first = dict[str, Table](), 1 + len(table.settings)
@@ -320,6 +340,31 @@ def tabulate(run_set: RunSet) -> Table:
             pretrained[row_of(run.result.backbone)] |= {setting.digest}
     parts = {name: replace(part, pretrained=pretrained) for name, part in parts.items()}
     return replace(table, suites=parts, pretrained=pretrained)
+
+
+def _foreign_apart(run_set: RunSet) -> RunSet:
+    """Foreign weights of one name get their fingerprint: nothing else tells `model.safetensors`.
+
+    They have no seed by which they could be replicates.
+    """
+    prints: dict[tuple[str, str], set[str]] = defaultdict(set)
+    backbones = [run.result.backbone for run in run_set.runs]
+    for one in (*backbones, *(job.backbone for job in run_set.unfinished)):
+        if one["seed"] is None:
+            prints[one["arch"], one["method"]].add(one["fingerprint"])
+
+    def named(one: dict[str, Any]) -> dict[str, Any]:
+        alike = one["seed"] is None and len(prints[one["arch"], one["method"]]) > 1
+        return one | {"method": f"{one['method']} {one['fingerprint'][:8]}"} if alike else one
+
+    return replace(
+        run_set,
+        runs=tuple(
+            replace(run, result=replace(run.result, backbone=named(run.result.backbone)))
+            for run in run_set.runs
+        ),
+        unfinished=tuple(replace(job, backbone=named(job.backbone)) for job in run_set.unfinished),
+    )
 
 
 def _tabulate(run_set: RunSet, first: int) -> Table:
@@ -369,8 +414,7 @@ def _tabulate(run_set: RunSet, first: int) -> Table:
         if (setting := column.setting)
     }
     notes = [
-        f"in no cell: {setting.task} from {row.title}, pretraining seed "
-        f"{'unknown' if seed is None else seed}: {why}"
+        f"in no cell: {setting.task} from {row.title}, pretraining seed {seed_text(seed)}: {why}"
         for (row, setting), seeds in left_out.items()
         for seed, why in seeds.items()
     ]
@@ -381,6 +425,15 @@ def _tabulate(run_set: RunSet, first: int) -> Table:
         for (row, setting), found in runs.items()
         for run in found
         if isinstance(epochs := run.result.metrics.get("epochs_above_chance"), int) and epochs > 0
+    ]
+    notes += [
+        f"{setting.task} from {row.title}, seed {run.result.seed}: only {few} different captions "
+        f"for {images} images, so its scores tell little of what the encoder sees"
+        for (row, setting), found in runs.items()
+        for run in found
+        if (few := run.result.metrics.get("different_captions")) is not None
+        and (images := run.result.data.get(str(run.result.metrics.get("scored")))) is not None
+        if isinstance(few, int) and isinstance(images, int) and few < _FEW_CAPTIONS * images
     ]
     return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes), first)
 
@@ -394,7 +447,14 @@ def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: ta
         scores[run.seed][run.fold].append(run.result.metrics[metric.key])
     seeds = sorted(scores, key=lambda seed: (seed is None, seed))
     values = {seed: metric.factor * fmean(map(fmean, scores[seed].values())) for seed in seeds}
-    return Cell(values, tuple(measured), tuple(lost))
+    by_seed: dict[Seed, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for run in measured if all(run.fold is None for run in measured) else ():
+        by_seed[run.seed][run.result.seed].append(metric.factor * run.result.metrics[metric.key])
+    transfers = {
+        seed: {one: fmean(found) for one, found in of_seed.items()}
+        for seed, of_seed in by_seed.items()
+    }
+    return Cell(values, tuple(measured), tuple(lost), transfers)
 
 
 def _left_out(runs: Sequence[FinishedRun], folds: set[int | None]) -> dict[Seed, str]:
@@ -424,7 +484,8 @@ def _metrics_of(name: str, runs: Sequence[FinishedRun]) -> list[task.Metric]:
 def row_of(backbone: dict[str, Any]) -> Row:
     """The row of a backbone, by what a result says about it."""
     facts: dict[str, Any] = {field.name: backbone.get(field.name) for field in fields(Row)}
-    return Row(**facts)
+    words = [f"{key} {_in_words(value)}" for key, value in (facts["model_args"] or {}).items()]
+    return Row(**facts | {"model_args": ", ".join(sorted(words)) or None})
 
 
 def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
@@ -444,11 +505,11 @@ def settings_of(runs: Sequence[FinishedRun]) -> list[Setting]:
             for setting, content in zip(settings, contents, strict=True)
         ]
     input_sizes = _input_sizes(runs, settings)
-    sizes_of: dict[Setting, set[str]] = defaultdict(set)
+    sizes_of: dict[str, set[str]] = defaultdict(set)  # by title: where one is named, all are
     for setting, size in zip(settings, input_sizes, strict=True):
-        sizes_of[setting].add(size)
+        sizes_of[setting.title].add(size)
     settings = [
-        _with_input_size(setting, size) if len(sizes_of[setting]) > 1 else setting
+        _with_input_size(setting, size) if len(sizes_of[setting.title]) > 1 else setting
         for setting, size in zip(settings, input_sizes, strict=True)
     ]
     folds: dict[Setting, set[int]] = defaultdict(set)
@@ -545,7 +606,7 @@ def _asked_size(result: Result) -> int | None:
 
 
 def _with_input_size(setting: Setting, size: str) -> Setting:
-    data, digest = f"{setting.data}, {size}", short_hash([setting.digest, size])
+    data, digest = f"{setting.data}, {size or 'size unknown'}", short_hash([setting.digest, size])
     return replace(setting, data=data, digest=digest)
 
 
@@ -619,4 +680,4 @@ def _without_method(recipe: str | None, method: str) -> str | None:
 
 def _row_order(row: Row) -> tuple[Any, ...]:
     more = str(row.recipe), str(row.dataset), row.epochs or 0, row.recipe_hash or ""
-    return (row.arch, row.method != "none", row.method, *more)
+    return (row.arch, row.method != "none", row.method, *more, row.model_args or "")

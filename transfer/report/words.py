@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 
 from transfer import task
 from transfer.report.comparisons import Comparison
-from transfer.report.results import RunSet
-from transfer.report.table import Cell, Table
+from transfer.report.results import RunSet, seed_text
+from transfer.report.table import RANDOM, Cell, Table
 from transfer.statistics import ALPHA, FEWEST, MOST, PAPERS_GAIN, Difference, smallest_sign_flip_p
 
 NOT_MEASURED = "not measured"
@@ -24,6 +24,11 @@ _DETECTABLE = (
     ", and the detectable one: the smallest true difference that such pairs find four times out "
     "of five"
 )
+_RANDOM = (
+    f" {RANDOM.capitalize()}: random weights, n of them. Detectors and segmenters train all of "
+    "them, normalisation too, whatever freeze and batch_norm say; probes, k-NN and captioners "
+    "read them as they were drawn."
+)
 
 
 def too_few(n: int) -> str:
@@ -40,8 +45,13 @@ def rules(table: Table, detectable: bool = True) -> str:
     Without `detectable`: of differences that do not say what is.
     """
     few = [one.n for one in table.differences.values() if 1 < one.n < FEWEST]
+    random = _RANDOM if any(row.method == RANDOM for row in table.rows) else ""
     differences = _DIFFERENCES + (_DETECTABLE if detectable else "")
-    return f"{CELLS} {differences}." + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
+    return (
+        f"{CELLS} {differences}."
+        + (f" n = {max(few)} is {too_few(max(few))}." if few else "")
+        + random
+    )
 
 
 _EACH = 4  # so many comparisons of too few pairs are named each
@@ -257,6 +267,7 @@ def unfinished_lines(run_set: RunSet) -> list[str]:
     """One line for each job of a grid that has no result."""
     return [
         f"{job.state}: {job.task} from {job.backbone['name']}, pretraining seed "
-        f"{job.backbone['seed']}, seed {job.seed} ({job.folder}): {job.why or 'not run yet'}"
+        f"{seed_text(job.backbone['seed'])}, seed {job.seed} ({job.folder}): "
+        f"{job.why or 'not run yet'}"
         for job in sorted(run_set.unfinished, key=lambda job: (task.position(job.task), job.folder))
     ]

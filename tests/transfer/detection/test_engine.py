@@ -20,6 +20,7 @@ from pretrain.config import LoaderConfig, OptimizerConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric, make_optimizer
+from tools.finetune_det import describe
 from transfer.body import verify_body
 from transfer.detection import engine
 from transfer.detection.anchors import Anchors
@@ -412,7 +413,11 @@ def test_boxes_come_back_in_pixels_of_the_file(worlds):
 
 
 def test_from_scratch_nothing_is_frozen(backbone, worlds):
-    setup = build(backbone, config(worlds["detection"], random_init=True, seed=3))
+    options = config(worlds["detection"], random_init=True, seed=3)
+    setup = build(backbone, options)
+    said = "random weights: all are trained"
+    assert said in describe(setup, options)
+    assert said not in describe(setup, replace(options, random_init=False))
     assert setup.backbone.method == "from scratch"
     assert setup.backbone.describe()["seed"] == 3
     assert all(parameter.requires_grad for parameter in setup.model.parameters())

@@ -20,6 +20,7 @@ from pretrain.config import CheckpointsConfig, LoaderConfig
 from pretrain.errors import Stopped, UsageError
 from pretrain.run import Result, Run
 from pretrain.training import make_fabric
+from tools.finetune_seg import describe
 from transfer.segmentation import engine, setup
 from transfer.segmentation.boundaries import BoundaryF
 from transfer.segmentation.config import (
@@ -227,6 +228,7 @@ def test_random_weights_are_of_the_seed_and_all_are_trained(backbone, on, tmp_pa
     other = setup.build(backbone, replace(config, seed=1))
     given = setup.build(backbone, replace(config, random_init=False))
     assert not all(parameter.requires_grad for parameter in given.model.parameters())
+    assert "random weights: all are trained" in describe(one, config)
     SegmenterFile(one.model, one.backbone, config, CLASSES, False).save(tmp_path / "a.pth")
     for model in (one.model, load_segmenter(tmp_path / "a.pth").model):
         assert all(parameter.requires_grad for parameter in model.parameters())
