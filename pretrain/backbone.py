@@ -178,7 +178,6 @@ class Backbone:
 
     def describe(self) -> dict[str, Any]:
         """What a result says about the backbone it used; `notes` where there are any."""
-        notes = {"notes": self.notes} if self.notes else {}
         return {
             "name": self.name,
             "arch": self.spec.arch,
@@ -191,8 +190,7 @@ class Backbone:
             "epochs": self.provenance.epochs,
             "seed": self.provenance.seed,
             "input_size": list(self.spec.input_size),
-            **notes,
-        }
+        } | ({"notes": self.notes} if self.notes else {})
 
     def build(self, num_classes: int | None = None, seed: int = 0) -> nn.Module:
         """The network with these weights, every one of them loaded.

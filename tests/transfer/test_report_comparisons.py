@@ -479,6 +479,14 @@ def test_methods_have_their_colours_and_stand_side_by_side():
     assert chart.svg.count(f"300 {TIMES} 80</text>") == 1
 
 
+def test_weights_of_others_change_no_colour():
+    runs = study()
+    foreign = result("detection", "a.pth", 0, 60.0)
+    foreign.backbone.update(arch="a", recipe=None, seed=None)
+    one, other = (crossings(compared(found, PRIMARY)) for found in (runs, [*runs, foreign]))
+    assert [chart.svg for chart in one] == [chart.svg for chart in other]
+
+
 def test_labels_of_neighbours_do_not_overlap(monkeypatch):
     near = {f"cell_{n}x80": (n, 80, (1.0, 2.0, 1.5)) for n in (100, 101, 102, 300)}
     for cell, facts in near.items():

@@ -171,7 +171,7 @@ def _draw_curves(table: Table, lines: list[tuple[Row, Points]], title: str, name
 
 def _styles(table: Table, rows: Sequence[Row]) -> dict[Row, str]:
     """A method looks alike in every chart, unless it stands twice in one."""
-    methods = list(dict.fromkeys(["none", *(row.method for row in table.rows)]))
+    methods = table.methods
     styles: dict[Row, str] = {}
     for row in dict.fromkeys(rows):
         number = methods.index(row.method)

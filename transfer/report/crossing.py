@@ -16,7 +16,6 @@ from transfer import task
 from transfer.report import svg
 from transfer.report.charts import STYLES, Chart
 from transfer.report.comparisons import Comparison, correct
-from transfer.report.table import Row
 from transfer.statistics import FEWEST
 
 _METRIC = "top1"  # of the last epoch, which nobody chose
@@ -225,10 +224,8 @@ def _caption(arch: str, dataset: str | None, points: Sequence[Point]) -> str:
 
 def _styles(points: Iterable[Point]) -> dict[str, str]:
     """The colour of each method, as page.css names them, alike in every chart of the page."""
-    methods = ["none"]
-    for one in points:
-        rows: tuple[Row, ...] = one.comparison.table.rows
-        methods = list(dict.fromkeys([*methods, *(row.method for row in rows)]))
+    tables = (one.comparison.table for one in points)
+    methods = list(dict.fromkeys(method for table in tables for method in table.methods))
     drawn = dict.fromkeys(one.comparison.row.method for one in points)
     return {method: f"a{methods.index(method) % STYLES}" for method in drawn}
 

@@ -191,6 +191,12 @@ class Table:
         return f"{text}, recipe hash {row.recipe_hash or 'unknown'}" if len(alike) > 1 else text
 
     @property
+    def methods(self) -> list[str]:
+        """Each once, the plain one first and foreign weights last: a colour for each, in order."""
+        ours = [row.method for row in self.rows if row.recipe is not None]
+        return list(dict.fromkeys(["none", *ours, *(row.method for row in self.rows)]))
+
+    @property
     def tables(self) -> tuple["Table", ...]:
         """This one, if it holds anything or nothing else does, and those of the suites."""
         own = (self,) if self.rows or not self.suites else ()
