@@ -21,6 +21,7 @@ from transfer.statistics import holm, pairs_needed
 
 STUDY = ROOT / "docs/results/imagenette"
 TEXT = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+FLAT = " ".join(TEXT.split())
 
 
 def study_differences() -> dict[str, dict[int, float]]:
@@ -67,9 +68,13 @@ def every_comparison() -> list[Comparison]:
 
 
 def study_comparisons(method: str = "cutmix") -> list[Comparison]:
-    """The method - none in the named cell."""
+    """The method - none in the named cell, of three pairs or more."""
     named = (method, "imagenette_cpu")
-    return [one for one in every_comparison() if (one.row.method, one.row.recipe) == named]
+    return [
+        one
+        for one in every_comparison()
+        if (one.row.method, one.row.recipe) == named and one.has_test
+    ]
 
 
 def is_of(one: Comparison, key: tuple[str, str, str]) -> bool:
@@ -361,10 +366,11 @@ def board() -> dict[str, dict[str, list[list[float]]]]:
 
 
 def board_line(name: str) -> str:
-    cells = [
-        "; ".join(f"{fmean(values):.1f}" if values else "not run" for values in column)
-        for column in board()[name].values()
-    ]
+    """As the text has it; a figure that was not measured is "not run"."""
+    cells = []
+    for column in board()[name].values():
+        figures = [f"{fmean(values):.1f}" if values else "not run" for values in column]
+        cells.append("; ".join(figures if any(column) else figures[:1]))
     return f"| {' | '.join([name, *cells])} |"
 
 
@@ -389,3 +395,56 @@ def test_what_the_text_says_of_random_weights_of_our_network():
     assert f"(none - random {interval(pairs('bccd', 'none'))[0]}), on the cards" in TEXT
     (differs, _) = interval(pairs("cards", "none"))
     assert f"{fmean(cards):.1f} ({differs})" in TEXT.replace("±\n", "± ")
+
+
+def span(values: list[float], more: str = " to ") -> str:
+    return f"{min(values):.1f}{more}{max(values):.1f}"
+
+
+def test_what_the_text_says_of_the_board():
+    found = board()
+    figure = {
+        name: [fmean(values) if values else None for column in row.values() for values in column]
+        for name, row in found.items()
+    }
+
+    def of(index: int, names: list[str], less: str = "") -> list[float]:
+        """Of one figure; minus that of the same network with random weights."""
+        values = [(figure[name][index], figure[f"{name}{less}"][index]) for name in names]
+        return [one - (other if less else 0) for one, other in values]
+
+    published, random = [*NETWORKS], [f"{name}, random" for name in NETWORKS]
+    ours = ["ResNet-10-T, none", "ResNet-10-T, cutmix"]
+    probe, fine_tuned, slow, smears, cards, coco = 0, 6, 7, 8, 9, 10
+    gains = [span(of(index, published, ", random")) for index in (probe, smears, cards)]
+    assert (
+        f"worth {gains[0]} points of the CIFAR-10 probe, {gains[1]} of AP50 on the smears, "
+        f"{gains[2]} on the cards" in FLAT
+    )
+    assert f"The study's have {span(of(probe, ours))} and {span(of(cards, ours))}" in FLAT
+    assert (
+        f"undo them: {span(of(fine_tuned, published))} %, where the probes have "
+        f"{span(of(2, published))}; at a tenth, whose first epochs are above chance still, "
+        f"{span(of(slow, published))}" in FLAT
+    )
+    assert (
+        f"At 128 pixels their probes have {span(of(4, published))}, ours {span(of(4, ours))}"
+        in FLAT
+    )
+    for folder in ("flowers", "flowers_slow"):
+        of_flowers = (
+            BOARD / folder / "classification" / f"{run}-seed1" for run, _ in NETWORKS.values()
+        )
+        assert all(value(run, "epochs_above_chance") > 0 for run in of_flowers)
+    beside = figure["ResNet-10-T, random"][smears]
+    assert f"{beside:.1f} as {span(of(smears, published))}" in FLAT
+    different = [
+        json.loads((BOARD / f"photographs/captioning/{arch}-random-seed1/result.json").read_text())
+        ["metrics"]["different_captions"]
+        for _, arch in NETWORKS.values()
+    ]  # fmt: skip
+    assert (
+        f"random networks have a CIDEr of {span(of(coco, random))} with {min(different)} to "
+        f"{max(different)} different captions for 79 images, ours "
+        f"{span(of(coco, ours), ' and ')}" in FLAT
+    )

@@ -352,8 +352,8 @@ def test_a_rate_that_was_too_high_is_named():
     found.runs[0].result.metrics["epochs_above_chance"] = 3
     (note,) = tabulate(found).notes
     assert note == (
-        "classification from net, none, seed 0: the mean training loss of 3 epochs was far above "
-        "that of chance, so the learning rate was too high for this network"
+        "classification from net, none, seed 0, column 1: the mean training loss of 3 epochs was "
+        "far above that of chance, so the learning rate was too high for this network"
     )
     for name in ("report.md", "report.html", "report.tex"):
         assert note in render_files(tabulate(found), found)[name], name
@@ -1047,8 +1047,8 @@ def test_captioners_that_say_the_same_of_most_images_are_named():
         one.data["val"] = 80
     (note,) = tabulate(run_set(few, many)).notes
     assert note == (
-        "captioning from net, none, seed 0: only 7 different captions for 80 images, so its scores "
-        "tell little of what the encoder sees"
+        "captioning from net, none, seed 0, column 1: only 7 different captions for 80 images, so "
+        "its scores tell little of what the encoder sees"
     )
 
 

@@ -424,24 +424,31 @@ def _tabulate(run_set: RunSet, first: int) -> Table:
         for (row, setting), seeds in left_out.items()
         for seed, why in seeds.items()
     ]
+    numbers = {setting: number for number, setting in enumerate(settings, first)}
     notes += [
-        f"{setting.task} from {row.title}, seed {run.result.seed}: the mean training loss of "
-        f"{epochs} {'epoch' if epochs == 1 else 'epochs'} was far above that of chance, so the "
-        "learning rate was too high for this network"
+        f"{setting.task} from {row.title}, seed {run.result.seed}, column {numbers[setting]}: {why}"
         for (row, setting), found in runs.items()
         for run in found
-        if isinstance(epochs := run.result.metrics.get("epochs_above_chance"), int) and epochs > 0
-    ]
-    notes += [
-        f"{setting.task} from {row.title}, seed {run.result.seed}: only {few} different captions "
-        f"for {images} images, so its scores tell little of what the encoder sees"
-        for (row, setting), found in runs.items()
-        for run in found
-        if (few := run.result.metrics.get("different_captions")) is not None
-        and (images := run.result.data.get(str(run.result.metrics.get("scored")))) is not None
-        if isinstance(few, int) and isinstance(images, int) and few < _FEW_CAPTIONS * images
+        for why in _warnings(run.result)
     ]
     return Table(tuple(rows), tuple(settings), tuple(columns), cells, runs_of, tuple(notes), first)
+
+
+def _warnings(result: Result) -> Iterator[str]:
+    """Why a score may say something else than it seems to."""
+    metrics, data = result.metrics, result.data
+    epochs, few = metrics.get("epochs_above_chance"), metrics.get("different_captions")
+    if isinstance(epochs, int) and epochs > 0:
+        yield (
+            f"the mean training loss of {epochs} {'epoch' if epochs == 1 else 'epochs'} was far "
+            "above that of chance, so the learning rate was too high for this network"
+        )
+    images = data.get(str(metrics.get("scored")))
+    if isinstance(few, int) and isinstance(images, int) and few < _FEW_CAPTIONS * images:
+        yield (
+            f"only {few} different captions for {images} images, so its scores tell little of what "
+            "the encoder sees"
+        )
 
 
 def _cell(runs: Sequence[FinishedRun], lost: Sequence[UnfinishedRun], metric: task.Metric) -> Cell:
@@ -547,6 +554,8 @@ def _words_of(result: Result) -> dict[str, str]:
     left_out = {*_NOT_A_SETTING, "start_from", "dataset.fold"}
     if result.task == task.PRETRAIN.name:
         left_out |= {*_OF_A_METHOD}
+    if result.task in _OWN_SIZE:  # whose sizes are told apart by the pixels
+        left_out |= {"dataset.image_size"}
     options = dict[str, str]()
     for key, value in result.config.items():
         parts = value if isinstance(value, dict) else {"": value}
