@@ -244,9 +244,10 @@ def test_each_file_that_cannot_be_shown_is_named_and_the_rest_is_shown(tmp_path,
     main([str(root), "--out", str(tmp_path / "out")])
     lines = [line.removeprefix("left out: ") for line in capsys.readouterr().err.splitlines()]
     assert sorted(line.split(": ")[0] for line in lines) == [
-        "\\udcff", "deep/log.jsonl", "digits/log.jsonl", "digits/pictures/mixed_batch.png",
-        "eps/pictures/mixed_batch.png", "latin/log.jsonl", "list/log.jsonl", "none1/result.json",
-        "none2/result.json", "result.json", "torn/pictures/mixed_batch.png",
+        "\\udcff", "cutmix1/result.json", "cutmix2/result.json", "deep/log.jsonl",
+        "digits/log.jsonl", "digits/pictures/mixed_batch.png", "eps/pictures/mixed_batch.png",
+        "latin/log.jsonl", "list/log.jsonl", "none1/result.json", "none2/result.json",
+        "result.json", "torn/pictures/mixed_batch.png",
     ]  # fmt: skip
     page = (tmp_path / "out" / "report.html").read_text()
     assert page.count('src="data:image/webp') == 1  # the tall one, made small
