@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.run import Result, Run, plain
 from tools.support.command import run_main
-from tools.support.training import run_task, steps_in_words
+from tools.support.training import notes_in_words, run_task, steps_in_words
 from transfer.detection.config import detector_name
 
 
@@ -29,10 +29,7 @@ def main(argv: list[str] | None = None) -> None:
 def describe(setup: Any, config: Any) -> str:
     """What --dry-run shows of data and network."""
     train, test = setup.data.train, setup.data.test
-    notes = "".join(f"# note: {note}\n" for note in setup.data.notes)
-    if config.random_init:
-        notes += "# note: random weights: all are trained, normalisation too, whatever "
-        notes += "detector.freeze and detector.batch_norm say\n"
+    notes = notes_in_words(setup.data.notes, config, "detector")
     return (
         f"{notes}# {detector_name(plain(config))} on {setup.backbone.name}: "
         f"{setup.num_parameters / 1e6:.2f} M parameters; {len(train):,} training and {len(test):,} "

@@ -18,7 +18,7 @@ sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
 from pretrain.run import Result, Run, plain
 from tools.support.command import run_main
-from tools.support.training import run_task, steps_in_words
+from tools.support.training import notes_in_words, run_task, steps_in_words
 from transfer.segmentation.config import segmenter_name
 
 
@@ -31,10 +31,7 @@ def describe(setup: Any, config: Any) -> str:
     """What --dry-run shows of data and network."""
     data = setup.data
     samples = "slices" if data.volumes else "images"
-    notes = "".join(f"# note: {note}\n" for note in data.notes)
-    if config.random_init:
-        notes += "# note: random weights: all are trained, normalisation too, whatever "
-        notes += "segmenter.freeze and segmenter.batch_norm say\n"
+    notes = notes_in_words(data.notes, config, "segmenter")
     return (
         f"{notes}# {segmenter_name(plain(config))} on {setup.backbone.name}: "
         f"{setup.num_parameters / 1e6:.2f} M parameters; {len(data.train):,} training and "

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, count
 from pathlib import Path
@@ -96,6 +96,16 @@ def run_task(
 def steps_in_words(steps_per_epoch: int, config: Any) -> str:
     """How long the run is."""
     return f"{steps_per_epoch:,} steps an epoch, {config.steps(steps_per_epoch):,} in all"
+
+
+def notes_in_words(notes: Iterable[str], config: Any, section: str) -> str:
+    """What --dry-run says of the data, and of random weights beside `section` of the recipe."""
+    random = (
+        f"random weights: all are trained, normalisation too, whatever {section}.freeze and "
+        f"{section}.batch_norm say"
+    )
+    lines = [*notes, random] if config.random_init else notes
+    return "".join(f"# note: {line}\n" for line in lines)
 
 
 def parse(
