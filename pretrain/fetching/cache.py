@@ -5,13 +5,15 @@
     ROOT/.lock                                 held while sizes are counted
 
 What is being fetched counts in full from its beginning. The least recently used go first; who has
-one open reads on.
+one open reads on. Where what is being fetched leaves no room, the next one waits for it.
 """
 
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from glob import escape
 from pathlib import Path
 from stat import S_ISREG
 
@@ -51,12 +53,21 @@ class ShardCache:
         """Be the only one that fetches a shard; Timeout where another does and `wait` is false."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with _lock(path.with_name(f".{path.name}.lock")).acquire(-1 if wait else 0):
+            for rest in path.parent.glob(f".{escape(path.name)}.*.tmp"):
+                remove(rest)  # whose process was killed: under this lock it would count for ever
             yield
 
     def reserve(self, temporary: Path, size: int) -> None:
         """Make a file of that size, which what is used least makes room for."""
+        while not self._reserve(temporary, size):
+            time.sleep(0.05)
+
+    def _reserve(self, temporary: Path, size: int) -> bool:
         with _lock(self.root / ".lock"):
             kept = sorted(self._shards())
+            fetched = sum(length for _, length, path in kept if path.name.startswith("."))
+            if fetched and fetched + size > self.most:
+                return False
             total = sum(length for _, length, _ in kept) + size
             for _, length, path in kept:
                 if total <= self.most:
@@ -67,6 +78,7 @@ class ShardCache:
                         total -= length
             temporary.touch()
             os.truncate(temporary, size)
+            return True
 
     def _shards(self) -> Iterator[tuple[int, int, Path]]:
         """(time of use, size, path) of all, and of what is being fetched."""

@@ -16,6 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import blake2b
@@ -548,18 +549,27 @@ def test_the_least_recently_used_make_room(tmp_path):
         os.utime(folder / name, (100 + age, 100 + age))
     assert cache.use(folder / "a", 250)
     assert not cache.use(folder / "a", 251)
+    (folder / ".e.7.tmp").write_bytes(bytes(900))  # of a killed process
     with open(folder / "b", "rb") as held:
         with cache.fetching(folder / "e"):
             cache.reserve(folder / ".e.123.tmp", 400)
             assert sorted(path.name for path in folder.iterdir()) == [
                 ".e.123.tmp", ".e.lock", "a", "d"]  # fmt: skip
-            # what is being fetched counts, is not taken for a rest of a killed process, and stays
-            cache.reserve(folder / ".f.123.tmp", 700)
-            assert (folder / ".e.123.tmp").exists()
-            assert not (folder / "d").exists()
+            # what is being fetched counts, is not taken for a rest of a killed process, and stays:
+            # what has no room beside it waits, and takes none from others meanwhile
+            with ThreadPoolExecutor() as threads:
+                waiting = threads.submit(cache.reserve, folder / ".f.123.tmp", 700)
+                with pytest.raises(TimeoutError):
+                    waiting.result(0.3)
+                assert {".e.123.tmp", "a", "d"} <= {path.name for path in folder.iterdir()}
+                os.replace(folder / ".e.123.tmp", folder / "e")
+                os.utime(folder / "e", (200, 200))
+                waiting.result(10)
+        assert {path.name for path in folder.iterdir() if path.name[-1] != "k"} == {
+            ".f.123.tmp", "a"}  # fmt: skip
         assert len(held.read()) == 250
     cache.reserve(folder / ".g.5.tmp", 10)
-    assert not (folder / ".e.123.tmp").exists()
+    assert not (folder / ".f.123.tmp").exists()
 
 
 def test_a_plain_web_server(packed, tmp_path, full):
