@@ -22,7 +22,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PRIMARY = "cutmix - none: top1, imagenette_cpu"
 RECIPES = sorted(path.relative_to(ROOT) for path in (ROOT / "configs").rglob("*.yaml"))
 # in docs/results
-RUNS = {"embedded_grid": 16, "imagenette": 253, "imagenette_rates": 6,
+RUNS = {"embedded_grid": 16, "imagenette": 314, "imagenette_rates": 6,
         "evaluation_suites": 18, "hard_grid": 16, "lite0_transfer": 16,
         "localisation_shapes": 6, "mixing_family": 28, "rewards": 6,
         "segmentation": 41, "ssd": 12}  # fmt: skip

@@ -16,10 +16,11 @@ from transfer.report import read_runs, tabulate
 from transfer.report.comparisons import Comparison, compare_all
 from transfer.report.crossing import TIMES, crossings
 from transfer.report.order import orders, published_values
-from transfer.report.table import Table
+from transfer.report.table import RANDOM, Setting, Table
 from transfer.statistics import holm, pairs_needed
 
 STUDY = ROOT / "docs/results/imagenette"
+BOARD = STUDY / "board"
 TEXT = (ROOT / "docs/results.md").read_text(encoding="utf-8")
 FLAT = " ".join(TEXT.split())
 
@@ -67,13 +68,21 @@ def every_comparison() -> list[Comparison]:
     return compare_all(study_table(), PRIMARY)
 
 
+@cache
+def steps_of_the_study() -> set[Setting]:
+    """Of the columns in which all its methods stand, unlike those of the board alone."""
+    return {one.column.setting for one in every_comparison() if one.row.method == "mixup"}
+
+
 def study_comparisons(method: str = "cutmix") -> list[Comparison]:
     """The method - none in the named cell, of three pairs or more."""
     named = (method, "imagenette_cpu")
     return [
         one
         for one in every_comparison()
-        if (one.row.method, one.row.recipe) == named and one.has_test
+        if (one.row.method, one.row.recipe) == named
+        and one.has_test
+        and one.column.setting in steps_of_the_study()
     ]
 
 
@@ -109,6 +118,9 @@ CARRIED = {
 }
 
 
+OTHERS = ("mixup", "cutout", "resizemix")
+
+
 def lines_under(head: str) -> list[str]:
     """Of the table whose first line begins so."""
     after = TEXT[TEXT.index(f"\n{head}") + 1 :].partition("\n\n")[0]
@@ -136,11 +148,11 @@ def test_what_the_text_says_of_transfers_is_what_their_results_say(name):
 
 
 @pytest.mark.parametrize("name", ["Imagenette, top-1", *CARRIED])
-def test_what_the_text_says_of_mixup_and_cutout_is_what_their_results_say(name):
-    lines = lines_under("| | Mixup - none | Cutout - none |")
+def test_what_the_text_says_of_the_other_methods_is_what_their_results_say(name):
+    lines = lines_under("| | Mixup - none | Cutout - none | ResizeMix - none |")
     (line,) = (line for line in lines if line.startswith(f"| {name}"))
     keys = CARRIED.get(name, [("pretrain", "top1", "imagenette112")])
-    for method, cell in zip(("mixup", "cutout"), line.split("|")[2:4], strict=True):
+    for method, cell in zip(OTHERS, line.split("|")[2:5], strict=True):
         found = [one for key in keys for one in study_comparisons(method) if is_of(one, key)]
         assert [one.difference.n for one in found] == [3] * len(keys)
         texts = [f"{one.difference.mean:+.1f} ± {one.difference.half_width:.1f}" for one in found]
@@ -184,16 +196,16 @@ def test_figures_between_the_tables():
     found = [one for key in CARRIED["Faster R-CNN, AP50"] for one in study_comparisons()
              if is_of(one, key)]  # fmt: skip
     smears, cards = (one.pairs_needed for one in found)
-    assert f"by {smears} such pairs on the blood smears and {cards}\non the cards" in TEXT
+    assert f"by {smears} such pairs on the blood smears and {cards} on the cards" in FLAT
     ranges = [
         " to ".join(f"{pairs_needed(one.difference.deviation * factor)}" for factor in
                     (4 / chi2.isf([0.025, 0.975], 4)) ** 0.5)
         for one in found
     ]  # fmt: skip
-    assert f"({ranges[0]} and {ranges[1]}, as five pairs do not know" in TEXT
+    assert f"({ranges[0]} and {ranges[1]}, as five pairs do not know" in FLAT
     (error,) = (one for one in study_comparisons() if is_of(one, CARRIED["calibration error"][0]))
     plain, mixed = (error.table.cells[row, error.column].mean for row in (error.other, error.row))
-    assert f"({plain:.1f} to {mixed:.1f} %)" in TEXT
+    assert f"({plain:.1f} to {mixed:.1f} %)" in FLAT
 
 
 def value(folder: Path, key: str) -> float:
@@ -229,7 +241,7 @@ def test_what_the_text_says_of_the_last_epoch_of_captions():
     scores = {one["seed"]: one["metrics"]["Bleu_4"] for one in runs
               if one["backbone"]["method"] == "none"}  # fmt: skip
     different = sorted(one["metrics"]["different_captions"] for one in runs)
-    assert (len(runs), different[:2], different[2] > 10) == (16, [4, 6], True)
+    assert (len(runs), different[:2], different[2] > 10) == (19, [4, 6], True)
     assert scores[4] == pytest.approx(0, abs=1e-5)
     (low, *_), mixed = sorted(scores.values()), [
         one for one in runs if one["backbone"]["method"] == "cutmix" and one["seed"] != 4
@@ -242,28 +254,67 @@ def test_what_the_text_says_of_the_last_epoch_of_captions():
 def test_what_the_text_says_of_occlusion():
     centre, boundary = (
         {name: between("suites", f"robustness.occlusion_{part}", name, n=n)[0]
-         for name, n in (("cutmix", 5), ("cutout", 3), ("mixup", 3))}
+         for name, n in (("cutmix", 5), *((name, 3) for name in OTHERS))}
         for part in ("centre", "boundary")
     )  # fmt: skip
-    assert f"costs CutMix less ({centre['cutmix']}), all but the centre more " in TEXT
-    assert f"({boundary['cutmix']}), beside the plain network" in TEXT
-    assert f"Cutout gains {centre['cutout']} and {boundary['cutout']}, Mixup" in TEXT
-    assert f"Mixup {centre['mixup']} and {boundary['mixup']}." in TEXT
+    assert f"costs CutMix less ({centre['cutmix']}), all but the centre more " in FLAT
+    assert f"({boundary['cutmix']}), beside the plain network" in FLAT
+    assert f"Cutout gains {centre['cutout']} and {boundary['cutout']}, Mixup" in FLAT
+    assert f"Mixup {centre['mixup']} and {boundary['mixup']}, ResizeMix" in FLAT
+    assert f"ResizeMix {centre['resizemix']} and {boundary['resizemix']}." in FLAT
 
 
 def test_cutmix_beside_the_other_methods():
-    cutout, mixup = (between("pretrain", "top1", "cutmix", name)[0] for name in ("cutout", "mixup"))
-    assert f"of the last epoch {cutout} beside Cutout, {mixup} beside Mixup." in TEXT
-    beside = {name: between("pretrain", "top1", name)[0] for name in ("cutout", "mixup")}
-    assert f"Cutout ({beside['cutout']} beside the plain network, three seeds) and\nMixup" in README
-    assert f"Mixup ({beside['mixup']})." in README
-    tests = sum(one.has_test and not one.is_primary for one in every_comparison())
-    assert 40 < students.isf(0.05 / tests / 2, 2) < 50
+    tests = {method: between("pretrain", "top1", "cutmix", method) for method in OTHERS}
+    mixup, cutout, resizemix = (text for text, _ in tests.values())
+    p = tests["resizemix"][1]
+    best, _ = between("pretrain", "top1_best", "cutmix", "resizemix")
+    assert (
+        f"better than Cutout or Mixup: top-1 of the last epoch {cutout} and {mixup}. Beside "
+        f"ResizeMix it is {resizemix} (p = {p:.3f}, which stands after Holm over these three; of "
+        f"the best epoch {best})." in FLAT
+    )
+    assert [one <= 0.05 for one in holm([p for _, p in tests.values()])] == [False, False, True]
+    guide = (ROOT / "docs/mixing.md").read_text(encoding="utf-8")
+    assert guide.count(f"esizeMix {resizemix} (n = 3).") == 1
+    assert guide.count(f"beside `resizemix` {resizemix}, n = 3 |") == 1
+    beside = {name: between("pretrain", "top1", name)[0] for name in OTHERS}
+    assert (
+        f"Cutout ({beside['cutout']} beside the plain network, three seeds) or Mixup "
+        f"({beside['mixup']}); beside ResizeMix ({beside['resizemix']}) it has {resizemix}."
+        in " ".join(README.split())
+    )
+    count = sum(one.has_test and not one.is_primary for one in every_comparison())
+    assert students.isf(0.05 / count / 2, 2) == pytest.approx(50, abs=5)
+    assert "differences of some 50 standard errors" in FLAT
+
+
+def test_columns_of_the_board_that_three_pairs_of_ours_have():
+    found = [
+        one
+        for one in every_comparison()
+        if (one.row.method, one.other.method) == ("cutmix", "none")
+        and one.row.recipe == "imagenette_cpu"
+        and one.column.setting not in steps_of_the_study()
+        and one.has_test
+    ]
+    texts = {
+        one.column.metric.key: f"{one.difference.mean:+.1f} ± {one.difference.half_width:.1f}"
+        for one in found
+    }
+    (tuned,) = (one for one in found if one.column.metric.key == "full_top1")
+    assert (
+        f"tenth of the rates fine-tuning on flowers differs by {texts['full_top1']} (p = "
+        f"{tuned.difference.p:.3f} before correction), at 128 pixels its probe by "
+        f"{texts['linear_top1']}." in FLAT
+    )
+    assert {one.difference.n for one in found} == {3}
+    assert not any(one.is_shown for one in found)
 
 
 def test_foreign_images_that_share_no_class_with_the_known_ones():
     flowers, _ = between("suites", "ood.sets.flowers.max_softmax.auroc", "cutmix", n=5)
-    assert f"flowers alone the AUROC differs by {flowers}." in TEXT
+    assert f"flowers alone the AUROC differs by {flowers}." in FLAT
 
 
 def test_the_one_cell_that_is_shown_over_all_tests():
@@ -307,7 +358,6 @@ def test_from_when_on_the_plain_networks_fit_their_images(cell, said):
         assert f"fits (above 99 %) for the last {80 - max(first) + 1}." in README
 
 
-BOARD = STUDY / "board"
 # column of the board -> (results of published and of their random weights, results of ours,
 #                         metric) of each figure in it
 ON_BOARD = {
@@ -353,8 +403,15 @@ def board() -> dict[str, dict[str, list[list[float]]]]:
     def runs(name: str, theirs: str, own: str) -> list[Path]:
         if name in heads:
             return [*(BOARD / theirs).glob(heads[name])]
-        folder = BOARD / "random" / Path(own).name if ours[name] == "random" else STUDY / own
-        return sorted(folder.glob(f"{ours[name]}-seed[123]"))
+        if ours[name] == "random":
+            folders = {BOARD / "random" / Path(own).name: "", STUDY / own: "resnet10t-"}
+        else:
+            folders = {STUDY / own: ""}
+        return sorted(
+            run
+            for folder, prefix in folders.items()
+            for run in folder.glob(f"{prefix}{ours[name]}-seed[123]")
+        )
 
     return {
         name: {
@@ -380,21 +437,33 @@ def test_the_board_of_published_backbones():
 
 
 def test_what_the_text_says_of_random_weights_of_our_network():
-    def pairs(data: str, method: str) -> list[float]:
-        """Method - random weights, AP50."""
-        ours, random = STUDY / "300x80" / data, BOARD / "random" / data
+    def pairs(step: str, key: str, method: str = "none") -> list[float]:
+        """Method - random weights."""
+        ours, random = STUDY / "300x80" / step, BOARD / "random" / step
         return [
-            value(ours / f"{method}-seed{seed}", "AP50")
-            - value(random / f"random-seed{seed}", "AP50")
+            value(ours / f"{method}-seed{seed}", key) - value(random / f"random-seed{seed}", key)
             for seed in (1, 2, 3)
         ]
 
-    smears, cards = board()["ResNet-10-T, random"]["AP50: smears; cards"]
-    assert f"it has AP50 {fmean(smears):.1f}, above all four methods" in TEXT
-    assert max(max(pairs("bccd", one)) for one in ("none", "cutmix", "mixup", "cutout")) < 0
-    assert f"(none - random {interval(pairs('bccd', 'none'))[0]}), on the cards" in TEXT
-    (differs, _) = interval(pairs("cards", "none"))
-    assert f"{fmean(cards):.1f} ({differs})" in TEXT.replace("±\n", "± ")
+    cifar10, probe, tuned, cards, smears = (
+        interval(pairs(*of))[0]
+        for of in (
+            ("cifar10", "linear_top1"),
+            ("flowers", "linear_top1"),
+            ("flowers", "full_top1"),
+            ("cards", "AP50"),
+            ("bccd", "AP50"),
+        )
+    )
+    assert f"probes of CIFAR-10 {cifar10} and of flowers {probe}, fine-tuned on" in FLAT
+    assert f"fine-tuned on flowers {tuned}. Detectors" in FLAT
+    assert f"on the cards {cards}, on the blood smears {smears}, where" in FLAT
+    (values, _) = board()["ResNet-10-T, random"]["AP50: smears; cards"]
+    assert f"random weights (AP50 {fmean(values):.1f}) are above all five methods" in FLAT
+    methods = ("none", "cutmix", *OTHERS)
+    assert max(max(pairs("bccd", "AP50", method)) for method in methods) < 0
+    shown = [one for one in every_comparison() if one.is_shown and one.other.method == RANDOM]
+    assert not shown
 
 
 def span(values: list[float], more: str = " to ") -> str:
