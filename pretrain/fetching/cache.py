@@ -5,7 +5,8 @@
     ROOT/.lock                                 held while sizes are counted
 
 What is being fetched counts in full from its beginning. The least recently used go first; who has
-one open reads on. Where what is being fetched leaves no room, the next one waits for it.
+one open reads on. Where what is being fetched leaves no room, the next one waits for it, or is not
+fetched ahead.
 """
 
 import os
@@ -22,6 +23,11 @@ from filelock import FileLock, Timeout
 from pretrain.files import remove
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # see pretrain.files.draft
+_PATIENCE = 60.0  # seconds
+
+
+class NoRoom(Exception):
+    """All the room is being fetched into."""
 
 
 class ShardCache:
@@ -57,16 +63,23 @@ class ShardCache:
                 remove(rest)  # whose process was killed: under this lock it would count for ever
             yield
 
-    def reserve(self, temporary: Path, size: int) -> None:
-        """Make a file of that size, which what is used least makes room for."""
-        while not self._reserve(temporary, size):
+    def reserve(self, temporary: Path, size: int, wait: bool = True) -> None:
+        """Make a file of that size, which what is used least makes room for.
+
+        What is being fetched may leave none. Then it waits, and after a minute goes over the bound
+        rather than stand still; where `wait` is false it raises NoRoom instead.
+        """
+        end = time.monotonic() + _PATIENCE
+        while not self._reserve(temporary, size, is_late=time.monotonic() >= end):
+            if not wait:
+                raise NoRoom
             time.sleep(0.05)
 
-    def _reserve(self, temporary: Path, size: int) -> bool:
+    def _reserve(self, temporary: Path, size: int, is_late: bool) -> bool:
         with _lock(self.root / ".lock"):
             kept = sorted(self._shards())
             fetched = sum(length for _, length, path in kept if path.name.startswith("."))
-            if fetched and fetched + size > self.most:
+            if fetched and fetched + size > self.most and not is_late:
                 return False
             total = sum(length for _, length, _ in kept) + size
             for _, length, path in kept:

@@ -120,7 +120,7 @@ class _Server:
         return Answer()
 
     def _fetch(self, path: Path, file: File, bad: int = 0, ahead: bool = False) -> None:
-        """Have a shard or an index in the cache; ahead, not if another process fetches it."""
+        """Have a shard or an index in the cache; ahead, not if it would wait for others."""
         if not bad and self.cache.use(path, file.size):
             return
         with self.cache.fetching(path, wait=not ahead):
@@ -128,7 +128,7 @@ class _Server:
                 return
             with atomic(path, file.size) as temporary:
                 if file.size is not None:  # an index is none of those that make room
-                    self.cache.reserve(temporary, file.size)
+                    self.cache.reserve(temporary, file.size, wait=not ahead)
                 self.source.copy(file, temporary, tries=1 if ahead else None)
 
     def _renew(self, path: Path, file: File, bad: int) -> bool:

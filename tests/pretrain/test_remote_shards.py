@@ -40,7 +40,7 @@ from pretrain.data.crops import Square
 from pretrain.engine import pretrain
 from pretrain.errors import UsageError
 from pretrain.fetching import client
-from pretrain.fetching.cache import ShardCache
+from pretrain.fetching.cache import NoRoom, ShardCache
 from pretrain.fetching.source import File, Patience, Source
 from pretrain.run import Run
 from pretrain.shards import find_store
@@ -539,7 +539,7 @@ def parent(process: Path) -> int:
     return 0
 
 
-def test_the_least_recently_used_make_room(tmp_path):
+def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
     cache = ShardCache(tmp_path, 1000)
     folder = tmp_path / "store" / "shards"
     folder.mkdir(parents=True)
@@ -562,6 +562,8 @@ def test_the_least_recently_used_make_room(tmp_path):
             waiting.start()
             waiting.join(0.3)
             assert waiting.is_alive()
+            with pytest.raises(NoRoom):
+                cache.reserve(folder / ".g.123.tmp", 700, wait=False)
             assert {".e.123.tmp", "a", "d"} <= {path.name for path in folder.iterdir()}
             os.replace(folder / ".e.123.tmp", folder / "e")
             os.utime(folder / "e", (200, 200))
@@ -571,6 +573,11 @@ def test_the_least_recently_used_make_room(tmp_path):
         assert len(held.read()) == 250
     cache.reserve(folder / ".g.5.tmp", 10)
     assert not (folder / ".f.123.tmp").exists()
+    monkeypatch.setattr("pretrain.fetching.cache._PATIENCE", 0.1)
+    with cache.fetching(folder / "h"):
+        cache.reserve(folder / ".h.5.tmp", 900)
+        cache.reserve(folder / ".i.5.tmp", 900)  # over the bound rather than never
+        assert (folder / ".h.5.tmp").exists()
 
 
 def test_a_plain_web_server(packed, tmp_path, full):
