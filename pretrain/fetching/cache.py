@@ -2,7 +2,7 @@
 
     ROOT/STORE/shards/train-000003.tar         whole; its time is that of its last use
     ROOT/STORE/shards/.train-000003.tar.lock   held by the one process that fetches it
-    ROOT/.lock                                 held while sizes are counted
+    ROOT/.lock                                 held while sizes are counted, or a file gets its name
 
 What is being fetched counts in full from its beginning. The least recently used go first; who has
 one open reads on. Where what is being fetched leaves no room, the next one waits for it, or is not
@@ -20,7 +20,7 @@ from stat import S_ISREG
 
 from filelock import FileLock, Timeout
 
-from pretrain.files import remove
+from pretrain.files import publish, remove
 
 _TEMPORARY = re.compile(r"\.(.+)\.\d+\.tmp")  # see pretrain.files.draft
 _PATIENCE = 60.0  # seconds
@@ -74,6 +74,11 @@ class ShardCache:
             if not wait:
                 raise NoRoom
             time.sleep(0.05)
+
+    def publish(self, temporary: Path, path: Path) -> None:
+        """Give what was fetched its name, not amid a count: that would miss it under both names."""
+        with _lock(self.root / ".lock"):
+            publish(temporary, path)
 
     def _reserve(self, temporary: Path, size: int, is_late: bool) -> bool:
         with _lock(self.root / ".lock"):

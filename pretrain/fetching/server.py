@@ -18,7 +18,7 @@ import msgspec
 from pretrain.errors import UsageError
 from pretrain.fetching.cache import ShardCache
 from pretrain.fetching.source import File, Patience, Source
-from pretrain.files import atomic
+from pretrain.files import draft
 
 _AHEAD = 4
 """Shards that are fetched ahead at once."""
@@ -126,10 +126,11 @@ class _Server:
         with self.cache.fetching(path, wait=not ahead):
             if self.cache.use(path, file.size) and path.stat().st_ino != bad:
                 return
-            with atomic(path, file.size) as temporary:
+            with draft(path, file.size) as temporary:
                 if file.size is not None:  # an index is none of those that make room
                     self.cache.reserve(temporary, file.size, wait=not ahead)
                 self.source.copy(file, temporary, tries=1 if ahead else None)
+                self.cache.publish(temporary, path)
 
     def _renew(self, path: Path, file: File, bad: int) -> bool:
         """Whether there is another file than the bad one, which is fetched again once."""

@@ -565,7 +565,7 @@ def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
             with pytest.raises(NoRoom):
                 cache.reserve(folder / ".g.123.tmp", 700, wait=False)
             assert {".e.123.tmp", "a", "d"} <= {path.name for path in folder.iterdir()}
-            os.replace(folder / ".e.123.tmp", folder / "e")
+            cache.publish(folder / ".e.123.tmp", folder / "e")
             os.utime(folder / "e", (200, 200))
             waiting.join(60)
         assert {path.name for path in folder.iterdir() if path.name[-1] != "k"} == {
@@ -578,6 +578,33 @@ def test_the_least_recently_used_make_room(tmp_path, monkeypatch):
         cache.reserve(folder / ".h.5.tmp", 900)
         cache.reserve(folder / ".i.5.tmp", 900)  # over the bound rather than never
         assert (folder / ".h.5.tmp").exists()
+
+
+def test_nothing_gets_its_name_amid_a_count(tmp_path, monkeypatch):
+    """Listed under the old name and looked at under that, it was missed: one shard too many."""
+    cache = ShardCache(tmp_path, 1000)
+    folder = tmp_path / "store" / "shards"
+    counted = cache._shards
+
+    def renamed_meanwhile():
+        for _, size, path in [*counted()]:
+            publishing.start()
+            publishing.join(0.2)
+            with suppress(FileNotFoundError):
+                yield path.stat().st_mtime_ns, size, path
+
+    with cache.fetching(folder / "a"), cache.fetching(folder / "b"):
+        cache.reserve(folder / ".a.1.tmp", 600)
+        publishing = threading.Thread(
+            target=cache.publish, args=(folder / ".a.1.tmp", folder / "a"), daemon=True
+        )
+        monkeypatch.setattr(cache, "_shards", renamed_meanwhile)
+        with pytest.raises(NoRoom):
+            cache.reserve(folder / ".b.1.tmp", 600, wait=False)
+        publishing.join(60)
+        monkeypatch.setattr(cache, "_shards", counted)
+        cache.reserve(folder / ".b.1.tmp", 600, wait=False)
+        assert not (folder / "a").exists()
 
 
 def test_a_plain_web_server(packed, tmp_path, full):
