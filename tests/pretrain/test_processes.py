@@ -127,7 +127,7 @@ def test_two_processes_stop_together_and_one_goes_on(tree, alone, tmp_path):
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
-    assert "stopped after step" in said
+    assert "stopped after step" in said or "stopped after epoch 1" in said, said
     assert not (folder / "result.json").exists()
     done = call("pretrain", "--resume", folder, "--device", "cpu", "--accumulate", "2")
     assert done.returncode == 0, done.stderr
