@@ -235,7 +235,7 @@ def _loaders(
     val_crop = centre_crop(options.image_size, options.crop_pct)
     order: Any = None
     if isinstance(train := setup.data.train, ImageShards) and not options.cache:
-        order = train.reader.order(options.shard_window, config.seed)
+        order = train.reader.order(options.shard_window, config.seed, config.epochs)
     at_epoch = _AtEpoch(train, options)
     batching = {**train_batching(config, fabric), "order": order}
     val, val_batching = Transformed(setup.data.val, val_crop), scoring_batching(config, fabric)

@@ -28,6 +28,8 @@ class WindowOrder:
     window: int
     """Shards whose samples are mixed with each other; as many as there are mixes all."""
     seed: int
+    epochs: int | None = None
+    """Behind the last of so many none is expected."""
     expect: Callable[[Indices], None] | None = None
     """Is told the shards of a window and of the next one, when samples of the first are drawn."""
 
@@ -79,7 +81,8 @@ class EpochOrder:
         self._told, order = number, self.order
         if order.expect is not None:
             shards = self.shards_from(int(self._begins[number]))
-            if len(shards) <= order.window:
+            is_last = order.epochs is not None and self.epoch + 1 >= order.epochs
+            if len(shards) <= order.window and not is_last:
                 shards = np.concatenate([shards, order(self.epoch + 1).shards])
             order.expect(shards[: 2 * order.window])
 

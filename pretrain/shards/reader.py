@@ -76,15 +76,16 @@ class ShardReader:
                 found.append(error)
         return found
 
-    def order(self, window: int, seed: int) -> WindowOrder:
+    def order(self, window: int, seed: int, epochs: int | None = None) -> WindowOrder:
         """The order of each epoch; where shards are fetched, it says in time which are next.
 
         Args:
             window: shards whose samples are mixed.
             seed: of the run.
+            epochs: of the run; None for any number.
         """
         expect = getattr(self.locate, "expect", None)
-        return WindowOrder(self.index.starts, window, seed, expect)
+        return WindowOrder(self.index.starts, window, seed, epochs, expect)
 
     def require_room(self, window: int) -> None:
         """Raise UsageError where shards are fetched and there is no room for two windows."""

@@ -1,9 +1,9 @@
 """One of several processes that read a store as a training does: which samples in which step.
 
-    python shard_rank.py STORE OUT WORKERS ACCUMULATE EPOCH FIRST [SECONDS_A_STEP]
+    python shard_rank.py STORE OUT WORKERS ACCUMULATE EPOCH FIRST [STEPS]
 
 Each sample is a picture whose colour says its number (see test_shards.make_store). OUT/RANK.txt
-has a line for each micro-batch.
+has a line for each micro-batch. After STEPS it only waits, to be killed.
 """
 
 import sys
@@ -17,7 +17,7 @@ from torch import distributed
 from pretrain.config import DatasetConfig, LoaderConfig, ModelConfig, PretrainConfig
 from pretrain.setup import _loaders, build
 
-store, out, workers, accumulate, epoch, first, *pause = sys.argv[1:]
+store, out, workers, accumulate, epoch, first, *most = sys.argv[1:]
 config = PretrainConfig(
     data=store,
     batch_size=12,
@@ -31,11 +31,11 @@ rank, ranks = distributed.get_rank(), distributed.get_world_size()
 fabric = SimpleNamespace(global_rank=rank, world_size=ranks, device=torch.device("cpu"))
 train, _ = _loaders(build(config), config, fabric)
 with open(Path(out, f"{rank}.txt"), "w") as file:
-    for images, labels in train.epoch(int(epoch), int(first)):
+    for step, (images, labels) in enumerate(train.epoch(int(epoch), int(first)), 1):
         numbers = images[:, 0, 8, 8].int() * 256 + images[:, 1, 8, 8].int()
         assert (numbers % 3 == labels).all()
         print(*numbers.tolist(), file=file, flush=True)
-        if pause:
-            time.sleep(float(pause[0]))
+        if most and step == int(most[0]):
+            time.sleep(600)
 distributed.barrier()
 distributed.destroy_process_group()
