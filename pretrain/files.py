@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from stat import S_ISREG
 from typing import Any
 
 from filelock import AcquireReturnProxy, FileLock, Timeout
@@ -185,8 +186,9 @@ def holder(path: Path) -> str | None:
 def _acquire(path: Path, timeout: float) -> AcquireReturnProxy:
     """Wait so many seconds (-1: without end) for a lock; Timeout where that is not enough."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would be opened, and block its readers
-            raise OSError("it is no file")
+        with suppress(FileNotFoundError):
+            if not S_ISREG(path.stat().st_mode):  # a pipe would be opened, and block its readers
+                raise OSError("it is no file")
         return _lock_of(path).acquire(timeout)
     except Timeout:
         raise

@@ -124,7 +124,7 @@ class _Server:
         if not bad and self.cache.use(path, file.size):
             return
         with self.cache.fetching(path, wait=not ahead):
-            if self.cache.use(path, file.size) and path.stat().st_ino != bad:
+            if self.cache.use(path, file.size) and _inode(path) not in (0, bad):
                 return
             with draft(path, file.size) as temporary:
                 if file.size is not None:  # an index is none of those that make room
@@ -135,7 +135,7 @@ class _Server:
     def _renew(self, path: Path, file: File, bad: int) -> bool:
         """Whether there is another file than the bad one, which is fetched again once."""
         with self._renewing:
-            if path in self._renewed and path.exists() and path.stat().st_ino == bad:
+            if path in self._renewed and _inode(path) == bad:
                 return False
             self._fetch(path, file, bad=bad)
             self._renewed.add(path)
@@ -151,6 +151,14 @@ class _Server:
                 self._fetch(path, file, ahead=True)
             except Exception:  # who needs it tries on, and hears of it
                 continue
+
+
+def _inode(path: Path) -> int:
+    """0 for what is not there, or has just made room."""
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def main() -> None:
