@@ -37,7 +37,7 @@ from tools.support.sweep.page import to_html, to_markdown
 from tools.support.sweep.points import distributions, draw
 from tools.support.sweep.result import Summary, expected_best, notes
 from tools.support.sweep.rungs import budget, decide, kept, split
-from tools.support.sweep.study import Studies
+from tools.support.sweep.study import Job, Studies
 from tools.support.sweep.worker import work
 
 WORKER = ROOT / "tests" / "tools" / "sweep_worker.py"
@@ -345,6 +345,14 @@ def test_of_losses_the_least_goes_on_and_wins(worlds, tmp_path):
     assert sorted(t["number"] for t in whole) == sorted(t["number"] for t in ranked[:2])
     least = min(whole, key=lambda t: t["scores"]["3"])
     assert studies.winner(studies.trials("none")).number == arm.winner["number"] == least["number"]
+
+
+def test_what_another_has_settled_stays(calm):
+    """A process may report a run that another has finished and reported meanwhile."""
+    _, sweep, studies, _ = calm
+    wanted, trial = facts(sweep.out, sweep, studies), studies.trials("none")[0]
+    studies.report(Job("none", 0, trial.params, 1, 3), {1: 0.5}, 9.0, "diverged")
+    assert facts(sweep.out, sweep, studies) == wanted
 
 
 def test_tpe_learns_from_the_bracket_before(calm):

@@ -77,7 +77,10 @@ def launch_here(
             elif sent == 1:
                 os.kill(process.pid, signal.SIGINT)
             else:
-                os.killpg(process.pid, signal.SIGKILL)
+                try:
+                    os.killpg(process.pid, signal.SIGKILL)
+                except ProcessLookupError:  # it has no group of its own yet
+                    os.kill(process.pid, signal.SIGKILL)
     return code
 
 

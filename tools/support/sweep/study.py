@@ -197,7 +197,8 @@ class Studies:
             seconds: that it took.
             diverged: what was wrong with the loss.
         """
-        with storage_errors(self.url):
+        # of a run that is finished another may report, and have settled the trial meanwhile
+        with storage_errors(self.url), suppress(optuna.exceptions.UpdateFinishedTrialError):
             trial = self.trials(job.study)[job.number]
             number, before = trial._trial_id, trial.user_attrs.get("seconds", 0.0)
             self.storage.set_trial_user_attr(number, "seconds", round(before + seconds, 2))
