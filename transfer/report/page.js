@@ -69,7 +69,9 @@
   let from = null;
   let closing = 0;
   const close = () => { tip.hidden = true; from = null; };
-  const later = () => { closing = setTimeout(close, 150); };
+  const later = () => {  // what the keyboard is on stays when the page scrolls below the mouse
+    closing = setTimeout(() => from?.matches(":focus-visible") || close(), 150);
+  };
   const open = (link) => {
     clearTimeout(closing);
     if (from === link) return;
