@@ -3,7 +3,6 @@
 import importlib
 import os
 import pickle
-import time
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
@@ -421,7 +420,7 @@ def test_random_weights_in_a_grid_are_asked_for_by_the_recipe_or_beside_the_back
 # ---- what a run will take
 
 
-def test_a_projection_counts_samples_and_what_is_done_once():
+def test_a_projection_counts_samples_and_what_is_done_once(monkeypatch):
     config, fabric = (
         PretrainConfig(batch_size=4, loader=LoaderConfig(workers=0)),
         make_fabric("cpu"),
@@ -434,14 +433,20 @@ def test_a_projection_counts_samples_and_what_is_done_once():
 
     loader = Batches([fabric.to_device(np.zeros(1))] * 5)
     loader.batches = batches
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("pretrain.projection.time", SimpleNamespace(monotonic=lambda: clock.now))
+
+    def train_step(step, parts):
+        clock.now += 0.04
+
     run = Rehearsal(
-        config=config, loader=loader, train_step=lambda step, parts: time.sleep(0.04),
+        config=config, loader=loader, train_step=train_step,
         trained=4e6, scored=3e6, seconds=7200.0,
     )  # fmt: skip
     cost = project(run, fabric)
     assert cost.steps == 4
     assert cost.hours_once == 2
-    assert cost.hours - 2 == pytest.approx((4e6 + 1e6) * 0.01 / 3600, rel=0.2)
+    assert cost.hours - 2 == pytest.approx((4e6 + 1e6) * 0.01 / 3600)
     assert cost.epochs == 4e6 / 20
     assert cost.epochs_within(cost.hours) == pytest.approx(cost.epochs)
     assert project(run, fabric, most_seconds=0.0).steps == 1

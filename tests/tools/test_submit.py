@@ -77,7 +77,8 @@ def test_a_job_whose_time_is_over_goes_on(kind, tmp_path, monkeypatch, full):
     job = executor.submit(kind(words, 2, tmp_path))
     seen = [run / f"{rank}.json" for rank in range(1 if kind is Alone else 2)]
     deadline = time.monotonic() + 60
-    while not all(map(Path.exists, seen)) and time.monotonic() < deadline:
+    written = lambda path: path.exists() and path.read_text()  # noqa: E731
+    while not all(map(written, seen)) and time.monotonic() < deadline:
         time.sleep(0.05)
     (task,) = children(job._process.pid, "submitit.core._submit")
     os.kill(task, signal.SIGUSR2)

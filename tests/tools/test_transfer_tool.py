@@ -46,6 +46,8 @@ try:
     print(f"started in {{os.environ.get('CUDA_VISIBLE_DEVICES')}} {{threads}}", flush=True)
     if config.get("fails"):
         sys.exit("error: it cannot be\\n")
+    while "waits_for" in config and not os.path.exists(config["waits_for"]):
+        time.sleep(0.02)
     for epoch in range(len(run.read_log()), config["epochs"]):
         time.sleep(config["sleep"])
         run.log({{"epoch": epoch + 1}})
@@ -295,17 +297,23 @@ def test_a_second_signal_does_not_wait(tools, tmp_path):
 
 def test_a_child_of_a_killed_grid_is_waited_for(tools, tmp_path):
     """SIGKILL leaves the child at work: the next call waits for it and takes its result."""
-    out, one = tmp_path / "out", job(0, epochs=4, sleep=0.25)
+    out, one = tmp_path / "out", job(0, epochs=4, waits_for=str(tmp_path / "seen"))
     words = command(one, out, tools)
     with open(os.devnull, "w") as nothing:
         orphan = subprocess.Popen(
             words, stdout=nothing, stderr=nothing, env={**os.environ, "OMP_NUM_THREADS": "1"}
         )
     held = out / one.folder / ".lock"
-    while not held.exists() or not held.read_text():
+    while orphan.poll() is None and not (held.exists() and held.read_text()):
         time.sleep(0.02)
     seen = set()
-    statuses, _ = run_all([one], out, tools, show=lambda s: seen.add((s[0].state, s[0].why)))
+
+    def show(found):
+        seen.add((found[0].state, found[0].why))
+        if found[0].state == "elsewhere":
+            (tmp_path / "seen").touch()
+
+    statuses, _ = run_all([one], out, tools, show=show)
     orphan.wait()
     assert statuses[0].state == "done"
     assert "running" not in {state for state, _ in seen}
