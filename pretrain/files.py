@@ -12,7 +12,7 @@ import re
 import shutil
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from stat import S_ISREG
@@ -67,23 +67,27 @@ def draft(path: Path, size: int | None = None) -> Iterator[Path]:
                 folder.rmdir()
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Rename a file or a folder: onto the disk first, then its name."""
-    publish_all({temporary: path})
+_NOTHING = nullcontext[Any]()
 
 
-def publish_all(paths: Mapping[Path, Path]) -> None:
+def publish(temporary: Path, path: Path, held: AbstractContextManager[Any] = _NOTHING) -> None:
+    """Rename a file or a folder: onto the disk first, then its name, while `held` is."""
+    publish_all({temporary: path}, held)
+
+
+def publish_all(paths: Mapping[Path, Path], held: AbstractContextManager[Any] = _NOTHING) -> None:
     """Rename several, old path to new: all onto the disk first, then name after name.
 
-    A kill can come between two names, not between two writes.
+    A kill can come between two names, not between two writes. Only names are given while `held` is.
     """
     for temporary in paths:
         for written in (*temporary.rglob("*"), temporary):
             if not written.is_symlink():
                 _share(written)
                 _sync(written)
-    for temporary, path in paths.items():
-        os.replace(temporary, path)
+    with held:
+        for temporary, path in paths.items():
+            os.replace(temporary, path)
     for folder in {path.parent for path in paths.values()}:
         _sync(folder)
 

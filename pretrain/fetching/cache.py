@@ -77,8 +77,7 @@ class ShardCache:
 
     def publish(self, temporary: Path, path: Path) -> None:
         """Give what was fetched its name, not amid a count: that would miss it under both names."""
-        with _lock(self.root / ".lock"):
-            publish(temporary, path)
+        publish(temporary, path, _lock(self.root / ".lock"))
 
     def _reserve(self, temporary: Path, size: int, is_late: bool) -> bool:
         with _lock(self.root / ".lock"):
