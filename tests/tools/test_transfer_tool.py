@@ -235,6 +235,7 @@ def test_a_forked_job_is_what_python_would_run(tmp_path):
     threading.Timer(0.5, lambda: signals.extend([signal.SIGINT, signal.SIGINT])).start()
     assert launch([*words, "sleeps"], log, 0, signals) < 0
     last = server.start([str(tool), "sleeps"], log, "1")
+    assert os.getsid(last.pid) == last.pid  # before anybody may end it
     server.close()
     os.kill(last.pid, 0)
     os.kill(last.pid, signal.SIGKILL)

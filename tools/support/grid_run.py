@@ -77,10 +77,7 @@ def launch_here(
             elif sent == 1:
                 os.kill(process.pid, signal.SIGINT)
             else:
-                try:
-                    os.killpg(process.pid, signal.SIGKILL)
-                except ProcessLookupError:  # it has no group of its own yet
-                    os.kill(process.pid, signal.SIGKILL)
+                os.killpg(process.pid, signal.SIGKILL)
     return code
 
 

@@ -108,7 +108,7 @@ def _serve() -> list[str] | None:
         if "poll" in request:
             ended, status = os.waitpid(request["poll"], os.WNOHANG)
             answer = os.waitstatus_to_exitcode(status) if ended else None
-        elif (answer := os.fork()) == 0:
+        elif (answer := _fork()) == 0:
             requests.close()
             answers.close()
             return _become(request)
@@ -116,8 +116,18 @@ def _serve() -> list[str] | None:
     return None
 
 
+def _fork() -> int:
+    """As os.fork, once the new process leads a session: who is told its number may end that."""
+    led, leads = os.pipe()
+    if (process := os.fork()) == 0:
+        os.setsid()
+    os.close(leads)
+    os.read(led, 1)  # its end: both have closed theirs
+    os.close(led)
+    return process
+
+
 def _become(request: dict[str, Any]) -> list[str]:
-    os.setsid()
     nowhere = os.open(os.devnull, os.O_RDONLY)
     log = os.open(request["log"], os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     for target, source in enumerate((nowhere, log, log)):
