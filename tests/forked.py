@@ -17,6 +17,8 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import IO
@@ -48,6 +50,14 @@ def text_of(stream: IO[str]) -> str:
     """All that a process has written to its standard stream so far."""
     stream.seek(0)
     return stream.read()
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait for what is about to happen; a minute is for ever."""
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.005)
 
 
 def start(tool: str, *words: object, **options):

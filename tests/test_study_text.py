@@ -17,7 +17,7 @@ from transfer.report.comparisons import Comparison, compare_all
 from transfer.report.crossing import TIMES, crossings
 from transfer.report.order import orders, published_values
 from transfer.report.table import RANDOM, Setting, Table
-from transfer.statistics import holm, pairs_needed
+from transfer.statistics import Difference, holm, pairs_needed
 
 STUDY = ROOT / "docs/results/imagenette"
 BOARD = STUDY / "board"
@@ -121,6 +121,11 @@ CARRIED = {
 OTHERS = ("mixup", "cutout", "resizemix")
 
 
+def in_text(difference: Difference) -> str:
+    """Mean and half of the 95 % interval."""
+    return f"{difference.mean:+.1f} ± {difference.half_width:.1f}"
+
+
 def lines_under(head: str) -> list[str]:
     """Of the table whose first line begins so."""
     after = TEXT[TEXT.index(f"\n{head}") + 1 :].partition("\n\n")[0]
@@ -135,7 +140,7 @@ def test_what_the_text_says_of_transfers_is_what_their_results_say(name):
     found = [one for key in CARRIED[name] for one in study_comparisons() if is_of(one, key)]
     differences = [one.difference for one in found]
     assert [one.n for one in differences] == [5] * len(CARRIED[name])
-    assert figures == "; ".join(f"{one.mean:+.1f} ± {one.half_width:.1f}" for one in differences)
+    assert figures == "; ".join(map(in_text, differences))
     is_better = [(one.difference.mean > 0) != one.column.metric.less for one in found]
     verdicts = [
         f"{'better' if better else 'worse'}, shown" if one.is_shown else "not shown"
@@ -155,7 +160,7 @@ def test_what_the_text_says_of_the_other_methods_is_what_their_results_say(name)
     for method, cell in zip(OTHERS, line.split("|")[2:5], strict=True):
         found = [one for key in keys for one in study_comparisons(method) if is_of(one, key)]
         assert [one.difference.n for one in found] == [3] * len(keys)
-        texts = [f"{one.difference.mean:+.1f} ± {one.difference.half_width:.1f}" for one in found]
+        texts = [in_text(one.difference) for one in found]
         marks = ["**" if one.is_shown else "" for one in found]
         said = "; ".join(f"{mark}{text}{mark}" for mark, text in zip(marks, texts, strict=True))
         assert cell.strip() == said
@@ -297,10 +302,7 @@ def test_columns_of_the_board_that_three_pairs_of_ours_have():
         and one.column.setting not in steps_of_the_study()
         and one.has_test
     ]
-    texts = {
-        one.column.metric.key: f"{one.difference.mean:+.1f} ± {one.difference.half_width:.1f}"
-        for one in found
-    }
+    texts = {one.column.metric.key: in_text(one.difference) for one in found}
     (tuned,) = (one for one in found if one.column.metric.key == "full_top1")
     assert (
         f"tenth of the rates fine-tuning on flowers differs by {texts['full_top1']} (p = "

@@ -12,7 +12,6 @@ import struct
 import subprocess
 import sys
 import threading
-import time
 import urllib.error
 import urllib.request
 from collections import Counter
@@ -46,6 +45,7 @@ from pretrain.run import Run
 from pretrain.shards import find_store
 from pretrain.shards.pack import PackOptions, PackSplit, pack
 from pretrain.training import Loader, make_fabric
+from tests.forked import until
 from tests.serving import Quiet, serving
 
 pytestmark = [
@@ -179,14 +179,6 @@ def put(url: str, content: bytes, method: str = "PUT") -> None:
     headers = {"Authorization": who, "Content-Type": "application/octet-stream",
                "X-Amz-Acl": "public-read"}  # fmt: skip
     urllib.request.urlopen(urllib.request.Request(url, content, headers, method=method)).close()
-
-
-def until(condition) -> None:
-    """Wait for what is about to happen; a minute is for ever."""
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 class Bucket:
@@ -507,10 +499,11 @@ def test_killed_at_any_moment(bucket, packed, tmp_path):
     process = subprocess.Popen([sys.executable, "-c", KILLED, bucket.web, str(size)])
     until(lambda: Faults.asked["train-000000.tar"])
     (draft,) = tmp_path.glob("cache/**/*.tmp")
-    (server,) = [one for one in Path("/proc").glob("[0-9]*") if parent(one) == process.pid]
+    processes = Path("/proc").glob("[0-9]*")
+    (server,) = [one for one in processes if state_and_parent(one)[1] == process.pid]
     process.kill()
     process.wait()
-    until(lambda: is_gone(server))
+    until(lambda: state_and_parent(server)[0] in ("Z", "gone"))  # nobody may collect it
     assert draft.stat().st_size == size
     store = find_store(bucket.web)
     store.splits["train"].read(0)
@@ -533,17 +526,11 @@ def test_nobody_waits_for_a_process_that_cannot_answer(bucket, packed):
         store.splits["train"].read(0)
 
 
-def is_gone(process: Path) -> bool:
-    """Nobody may collect an orphan."""
+def state_and_parent(process: Path) -> tuple[str, int]:
     with suppress(OSError):
-        return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    return True
-
-
-def parent(process: Path) -> int:
-    with suppress(OSError):
-        return int((process / "stat").read_text().rpartition(")")[2].split()[1])
-    return 0
+        state, parent, *_ = (process / "stat").read_text().rpartition(")")[2].split()
+        return state, int(parent)
+    return "gone", 0
 
 
 def test_the_least_recently_used_make_room(tmp_path, monkeypatch):

@@ -6,7 +6,6 @@ import shlex
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from pretrain.errors import UsageError
 from pretrain.run import Run
 from tests.conftest import ROOT
+from tests.forked import until
 from tools import submit
 from tools.support.slurm import TorchrunJob
 
@@ -76,14 +76,10 @@ def test_a_job_whose_time_is_over_goes_on(kind, tmp_path, monkeypatch, full):
     executor.update_parameters(timeout_min=5, setup=[f"export PYTHONPATH={ROOT}"])
     job = executor.submit(kind(words, 2, tmp_path))
     seen = [run / f"{rank}.json" for rank in range(1 if kind is Alone else 2)]
-    deadline = time.monotonic() + 60
-    written = lambda path: path.exists() and path.read_text()  # noqa: E731
-    while not all(map(written, seen)) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: all(path.exists() and path.read_text() for path in seen))
     (task,) = children(job._process.pid, "submitit.core._submit")
     os.kill(task, signal.SIGUSR2)
-    while not job.done() and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(job.done)
     assert "Requeued job" in job.paths.stderr.read_text() + job.paths.stdout.read_text()
     assert [json.loads(path.read_text()) for path in seen] == [[words[1:]] * 2] * len(seen)
 

@@ -8,7 +8,6 @@ import re
 import shutil
 import signal
 import sys
-import time
 from dataclasses import asdict, replace
 from datetime import date
 from pathlib import Path
@@ -27,7 +26,7 @@ from pretrain.progress import log
 from pretrain.reading import read_json
 from pretrain.run import Run
 from tests.conftest import ROOT
-from tests.forked import Forked, call, start
+from tests.forked import Forked, call, start, until
 from tests.tools import sweep_worker
 from tools.support.prove_resume import state
 from tools.support.sweep.collect import collect
@@ -390,19 +389,12 @@ def test_processes_that_are_killed_lose_and_repeat_nothing(calm, worlds, tmp_pat
         Forked(words, stdout=said, stderr=said, start_new_session=True) for said in outputs
     ]
     for process, many in zip(processes, (3, 10), strict=False):
-        wait_for(lambda many=many: len(list(out.glob("*/*/log.jsonl"))) >= many)
+        until(lambda many=many: len(list(out.glob("*/*/log.jsonl"))) >= many)
         process.kill()
     assert processes[2].wait(timeout=100) == 0, (tmp_path / "said2").read_text()
     sweep, studies = sweep_worker.open_sweep(path, data, out)
     assert studies.finished
     assert facts(out, sweep, studies) == wanted
-
-
-def wait_for(condition) -> None:
-    deadline = time.monotonic() + 60
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    assert condition()
 
 
 def test_a_killed_worker_s_trial_goes_on_to_the_same_bits(worlds, tmp_path, no_pictures):
@@ -417,7 +409,7 @@ def test_a_killed_worker_s_trial_goes_on_to_the_same_bits(worlds, tmp_path, no_p
     first, other = (
         Forked(words, stdout=DEVNULL, stderr=DEVNULL, start_new_session=True) for _ in range(2)
     )
-    wait_for(lambda: any(out.glob("*/*/checkpoints/last.pth")))
+    until(lambda: any(out.glob("*/*/checkpoints/last.pth")))
     first.kill()
     assert other.wait(timeout=100) == 0
     sweep, studies = sweep_worker.open_sweep(path, data, out)
@@ -617,7 +609,7 @@ def test_the_tool_stops_and_goes_on(full, worlds, tmp_path):
     words = [path, "--data", worlds["classification"], "--out", out, "--jobs", 2]
     with (tmp_path / "said").open("w+") as said:
         process = start("sweep", *words, stdout=said, stderr=said)
-        wait_for(lambda: any(out.glob("*/*/checkpoints/last.pth")))
+        until(lambda: any(out.glob("*/*/checkpoints/last.pth")))
         os.kill(process.pid, signal.SIGINT)
         assert process.wait(timeout=60) == 130, (tmp_path / "said").read_text()
     assert "the same command goes on" in (tmp_path / "said").read_text()
